@@ -1,0 +1,55 @@
+//! The only reader of time.
+//!
+//! Everything else asks a [`Clock`] (or awaits one of the functions here), so that tests run in
+//! paused time: `Instant` is tokio's, and an anchored clock derives the wall time from it.
+
+use jiff::Timestamp;
+
+pub use std::time::Duration;
+pub use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
+
+/// Reads monotonic and wall time.
+///
+/// Lifetimes and ages are always counted in monotonic time, so a jump of the wall clock changes no
+/// age; the wall clock is read for calendar questions (which day is today) and for logs only.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    anchor: Option<(Instant, Timestamp)>,
+}
+
+impl Clock {
+    /// The machine's clock.
+    pub fn system() -> Self {
+        Self { anchor: None }
+    }
+
+    /// A clock whose wall time is `at` now and then advances with the monotonic time, so that
+    /// paused time moves both.
+    pub fn anchored(at: Timestamp) -> Self {
+        Self {
+            anchor: Some((Instant::now(), at)),
+        }
+    }
+
+    /// Monotonic now.
+    pub fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Wall-clock now.
+    pub fn wall(&self) -> Timestamp {
+        match &self.anchor {
+            None => Timestamp::now(),
+            Some((since, at)) => {
+                let elapsed = jiff::SignedDuration::try_from(since.elapsed())
+                    .unwrap_or(jiff::SignedDuration::MAX);
+                at.saturating_add(elapsed).unwrap_or(Timestamp::MAX)
+            }
+        }
+    }
+
+    /// The calendar day of now in `zone`.
+    pub fn today(&self, zone: &jiff::tz::TimeZone) -> jiff::civil::Date {
+        zone.to_datetime(self.wall()).date()
+    }
+}

@@ -1,0 +1,1 @@
+//! Layers a request passes on its way in.

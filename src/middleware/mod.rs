@@ -1,0 +1,4 @@
+//! Thin tower layers, one verb each; policy lives in the rooms they call.
+
+pub mod inbound;
+pub mod outbound;

@@ -1,0 +1,1 @@
+//! Layers a vendor call passes on its way out.
