@@ -1,1 +1,3 @@
-fn main(){}
+//! The `msp-gateway` command.
+
+fn main() {}

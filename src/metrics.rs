@@ -1,1 +1,486 @@
-//! (to be written)
+//! Every metric, declared once. The reference of what `/metrics` shows.
+//!
+//! Label sets are closed: every label value is one of our own words or a configured caller name.
+
+use std::sync::{Arc, OnceLock};
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::domain::{CacheOutcome, Kind, Operation, Route, Saved, Vendor};
+
+/// Statuses that have a label value of their own; others are counted as `other`.
+const STATUSES: [(u16, &str); 20] = [
+    (200, "200"),
+    (204, "204"),
+    (304, "304"),
+    (400, "400"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (405, "405"),
+    (408, "408"),
+    (410, "410"),
+    (413, "413"),
+    (414, "414"),
+    (415, "415"),
+    (429, "429"),
+    (431, "431"),
+    (499, "499"),
+    (500, "500"),
+    (502, "502"),
+    (503, "503"),
+    (504, "504"),
+];
+const OTHER_STATUS: usize = STATUSES.len();
+
+/// Seconds; hits take tens of microseconds, vendor calls up to tens of seconds.
+const REQUEST_BUCKETS: [f64; 14] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0,
+];
+const VENDOR_BUCKETS: [f64; 11] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// How a walk ended or went on. The label `outcome` of `walks_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WalkOutcome {
+    /// Read to the vendor's end.
+    Complete,
+    /// Hit a bound of its own.
+    Cut,
+    /// The scroll was lost and no new search took over.
+    Lost,
+    /// The scroll was lost and a new search took over.
+    Rewalked,
+    /// Nobody read on; left before its end.
+    Abandoned,
+    /// A new search did not repeat what was already served.
+    Broken,
+}
+
+impl WalkOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 6] = [
+        Self::Complete,
+        Self::Cut,
+        Self::Lost,
+        Self::Rewalked,
+        Self::Abandoned,
+        Self::Broken,
+    ];
+
+    /// The word used in labels and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Cut => "cut",
+            Self::Lost => "lost",
+            Self::Rewalked => "rewalked",
+            Self::Abandoned => "abandoned",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// All metrics of one gateway. Clone the `Arc`, never the struct.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    durations: Vec<Vec<Histogram>>,
+    lookups: Vec<Vec<IntCounter>>,
+    vendor_requests: IntCounterVec,
+    vendor_durations: HistogramVec,
+    saved: Vec<Vec<IntCounter>>,
+    caller_calls: IntCounterVec,
+    caller_saved: IntCounterVec,
+    budget_remaining: IntGaugeVec,
+    circuit_state: IntGaugeVec,
+    credential_fallbacks: IntCounterVec,
+    walks: IntCounterVec,
+    /// Scrolls that count against `open_scrolls_max`.
+    pub open_scrolls: IntGauge,
+    /// Rows that a walk gave twice and that were kept once.
+    pub duplicate_rows: IntCounter,
+    cache_bytes: IntGaugeVec,
+    cache_entries: IntGaugeVec,
+    config_reloads: IntCounterVec,
+    /// Panics contained at the request or flight boundary.
+    pub panics: IntCounter,
+    /// Access log lines dropped because the log could not keep up.
+    pub log_lines_dropped: IntCounter,
+    /// Connections open on the public listener.
+    pub connections: IntGauge,
+}
+
+/// The counters of one caller, resolved once.
+pub struct CallerMeter {
+    name: Arc<str>,
+    requests: IntCounterVec,
+    handles: Vec<[OnceLock<IntCounter>; STATUSES.len() + 1]>,
+    calls: IntCounter,
+    saved: IntCounter,
+}
+
+impl CallerMeter {
+    /// The caller's configured name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Counts one answered request.
+    pub fn request(&self, route: Route, status: u16) {
+        let index = STATUSES
+            .iter()
+            .position(|(code, _)| *code == status)
+            .unwrap_or(OTHER_STATUS);
+        let handle = self
+            .handles
+            .get(route as usize)
+            .and_then(|row| row.get(index));
+        if let Some(handle) = handle {
+            handle
+                .get_or_init(|| {
+                    let word = STATUSES.get(index).map_or("other", |(_, word)| *word);
+                    self.requests
+                        .with_label_values(&[route.as_str(), &*self.name, word])
+                })
+                .inc();
+        }
+    }
+
+    /// Counts vendor calls that this caller caused.
+    pub fn caused(&self, calls: u32) {
+        self.calls.inc_by(u64::from(calls));
+    }
+
+    /// Counts a request of this caller that cost no vendor call.
+    pub fn saved(&self) {
+        self.saved.inc();
+    }
+
+    /// (vendor calls caused, vendor calls saved) so far.
+    pub fn ledger(&self) -> (u64, u64) {
+        (self.calls.get(), self.saved.get())
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(format!("msp_gateway_{name}"), help)
+}
+
+fn histogram(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
+    HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec())
+}
+
+impl Metrics {
+    /// Declares every metric.
+    ///
+    /// # Errors
+    /// Only if two metrics had one name, which a test excludes.
+    pub fn new() -> Result<Arc<Self>, prometheus::Error> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntCounterVec::new(opts(name, help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntGaugeVec::new(opts(name, help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let histograms = |name: &str, help: &str, buckets: &[f64], labels: &[&str]| {
+            let vec = HistogramVec::new(histogram(name, help, buckets), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::with_opts(opts(name, help))?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::with_opts(opts(name, help))?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+
+        let request_durations = histograms(
+            "request_duration_seconds",
+            "Time from the end of a request's head to the end of its answer, by route and cache outcome.",
+            &REQUEST_BUCKETS,
+            &["route", "cache"],
+        )?;
+        let lookups = counters(
+            "cache_lookups_total",
+            "Questions put to the cache, by kind and how they ended.",
+            &["kind", "outcome"],
+        )?;
+        let saved = counters(
+            "vendor_calls_saved_total",
+            "Requests answered without a vendor call of their own, by reason.",
+            &["vendor", "reason"],
+        )?;
+        let build = gauges(
+            "build_info",
+            "Always 1; the labels say which build runs.",
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+
+        let this = Self {
+            requests: counters(
+                "requests_total",
+                "Requests answered on the public listener.",
+                &["route", "caller", "status"],
+            )?,
+            durations: Route::ALL
+                .iter()
+                .map(|route| {
+                    CacheOutcome::ALL
+                        .iter()
+                        .map(|outcome| outcome.as_str())
+                        .chain(["none"])
+                        .map(|word| request_durations.with_label_values(&[route.as_str(), word]))
+                        .collect()
+                })
+                .collect(),
+            lookups: Kind::ALL
+                .iter()
+                .map(|kind| {
+                    CacheOutcome::ALL
+                        .iter()
+                        .map(|outcome| {
+                            lookups.with_label_values(&[kind.as_str(), outcome.as_str()])
+                        })
+                        .collect()
+                })
+                .collect(),
+            vendor_requests: counters(
+                "vendor_requests_total",
+                "Requests sent to a vendor, every attempt counted, and how they ended.",
+                &["vendor", "operation", "outcome"],
+            )?,
+            vendor_durations: histograms(
+                "vendor_request_duration_seconds",
+                "Time of one attempt at a vendor, until its body was read.",
+                &VENDOR_BUCKETS,
+                &["vendor", "operation"],
+            )?,
+            saved: Vendor::ALL
+                .iter()
+                .map(|vendor| {
+                    Saved::ALL
+                        .iter()
+                        .map(|reason| saved.with_label_values(&[vendor.as_str(), reason.as_str()]))
+                        .collect()
+                })
+                .collect(),
+            caller_calls: counters(
+                "caller_vendor_calls_total",
+                "Vendor calls that a caller caused.",
+                &["caller"],
+            )?,
+            caller_saved: counters(
+                "caller_vendor_calls_saved_total",
+                "Requests of a caller that cost no vendor call.",
+                &["caller"],
+            )?,
+            budget_remaining: gauges(
+                "vendor_budget_remaining",
+                "Requests that the vendor's budget admits right now.",
+                &["vendor"],
+            )?,
+            circuit_state: gauges(
+                "vendor_circuit_state",
+                "0 closed, 1 half-open, 2 open.",
+                &["vendor"],
+            )?,
+            credential_fallbacks: counters(
+                "vendor_credential_fallbacks_total",
+                "Times a vendor refused our primary key: accepted means the fallback key worked.",
+                &["vendor", "outcome"],
+            )?,
+            walks: counters("walks_total", "Walks by how they ended.", &["outcome"])?,
+            open_scrolls: gauge(
+                "open_scrolls",
+                "Scrolls that may be open at the vendor: running walks, and left ones until they expire.",
+            )?,
+            duplicate_rows: counter(
+                "walk_duplicate_rows_total",
+                "Rows that a walk gave twice; each was kept once.",
+            )?,
+            cache_bytes: gauges("cache_bytes", "Bytes held, by store.", &["store"])?,
+            cache_entries: gauges("cache_entries", "Entries held, by store.", &["store"])?,
+            config_reloads: counters(
+                "config_reloads_total",
+                "Reloads of the settings, by outcome.",
+                &["outcome"],
+            )?,
+            panics: counter("panics_total", "Panics that were contained.")?,
+            log_lines_dropped: counter(
+                "log_lines_dropped_total",
+                "Access log lines dropped because the reader of the log was too slow.",
+            )?,
+            connections: gauge("connections", "Connections open on the public listener.")?,
+            registry: registry.clone(),
+        };
+        for vendor in Vendor::ALL {
+            this.circuit_state
+                .with_label_values(&[vendor.as_str()])
+                .set(0);
+            for outcome in ["accepted", "refused"] {
+                this.credential_fallbacks
+                    .with_label_values(&[vendor.as_str(), outcome])
+                    .reset();
+            }
+        }
+        for outcome in WalkOutcome::ALL {
+            this.walks.with_label_values(&[outcome.as_str()]).reset();
+        }
+        for outcome in ["applied", "refused"] {
+            this.config_reloads.with_label_values(&[outcome]).reset();
+        }
+        Ok(Arc::new(this))
+    }
+
+    /// The counters of one caller, by its configured name.
+    pub fn caller(&self, name: &str) -> CallerMeter {
+        CallerMeter {
+            name: name.into(),
+            requests: self.requests.clone(),
+            handles: Route::ALL
+                .iter()
+                .map(|_| std::array::from_fn(|_| OnceLock::new()))
+                .collect(),
+            calls: self.caller_calls.with_label_values(&[name]),
+            saved: self.caller_saved.with_label_values(&[name]),
+        }
+    }
+
+    /// Observes one answered request; `None` where no cache was asked.
+    pub fn duration(&self, route: Route, cache: Option<CacheOutcome>, seconds: f64) {
+        let column = cache.map_or(CacheOutcome::ALL.len(), |outcome| outcome as usize);
+        if let Some(h) = self
+            .durations
+            .get(route as usize)
+            .and_then(|r| r.get(column))
+        {
+            h.observe(seconds);
+        }
+    }
+
+    /// Counts one question put to the cache.
+    pub fn lookup(&self, kind: Kind, outcome: CacheOutcome) {
+        if let Some(c) = self
+            .lookups
+            .get(kind as usize)
+            .and_then(|r| r.get(outcome as usize))
+        {
+            c.inc();
+        }
+    }
+
+    /// Counts a request that cost no vendor call.
+    pub fn call_saved(&self, vendor: Vendor, reason: Saved) {
+        if let Some(c) = self
+            .saved
+            .get(vendor as usize)
+            .and_then(|r| r.get(reason as usize))
+        {
+            c.inc();
+        }
+    }
+
+    /// Counts and times one attempt at a vendor. `outcome` is `ok` or a `Fault`'s word.
+    pub fn vendor_request(&self, operation: Operation, outcome: &'static str, seconds: f64) {
+        let (vendor, operation) = (operation.vendor().as_str(), operation.as_str());
+        self.vendor_requests
+            .with_label_values(&[vendor, operation, outcome])
+            .inc();
+        self.vendor_durations
+            .with_label_values(&[vendor, operation])
+            .observe(seconds);
+    }
+
+    /// Sets the budget left at a vendor.
+    pub fn set_budget_remaining(&self, vendor: Vendor, requests: i64) {
+        self.budget_remaining
+            .with_label_values(&[vendor.as_str()])
+            .set(requests);
+    }
+
+    /// Sets the circuit of a vendor: 0 closed, 1 half-open, 2 open.
+    pub fn set_circuit_state(&self, vendor: Vendor, state: i64) {
+        self.circuit_state
+            .with_label_values(&[vendor.as_str()])
+            .set(state);
+    }
+
+    /// Counts a refused primary key.
+    pub fn credential_fallback(&self, vendor: Vendor, accepted: bool) {
+        let outcome = if accepted { "accepted" } else { "refused" };
+        self.credential_fallbacks
+            .with_label_values(&[vendor.as_str(), outcome])
+            .inc();
+    }
+
+    /// Counts the end of a walk.
+    pub fn walk(&self, outcome: WalkOutcome) {
+        self.walks.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// Sets the size of a store: `answers`, `pages` or `snapshots`.
+    pub fn set_store(&self, store: &'static str, entries: u64, bytes: u64) {
+        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.cache_entries
+            .with_label_values(&[store])
+            .set(signed(entries));
+        self.cache_bytes
+            .with_label_values(&[store])
+            .set(signed(bytes));
+    }
+
+    /// Counts a reload of the settings.
+    pub fn config_reload(&self, applied: bool) {
+        let outcome = if applied { "applied" } else { "refused" };
+        self.config_reloads.with_label_values(&[outcome]).inc();
+    }
+
+    /// The text that Prometheus scrapes.
+    ///
+    /// # Errors
+    /// If a metric cannot be encoded.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_has_its_prefix_and_hostile_statuses_fold() {
+        let metrics = Metrics::new().unwrap();
+        let meter = metrics.caller("dash");
+        meter.request(Route::Customers, 200);
+        meter.request(Route::Customers, 299);
+        metrics.duration(Route::Customers, Some(CacheOutcome::Hit), 0.1);
+        metrics.lookup(Kind::Cases, CacheOutcome::Derived);
+        metrics.call_saved(Vendor::Wiv, Saved::Repaged);
+        let text = metrics.render().unwrap();
+        for line in text.lines().filter(|l| !l.starts_with('#')) {
+            assert!(line.starts_with("msp_gateway_"), "{line}");
+        }
+        assert!(text.contains(
+            "msp_gateway_requests_total{caller=\"dash\",route=\"customers\",status=\"other\"} 1"
+        ));
+        assert!(
+            text.contains("msp_gateway_cache_lookups_total{kind=\"cases\",outcome=\"derived\"} 1")
+        );
+    }
+}

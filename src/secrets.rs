@@ -1,1 +1,225 @@
-//! (to be written)
+//! The only holder of vendor keys and sealing keys.
+//!
+//! Secrets are read from a file or an environment variable, never through the settings' own parser
+//! (its errors print values), are wiped when dropped, and print as `[redacted]`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// Longest secret accepted, in bytes. Vendor keys are under 200; a larger file is a mistaken path.
+pub const SECRET_BYTES_MAX: usize = 4096;
+
+/// Where a secret is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// An environment variable of this name.
+    Env(String),
+    /// A file; one line-end at its end is not part of the secret.
+    File(PathBuf),
+}
+
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env(name) => write!(f, "the environment variable {name}"),
+            Self::File(path) => write!(f, "the file {}", path.display()),
+        }
+    }
+}
+
+/// Why a secret could not be read. Never holds any part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretProblem {
+    /// The variable is not set.
+    Unset,
+    /// The file could not be read; the system's reason.
+    Unreadable(String),
+    /// Nothing in it.
+    Empty,
+    /// More than [`SECRET_BYTES_MAX`] bytes.
+    TooLong,
+    /// A character that no header can carry.
+    BadCharacter,
+}
+
+impl fmt::Display for SecretProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unset => f.write_str("is not set"),
+            Self::Unreadable(why) => write!(f, "cannot be read: {why}"),
+            Self::Empty => f.write_str("is empty"),
+            Self::TooLong => write!(f, "is longer than {SECRET_BYTES_MAX} bytes"),
+            Self::BadCharacter => f.write_str("holds a character other than visible ASCII"),
+        }
+    }
+}
+
+impl SecretSource {
+    /// Reads the secret now.
+    pub fn read(&self) -> Result<Secret, SecretProblem> {
+        let text = match self {
+            Self::Env(name) => Zeroizing::new(std::env::var(name).map_err(|why| match why {
+                std::env::VarError::NotPresent => SecretProblem::Unset,
+                std::env::VarError::NotUnicode(_) => SecretProblem::BadCharacter,
+            })?),
+            Self::File(path) => Zeroizing::new(read_bounded(path)?),
+        };
+        Secret::parse(&text)
+    }
+}
+
+fn read_bounded(path: &std::path::Path) -> Result<String, SecretProblem> {
+    use std::io::Read as _;
+    let unreadable = |e: std::io::Error| SecretProblem::Unreadable(e.kind().to_string());
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let limit = SECRET_BYTES_MAX as u64 + 3;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX + 3));
+    file.take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    std::str::from_utf8(&bytes)
+        .map(str::to_owned)
+        .map_err(|_| SecretProblem::BadCharacter)
+}
+
+/// A secret text: visible ASCII, not empty, wiped on drop.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Checks the text; a line-end at its end is cut off.
+    pub fn parse(text: &str) -> Result<Self, SecretProblem> {
+        let text = text.strip_suffix('\n').unwrap_or(text);
+        let text = text.strip_suffix('\r').unwrap_or(text);
+        if text.is_empty() {
+            return Err(SecretProblem::Empty);
+        }
+        if text.len() > SECRET_BYTES_MAX {
+            return Err(SecretProblem::TooLong);
+        }
+        if !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(SecretProblem::BadCharacter);
+        }
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The text where it is not secret after all, such as an account id kept beside the keys.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// The key of one vendor account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VendorKey(Secret);
+
+impl VendorKey {
+    /// A key from its secret.
+    pub fn new(secret: Secret) -> Self {
+        Self(secret)
+    }
+
+    /// The header value for the wire, marked sensitive so that nothing prints it. For the `sign`
+    /// layer only.
+    pub fn header_value(&self) -> Option<HeaderValue> {
+        let mut value = HeaderValue::from_str(&self.0.0).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+}
+
+/// The live keys of one vendor: the one to use, and one to fall back on when the vendor refuses it.
+#[derive(Clone, Debug)]
+pub struct VendorKeys {
+    /// Tried first.
+    pub primary: VendorKey,
+    /// Tried when the vendor answers 401 or 403 to the primary one.
+    pub fallback: Option<VendorKey>,
+}
+
+/// The place a reload puts new keys into while calls go on.
+pub type VendorKeyring = Arc<ArcSwap<VendorKeys>>;
+
+/// A key that seals page tokens.
+#[derive(Clone)]
+pub struct SealingKey(Zeroizing<[u8; 32]>);
+
+impl SealingKey {
+    /// Stretches a secret into a key. `purpose` keeps keys of one secret for different uses apart.
+    pub fn derive(purpose: &'static str, secret: &Secret) -> Self {
+        let mut bytes = blake3::derive_key(purpose, secret.0.as_bytes());
+        let key = Self(Zeroizing::new(bytes));
+        bytes.zeroize();
+        key
+    }
+
+    /// The key derived from a vendor's key, where no sealing key is configured: all replicas that
+    /// hold the same vendor key read each other's tokens.
+    pub fn derive_from_vendor(purpose: &'static str, vendor_key: &VendorKey) -> Self {
+        Self::derive(purpose, &vendor_key.0)
+    }
+
+    /// The bytes, for the cipher in `snapshot/token.rs` only.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_never_print() {
+        let key = VendorKey::new(Secret::parse("canary-1234").unwrap());
+        let keys = VendorKeys {
+            primary: key.clone(),
+            fallback: Some(key.clone()),
+        };
+        let sealing = SealingKey::derive_from_vendor("test", &key);
+        let header = key.header_value().unwrap();
+        let shown = format!("{key:?} {keys:?} {sealing:?} {header:?}");
+        assert!(!shown.contains("canary"), "{shown}");
+    }
+
+    #[test]
+    fn files_lose_one_line_end_and_bad_ones_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let read = |bytes: &[u8]| {
+            let path = dir.path().join("secret");
+            std::fs::write(&path, bytes).unwrap();
+            SecretSource::File(path).read()
+        };
+        assert_eq!(read(b"abc\r\n").unwrap().reveal(), "abc");
+        assert_eq!(read(b"\n"), Err(SecretProblem::Empty));
+        assert_eq!(read(b"a b"), Err(SecretProblem::BadCharacter));
+        assert_eq!(read(b"a\nb"), Err(SecretProblem::BadCharacter));
+        assert_eq!(read("ü".as_bytes()), Err(SecretProblem::BadCharacter));
+        assert_eq!(read(&vec![b'x'; 5000]), Err(SecretProblem::TooLong));
+        assert!(matches!(
+            SecretSource::File(dir.path().join("none")).read(),
+            Err(SecretProblem::Unreadable(_))
+        ));
+        assert_eq!(
+            SecretSource::Env("MSP_GATEWAY_TEST_SURELY_UNSET".into()).read(),
+            Err(SecretProblem::Unset)
+        );
+    }
+}

@@ -1,1 +1,5 @@
-//! (to be written)
+//! How much work is accepted: pure decisions about lanes, budgets, permits and circuits.
+
+pub mod spend;
+
+pub use spend::{Lane, Payer, Spend};

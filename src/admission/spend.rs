@@ -1,0 +1,97 @@
+//! On whose account, how urgently and until when a vendor call may be made.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use http::HeaderValue;
+
+use crate::clock::Instant;
+
+/// How urgent a vendor call is. Earlier lanes go first when the budget is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Lane {
+    /// A caller waits for it.
+    Interactive,
+    /// Keeps an answer in use from growing old.
+    Refresh,
+    /// The page after the furthest reader's.
+    ReadAhead,
+    /// Exports, and draining walks that nobody reads.
+    Export,
+}
+
+impl Lane {
+    /// Every lane, most urgent first.
+    pub const ALL: [Self; 4] = [
+        Self::Interactive,
+        Self::Refresh,
+        Self::ReadAhead,
+        Self::Export,
+    ];
+
+    /// The word used in labels, logs and explanations.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Refresh => "refresh",
+            Self::ReadAhead => "read_ahead",
+            Self::Export => "export",
+        }
+    }
+}
+
+/// Who caused vendor calls, and how many so far. One per request that may cause any, shared by all
+/// the work done for it.
+#[derive(Debug)]
+pub struct Payer {
+    caller: Arc<str>,
+    traceparent: Option<HeaderValue>,
+    calls: AtomicU32,
+}
+
+impl Payer {
+    /// Work for a caller, by its configured name.
+    pub fn caller(name: Arc<str>, traceparent: Option<HeaderValue>) -> Arc<Self> {
+        Arc::new(Self {
+            caller: name,
+            traceparent,
+            calls: AtomicU32::new(0),
+        })
+    }
+
+    /// Work the gateway does of its own accord.
+    pub fn gateway() -> Arc<Self> {
+        Self::caller("gateway".into(), None)
+    }
+
+    /// The caller's configured name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.caller
+    }
+
+    /// The trace to continue towards the vendor.
+    pub fn traceparent(&self) -> Option<&HeaderValue> {
+        self.traceparent.as_ref()
+    }
+
+    /// Notes one request that went out to a vendor.
+    pub fn charge(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that went out to vendors so far.
+    pub fn calls(&self) -> u32 {
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+/// What a vendor call may cost: urgency, latest time, and who pays.
+#[derive(Clone, Debug)]
+pub struct Spend {
+    /// Urgency.
+    pub lane: Lane,
+    /// When waiting for budget and answer ends.
+    pub deadline: Instant,
+    /// Who caused it.
+    pub payer: Arc<Payer>,
+}

@@ -1,0 +1,99 @@
+//! Which customers an answer may mention.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::CustomerId;
+
+/// The customers an answer may mention. Every function that cuts a page or a list takes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Every customer, and rows that name none.
+    All,
+    /// These customers only.
+    Only(Arc<BTreeSet<CustomerId>>),
+}
+
+/// Names an audience inside a page token: equal audiences have equal fingerprints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AudienceFingerprint(pub [u8; 16]);
+
+impl Audience {
+    /// Exactly these customers.
+    pub fn only(customers: impl IntoIterator<Item = CustomerId>) -> Self {
+        Self::Only(Arc::new(customers.into_iter().collect()))
+    }
+
+    /// Whether rows of this customer may be shown; `None` is a row without a customer.
+    pub fn admits(&self, customer: Option<&str>) -> bool {
+        match (self, customer) {
+            (Self::All, _) => true,
+            (Self::Only(_), None) => false,
+            // An id the vendor sent may be any text, so compare texts.
+            (Self::Only(set), Some(id)) => set.iter().any(|c| c.as_str() == id),
+        }
+    }
+
+    /// Whether a caller may name this customer.
+    pub fn contains(&self, customer: &CustomerId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(set) => set.contains(customer),
+        }
+    }
+
+    /// Whether everything may be shown.
+    pub fn is_all(&self) -> bool {
+        matches!(self, Self::All)
+    }
+
+    /// Depends on the set of customers alone, not on who holds it.
+    pub fn fingerprint(&self) -> AudienceFingerprint {
+        let mut hasher = blake3::Hasher::new();
+        match self {
+            Self::All => {
+                hasher.update(b"all");
+            }
+            Self::Only(set) => {
+                hasher.update(b"only");
+                for customer in set.iter() {
+                    let text = customer.as_str().as_bytes();
+                    hasher.update(&(text.len() as u64).to_le_bytes());
+                    hasher.update(text);
+                }
+            }
+        }
+        let mut out = [0; 16];
+        hasher.finalize_xof().fill(&mut out);
+        AudienceFingerprint(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> CustomerId {
+        CustomerId::parse(text).unwrap()
+    }
+
+    #[test]
+    fn rows_without_a_customer_are_for_all_only() {
+        assert!(Audience::All.admits(None));
+        assert!(!Audience::only([id("a")]).admits(None));
+        assert!(Audience::only([id("a")]).admits(Some("a")));
+        assert!(!Audience::only([id("a")]).admits(Some("b")));
+    }
+
+    #[test]
+    fn fingerprints_tell_sets_apart() {
+        let ab = Audience::only([id("a"), id("b")]).fingerprint();
+        assert_eq!(ab, Audience::only([id("b"), id("a")]).fingerprint());
+        assert_ne!(ab, Audience::only([id("ab")]).fingerprint());
+        assert_ne!(ab, Audience::All.fingerprint());
+        assert_ne!(
+            Audience::only([]).fingerprint(),
+            Audience::All.fingerprint()
+        );
+    }
+}

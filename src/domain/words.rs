@@ -1,0 +1,173 @@
+//! Closed sets of words that stand alike in code, metric labels, logs, headers and documents.
+
+/// A question a caller can ask. The label `route` of the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// `GET /msp/customers`
+    Customers,
+    /// `POST` and `QUERY /v2/cases/msp/search`
+    CaseSearch,
+    /// `GET /v1/cases/export`
+    CaseExport,
+    /// `GET /v1/billing/{YYYYMM}/{contract}`
+    Billing,
+    /// `GET /v1/billing/{YYYYMM}`
+    BillingMonth,
+    /// `POST /ws/rest/V1/PSA_API/PSABillableServices/…`
+    NableBilling,
+    /// `POST /ws/rest/V1/PSA_API/InvoicesReady/…`
+    NableInvoices,
+    /// `GET /v1/overview`
+    Overview,
+    /// `GET /openapi.json`
+    OpenApi,
+    /// No route of ours.
+    Other,
+}
+
+impl Route {
+    /// Every route.
+    pub const ALL: [Self; 10] = [
+        Self::Customers,
+        Self::CaseSearch,
+        Self::CaseExport,
+        Self::Billing,
+        Self::BillingMonth,
+        Self::NableBilling,
+        Self::NableInvoices,
+        Self::Overview,
+        Self::OpenApi,
+        Self::Other,
+    ];
+
+    /// The word used in labels and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Customers => "customers",
+            Self::CaseSearch => "case_search",
+            Self::CaseExport => "case_export",
+            Self::Billing => "billing",
+            Self::BillingMonth => "billing_month",
+            Self::NableBilling => "nable_billing",
+            Self::NableInvoices => "nable_invoices",
+            Self::Overview => "overview",
+            Self::OpenApi => "openapi",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A kind of remembered answer. The label `kind` of the metrics and the word of a purge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// The customer list.
+    Customers,
+    /// Case searches: snapshots and their pages.
+    Cases,
+    /// Billable services and invoices.
+    Billing,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Customers, Self::Cases, Self::Billing];
+
+    /// The word used in labels, logs and purges.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Customers => "customers",
+            Self::Cases => "cases",
+            Self::Billing => "billing",
+        }
+    }
+}
+
+/// How a lookup ended. The label `outcome` of `cache_lookups_total` and `cache` of the durations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CacheOutcome {
+    /// Answered from memory, fresh.
+    Hit,
+    /// Answered from memory, past its freshness.
+    Stale,
+    /// This request made the vendor call.
+    Miss,
+    /// Waited for a vendor call that another request had begun.
+    Collapsed,
+    /// A view over an answer to a wider question.
+    Derived,
+    /// Cut from a fuller answer in memory.
+    Projected,
+    /// A remembered refusal of the vendor.
+    Negative,
+    /// No answer.
+    Error,
+}
+
+impl CacheOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 8] = [
+        Self::Hit,
+        Self::Stale,
+        Self::Miss,
+        Self::Collapsed,
+        Self::Derived,
+        Self::Projected,
+        Self::Negative,
+        Self::Error,
+    ];
+
+    /// The word used in labels, logs and `Cache-Status` details.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Miss => "miss",
+            Self::Collapsed => "collapsed",
+            Self::Derived => "derived",
+            Self::Projected => "projected",
+            Self::Negative => "negative",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// Why a request cost no vendor call. The label `reason` of `vendor_calls_saved_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Saved {
+    /// A fresh answer was at hand.
+    Hit,
+    /// A stale answer was good enough.
+    Stale,
+    /// Another request's call was shared.
+    Collapsed,
+    /// A field set was cut from the full list.
+    Projected,
+    /// One customer was answered from all customers.
+    Derived,
+    /// Another page or page size of a snapshot at hand.
+    Repaged,
+}
+
+impl Saved {
+    /// Every reason.
+    pub const ALL: [Self; 6] = [
+        Self::Hit,
+        Self::Stale,
+        Self::Collapsed,
+        Self::Projected,
+        Self::Derived,
+        Self::Repaged,
+    ];
+
+    /// The word used in labels and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Collapsed => "collapsed",
+            Self::Projected => "projected",
+            Self::Derived => "derived",
+            Self::Repaged => "repaged",
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Why a vendor call gave no answer: whose fault it was, and whether trying again is safe.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::clock::Duration;
+use crate::domain::{Operation, Vendor};
+
+/// What went wrong, decided where it happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The vendor is not configured.
+    Disabled,
+    /// The circuit is open: the vendor failed lately, nothing was sent.
+    CircuitOpen,
+    /// No request budget was left before the deadline, nothing was sent.
+    BudgetExhausted,
+    /// The vendor answered 429.
+    RateLimited,
+    /// No connection could be made, nothing was sent.
+    Connect,
+    /// No complete answer before the timeout.
+    Timeout,
+    /// The connection ended before an answer began.
+    Reset,
+    /// The connection ended within the body.
+    BodyCut,
+    /// The answer is larger than the limit.
+    TooLarge,
+    /// A 5xx answer.
+    ServerError,
+    /// A 401 or 403 answer: our key was not accepted.
+    CredentialRejected,
+    /// A 400 answer.
+    Rejected,
+    /// A 404 answer.
+    NotFound,
+    /// A 3xx answer, which is never followed.
+    Redirected,
+    /// Another status that no vendor documents.
+    UnexpectedStatus,
+    /// A body that is not what the operation answers.
+    Malformed,
+    /// A contained panic or a task that ended without an answer.
+    Internal,
+}
+
+/// Whose fault a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The vendor, or the way to it.
+    Vendor,
+    /// The question: asking it again gives the same refusal.
+    Question,
+    /// The gateway's own limits or settings.
+    Gateway,
+}
+
+impl Fault {
+    /// The word used in labels and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::CircuitOpen => "circuit_open",
+            Self::BudgetExhausted => "budget_exhausted",
+            Self::RateLimited => "rate_limited",
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Reset => "reset",
+            Self::BodyCut => "body_cut",
+            Self::TooLarge => "too_large",
+            Self::ServerError => "server_error",
+            Self::CredentialRejected => "credential_rejected",
+            Self::Rejected => "rejected",
+            Self::NotFound => "not_found",
+            Self::Redirected => "redirected",
+            Self::UnexpectedStatus => "unexpected_status",
+            Self::Malformed => "malformed",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Whose fault it is.
+    pub const fn whose(self) -> Whose {
+        match self {
+            Self::Rejected | Self::NotFound => Whose::Question,
+            Self::Disabled | Self::BudgetExhausted | Self::Internal => Whose::Gateway,
+            Self::CircuitOpen
+            | Self::RateLimited
+            | Self::Connect
+            | Self::Timeout
+            | Self::Reset
+            | Self::BodyCut
+            | Self::TooLarge
+            | Self::ServerError
+            | Self::CredentialRejected
+            | Self::Redirected
+            | Self::UnexpectedStatus
+            | Self::Malformed => Whose::Vendor,
+        }
+    }
+
+    /// Whether the same request may succeed a moment later. Says nothing about safety: continuations
+    /// are never repeated, whatever this says.
+    pub const fn is_passing(self) -> bool {
+        matches!(
+            self,
+            Self::Connect | Self::Timeout | Self::Reset | Self::BodyCut | Self::ServerError
+        )
+    }
+
+    /// Whether the vendor certainly never saw the request.
+    pub const fn was_not_sent(self) -> bool {
+        matches!(
+            self,
+            Self::Disabled | Self::CircuitOpen | Self::BudgetExhausted | Self::Connect
+        )
+    }
+}
+
+/// A failed vendor call. Cheap to clone, because all who waited for one call share it.
+#[derive(Clone)]
+pub struct UpstreamError {
+    /// Whom we asked.
+    pub vendor: Vendor,
+    /// What we asked.
+    pub operation: Operation,
+    /// What went wrong.
+    pub fault: Fault,
+    /// When to come back, if the vendor or a budget said so.
+    pub retry_after: Option<Duration>,
+    /// The vendor's body of a 400 or 404, for N-able's refusals only; never other errors' bodies,
+    /// which may echo a key.
+    pub vendor_body: Option<Bytes>,
+    /// For the log: more detail, without secrets or vendor bytes.
+    pub detail: Arc<str>,
+}
+
+impl UpstreamError {
+    /// A failure without further particulars.
+    pub fn new(operation: Operation, fault: Fault, detail: impl Into<Arc<str>>) -> Self {
+        Self {
+            vendor: operation.vendor(),
+            operation,
+            fault,
+            retry_after: None,
+            vendor_body: None,
+            detail: detail.into(),
+        }
+    }
+
+    /// The same with a time to come back.
+    pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
+        self.retry_after = Some(retry_after);
+        self
+    }
+}
+
+impl fmt::Debug for UpstreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for UpstreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {}: {} ({})",
+            self.vendor.as_str(),
+            self.operation.as_str(),
+            self.fault.as_str(),
+            self.detail
+        )
+    }
+}
+
+impl std::error::Error for UpstreamError {}
