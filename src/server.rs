@@ -1,1 +1,32 @@
-//! (to be written)
+//! The listeners: connections in, drain out.
+
+use std::net::SocketAddr;
+
+use crate::clock::Duration;
+
+/// The `[listen]` and `[limits]` settings.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Callers connect here.
+    pub public: SocketAddr,
+    /// Operators and Prometheus connect here.
+    pub admin: SocketAddr,
+    /// A request's head must be complete within this time.
+    pub header_timeout: Duration,
+    /// A request's body must be complete within this time.
+    pub body_timeout: Duration,
+    /// A request is answered within this time.
+    pub request_timeout: Duration,
+    /// A connection without a request in flight is closed after this time.
+    pub idle_timeout: Duration,
+    /// A connection whose reader takes nothing for so long is closed.
+    pub write_stall_timeout: Duration,
+    /// Connections open at once on the public listener.
+    pub connections_max: usize,
+    /// Requests in flight at once; more are refused as overloaded.
+    pub requests_in_flight_max: usize,
+    /// After a termination signal: time in which readiness fails while requests are still taken.
+    pub drain_delay: Duration,
+    /// Then: time for requests in flight to end.
+    pub drain_grace: Duration,
+}

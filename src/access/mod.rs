@@ -1,1 +1,7 @@
-//! (to be written)
+//! Who calls, and what they may see.
+
+pub mod callers;
+pub mod throttle;
+
+pub use callers::{Caller, CallerBook, CallerKeyHash, CallerSpec, Role};
+pub use throttle::{Allowance, Throttle};

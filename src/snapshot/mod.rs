@@ -1,1 +1,5 @@
-//! (to be written)
+//! Stable pages over an unstable scroll.
+
+pub mod options;
+
+pub use options::SnapshotOptions;

@@ -1,0 +1,278 @@
+//! Callers and their keys.
+//!
+//! A caller key is 256 random bits, so a fast hash of it may be kept and looked up: there is nothing
+//! to guess. Hashes are still compared in constant time, so that the lookup tells nothing either.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use jiff::Timestamp;
+
+use super::throttle::Throttle;
+use crate::clock::Clock;
+use crate::domain::Audience;
+use crate::metrics::{CallerMeter, Metrics};
+
+/// What a caller may do besides reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Reads answers.
+    Reader,
+    /// Also purges and explains.
+    Operator,
+}
+
+impl Role {
+    /// The word used in settings.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reader => "reader",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// SHA-256 of a whole caller key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallerKeyHash([u8; 32]);
+
+impl CallerKeyHash {
+    /// Hashes a presented key.
+    pub fn of(presented: &[u8]) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, presented);
+        let mut out = [0; 32];
+        for (to, from) in out.iter_mut().zip(digest.as_ref()) {
+            *to = *from;
+        }
+        Self(out)
+    }
+
+    /// Reads `sha256:` and 64 lowercase hex digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("sha256:")?.as_bytes();
+        if digits.len() != 64 {
+            return None;
+        }
+        let nibble = |b: u8| match b {
+            b'0'..=b'9' => Some(b - b'0'),
+            b'a'..=b'f' => Some(b - b'a' + 10),
+            _ => None,
+        };
+        let mut out = [0; 32];
+        for (to, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
+            let [high, low] = pair else { return None };
+            *to = nibble(*high)? << 4 | nibble(*low)?;
+        }
+        Some(Self(out))
+    }
+}
+
+impl fmt::Display for CallerKeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for CallerKeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:…")
+    }
+}
+
+/// A caller as configured.
+#[derive(Clone, Debug)]
+pub struct CallerSpec {
+    /// Name in logs and metrics; one of a closed, configured set.
+    pub name: String,
+    /// Hashes of the keys that are live; several during a rotation.
+    pub keys: Vec<CallerKeyHash>,
+    /// What it may do.
+    pub role: Role,
+    /// Whose data it may see.
+    pub audience: Audience,
+    /// Whether it may see billing.
+    pub billing: bool,
+    /// Requests admitted per minute; absent means unlimited.
+    pub requests_per_minute: Option<u32>,
+    /// When its keys stop working; absent means never.
+    pub expires: Option<Timestamp>,
+}
+
+/// A caller while the gateway runs.
+pub struct Caller {
+    /// Name in logs and metrics.
+    pub name: Arc<str>,
+    /// What it may do.
+    pub role: Role,
+    /// Whose data it may see.
+    pub audience: Audience,
+    /// Whether it may see billing.
+    pub billing: bool,
+    /// Its own rate limit.
+    pub throttle: Option<Throttle>,
+    /// Its counters.
+    pub meter: CallerMeter,
+    expires: Option<Timestamp>,
+    last_used_s: AtomicI64,
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller")
+            .field("name", &self.name)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Caller {
+    fn new(spec: &CallerSpec, metrics: &Metrics) -> Self {
+        Self {
+            name: spec.name.as_str().into(),
+            role: spec.role,
+            audience: spec.audience.clone(),
+            billing: spec.billing,
+            throttle: spec.requests_per_minute.map(Throttle::per_minute),
+            meter: metrics.caller(&spec.name),
+            expires: spec.expires,
+            last_used_s: AtomicI64::new(0),
+        }
+    }
+
+    /// When a request of this caller was last admitted; `None` if never since the start.
+    pub fn last_used(&self) -> Option<Timestamp> {
+        match self.last_used_s.load(Ordering::Relaxed) {
+            0 => None,
+            seconds => Timestamp::from_second(seconds).ok(),
+        }
+    }
+}
+
+/// Every caller, found by the hash of its key.
+pub struct CallerBook {
+    by_key: HashMap<CallerKeyHash, Arc<Caller>>,
+    all: Vec<Arc<Caller>>,
+    /// Answers everyone where `auth.mode = "open"`.
+    open: Option<Arc<Caller>>,
+    /// Counts requests that no caller was found for.
+    pub anonymous: CallerMeter,
+    clock: Clock,
+}
+
+impl CallerBook {
+    /// A book of these callers. Names and keys are unique, which the settings' check ensures.
+    pub fn new(specs: &[CallerSpec], metrics: &Metrics, clock: Clock) -> Self {
+        let mut by_key = HashMap::new();
+        let mut all = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let caller = Arc::new(Caller::new(spec, metrics));
+            for hash in &spec.keys {
+                by_key.insert(*hash, caller.clone());
+            }
+            all.push(caller);
+        }
+        Self {
+            by_key,
+            all,
+            open: None,
+            anonymous: metrics.caller("anonymous"),
+            clock,
+        }
+    }
+
+    /// A book that lets everyone in as an operator who may see everything: for loopback only.
+    pub fn open(specs: &[CallerSpec], metrics: &Metrics, clock: Clock) -> Self {
+        let everyone = CallerSpec {
+            name: "open".into(),
+            keys: Vec::new(),
+            role: Role::Operator,
+            audience: Audience::All,
+            billing: true,
+            requests_per_minute: None,
+            expires: None,
+        };
+        let everyone = Arc::new(Caller::new(&everyone, metrics));
+        let mut book = Self::new(specs, metrics, clock);
+        book.all.push(everyone.clone());
+        book.open = Some(everyone);
+        book
+    }
+
+    /// Whose key this is. `None` for unknown and expired keys alike.
+    pub fn find(&self, presented: &[u8]) -> Option<Arc<Caller>> {
+        let hash = CallerKeyHash::of(presented);
+        let (stored, caller) = self.by_key.get_key_value(&hash)?;
+        aws_lc_rs::constant_time::verify_slices_are_equal(&stored.0, &hash.0).ok()?;
+        let now = self.clock.wall();
+        if caller.expires.is_some_and(|expires| now >= expires) {
+            return None;
+        }
+        caller.last_used_s.store(now.as_second(), Ordering::Relaxed);
+        Some(caller.clone())
+    }
+
+    /// Who is meant when no key was presented: everyone's caller in open mode, else nobody.
+    pub fn without_key(&self) -> Option<Arc<Caller>> {
+        self.open.clone()
+    }
+
+    /// A caller by its configured name.
+    pub fn named(&self, name: &str) -> Option<Arc<Caller>> {
+        self.all.iter().find(|c| &*c.name == name).cloned()
+    }
+
+    /// Every caller, in the order of the settings.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Caller>> {
+        self.all.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(name: &str, keys: &[&str]) -> CallerSpec {
+        CallerSpec {
+            name: name.into(),
+            keys: keys
+                .iter()
+                .map(|k| CallerKeyHash::of(k.as_bytes()))
+                .collect(),
+            role: Role::Reader,
+            audience: Audience::All,
+            billing: true,
+            requests_per_minute: None,
+            expires: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_live_key_finds_its_caller_until_it_expires() {
+        let metrics = Metrics::new().unwrap();
+        let clock = Clock::anchored("2026-11-22T12:00:00Z".parse().unwrap());
+        let mut old = spec("old", &["k3"]);
+        old.expires = Some("2026-11-22T12:00:10Z".parse().unwrap());
+        let book = CallerBook::new(&[spec("a", &["k1", "k2"]), old], &metrics, clock);
+        assert_eq!(&*book.find(b"k1").unwrap().name, "a");
+        assert_eq!(&*book.find(b"k2").unwrap().name, "a");
+        assert!(book.find(b"k").is_none() && book.find(b"").is_none());
+        assert!(book.find(b"k3").is_some() && book.without_key().is_none());
+        tokio::time::advance(std::time::Duration::from_secs(10)).await;
+        assert!(book.find(b"k3").is_none());
+    }
+
+    #[test]
+    fn hashes_have_one_spelling() {
+        let hash = CallerKeyHash::of(b"abc");
+        assert_eq!(
+            hash.to_string(),
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert_eq!(CallerKeyHash::parse(&hash.to_string()), Some(hash));
+        assert_eq!(CallerKeyHash::parse(&hash.to_string().to_uppercase()), None);
+        assert_eq!(CallerKeyHash::parse("sha256:ab"), None);
+    }
+}

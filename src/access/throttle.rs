@@ -1,0 +1,97 @@
+//! A caller's own rate limit: a token bucket that refills evenly.
+
+use parking_lot::Mutex;
+
+use crate::clock::{Duration, Instant};
+
+/// Share of a minute's requests that may come at once: enough for a dashboard that loads all its
+/// panels together, small enough that one caller cannot take the gateway for a whole minute.
+const BURST_DIVISOR: u32 = 6;
+
+/// What is left of a caller's limit, for the `RateLimit` headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// Requests admitted per minute.
+    pub per_minute: u32,
+    /// Requests that would be admitted right now.
+    pub remaining: u32,
+    /// Seconds until one more is admitted (if none remains) or the bucket is full.
+    pub reset_s: u64,
+}
+
+/// A token bucket.
+#[derive(Debug)]
+pub struct Throttle {
+    per_minute: u32,
+    state: Mutex<Option<(Instant, f64)>>,
+}
+
+impl Throttle {
+    /// Admits this many requests a minute, at least one.
+    pub fn per_minute(requests: u32) -> Self {
+        Self {
+            per_minute: requests.max(1),
+            state: Mutex::new(None),
+        }
+    }
+
+    fn burst(&self) -> f64 {
+        f64::from((self.per_minute / BURST_DIVISOR).max(1))
+    }
+
+    /// Admits or refuses one request at `now`.
+    ///
+    /// # Errors
+    /// The allowance, when nothing remains.
+    pub fn admit(&self, now: Instant) -> Result<Allowance, Allowance> {
+        let per_second = f64::from(self.per_minute) / 60.0;
+        let burst = self.burst();
+        let mut state = self.state.lock();
+        let (since, level) = state.unwrap_or((now, burst));
+        let refilled = now.saturating_duration_since(since).as_secs_f64() * per_second;
+        let level = (level + refilled).min(burst);
+        let admitted = level >= 1.0;
+        let level = if admitted { level - 1.0 } else { level };
+        *state = Some((now, level));
+        drop(state);
+        let missing = if level >= 1.0 {
+            burst - level
+        } else {
+            1.0 - level
+        };
+        let wait = Duration::from_secs_f64(missing / per_second);
+        let allowance = Allowance {
+            per_minute: self.per_minute,
+            // Between 0 and burst, which came from a u32.
+            remaining: level as u32,
+            reset_s: wait.as_secs() + u64::from(wait.subsec_nanos() > 0),
+        };
+        if admitted {
+            Ok(allowance)
+        } else {
+            Err(allowance)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_then_an_even_rate() {
+        let throttle = Throttle::per_minute(60);
+        let start = Instant::now();
+        let admitted = (0..100).filter(|_| throttle.admit(start).is_ok()).count();
+        assert_eq!(admitted, 10);
+        let refused = throttle.admit(start).unwrap_err();
+        assert_eq!((refused.remaining, refused.reset_s), (0, 1));
+        assert!(throttle.admit(start + Duration::from_millis(999)).is_err());
+        assert!(throttle.admit(start + Duration::from_millis(1001)).is_ok());
+        let long_after = start + Duration::from_secs(3600);
+        let admitted = (0..100)
+            .filter(|_| throttle.admit(long_after).is_ok())
+            .count();
+        assert_eq!(admitted, 10);
+    }
+}

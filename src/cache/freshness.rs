@@ -1,0 +1,112 @@
+//! Whether an answer may be used: a pure function of what it is, the policy, and now.
+
+use crate::clock::{Duration, Instant};
+
+/// How long answers of one kind live, counted from their birth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// Served without further ado for so long.
+    pub fresh: Duration,
+    /// After `fresh`: served at once while one refresh runs.
+    pub stale: Duration,
+    /// After `fresh`: served when the vendor fails or nothing may be asked of it.
+    pub on_error: Duration,
+}
+
+/// What an answer may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Serve it.
+    Fresh,
+    /// Serve it and refresh it.
+    Stale,
+    /// Serve it only where the vendor gives nothing better.
+    OnError,
+    /// Do not serve it.
+    Expired,
+}
+
+impl Standing {
+    /// The word used in explanations.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Stale => "stale",
+            Self::OnError => "on_error",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// Largest share of `fresh` that jitter takes away, so that answers fetched together do not expire
+/// together. It only ever shortens.
+const JITTER: f64 = 0.10;
+
+impl Lifetimes {
+    /// `fresh` of one entry. `draw` lies in 0..1 and is the entry's own, so that it does not flicker.
+    pub fn fresh_with(&self, draw: f64) -> Duration {
+        self.fresh.mul_f64(1.0 - JITTER * draw.clamp(0.0, 1.0))
+    }
+
+    /// What an answer born at `born` may be used for.
+    pub fn standing(&self, born: Instant, draw: f64, now: Instant) -> Standing {
+        let age = now.saturating_duration_since(born);
+        let fresh = self.fresh_with(draw);
+        if age < fresh {
+            Standing::Fresh
+        } else if age < fresh.saturating_add(self.stale) {
+            Standing::Stale
+        } else if age < fresh.saturating_add(self.on_error) {
+            Standing::OnError
+        } else {
+            Standing::Expired
+        }
+    }
+
+    /// Seconds of freshness left; negative once stale.
+    pub fn ttl_s(&self, born: Instant, draw: f64, now: Instant) -> i64 {
+        let age = now.saturating_duration_since(born);
+        let fresh = self.fresh_with(draw);
+        super::note::seconds_left(fresh.checked_sub(age), age.saturating_sub(fresh))
+    }
+}
+
+/// What a caller's `Cache-Control` asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Directives {
+    /// `no-cache`: not without asking the vendor.
+    pub no_cache: bool,
+    /// `max-age`: nothing older.
+    pub max_age: Option<Duration>,
+    /// `max-stale`: a stale answer is fine, up to so long past its freshness; `Duration::MAX` where
+    /// no value is given.
+    pub max_stale: Option<Duration>,
+    /// `only-if-cached`: rather 504 than a vendor call.
+    pub only_if_cached: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn standing_changes_at_its_bounds() {
+        let secs = Duration::from_secs;
+        let lives = Lifetimes {
+            fresh: secs(100),
+            stale: secs(50),
+            on_error: secs(500),
+        };
+        let born = Instant::now();
+        let at = |draw, s| lives.standing(born, draw, born + secs(s));
+        assert_eq!(at(0.0, 99), Standing::Fresh);
+        assert_eq!(at(0.0, 100), Standing::Stale);
+        assert_eq!(at(0.0, 150), Standing::OnError);
+        assert_eq!(at(0.0, 600), Standing::Expired);
+        // Jitter shortens by a tenth at most.
+        assert_eq!(at(1.0, 89), Standing::Fresh);
+        assert_eq!(at(1.0, 90), Standing::Stale);
+        assert_eq!(lives.ttl_s(born, 0.0, born + secs(40)), 60);
+        assert_eq!(lives.ttl_s(born, 0.0, born + secs(103)), -4);
+    }
+}

@@ -1,0 +1,185 @@
+//! How an answer came about, as `Cache-Status` tells it (RFC 9211).
+
+use crate::clock::Duration;
+use crate::domain::CacheOutcome;
+
+/// Why a request went on to the vendor: RFC 9211's own tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forward {
+    /// Nothing was stored.
+    UriMiss,
+    /// What was stored was too old.
+    Stale,
+    /// The caller's own `Cache-Control` asked for it.
+    Request,
+}
+
+impl Forward {
+    /// RFC 9211's token.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UriMiss => "uri-miss",
+            Self::Stale => "stale",
+            Self::Request => "request",
+        }
+    }
+}
+
+/// What else is worth saying: the `detail` parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Cut from the full list.
+    Projected,
+    /// A view over an answer to a wider question.
+    Derived,
+    /// Stale, while a refresh runs.
+    StaleWhileRevalidate,
+    /// Stale, because the vendor failed.
+    StaleOnError,
+    /// Stale, because no budget was left or the vendor said "not now".
+    StaleNoBudget,
+    /// The vendor answered 200 without what was asked for.
+    SoftFailure,
+    /// The caller's `Cache-Control` was not obeyed: its allowance is used up.
+    AllowanceExhausted,
+    /// A page of a snapshot that its token keeps.
+    Snapshot,
+}
+
+impl Detail {
+    /// The word in the header.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Projected => "projected",
+            Self::Derived => "derived",
+            Self::StaleWhileRevalidate => "stale-while-revalidate",
+            Self::StaleOnError => "stale-on-error",
+            Self::StaleNoBudget => "stale-no-budget",
+            Self::SoftFailure => "soft-failure",
+            Self::AllowanceExhausted => "allowance-exhausted",
+            Self::Snapshot => "snapshot",
+        }
+    }
+}
+
+/// How an answer came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheNote {
+    /// The word for metrics and logs.
+    pub outcome: CacheOutcome,
+    /// Set when the vendor was asked for this answer.
+    pub forward: Option<Forward>,
+    /// Whether the vendor's answer was kept.
+    pub stored: bool,
+    /// Whether another request's vendor call was shared.
+    pub collapsed: bool,
+    /// Freshness left; negative seconds when stale. Only for answers from memory.
+    pub ttl_s: Option<i64>,
+    /// What else is worth saying.
+    pub detail: Option<Detail>,
+}
+
+impl CacheNote {
+    /// Answered from memory with this much freshness left.
+    pub fn hit(ttl_s: i64) -> Self {
+        Self {
+            outcome: if ttl_s >= 0 {
+                CacheOutcome::Hit
+            } else {
+                CacheOutcome::Stale
+            },
+            forward: None,
+            stored: false,
+            collapsed: false,
+            ttl_s: Some(ttl_s),
+            detail: None,
+        }
+    }
+
+    /// The vendor was asked for it.
+    pub fn forwarded(why: Forward, stored: bool, collapsed: bool) -> Self {
+        Self {
+            outcome: if collapsed {
+                CacheOutcome::Collapsed
+            } else {
+                CacheOutcome::Miss
+            },
+            forward: Some(why),
+            stored,
+            collapsed,
+            ttl_s: None,
+            detail: None,
+        }
+    }
+
+    /// The same with a word more.
+    pub fn with_detail(mut self, detail: Detail) -> Self {
+        self.detail = Some(detail);
+        self
+    }
+
+    /// Whether memory alone answered.
+    pub fn is_from_memory(&self) -> bool {
+        self.forward.is_none()
+    }
+
+    /// The value of `Cache-Status`.
+    pub fn header_text(&self) -> String {
+        use std::fmt::Write as _;
+        let mut out = String::with_capacity(64);
+        out.push_str("msp-gateway");
+        match self.forward {
+            None => out.push_str("; hit"),
+            Some(why) => {
+                out.push_str("; fwd=");
+                out.push_str(why.as_str());
+            }
+        }
+        if self.stored {
+            out.push_str("; stored");
+        }
+        if self.collapsed {
+            out.push_str("; collapsed");
+        }
+        if let Some(ttl_s) = self.ttl_s {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "; ttl={ttl_s}");
+        }
+        if let Some(detail) = self.detail {
+            out.push_str("; detail=");
+            out.push_str(detail.as_str());
+        }
+        out
+    }
+}
+
+/// Whole seconds of a signed difference, rounded down.
+pub fn seconds_left(until_end: Option<Duration>, past_end: Duration) -> i64 {
+    match until_end {
+        Some(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        None => i64::try_from(past_end.as_secs())
+            .unwrap_or(i64::MAX)
+            .saturating_neg()
+            .saturating_sub(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_texts() {
+        assert_eq!(CacheNote::hit(42).header_text(), "msp-gateway; hit; ttl=42");
+        assert_eq!(
+            CacheNote::forwarded(Forward::UriMiss, true, true).header_text(),
+            "msp-gateway; fwd=uri-miss; stored; collapsed"
+        );
+        assert_eq!(
+            CacheNote::hit(-3)
+                .with_detail(Detail::StaleOnError)
+                .header_text(),
+            "msp-gateway; hit; ttl=-3; detail=stale-on-error"
+        );
+    }
+}

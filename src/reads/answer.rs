@@ -1,0 +1,92 @@
+//! Who asks, and what is answered.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+use crate::access::Caller;
+use crate::admission::{Lane, Payer, Spend};
+use crate::cache::{CacheNote, Directives};
+use crate::clock::{Duration, Instant};
+use crate::domain::{Audience, CustomerId};
+use crate::reads::ReadError;
+
+/// One request's side of a read: who asks, until when, and what it may cost.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// The authenticated caller.
+    pub caller: Arc<Caller>,
+    /// Pays for vendor calls and counts them.
+    pub payer: Arc<Payer>,
+    /// When the caller's answer is due.
+    pub deadline: Instant,
+    /// The caller's `Cache-Control`.
+    pub directives: Directives,
+}
+
+impl Asker {
+    /// The customers the answer may mention.
+    pub fn audience(&self) -> &Audience {
+        &self.caller.audience
+    }
+
+    /// An interactive vendor call on this caller's account.
+    pub fn spend(&self) -> Spend {
+        Spend {
+            lane: Lane::Interactive,
+            deadline: self.deadline,
+            payer: self.payer.clone(),
+        }
+    }
+
+    /// Refuses a named customer outside the audience, before any cache is asked.
+    ///
+    /// # Errors
+    /// [`ReadError::CustomerNotAllowed`]
+    pub fn may_see(&self, customer: Option<&CustomerId>) -> Result<(), ReadError> {
+        match customer {
+            Some(customer) if !self.audience().contains(customer) => {
+                Err(ReadError::CustomerNotAllowed)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A strong entity tag, ready as a header value: a hash of the body's bytes in quotes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Etag(HeaderValue);
+
+impl Etag {
+    /// Of these bytes.
+    pub fn of(body: &[u8]) -> Self {
+        let hash = blake3::hash(body);
+        let mut text = Vec::with_capacity(34);
+        text.push(b'"');
+        for byte in hash.as_bytes().iter().take(16) {
+            text.extend(format!("{byte:02x}").as_bytes());
+        }
+        text.push(b'"');
+        // Quotes and hex digits are a valid value.
+        Self(HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("\"\"")))
+    }
+
+    /// The header's value.
+    pub fn value(&self) -> &HeaderValue {
+        &self.0
+    }
+}
+
+/// An answer of a read.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The body, JSON.
+    pub body: Bytes,
+    /// Of the body; absent on joins.
+    pub etag: Option<Etag>,
+    /// Since the vendor's answer was first fetched or last revalidated; of a join, the oldest part.
+    pub age: Duration,
+    /// For `Cache-Status`, metrics and the log.
+    pub note: CacheNote,
+}

@@ -1,0 +1,61 @@
+//! The bounds of walks, snapshots and tokens.
+
+use crate::clock::Duration;
+use crate::domain::PageSize;
+
+/// The `[pagination]` settings.
+#[derive(Clone, Debug)]
+pub struct SnapshotOptions {
+    /// Asked of the vendor for every page, whatever callers ask for.
+    pub vendor_page_size: PageSize,
+    /// Vendor pages read beyond the furthest reader.
+    pub read_ahead_pages: usize,
+    /// A walk nobody read for so long is drained a little or abandoned.
+    pub scroll_idle_max: Duration,
+    /// How long an abandoned or lost scroll still counts against `open_scrolls_max`.
+    pub scroll_expiry: Duration,
+    /// Scrolls that may be open at the vendor at once.
+    pub open_scrolls_max: usize,
+    /// How long a search waits for a free slot before it is refused as overloaded.
+    pub slot_wait_max: Duration,
+    /// Pages an idle walk reads to reach its end before it is abandoned.
+    pub drain_pages_max: usize,
+    /// Rows of one walk.
+    pub walk_rows_max: usize,
+    /// Vendor pages of one walk.
+    pub walk_pages_max: usize,
+    /// Bytes of one walk's rows.
+    pub walk_bytes_max: u64,
+    /// Duration of one walk.
+    pub walk_time_max: Duration,
+    /// New searches in a row after a lost scroll.
+    pub rewalks_max: u32,
+    /// A snapshot is kept at least so long after its last use.
+    pub token_lifetime: Duration,
+    /// And at most so long after its birth.
+    pub snapshot_lifetime_max: Duration,
+    /// All snapshots together.
+    pub snapshot_bytes_max: u64,
+}
+
+impl Default for SnapshotOptions {
+    fn default() -> Self {
+        Self {
+            vendor_page_size: PageSize::MAX,
+            read_ahead_pages: 1,
+            scroll_idle_max: Duration::from_secs(45),
+            scroll_expiry: Duration::from_secs(5 * 60),
+            open_scrolls_max: 32,
+            slot_wait_max: Duration::from_secs(10),
+            drain_pages_max: 10,
+            walk_rows_max: 200_000,
+            walk_pages_max: 2_000,
+            walk_bytes_max: 200 * 1024 * 1024,
+            walk_time_max: Duration::from_secs(15 * 60),
+            rewalks_max: 10,
+            token_lifetime: Duration::from_secs(30 * 60),
+            snapshot_lifetime_max: Duration::from_secs(24 * 60 * 60),
+            snapshot_bytes_max: 256 * 1024 * 1024,
+        }
+    }
+}
