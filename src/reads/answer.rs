@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderValue;
 
 use crate::access::Caller;
 use crate::admission::{Lane, Payer, Spend};
+pub use crate::cache::Etag;
 use crate::cache::{CacheNote, Directives};
 use crate::clock::{Duration, Instant};
 use crate::domain::{Audience, CustomerId};
@@ -51,30 +51,6 @@ impl Asker {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// A strong entity tag, ready as a header value: a hash of the body's bytes in quotes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Etag(HeaderValue);
-
-impl Etag {
-    /// Of these bytes.
-    pub fn of(body: &[u8]) -> Self {
-        let hash = blake3::hash(body);
-        let mut text = Vec::with_capacity(34);
-        text.push(b'"');
-        for byte in hash.as_bytes().iter().take(16) {
-            text.extend(format!("{byte:02x}").as_bytes());
-        }
-        text.push(b'"');
-        // Quotes and hex digits are a valid value.
-        Self(HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("\"\"")))
-    }
-
-    /// The header's value.
-    pub fn value(&self) -> &HeaderValue {
-        &self.0
     }
 }
 
