@@ -28,9 +28,12 @@ use super::world::Filter;
 /// Rows in one chunk of `GET /__sandbox/cases`.
 const CASES_CHUNK: usize = 200;
 
+/// Where these routes stand.
+const PREFIX: &str = "/__sandbox/";
+
 /// Whether `path` is one of these routes.
 pub(super) fn is_control(path: &str) -> bool {
-    path == "/__sandbox" || path.starts_with("/__sandbox/")
+    path == "/__sandbox" || path.starts_with(PREFIX)
 }
 
 #[derive(Debug, Deserialize)]
@@ -47,11 +50,7 @@ pub(super) fn answer(
     parts: &Parts,
     body: Option<&[u8]>,
 ) -> Response<AnswerBody> {
-    let route = parts
-        .uri
-        .path()
-        .trim_start_matches("/__sandbox")
-        .trim_start_matches('/');
+    let route = parts.uri.path().strip_prefix(PREFIX).unwrap_or("");
     let wanted = match route {
         "counts" | "requests" | "cases" => Method::GET,
         "faults" | "insert" | "expire" | "reset" => Method::POST,

@@ -10,6 +10,7 @@
 //! Keys are `sandbox-wiv-key` and `sandbox-nable-key`, the account is `SANDBOX`.
 
 mod answer;
+mod bills;
 mod control;
 mod counts;
 mod dice;

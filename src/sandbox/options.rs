@@ -46,7 +46,7 @@ pub struct Options {
     pub scroll_idle: Duration,
     /// How long a scroll lives at most.
     pub scroll_lifetime: Duration,
-    /// How many scrolls may be open; past it every new search answers 500.
+    /// How many scrolls may be open, at most 100,000; past it every new search answers 500.
     pub open_scrolls_max: usize,
     /// Whether a page of cases carries the extra member `total`.
     pub envelope_total: bool,

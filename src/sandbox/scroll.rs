@@ -16,6 +16,8 @@ use crate::clock::{Duration, Instant};
 
 /// Ended scrolls that still answer (see [`EndOfScroll::EmptyCursor`]) kept at most.
 const ENDED_MAX: usize = 1_000;
+/// Open scrolls at most, whatever the options say: each costs about two kilobytes.
+const OPEN_MAX: usize = 100_000;
 /// Shards that an id names: it sets the id's length, 36 bytes and 42 for each, in base64.
 const SHARDS: usize = 17;
 
@@ -161,7 +163,7 @@ impl Scrolls {
             end: options.end_of_scroll,
             idle: options.scroll_idle,
             lifetime: options.scroll_lifetime,
-            open_max: options.open_scrolls_max,
+            open_max: options.open_scrolls_max.min(OPEN_MAX),
             table: Mutex::default(),
         }
     }

@@ -95,6 +95,7 @@ impl Selection {
         let number = INVENTED_FROM + nth as u64;
         let date = self.list.first().map_or(Date::MIN, |case| case.date);
         Arc::new(Case::new(
+            0,
             number,
             self.customer,
             Some(format!("CASE-{number}")),
@@ -104,8 +105,14 @@ impl Selection {
 }
 
 impl Case {
-    fn new(number: u64, customer: Option<usize>, id: Option<String>, date: Date) -> Self {
-        let mut dice = Dice::new(number, Domain::Cases, 1);
+    fn new(
+        seed: u64,
+        number: u64,
+        customer: Option<usize>,
+        id: Option<String>,
+        date: Date,
+    ) -> Self {
+        let mut dice = Dice::new(seed ^ number, Domain::Cases, 1);
         Self {
             number,
             customer,
@@ -197,7 +204,7 @@ impl World {
             let customer = (!every(options.without_customer_id_every, number)).then_some(drawn);
             let id = (!every(options.without_case_id_every, number))
                 .then(|| self.case_id(number, ordinal));
-            fresh.push(Arc::new(Case::new(number, customer, id, date)));
+            fresh.push(Arc::new(Case::new(self.seed, number, customer, id, date)));
         }
         add(&mut lists, fresh);
         lists
@@ -318,7 +325,7 @@ impl World {
             Some(id) => Some(self.customer_index(id)?),
         };
         let mut lists = self.lists.write();
-        let count = count.min(CASES_MAX.saturating_sub(lists.all.len()));
+        let count = count.min(room(lists.all.len()));
         let mut dice = Dice::new(self.seed, Domain::Inserts, lists.next_number);
         let mut ahead: std::collections::HashMap<usize, u64> = std::collections::HashMap::new();
         let mut fresh = Vec::with_capacity(count);
@@ -331,6 +338,7 @@ impl World {
             *place += 1;
             let id = self.case_id(number, *place);
             fresh.push(Arc::new(Case::new(
+                self.seed,
                 number,
                 Some(customer),
                 Some(id),
@@ -345,6 +353,11 @@ impl World {
     pub(super) fn reset(&self) {
         *self.lists.write() = self.made.clone();
     }
+}
+
+/// How many more cases may come to `cases`.
+fn room(cases: usize) -> usize {
+    CASES_MAX.saturating_sub(cases)
 }
 
 /// Puts `fresh` where they belong. Open scrolls keep the lists they have.

@@ -181,5 +181,9 @@ fn sizes_are_bounded_and_may_be_nothing() {
     });
     assert_eq!(world.customers().len(), 1);
     assert_eq!(world.select(&Filter::default()).len(), 0);
-    assert_eq!(world.insert(CASES_MAX + 5, None, None), Some(CASES_MAX));
+    assert_eq!(world.insert(5, None, None), Some(5));
+    assert_eq!(
+        (room(5), room(CASES_MAX), room(CASES_MAX + 1)),
+        (CASES_MAX - 5, 0, 0)
+    );
 }

@@ -123,6 +123,8 @@ async fn other_routes_and_methods() {
         "/__sandbox/",
         "/__sandbox/nothing",
         "/__sandbox/counts/x",
+        "/__sandbox//counts",
+        "/__sandbox/__sandbox/counts",
     ] {
         assert_eq!(
             kit.control(Method::GET, path, "").await.status,
