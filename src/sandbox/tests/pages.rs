@@ -146,3 +146,50 @@ async fn a_scroll_is_free_once_its_answer_is_read() {
     }
     assert_eq!(kit.sandbox.counts().scroll_overlaps, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_scroll_is_taken_until_the_last_byte() {
+    let kit = kit(small());
+    let id = kit.open(100).await;
+    let stall = Kind::StallBody { ms: Some(1_000) };
+    kit.sandbox
+        .fault(Fault::on(Operation::Continue, stall).times(1));
+    let (_, ()) = tokio::join!(kit.next(&id), async {
+        crate::clock::sleep(Duration::from_millis(500)).await;
+        kit.next(&id).await.unwrap();
+    });
+    assert_eq!(kit.sandbox.counts().scroll_overlaps, 1);
+    kit.next(&id).await.unwrap();
+    assert_eq!(kit.sandbox.counts().scroll_overlaps, 1);
+}
+
+/// Statuses and bodies of a run with faults by chance.
+async fn run(seed: u64) -> Vec<Option<(u16, Bytes)>> {
+    let kit = kit(Options { seed, ..small() });
+    for kind in [Kind::DropAfter, Kind::MalformedJson, Kind::DuplicateRow] {
+        kit.sandbox.fault(Fault::on_any(kind).probability(0.3));
+    }
+    let mut answers = Vec::new();
+    for _ in 0..10 {
+        let search = kit.search("", r#"{"max_returned_items":20}"#).await;
+        let cursor = search
+            .as_ref()
+            .and_then(|reply| serde_json::from_slice(&reply.body).ok())
+            .and_then(|page: Value| Some(page["next_page_key"]["scroll_id"].as_str()?.to_owned()));
+        answers.push(search);
+        if let Some(id) = cursor {
+            answers.push(kit.next(&id).await);
+        }
+        answers.push(kit.bill().await);
+    }
+    let answer = |reply: Reply| (reply.status, reply.body);
+    answers.into_iter().map(|reply| reply.map(answer)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_seed_gives_one_sequence_of_answers() {
+    let first = run(5).await;
+    assert!(first.iter().any(Option::is_none) && first.iter().any(Option::is_some));
+    assert_eq!(first, run(5).await);
+    assert_ne!(first, run(6).await);
+}
