@@ -320,9 +320,9 @@ impl Snapshot {
         (known, state.end)
     }
 
-    /// Cuts the rows of a view from `first` on that are known now, at most `size`, as an export reads
-    /// them: however few. They count as served.
-    pub fn cut_known(&self, view: &View, first: usize, size: usize) -> (Vec<Bytes>, usize, End) {
+    /// The texts of the rows of a view from `first` on that are known now, at most `size`: as an
+    /// export reads them, however few. They count as served. `End` is told with the last row only.
+    pub fn rows_known(&self, view: &View, first: usize, size: usize) -> (Vec<Bytes>, End) {
         self.touch();
         let mut state = self.lock();
         let state = &mut *state;
@@ -332,17 +332,36 @@ impl Snapshot {
             state.index(view).rows().len()
         };
         let last = known.min(first.saturating_add(size));
+        let end = if last < known { End::Growing } else { state.end };
         if last <= first {
-            return (Vec::new(), 0, state.end);
+            return (Vec::new(), end);
         }
-        let page = state.take(view, first, last, None);
-        // The end may be told only with the last row.
-        let end = if last < known {
-            End::Growing
+        let texts = if view.is_whole() {
+            state.published = state.published.max(last);
+            (first..last).map(|row| state.rows.text(row)).collect()
         } else {
-            state.end
+            state.take(view, first, last, None).pieces
         };
-        (page.pieces, page.rows, end)
+        state.furthest = state.furthest.max(state.published);
+        (texts, end)
+    }
+
+    /// The texts of the first `size` rows, whoever may see them: for the columns of an export, whose
+    /// member names do not depend on the caller.
+    pub fn first_rows(&self, size: usize) -> Vec<Bytes> {
+        let state = self.lock();
+        (0..state.rows.len().min(size))
+            .map(|row| state.rows.text(row))
+            .collect()
+    }
+
+    /// States that every row is wanted: the walk goes on to its end even if nobody waits any more.
+    pub fn want_all(&self, payer: &Arc<Payer>) {
+        let mut state = self.lock();
+        state.wanted_pages = usize::MAX;
+        state.payer = Some(payer.clone());
+        drop(state);
+        self.demand.notify_one();
     }
 
     /// States that one row more than is known is wanted.
