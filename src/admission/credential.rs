@@ -77,6 +77,13 @@ impl State {
         }
     }
 
+    fn wait(&self, now: Instant) -> Result<(), Duration> {
+        match self.closed_until {
+            Some(until) if until > now => Err(until.saturating_duration_since(now)),
+            _ => Ok(()),
+        }
+    }
+
     fn other(&self, which: Which) -> Which {
         match which {
             Which::Primary if self.keys.fallback.is_some() => Which::Fallback,
@@ -124,19 +131,16 @@ impl Credential {
 
     /// Whether a key may be presented now; else the time until one may.
     pub fn peek(&self) -> Result<(), Duration> {
-        let now = self.clock.now();
-        match self.current().closed_until {
-            Some(until) if until > now => Err(until.saturating_duration_since(now)),
-            _ => Ok(()),
-        }
+        self.current().wait(self.clock.now())
     }
 
     /// Lets one call go with a key; while all keys are refused, one per interval.
     pub fn admit(&self) -> Result<(), Duration> {
-        self.peek()?;
+        let now = self.clock.now();
         let mut state = self.current();
+        state.wait(now)?;
         if state.closed_until.is_some() {
-            state.closed_until = Some(self.clock.now() + self.probe_every);
+            state.closed_until = Some(now + self.probe_every);
         }
         Ok(())
     }

@@ -100,16 +100,17 @@ impl Governor {
                 let mut inner = self.inner.lock();
                 let now = self.clock.now();
                 self.settle(&mut inner, Some(waiter.id));
-                if let Some(verdict) = waiter.verdict(&inner) {
-                    drop(inner);
-                    verdict?;
-                    return Ok(waiter.into_permit());
-                }
+                // A turn that comes with the deadline goes to the next one.
                 if now >= spend.deadline {
                     return Err(Refusal {
                         retry_after: Duration::from_secs(1),
                         why: "no turn before the deadline",
                     });
+                }
+                if let Some(verdict) = waiter.verdict(&inner) {
+                    drop(inner);
+                    verdict?;
+                    return Ok(waiter.into_permit());
                 }
                 match inner.pace.next(now) {
                     Some((id, Some(at))) if id == waiter.id => at.min(spend.deadline),

@@ -183,6 +183,11 @@ impl Pace {
         if let Some(refusal) = self.stopped(now) {
             return (Asked::Refused(refusal), None);
         }
+        if now >= deadline {
+            let why = "the deadline has passed";
+            let retry_after = Duration::ZERO;
+            return (Asked::Refused(Refusal { retry_after, why }), None);
+        }
         let more_urgent_wait = self.queue.front().is_some_and(|(first, _)| first <= lane);
         if !more_urgent_wait && self.admits(now, lane) {
             self.take();
