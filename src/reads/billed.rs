@@ -82,7 +82,9 @@ impl Billed {
             services: services.iter().map(|raw| raw.get().to_owned()).collect(),
             clients: Vec::new(),
         };
-        let of_services = services.iter().flat_map(|service| items(service, "Clients"));
+        let of_services = services
+            .iter()
+            .flat_map(|service| items(service, "Clients"));
         for entry in items(object, "Clients").into_iter().chain(of_services) {
             let id_raw = member(entry, "ClientId").map_or("\"\"", |raw| raw.get());
             let client = BilledClient {
@@ -132,7 +134,10 @@ mod tests {
         let (bare, nested) = (Billed::read(bare), Billed::read(nested));
         assert_eq!(bare.services, [r#"{"Sku":"A"}"#]);
         assert_eq!(bare.contract_number.as_deref(), Some("\"7-USD\""));
-        assert_eq!((&*bare.clients[0].id, &*bare.clients[0].name), ("5", "Acme"));
+        assert_eq!(
+            (&*bare.clients[0].id, &*bare.clients[0].name),
+            ("5", "Acme")
+        );
         assert_eq!((&*nested.clients[0].id, nested.clients.len()), ("5", 1));
         assert_eq!(Billed::read(b"[]"), Billed::default());
     }
@@ -140,7 +145,10 @@ mod tests {
     #[test]
     fn contracts_come_once() {
         let body = br#"{"InvoicesReady":[{"Contracts":[{"ContractID":"c1","ContractNumber":"n"}]},{"Contracts":[{"ContractID":"c1"},{"ContractID":2},{"ContractID":"../x"}]}]}"#;
-        let ids: Vec<_> = invoiced_contracts(body).into_iter().map(|c| c.id.to_string()).collect();
+        let ids: Vec<_> = invoiced_contracts(body)
+            .into_iter()
+            .map(|c| c.id.to_string())
+            .collect();
         assert_eq!(ids, ["c1", "2"]);
     }
 }

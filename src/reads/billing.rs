@@ -145,9 +145,12 @@ impl Billing {
     ) -> Result<Found<Arc<BillingBody>>, ReadError> {
         let nable = self.nable.clone();
         let (clock, payer) = (self.clock.clone(), asker.payer.clone());
-        self.find(asker, month, Subject::Invoices { month }, move |waited| async move {
-            nable.invoices(&month, spend(&clock, waited, payer)).await
-        })
+        self.find(
+            asker,
+            month,
+            Subject::Invoices { month },
+            move |waited| async move { nable.invoices(&month, spend(&clock, waited, payer)).await },
+        )
         .await
     }
 

@@ -99,11 +99,7 @@ impl Cases {
     ///
     /// # Errors
     /// Any refusal of a token, a walk or the vendor.
-    pub async fn search(
-        &self,
-        asker: &Asker,
-        request: SearchRequest,
-    ) -> Result<Answer, ReadError> {
+    pub async fn search(&self, asker: &Asker, request: SearchRequest) -> Result<Answer, ReadError> {
         let account = Account {
             metrics: &self.metrics,
             vendor: Vendor::Wiv,
@@ -158,7 +154,8 @@ impl Cases {
                 match self.derived(asker, &query, &older) {
                     Some((snapshot, view)) => {
                         let place = place(snapshot, view);
-                        self.derived_page(asker, place, Some(Detail::StaleOnError)).await
+                        self.derived_page(asker, place, Some(Detail::StaleOnError))
+                            .await
                     }
                     None => Err(error),
                 }
@@ -206,11 +203,12 @@ impl Cases {
         let all = Arc::new(query.for_all_customers());
         let snapshot = self.snapshots.complete(&self.key(&all), standings)?;
         let young = |max| snapshot.age(true, now) <= max;
-        asker
-            .directives
-            .max_age
-            .is_none_or(young)
-            .then(|| (snapshot, View::new(Some(customer), asker.audience().clone())))
+        asker.directives.max_age.is_none_or(young).then(|| {
+            (
+                snapshot,
+                View::new(Some(customer), asker.audience().clone()),
+            )
+        })
     }
 
     async fn derived_page(

@@ -25,7 +25,9 @@ impl CsvLines {
             places: HashMap::new(),
         };
         for row in rows {
-            let Ok(Members(members)) = serde_json::from_slice(row) else { continue };
+            let Ok(Members(members)) = serde_json::from_slice(row) else {
+                continue;
+            };
             for (name, _) in members {
                 let known = this.places.contains_key(&*name);
                 if !known && name != MORE && this.columns.len() < COLUMNS_MAX {
@@ -66,7 +68,10 @@ impl CsvLines {
         };
         let mut more = String::new();
         for (name, raw) in members {
-            let place = self.places.get(&*name).and_then(|place| cells.get_mut(*place));
+            let place = self
+                .places
+                .get(&*name)
+                .and_then(|place| cells.get_mut(*place));
             match place {
                 Some(cell) if cell.is_empty() => *cell = text(raw),
                 _ => {
@@ -125,7 +130,9 @@ mod tests {
 
     fn lines(columns_of: &[&str], rows: &[&str]) -> String {
         let bytes = |rows: &[&str]| -> Vec<Bytes> {
-            rows.iter().map(|row| Bytes::copy_from_slice(row.as_bytes())).collect()
+            rows.iter()
+                .map(|row| Bytes::copy_from_slice(row.as_bytes()))
+                .collect()
         };
         let lines = CsvLines::new(&bytes(columns_of));
         let mut out = lines.head().to_vec();
@@ -138,7 +145,12 @@ mod tests {
         let first = [r#"{"b":1,"a":"x"}"#, r#"{"c":[1, 2]}"#];
         let text = lines(
             &first,
-            &[first[0], first[1], r#"{"a":"q\"u,o","d":1.50,"e":{"f":null}}"#, "7"],
+            &[
+                first[0],
+                first[1],
+                r#"{"a":"q\"u,o","d":1.50,"e":{"f":null}}"#,
+                "7",
+            ],
         );
         assert_eq!(
             text,

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use super::answer::{Account, Answer, Asker};
 use super::{Ingredients, Policy, ReadError};
 use crate::admission::{Lane, Payer, Spend};
-use crate::cache::{CacheKey, CacheNote, Detail, Fetched, Found, Pages, Rendered, Shelf, Subject, Terms};
+use crate::cache::{
+    CacheKey, CacheNote, Detail, Fetched, Found, Pages, Rendered, Shelf, Subject, Terms,
+};
 use crate::clock::{Clock, Duration};
 use crate::domain::audience::AudienceFingerprint;
 use crate::domain::json::{Members, write_text};
@@ -32,7 +34,11 @@ pub struct CustomerBook {
 
 impl CustomerBook {
     fn new(list: CustomerList) -> Self {
-        let ids = list.rows.iter().map(|row| member_text(row, "customer_id")).collect();
+        let ids = list
+            .rows
+            .iter()
+            .map(|row| member_text(row, "customer_id"))
+            .collect();
         let hash = *blake3::hash(&list.body).as_bytes();
         Self {
             whole: Rendered::new(list.body.clone()),
@@ -132,7 +138,8 @@ impl Customers {
         };
         let (wiv, clock) = (self.wiv.clone(), self.clock.clone());
         let payer = asker.payer.clone();
-        let found = self.shelf.lookup(&self.key(), &terms, move |waited| async move {
+        let key = self.key();
+        let found = self.shelf.lookup(&key, &terms, move |waited| async move {
             let list = wiv.customers(spend(&clock, waited, payer)).await?;
             let book = CustomerBook::new(list);
             Ok(Fetched {
@@ -196,7 +203,11 @@ impl Customers {
 /// A call that a caller waits for, or a refresh in the background.
 pub(super) fn spend(clock: &Clock, waited: bool, payer: Arc<Payer>) -> Spend {
     Spend {
-        lane: if waited { Lane::Interactive } else { Lane::Refresh },
+        lane: if waited {
+            Lane::Interactive
+        } else {
+            Lane::Refresh
+        },
         deadline: clock.now() + REFRESH_WAIT,
         payer: if waited { payer } else { Payer::gateway() },
     }

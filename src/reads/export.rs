@@ -104,18 +104,17 @@ impl Export {
         query: Arc<SearchQuery>,
         format: ExportFormat,
     ) -> Result<ExportStream, ReadError> {
-        let (snapshot, view, note) =
-            match self.cases.derived(asker, &query, &[Standing::Fresh]) {
-                Some((snapshot, view)) => {
-                    let note = self.cases.derived_note(&snapshot, None);
-                    (snapshot, view, note)
-                }
-                None => {
-                    let opened = self.cases.open(asker, &query, true).await?;
-                    let view = View::new(None, asker.audience().clone());
-                    (opened.snapshot, view, opened.note)
-                }
-            };
+        let (snapshot, view, note) = match self.cases.derived(asker, &query, &[Standing::Fresh]) {
+            Some((snapshot, view)) => {
+                let note = self.cases.derived_note(&snapshot, None);
+                (snapshot, view, note)
+            }
+            None => {
+                let opened = self.cases.open(asker, &query, true).await?;
+                let view = View::new(None, asker.audience().clone());
+                (opened.snapshot, view, opened.note)
+            }
+        };
         let run = Run {
             cases: self.cases.clone(),
             snapshot,
@@ -153,11 +152,15 @@ impl Run {
         changes.borrow_and_update();
         let known = self.snapshot.size().0;
         let ended = || self.snapshot.end() != End::Growing || self.snapshot.size().0 > known;
-        let changed = async {
-            ended() || timeout_at(deadline, changes.changed()).await.is_ok()
-        };
+        let changed = async { ended() || timeout_at(deadline, changes.changed()).await.is_ok() };
         snapshots
-            .wait_for_growth(&self.snapshot, Want::Export, seen, &self.asker.payer, changed)
+            .wait_for_growth(
+                &self.snapshot,
+                Want::Export,
+                seen,
+                &self.asker.payer,
+                changed,
+            )
             .await?;
         match self.snapshot.failure_since(seen) {
             Some(failure) => Err(PageFailure::Walk(failure)),
@@ -178,10 +181,14 @@ impl Run {
         }
         let mut written = 0;
         loop {
-            let (rows, end) = self.snapshot.rows_known(&self.view, written, ROWS_PER_PIECE);
+            let (rows, end) = self
+                .snapshot
+                .rows_known(&self.view, written, ROWS_PER_PIECE);
             if !rows.is_empty() {
                 written += rows.len();
-                let Some(text) = lines.write(&rows) else { return };
+                let Some(text) = lines.write(&rows) else {
+                    return;
+                };
                 if send.send(ExportPiece::Lines(text)).await.is_err() {
                     // The reader left; the walk goes on for others.
                     return;

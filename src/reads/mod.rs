@@ -99,7 +99,9 @@ impl Reads {
         let (entries, bytes) = sizes
             .iter()
             .fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
-        self.customers.metrics().set_store("answers", entries, bytes);
+        self.customers
+            .metrics()
+            .set_store("answers", entries, bytes);
         let (cuts, pages) = (self.customers.cuts_size(), self.cases.pages_size());
         self.customers
             .metrics()

@@ -112,14 +112,13 @@ impl Overview {
             self.contracts(asker, month),
         );
         if request.require_all {
-            for error in [
+            let missing = [
                 customers.value.as_ref().err(),
                 totals.value.as_ref().err(),
                 contracts.value.as_ref().err(),
-            ] {
-                if let Some(error) = error {
-                    return Err(error.clone());
-                }
+            ];
+            if let Some(error) = missing.into_iter().flatten().next() {
+                return Err(error.clone());
             }
         }
         let age = customers.age.max(totals.age).max(contracts.age);
@@ -173,9 +172,7 @@ impl Overview {
             }
             // The walk goes on to its end even when this caller's time is up.
             snapshot.want_all(&asker.payer);
-            let changed = async {
-                timeout_at(asker.deadline, changes.changed()).await.is_ok()
-            };
+            let changed = async { timeout_at(asker.deadline, changes.changed()).await.is_ok() };
             let grown: Result<(), PageFailure> = snapshots
                 .wait_for_growth(&snapshot, Want::Page, seen, &asker.payer, changed)
                 .await;
@@ -227,8 +224,11 @@ impl Overview {
         if contracts.len() > CONTRACTS_MAX {
             return Part::failed(ReadError::overloaded());
         }
-        let asked = contracts.iter().map(|contract| async {
-            let found = self.billing.find_services(asker, month, &contract.id).await?;
+        let asked = contracts.iter().map(|contract| async move {
+            let found = self
+                .billing
+                .find_services(asker, month, &contract.id)
+                .await?;
             Ok::<_, ReadError>((contract, found))
         });
         let mut value = Vec::with_capacity(contracts.len());
@@ -305,7 +305,11 @@ impl Overview {
         let whole = asker.audience().is_all();
         let mut first = true;
         for contract in billed {
-            let linked = contract.billed.clients.iter().any(|c| links.customer_of(c).is_some());
+            let linked = contract
+                .billed
+                .clients
+                .iter()
+                .any(|c| links.customer_of(c).is_some());
             if whole || linked {
                 if !std::mem::take(&mut first) {
                     out.push(',');
@@ -361,7 +365,9 @@ impl Overview {
             Err(_) => out.push_str("null"),
             Ok(totals) => {
                 let none = BTreeMap::new();
-                let by_type = id.and_then(|id| totals.by_customer.get(id)).unwrap_or(&none);
+                let by_type = id
+                    .and_then(|id| totals.by_customer.get(id))
+                    .unwrap_or(&none);
                 let total: u64 = by_type.values().sum();
                 out.push_str(&format!("{{\"total\":{total},\"by_type\":{{"));
                 for (at, (name, count)) in by_type.iter().enumerate() {
@@ -405,7 +411,11 @@ impl Links {
             by_name: HashMap::new(),
         };
         let shown = |id: &str| rows.iter().any(|(row, _)| row.as_deref() == Some(id));
-        for link in policy.links.iter().filter(|link| shown(link.customer.as_str())) {
+        for link in policy
+            .links
+            .iter()
+            .filter(|link| shown(link.customer.as_str()))
+        {
             let customer = link.customer.as_str().to_owned();
             match &link.to {
                 LinkTo::Id(id) => this.by_id.insert(id.clone(), customer),
@@ -423,7 +433,11 @@ impl Links {
     fn customer_of(&self, entry: &BilledClient) -> Option<&str> {
         let by_id = self.by_id.get(&entry.id).filter(|_| !entry.id.is_empty());
         let by_name = || self.by_link_name.get(&entry.name);
-        let same_name = || self.by_name.get(&entry.name).filter(|_| !entry.name.is_empty());
+        let same_name = || {
+            self.by_name
+                .get(&entry.name)
+                .filter(|_| !entry.name.is_empty())
+        };
         by_id.or_else(by_name).or_else(same_name).map(|id| &**id)
     }
 }
@@ -458,7 +472,9 @@ fn write_part<T>(part: &Part<T>, out: &mut String) {
         (Ok(_), Some(note)) if is_stale(note) => ("stale", part.age.as_secs().to_string(), None),
         (Ok(_), _) => ("fresh", part.age.as_secs().to_string(), None),
     };
-    out.push_str(&format!("{{\"status\":\"{status}\",\"age_s\":{age},\"code\":"));
+    out.push_str(&format!(
+        "{{\"status\":\"{status}\",\"age_s\":{age},\"code\":"
+    ));
     match code {
         None => out.push_str("null"),
         Some(code) => write_text(code, out),

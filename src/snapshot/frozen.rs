@@ -332,7 +332,11 @@ impl Snapshot {
             state.index(view).rows().len()
         };
         let last = known.min(first.saturating_add(size));
-        let end = if last < known { End::Growing } else { state.end };
+        let end = if last < known {
+            End::Growing
+        } else {
+            state.end
+        };
         if last <= first {
             return (Vec::new(), end);
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::domain::record::{CaseHead, RowId};
-use crate::upstream::wiv::RawRows;
+use crate::upstream::RawRows;
 
 /// Number of a text in a [`Words`] table; [`NO_WORD`] where a row has none.
 pub type Word = u32;
@@ -201,8 +201,7 @@ impl Rows {
         let mut customers = Vec::with_capacity(count);
         let mut types = Vec::with_capacity(count);
         for row in 0..count {
-            let Some(raw) = page.get(row) else { continue };
-            let head = CaseHead::read(raw);
+            let head = CaseHead::read(page.get(row));
             if !is_new(head.id) {
                 continue;
             }
@@ -362,7 +361,7 @@ impl Rows {
 fn joined(page: &RawRows, kept: &[usize]) -> (Bytes, Box<[u32]>) {
     let mut text = Vec::with_capacity(page.text.len());
     let mut ends = Vec::with_capacity(kept.len());
-    for row in kept.iter().filter_map(|row| page.get(*row)) {
+    for row in kept.iter().map(|row| page.get(*row)) {
         if !ends.is_empty() {
             text.push(b',');
         }

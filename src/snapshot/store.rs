@@ -21,7 +21,7 @@ use crate::cache::{CacheKey, CacheNote, Detail, Directives, Forward, Lifetimes, 
 use crate::clock::{Clock, Instant, timeout_at};
 use crate::domain::SearchQuery;
 use crate::metrics::Metrics;
-use crate::upstream::wiv::Wiv;
+use crate::upstream::Wiv;
 
 /// Searches remembered at once, running or held; beyond it new ones are refused as overloaded. Each
 /// idle one costs under a kilobyte beside its rows.
@@ -552,7 +552,7 @@ enum Verdict {
 fn stale_may_stand_in(error: &OpenError) -> bool {
     match error {
         OpenError::Walk(WalkFailure::Upstream(error)) => {
-            error.fault.whose() != crate::upstream::error::Whose::Question
+            error.fault.whose() != crate::upstream::Whose::Question
         }
         OpenError::Walk(WalkFailure::Overloaded | WalkFailure::Internal)
         | OpenError::DeadlinePassed => true,

@@ -17,8 +17,7 @@ use crate::clock::{Duration, Instant, sleep, sleep_until};
 use crate::domain::Operation;
 use crate::domain::record::RowId;
 use crate::metrics::WalkOutcome;
-use crate::upstream::wiv::{ScrollId, SearchPage};
-use crate::upstream::{Fault, UpstreamError};
+use crate::upstream::{Fault, ScrollId, SearchPage, UpstreamError};
 
 /// Longest wait of one vendor call for budget and answer. A caller's own deadline is shorter; the
 /// walk goes on without it.

@@ -1,0 +1,5 @@
+//! Integration tests: the gateway over the sandbox vendors, in paused time and in-memory pipes.
+
+mod kit;
+
+mod paging;
