@@ -7,7 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use crate::access::{CallerKeyHash, Role};
-use crate::config::form::{CallerName, Form};
+use crate::config::form::Form;
+use crate::config::names::CallerName;
 use crate::domain::CustomerId;
 
 /// What every caller key begins with, so that people and secret scanners recognise one.

@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::file::{self, CALLERS_MAX, File, LINKS_MAX};
-use super::form::{Of, VariableName};
+use super::callers;
+use super::file::{self, File, LINKS_MAX};
+use super::form::Of;
 use super::report::{Places, Refusal, Report};
 use super::sources::named;
-use super::vendor::{AccountSource, VendorSettings};
+use super::vendor::{self, VendorSettings};
 use crate::access::{CallerSpec, Role};
 use crate::cache::Lifetimes;
-use crate::domain::{AccountId, PageSize, Vendor};
+use crate::domain::PageSize;
 use crate::reads::{GradedLifetimes, Link, LinkTo, Policy};
 use crate::secrets::SecretSource;
 use crate::server::ServerOptions;
@@ -70,9 +71,9 @@ pub struct Settings {
 pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refusal> {
     let report = &mut report;
     listeners(&file, report);
-    let callers = callers(&file, report);
-    let wiv = wiv(&file.wiv, report);
-    let nable = nable(&file.nable, report);
+    let callers = callers::specs(&file, report);
+    let wiv = vendor::wiv(&file.wiv, report);
+    let nable = vendor::nable(&file.nable, report);
     let policy = policy(&file, report);
     let snapshots = snapshots(&file.pagination, report);
     let pages = &file.pagination;
@@ -163,174 +164,6 @@ fn listeners(file: &File, report: &mut Report) {
             "must be a loopback address, or a caller must have role = \"operator\"",
         );
     }
-}
-
-fn callers(file: &File, report: &mut Report) -> Vec<CallerSpec> {
-    if file.callers.len() > CALLERS_MAX {
-        report.rule("callers", format!("must be at most {CALLERS_MAX}"));
-        return Vec::new();
-    }
-    if file.callers.is_empty() && file.auth.mode == AuthMode::Keys {
-        report.rule(
-            "callers",
-            "nobody could call: add the [[callers]] stanza that `msp-gateway caller new NAME` prints",
-        );
-    }
-    let (mut names, mut keys) = (HashMap::new(), HashMap::new());
-    let mut specs = Vec::with_capacity(file.callers.len());
-    for (i, caller) in file.callers.iter().enumerate() {
-        let at = |setting: &str| format!("callers[{i}].{setting}");
-        let (Some(name), Some(hashes), Some(customers)) =
-            (&caller.name, &caller.key_hash, &caller.customers)
-        else {
-            for (missing, setting, why) in [
-                (caller.name.is_none(), "name", "is missing: say who calls"),
-                (
-                    caller.key_hash.is_none(),
-                    "key_hash",
-                    "is missing: `msp-gateway caller new NAME` prints it",
-                ),
-                (
-                    caller.customers.is_none(),
-                    "customers",
-                    "is missing: list customer ids, or [\"*\"] for all",
-                ),
-            ] {
-                if missing {
-                    report.rule(&at(setting), why);
-                }
-            }
-            continue;
-        };
-        if let Some(first) = names.insert(name.0.clone(), i) {
-            let text = format!("callers[{first}] has this name already");
-            report.rule(&at("name"), text);
-        }
-        for hash in &hashes.0 {
-            if let Some(first) = keys.insert(*hash, i) {
-                let text = format!("callers[{first}] has this key already");
-                report.rule(&at("key_hash"), text);
-            }
-        }
-        specs.push(CallerSpec {
-            name: name.0.clone(),
-            keys: hashes.0.clone(),
-            role: caller.role.as_ref().map_or(Role::Reader, |role| role.0),
-            audience: customers.0.clone(),
-            billing: caller.billing.unwrap_or(customers.0.is_all()),
-            requests_per_minute: caller.requests_per_minute.map(|n| n.to_u32()),
-            expires: caller.expires.map(|at| at.0),
-        });
-    }
-    specs
-}
-
-/// The keys of a vendor: `None` where it is disabled.
-fn vendor_keys(
-    table: &str,
-    key: Option<SecretSource>,
-    fallback: Option<SecretSource>,
-    report: &mut Report,
-) -> Option<(SecretSource, Option<SecretSource>)> {
-    match (key, fallback) {
-        (Some(key), fallback) => Some((key, fallback)),
-        (None, None) => None,
-        (None, Some(_)) => {
-            report.rule(
-                &format!("{table}.api_key_env"),
-                format!("a fallback is named, so {table}.api_key_env or {table}.api_key_file must be too"),
-            );
-            None
-        }
-    }
-}
-
-fn attempt(table: &str, timeout: file::Wait, connect: file::Wait, report: &mut Report) {
-    if connect.get() > timeout.get() {
-        report.rule(
-            &format!("{table}.connect_timeout"),
-            format!("must not be longer than {table}.timeout"),
-        );
-    }
-}
-
-fn wiv(wiv: &file::Wiv, report: &mut Report) -> Option<VendorSettings> {
-    attempt("wiv", wiv.timeout, wiv.connect_timeout, report);
-    let key = named("wiv.api_key", &wiv.api_key_env, &wiv.api_key_file, report);
-    let fallback = named(
-        "wiv.api_key_fallback",
-        &wiv.api_key_fallback_env,
-        &wiv.api_key_fallback_file,
-        report,
-    );
-    let (key, key_fallback) = vendor_keys("wiv", key, fallback, report)?;
-    Some(VendorSettings {
-        vendor: Vendor::Wiv,
-        base_url: wiv.base_url.0.as_str().to_owned(),
-        key_header: wiv.api_key_header.0.clone(),
-        requests_per_minute: wiv.requests_per_minute.to_u32(),
-        concurrency: wiv.concurrency.to_usize(),
-        timeout: wiv.timeout.get(),
-        connect_timeout: wiv.connect_timeout.get(),
-        // The form was an account id's already.
-        account: AccountSource::Given(AccountId::parse(&wiv.credential.0).ok()?),
-        key,
-        key_fallback,
-    })
-}
-
-fn nable(nable: &file::Nable, report: &mut Report) -> Option<VendorSettings> {
-    attempt("nable", nable.timeout, nable.connect_timeout, report);
-    let key = named(
-        "nable.api_key",
-        &nable.api_key_env,
-        &nable.api_key_file,
-        report,
-    );
-    let fallback = named(
-        "nable.api_key_fallback",
-        &nable.api_key_fallback_env,
-        &nable.api_key_fallback_file,
-        report,
-    );
-    let kept = named(
-        "nable.account_id",
-        &nable.account_id_env,
-        &nable.account_id_file,
-        report,
-    );
-    let account = match (&nable.account_id, kept) {
-        (Some(_), Some(_)) => {
-            report.rule(
-                "nable.account_id",
-                "is named twice: keep one of account_id, account_id_env and account_id_file",
-            );
-            None
-        }
-        (Some(Of(id)), None) => Some(AccountSource::Given(id.clone())),
-        (None, Some(source)) => Some(AccountSource::Kept(source)),
-        (None, None) => None,
-    };
-    let (key, key_fallback) = vendor_keys("nable", key, fallback, report)?;
-    let Some(account) = account else {
-        report.rule(
-            "nable.account_id",
-            "is missing: N-able needs account_id, account_id_env or account_id_file beside its key",
-        );
-        return None;
-    };
-    Some(VendorSettings {
-        vendor: Vendor::Nable,
-        base_url: nable.base_url.0.as_str().to_owned(),
-        key_header: nable.api_key_header.0.clone(),
-        requests_per_minute: nable.requests_per_minute.to_u32(),
-        concurrency: nable.concurrency.to_usize(),
-        timeout: nable.timeout.get(),
-        connect_timeout: nable.connect_timeout.get(),
-        account,
-        key,
-        key_fallback,
-    })
 }
 
 fn policy(file: &File, report: &mut Report) -> Policy {
@@ -451,9 +284,4 @@ fn snapshots(pages: &file::Pagination, report: &mut Report) -> SnapshotOptions {
         snapshot_lifetime_max: pages.snapshot_lifetime_max.get(),
         snapshot_bytes_max: pages.snapshot_bytes_max.get(),
     }
-}
-
-/// Whether a name was given at all.
-pub(super) fn is_named(name: &VariableName) -> bool {
-    !name.0.is_empty()
 }

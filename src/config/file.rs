@@ -5,11 +5,10 @@
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
-use super::form::{
-    Address, AuthMode, BilledId, CallerName, Count, Credential, Customers, Expiry, FileName,
-    KeyHashes, Level, Of, Text, VariableName, Zone,
-};
+use super::form::{Address, AuthMode, Count, Level, Of};
+use super::lists::{Customers, KeyHashes};
 use super::measure::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Size, Time};
+use super::names::{BilledId, CallerName, Credential, Expiry, FileName, Text, VariableName, Zone};
 use super::vendor::BaseUrl;
 use crate::access::Role;
 use crate::domain::{AccountId, CustomerId};

@@ -4,12 +4,15 @@
 //! `form`), `load` merges and reports, `check` holds the rules between settings. Nothing here ever
 //! prints a value: a misplaced secret stays where it was put.
 
+mod callers;
 pub mod check;
 pub mod file;
 pub mod form;
 mod layer;
+pub mod lists;
 pub mod load;
 pub mod measure;
+pub mod names;
 pub mod report;
 mod show;
 pub mod sources;

@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::check::{Settings, is_named};
-use super::form::{FileName, VariableName};
+use super::check::Settings;
+use super::names::{FileName, VariableName};
 use super::report::{Refusal, Report};
 use super::vendor::{AccountSource, VendorSettings};
 use crate::domain::AccountId;
@@ -20,7 +20,7 @@ pub(super) fn named(
     file: &FileName,
     report: &mut Report,
 ) -> Option<SecretSource> {
-    match (is_named(variable), !file.0.is_empty()) {
+    match (!variable.0.is_empty(), !file.0.is_empty()) {
         (false, false) => None,
         (true, false) => Some(SecretSource::Env(variable.0.clone())),
         (false, true) => Some(SecretSource::File(file.0.clone().into())),

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 
 use http::{HeaderName, Uri};
 
-use super::form::Form;
+use super::file;
+use super::form::{Form, Of};
+use super::report::Report;
+use super::sources::named;
 use crate::clock::Duration;
 use crate::domain::{AccountId, Vendor};
 use crate::secrets::SecretSource;
@@ -103,6 +106,116 @@ pub struct VendorSettings {
     pub key: SecretSource,
     /// Holds the key to use when the vendor refuses the first.
     pub key_fallback: Option<SecretSource>,
+}
+
+/// The keys of a vendor: `None` where it is disabled.
+fn vendor_keys(
+    table: &str,
+    key: Option<SecretSource>,
+    fallback: Option<SecretSource>,
+    report: &mut Report,
+) -> Option<(SecretSource, Option<SecretSource>)> {
+    match (key, fallback) {
+        (Some(key), fallback) => Some((key, fallback)),
+        (None, None) => None,
+        (None, Some(_)) => {
+            report.rule(
+                &format!("{table}.api_key_env"),
+                format!("a fallback is named, so {table}.api_key_env or {table}.api_key_file must be too"),
+            );
+            None
+        }
+    }
+}
+
+fn attempt(table: &str, timeout: file::Wait, connect: file::Wait, report: &mut Report) {
+    if connect.get() > timeout.get() {
+        report.rule(
+            &format!("{table}.connect_timeout"),
+            format!("must not be longer than {table}.timeout"),
+        );
+    }
+}
+
+/// wiv; `None` where it is disabled or wrong.
+pub(super) fn wiv(wiv: &file::Wiv, report: &mut Report) -> Option<VendorSettings> {
+    attempt("wiv", wiv.timeout, wiv.connect_timeout, report);
+    let key = named("wiv.api_key", &wiv.api_key_env, &wiv.api_key_file, report);
+    let fallback = named(
+        "wiv.api_key_fallback",
+        &wiv.api_key_fallback_env,
+        &wiv.api_key_fallback_file,
+        report,
+    );
+    let (key, key_fallback) = vendor_keys("wiv", key, fallback, report)?;
+    Some(VendorSettings {
+        vendor: Vendor::Wiv,
+        base_url: wiv.base_url.0.as_str().to_owned(),
+        key_header: wiv.api_key_header.0.clone(),
+        requests_per_minute: wiv.requests_per_minute.to_u32(),
+        concurrency: wiv.concurrency.to_usize(),
+        timeout: wiv.timeout.get(),
+        connect_timeout: wiv.connect_timeout.get(),
+        // The form was an account id's already.
+        account: AccountSource::Given(AccountId::parse(&wiv.credential.0).ok()?),
+        key,
+        key_fallback,
+    })
+}
+
+/// N-able; `None` where it is disabled or wrong.
+pub(super) fn nable(nable: &file::Nable, report: &mut Report) -> Option<VendorSettings> {
+    attempt("nable", nable.timeout, nable.connect_timeout, report);
+    let key = named(
+        "nable.api_key",
+        &nable.api_key_env,
+        &nable.api_key_file,
+        report,
+    );
+    let fallback = named(
+        "nable.api_key_fallback",
+        &nable.api_key_fallback_env,
+        &nable.api_key_fallback_file,
+        report,
+    );
+    let kept = named(
+        "nable.account_id",
+        &nable.account_id_env,
+        &nable.account_id_file,
+        report,
+    );
+    let account = match (&nable.account_id, kept) {
+        (Some(_), Some(_)) => {
+            report.rule(
+                "nable.account_id",
+                "is named twice: keep one of account_id, account_id_env and account_id_file",
+            );
+            None
+        }
+        (Some(Of(id)), None) => Some(AccountSource::Given(id.clone())),
+        (None, Some(source)) => Some(AccountSource::Kept(source)),
+        (None, None) => None,
+    };
+    let (key, key_fallback) = vendor_keys("nable", key, fallback, report)?;
+    let Some(account) = account else {
+        report.rule(
+            "nable.account_id",
+            "is missing: N-able needs account_id, account_id_env or account_id_file beside its key",
+        );
+        return None;
+    };
+    Some(VendorSettings {
+        vendor: Vendor::Nable,
+        base_url: nable.base_url.0.as_str().to_owned(),
+        key_header: nable.api_key_header.0.clone(),
+        requests_per_minute: nable.requests_per_minute.to_u32(),
+        concurrency: nable.concurrency.to_usize(),
+        timeout: nable.timeout.get(),
+        connect_timeout: nable.connect_timeout.get(),
+        account,
+        key,
+        key_fallback,
+    })
 }
 
 #[cfg(test)]
