@@ -164,3 +164,10 @@ fn defaults_are_those_of_the_modules() {
         assert_eq!(BaseUrl::from_text(url.as_str()), Some(url));
     }
 }
+
+#[test]
+fn the_container_settings_are_accepted() {
+    let text = include_str!("../../deploy/gateway.toml");
+    let settings = from_text("gateway.toml", text, []).unwrap();
+    assert!(settings.wiv.is_some() && settings.nable.is_some());
+}
