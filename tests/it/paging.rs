@@ -115,9 +115,9 @@ async fn changed_rows_make_a_new_snapshot_and_old_tokens_go_on() {
         .page(&rig.everyone(), None, &first(100, ""))
         .await
         .unwrap();
-    assert_eq!(stale.rows, one.rows);
+    assert!(stale.rows == one.rows);
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(read_all(&rig, Audience::All, |_| 100).await, changed);
+    assert!(read_all(&rig, Audience::All, |_| 100).await == changed);
     // The old list goes on, to its own end.
     let mut rows = one.rows;
     let mut token = one.token;
@@ -149,7 +149,7 @@ async fn audiences_are_views_and_tokens_stay_within_them() {
     let all = rig.sandbox.expected_rows(None, None);
     let expected: Vec<_> = all.iter().filter(|row| mine(row)).cloned().collect();
     assert!(expected.len() > 30);
-    assert_eq!(read_all(&rig, scoped.clone(), |_| 7).await, expected);
+    assert!(read_all(&rig, scoped.clone(), |_| 7).await == expected);
     assert_eq!(rig.searches(), 1);
     // Another audience's token is as good as a forged one.
     let page = rig
@@ -179,9 +179,9 @@ async fn one_customer_is_derived_from_a_complete_snapshot() {
         .await
         .unwrap();
     assert_eq!(page.answer.note.outcome, CacheOutcome::Derived);
-    assert_eq!(page.rows[..], expected[..50]);
+    assert!(page.rows[..] == expected[..50]);
     let next = continued(page.token.as_deref().unwrap(), None);
     let page = rig.page(&rig.everyone(), Some(&id), &next).await.unwrap();
-    assert_eq!(page.rows[..], expected[50..100]);
+    assert!(page.rows[..] == expected[50..100]);
     assert_eq!(rig.searches() + rig.continues(), calls);
 }
