@@ -222,7 +222,10 @@ impl Walk {
         let mut page = match found.await {
             Ok(page) => page,
             Err(error) => {
-                if is_answer(error.fault) || error.fault.was_not_sent() {
+                if is_answer(error.fault)
+                    || error.fault.was_not_sent()
+                    || error.was_refused_here()
+                {
                     slot.end();
                 }
                 return ScrollEnd::NotBegun(WalkFailure::Upstream(error));
@@ -270,7 +273,7 @@ impl Walk {
                 {
                     Ok(page) => break page,
                     // The scroll has not moved, so it is good still.
-                    Err(error) if error.fault.was_not_sent() => {
+                    Err(error) if error.fault.was_not_sent() || error.was_refused_here() => {
                         if let Some(end) = self.not_sent(lane, error) {
                             return end;
                         }

@@ -143,8 +143,8 @@ async fn audiences_are_views_and_tokens_stay_within_them() {
         .collect();
     let scoped = Audience::only(ids.clone());
     let mine = |row: &String| {
-        ids.iter()
-            .any(|id| row.contains(&format!("\"customer_id\":\"{id}\"")))
+        let row: serde_json::Value = serde_json::from_str(row).unwrap();
+        ids.iter().any(|id| row["customer_id"] == id.as_str())
     };
     let all = rig.sandbox.expected_rows(None, None);
     let expected: Vec<_> = all.iter().filter(|row| mine(row)).cloned().collect();
