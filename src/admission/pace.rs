@@ -366,11 +366,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock::Clock;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn pace(requests_per_minute: u32, concurrency: usize) -> (Pace, Instant) {
-        let now = Instant::now();
+        let now = Clock::system().now();
         let settings = PaceSettings {
             requests_per_minute,
             concurrency,

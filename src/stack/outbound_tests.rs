@@ -618,6 +618,27 @@ async fn a_dropped_call_leaves_no_answer_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn bytes_after_an_answer_are_nobodys_answer() {
+    for extra in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n\"stolen\"",
+        "}",
+        "\r\n\r\nx",
+    ] {
+        let Reply::Bytes(mut answer) = Reply::ok(PAGE) else {
+            panic!("bytes");
+        };
+        answer.extend_from_slice(extra.as_bytes());
+        let rig = wiv_rig(TestVendor::replies([Reply::Bytes(answer)]));
+        for _ in 0..10 {
+            match ask(&rig, Operation::Continue, spend()).await {
+                Ok(answer) => assert_eq!(answer.body, PAGE),
+                Err(error) => assert!(error.status.is_none(), "{error}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_closed_idle_connection_loses_no_continuation() {
     // Says it keeps the connection, and closes it after the answer.
     let Reply::Bytes(answer) = Reply::ok(PAGE) else {
