@@ -426,6 +426,21 @@ mod tests {
     }
 
     #[test]
+    fn nobody_overtakes_those_who_wait_already() {
+        let (mut pace, now) = pace(6, 8);
+        for _ in 0..2 {
+            ask(&mut pace, now, Lane::Interactive, "a", SECOND * 30);
+        }
+        let later = now + SECOND * 10;
+        let newcomer = ask(&mut pace, later, Lane::Interactive, "b", SECOND * 30);
+        assert!(matches!(newcomer, Asked::Queued(_)));
+        let [Called::Admitted(first)] = pace.advance(later)[..] else {
+            panic!("the budget is for one");
+        };
+        assert_ne!(Asked::Queued(first), newcomer);
+    }
+
+    #[test]
     fn background_work_leaves_a_reserve() {
         let (mut pace, now) = pace(120, 100);
         let mut sent = |lane| {
