@@ -57,3 +57,5 @@ pub fn outbound<C: VendorConnector>(
 mod outbound_tests;
 #[cfg(test)]
 mod test_vendor;
+#[cfg(test)]
+mod tls_tests;

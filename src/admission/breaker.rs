@@ -283,11 +283,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock::Clock;
 
     const MS: Duration = Duration::from_millis(1);
 
     fn breaker() -> (Breaker, Instant) {
-        let now = Instant::now();
+        let now = Clock::system().now();
         (Breaker::new(CircuitSettings::default(), now, 1), now)
     }
 

@@ -128,14 +128,16 @@ impl Governor {
     pub fn hear(&self, status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         let mut inner = self.inner.lock();
+        let left = limits::remaining(headers, wall);
         let hold = if status == StatusCode::TOO_MANY_REQUESTS {
-            let named = limits::retry_after(headers, wall);
+            let reset = left.filter(|left| left.requests == 0);
+            let named = limits::retry_after(headers, wall).or(reset.and_then(|left| left.reset));
             Some(inner.pace.rate_limited(now, named))
         } else {
             inner.pace.answered(now);
             None
         };
-        if let Some(left) = limits::remaining(headers, wall) {
+        if let Some(left) = left {
             inner.pace.told_remaining(now, left.requests, left.reset);
         }
         self.settle(&mut inner, None);
@@ -450,5 +452,33 @@ mod tests {
         });
         waiting.await.unwrap();
         assert!(start.elapsed() < SECOND);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn nothing_is_lost_when_calls_come_and_go_on_many_threads() {
+        let governor = governor(u32::MAX, 3);
+        let mut tasks = Vec::new();
+        for n in 0..2000usize {
+            let governor = Arc::clone(&governor);
+            let spend = spend(Lane::ALL[n % 4], ["a", "b", "c"][n % 3], SECOND * 600);
+            tasks.push(tokio::spawn(async move {
+                let permit = governor.admit(&spend).await;
+                tokio::task::yield_now().await;
+                drop(permit);
+            }));
+            if n % 5 == 0 {
+                tasks[fastrand::usize(..tasks.len())].abort();
+            }
+            if n % 16 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        for task in tasks {
+            let _ = task.await;
+        }
+        let after = governor.snapshot();
+        assert_eq!(after.in_flight, 0);
+        assert!(after.queued.iter().all(|(_, n)| *n == 0));
+        assert!(governor.inner.lock().waiting.is_empty());
     }
 }

@@ -366,11 +366,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock::Clock;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn pace(requests_per_minute: u32, concurrency: usize) -> (Pace, Instant) {
-        let now = Instant::now();
+        let now = Clock::system().now();
         let settings = PaceSettings {
             requests_per_minute,
             concurrency,
@@ -422,6 +423,21 @@ mod tests {
             panic!("refused: one waits already");
         };
         assert_eq!(refusal.retry_after, SECOND * 20);
+    }
+
+    #[test]
+    fn nobody_overtakes_those_who_wait_already() {
+        let (mut pace, now) = pace(6, 8);
+        for _ in 0..2 {
+            ask(&mut pace, now, Lane::Interactive, "a", SECOND * 30);
+        }
+        let later = now + SECOND * 10;
+        let newcomer = ask(&mut pace, later, Lane::Interactive, "b", SECOND * 30);
+        assert!(matches!(newcomer, Asked::Queued(_)));
+        let [Called::Admitted(first)] = pace.advance(later)[..] else {
+            panic!("the budget is for one");
+        };
+        assert_ne!(Asked::Queued(first), newcomer);
     }
 
     #[test]

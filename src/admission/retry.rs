@@ -110,6 +110,7 @@ impl RetryBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
 
     #[test]
     fn pauses_grow_and_are_bounded() {
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn retries_stay_a_tenth_of_first_tries() {
-        let start = Instant::now();
+        let start = Clock::system().now();
         let mut budget = RetryBudget::new(RetrySettings::default(), start);
         let (mut tries, mut retries) = (0u32, 0u32);
         for ms in (0..60_000).step_by(2) {
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_lone_call_may_be_tried_three_times() {
-        let start = Instant::now();
+        let start = Clock::system().now();
         let mut budget = RetryBudget::new(RetrySettings::default(), start);
         budget.first_try(start);
         assert!(budget.retry(start) && budget.retry(start));

@@ -618,20 +618,56 @@ async fn a_dropped_call_leaves_no_answer_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn bytes_after_an_answer_are_nobodys_answer() {
+    for extra in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n\"stolen\"",
+        "}",
+        "\r\n\r\nx",
+    ] {
+        let Reply::Bytes(mut answer) = Reply::ok(PAGE) else {
+            panic!("bytes");
+        };
+        answer.extend_from_slice(extra.as_bytes());
+        let rig = wiv_rig(TestVendor::replies([Reply::Bytes(answer)]));
+        for _ in 0..10 {
+            match ask(&rig, Operation::Continue, spend()).await {
+                Ok(answer) => assert_eq!(answer.body, PAGE),
+                Err(error) => assert!(error.status.is_none(), "{error}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_closed_idle_connection_loses_no_continuation() {
-    // Says it keeps the connection, and closes it after the answer.
     let Reply::Bytes(answer) = Reply::ok(PAGE) else {
         panic!("bytes");
     };
-    let rig = wiv_rig(TestVendor::replies([Reply::Last(answer)]));
-    for n in 0..20 {
-        match ask(&rig, Operation::Continue, spend()).await {
-            Ok(_) => {}
+    // The vendor closes its idle connection in the very moment of the second request.
+    let vendor = TestVendor::replies([Reply::LastIn(answer, SECOND)]);
+    let rig = Arc::new(wiv_rig(vendor));
+    let mut handed_back = 0;
+    for _ in 0..20 {
+        let rig = Arc::clone(&rig);
+        let twice = tokio::spawn(async move {
+            ask(&rig, Operation::Continue, spend()).await.unwrap();
+            sleep(SECOND).await;
+            let sent = rig.vendor.count();
+            let result = ask(&rig, Operation::Continue, spend()).await;
+            (result, rig.vendor.count() - sent)
+        });
+        match twice.await.unwrap() {
+            (Ok(_), sent) => assert_eq!(sent, 1),
             // Handed back unsent: the walk may send it again.
-            Err(error) => assert!(error.fault.was_not_sent(), "{n}: {error}"),
+            (Err(error), sent) => {
+                assert!(error.fault.was_not_sent(), "{error}");
+                assert_eq!(sent, 0);
+                handed_back += 1;
+            }
         }
-        sleep(MS * (n % 3)).await;
+        sleep(SECOND * 2).await;
     }
+    assert!(handed_back > 0);
 }
 
 #[tokio::test(start_paused = true)]

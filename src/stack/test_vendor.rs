@@ -29,6 +29,8 @@ pub(crate) enum Reply {
     Bytes(Vec<u8>),
     /// Sends these bytes and closes.
     Last(Vec<u8>),
+    /// Sends these bytes and closes after a time.
+    LastIn(Vec<u8>, Duration),
     /// Says nothing more, but keeps the connection open.
     Hang,
     /// Sends these bytes, then as [`Reply::Hang`].
@@ -173,6 +175,11 @@ async fn serve(world: Arc<World>, mut pipe: DuplexStream) {
             Reply::Bytes(bytes) => pipe.write_all(&bytes).await.is_ok(),
             Reply::Last(bytes) => {
                 let _ = pipe.write_all(&bytes).await;
+                false
+            }
+            Reply::LastIn(bytes, time) => {
+                let _ = pipe.write_all(&bytes).await;
+                sleep(time).await;
                 false
             }
             Reply::Stall(bytes) => {

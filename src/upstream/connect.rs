@@ -199,3 +199,20 @@ impl Write for Pipe {
         Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{AccountId, Vendor};
+    use crate::upstream::BaseUrl;
+
+    #[test]
+    fn the_real_way_can_be_built() {
+        let account = AccountId::parse("default").unwrap();
+        let base = BaseUrl::parse("https://api.wiv.ai").unwrap();
+        let options = VendorOptions::new(Vendor::Wiv, base, account);
+        assert!(https_connector(&options).is_ok());
+        let config = tls().unwrap();
+        assert!(config.alpn_protocols.is_empty(), "the builder sets them");
+    }
+}

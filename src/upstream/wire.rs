@@ -241,19 +241,23 @@ fn unanswered(operation: Operation, error: &hyper_util::client::legacy::Error) -
 
 /// Why no connection was made, in words of our own: certificates may hold any text.
 fn connect_detail(error: &hyper_util::client::legacy::Error) -> String {
+    let mut detail = "no connection".to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
             return tls_detail(tls).into();
         }
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            // TLS errors travel inside I/O errors.
-            let inner = io.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
-            return inner.map_or_else(|| io.kind().to_string(), |tls| tls_detail(tls).into());
-        }
-        source = cause.source();
+        source = match cause.downcast_ref::<io::Error>() {
+            // TLS errors travel inside I/O errors, which do not name them as their source.
+            Some(io) => {
+                detail = io.kind().to_string();
+                io.get_ref()
+                    .map(|inner| inner as &(dyn std::error::Error + 'static))
+            }
+            None => cause.source(),
+        };
     }
-    "no connection".into()
+    detail
 }
 
 fn tls_detail(error: &rustls::Error) -> &'static str {
