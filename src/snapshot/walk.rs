@@ -222,9 +222,7 @@ impl Walk {
         let mut page = match found.await {
             Ok(page) => page,
             Err(error) => {
-                if is_answer(error.fault)
-                    || error.fault.was_not_sent()
-                    || error.was_refused_here()
+                if is_answer(error.fault) || error.fault.was_not_sent() || error.was_refused_here()
                 {
                     slot.end();
                 }

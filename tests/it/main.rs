@@ -3,3 +3,4 @@
 mod kit;
 
 mod paging;
+mod proof;
