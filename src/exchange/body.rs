@@ -33,6 +33,8 @@ enum Content {
         pieces: mpsc::Receiver<ExportPiece>,
         trailer: bool,
     },
+    /// The stream was cut, and what was written before is on its way.
+    Cut,
 }
 
 /// A stream that ended before its end. The connection is cut without the last chunk, so that nobody
@@ -91,7 +93,7 @@ impl AnswerBody {
     pub fn bytes(&self) -> Option<&Bytes> {
         match &self.content {
             Content::Full(bytes) => Some(bytes),
-            Content::Done | Content::Rows { .. } => None,
+            Content::Done | Content::Rows { .. } | Content::Cut => None,
         }
     }
 
@@ -142,10 +144,17 @@ impl Body for AnswerBody {
                     Poll::Ready(Some(Ok(Frame::trailers(trailers))))
                 }
                 None => {
-                    this.content = Content::Done;
-                    Poll::Ready(Some(Err(BodyCut)))
+                    // hyper forgets what it has not written yet when a body fails, so it first gets
+                    // the occasion to write.
+                    this.content = Content::Cut;
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
                 }
             },
+            Content::Cut => {
+                this.content = Content::Done;
+                Poll::Ready(Some(Err(BodyCut)))
+            }
         }
     }
 
@@ -157,7 +166,7 @@ impl Body for AnswerBody {
         match &self.content {
             Content::Done => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Rows { .. } => SizeHint::default(),
+            Content::Rows { .. } | Content::Cut => SizeHint::default(),
         }
     }
 }

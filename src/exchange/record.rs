@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use http::{HeaderValue, Method, Uri};
+use http::{HeaderName, HeaderValue, Method, Uri};
 
 use crate::access::Caller;
 use crate::admission::Payer;
@@ -48,6 +48,9 @@ impl fmt::Debug for RequestId {
         f.write_str(self.as_str())
     }
 }
+
+/// Carries a [`RequestId`].
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What is known of a request so far. Filled by the layers as they learn it, read by whoever sees
 /// the request end, however it ends.

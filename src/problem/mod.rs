@@ -19,6 +19,7 @@ use crate::clock::Duration;
 use crate::domain::json::write_text;
 use crate::domain::query::BodyProblem;
 use crate::domain::{Route, Vendor};
+use crate::exchange::record::X_REQUEST_ID;
 use crate::exchange::{AnswerBody, Answered, Record};
 
 pub use code::Code;
@@ -215,6 +216,7 @@ impl Problem {
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
         headers.insert(header::CACHE_CONTROL, NO_STORE);
+        headers.insert(X_REQUEST_ID.clone(), record.id.header_value());
         if code.status() == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, BEARER);
         }

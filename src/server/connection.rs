@@ -51,17 +51,21 @@ pub struct Connections {
     pub drain: Drain,
 }
 
-enum End {
-    /// hyper is done, for whatever reason: what it had to say is written.
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself: what there was to say is written.
     Done,
-    /// Too slow, or cut.
-    Dropped,
+    /// The peer was too slow.
+    Slow,
+    /// The drain's grace was over.
+    Cut,
 }
 
 impl Connections {
     /// Serves one connection to its end. Works on anything that reads and writes, so TLS can be put
     /// below it and tests need no socket.
-    pub async fn serve<I>(self, io: I, peer: Option<SocketAddr>)
+    pub async fn serve<I>(self, io: I, peer: Option<SocketAddr>) -> Ending
     where
         I: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -99,14 +103,14 @@ impl Connections {
                     if let Err(why) = done {
                         tracing::debug!(%why, "connection ended");
                     }
-                    break End::Done;
+                    break Ending::Done;
                 }
                 () = &mut look => {}
                 () = &mut closing, if !told => {
                     told = true;
                     patience.idle = patience.idle.min(IDLE_WHILE_CLOSING);
                 }
-                () = &mut cut => break End::Dropped,
+                () = &mut cut => break Ending::Cut,
             }
             match pulse.verdict(&patience) {
                 Verdict::LookAt(then) => look.as_mut().reset(then),
@@ -114,12 +118,13 @@ impl Connections {
                     Pin::new(&mut connection).graceful_shutdown();
                     look.as_mut().reset(self.clock.now() + patience.header);
                 }
-                Verdict::Slow => break End::Dropped,
+                Verdict::Slow => break Ending::Slow,
             }
         };
-        if let End::Done = end {
+        if end == Ending::Done {
             linger(connection.into_parts().io.into_inner().io).await;
         }
+        end
     }
 }
 

@@ -4,13 +4,14 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::FutureExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::ServerOptions;
-use super::connection::{Answering, Connections};
+use super::connection::{Answering, Connections, Ending};
 use super::drain::{Drain, DrainPhase};
 use super::pulse::Patience;
 use crate::clock::{self, Clock, Duration};
@@ -147,6 +148,7 @@ impl Server {
         let connections_max = options.connections_max.clamp(1, Semaphore::MAX_PERMITS);
         let public = Gatherer {
             slots: Arc::new(Semaphore::new(connections_max)),
+            cuts: Arc::default(),
             metrics: Some(metrics),
             connections: Connections {
                 answering: public,
@@ -159,6 +161,7 @@ impl Server {
         let admin_drain = Drain::default();
         let admin = Gatherer {
             slots: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
+            cuts: Arc::default(),
             metrics: None,
             connections: Connections {
                 answering: admin,
@@ -167,6 +170,7 @@ impl Server {
                 drain: admin_drain.clone(),
             },
         };
+        let cuts = public.cuts.clone();
         let public_slots = public.slots.clone();
         let admin_slots = admin.slots.clone();
         let leave = async {
@@ -184,14 +188,15 @@ impl Server {
                 }
             };
             let _ = clock::timeout(options.drain_grace, ended).await;
-            let cut = connections_max - public_slots.available_permits();
             drain.advance(DrainPhase::Cut);
             all_back(&public_slots, connections_max).await;
             admin_drain.advance(DrainPhase::Closing);
             let ended = all_back(&admin_slots, ADMIN_CONNECTIONS_MAX);
             let _ = clock::timeout(ADMIN_GRACE, ended).await;
             admin_drain.advance(DrainPhase::Cut);
-            Drained { cut }
+            Drained {
+                cut: cuts.load(Ordering::Relaxed),
+            }
         };
         let (drained, (), ()) = tokio::join!(
             leave,
@@ -217,6 +222,7 @@ async fn all_back(slots: &Semaphore, total: usize) {
 /// Accepts the connections of one listener.
 struct Gatherer {
     slots: Arc<Semaphore>,
+    cuts: Arc<AtomicUsize>,
     metrics: Option<Arc<Metrics>>,
     connections: Connections,
 }
@@ -263,9 +269,12 @@ impl Gatherer {
         // An answer's last packet must not wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
         let connections = self.connections.clone();
+        let cuts = self.cuts.clone();
         let counted = self.metrics.clone().map(Counted::new);
         tokio::spawn(async move {
-            connections.serve(stream, Some(peer)).await;
+            if connections.serve(stream, Some(peer)).await == Ending::Cut {
+                cuts.fetch_add(1, Ordering::Relaxed);
+            }
             drop((counted, slot));
         });
     }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use crate::clock::Duration;
 
-pub use connection::{Answering, Connections};
+pub use connection::{Answering, Connections, Ending};
 pub use drain::{Drain, DrainPhase};
 pub use listen::{BindError, Drained, Listeners, Server};
 
@@ -39,3 +39,6 @@ pub struct ServerOptions {
     /// Then: time for requests in flight to end.
     pub drain_grace: Duration,
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::HeaderName;
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 use tower::Layer;
@@ -13,11 +12,10 @@ use tower::layer::layer_fn;
 
 use crate::access::CallerBook;
 use crate::clock::Clock;
+use crate::exchange::record::X_REQUEST_ID;
 use crate::exchange::{Answered, Named, Record, Tail};
 use crate::metrics::Metrics;
 use crate::telemetry::LogSink;
-
-static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What a request is counted as whose caller left before the answer's head: nginx's number for it.
 const CALLER_LEFT: u16 = 499;
