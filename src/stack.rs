@@ -1,12 +1,16 @@
-//! The two stacks a request passes: every layer with its reason, read from top to bottom.
+//! The two stacks: what every request passes on its way in, and every vendor call on its way out.
 
-use std::sync::Arc;
-
-use tower::ServiceBuilder;
-
+use crate::access::CallerBook;
 use crate::admission::Gates;
-use crate::clock::Clock;
+use crate::api::admin::Admin;
+use crate::api::routes;
+use crate::clock::{Clock, Duration};
+use crate::exchange::{Answered, Arrival, Boxed, Call, InFlight};
 use crate::metrics::Metrics;
+use crate::middleware::inbound::{
+    Observer, admit, authenticate, check_framing, contain_panic, deadline, match_route,
+    name_request, observe, read_body, render_problem, throttle,
+};
 use crate::middleware::outbound::count::CountLayer;
 use crate::middleware::outbound::observe::ObserveLayer;
 use crate::middleware::outbound::pace::PaceLayer;
@@ -15,9 +19,148 @@ use crate::middleware::outbound::retry::RetryLayer;
 use crate::middleware::outbound::sign::SignLayer;
 use crate::middleware::outbound::time_attempt::TimeAttemptLayer;
 use crate::middleware::outbound::trip::TripLayer;
+use crate::problem::Problem;
+use crate::telemetry::LogSink;
 use crate::upstream::connect::VendorConnector;
 use crate::upstream::wire::Wire;
 use crate::upstream::{VendorOptions, VendorService, step};
+use hyper::service::Service;
+use std::convert::Infallible;
+use std::sync::Arc;
+use tower::ServiceBuilder;
+use tower::layer::layer_fn;
+
+/// What the inbound stack is made of.
+#[derive(Clone)]
+pub struct InboundParts {
+    /// Reads the time.
+    pub clock: Clock,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Knows the callers.
+    pub callers: Arc<CallerBook>,
+    /// The access log.
+    pub log: LogSink,
+    /// Counts requests in flight; shared by the stacks before and after a reload.
+    pub in_flight: Arc<InFlight>,
+    /// A request is answered within this time.
+    pub request_timeout: Duration,
+    /// A request's body must be complete within this time.
+    pub body_timeout: Duration,
+}
+
+/// A whole stack on its way in, boxed at this one seam. Takes a request, gives an answer, never fails.
+pub struct Inbound(DynStack);
+
+impl Inbound {
+    /// Begins to answer a request. The future outlives the stack, so a reload may drop it.
+    pub fn answer(&self, arrival: Arrival) -> Boxed<Result<Answered, Infallible>> {
+        self.0.call(arrival)
+    }
+}
+
+/// What every request passes, from top to bottom.
+pub fn inbound<R>(parts: InboundParts, handlers: R) -> Inbound
+where
+    R: Service<Call, Response = Answered, Error = Problem> + Clone + Send + Sync + 'static,
+    R::Future: Send + 'static,
+{
+    let InboundParts {
+        clock,
+        metrics,
+        callers,
+        log,
+        in_flight,
+        request_timeout,
+        body_timeout,
+    } = parts;
+    let observer = Observer {
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        callers: callers.clone(),
+        log,
+    };
+    let stack = ServiceBuilder::new()
+        // Layers of many types end here.
+        .layer(layer_fn(boxed))
+        // A request has a name before anything can go wrong with it.
+        .layer(name_request(clock.clone(), request_timeout))
+        // Sees every outcome, refusals and disconnects too: keep above all that can answer.
+        .layer(observe(observer))
+        // Above all that has logic, so that a bug costs one request and not the connection's others.
+        .layer(contain_panic(metrics))
+        // Below this line a refusal is a typed problem, above it an answer.
+        .layer(render_problem())
+        // Over everything that can wait.
+        .layer(deadline())
+        // First of the refusals: a request that can be read in two ways is not looked at further.
+        .layer(check_framing())
+        // Before authentication: a path that does not exist needs no key to be told so.
+        .layer(match_route(routes::find))
+        // Refuse before spending on hashes and bodies; the permit leaves with the answer's last byte.
+        .layer(admit(in_flight))
+        // Before any cache is asked: a revoked key must not get what is remembered.
+        .layer(authenticate(callers))
+        // After authentication: the bucket belongs to a caller, not to an address.
+        .layer(throttle(clock))
+        // Last: only those who may ask can make us hold a body.
+        .layer(read_body(body_timeout))
+        .service(handlers);
+    Inbound(stack)
+}
+
+/// What every request to the admin listener passes. No counting and no throttling: scrapers and
+/// people are few, and metrics are about callers.
+pub fn admin(
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    request_timeout: Duration,
+    admin: Admin,
+) -> Inbound {
+    let stack = ServiceBuilder::new()
+        // As above, and for the same reasons in the same order.
+        .layer(layer_fn(boxed))
+        .layer(name_request(clock, request_timeout))
+        .layer(contain_panic(metrics))
+        .layer(render_problem())
+        .layer(deadline())
+        .layer(check_framing())
+        // Few paths, of which each has its own rule of who may ask it.
+        .service(admin);
+    Inbound(stack)
+}
+
+type DynStack = Box<
+    dyn Service<
+            Arrival,
+            Response = Answered,
+            Error = Infallible,
+            Future = Boxed<Result<Answered, Infallible>>,
+        > + Send
+        + Sync,
+>;
+
+fn boxed<S>(inner: S) -> DynStack
+where
+    S: Service<Arrival, Response = Answered, Error = Infallible> + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    struct BoxFuture<S>(S);
+    impl<S> Service<Arrival> for BoxFuture<S>
+    where
+        S: Service<Arrival, Response = Answered, Error = Infallible>,
+        S::Future: Send + 'static,
+    {
+        type Response = Answered;
+        type Error = Infallible;
+        type Future = Boxed<Result<Answered, Infallible>>;
+
+        fn call(&self, arrival: Arrival) -> Self::Future {
+            Box::pin(self.0.call(arrival))
+        }
+    }
+    Box::new(BoxFuture(inner))
+}
 
 /// The way of every call to one vendor. `gates` outlive the stack: a reload builds a new stack
 /// around the same ones, and no budget, circuit or refused key is forgotten.

@@ -1,1 +1,415 @@
-//! (to be written)
+//! Logs: events through `tracing`, and one access log line a request, written by a thread of its own.
+
+use std::fmt;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Method, Uri};
+use jiff::Timestamp;
+use parking_lot::{Condvar, Mutex};
+
+use crate::clock::{Clock, Duration};
+use crate::domain::{CacheOutcome, Route};
+use crate::metrics::Metrics;
+
+/// Lines that may wait for the writer; about 3 MiB. More are dropped and counted: a log that cannot
+/// keep up must not slow answers down.
+const LINES_WAITING_MAX: usize = 16 * 1024;
+
+/// How long the writer lets lines gather, so that a busy gateway wakes it a hundred times a second
+/// and not once a request.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// Longest path in a line, in characters.
+const PATH_CHARS_MAX: usize = 256;
+/// Longest method in a line, in characters.
+const METHOD_CHARS_MAX: usize = 24;
+
+/// One answered request.
+#[derive(Clone, Debug)]
+pub struct AccessEntry {
+    /// Hex.
+    pub request_id: [u8; 32],
+    /// Who was connected.
+    pub peer: Option<SocketAddr>,
+    /// The caller's configured name; `None` before authentication.
+    pub caller: Option<Arc<str>>,
+    /// Which route.
+    pub route: Route,
+    /// As sent.
+    pub method: Method,
+    /// As sent. Only its path is written: a query may hold anything.
+    pub target: Uri,
+    /// As answered; 499 when the caller left first.
+    pub status: u16,
+    /// The problem's code.
+    pub code: Option<&'static str>,
+    /// How the cache answered.
+    pub cache: Option<CacheOutcome>,
+    /// Until the answer's head.
+    pub took: Duration,
+    /// Vendor requests made for it.
+    pub vendor_calls: u32,
+    /// Bytes of the answer's body that were sent.
+    pub sent_bytes: u64,
+    /// Whether the body was sent to its end.
+    pub whole: bool,
+}
+
+impl AccessEntry {
+    /// Appends the line, with its line-end.
+    pub fn write_line(&self, at: Timestamp, out: &mut String) {
+        use fmt::Write as _;
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{{\"time\":\"{at:.3}\",\"log\":\"access\"");
+        let id = std::str::from_utf8(&self.request_id).unwrap_or("");
+        text_member(out, "request_id", id, 32);
+        if let Some(peer) = self.peer {
+            let _ = write!(out, ",\"peer\":\"{}\"", peer.ip());
+        }
+        text_member(
+            out,
+            "caller",
+            self.caller.as_deref().unwrap_or("anonymous"),
+            128,
+        );
+        text_member(out, "route", self.route.as_str(), 32);
+        text_member(out, "method", self.method.as_str(), METHOD_CHARS_MAX);
+        text_member(out, "path", self.target.path(), PATH_CHARS_MAX);
+        let _ = write!(out, ",\"status\":{}", self.status);
+        if let Some(code) = self.code {
+            text_member(out, "code", code, 64);
+        }
+        text_member(
+            out,
+            "cache",
+            self.cache.map_or("none", CacheOutcome::as_str),
+            16,
+        );
+        let _ = write!(
+            out,
+            ",\"duration_ms\":{:.3},\"vendor_calls\":{},\"bytes\":{},\"whole\":{}",
+            self.took.as_secs_f64() * 1000.0,
+            self.vendor_calls,
+            self.sent_bytes,
+            self.whole,
+        );
+        out.push_str("}\n");
+    }
+}
+
+/// Appends `,"name":"text"`, cut to `chars_max`, with everything escaped that could end the line or
+/// drive a terminal.
+fn text_member(out: &mut String, name: &str, text: &str, chars_max: usize) {
+    use fmt::Write as _;
+    out.push_str(",\"");
+    out.push_str(name);
+    out.push_str("\":\"");
+    for c in text.chars().take(chars_max) {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            ' '..='~' => out.push(c),
+            c if c.is_control()
+                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}') =>
+            {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+/// Where access log lines go. Cheap to clone.
+#[derive(Clone)]
+pub struct LogSink(Arc<Sink>);
+
+enum Sink {
+    Off,
+    Kept {
+        lines: Mutex<Vec<String>>,
+        clock: Clock,
+    },
+    Queue(Queue),
+}
+
+struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+#[derive(Default)]
+struct Waiting {
+    entries: Vec<(Timestamp, AccessEntry)>,
+    /// The writer waits without an end, so it must be woken.
+    asleep: bool,
+    /// The writer has lines in hand.
+    writing: bool,
+    closed: bool,
+}
+
+impl fmt::Debug for LogSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &*self.0 {
+            Sink::Off => "LogSink::Off",
+            Sink::Kept { .. } => "LogSink::Kept",
+            Sink::Queue(_) => "LogSink::Queue",
+        })
+    }
+}
+
+impl LogSink {
+    /// Writes nothing.
+    pub fn off() -> Self {
+        Self(Arc::new(Sink::Off))
+    }
+
+    /// Keeps every line in memory: for tests, which read them with [`Self::lines`].
+    pub fn kept(clock: Clock) -> Self {
+        Self(Arc::new(Sink::Kept {
+            lines: Mutex::default(),
+            clock,
+        }))
+    }
+
+    /// Hands lines to a thread that writes them to `to`.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn thread(
+        mut to: Box<dyn Write + Send>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> std::io::Result<Self> {
+        let sink = Arc::new(Sink::Queue(Queue {
+            waiting: Mutex::default(),
+            changed: Condvar::new(),
+            metrics,
+            clock,
+        }));
+        let theirs = sink.clone();
+        std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || {
+                if let Sink::Queue(queue) = &*theirs {
+                    queue.write_all(&mut *to);
+                }
+            })?;
+        Ok(Self(sink))
+    }
+
+    /// Takes an entry. Never waits.
+    pub fn write(&self, entry: impl FnOnce() -> AccessEntry) {
+        match &*self.0 {
+            Sink::Off => {}
+            Sink::Kept { lines, clock } => {
+                let mut line = String::new();
+                entry().write_line(clock.wall(), &mut line);
+                lines.lock().push(line);
+            }
+            Sink::Queue(queue) => queue.push(entry()),
+        }
+    }
+
+    /// The lines kept so far.
+    pub fn lines(&self) -> Vec<String> {
+        match &*self.0 {
+            Sink::Kept { lines, .. } => lines.lock().clone(),
+            Sink::Off | Sink::Queue(_) => Vec::new(),
+        }
+    }
+
+    /// Waits until everything taken so far is written, at most `limit`, and ends the thread. For the
+    /// very end of the process; blocks.
+    pub fn close(&self, limit: Duration) {
+        let Sink::Queue(queue) = &*self.0 else {
+            return;
+        };
+        let mut waiting = queue.waiting.lock();
+        waiting.closed = true;
+        queue.changed.notify_all();
+        queue
+            .changed
+            .wait_while_for(&mut waiting, |w| w.writing || !w.entries.is_empty(), limit);
+    }
+}
+
+impl Queue {
+    fn push(&self, entry: AccessEntry) {
+        let at = self.clock.wall();
+        let mut waiting = self.waiting.lock();
+        if waiting.closed || waiting.entries.len() >= LINES_WAITING_MAX {
+            drop(waiting);
+            self.metrics.log_lines_dropped.inc();
+            return;
+        }
+        waiting.entries.push((at, entry));
+        let wake = std::mem::take(&mut waiting.asleep);
+        drop(waiting);
+        if wake {
+            self.changed.notify_all();
+        }
+    }
+
+    fn write_all(&self, to: &mut dyn Write) {
+        let mut batch = Vec::new();
+        let mut text = String::new();
+        loop {
+            let mut waiting = self.waiting.lock();
+            waiting.writing = false;
+            if waiting.entries.is_empty() {
+                self.changed.notify_all();
+                if waiting.closed {
+                    return;
+                }
+                waiting.asleep = true;
+                self.changed
+                    .wait_while(&mut waiting, |w| w.entries.is_empty() && !w.closed);
+                waiting.asleep = false;
+            } else if !waiting.closed {
+                self.changed
+                    .wait_while_for(&mut waiting, |w| !w.closed, GATHER);
+            }
+            waiting.writing = true;
+            std::mem::swap(&mut waiting.entries, &mut batch);
+            drop(waiting);
+            for (at, entry) in batch.drain(..) {
+                entry.write_line(at, &mut text);
+            }
+            // A log that cannot be written has nowhere to say so; the lines are lost.
+            if !text.is_empty() && to.write_all(text.as_bytes()).is_err() {
+                self.metrics.log_lines_dropped.inc();
+            }
+            let _ = to.flush();
+            text.clear();
+        }
+    }
+}
+
+/// Sends `tracing` events to stderr, one JSON object a line. `filter` as in `RUST_LOG`, for example
+/// `info` or `msp_gateway=debug`.
+///
+/// # Errors
+/// If the filter cannot be read, or events already go somewhere.
+pub fn events_to_stderr(filter: &str) -> Result<(), String> {
+    use tracing_subscriber::prelude::*;
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .map_err(|why| format!("log filter: {why}"))?;
+    let lines = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_writer(std::io::stderr);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init()
+        .map_err(|why| why.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(path: &str) -> AccessEntry {
+        AccessEntry {
+            request_id: [b'a'; 32],
+            peer: Some("127.0.0.1:1".parse().unwrap()),
+            caller: None,
+            route: Route::Other,
+            method: Method::from_bytes(b"X-ODD").unwrap(),
+            target: path.parse().unwrap(),
+            status: 404,
+            code: Some("not_found"),
+            cache: None,
+            took: Duration::from_micros(1500),
+            vendor_calls: 0,
+            sent_bytes: 7,
+            whole: true,
+        }
+    }
+
+    #[test]
+    fn a_line_is_one_json_object_without_the_query() {
+        let mut out = String::new();
+        entry("/a%0d%0a\"?secret=1").write_line(Timestamp::UNIX_EPOCH, &mut out);
+        assert_eq!(out.matches('\n').count(), 1);
+        assert!(!out.contains("secret"));
+        let line: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(line["path"], "/a%0d%0a\"");
+        assert_eq!(line["duration_ms"], 1.5);
+        assert_eq!(line["caller"], "anonymous");
+        assert_eq!(line["time"], "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn hostile_texts_are_escaped_and_cut() {
+        let mut out = String::from("{\"a\":1");
+        let hostile = "\r\n\u{1b}[31m\u{2028}\u{7f}\u{85}\\\"".to_owned() + &"x".repeat(70_000);
+        text_member(&mut out, "t", &hostile, 100);
+        out.push('}');
+        assert!(out.len() < 300);
+        assert!(out.chars().all(|c| !c.is_control() && c != '\u{2028}'));
+        let line: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert!(line["t"].as_str().unwrap().starts_with("\r\n\u{1b}[31m"));
+    }
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_thread_writes_every_line_before_it_closes() {
+        let metrics = Metrics::new().unwrap();
+        let to = Shared::default();
+        let sink = LogSink::thread(Box::new(to.clone()), metrics.clone(), Clock::system()).unwrap();
+        for _ in 0..1000 {
+            sink.write(|| entry("/x"));
+        }
+        sink.close(Duration::from_secs(10));
+        let text = String::from_utf8(to.0.lock().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1000);
+        sink.write(|| entry("/late"));
+        assert_eq!(metrics.log_lines_dropped.get(), 1);
+    }
+
+    struct Stuck(std::sync::mpsc::Receiver<()>);
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stuck_writer_drops_lines_and_never_blocks() {
+        let metrics = Metrics::new().unwrap();
+        let (release, held) = std::sync::mpsc::channel();
+        let sink =
+            LogSink::thread(Box::new(Stuck(held)), metrics.clone(), Clock::system()).unwrap();
+        let total = 3 * LINES_WAITING_MAX as u64;
+        for _ in 0..total {
+            sink.write(|| entry("/x"));
+        }
+        assert!(metrics.log_lines_dropped.get() >= total - 2 * LINES_WAITING_MAX as u64);
+        drop(release);
+        sink.close(Duration::from_secs(10));
+    }
+}

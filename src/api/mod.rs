@@ -1,1 +1,21 @@
-//! (to be written)
+//! The public surface: one table of routes, and for each question one file that reads it strictly
+//! and tells the answer.
+
+mod answer;
+mod billing;
+mod cache_control;
+mod case_export;
+mod case_search;
+mod customers;
+mod nable_drop_in;
+pub mod openapi;
+mod overview;
+mod query_string;
+pub mod question;
+pub mod routes;
+mod serve;
+
+pub mod admin;
+
+pub use question::Question;
+pub use serve::Routes;

@@ -1,1 +1,40 @@
-//! Layers a request passes on its way in.
+//! The layers a request passes on its way in, one verb each; `stack.rs` puts them in order.
+//!
+//! They are `hyper::service::Service`s: `call(&self)` refuses at once, there is no readiness to keep
+//! state in, and nothing is cloned for a request.
+
+mod admit;
+mod authenticate;
+mod check_framing;
+mod contain_panic;
+mod deadline;
+mod match_route;
+mod name_request;
+mod observe;
+mod read_body;
+mod render_problem;
+mod throttle;
+
+pub use admit::admit;
+pub use authenticate::authenticate;
+pub use check_framing::check_framing;
+pub use contain_panic::contain_panic;
+pub use deadline::deadline;
+pub use match_route::match_route;
+pub use name_request::name_request;
+pub use observe::{Observer, observe};
+pub use read_body::read_body;
+pub use render_problem::render_problem;
+pub use throttle::throttle;
+
+use futures_util::future::{Either, Ready, ready};
+
+use crate::exchange::Answered;
+use crate::problem::Problem;
+
+/// Either a refusal, at once, or what the layers below answer.
+type OrRefuse<F> = Either<Ready<Result<Answered, Problem>>, F>;
+
+fn refuse<F>(problem: Problem) -> OrRefuse<F> {
+    Either::Left(ready(Err(problem)))
+}

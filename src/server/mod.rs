@@ -1,8 +1,17 @@
 //! The listeners: connections in, drain out.
 
+mod connection;
+mod drain;
+mod listen;
+mod pulse;
+
 use std::net::SocketAddr;
 
 use crate::clock::Duration;
+
+pub use connection::{Answering, Connections, Ending};
+pub use drain::{Drain, DrainPhase};
+pub use listen::{BindError, Drained, Listeners, Server};
 
 /// The `[listen]` and `[limits]` settings.
 #[derive(Clone, Debug)]
@@ -30,3 +39,6 @@ pub struct ServerOptions {
     /// Then: time for requests in flight to end.
     pub drain_grace: Duration,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,53 @@
+//! `GET /admin/explain?method=&target=&body=&caller=`
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Uri};
+
+use crate::access::{Caller, CallerBook};
+use crate::api::query_string::{Params, wrong};
+use crate::api::question::{Asked, Question};
+use crate::api::routes;
+use crate::exchange::Routing;
+use crate::problem::Problem;
+
+const PARAMS: [&str; 4] = ["method", "target", "body", "caller"];
+
+/// Reads the request that is to be explained, and whose it would be: the named caller's, else the
+/// operator's who asks.
+pub(super) fn read(
+    query: Option<&str>,
+    callers: &CallerBook,
+    operator: Option<Arc<Caller>>,
+) -> Result<(Question, Arc<Caller>), Problem> {
+    let params = Params::parse(query, &PARAMS)?;
+    let caller = match params.get("caller") {
+        Some(name) => callers
+            .named(name)
+            .ok_or_else(|| wrong("caller", "is not the name of a caller"))?,
+        None => operator
+            .or_else(|| callers.without_key())
+            .ok_or_else(|| wrong("caller", "is needed: whose request is it?"))?,
+    };
+    let method = params.get("method").unwrap_or("GET").as_bytes();
+    let method = Method::from_bytes(method).map_err(|_| wrong("method", "is not a method"))?;
+    let target: Uri = params
+        .get("target")
+        .filter(|target| target.starts_with('/'))
+        .and_then(|target| target.parse().ok())
+        .ok_or_else(|| wrong("target", "must be a path, with its query if it has one"))?;
+    match routes::find(&method, target.path()) {
+        Routing::Found(matched) => {
+            let question = Question::read(Asked {
+                matched: &matched,
+                path: target.path(),
+                query: target.query(),
+                headers: &HeaderMap::new(),
+                body: params.get("body").unwrap_or("").as_bytes(),
+            })?;
+            Ok((question, caller))
+        }
+        Routing::WrongMethod { allow, .. } => Err(wrong("method", format!("must be {allow}"))),
+        Routing::Unknown => Err(wrong("target", "is not a path of the public listener")),
+    }
+}

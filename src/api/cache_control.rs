@@ -1,0 +1,155 @@
+//! What a caller's request says about caching.
+
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::cache::Directives;
+use crate::clock::Duration;
+
+/// Reads `Cache-Control`, and `Pragma: no-cache` where there is none. What is not understood is
+/// ignored, as RFC 9111 asks.
+pub fn directives(headers: &HeaderMap) -> Directives {
+    let mut out = Directives::default();
+    let mut said = false;
+    for value in headers.get_all(header::CACHE_CONTROL) {
+        said = true;
+        let Ok(text) = value.to_str() else { continue };
+        for directive in text.split(',') {
+            let (name, argument) = match directive.split_once('=') {
+                Some((name, argument)) => (name.trim(), Some(argument.trim())),
+                None => (directive.trim(), None),
+            };
+            if name.eq_ignore_ascii_case("no-cache") {
+                out.no_cache = true;
+            } else if name.eq_ignore_ascii_case("only-if-cached") {
+                out.only_if_cached = true;
+            } else if name.eq_ignore_ascii_case("max-age") {
+                if let Some(age) = argument.and_then(seconds) {
+                    // The stricter of two wins.
+                    out.max_age = Some(out.max_age.map_or(age, |other| other.min(age)));
+                }
+            } else if name.eq_ignore_ascii_case("max-stale") {
+                match argument {
+                    None => out.max_stale = Some(Duration::MAX),
+                    Some(text) => out.max_stale = seconds(text).or(out.max_stale),
+                }
+            }
+        }
+    }
+    if !said && let Some(pragma) = headers.get(header::PRAGMA) {
+        out.no_cache = pragma.as_bytes().eq_ignore_ascii_case(b"no-cache");
+    }
+    out
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    let digits = text
+        .strip_prefix('"')
+        .and_then(|t| t.strip_suffix('"'))
+        .unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    // More digits than a number holds mean "very long", not "nothing said".
+    Some(Duration::from_secs(digits.parse().unwrap_or(u64::MAX)))
+}
+
+/// Whether `If-None-Match` names this tag: weak comparison, lists and `*` understood.
+pub fn none_match_names(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+    headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .any(|value| list_names(value.as_bytes(), tag.as_bytes()))
+}
+
+/// An entity tag may itself hold commas, so the list is read tag by tag.
+fn list_names(list: &[u8], tag: &[u8]) -> bool {
+    let mut rest = list.trim_ascii();
+    if rest == b"*" {
+        return true;
+    }
+    loop {
+        while let [b',' | b' ' | b'\t', after @ ..] = rest {
+            rest = after;
+        }
+        let opaque = rest.strip_prefix(b"W/").unwrap_or(rest);
+        let Some(inner) = opaque.strip_prefix(b"\"") else {
+            return false;
+        };
+        let Some(end) = inner.iter().position(|b| *b == b'"') else {
+            return false;
+        };
+        let Some((one, after)) = opaque.split_at_checked(end + 2) else {
+            return false;
+        };
+        if one == tag {
+            return true;
+        }
+        rest = after;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut out = HeaderMap::new();
+        for (name, value) in pairs {
+            out.append(*name, HeaderValue::from_static(value));
+        }
+        out
+    }
+
+    fn of(text: &'static str) -> Directives {
+        directives(&headers(&[("cache-control", text)]))
+    }
+
+    #[test]
+    fn directives_are_understood() {
+        let secs = |s| Some(Duration::from_secs(s));
+        assert_eq!(of(""), Directives::default());
+        assert!(of("No-Cache").no_cache);
+        assert_eq!(of("max-age=0").max_age, secs(0));
+        assert_eq!(of("max-age=\"5\", max-age=3").max_age, secs(3));
+        assert_eq!(of("max-stale").max_stale, Some(Duration::MAX));
+        assert_eq!(of("max-stale = 60").max_stale, secs(60));
+        assert!(of("foo=bar, only-if-cached").only_if_cached);
+        assert_eq!(of("max-age=-1"), Directives::default());
+        assert_eq!(of("max-age=x, max-stale=1.5"), Directives::default());
+        assert_eq!(of("max-age=99999999999999999999").max_age, secs(u64::MAX));
+    }
+
+    #[test]
+    fn pragma_counts_only_alone() {
+        assert!(directives(&headers(&[("pragma", "no-cache")])).no_cache);
+        let both = headers(&[("pragma", "no-cache"), ("cache-control", "max-age=1")]);
+        assert!(!directives(&both).no_cache);
+    }
+
+    #[test]
+    fn tags_match_weakly_in_lists() {
+        let tag = HeaderValue::from_static("\"abc\"");
+        let names = |text| none_match_names(&headers(&[("if-none-match", text)]), &tag);
+        for good in [
+            "\"abc\"",
+            "W/\"abc\"",
+            "*",
+            "\"x\", \"abc\"",
+            "\"a,b\",W/\"abc\"",
+        ] {
+            assert!(names(good), "{good}");
+        }
+        for bad in [
+            "",
+            "abc",
+            "\"ab\"",
+            "\"abcd\"",
+            "\"x",
+            "\"x\"abc",
+            "w/\"abc\"",
+            "\"x,\"abc\"",
+        ] {
+            assert!(!names(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! `GET /v1/overview`
+
+use super::query_string::{Params, month, wrong};
+use super::question::{Asked, Question};
+use crate::problem::Problem;
+use crate::reads::overview::OverviewRequest;
+
+/// Its parameters.
+pub const PARAMS: [&str; 4] = ["start", "end", "timeframe", "require"];
+
+pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
+    let params = Params::parse(asked.query, &PARAMS)?;
+    Ok(Question::Overview(OverviewRequest {
+        range: params.range()?,
+        month: params.get("timeframe").map(month).transpose()?,
+        require_all: match params.get("require") {
+            None | Some("any") => false,
+            Some("all") => true,
+            Some(_) => return Err(wrong("require", "must be any or all")),
+        },
+    }))
+}

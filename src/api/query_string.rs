@@ -1,0 +1,234 @@
+//! Query strings, read strictly: what is not documented is refused, not ignored.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use crate::domain::json::quoted;
+use crate::domain::period::parse_day;
+use crate::domain::{ContractId, CustomerId, DateRange, Month};
+use crate::problem::Problem;
+
+/// Longest value accepted, decoded, in bytes. The longest sensible one names all eleven fields.
+pub const VALUE_BYTES_MAX: usize = 1024;
+
+/// The parameters of one request: each at most once, all of them known.
+#[derive(Debug)]
+pub struct Params<'a>(Vec<(&'static str, Cow<'a, str>)>);
+
+impl<'a> Params<'a> {
+    /// Reads `query`, which may hold the parameters `known` only.
+    ///
+    /// # Errors
+    /// `invalid_query`, naming the parameter.
+    pub fn parse(query: Option<&'a str>, known: &[&'static str]) -> Result<Self, Problem> {
+        let mut found: Vec<(&'static str, Cow<'a, str>)> = Vec::new();
+        let query = query.unwrap_or("");
+        if query.is_empty() {
+            return Ok(Self(found));
+        }
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decode(name, "a parameter's name")?;
+            let Some(name) = known.iter().find(|k| **k == name) else {
+                return Err(Problem::invalid_query(if known.is_empty() {
+                    format!(
+                        "This route takes no parameters, so \"{}\" is one too many.",
+                        quoted(&name)
+                    )
+                } else {
+                    format!(
+                        "\"{}\" is not a parameter of this route; it takes {}.",
+                        quoted(&name),
+                        known.join(", ")
+                    )
+                }));
+            };
+            if found.iter().any(|(n, _)| n == name) {
+                return Err(Problem::invalid_query(format!(
+                    "The parameter \"{name}\" appears twice."
+                )));
+            }
+            found.push((name, decode_value(value, name)?));
+        }
+        Ok(Self(found))
+    }
+
+    /// The decoded value.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(n, _)| *n == name);
+        found.map(|(_, value)| &**value)
+    }
+
+    /// `customer_id`.
+    ///
+    /// # Errors
+    /// `invalid_query`
+    pub fn customer(&self) -> Result<Option<CustomerId>, Problem> {
+        self.get("customer_id")
+            .map(|text| CustomerId::parse(text).map_err(|why| wrong("customer_id", why)))
+            .transpose()
+    }
+
+    /// `start` and `end`: both or none.
+    ///
+    /// # Errors
+    /// `invalid_query`
+    pub fn range(&self) -> Result<Option<DateRange>, Problem> {
+        let day = |name| match self.get(name) {
+            None => Ok(None),
+            Some(text) => parse_day(text)
+                .map(Some)
+                .ok_or_else(|| wrong(name, "must be a day, YYYY-MM-DD")),
+        };
+        match (day("start")?, day("end")?) {
+            (None, None) => Ok(None),
+            (Some(start), Some(end)) => DateRange::new(start, end)
+                .map(Some)
+                .ok_or_else(|| wrong("end", "must not be before start")),
+            (Some(_), None) => Err(wrong("end", "is needed, because start is given")),
+            (None, Some(_)) => Err(wrong("start", "is needed, because end is given")),
+        }
+    }
+}
+
+/// A month in the path.
+///
+/// # Errors
+/// `invalid_query`
+pub fn path_month(segment: &str) -> Result<Month, Problem> {
+    month(&decode_value(segment, "timeframe")?)
+}
+
+/// A month.
+///
+/// # Errors
+/// `invalid_query`
+pub fn month(text: &str) -> Result<Month, Problem> {
+    Month::parse(text).ok_or_else(|| wrong("timeframe", "must be a month, YYYYMM"))
+}
+
+/// A contract in the path.
+///
+/// # Errors
+/// `invalid_query`
+pub fn path_contract(segment: &str) -> Result<ContractId, Problem> {
+    let text = decode_value(segment, "contract")?;
+    ContractId::parse(&text).map_err(|why| wrong("contract", why))
+}
+
+/// Says what is wrong with a parameter.
+pub fn wrong(name: &str, why: impl std::fmt::Display) -> Problem {
+    Problem::invalid_query(format!("The parameter \"{name}\" {why}."))
+}
+
+/// A decoded value, checked for length and control characters.
+///
+/// # Errors
+/// `invalid_query`, naming the parameter.
+pub fn decode_value<'a>(text: &'a str, name: &str) -> Result<Cow<'a, str>, Problem> {
+    let value = decode(text, name)?;
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(wrong(
+            name,
+            format!("is longer than {VALUE_BYTES_MAX} bytes"),
+        ));
+    }
+    if value.chars().any(char::is_control) {
+        return Err(wrong(name, "holds a control character"));
+    }
+    Ok(value)
+}
+
+fn decode<'a>(text: &'a str, name: &str) -> Result<Cow<'a, str>, Problem> {
+    if !text.bytes().any(|b| b == b'%' || b == b'+') {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut after_percent = text.split('%').skip(1);
+    let hex = |b: &u8| b.is_ascii_hexdigit();
+    let escaped = |rest: &str| {
+        let rest = rest.as_bytes();
+        rest.len() >= 2 && rest.iter().take(2).all(hex)
+    };
+    if !after_percent.all(escaped) {
+        return Err(wrong(name, "holds a % that no two hex digits follow"));
+    }
+    let spaced = text.replace('+', " ");
+    match percent_decode_str(&spaced).decode_utf8() {
+        Ok(decoded) => Ok(Cow::Owned(decoded.into_owned())),
+        Err(_) => Err(wrong(name, "is not UTF-8")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Code;
+
+    const KNOWN: [&str; 4] = ["fields", "customer_id", "start", "end"];
+
+    fn refused(query: &str) -> String {
+        let problem = Params::parse(Some(query), &KNOWN).unwrap_err();
+        assert_eq!(problem.code(), Code::InvalidQuery);
+        problem.detail().to_owned()
+    }
+
+    #[test]
+    fn values_are_decoded_once() {
+        let params = Params::parse(Some("fields=id%2Cname+x&customer_id=a%2541"), &KNOWN).unwrap();
+        assert_eq!(params.get("fields"), Some("id,name x"));
+        assert_eq!(params.get("customer_id"), Some("a%41"));
+        assert_eq!(params.get("start"), None);
+        assert!(Params::parse(Some(""), &KNOWN).is_ok());
+        assert!(Params::parse(None, &[]).is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (query, name) in [
+            ("nope=1", "nope"),
+            ("fields=a&nope=1", "nope"),
+            ("fields=a&fields=a", "fields"),
+            ("fields=a&%66ields=b", "fields"),
+            ("fields=%", "fields"),
+            ("fields=%4", "fields"),
+            ("fields=%zz", "fields"),
+            ("fields=%ff", "fields"),
+            ("fields=%00", "fields"),
+            ("fields=a%0d%0ab", "fields"),
+            ("fields=a&", "\"\""),
+            ("%zz=1", "name"),
+        ] {
+            let detail = refused(query);
+            assert!(detail.contains(name), "{query}: {detail}");
+        }
+        let long = format!("fields={}", "x".repeat(VALUE_BYTES_MAX + 1));
+        assert!(refused(&long).contains("longer"));
+        assert!(refused(&"x".repeat(4000)).len() < 300);
+    }
+
+    #[test]
+    fn ranges_need_both_ends() {
+        let range = |query| Params::parse(Some(query), &KNOWN).unwrap().range();
+        assert!(range("").unwrap().is_none());
+        assert!(range("start=2026-01-01&end=2026-01-01").unwrap().is_some());
+        for bad in [
+            "start=2026-01-01",
+            "end=2026-01-01",
+            "start=2026-01-02&end=2026-01-01",
+            "start=2026-1-2&end=2026-01-03",
+            "start=&end=",
+        ] {
+            assert!(range(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn path_parameters_cannot_leave_their_segment() {
+        assert!(path_contract("c%7C1").is_ok());
+        for bad in ["a%2Fb", "..", "%2e%2e", "a;b", "a%00", "%zz", "%c3%28"] {
+            assert!(path_contract(bad).is_err(), "{bad}");
+        }
+        assert!(path_month("202409").is_ok() && path_month("2024-09").is_err());
+    }
+}

@@ -1,0 +1,282 @@
+//! The table of routes: the reference for matching, for `Allow` and for `/openapi.json`.
+
+use http::Method;
+
+use crate::domain::Route;
+use crate::exchange::call::PARAMS_MAX;
+use crate::exchange::{BodyRule, Matched, Routing};
+
+/// The methods a route answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Methods {
+    /// GET and HEAD.
+    Get,
+    /// POST.
+    Post,
+    /// POST, and QUERY (RFC 10008): the same, said to be safe.
+    PostAndQuery,
+}
+
+impl Methods {
+    /// The value of `Allow`.
+    pub const fn allow(self) -> &'static str {
+        match self {
+            Self::Get => "GET, HEAD",
+            Self::Post => "POST",
+            Self::PostAndQuery => "POST, QUERY",
+        }
+    }
+
+    fn has(self, method: &Method) -> bool {
+        match self {
+            Self::Get => method == Method::GET || method == Method::HEAD,
+            Self::Post => method == Method::POST,
+            Self::PostAndQuery => method == Method::POST || method.as_str() == "QUERY",
+        }
+    }
+}
+
+/// One line of the table.
+#[derive(Debug)]
+pub struct Line {
+    /// Segments, `{name}` for a parameter.
+    pub pattern: &'static str,
+    /// What it answers.
+    pub methods: Methods,
+    /// Its name.
+    pub route: Route,
+    /// What it does with a body.
+    pub body: BodyRule,
+}
+
+const fn line(pattern: &'static str, methods: Methods, route: Route, body: BodyRule) -> Line {
+    Line {
+        pattern,
+        methods,
+        route,
+        body,
+    }
+}
+
+/// Every route of the public listener.
+pub const TABLE: [Line; 9] = [
+    line(
+        "/v2/cases/msp/search",
+        Methods::PostAndQuery,
+        Route::CaseSearch,
+        BodyRule::Json,
+    ),
+    line(
+        "/msp/customers",
+        Methods::Get,
+        Route::Customers,
+        BodyRule::Ignored,
+    ),
+    line(
+        "/v1/cases/export",
+        Methods::Get,
+        Route::CaseExport,
+        BodyRule::Ignored,
+    ),
+    line(
+        "/v1/billing/{timeframe}",
+        Methods::Get,
+        Route::BillingMonth,
+        BodyRule::Ignored,
+    ),
+    line(
+        "/v1/billing/{timeframe}/{contract}",
+        Methods::Get,
+        Route::Billing,
+        BodyRule::Ignored,
+    ),
+    line(
+        "/ws/rest/V1/PSA_API/PSABillableServices/{account}/{timeframe}/{contract}",
+        Methods::Post,
+        Route::NableBilling,
+        BodyRule::JsonOrNothing,
+    ),
+    line(
+        "/ws/rest/V1/PSA_API/InvoicesReady/{account}/{timeframe}",
+        Methods::Post,
+        Route::NableInvoices,
+        BodyRule::JsonOrNothing,
+    ),
+    line(
+        "/v1/overview",
+        Methods::Get,
+        Route::Overview,
+        BodyRule::Ignored,
+    ),
+    line(
+        "/openapi.json",
+        Methods::Get,
+        Route::OpenApi,
+        BodyRule::Ignored,
+    ),
+];
+
+/// Finds the route. The path is compared as sent: nothing is decoded, folded or trimmed first, so
+/// that no two spellings of a path can mean the same route.
+pub fn find(method: &Method, path: &str) -> Routing {
+    let Some((line, params)) = TABLE
+        .iter()
+        .find_map(|line| Some((line, fit(line.pattern, path)?)))
+    else {
+        return Routing::Unknown;
+    };
+    if !line.methods.has(method) {
+        return Routing::WrongMethod {
+            route: line.route,
+            allow: line.methods.allow(),
+        };
+    }
+    Routing::Found(Matched {
+        route: line.route,
+        body: line.body,
+        params,
+    })
+}
+
+/// Where the parameters of `pattern` stand in `path`; `None` if it does not fit. A parameter takes
+/// one segment and is never empty.
+fn fit(pattern: &str, path: &str) -> Option<[(u16, u16); PARAMS_MAX]> {
+    let mut params = [(0, 0); PARAMS_MAX];
+    if pattern == path {
+        return Some(params);
+    }
+    let (fixed, _) = pattern.split_once('{')?;
+    let mut at = fixed.len();
+    let mut rest = path.strip_prefix(fixed)?;
+    let mut wanted = pattern.get(at..)?.split('/').peekable();
+    let mut free = params.iter_mut();
+    while let Some(piece) = wanted.next() {
+        let (segment, after) = match rest.split_once('/') {
+            Some((segment, after)) => (segment, Some(after)),
+            None => (rest, None),
+        };
+        if piece.starts_with('{') {
+            if segment.is_empty() {
+                return None;
+            }
+            let end = at + segment.len();
+            *free.next()? = (u16::try_from(at).ok()?, u16::try_from(end).ok()?);
+        } else if piece != segment {
+            return None;
+        }
+        at += segment.len() + 1;
+        match (after, wanted.peek()) {
+            (None, None) => return Some(params),
+            (Some(after), Some(_)) => rest = after,
+            (Some(_), None) | (None, Some(_)) => return None,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(method: &str, path: &str) -> Option<(Route, Vec<String>)> {
+        match find(&Method::from_bytes(method.as_bytes()).unwrap(), path) {
+            Routing::Found(matched) => {
+                let params = (0..PARAMS_MAX).map(|at| matched.param(path, at).to_owned());
+                let params = params.filter(|p| !p.is_empty()).collect();
+                Some((matched.route, params))
+            }
+            Routing::WrongMethod { .. } | Routing::Unknown => None,
+        }
+    }
+
+    #[test]
+    fn every_line_is_found_by_its_own_pattern() {
+        for line in &TABLE {
+            for method in line.methods.allow().split(", ") {
+                assert_eq!(
+                    route(method, line.pattern).map(|(r, _)| r),
+                    Some(line.route),
+                    "{method} {}",
+                    line.pattern
+                );
+            }
+        }
+        // Every route but the one without a path.
+        assert_eq!(TABLE.len(), Route::ALL.len() - 1);
+    }
+
+    #[test]
+    fn parameters_are_whole_segments() {
+        let found = |p: &str| route("GET", p).map(|(_, params)| params.join("|"));
+        assert_eq!(found("/v1/billing/202409/c-1"), Some("202409|c-1".into()));
+        assert_eq!(found("/v1/billing/202409"), Some("202409".into()));
+        assert_eq!(
+            route(
+                "POST",
+                "/ws/rest/V1/PSA_API/PSABillableServices/-/202409/c%7C1"
+            ),
+            Some((
+                Route::NableBilling,
+                vec!["-".into(), "202409".into(), "c%7C1".into()]
+            ))
+        );
+    }
+
+    #[test]
+    fn other_spellings_are_other_paths() {
+        for path in [
+            "/",
+            "*",
+            "",
+            "/msp/customers/",
+            "//msp/customers",
+            "/msp//customers",
+            "/msp/customers/x.css",
+            "/msp/customers;a.css",
+            "/msp/customers%2f..%2fx",
+            "/msp/customers/.",
+            "/msp/customers.",
+            "/msp/./customers",
+            "/MSP/customers",
+            "/%6dsp/customers",
+            "/msp/customers%00",
+            "/v1/billing",
+            "/v1/billing/",
+            "/v1/billing//c",
+            "/v1/billing/202409/",
+            "/v1/billing/202409/c/",
+            "/v1/billing/202409/c/d",
+            "/metrics",
+            "/healthz",
+            "/readyz",
+            "/admin/status",
+            "/admin/purge",
+            "/admin/explain",
+            "/ws/rest/V1/PSA_API/PSABillableServices/-/202409",
+            "/ws/rest/V1/PSA_API/workflows/x/run",
+        ] {
+            for method in ["GET", "POST"] {
+                let found = find(&Method::from_bytes(method.as_bytes()).unwrap(), path);
+                assert_eq!(found, Routing::Unknown, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_known_path_names_its_methods() {
+        let query = Method::from_bytes(b"QUERY").unwrap();
+        let allow = |method: &Method, path| match find(method, path) {
+            Routing::WrongMethod { allow, .. } => Some(allow),
+            Routing::Found(_) | Routing::Unknown => None,
+        };
+        assert_eq!(allow(&Method::POST, "/msp/customers"), Some("GET, HEAD"));
+        assert_eq!(allow(&query, "/msp/customers"), Some("GET, HEAD"));
+        assert_eq!(
+            allow(&Method::HEAD, "/v2/cases/msp/search"),
+            Some("POST, QUERY")
+        );
+        assert_eq!(allow(&query, "/v2/cases/msp/search"), None);
+        let lower = Method::from_bytes(b"get").unwrap();
+        assert_eq!(allow(&lower, "/msp/customers"), Some("GET, HEAD"));
+    }
+}

@@ -1,0 +1,195 @@
+//! The body of an answer.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::mpsc;
+
+use super::permit::Permit;
+use super::record::Tail;
+use crate::reads::export::ExportPiece;
+
+/// Tells how many rows an export had.
+pub const EXPORT_ROWS: &str = "x-export-rows";
+
+/// The body of an answer, and what lives until its end.
+#[derive(Debug)]
+pub struct AnswerBody {
+    content: Content,
+    // Dropped with the body, in this order: first the permit, then the log line.
+    permit: Option<Permit>,
+    tail: Option<Tail>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Done,
+    Full(Bytes),
+    Rows {
+        pieces: mpsc::Receiver<ExportPiece>,
+        trailer: bool,
+    },
+    /// The stream was cut, and what was written before is on its way.
+    Cut,
+}
+
+/// A stream that ended before its end. The connection is cut without the last chunk, so that nobody
+/// takes what arrived for the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyCut;
+
+impl fmt::Display for BodyCut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the stream could not be completed")
+    }
+}
+
+impl std::error::Error for BodyCut {}
+
+impl AnswerBody {
+    /// No body.
+    pub fn empty() -> Self {
+        Self::with(Content::Done)
+    }
+
+    /// These bytes.
+    pub fn full(bytes: Bytes) -> Self {
+        if bytes.is_empty() {
+            Self::empty()
+        } else {
+            Self::with(Content::Full(bytes))
+        }
+    }
+
+    /// Rows as they come; with `trailer`, their number at the end.
+    pub fn rows(pieces: mpsc::Receiver<ExportPiece>, trailer: bool) -> Self {
+        Self::with(Content::Rows { pieces, trailer })
+    }
+
+    fn with(content: Content) -> Self {
+        Self {
+            content,
+            permit: None,
+            tail: None,
+        }
+    }
+
+    /// Keeps the permit until the body's end.
+    pub fn hold(&mut self, permit: Permit) {
+        self.permit = Some(permit);
+    }
+
+    /// Has the end of the body told.
+    pub fn watch(&mut self, mut tail: Tail) {
+        tail.whole = self.is_end_stream();
+        self.tail = Some(tail);
+    }
+
+    /// The bytes, where there are any and they are all at hand.
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match &self.content {
+            Content::Full(bytes) => Some(bytes),
+            Content::Done | Content::Rows { .. } | Content::Cut => None,
+        }
+    }
+
+    fn sent(&mut self, bytes: &Bytes) {
+        if let Some(tail) = &mut self.tail {
+            tail.sent_bytes += bytes.len() as u64;
+        }
+    }
+
+    fn ended(&mut self) {
+        self.content = Content::Done;
+        if let Some(tail) = &mut self.tail {
+            tail.whole = true;
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BodyCut;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
+        let this = self.get_mut();
+        match &mut this.content {
+            Content::Done => Poll::Ready(None),
+            Content::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.sent(&bytes);
+                this.ended();
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Content::Rows { pieces, trailer } => match std::task::ready!(pieces.poll_recv(cx)) {
+                Some(ExportPiece::Lines(lines)) => {
+                    this.sent(&lines);
+                    Poll::Ready(Some(Ok(Frame::data(lines))))
+                }
+                Some(ExportPiece::End { rows }) => {
+                    let trailer = *trailer;
+                    this.ended();
+                    if !trailer {
+                        return Poll::Ready(None);
+                    }
+                    let mut trailers = HeaderMap::with_capacity(1);
+                    trailers.insert(EXPORT_ROWS, HeaderValue::from(rows));
+                    Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+                }
+                None => {
+                    // hyper forgets what it has not written yet when a body fails, so it first gets
+                    // the occasion to write.
+                    this.content = Content::Cut;
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            },
+            Content::Cut => {
+                this.content = Content::Done;
+                Poll::Ready(Some(Err(BodyCut)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.content, Content::Done)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Done => SizeHint::with_exact(0),
+            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Rows { .. } | Content::Cut => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_export_ends_with_its_end_piece_or_is_cut() {
+        let (to, from) = mpsc::channel(4);
+        to.try_send(ExportPiece::Lines("a\n".into())).unwrap();
+        to.try_send(ExportPiece::End { rows: 1 }).unwrap();
+        let whole = AnswerBody::rows(from, true).collect().await.unwrap();
+        assert_eq!(whole.trailers().unwrap()[EXPORT_ROWS], "1");
+        assert_eq!(whole.to_bytes(), "a\n");
+
+        let (to, from) = mpsc::channel(4);
+        to.try_send(ExportPiece::Lines("a\n".into())).unwrap();
+        drop(to);
+        let cut = AnswerBody::rows(from, false).collect().await;
+        assert_eq!(cut.unwrap_err(), BodyCut);
+    }
+}

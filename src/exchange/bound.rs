@@ -1,0 +1,101 @@
+//! Reading a request's body within bounds of size and time.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body;
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+
+use crate::clock::{self, Duration};
+
+/// Largest request body that is read. Search bodies are under 1 KiB.
+pub const BODY_BYTES_MAX: u64 = 64 * 1024;
+
+/// Why a body was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFault {
+    /// More than [`BODY_BYTES_MAX`].
+    TooLarge,
+    /// Not complete within the time.
+    TimedOut,
+    /// Broken chunks, or the connection ended.
+    Broken,
+}
+
+pin_project! {
+    /// Reads a body to its end.
+    pub struct ReadingBody {
+        body: Incoming,
+        first: Option<Bytes>,
+        rest: BytesMut,
+        limit: Duration,
+        #[pin]
+        timer: Option<tokio::time::Sleep>,
+    }
+}
+
+impl ReadingBody {
+    /// Begins to read; the time counts from the first wait.
+    pub fn new(body: Incoming, limit: Duration) -> Self {
+        Self {
+            body,
+            first: None,
+            rest: BytesMut::new(),
+            limit,
+            timer: None,
+        }
+    }
+}
+
+impl Future for ReadingBody {
+    type Output = Result<Bytes, BodyFault>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        // Said in advance: no need to read what will be refused.
+        if this.body.size_hint().lower() > BODY_BYTES_MAX {
+            return Poll::Ready(Err(BodyFault::TooLarge));
+        }
+        loop {
+            match Pin::new(&mut *this.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    // Trailers are read and forgotten.
+                    let Ok(data) = frame.into_data() else {
+                        continue;
+                    };
+                    let so_far = this.first.as_ref().map_or(0, Bytes::len) + this.rest.len();
+                    if (so_far + data.len()) as u64 > BODY_BYTES_MAX {
+                        return Poll::Ready(Err(BodyFault::TooLarge));
+                    }
+                    // Nearly every body arrives in one piece, which then is not copied.
+                    match this.first.take() {
+                        None if this.rest.is_empty() => *this.first = Some(data),
+                        None => this.rest.extend_from_slice(&data),
+                        Some(first) => {
+                            this.rest.extend_from_slice(&first);
+                            this.rest.extend_from_slice(&data);
+                        }
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(BodyFault::Broken)),
+                Poll::Ready(None) => {
+                    let whole = match this.first.take() {
+                        Some(first) => first,
+                        None => std::mem::take(this.rest).freeze(),
+                    };
+                    return Poll::Ready(Ok(whole));
+                }
+                Poll::Pending => break,
+            }
+        }
+        if this.timer.is_none() {
+            this.timer.set(Some(clock::sleep(*this.limit)));
+        }
+        match this.timer.as_mut().as_pin_mut().map(|t| t.poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Err(BodyFault::TimedOut)),
+            Some(Poll::Pending) | None => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Refuses what is more than can be served at once.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_util::future::Either;
+use hyper::service::Service;
+use pin_project_lite::pin_project;
+use tower::Layer;
+use tower::layer::layer_fn;
+
+use super::{OrRefuse, refuse};
+use crate::exchange::{Answered, InFlight, Permit, Routed};
+use crate::problem::Problem;
+
+/// Admits requests while `gate` has permits.
+pub fn admit<S>(gate: Arc<InFlight>) -> impl Layer<S, Service = Admit<S>> {
+    layer_fn(move |inner| Admit {
+        inner,
+        gate: gate.clone(),
+    })
+}
+
+/// See [`admit`].
+pub struct Admit<S> {
+    inner: S,
+    gate: Arc<InFlight>,
+}
+
+impl<S> Service<Routed> for Admit<S>
+where
+    S: Service<Routed, Response = Answered, Error = Problem>,
+{
+    type Response = Answered;
+    type Error = Problem;
+    type Future = OrRefuse<Admitted<S::Future>>;
+
+    fn call(&self, routed: Routed) -> Self::Future {
+        match self.gate.enter() {
+            Some(permit) => Either::Right(Admitted {
+                inner: self.inner.call(routed),
+                permit: Some(permit),
+            }),
+            None => refuse(Problem::overloaded()),
+        }
+    }
+}
+
+pin_project! {
+    /// See [`admit`].
+    pub struct Admitted<F> {
+        #[pin]
+        inner: F,
+        permit: Option<Permit>,
+    }
+}
+
+impl<F: Future<Output = Result<Answered, Problem>>> Future for Admitted<F> {
+    type Output = Result<Answered, Problem>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut answer = ready!(this.inner.poll(cx))?;
+        // From here on the answer's body holds it.
+        if let Some(permit) = this.permit.take() {
+            answer.body_mut().hold(permit);
+        }
+        Poll::Ready(Ok(answer))
+    }
+}

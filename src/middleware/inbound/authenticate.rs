@@ -1,0 +1,62 @@
+//! Finds the caller; refuses what has none.
+
+use std::sync::Arc;
+
+use futures_util::future::Either;
+use hyper::service::Service;
+use tower::Layer;
+use tower::layer::layer_fn;
+
+use super::{OrRefuse, refuse};
+use crate::access::CallerBook;
+use crate::admission::Payer;
+use crate::exchange::credentials::{Presented, presented};
+use crate::exchange::{Answered, Known, Routed};
+use crate::problem::Problem;
+
+/// Finds callers in `book`.
+pub fn authenticate<S>(book: Arc<CallerBook>) -> impl Layer<S, Service = Authenticate<S>> {
+    layer_fn(move |inner| Authenticate {
+        inner,
+        book: book.clone(),
+    })
+}
+
+/// See [`authenticate`].
+pub struct Authenticate<S> {
+    inner: S,
+    book: Arc<CallerBook>,
+}
+
+impl<S> Service<Routed> for Authenticate<S>
+where
+    S: Service<Known, Response = Answered, Error = Problem>,
+{
+    type Response = Answered;
+    type Error = Problem;
+    type Future = OrRefuse<S::Future>;
+
+    fn call(&self, mut routed: Routed) -> Self::Future {
+        let caller = match presented(&routed.named.head.headers) {
+            Presented::Nothing => self.book.without_key(),
+            // A wrong key is refused in open mode too: its sender believes to be somebody.
+            Presented::CallerKey(text) => self.book.find(text),
+            Presented::Unclear => None,
+        };
+        let Some(caller) = caller else {
+            return refuse(Problem::authentication_required());
+        };
+        // The key has done its work; nothing below can print what is not there.
+        let headers = &mut routed.named.head.headers;
+        headers.remove(http::header::AUTHORIZATION);
+        headers.remove("x-api-key");
+        let record = &routed.named.record;
+        let payer = Payer::caller(caller.name.clone(), record.trace.clone());
+        record.set_caller(caller.clone(), payer.clone());
+        Either::Right(self.inner.call(Known {
+            routed,
+            caller,
+            payer,
+        }))
+    }
+}

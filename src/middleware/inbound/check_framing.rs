@@ -1,0 +1,185 @@
+//! Refuses requests that two readers could read in two ways, or that ask for another protocol.
+//!
+//! hyper has refused the plainly broken ones already; these are the ones it takes.
+
+use futures_util::future::Either;
+use http::request::Parts;
+use http::{HeaderMap, Method, Version, header};
+use http_body::Body as _;
+use hyper::service::Service;
+use tower::Layer;
+use tower::layer::layer_fn;
+
+use super::{OrRefuse, refuse};
+use crate::exchange::{Answered, Named};
+use crate::problem::{Code, Problem};
+
+/// Most headers of a request. Browsers send about 20.
+const HEADERS_MAX: usize = 64;
+/// Names and values of all headers together.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// Longest request target.
+const TARGET_BYTES_MAX: usize = 4 * 1024;
+
+/// Checks framing.
+pub fn check_framing<S>() -> impl Layer<S, Service = CheckFraming<S>> {
+    layer_fn(|inner| CheckFraming { inner })
+}
+
+/// See [`check_framing`].
+pub struct CheckFraming<S> {
+    inner: S,
+}
+
+impl<S> Service<Named> for CheckFraming<S>
+where
+    S: Service<Named, Response = Answered, Error = Problem>,
+{
+    type Response = Answered;
+    type Error = Problem;
+    type Future = OrRefuse<S::Future>;
+
+    fn call(&self, named: Named) -> Self::Future {
+        match check(&named.head, named.body.is_end_stream()) {
+            Ok(()) => Either::Right(self.inner.call(named)),
+            Err(problem) => refuse(problem),
+        }
+    }
+}
+
+fn check(head: &Parts, without_body: bool) -> Result<(), Problem> {
+    check_headers(&head.headers)?;
+    let is_1_0 = head.version < Version::HTTP_11;
+    if is_1_0 && !without_body {
+        return Err(Problem::malformed(
+            "An HTTP/1.0 request may not have a body.",
+        ));
+    }
+    if head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE) {
+        return Err(Problem::malformed("No other protocol is spoken here."));
+    }
+    check_transfer_coding(&head.headers)?;
+    check_target(head, is_1_0)
+}
+
+fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
+    let too_large = |detail| Err(Problem::new(Code::HeadersTooLarge, detail).closing());
+    if headers.len() > HEADERS_MAX {
+        return too_large("A request may have 64 headers.");
+    }
+    let mut bytes = 0;
+    for (name, value) in headers {
+        bytes += name.as_str().len() + value.len();
+        if name.as_str().contains('_') {
+            // Some servers read X_API_KEY and X-API-KEY as one.
+            return Err(Problem::malformed(
+                "A header's name may not hold an underscore.",
+            ));
+        }
+    }
+    if bytes > HEADER_BYTES_MAX {
+        return too_large("A request's headers may have 16 KiB together.");
+    }
+    Ok(())
+}
+
+fn check_transfer_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else {
+        return Ok(());
+    };
+    let plain = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if !plain || codings.next().is_some() || headers.contains_key(header::CONTENT_LENGTH) {
+        return Err(Problem::malformed(
+            "Transfer-Encoding may only be \"chunked\", and not beside Content-Length.",
+        ));
+    }
+    Ok(())
+}
+
+fn check_target(head: &Parts, is_1_0: bool) -> Result<(), Problem> {
+    let target_bytes = head.uri.path_and_query().map_or(0, |p| p.as_str().len());
+    if target_bytes > TARGET_BYTES_MAX {
+        return Err(Problem::new(Code::UriTooLong, "A request's target may have 4 KiB.").closing());
+    }
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Problem::malformed("A request has one Host."));
+    }
+    if host.is_none() && !is_1_0 {
+        return Err(Problem::malformed("An HTTP/1.1 request needs a Host."));
+    }
+    let Some(authority) = head.uri.authority() else {
+        return Ok(());
+    };
+    let same = host.is_some_and(|host| {
+        host.as_bytes()
+            .eq_ignore_ascii_case(authority.as_str().as_bytes())
+    });
+    if same {
+        Ok(())
+    } else {
+        Err(Problem::malformed(
+            "The target names another host than Host does.",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(build: impl FnOnce(http::request::Builder) -> http::request::Builder) -> Option<Code> {
+        let builder = http::Request::get("/msp/customers").header("host", "x");
+        let (head, ()) = build(builder).body(()).unwrap().into_parts();
+        check(&head, true).err().map(|p| p.code())
+    }
+
+    #[test]
+    fn ambiguous_heads_are_refused() {
+        let malformed = Some(Code::MalformedRequest);
+        assert_eq!(code(|b| b), None);
+        assert_eq!(code(|b| b.header("host", "x")), malformed);
+        assert_eq!(code(|b| b.header("x_api_key", "k")), malformed);
+        assert_eq!(code(|b| b.header("upgrade", "h2c")), malformed);
+        assert_eq!(code(|b| b.method("CONNECT")), malformed);
+        for coding in [
+            "gzip, chunked",
+            "xchunked",
+            "chunked, chunked",
+            "identity",
+            "",
+        ] {
+            assert_eq!(code(|b| b.header("transfer-encoding", coding)), malformed);
+        }
+        assert_eq!(code(|b| b.header("transfer-encoding", "Chunked")), None);
+        assert_eq!(code(|b| b.uri("http://x/msp/customers")), None);
+        assert_eq!(code(|b| b.uri("http://y/msp/customers")), malformed);
+        assert_eq!(code(|b| b.uri("http://x:80/msp/customers")), malformed);
+        assert_eq!(code(|b| b.uri("http://u@x/msp/customers")), malformed);
+    }
+
+    #[test]
+    fn sizes_are_bounded() {
+        assert_eq!(
+            code(|b| b.uri(format!("/{}", "x".repeat(TARGET_BYTES_MAX)))),
+            Some(Code::UriTooLong)
+        );
+        let many = |b: http::request::Builder| {
+            (0..HEADERS_MAX).fold(b, |b, n| b.header(format!("x-{n}"), "1"))
+        };
+        assert_eq!(code(many), Some(Code::HeadersTooLarge));
+        let big = "x".repeat(HEADER_BYTES_MAX);
+        assert_eq!(code(|b| b.header("x", big)), Some(Code::HeadersTooLarge));
+    }
+
+    #[test]
+    fn http_1_0_has_no_host_and_no_body() {
+        let (mut head, ()) = http::Request::get("/").body(()).unwrap().into_parts();
+        assert!(check(&head, true).is_err());
+        head.version = Version::HTTP_10;
+        assert!(check(&head, true).is_ok());
+        assert!(check(&head, false).is_err());
+    }
+}

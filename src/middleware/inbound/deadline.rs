@@ -1,0 +1,74 @@
+//! Ends requests whose answer is overdue.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper::service::Service;
+use pin_project_lite::pin_project;
+use tower::Layer;
+use tower::layer::layer_fn;
+
+use crate::clock::{self, Duration, Instant};
+use crate::exchange::{Answered, Named};
+use crate::problem::Problem;
+
+/// The reads keep the deadline themselves and say more when they miss it; this is for what they
+/// cannot see, so it comes a little later.
+const AFTER_THE_READS: Duration = Duration::from_millis(250);
+
+/// Ends overdue requests.
+pub fn deadline<S>() -> impl Layer<S, Service = Deadline<S>> {
+    layer_fn(|inner| Deadline { inner })
+}
+
+/// See [`deadline`].
+pub struct Deadline<S> {
+    inner: S,
+}
+
+impl<S> Service<Named> for Deadline<S>
+where
+    S: Service<Named, Response = Answered, Error = Problem>,
+{
+    type Response = Answered;
+    type Error = Problem;
+    type Future = Timed<S::Future>;
+
+    fn call(&self, named: Named) -> Self::Future {
+        Timed {
+            ends: named.record.deadline + AFTER_THE_READS,
+            inner: self.inner.call(named),
+            timer: None,
+        }
+    }
+}
+
+pin_project! {
+    /// See [`deadline`].
+    pub struct Timed<F> {
+        #[pin]
+        inner: F,
+        ends: Instant,
+        // Only made when there is something to wait for: a hit needs no timer.
+        #[pin]
+        timer: Option<tokio::time::Sleep>,
+    }
+}
+
+impl<F: Future<Output = Result<Answered, Problem>>> Future for Timed<F> {
+    type Output = Result<Answered, Problem>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Poll::Ready(done) = this.inner.poll(cx) {
+            return Poll::Ready(done);
+        }
+        if this.timer.is_none() {
+            this.timer.set(Some(clock::sleep_until(*this.ends)));
+        }
+        match this.timer.as_mut().as_pin_mut().map(|t| t.poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Err(Problem::timed_out(None))),
+            Some(Poll::Pending) | None => Poll::Pending,
+        }
+    }
+}

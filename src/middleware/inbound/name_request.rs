@@ -1,0 +1,37 @@
+//! Gives every request a name and a deadline.
+
+use hyper::service::Service;
+use tower::Layer;
+use tower::layer::layer_fn;
+
+use crate::clock::{Clock, Duration};
+use crate::exchange::{Arrival, Named, Record};
+
+/// Names requests; their answers are due within `limit`.
+pub fn name_request<S>(clock: Clock, limit: Duration) -> impl Layer<S, Service = NameRequest<S>> {
+    layer_fn(move |inner| NameRequest {
+        inner,
+        clock: clock.clone(),
+        limit,
+    })
+}
+
+/// See [`name_request`].
+pub struct NameRequest<S> {
+    inner: S,
+    clock: Clock,
+    limit: Duration,
+}
+
+impl<S: Service<Named>> Service<Arrival> for NameRequest<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, arrival: Arrival) -> S::Future {
+        let (head, body) = arrival.request.into_parts();
+        let now = self.clock.now();
+        let record = Record::new(&head, arrival.peer, now, now + self.limit);
+        self.inner.call(Named { head, body, record })
+    }
+}

@@ -1,0 +1,126 @@
+//! Sees how every request ends: counts it, times it, logs it.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use hyper::service::Service;
+use pin_project_lite::pin_project;
+use tower::Layer;
+use tower::layer::layer_fn;
+
+use crate::access::CallerBook;
+use crate::clock::Clock;
+use crate::exchange::record::X_REQUEST_ID;
+use crate::exchange::{Answered, Named, Record, Tail};
+use crate::metrics::Metrics;
+use crate::telemetry::LogSink;
+
+/// What a request is counted as whose caller left before the answer's head: nginx's number for it.
+const CALLER_LEFT: u16 = 499;
+
+/// Where what is seen goes.
+pub struct Observer {
+    /// Reads the time.
+    pub clock: Clock,
+    /// Durations.
+    pub metrics: Arc<Metrics>,
+    /// Holds the counters of requests without a caller.
+    pub callers: Arc<CallerBook>,
+    /// The access log.
+    pub log: LogSink,
+}
+
+/// Observes every request.
+pub fn observe<S>(observer: Observer) -> impl Layer<S, Service = Observe<S>> {
+    let observer = Arc::new(observer);
+    layer_fn(move |inner| Observe {
+        inner,
+        observer: observer.clone(),
+    })
+}
+
+/// See [`observe`].
+pub struct Observe<S> {
+    inner: S,
+    observer: Arc<Observer>,
+}
+
+impl<S> Service<Named> for Observe<S>
+where
+    S: Service<Named, Response = Answered, Error = Infallible>,
+{
+    type Response = Answered;
+    type Error = Infallible;
+    type Future = Observing<S::Future>;
+
+    fn call(&self, named: Named) -> Self::Future {
+        let watch = Watch {
+            observer: self.observer.clone(),
+            record: named.record.clone(),
+            answered: false,
+        };
+        Observing {
+            inner: self.inner.call(named),
+            watch,
+        }
+    }
+}
+
+pin_project! {
+    /// See [`observe`].
+    pub struct Observing<F> {
+        #[pin]
+        inner: F,
+        watch: Watch,
+    }
+}
+
+impl<F: Future<Output = Result<Answered, Infallible>>> Future for Observing<F> {
+    type Output = Result<Answered, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Ok(mut answer) = ready!(this.inner.poll(cx));
+        let watch = this.watch;
+        watch.answered = true;
+        let id = watch.record.id.header_value();
+        answer.headers_mut().insert(X_REQUEST_ID.clone(), id);
+        let tail = watch.head_is_out(answer.status().as_u16());
+        answer.body_mut().watch(tail);
+        Poll::Ready(Ok(answer))
+    }
+}
+
+/// Also sees the future dropped: then the caller left.
+struct Watch {
+    observer: Arc<Observer>,
+    record: Arc<Record>,
+    answered: bool,
+}
+
+impl Watch {
+    fn head_is_out(&self, status: u16) -> Tail {
+        let Observer {
+            clock,
+            metrics,
+            callers,
+            log,
+        } = &*self.observer;
+        let record = &self.record;
+        let took = clock.now().saturating_duration_since(record.arrived);
+        let meter = record.caller().map_or(&callers.anonymous, |c| &c.meter);
+        meter.request(record.route(), status);
+        metrics.duration(record.route(), record.cache(), took.as_secs_f64());
+        Tail::new(log.clone(), record.clone(), status, took)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.answered {
+            drop(self.head_is_out(CALLER_LEFT));
+        }
+    }
+}

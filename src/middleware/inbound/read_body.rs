@@ -1,0 +1,267 @@
+//! Reads the request's body before anything answers, also what will be ignored: bytes left unread
+//! would be read as the next request.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::future::Either;
+use http::request::Parts;
+use http::{HeaderMap, Method, header};
+use http_body::Body as _;
+use hyper::service::Service;
+use pin_project_lite::pin_project;
+use tower::Layer;
+use tower::layer::layer_fn;
+
+use super::{OrRefuse, refuse};
+use crate::access::Caller;
+use crate::admission::Payer;
+use crate::clock::Duration;
+use crate::exchange::{Answered, BodyFault, BodyRule, Call, Known, Matched, ReadingBody, Record};
+use crate::problem::{Code, Problem};
+
+/// Reads bodies, each within `limit`.
+pub fn read_body<S: Clone>(limit: Duration) -> impl Layer<S, Service = ReadBody<S>> {
+    layer_fn(move |inner| ReadBody { inner, limit })
+}
+
+/// See [`read_body`].
+pub struct ReadBody<S> {
+    inner: S,
+    limit: Duration,
+}
+
+impl<S> Service<Known> for ReadBody<S>
+where
+    S: Service<Call, Response = Answered, Error = Problem> + Clone,
+{
+    type Response = Answered;
+    type Error = Problem;
+    type Future = OrRefuse<BodyThen<S>>;
+
+    fn call(&self, known: Known) -> Self::Future {
+        let Known {
+            routed,
+            caller,
+            payer,
+        } = known;
+        let named = routed.named;
+        let waiting = Waiting {
+            head: named.head,
+            record: named.record,
+            matched: routed.matched,
+            caller,
+            payer,
+        };
+        let without_body = named.body.is_end_stream();
+        if let Err(problem) = check_media(waiting.matched.body, &waiting.head, without_body) {
+            return refuse(problem);
+        }
+        if without_body {
+            return Either::Right(match waiting.with(Bytes::new()) {
+                Ok(call) => BodyThen::Answering {
+                    inner: self.inner.call(call),
+                },
+                Err(problem) => return refuse(problem),
+            });
+        }
+        Either::Right(BodyThen::Reading {
+            body: ReadingBody::new(named.body, self.limit),
+            waiting: Some(waiting),
+            inner: self.inner.clone(),
+        })
+    }
+}
+
+/// A call without its body yet.
+struct Waiting {
+    head: Parts,
+    record: Arc<Record>,
+    matched: Matched,
+    caller: Arc<Caller>,
+    payer: Arc<Payer>,
+}
+
+impl Waiting {
+    fn with(self, body: Bytes) -> Result<Call, Problem> {
+        // RFC 10008: a query without a type says nothing.
+        let untyped = self.matched.body == BodyRule::Json
+            && self.head.method != Method::POST
+            && !self.head.headers.contains_key(header::CONTENT_TYPE);
+        if untyped {
+            return Err(Problem::new(
+                Code::InvalidBody,
+                "QUERY needs a Content-Type, application/json.",
+            ));
+        }
+        Ok(Call {
+            head: self.head,
+            body,
+            record: self.record,
+            matched: self.matched,
+            caller: self.caller,
+            payer: self.payer,
+        })
+    }
+}
+
+pin_project! {
+    /// See [`read_body`].
+    #[project = BodyThenProj]
+    pub enum BodyThen<S: Service<Call>> {
+        Reading {
+            #[pin]
+            body: ReadingBody,
+            waiting: Option<Waiting>,
+            inner: S,
+        },
+        Answering {
+            #[pin]
+            inner: S::Future,
+        },
+    }
+}
+
+impl<S> Future for BodyThen<S>
+where
+    S: Service<Call, Response = Answered, Error = Problem>,
+{
+    type Output = Result<Answered, Problem>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let next = match self.as_mut().project() {
+                BodyThenProj::Answering { inner } => return inner.poll(cx),
+                BodyThenProj::Reading {
+                    body,
+                    waiting,
+                    inner,
+                } => {
+                    let body = ready!(body.poll(cx)).map_err(problem)?;
+                    let Some(waiting) = waiting.take() else {
+                        // Polled after it ended.
+                        return Poll::Pending;
+                    };
+                    let body = match waiting.matched.body {
+                        BodyRule::Ignored => Bytes::new(),
+                        BodyRule::Json | BodyRule::JsonOrNothing => body,
+                    };
+                    inner.call(waiting.with(body)?)
+                }
+            };
+            self.set(Self::Answering { inner: next });
+        }
+    }
+}
+
+fn problem(fault: BodyFault) -> Problem {
+    match fault {
+        BodyFault::TooLarge => {
+            Problem::new(Code::BodyTooLarge, "A request's body may have 64 KiB.").closing()
+        }
+        BodyFault::TimedOut => Problem::new(
+            Code::RequestTimeout,
+            "The request's body was not complete in time.",
+        )
+        .closing(),
+        BodyFault::Broken => Problem::malformed("The request's body is broken."),
+    }
+}
+
+fn check_media(rule: BodyRule, head: &Parts, without_body: bool) -> Result<(), Problem> {
+    let needed = match rule {
+        BodyRule::Ignored => false,
+        BodyRule::Json => true,
+        // Clients send N-able's empty bodies with whatever type they default to.
+        BodyRule::JsonOrNothing => !without_body,
+    };
+    if !needed {
+        return Ok(());
+    }
+    let unsupported = |detail| Err(Problem::new(Code::UnsupportedMediaType, detail));
+    if !is_plain(&head.headers) {
+        return unsupported("A request's body may not be coded (Content-Encoding).");
+    }
+    if !is_json(&head.headers) {
+        return unsupported("A request's body must be application/json in UTF-8.");
+    }
+    Ok(())
+}
+
+fn is_plain(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// Also if nothing is said.
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let Some(value) = values.next() else {
+        return true;
+    };
+    let Ok(text) = value.to_str() else {
+        return false;
+    };
+    let mut parts = text.split(';').map(str::trim);
+    let is_json = parts
+        .next()
+        .is_some_and(|media| media.eq_ignore_ascii_case("application/json"));
+    let is_utf8 = parts.all(|parameter| match parameter.split_once('=') {
+        Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
+            let value = value.trim().trim_matches('"');
+            value.eq_ignore_ascii_case("utf-8") || value.eq_ignore_ascii_case("utf8")
+        }
+        _ => true,
+    });
+    is_json && is_utf8 && values.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(name: &'static str, values: &[&'static str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(name, http::HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn json_has_many_spellings() {
+        let json = |values: &[&'static str]| is_json(&of("content-type", values));
+        assert!(json(&[]));
+        for good in [
+            "application/json",
+            "Application/JSON",
+            "application/json; charset=utf-8",
+            "application/json;charset=\"UTF-8\"; x=y",
+            "application/json;",
+        ] {
+            assert!(json(&[good]), "{good}");
+        }
+        for bad in [
+            "",
+            "text/json",
+            "application/jsonp",
+            "application/json; charset=utf-16",
+            "application/json, text/plain",
+            "application/x-www-form-urlencoded",
+        ] {
+            assert!(!json(&[bad]), "{bad}");
+        }
+        assert!(!json(&["application/json", "application/json"]));
+    }
+
+    #[test]
+    fn codings_are_refused() {
+        let plain = |values: &[&'static str]| is_plain(&of("content-encoding", values));
+        assert!(plain(&[]) && plain(&["Identity"]));
+        assert!(!plain(&["gzip"]) && !plain(&["identity", "br"]) && !plain(&["identity, br"]));
+    }
+}

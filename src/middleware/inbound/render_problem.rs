@@ -1,0 +1,62 @@
+//! Turns problems into answers.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use hyper::service::Service;
+use pin_project_lite::pin_project;
+use tower::Layer;
+use tower::layer::layer_fn;
+
+use crate::exchange::{Answered, Named, Record};
+use crate::problem::Problem;
+
+/// Renders problems.
+pub fn render_problem<S>() -> impl Layer<S, Service = RenderProblem<S>> {
+    layer_fn(|inner| RenderProblem { inner })
+}
+
+/// See [`render_problem`].
+pub struct RenderProblem<S> {
+    inner: S,
+}
+
+impl<S> Service<Named> for RenderProblem<S>
+where
+    S: Service<Named, Response = Answered, Error = Problem>,
+{
+    type Response = Answered;
+    type Error = Infallible;
+    type Future = Rendering<S::Future>;
+
+    fn call(&self, named: Named) -> Self::Future {
+        Rendering {
+            record: named.record.clone(),
+            inner: self.inner.call(named),
+        }
+    }
+}
+
+pin_project! {
+    /// See [`render_problem`].
+    pub struct Rendering<F> {
+        #[pin]
+        inner: F,
+        record: Arc<Record>,
+    }
+}
+
+impl<F: Future<Output = Result<Answered, Problem>>> Future for Rendering<F> {
+    type Output = Result<Answered, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answer = match ready!(this.inner.poll(cx)) {
+            Ok(answer) => answer,
+            Err(problem) => problem.respond(this.record),
+        };
+        Poll::Ready(Ok(answer))
+    }
+}

@@ -1,0 +1,122 @@
+//! What each way a read can fail is answered with.
+
+use super::{Code, Problem};
+use crate::clock::Duration;
+use crate::domain::{Operation, Vendor};
+use crate::reads::ReadError;
+use crate::upstream::{Fault, UpstreamError};
+
+/// After a timeout: the fetch goes on, so its answer is likely there soon.
+pub(super) const TIMEOUT_RETRY: Duration = Duration::from_secs(2);
+/// After a failure to connect or an open circuit, unless it says better: a probe is due by then.
+const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);
+/// Without budget, unless the vendor or the bucket says better.
+const BUDGET_RETRY: Duration = Duration::from_secs(5);
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Upstream(error) => upstream(error),
+            // One text, whatever is wrong with a token: it must teach nothing about sealing.
+            ReadError::InvalidPageToken => Self::new(
+                Code::InvalidPageToken,
+                "start_page_key.scroll_id is not a page token of this search; start the search again.",
+            ),
+            ReadError::PageTokenExpired => Self::new(
+                Code::PageTokenExpired,
+                "What this page token points to is no longer kept; start the search again.",
+            ),
+            ReadError::CustomerNotAllowed => Self::new(
+                Code::CustomerNotAllowed,
+                "This caller may not see the customer named in customer_id.",
+            ),
+            ReadError::BillingNotAllowed => {
+                Self::new(Code::BillingNotAllowed, "This caller may not see billing.")
+            }
+            ReadError::BillingNotFound { vendor_body } => billing_not_found(vendor_body),
+            ReadError::AccountNotFound => Self::new(
+                Code::AccountNotFound,
+                "The account in the path is not the configured one; \"-\" stands for that.",
+            ),
+            ReadError::WalkLimitExceeded { setting } => Self::new(
+                Code::WalkLimitExceeded,
+                format!(
+                    "The result is larger than {setting} allows; narrow date_range or name a customer_id."
+                ),
+            ),
+            ReadError::Overloaded { retry_after } => Self::overloaded().retry_after(retry_after),
+            ReadError::DeadlinePassed { vendor } => Self::timed_out(Some(vendor)),
+            ReadError::NotCached => Self::new(
+                Code::NotCached,
+                "Nothing usable is cached, and only-if-cached forbids asking the vendor.",
+            ),
+            ReadError::Internal => Self::internal("a read ended without an answer"),
+        }
+    }
+}
+
+fn billing_not_found(vendor_body: Option<bytes::Bytes>) -> Problem {
+    Problem::new(
+        Code::BillingNotFound,
+        "N-able has no billing for this month and contract; vendor_body is what it answered, if anything.",
+    )
+    .with_vendor_body(vendor_body)
+}
+
+fn upstream(error: UpstreamError) -> Problem {
+    let log = error.to_string();
+    let vendor = error.vendor.as_str();
+    let after = |default| error.retry_after.unwrap_or(default);
+    let problem = match error.fault {
+        Fault::Disabled => Problem::new(
+            Code::VendorUnavailable,
+            format!("{vendor} is not configured at this gateway."),
+        ),
+        Fault::CircuitOpen | Fault::Connect => Problem::new(
+            Code::VendorUnavailable,
+            format!("{vendor} cannot be reached at the moment."),
+        )
+        .retry_after(after(UNAVAILABLE_RETRY)),
+        Fault::BudgetExhausted | Fault::RateLimited => Problem::new(
+            Code::VendorBudgetExhausted,
+            format!("No request to {vendor} may be made at the moment."),
+        )
+        .retry_after(after(BUDGET_RETRY)),
+        Fault::Timeout => Problem::timed_out(Some(error.vendor)),
+        Fault::Rejected => match (error.vendor, error.operation) {
+            (Vendor::Nable, _) => billing_not_found(error.vendor_body),
+            (Vendor::Wiv, Operation::Search) => Problem::new(
+                Code::VendorRejectedRequest,
+                "wiv rejected this search; a member or value that the gateway does not know may be the reason.",
+            ),
+            (Vendor::Wiv, _) => vendor_error(vendor),
+        },
+        Fault::NotFound => match error.vendor {
+            Vendor::Nable => billing_not_found(error.vendor_body),
+            Vendor::Wiv => vendor_error(vendor),
+        },
+        Fault::CredentialRejected => Problem::new(
+            Code::VendorCredentialRejected,
+            format!("{vendor} did not accept the gateway's own key; its operator must look."),
+        ),
+        Fault::Malformed => Problem::new(
+            Code::VendorProtocolError,
+            format!("{vendor} answered something else than it documents."),
+        ),
+        Fault::Reset
+        | Fault::BodyCut
+        | Fault::TooLarge
+        | Fault::ServerError
+        | Fault::Redirected
+        | Fault::UnexpectedStatus => vendor_error(vendor),
+        Fault::Internal => Problem::internal("a vendor call ended without an answer"),
+    };
+    problem.logging(log)
+}
+
+fn vendor_error(vendor: &'static str) -> Problem {
+    Problem::new(
+        Code::VendorError,
+        format!("{vendor} failed to answer this request."),
+    )
+}

@@ -1,0 +1,169 @@
+use std::collections::HashSet;
+
+use super::*;
+use crate::clock::Instant;
+use crate::domain::Operation;
+use crate::reads::ReadError;
+use crate::upstream::{Fault, UpstreamError};
+
+fn record(route: Route) -> Arc<Record> {
+    let (head, ()) = http::Request::new(()).into_parts();
+    let now = Instant::now();
+    let record = Record::new(&head, None, now, now);
+    record.set_route(route);
+    record
+}
+
+fn json(problem: &Problem, route: Route) -> serde_json::Value {
+    serde_json::from_str(&problem.body(&record(route))).unwrap()
+}
+
+#[test]
+fn codes_are_distinct_and_complete() {
+    let words: HashSet<_> = Code::ALL.iter().map(|c| c.as_str()).collect();
+    assert_eq!(words.len(), Code::ALL.len());
+    for code in Code::ALL {
+        assert!(!code.title().contains(['"', '\\']), "{code:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_body_has_the_vendors_member_and_ours() {
+    let problem = Problem::new(Code::InvalidFields, "no \"such\" field\n");
+    let record = record(Route::Customers);
+    let body: serde_json::Value = serde_json::from_str(&problem.body(&record)).unwrap();
+    assert_eq!(
+        body,
+        serde_json::json!({
+            "type": "urn:msp-gateway:invalid_fields",
+            "title": "Invalid fields requested",
+            "status": 400,
+            "detail": "no \"such\" field\n",
+            "error": "Invalid fields requested",
+            "code": "invalid_fields",
+            "request_id": record.id.as_str(),
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_dictionary_is_told_in_the_vendors_words() {
+    let problem = Problem::invalid_body(&BodyProblem::Empty);
+    assert_eq!(
+        json(&problem, Route::CaseSearch)["error"],
+        "Request body must be a dictionary"
+    );
+    let problem = Problem::invalid_body(&BodyProblem::Member("date_range", "x"));
+    assert_eq!(
+        json(&problem, Route::CaseSearch)["error"],
+        "Invalid request body"
+    );
+}
+
+#[tokio::test]
+async fn nable_paths_carry_nables_members() {
+    let body = json(&Problem::authentication_required(), Route::NableBilling);
+    assert_eq!(body["message"], "Unauthorized");
+    assert_eq!(body["http_status_code"], 401);
+    assert_eq!(body["error"], "Authentication required");
+    assert!(json(&Problem::not_found(), Route::Other)["message"].is_null());
+}
+
+#[tokio::test]
+async fn headers_say_what_to_do_next() {
+    let record = record(Route::Customers);
+    let answer = Problem::authentication_required().respond(&record);
+    assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    let answer = Problem::method_not_allowed("GET, HEAD").respond(&record);
+    assert_eq!(answer.headers()["allow"], "GET, HEAD");
+    let answer = Problem::overloaded()
+        .retry_after(Duration::from_millis(1))
+        .respond(&record);
+    assert_eq!(answer.headers()["retry-after"], "1");
+    let answer = Problem::caller_rate_limited(Allowance {
+        per_minute: 60,
+        remaining: 0,
+        reset_s: 7,
+    })
+    .respond(&record);
+    assert_eq!(answer.headers()["retry-after"], "7");
+    assert_eq!(answer.headers()["ratelimit"], "\"caller\";r=0;t=7");
+    assert_eq!(answer.headers()["ratelimit-policy"], "\"caller\";q=60;w=60");
+}
+
+#[tokio::test]
+async fn vendor_bodies_are_repeated_only_if_they_are_json() {
+    let of = |body: &'static str| {
+        let problem = Problem::from(ReadError::BillingNotFound {
+            vendor_body: Some(body.into()),
+        });
+        json(&problem, Route::Billing)
+    };
+    assert_eq!(of(" {\"Cid\":1} ")["vendor_body"]["Cid"], 1);
+    assert!(of("<html>")["vendor_body"].is_null());
+    assert!(of("{}{}")["vendor_body"].is_null());
+}
+
+#[test]
+fn every_upstream_fault_has_the_contracts_code() {
+    use Operation::{Billing, Continue, Customers, Search};
+    let cases = [
+        (Search, Fault::Disabled, 503, "vendor_unavailable"),
+        (Search, Fault::CircuitOpen, 503, "vendor_unavailable"),
+        (Search, Fault::Connect, 503, "vendor_unavailable"),
+        (
+            Search,
+            Fault::BudgetExhausted,
+            503,
+            "vendor_budget_exhausted",
+        ),
+        (Search, Fault::RateLimited, 503, "vendor_budget_exhausted"),
+        (Search, Fault::Timeout, 504, "vendor_timeout"),
+        (Search, Fault::Reset, 502, "vendor_error"),
+        (Search, Fault::BodyCut, 502, "vendor_error"),
+        (Search, Fault::TooLarge, 502, "vendor_error"),
+        (Search, Fault::ServerError, 502, "vendor_error"),
+        (Search, Fault::Redirected, 502, "vendor_error"),
+        (Search, Fault::UnexpectedStatus, 502, "vendor_error"),
+        (Search, Fault::NotFound, 502, "vendor_error"),
+        (Search, Fault::Rejected, 400, "vendor_rejected_request"),
+        (Continue, Fault::Rejected, 502, "vendor_error"),
+        (Customers, Fault::Rejected, 502, "vendor_error"),
+        (
+            Search,
+            Fault::CredentialRejected,
+            502,
+            "vendor_credential_rejected",
+        ),
+        (Search, Fault::Malformed, 502, "vendor_protocol_error"),
+        (Search, Fault::Internal, 500, "internal_error"),
+        (Billing, Fault::Rejected, 404, "billing_not_found"),
+        (Billing, Fault::NotFound, 404, "billing_not_found"),
+        (
+            Billing,
+            Fault::CredentialRejected,
+            502,
+            "vendor_credential_rejected",
+        ),
+    ];
+    for (operation, fault, status, word) in cases {
+        let error = UpstreamError::new(operation, fault, "canary detail");
+        let problem = Problem::from(ReadError::Upstream(error));
+        assert_eq!(problem.code().as_str(), word, "{operation:?} {fault:?}");
+        assert_eq!(problem.code().status().as_u16(), status);
+        assert!(!problem.detail().contains("canary"), "{fault:?}");
+    }
+}
+
+#[test]
+fn what_the_vendor_says_of_time_is_passed_on() {
+    let error = UpstreamError::new(Operation::Search, Fault::RateLimited, "")
+        .with_retry_after(Duration::from_secs(17));
+    let problem = Problem::from(ReadError::Upstream(error));
+    assert_eq!(
+        problem.more.unwrap().retry_after,
+        Some(Duration::from_secs(17))
+    );
+}

@@ -1,0 +1,223 @@
+//! One connection, from its first byte to its last.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use super::drain::{Drain, DrainPhase};
+use super::pulse::{Busy, Felt, Patience, Pulse, Verdict};
+use crate::clock::{self, Clock, Duration};
+use crate::exchange::{AnswerBody, Answered, Arrival, BodyCut, Boxed};
+
+/// Answers requests: a stack, or the choice of one among several.
+pub type Answering = Arc<dyn Fn(Arrival) -> Boxed<Result<Answered, Infallible>> + Send + Sync>;
+
+/// Bytes of a request that hyper holds while it reads; also the most of its body that lies unread.
+const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Request line and headers. The check of framing refuses less than this in good form; this is the
+/// bound beyond which nothing is parsed.
+const HEAD_BYTES_MAX: usize = 24 * 1024;
+
+/// After our last byte: how long and how much we still read, so that a caller who is still sending
+/// gets our answer and not a reset.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// While leaving, a connection without a request is closed after this time: long enough for a
+/// request that is already on its way.
+const IDLE_WHILE_CLOSING: Duration = Duration::from_secs(1);
+
+/// Serves connections of one listener. Cheap to clone.
+#[derive(Clone)]
+pub struct Connections {
+    /// Answers the requests.
+    pub answering: Answering,
+    /// How long a connection may take for what.
+    pub patience: Patience,
+    /// Reads the time.
+    pub clock: Clock,
+    /// Tells when to leave.
+    pub drain: Drain,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself: what there was to say is written.
+    Done,
+    /// The peer was too slow.
+    Slow,
+    /// The drain's grace was over.
+    Cut,
+}
+
+impl Connections {
+    /// Serves one connection to its end. Works on anything that reads and writes, so TLS can be put
+    /// below it and tests need no socket.
+    pub async fn serve<I>(self, io: I, peer: Option<SocketAddr>) -> Ending
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let pulse = Pulse::new(self.clock.clone());
+        let mut patience = self.patience;
+        let io = TokioIo::new(Felt {
+            io,
+            pulse: pulse.clone(),
+        });
+        let mut builder = http1::Builder::new();
+        builder
+            .half_close(false)
+            // See `pulse`: it does this job and the idle one.
+            .header_read_timeout(None)
+            .max_header_size(HEAD_BYTES_MAX)
+            .max_buf_size(READ_BUFFER_BYTES_MAX);
+        let mut connection = builder.serve_connection(
+            io,
+            PerConnection {
+                answering: self.answering,
+                drain: self.drain.clone(),
+                pulse: pulse.clone(),
+                peer,
+            },
+        );
+        let mut closing = std::pin::pin!(self.drain.reached(DrainPhase::Closing));
+        let mut cut = std::pin::pin!(self.drain.reached(DrainPhase::Cut));
+        let mut told = false;
+        let first_look = self.clock.now() + patience.header.min(patience.write_stall);
+        let mut look = std::pin::pin!(clock::sleep_until(first_look));
+        let end = loop {
+            tokio::select! {
+                biased;
+                done = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
+                    if let Err(why) = done {
+                        tracing::debug!(%why, "connection ended");
+                    }
+                    break Ending::Done;
+                }
+                () = &mut look => {}
+                () = &mut closing, if !told => {
+                    told = true;
+                    patience.idle = patience.idle.min(IDLE_WHILE_CLOSING);
+                }
+                () = &mut cut => break Ending::Cut,
+            }
+            match pulse.verdict(&patience) {
+                Verdict::LookAt(then) => look.as_mut().reset(then),
+                Verdict::Idle => {
+                    Pin::new(&mut connection).graceful_shutdown();
+                    look.as_mut().reset(self.clock.now() + patience.header);
+                }
+                Verdict::Slow => break Ending::Slow,
+            }
+        };
+        if end == Ending::Done {
+            linger(connection.into_parts().io.into_inner().io).await;
+        }
+        end
+    }
+}
+
+/// Says that we are done, and reads on for a moment.
+async fn linger<I: AsyncRead + AsyncWrite + Unpin>(mut io: I) {
+    let reading = async {
+        if io.shutdown().await.is_err() {
+            return;
+        }
+        let mut ignored = [0; 4096];
+        let mut left = LINGER_BYTES_MAX;
+        while let Ok(bytes) = io.read(&mut ignored).await {
+            left = left.saturating_sub(bytes);
+            if bytes == 0 || left == 0 {
+                return;
+            }
+        }
+    };
+    // Whether the time was enough or not, the connection ends now.
+    let _ = clock::timeout(LINGER, reading).await;
+}
+
+/// What hyper calls.
+struct PerConnection {
+    answering: Answering,
+    drain: Drain,
+    pulse: Arc<Pulse>,
+    peer: Option<SocketAddr>,
+}
+
+impl Service<Request<Incoming>> for PerConnection {
+    type Response = Response<TrackedBody>;
+    type Error = Infallible;
+    type Future = Tracked;
+
+    fn call(&self, request: Request<Incoming>) -> Tracked {
+        let busy = self.pulse.busy();
+        Tracked {
+            inner: (self.answering)(Arrival {
+                request,
+                peer: self.peer,
+            }),
+            busy: Some(busy),
+            drain: self.drain.clone(),
+        }
+    }
+}
+
+/// An answer on its way, on a connection that counts as busy.
+struct Tracked {
+    inner: Boxed<Result<Answered, Infallible>>,
+    busy: Option<Busy>,
+    drain: Drain,
+}
+
+impl Future for Tracked {
+    type Output = Result<Response<TrackedBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let Ok(mut answer) = ready!(this.inner.as_mut().poll(cx));
+        if this.drain.is_draining() {
+            // Moves keep-alive callers on before their connection is closed.
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(header::CONNECTION, close);
+        }
+        let busy = this.busy.take();
+        Poll::Ready(Ok(answer.map(|inner| TrackedBody { inner, _busy: busy })))
+    }
+}
+
+/// The answer's body; the connection counts as busy until its end.
+struct TrackedBody {
+    inner: AnswerBody,
+    _busy: Option<Busy>,
+}
+
+impl Body for TrackedBody {
+    type Data = Bytes;
+    type Error = BodyCut;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
+        Pin::new(&mut self.get_mut().inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,307 @@
+//! The listeners, and the order in which they leave.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::FutureExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::ServerOptions;
+use super::connection::{Answering, Connections, Ending};
+use super::drain::{Drain, DrainPhase};
+use super::pulse::Patience;
+use crate::clock::{self, Clock, Duration};
+use crate::metrics::Metrics;
+
+/// Connections open at once on the admin listener: a few scrapers and people.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// After a failure to accept, which mostly means that no descriptor is free: wait for one instead of
+/// spinning.
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+/// At the end: how long the admin listener's connections may take.
+const ADMIN_GRACE: Duration = Duration::from_secs(1);
+
+/// An address could not be bound.
+#[derive(Debug)]
+pub struct BindError {
+    /// The setting that names it.
+    pub setting: &'static str,
+    /// The address.
+    pub address: SocketAddr,
+    /// Why.
+    pub why: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.why.kind() {
+            io::ErrorKind::AddrInUse => "another program listens there already".to_owned(),
+            io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+            io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+            _ => self.why.to_string(),
+        };
+        write!(
+            f,
+            "{}: cannot listen on {}: {why}",
+            self.setting, self.address
+        )
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// Both listeners, bound.
+#[derive(Debug)]
+pub struct Listeners {
+    public: TcpListener,
+    admin: TcpListener,
+    public_address: SocketAddr,
+    admin_address: SocketAddr,
+}
+
+impl Listeners {
+    /// Binds both, or neither.
+    ///
+    /// # Errors
+    /// If an address cannot be bound.
+    pub async fn bind(options: &ServerOptions) -> Result<Self, BindError> {
+        let (public, public_address) = bind("listen.public", options.public).await?;
+        let (admin, admin_address) = bind("listen.admin", options.admin).await?;
+        Ok(Self {
+            public,
+            admin,
+            public_address,
+            admin_address,
+        })
+    }
+
+    /// Where callers connect; with port 0 in the settings, the port that was found.
+    pub fn public_address(&self) -> SocketAddr {
+        self.public_address
+    }
+
+    /// Where operators connect.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+}
+
+async fn bind(
+    setting: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), BindError> {
+    let failed = |why| BindError {
+        setting,
+        address,
+        why,
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that had not ended within the grace and were cut.
+    pub cut: usize,
+}
+
+/// Everything the listeners need.
+pub struct Server {
+    /// Bounds and times.
+    pub options: ServerOptions,
+    /// Reads the time.
+    pub clock: Clock,
+    /// Counts connections.
+    pub metrics: Arc<Metrics>,
+    /// Answers callers.
+    pub public: Answering,
+    /// Answers operators.
+    pub admin: Answering,
+    /// Tells when to leave.
+    pub drain: Drain,
+}
+
+impl Server {
+    /// Serves until [`Drain::begin`] was called and everything has ended: readiness fails for
+    /// `drain_delay`, then no connection is accepted and what is in flight has `drain_grace`. The
+    /// admin listener goes last, so that the drain can be watched.
+    pub async fn run(self, listeners: Listeners) -> Drained {
+        let Self {
+            options,
+            clock,
+            metrics,
+            public,
+            admin,
+            drain,
+        } = self;
+        let patience = Patience {
+            header: options.header_timeout,
+            idle: options.idle_timeout,
+            write_stall: options.write_stall_timeout,
+        };
+        let connections_max = options.connections_max.clamp(1, Semaphore::MAX_PERMITS);
+        let public = Gatherer {
+            slots: Arc::new(Semaphore::new(connections_max)),
+            cuts: Arc::default(),
+            metrics: Some(metrics),
+            connections: Connections {
+                answering: public,
+                patience,
+                clock: clock.clone(),
+                drain: drain.clone(),
+            },
+        };
+        // Its own drain: it ends when the public one has.
+        let admin_drain = Drain::default();
+        let admin = Gatherer {
+            slots: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
+            cuts: Arc::default(),
+            metrics: None,
+            connections: Connections {
+                answering: admin,
+                patience,
+                clock,
+                drain: admin_drain.clone(),
+            },
+        };
+        let cuts = public.cuts.clone();
+        let public_slots = public.slots.clone();
+        let admin_slots = admin.slots.clone();
+        let leave = async {
+            drain.reached(DrainPhase::Leaving).await;
+            tracing::info!("leaving: readiness fails, requests are still taken");
+            let cut = drain.reached(DrainPhase::Cut);
+            // Ends early if told to leave at once.
+            let _ = clock::timeout(options.drain_delay, cut).await;
+            drain.advance(DrainPhase::Closing);
+            let ended = all_back(&public_slots, connections_max);
+            let ended = async {
+                tokio::select! {
+                    () = ended => {}
+                    () = drain.reached(DrainPhase::Cut) => {}
+                }
+            };
+            let _ = clock::timeout(options.drain_grace, ended).await;
+            drain.advance(DrainPhase::Cut);
+            all_back(&public_slots, connections_max).await;
+            admin_drain.advance(DrainPhase::Closing);
+            let ended = all_back(&admin_slots, ADMIN_CONNECTIONS_MAX);
+            let _ = clock::timeout(ADMIN_GRACE, ended).await;
+            admin_drain.advance(DrainPhase::Cut);
+            Drained {
+                cut: cuts.load(Ordering::Relaxed),
+            }
+        };
+        let (drained, (), ()) = tokio::join!(
+            leave,
+            public.accept(listeners.public),
+            admin.accept(listeners.admin)
+        );
+        tracing::info!(cut = drained.cut, "left");
+        drained
+    }
+}
+
+/// Waits until every slot is free again.
+async fn all_back(slots: &Semaphore, total: usize) {
+    // One at a time: a semaphore hands out at most 2^32 at once. Slots are never closed.
+    let mut held = Vec::with_capacity(total.min(1024));
+    for _ in 0..total {
+        if let Ok(slot) = slots.acquire().await {
+            held.push(slot);
+        }
+    }
+}
+
+/// Accepts the connections of one listener.
+struct Gatherer {
+    slots: Arc<Semaphore>,
+    cuts: Arc<AtomicUsize>,
+    metrics: Option<Arc<Metrics>>,
+    connections: Connections,
+}
+
+impl Gatherer {
+    async fn accept(self, listener: TcpListener) {
+        let drain = self.connections.drain.clone();
+        let mut closing = std::pin::pin!(drain.reached(DrainPhase::Closing));
+        loop {
+            // A slot first: connections beyond the cap wait in the system's queue, where they cost
+            // no descriptor.
+            let next = async {
+                let slot = self.slots.clone().acquire_owned().await.ok()?;
+                Some((slot, listener.accept().await))
+            };
+            let accepted = tokio::select! {
+                biased;
+                () = &mut closing => break,
+                accepted = next => accepted,
+            };
+            match accepted {
+                None => break,
+                Some((slot, Ok((stream, peer)))) => self.take(slot, stream, peer),
+                Some((_, Err(why))) => {
+                    if is_the_peers(&why) {
+                        continue;
+                    }
+                    tracing::warn!(%why, "cannot accept connections");
+                    clock::sleep(ACCEPT_BACK_OFF).await;
+                }
+            }
+        }
+        // Those who were let in by the system, but not yet by us, would be reset.
+        while let Ok(slot) = self.slots.clone().try_acquire_owned() {
+            match listener.accept().now_or_never() {
+                Some(Ok((stream, peer))) => self.take(slot, stream, peer),
+                Some(Err(why)) if is_the_peers(&why) => {}
+                Some(Err(_)) | None => break,
+            }
+        }
+    }
+
+    fn take(&self, slot: OwnedSemaphorePermit, stream: TcpStream, peer: SocketAddr) {
+        // An answer's last packet must not wait for an acknowledgement.
+        let _ = stream.set_nodelay(true);
+        let connections = self.connections.clone();
+        let cuts = self.cuts.clone();
+        let counted = self.metrics.clone().map(Counted::new);
+        tokio::spawn(async move {
+            if connections.serve(stream, Some(peer)).await == Ending::Cut {
+                cuts.fetch_add(1, Ordering::Relaxed);
+            }
+            drop((counted, slot));
+        });
+    }
+}
+
+/// Whether the failure is one connection's and not ours.
+fn is_the_peers(why: &io::Error) -> bool {
+    matches!(
+        why.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// An open connection, counted.
+struct Counted(Arc<Metrics>);
+
+impl Counted {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.connections.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
+}

@@ -1,0 +1,215 @@
+//! What a connection is doing, and how long it may go on doing that.
+//!
+//! hyper's own header timeout begins when it starts to wait for the next request, so it cannot tell
+//! an idle connection from a slow head, and it makes a timer for every request. Here a request costs
+//! two stores, and one timer per connection looks at them now and then.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::clock::{Clock, Duration, Instant};
+
+const IDLE: u8 = 0;
+const HEAD: u8 = 1;
+const BUSY: u8 = 2;
+
+/// How long a connection may stay in each state.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a request's head, from its first byte; a new connection's first head, from its opening.
+    pub header: Duration,
+    /// Between requests.
+    pub idle: Duration,
+    /// For a reader that takes nothing.
+    pub write_stall: Duration,
+}
+
+/// What a connection is doing.
+#[derive(Debug)]
+pub struct Pulse {
+    clock: Clock,
+    opened: Instant,
+    state: AtomicU8,
+    since_ms: AtomicU64,
+    /// Milliseconds plus one; 0 while writes go on.
+    stalled_ms: AtomicU64,
+}
+
+/// What to do about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Look again then.
+    LookAt(Instant),
+    /// It is idle, close it politely.
+    Idle,
+    /// It holds us up: close it.
+    Slow,
+}
+
+impl Pulse {
+    /// Of a connection that was just opened.
+    pub fn new(clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            opened: clock.now(),
+            clock,
+            state: AtomicU8::new(HEAD),
+            since_ms: AtomicU64::new(0),
+            stalled_ms: AtomicU64::new(0),
+        })
+    }
+
+    fn now_ms(&self) -> u64 {
+        let elapsed = self.clock.now().saturating_duration_since(self.opened);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn enter(&self, state: u8) {
+        self.since_ms.store(self.now_ms(), Ordering::Relaxed);
+        self.state.store(state, Ordering::Relaxed);
+    }
+
+    /// A request is complete and being answered, until the guard is dropped.
+    pub fn busy(self: &Arc<Self>) -> Busy {
+        self.state.store(BUSY, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+
+    fn bytes_came(&self) {
+        if self.state.load(Ordering::Relaxed) == IDLE {
+            self.enter(HEAD);
+        }
+    }
+
+    fn write_waits(&self) {
+        if self.stalled_ms.load(Ordering::Relaxed) == 0 {
+            self.stalled_ms.store(self.now_ms() + 1, Ordering::Relaxed);
+        }
+    }
+
+    fn write_goes_on(&self) {
+        if self.stalled_ms.load(Ordering::Relaxed) != 0 {
+            self.stalled_ms.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// What to do now.
+    pub fn verdict(&self, patience: &Patience) -> Verdict {
+        let now = self.now_ms();
+        let left = |since: u64, limit: Duration| {
+            let waited = Duration::from_millis(now.saturating_sub(since));
+            limit.checked_sub(waited).filter(|left| !left.is_zero())
+        };
+        // Never look further ahead than the shortest limit: what begins meanwhile is then seen in time.
+        let mut next = patience.header.min(patience.write_stall).min(patience.idle);
+        let stalled = self.stalled_ms.load(Ordering::Relaxed);
+        if stalled != 0 {
+            match left(stalled - 1, patience.write_stall) {
+                None => return Verdict::Slow,
+                Some(left) => next = next.min(left),
+            }
+        }
+        let since = self.since_ms.load(Ordering::Relaxed);
+        match self.state.load(Ordering::Relaxed) {
+            HEAD => match left(since, patience.header) {
+                None => return Verdict::Slow,
+                Some(left) => next = next.min(left),
+            },
+            IDLE if stalled == 0 => match left(since, patience.idle) {
+                None => return Verdict::Idle,
+                Some(left) => next = next.min(left),
+            },
+            _ => {}
+        }
+        Verdict::LookAt(self.clock.now() + next)
+    }
+}
+
+/// Held while a request is being answered.
+#[derive(Debug)]
+pub struct Busy(Arc<Pulse>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.enter(IDLE);
+    }
+}
+
+/// A connection whose reads and writes are noted in its pulse.
+#[derive(Debug)]
+pub struct Felt<I> {
+    /// The connection.
+    pub io: I,
+    /// Its pulse.
+    pub pulse: Arc<Pulse>,
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Felt<I> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.io).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            this.pulse.bytes_came();
+        }
+        polled
+    }
+}
+
+impl<I: Unpin> Felt<I> {
+    fn note<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match polled {
+            Poll::Pending => self.pulse.write_waits(),
+            Poll::Ready(_) => self.pulse.write_goes_on(),
+        }
+        polled
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Felt<I> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.note(polled)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.note(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_flush(cx);
+        // A flush that is done says nothing of writes that wait.
+        if polled.is_pending() {
+            this.pulse.write_waits();
+        }
+        polled
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}

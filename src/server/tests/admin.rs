@@ -1,0 +1,203 @@
+//! The operators' listener.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::kit::*;
+use crate::access::Caller;
+use crate::api::Question;
+use crate::api::admin::{Admin, AdminReads, Purge, PurgeTarget, Readiness, VendorState};
+use crate::clock::{Clock, Duration};
+use crate::domain::{Kind, Vendor};
+use crate::metrics::Metrics;
+use crate::problem::Problem;
+use crate::server::connection::Connections;
+use crate::server::drain::Drain;
+
+#[derive(Default)]
+struct Stub {
+    purges: Mutex<Vec<Purge>>,
+    draining: bool,
+}
+
+impl AdminReads for Stub {
+    fn purge(&self, purge: Purge) -> u64 {
+        self.purges.lock().push(purge);
+        3
+    }
+
+    fn explain(&self, question: &Question, caller: &Arc<Caller>) -> Result<Value, Problem> {
+        Ok(json!({"question": format!("{question:?}"), "caller": &*caller.name}))
+    }
+
+    fn status(&self) -> Value {
+        json!({"up": true})
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness {
+            ready: !self.draining,
+            vendors: vec![
+                (Vendor::Wiv, VendorState::Ok),
+                (Vendor::Nable, VendorState::Disabled),
+            ],
+        }
+    }
+}
+
+fn listener(stub: &Arc<Stub>, loopback: bool) -> Connections {
+    let metrics = Metrics::new().unwrap();
+    let clock = Clock::anchored("2026-11-22T12:00:00Z".parse().unwrap());
+    let admin = Admin::new(
+        stub.clone(),
+        metrics.clone(),
+        callers(&metrics, &clock),
+        loopback,
+        Duration::from_secs(5),
+    );
+    let stack = crate::stack::admin(clock.clone(), metrics, Duration::from_secs(10), admin);
+    serving(stack, clock, Drain::default())
+}
+
+async fn ask(connections: &Connections, request: String) -> Reply {
+    let mut peer = connect(connections);
+    peer.send(request.replace("host: x", "host: 127.0.0.1"))
+        .await;
+    peer.reply().await.unwrap()
+}
+
+const JSON: &str = "content-type: application/json\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn health_readiness_metrics_and_status() {
+    let stub = Arc::new(Stub::default());
+    let on = listener(&stub, false);
+    assert_eq!(
+        ask(&on, get("/healthz", "")).await.json(),
+        json!({"alive": true})
+    );
+    assert_eq!(
+        ask(&on, get("/readyz", "")).await.json(),
+        json!({"ready": true, "vendors": {"wiv": "ok", "nable": "disabled"}})
+    );
+    let reply = ask(&on, get("/metrics", "")).await;
+    assert!(
+        reply
+            .header("content-type")
+            .starts_with("text/plain; version=0.0.4")
+    );
+    assert!(
+        String::from_utf8(reply.body)
+            .unwrap()
+            .contains("msp_gateway_build_info")
+    );
+    assert_eq!(
+        ask(&on, get("/admin/status", "")).await.json(),
+        json!({"up": true})
+    );
+    assert_eq!(ask(&on, get("/msp/customers", "")).await.status, 404);
+    assert_eq!(
+        ask(&on, get("/admin/purge", "")).await.header("allow"),
+        "POST"
+    );
+    let draining = Arc::new(Stub {
+        draining: true,
+        ..Stub::default()
+    });
+    let reply = ask(&listener(&draining, false), get("/readyz", "")).await;
+    assert_eq!((reply.status, &reply.json()["ready"]), (503, &json!(false)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn purges_need_an_operator_or_loopback() {
+    let stub = Arc::new(Stub::default());
+    let purge = |headers: &str| {
+        post(
+            "/admin/purge",
+            &format!("{JSON}{headers}"),
+            r#"{"kind":"cases","soft":false}"#,
+        )
+    };
+    let on = listener(&stub, false);
+    assert_eq!(ask(&on, purge("")).await.status, 401);
+    assert_eq!(ask(&on, purge(KEY)).await.problem().1, "operator_required");
+    assert!(stub.purges.lock().is_empty());
+    let reply = ask(&on, purge("x-api-key: k-op\r\n")).await;
+    assert_eq!(reply.json(), json!({"purged": 3}));
+    let on = listener(&stub, true);
+    assert_eq!(ask(&on, purge("")).await.status, 200);
+    assert_eq!(
+        *stub.purges.lock(),
+        vec![
+            Purge {
+                target: PurgeTarget::Kind(Kind::Cases),
+                soft: false
+            };
+            2
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn web_pages_cannot_purge() {
+    let stub = Arc::new(Stub::default());
+    let on = listener(&stub, true);
+    let body = r#"{"all":true}"#;
+    for (headers, status) in [
+        ("", 415),
+        ("content-type: text/plain\r\n", 415),
+        (
+            "content-type: application/json\r\norigin: https://evil.example\r\n",
+            403,
+        ),
+        (
+            "content-type: application/json\r\nsec-fetch-site: cross-site\r\n",
+            403,
+        ),
+    ] {
+        assert_eq!(
+            ask(&on, post("/admin/purge", headers, body)).await.status,
+            status
+        );
+    }
+    let rebound = post("/admin/purge", JSON, body).replace("host: x", "host: evil.example");
+    assert_eq!(ask(&on, rebound).await.status, 403);
+    assert!(stub.purges.lock().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn explanations_are_of_a_question_as_its_caller_would_ask_it() {
+    let stub = Arc::new(Stub::default());
+    let on = listener(&stub, true);
+    let explain = |query: &str| get(&format!("/admin/explain?{query}"), "");
+    let reply = ask(
+        &on,
+        explain("method=POST&target=%2Fv2%2Fcases%2Fmsp%2Fsearch%3Fcustomer_id%3Dorg_1&body=%7B%7D&caller=all"),
+    )
+    .await;
+    let question = reply.json()["question"].as_str().unwrap().to_owned();
+    assert!(
+        question.starts_with("Search") && question.contains("org_1"),
+        "{question}"
+    );
+    assert_eq!(reply.json()["caller"], "all");
+    for bad in [
+        "",
+        "target=/msp/customers",
+        "target=/msp/customers&caller=nobody",
+        "target=/nope&caller=all",
+        "target=/v2/cases/msp/search&caller=all",
+        "target=http://x/msp/customers&caller=all",
+        "target=/msp/customers&caller=all&x=1",
+    ] {
+        assert_eq!(
+            ask(&on, explain(bad)).await.problem().1,
+            "invalid_query",
+            "{bad}"
+        );
+    }
+    let reply = ask(&on, explain("target=/msp/customers?fields=nope&caller=all")).await;
+    assert_eq!(reply.problem().1, "invalid_fields");
+}

@@ -1,0 +1,143 @@
+//! Leaving without losing a request, over real sockets: here the socket is the point.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use super::kit::*;
+use crate::clock::{Clock, Duration};
+use crate::server::{Drain, DrainPhase, Drained, Listeners, Server, ServerOptions};
+
+fn options() -> ServerOptions {
+    ServerOptions {
+        public: "127.0.0.1:0".parse().unwrap(),
+        admin: "127.0.0.1:0".parse().unwrap(),
+        header_timeout: Duration::from_secs(10),
+        body_timeout: Duration::from_secs(15),
+        request_timeout: REQUEST_TIMEOUT,
+        idle_timeout: Duration::from_secs(60),
+        write_stall_timeout: Duration::from_secs(15),
+        connections_max: 100,
+        requests_in_flight_max: IN_FLIGHT_MAX,
+        drain_delay: Duration::ZERO,
+        drain_grace: Duration::from_secs(20),
+    }
+}
+
+struct Running {
+    address: std::net::SocketAddr,
+    drain: Drain,
+    task: tokio::task::JoinHandle<Drained>,
+}
+
+async fn run(front: &Front, options: ServerOptions) -> Running {
+    let listeners = Listeners::bind(&options).await.unwrap();
+    let address = listeners.public_address();
+    let drain = Drain::default();
+    let answering = front.connections.answering.clone();
+    let server = Server {
+        options,
+        clock: Clock::system(),
+        metrics: front.metrics.clone(),
+        public: answering.clone(),
+        admin: answering,
+        drain: drain.clone(),
+    };
+    Running {
+        address,
+        drain,
+        task: tokio::spawn(server.run(listeners)),
+    }
+}
+
+async fn send(address: std::net::SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = get("/msp/customers", KEY);
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn what_is_in_flight_ends_and_then_the_server_does() {
+    let release = Arc::new(Semaphore::new(0));
+    let held = release.clone();
+    let front = Front::with(move |_| {
+        let held = held.clone();
+        Box::pin(async move {
+            let _ = held.acquire().await;
+            Ok(ok("{}"))
+        })
+    });
+    let running = run(&front, options()).await;
+    let mut stream = send(running.address).await;
+    while front.seen.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(front.metrics.connections.get(), 1);
+    running.drain.begin();
+    running.drain.reached(DrainPhase::Closing).await;
+    // The listener goes; nobody new gets in.
+    while TcpStream::connect(running.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    release.add_permits(1);
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    assert!(text.contains("connection: close"), "{text}");
+    drop(stream);
+    assert_eq!(running.task.await.unwrap(), Drained { cut: 0 });
+    assert_eq!(front.metrics.connections.get(), 0);
+}
+
+#[tokio::test]
+async fn a_second_signal_cuts() {
+    let front = Front::with(|_| Box::pin(std::future::pending()));
+    let running = run(&front, options()).await;
+    let mut stream = send(running.address).await;
+    while front.seen.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    running.drain.begin();
+    running.drain.reached(DrainPhase::Closing).await;
+    running.drain.cut();
+    assert_eq!(running.task.await.unwrap(), Drained { cut: 1 });
+    let mut text = String::new();
+    let _ = stream.read_to_string(&mut text).await;
+    assert_eq!(text, "");
+    assert_eq!(front.last_line()["status"], 499);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keep_alive_callers_are_moved_on_before_the_end() {
+    let front = Front::new();
+    let mut peer = front.connect();
+    peer.send(get("/msp/customers", KEY)).await;
+    assert_eq!(peer.reply().await.unwrap().header("connection"), "");
+    front.drain.begin();
+    // Still taken, and told to go elsewhere next.
+    peer.send(get("/msp/customers", KEY)).await;
+    let reply = peer.reply().await.unwrap();
+    assert_eq!((reply.status, reply.header("connection")), (200, "close"));
+    assert_eq!(peer.rest().await, "");
+    // An idle one that hears nothing gets a moment, in case its request is on its way.
+    let mut idle = front.connect();
+    idle.send("").await;
+    front.drain.advance(DrainPhase::Closing);
+    idle.send(get("/msp/customers", KEY)).await;
+    assert_eq!(idle.reply().await.unwrap().status, 200);
+    assert_eq!(idle.rest().await, "");
+}
+
+#[tokio::test]
+async fn an_occupied_port_names_its_setting() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut options = options();
+    options.admin = taken.local_addr().unwrap();
+    let error = Listeners::bind(&options).await.unwrap_err();
+    assert_eq!(error.setting, "listen.admin");
+    let text = error.to_string();
+    assert!(text.contains("another program listens there"), "{text}");
+}

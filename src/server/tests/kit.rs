@@ -1,0 +1,280 @@
+//! A front without sockets and without vendors.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use hyper::service::Service;
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+use crate::access::{CallerBook, CallerKeyHash, CallerSpec, Role};
+use crate::clock::{Clock, Duration};
+use crate::domain::Audience;
+use crate::exchange::{AnswerBody, Answered, Boxed, Call, InFlight};
+use crate::metrics::Metrics;
+use crate::problem::Problem;
+use crate::server::connection::Connections;
+use crate::server::drain::Drain;
+use crate::server::pulse::Patience;
+use crate::stack::{Inbound, InboundParts, inbound};
+use crate::telemetry::LogSink;
+
+type Handler = Arc<dyn Fn(Call) -> Boxed<Result<Answered, Problem>> + Send + Sync>;
+
+/// A stub where the routes are.
+#[derive(Clone)]
+pub struct Stub {
+    handler: Handler,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Service<Call> for Stub {
+    type Response = Answered;
+    type Error = Problem;
+    type Future = Boxed<Result<Answered, Problem>>;
+
+    fn call(&self, call: Call) -> Self::Future {
+        self.seen
+            .lock()
+            .push(format!("{} {}", call.head.method, call.head.uri));
+        (self.handler)(call)
+    }
+}
+
+/// A whole front.
+pub struct Front {
+    pub connections: Connections,
+    pub log: LogSink,
+    pub metrics: Arc<Metrics>,
+    pub drain: Drain,
+    pub in_flight: Arc<InFlight>,
+    pub seen: Arc<Mutex<Vec<String>>>,
+}
+
+pub const KEY: &str = "authorization: Bearer k-all\r\n";
+pub const LIMITED: &str = "x-api-key: k-limited\r\n";
+pub const IN_FLIGHT_MAX: usize = 2;
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub fn callers(metrics: &Metrics, clock: &Clock) -> Arc<CallerBook> {
+    let spec = |name: &str, role, limit| CallerSpec {
+        name: name.into(),
+        keys: vec![CallerKeyHash::of(format!("k-{name}").as_bytes())],
+        role,
+        audience: Audience::All,
+        billing: true,
+        requests_per_minute: limit,
+        expires: None,
+    };
+    let specs = [
+        spec("all", Role::Reader, None),
+        spec("limited", Role::Reader, Some(6)),
+        spec("op", Role::Operator, None),
+    ];
+    Arc::new(CallerBook::new(&specs, metrics, clock.clone()))
+}
+
+pub fn ok(text: &'static str) -> Answered {
+    http::Response::new(AnswerBody::full(Bytes::from_static(text.as_bytes())))
+}
+
+impl Front {
+    /// Answers everything with `{}`.
+    pub fn new() -> Self {
+        Self::with(|_| Box::pin(async { Ok(ok("{}")) }))
+    }
+
+    pub fn with(
+        handler: impl Fn(Call) -> Boxed<Result<Answered, Problem>> + Send + Sync + 'static,
+    ) -> Self {
+        let metrics = Metrics::new().unwrap();
+        let clock = Clock::anchored("2026-11-22T12:00:00Z".parse().unwrap());
+        let log = LogSink::kept(clock.clone());
+        let in_flight = InFlight::up_to(IN_FLIGHT_MAX);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let parts = InboundParts {
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            callers: callers(&metrics, &clock),
+            log: log.clone(),
+            in_flight: in_flight.clone(),
+            request_timeout: REQUEST_TIMEOUT,
+            body_timeout: Duration::from_secs(15),
+        };
+        let stub = Stub {
+            handler: Arc::new(handler),
+            seen: seen.clone(),
+        };
+        let drain = Drain::default();
+        Self {
+            connections: serving(inbound(parts, stub), clock, drain.clone()),
+            log,
+            metrics,
+            drain,
+            in_flight,
+            seen,
+        }
+    }
+
+    /// A new connection, whose other end is served.
+    pub fn connect(&self) -> Peer {
+        connect(&self.connections)
+    }
+
+    /// Sends one request on a connection of its own; what came back.
+    pub async fn ask(&self, request: impl AsRef<[u8]>) -> Reply {
+        let mut peer = self.connect();
+        peer.send(request).await;
+        peer.reply().await.expect("an answer")
+    }
+
+    pub fn last_line(&self) -> serde_json::Value {
+        serde_json::from_str(self.log.lines().last().expect("a line")).unwrap()
+    }
+}
+
+pub fn serving(stack: Inbound, clock: Clock, drain: Drain) -> Connections {
+    Connections {
+        answering: Arc::new(move |arrival| stack.answer(arrival)),
+        patience: Patience {
+            header: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            write_stall: Duration::from_secs(15),
+        },
+        clock,
+        drain,
+    }
+}
+
+pub fn connect(connections: &Connections) -> Peer {
+    connect_through(connections, 256 * 1024)
+}
+
+/// A pipe that holds so many bytes.
+pub fn connect_through(connections: &Connections, bytes: usize) -> Peer {
+    let (near, far) = duplex(bytes);
+    let task = tokio::spawn(connections.clone().serve(far, None));
+    Peer {
+        io: near,
+        buffer: Vec::new(),
+        head_only: false,
+        task,
+    }
+}
+
+/// The caller's end of a connection.
+pub struct Peer {
+    pub io: DuplexStream,
+    pub buffer: Vec<u8>,
+    /// The next reply is to a HEAD request.
+    pub head_only: bool,
+    pub task: tokio::task::JoinHandle<crate::server::Ending>,
+}
+
+/// An answer as it arrived.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// (status, code of the problem)
+    pub fn problem(&self) -> (u16, String) {
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let body = self.json();
+        assert_eq!(body["status"], self.status);
+        assert_eq!(body["request_id"], self.header("x-request-id"));
+        assert_eq!(
+            body["type"],
+            format!("urn:msp-gateway:{}", body["code"].as_str().unwrap())
+        );
+        (self.status, body["code"].as_str().unwrap().to_owned())
+    }
+}
+
+impl Peer {
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        // The other end may have closed already, which is what some tests are about.
+        let _ = self.io.write_all(bytes.as_ref()).await;
+    }
+
+    /// The next answer; `None` if the connection ends before one.
+    pub async fn reply(&mut self) -> Option<Reply> {
+        let (status, headers, head) = loop {
+            if let Some(found) = self.head() {
+                break found;
+            }
+            if !self.more().await {
+                return None;
+            }
+        };
+        self.buffer.drain(..head);
+        let length = headers
+            .get("content-length")
+            .map(|v| v.to_str().unwrap().parse::<usize>().unwrap());
+        let mut body = Vec::new();
+        if self.head_only || status == 304 {
+            self.head_only = false;
+        } else if let Some(length) = length {
+            while self.buffer.len() < length {
+                assert!(self.more().await, "cut body");
+            }
+            body = self.buffer.drain(..length).collect();
+        }
+        Some(Reply {
+            status,
+            headers,
+            body,
+        })
+    }
+
+    /// Everything until the connection ends.
+    pub async fn rest(&mut self) -> String {
+        while self.more().await {}
+        String::from_utf8(std::mem::take(&mut self.buffer)).unwrap()
+    }
+
+    async fn more(&mut self) -> bool {
+        self.io.read_buf(&mut self.buffer).await.unwrap_or(0) > 0
+    }
+
+    fn head(&self) -> Option<(u16, HeaderMap, usize)> {
+        let end = self.buffer.windows(4).position(|w| w == b"\r\n\r\n")?;
+        let text = std::str::from_utf8(&self.buffer[..end]).unwrap();
+        let mut lines = text.split("\r\n");
+        let status = lines.next().unwrap()[9..12].parse().unwrap();
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            let (name, value) = line.split_once(':').unwrap();
+            headers.append(
+                http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                value.trim().parse().unwrap(),
+            );
+        }
+        Some((status, headers, end + 4))
+    }
+}
+
+pub fn get(target: &str, headers: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nhost: x\r\n{headers}\r\n")
+}
+
+pub fn post(target: &str, headers: &str, body: &str) -> String {
+    format!(
+        "POST {target} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    )
+}

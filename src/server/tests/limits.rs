@@ -1,0 +1,184 @@
+//! Slow and greedy peers, and more requests than may be in flight.
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt as _;
+
+use super::kit::*;
+use crate::clock::{Duration, Instant};
+use crate::exchange::AnswerBody;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How long until the connection ends.
+async fn lives(peer: Peer) -> Duration {
+    let start = Instant::now();
+    peer.task.await.unwrap();
+    start.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_heads_end_in_time() {
+    let front = Front::new();
+    // Nothing at all, half a head, and a head that drips.
+    let took = lives(front.connect()).await;
+    assert!((10 * SECOND..11 * SECOND).contains(&took), "{took:?}");
+    let mut peer = front.connect();
+    peer.send("GET /msp").await;
+    let took = lives(peer).await;
+    assert!((10 * SECOND..11 * SECOND).contains(&took), "{took:?}");
+    let mut peer = front.connect();
+    let start = Instant::now();
+    let mut ended = false;
+    for byte in get("/msp/customers", KEY).as_bytes().iter().take(30) {
+        peer.send([*byte]).await;
+        ended = crate::clock::timeout(SECOND, &mut peer.task).await.is_ok();
+        if ended {
+            break;
+        }
+    }
+    assert!(ended && start.elapsed() < 11 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_connections_live_longer_than_slow_heads() {
+    let front = Front::new();
+    let mut peer = front.connect();
+    for wait in [0, 9, 30, 59] {
+        crate::clock::sleep(wait * SECOND).await;
+        peer.send(get("/msp/customers", KEY)).await;
+        assert_eq!(peer.reply().await.unwrap().status, 200, "after {wait} s");
+    }
+    let start = Instant::now();
+    assert_eq!(peer.rest().await, "");
+    let idle = start.elapsed();
+    assert!((60 * SECOND..61 * SECOND).contains(&idle), "{idle:?}");
+    // The head's time begins with its first byte, not with the idling.
+    let mut peer = front.connect();
+    peer.send(get("/msp/customers", KEY)).await;
+    peer.reply().await.unwrap();
+    crate::clock::sleep(50 * SECOND).await;
+    peer.send("GET /msp").await;
+    crate::clock::sleep(9 * SECOND).await;
+    peer.send(format!("/customers HTTP/1.1\r\nhost: x\r\n{KEY}\r\n"))
+        .await;
+    assert_eq!(peer.reply().await.unwrap().status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_body_is_told_408() {
+    let front = Front::new();
+    let start = Instant::now();
+    let mut peer = front.connect();
+    peer.send(format!(
+        "POST /v2/cases/msp/search HTTP/1.1\r\nhost: x\r\n{KEY}content-length: 20\r\n\r\n{{"
+    ))
+    .await;
+    let reply = peer.reply().await.unwrap();
+    assert_eq!(reply.problem(), (408, "request_timeout".into()));
+    assert_eq!(reply.header("connection"), "close");
+    assert_eq!(start.elapsed(), 15 * SECOND);
+    assert_eq!(front.in_flight.now(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_are_bounded_however_they_come() {
+    let front = Front::new();
+    let limit = 64 * 1024;
+    let search = "/v2/cases/msp/search";
+    assert_eq!(
+        front
+            .ask(post(search, KEY, &"x".repeat(limit)))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        front
+            .ask(post(search, KEY, &"x".repeat(limit + 1)))
+            .await
+            .status,
+        413
+    );
+    let chunks = format!("{:x}\r\n{}\r\n", 1000, "x".repeat(1000)).repeat(66);
+    let chunked = format!(
+        "POST {search} HTTP/1.1\r\nhost: x\r\n{KEY}transfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"
+    );
+    assert_eq!(front.ask(&chunked).await.status, 413);
+    // Said, but never sent: the answer does not wait for it.
+    let promised =
+        format!("POST {search} HTTP/1.1\r\nhost: x\r\n{KEY}content-length: 1000000000\r\n\r\n");
+    let start = Instant::now();
+    assert_eq!(front.ask(&promised).await.status, 413);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_nothing_is_dropped() {
+    let body = Bytes::from(vec![b'x'; 1024 * 1024]);
+    let front = Front::with(move |_| {
+        let body = body.clone();
+        Box::pin(async move { Ok(http::Response::new(AnswerBody::full(body))) })
+    });
+    let mut peer = connect_through(&front.connections, 4096);
+    peer.send(get("/msp/customers", KEY)).await;
+    let start = Instant::now();
+    (&mut peer.task).await.unwrap();
+    let took = start.elapsed();
+    assert!((15 * SECOND..16 * SECOND).contains(&took), "{took:?}");
+    // A slow reader that does take something is not.
+    let mut peer = connect_through(&front.connections, 64 * 1024);
+    peer.send(get("/msp/customers", KEY)).await;
+    let mut got = 0;
+    let mut piece = vec![0; 64 * 1024];
+    while got < 1024 * 1024 {
+        crate::clock::sleep(10 * SECOND).await;
+        let bytes = peer.io.read(&mut piece).await.unwrap();
+        assert!(bytes > 0, "cut after {got} bytes");
+        got += bytes;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_may_be_in_flight_are_shed() {
+    let front = Front::with(|_| Box::pin(std::future::pending()));
+    let mut waiting = Vec::new();
+    for _ in 0..IN_FLIGHT_MAX {
+        let mut peer = front.connect();
+        peer.send(get("/msp/customers", KEY)).await;
+        waiting.push(peer);
+    }
+    while front.in_flight.now() < IN_FLIGHT_MAX {
+        tokio::task::yield_now().await;
+    }
+    let reply = front.ask(get("/msp/customers", KEY)).await;
+    assert_eq!(reply.problem(), (503, "overloaded".into()));
+    assert_eq!(reply.header("retry-after"), "1");
+    // Those who leave make room.
+    drop(waiting.pop());
+    while front.in_flight.now() == IN_FLIGHT_MAX {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_lasts_until_the_last_byte() {
+    use crate::reads::export::ExportPiece;
+    let (to, from) = tokio::sync::mpsc::channel(1);
+    let from = parking_lot::Mutex::new(Some(from));
+    let front = Front::with(move |_| {
+        let from = from.lock().take().unwrap();
+        Box::pin(async move { Ok(http::Response::new(AnswerBody::rows(from, false))) })
+    });
+    let mut peer = front.connect();
+    peer.send(get("/v1/cases/export", KEY)).await;
+    assert_eq!(peer.reply().await.unwrap().status, 200);
+    assert_eq!(front.in_flight.now(), 1);
+    to.send(ExportPiece::Lines("{}\n".into())).await.unwrap();
+    to.send(ExportPiece::End { rows: 1 }).await.unwrap();
+    drop(to);
+    while front.in_flight.now() > 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(peer.io);
+    peer.task.await.unwrap();
+}

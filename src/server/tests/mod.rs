@@ -1,0 +1,9 @@
+//! The whole front over in-memory pipes: raw bytes in, raw bytes out, a stub where the reads are.
+
+mod admin;
+mod drain;
+mod framing;
+mod kit;
+mod limits;
+mod order;
+mod outcomes;

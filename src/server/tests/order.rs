@@ -1,0 +1,123 @@
+//! Who is refused first, and with which words.
+
+use super::kit::*;
+
+const SEARCH: &str = "/v2/cases/msp/search";
+
+#[tokio::test(start_paused = true)]
+async fn refusals_come_in_the_contracts_order() {
+    let front = Front::new();
+    let big = "x".repeat(70_000);
+    let gzip = "content-encoding: gzip\r\n";
+    let cases = [
+        // Framing before an unknown path.
+        (get("/nope", "x_y: 1\r\n"), 400, "malformed_request"),
+        // Path and method before the key.
+        (get("/nope", ""), 404, "not_found"),
+        (get(SEARCH, ""), 405, "method_not_allowed"),
+        // The key before the body.
+        (post(SEARCH, gzip, &big), 401, "authentication_required"),
+        (
+            post(SEARCH, &format!("{KEY}{gzip}"), &big),
+            415,
+            "unsupported_media_type",
+        ),
+        (post(SEARCH, KEY, &big), 413, "body_too_large"),
+    ];
+    for (request, status, code) in cases {
+        let reply = front.ask(&request).await;
+        assert_eq!(reply.problem(), (status, code.to_owned()));
+    }
+    assert!(front.seen.lock().is_empty());
+    // The caller's own limit before the body.
+    assert_eq!(front.ask(post(SEARCH, LIMITED, "{}")).await.status, 200);
+    let reply = front
+        .ask(post(SEARCH, &format!("{LIMITED}{gzip}"), &big))
+        .await;
+    assert_eq!(reply.problem(), (429, "caller_rate_limited".into()));
+    assert_eq!(reply.header("retry-after"), "10");
+    assert_eq!(reply.header("ratelimit"), "\"caller\";r=0;t=10");
+}
+
+#[tokio::test(start_paused = true)]
+async fn methods_are_told_and_head_has_no_body() {
+    let front = Front::new();
+    let reply = front.ask(post("/msp/customers", KEY, "")).await;
+    assert_eq!((reply.status, reply.header("allow")), (405, "GET, HEAD"));
+    let mut peer = front.connect();
+    for path in ["/msp/customers", "/nope"] {
+        peer.head_only = true;
+        peer.send(format!("HEAD {path} HTTP/1.1\r\nhost: x\r\n{KEY}\r\n"))
+            .await;
+        let reply = peer.reply().await.unwrap();
+        assert_ne!(reply.header("content-length"), "0");
+    }
+    // Nothing of those bodies stands before the next answer.
+    peer.send(get("/msp/customers", KEY)).await;
+    assert_eq!(peer.reply().await.unwrap().body, b"{}");
+    let query = format!(
+        "QUERY {SEARCH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n{KEY}\r\n{{}}"
+    );
+    assert_eq!(front.ask(query).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_query_needs_a_type_and_a_post_does_not() {
+    let front = Front::new();
+    let query = format!("QUERY {SEARCH} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n{KEY}\r\n{{}}");
+    assert_eq!(
+        front.ask(query).await.problem(),
+        (400, "invalid_body".into())
+    );
+    assert_eq!(front.ask(post(SEARCH, KEY, "{}")).await.status, 200);
+    let text = format!("{KEY}content-type: text/plain\r\n");
+    assert_eq!(front.ask(post(SEARCH, &text, "{}")).await.status, 415);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_are_found_in_either_header() {
+    let front = Front::new();
+    let status = async |headers: &str| front.ask(get("/msp/customers", headers)).await;
+    assert_eq!(status("x-api-key: k-all\r\n").await.status, 200);
+    assert_eq!(status(KEY).await.status, 200);
+    for bad in [
+        "",
+        "x-api-key: k-nobody\r\n",
+        "authorization: Basic k-all\r\n",
+        "authorization: Bearer k-all\r\nx-api-key: k-op\r\n",
+        "x-api-key: k-all\r\nx-api-key: k-all\r\n",
+    ] {
+        let reply = status(bad).await;
+        assert_eq!(reply.problem(), (401, "authentication_required".into()));
+        assert_eq!(reply.header("www-authenticate"), "Bearer");
+        assert_eq!(reply.json()["error"], "Authentication required");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nables_paths_answer_as_nable_does() {
+    let front = Front::new();
+    let target = "/ws/rest/V1/PSA_API/InvoicesReady/-/202409";
+    let reply = front.ask(post(target, "", "")).await;
+    assert_eq!(reply.json()["message"], "Unauthorized");
+    assert_eq!(reply.json()["http_status_code"], 401);
+    // Clients that post nothing send whatever type they default to.
+    let form = format!("{KEY}content-type: application/x-www-form-urlencoded\r\n");
+    assert_eq!(front.ask(post(target, &form, "")).await.status, 200);
+    assert_eq!(front.ask(post(target, &form, "a=b")).await.status, 415);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_the_operators_is_on_the_public_listener() {
+    let front = Front::new();
+    for path in [
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/admin/status",
+        "/admin/explain",
+    ] {
+        assert_eq!(front.ask(get(path, KEY)).await.status, 404, "{path}");
+    }
+    assert_eq!(front.ask(post("/admin/purge", KEY, "{}")).await.status, 404);
+}

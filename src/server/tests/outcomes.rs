@@ -1,0 +1,230 @@
+//! However a request ends, it is counted, timed and logged once.
+
+use tokio::sync::mpsc;
+
+use super::kit::*;
+use crate::clock::{Duration, Instant};
+use crate::exchange::AnswerBody;
+use crate::reads::export::ExportPiece;
+
+fn counted(front: &Front, labels: &str) -> bool {
+    let text = front.metrics.render().unwrap();
+    text.contains(&format!("msp_gateway_requests_total{{{labels}}} 1\n"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_counted_and_logged() {
+    let front = Front::new();
+    let reply = front.ask(get("/msp/customers?fields=secret", KEY)).await;
+    assert!(counted(
+        &front,
+        "caller=\"all\",route=\"customers\",status=\"200\""
+    ));
+    let line = front.last_line();
+    assert_eq!(line["request_id"], reply.header("x-request-id"));
+    assert_eq!(line["path"], "/msp/customers");
+    assert_eq!(line["caller"], "all");
+    assert_eq!(line["bytes"], 2);
+    assert_eq!(line["whole"], true);
+    assert_eq!(front.log.lines().len(), 1);
+    assert_eq!(front.in_flight.now(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_are_anonymous_and_unknown_paths_are_other() {
+    let front = Front::new();
+    front.ask(get("/msp/customers", "")).await;
+    assert!(counted(
+        &front,
+        "caller=\"anonymous\",route=\"customers\",status=\"401\""
+    ));
+    front.ask(get("/../../etc/passwd", KEY)).await;
+    assert!(counted(
+        &front,
+        "caller=\"anonymous\",route=\"other\",status=\"404\""
+    ));
+    assert_eq!(front.last_line()["code"], "not_found");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_leaves_is_499() {
+    let front = Front::with(|_| Box::pin(std::future::pending()));
+    let mut peer = front.connect();
+    peer.send(get("/msp/customers", KEY)).await;
+    while front.seen.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    drop(peer.io);
+    peer.task.await.unwrap();
+    assert!(counted(
+        &front,
+        "caller=\"all\",route=\"customers\",status=\"499\""
+    ));
+    let line = front.last_line();
+    assert_eq!(line["status"], 499);
+    assert_eq!(line["whole"], false);
+    assert_eq!(front.in_flight.now(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_costs_one_request() {
+    let front = Front::with(|call| {
+        assert!(call.head.uri.query() != Some("at=once"), "at once");
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            assert!(call.head.uri.query() != Some("at=later"), "later");
+            Ok(ok("{}"))
+        })
+    });
+    let mut peer = front.connect();
+    for (at, panics) in [("once", 1), ("later", 2)] {
+        peer.send(get(&format!("/msp/customers?at={at}"), KEY))
+            .await;
+        let reply = peer.reply().await.unwrap();
+        assert_eq!(reply.problem(), (500, "internal_error".into()));
+        assert_eq!(reply.json()["error"], "Internal server error");
+        assert_eq!(front.metrics.panics.get(), panics);
+        // The same connection goes on.
+        peer.send(get("/msp/customers", KEY)).await;
+        assert_eq!(peer.reply().await.unwrap().status, 200);
+    }
+    assert_eq!(front.in_flight.now(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overdue_answer_is_504() {
+    let front = Front::with(|_| Box::pin(std::future::pending()));
+    let start = Instant::now();
+    let reply = front.ask(get("/msp/customers", KEY)).await;
+    assert_eq!(reply.problem(), (504, "vendor_timeout".into()));
+    assert_eq!(reply.header("retry-after"), "2");
+    assert!(start.elapsed() < REQUEST_TIMEOUT + Duration::from_secs(1));
+    assert!(counted(
+        &front,
+        "caller=\"all\",route=\"customers\",status=\"504\""
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn log_lines_stand_hostile_requests() {
+    let front = Front::new();
+    let long = "%0d%0a%1b".repeat(300);
+    let mut hostile = vec![
+        get("/\u{2028}", KEY).into_bytes(),
+        get(&format!("/{long}"), KEY).into_bytes(),
+        format!("X{} / HTTP/1.1\r\nhost: x\r\n\r\n", "Y".repeat(500)).into_bytes(),
+        get("/\"}{\"status\":200", KEY).into_bytes(),
+        get("/a", "x-request-id: mine\r\nuser-agent: \u{1b}[31m\r\n").into_bytes(),
+    ];
+    let mut raw = b"GET /\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n".to_vec();
+    hostile.push(std::mem::take(&mut raw));
+    for request in hostile {
+        let mut peer = front.connect();
+        peer.send(&request).await;
+        peer.reply().await;
+    }
+    let lines = front.log.lines();
+    assert!(lines.len() >= 4);
+    for line in &lines {
+        assert!(line.len() < 1000 && line.ends_with('\n'));
+        assert!(!line.trim_end().contains(|c: char| c.is_control()));
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_ne!(line["status"], 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hostile_requests_make_no_new_series() {
+    let front = Front::new();
+    let series = |front: &Front| front.metrics.render().unwrap().lines().count();
+    front.ask(get("/nope", "")).await;
+    front.ask("ODD /nope HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let before = series(&front);
+    let mut peer = front.connect();
+    for n in 0..1000 {
+        peer.send(format!(
+            "M{n} /p{n}?q{n} HTTP/1.1\r\nhost: h{n}\r\nx-api-key: k{n}\r\n\r\n"
+        ))
+        .await;
+        assert_eq!(peer.reply().await.unwrap().status, 404);
+    }
+    assert_eq!(series(&front), before);
+}
+
+fn exporting(pieces: Vec<ExportPiece>) -> Front {
+    let pieces = parking_lot::Mutex::new(Some(pieces));
+    Front::with(move |_| {
+        let pieces = pieces.lock().take().unwrap();
+        let (to, from) = mpsc::channel(pieces.len());
+        for piece in pieces {
+            to.try_send(piece).unwrap();
+        }
+        Box::pin(async move {
+            let mut answer = http::Response::new(AnswerBody::rows(from, true));
+            answer
+                .headers_mut()
+                .insert("trailer", http::HeaderValue::from_static("x-export-rows"));
+            Ok(answer)
+        })
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_export_ends_with_its_trailer() {
+    let front = exporting(vec![
+        ExportPiece::Lines("{}\n".into()),
+        ExportPiece::End { rows: 1 },
+    ]);
+    let mut peer = front.connect();
+    peer.send(get(
+        "/v1/cases/export",
+        &format!("{KEY}te: trailers\r\nconnection: te, close\r\n"),
+    ))
+    .await;
+    let text = peer.rest().await;
+    assert!(text.contains("transfer-encoding: chunked"), "{text}");
+    assert!(
+        text.ends_with("3\r\n{}\n\r\n0\r\nx-export-rows: 1\r\n\r\n"),
+        "{text}"
+    );
+    assert_eq!(front.last_line()["whole"], true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_export_never_ends_properly() {
+    let front = exporting(vec![ExportPiece::Lines("{}\n".into())]);
+    let mut peer = front.connect();
+    peer.send(get("/v1/cases/export", KEY)).await;
+    let text = peer.rest().await;
+    assert!(text.ends_with("3\r\n{}\n\r\n"), "{text}");
+    let line = front.last_line();
+    assert_eq!(line["whole"], false);
+    assert_eq!(line["bytes"], 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_callers_trace_is_continued() {
+    let front = Front::with(|call| {
+        let trace = call.payer.traceparent().cloned();
+        Box::pin(async move {
+            let mut answer = ok("{}");
+            if let Some(trace) = trace {
+                answer.headers_mut().insert("x-trace", trace);
+            }
+            Ok(answer)
+        })
+    });
+    let sent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let reply = front
+        .ask(get(
+            "/msp/customers",
+            &format!("{KEY}traceparent: {sent}\r\n"),
+        ))
+        .await;
+    assert!(
+        reply
+            .header("x-trace")
+            .starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-")
+    );
+    assert_ne!(reply.header("x-trace"), sent);
+}
