@@ -53,3 +53,11 @@ impl Clock {
         zone.to_datetime(self.wall()).date()
     }
 }
+
+/// Time since the machine's start, as the service manager counts it.
+pub fn monotonic_since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
+    Duration::new(seconds, nanos)
+}
