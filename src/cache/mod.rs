@@ -1,9 +1,19 @@
 //! Remembering answers. Does not know how they are fetched.
 
+pub mod etag;
+pub mod flight;
 pub mod freshness;
 pub mod key;
+pub mod local;
+pub mod lookup;
 pub mod note;
+pub mod pages;
 
-pub use freshness::{Directives, Lifetimes};
+pub use etag::Etag;
+pub use flight::{FlightEnd, Flights};
+pub use freshness::{Directives, Lifetimes, Standing};
 pub use key::{CacheKey, Subject};
+pub use local::{Entry, Fetched, Local};
+pub use lookup::{FetchError, Found, LookupError, Shelf, Terms};
 pub use note::{CacheNote, Detail, Forward};
+pub use pages::{Pages, Rendered};

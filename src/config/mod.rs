@@ -1,1 +1,31 @@
-//! (to be written)
+//! `config.toml` and the environment, checked and cut into the options that each module owns.
+//!
+//! `layer` reads the two sources, `file` mirrors them key by key (each leaf checks itself, see
+//! `form`), `load` merges and reports, `check` holds the rules between settings. Nothing here ever
+//! prints a value: a misplaced secret stays where it was put.
+
+mod callers;
+pub mod check;
+pub mod file;
+pub mod form;
+mod layer;
+pub mod lists;
+pub mod load;
+pub mod measure;
+pub mod names;
+pub mod report;
+mod show;
+pub mod sources;
+pub mod vendor;
+
+#[cfg(test)]
+mod corpus;
+#[cfg(test)]
+mod reference;
+
+pub use check::{AuthMode, CacheSettings, LogSettings, Settings};
+pub use form::Level;
+pub use load::{from_text, load};
+pub use report::Refusal;
+pub use sources::{Secrets, VendorSecrets};
+pub use vendor::{AccountSource, VendorSettings};

@@ -161,6 +161,13 @@ id! {
     AccountId
 }
 
+impl AccountId {
+    /// Stands where a vendor is not configured, so that there is no account.
+    pub fn of_disabled() -> Self {
+        Self("disabled".into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderValue;
 
 use crate::access::Caller;
 use crate::admission::{Lane, Payer, Spend};
+pub use crate::cache::Etag;
 use crate::cache::{CacheNote, Directives};
 use crate::clock::{Duration, Instant};
-use crate::domain::{Audience, CustomerId};
+use crate::domain::{Audience, CacheOutcome, CustomerId, Kind, Saved, Vendor};
+use crate::metrics::Metrics;
 use crate::reads::ReadError;
 
 /// One request's side of a read: who asks, until when, and what it may cost.
@@ -54,30 +55,6 @@ impl Asker {
     }
 }
 
-/// A strong entity tag, ready as a header value: a hash of the body's bytes in quotes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Etag(HeaderValue);
-
-impl Etag {
-    /// Of these bytes.
-    pub fn of(body: &[u8]) -> Self {
-        let hash = blake3::hash(body);
-        let mut text = Vec::with_capacity(34);
-        text.push(b'"');
-        for byte in hash.as_bytes().iter().take(16) {
-            text.extend(format!("{byte:02x}").as_bytes());
-        }
-        text.push(b'"');
-        // Quotes and hex digits are a valid value.
-        Self(HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("\"\"")))
-    }
-
-    /// The header's value.
-    pub fn value(&self) -> &HeaderValue {
-        &self.0
-    }
-}
-
 /// An answer of a read.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -89,4 +66,35 @@ pub struct Answer {
     pub age: Duration,
     /// For `Cache-Status`, metrics and the log.
     pub note: CacheNote,
+}
+
+/// How a question and its answer are counted.
+pub(super) struct Account<'a> {
+    pub metrics: &'a Metrics,
+    pub vendor: Vendor,
+    pub kind: Kind,
+}
+
+impl Account<'_> {
+    /// Counts an answer: how it came about, and the vendor call it did not cost.
+    pub fn answered(&self, asker: &Asker, note: &CacheNote, saved: Option<Saved>) {
+        self.metrics.lookup(self.kind, note.outcome);
+        let saved = saved.or(match note.outcome {
+            CacheOutcome::Hit => Some(Saved::Hit),
+            CacheOutcome::Stale | CacheOutcome::Negative => Some(Saved::Stale),
+            CacheOutcome::Collapsed => Some(Saved::Collapsed),
+            CacheOutcome::Derived => Some(Saved::Derived),
+            CacheOutcome::Projected => Some(Saved::Projected),
+            CacheOutcome::Miss | CacheOutcome::Error => None,
+        });
+        if let Some(reason) = saved {
+            self.metrics.call_saved(self.vendor, reason);
+            asker.caller.meter.saved();
+        }
+    }
+
+    /// Counts a question without an answer.
+    pub fn refused(&self) {
+        self.metrics.lookup(self.kind, CacheOutcome::Error);
+    }
 }

@@ -1,7 +1,18 @@
-//! Billable services and invoices.
+//! Billable services and invoices: N-able's bodies as they are, remembered by how settled a month is.
 
-use super::{Answer, Asker, ReadError};
-use crate::domain::{ContractId, Month};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+
+use super::answer::{Account, Answer, Asker};
+use super::customers::spend;
+use super::{Ingredients, Policy, ReadError};
+use crate::cache::{CacheKey, Detail, Fetched, Found, Lifetimes, Rendered, Shelf, Subject, Terms};
+use crate::clock::Clock;
+use crate::domain::{ContractId, Kind, Month, Vendor};
+use crate::metrics::Metrics;
+use crate::upstream::{Fault, Nable, NableAnswer, UpstreamError};
 
 /// What to do with an answer of N-able that lacks what was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,13 +23,63 @@ pub enum SoftFailure {
     PassOn,
 }
 
+/// What N-able said.
+#[derive(Debug)]
+pub enum BillingBody {
+    /// What was asked for.
+    Good(Rendered),
+    /// A 200 that lacks it.
+    SoftFailed(Rendered),
+    /// A 400 or 404, with its body.
+    Refused(Option<Bytes>),
+}
+
 /// Answers the billing routes and N-able's own paths.
-pub struct Billing {}
+pub struct Billing {
+    nable: Arc<Nable>,
+    shelf: Arc<Shelf<Arc<BillingBody>, UpstreamError>>,
+    policy: Arc<ArcSwap<Policy>>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
 
 impl Billing {
+    pub(super) fn new(of: &Ingredients, answers_bytes: u64) -> Self {
+        Self {
+            nable: of.nable.clone(),
+            shelf: Shelf::new(answers_bytes, of.clock.clone()),
+            policy: of.policy.clone(),
+            clock: of.clock.clone(),
+            metrics: of.metrics.clone(),
+        }
+    }
+
+    pub(super) fn shelf(&self) -> &Shelf<Arc<BillingBody>, UpstreamError> {
+        &self.shelf
+    }
+
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.shelf.local.size()
+    }
+
     /// Whether `account` is the configured account or `-`.
-    pub fn is_our_account(&self, _account: &str) -> bool {
-        false
+    pub fn is_our_account(&self, account: &str) -> bool {
+        account == "-" || account == self.nable.account().as_str()
+    }
+
+    /// What is asked of the vendor.
+    pub fn key(&self, subject: Subject) -> CacheKey {
+        CacheKey::new(self.nable.account().clone(), subject)
+    }
+
+    /// How long answers about a month live.
+    pub fn lifetimes(&self, month: Month) -> Lifetimes {
+        let policy = self.policy.load();
+        if month.is_current(self.clock.today(&policy.time_zone)) {
+            policy.billing_current
+        } else {
+            policy.billing_closed
+        }
     }
 
     /// Billable services of a contract in a month.
@@ -27,12 +88,13 @@ impl Billing {
     /// When the caller may not see billing, or N-able gives no answer and none is remembered.
     pub async fn services(
         &self,
-        _asker: &Asker,
-        _month: Month,
-        _contract: &ContractId,
-        _soft: SoftFailure,
+        asker: &Asker,
+        month: Month,
+        contract: &ContractId,
+        soft: SoftFailure,
     ) -> Result<Answer, ReadError> {
-        Err(ReadError::Internal)
+        let found = self.find_services(asker, month, contract).await;
+        self.answer(asker, found, soft)
     }
 
     /// Invoices and contracts of a month.
@@ -41,10 +103,153 @@ impl Billing {
     /// As [`Self::services`].
     pub async fn month(
         &self,
-        _asker: &Asker,
-        _month: Month,
-        _soft: SoftFailure,
+        asker: &Asker,
+        month: Month,
+        soft: SoftFailure,
     ) -> Result<Answer, ReadError> {
-        Err(ReadError::Internal)
+        let found = self.find_month(asker, month).await;
+        self.answer(asker, found, soft)
     }
+
+    /// N-able's answer about a contract and month.
+    ///
+    /// # Errors
+    /// As [`Self::services`], but soft failures are answers here.
+    pub async fn find_services(
+        &self,
+        asker: &Asker,
+        month: Month,
+        contract: &ContractId,
+    ) -> Result<Found<Arc<BillingBody>>, ReadError> {
+        let (nable, contract_id) = (self.nable.clone(), contract.clone());
+        let (clock, payer) = (self.clock.clone(), asker.payer.clone());
+        let subject = Subject::Billing {
+            month,
+            contract: contract.clone(),
+        };
+        self.find(asker, month, subject, move |waited| async move {
+            let spend = spend(&clock, waited, payer);
+            nable.billable_services(&month, &contract_id, spend).await
+        })
+        .await
+    }
+
+    /// N-able's answer about a month.
+    ///
+    /// # Errors
+    /// As [`Self::find_services`].
+    pub async fn find_month(
+        &self,
+        asker: &Asker,
+        month: Month,
+    ) -> Result<Found<Arc<BillingBody>>, ReadError> {
+        let nable = self.nable.clone();
+        let (clock, payer) = (self.clock.clone(), asker.payer.clone());
+        self.find(
+            asker,
+            month,
+            Subject::Invoices { month },
+            move |waited| async move { nable.invoices(&month, spend(&clock, waited, payer)).await },
+        )
+        .await
+    }
+
+    async fn find<Fut>(
+        &self,
+        asker: &Asker,
+        month: Month,
+        subject: Subject,
+        ask: impl FnOnce(bool) -> Fut,
+    ) -> Result<Found<Arc<BillingBody>>, ReadError>
+    where
+        Fut: Future<Output = Result<NableAnswer, UpstreamError>> + Send + 'static,
+    {
+        if !asker.caller.billing {
+            return Err(ReadError::BillingNotAllowed);
+        }
+        let terms = Terms {
+            lifetimes: self.lifetimes(month),
+            negative: self.policy.load().billing_negative,
+            directives: asker.directives,
+            deadline: asker.deadline,
+        };
+        let key = self.key(subject);
+        let found = self.shelf.lookup(&key, &terms, |waited| {
+            let asked = ask(waited);
+            async move { remembered(asked.await) }
+        });
+        found
+            .await
+            .map_err(|error| ReadError::of_lookup(Vendor::Nable, error))
+    }
+
+    fn answer(
+        &self,
+        asker: &Asker,
+        found: Result<Found<Arc<BillingBody>>, ReadError>,
+        soft: SoftFailure,
+    ) -> Result<Answer, ReadError> {
+        let account = Account {
+            metrics: &self.metrics,
+            vendor: Vendor::Nable,
+            kind: Kind::Billing,
+        };
+        let Found { entry, note } = match found {
+            Ok(found) => found,
+            Err(error) => {
+                if !matches!(error, ReadError::BillingNotAllowed) {
+                    account.refused();
+                }
+                return Err(error);
+            }
+        };
+        account.answered(asker, &note, None);
+        let (rendered, note) = match (&*entry.value, soft) {
+            (BillingBody::Good(rendered), _) => (rendered, note),
+            (BillingBody::SoftFailed(rendered), SoftFailure::PassOn) => {
+                (rendered, note.with_detail(Detail::SoftFailure))
+            }
+            (BillingBody::SoftFailed(rendered), SoftFailure::Refuse) => {
+                return Err(ReadError::BillingNotFound {
+                    vendor_body: Some(rendered.body.clone()),
+                });
+            }
+            (BillingBody::Refused(vendor_body), _) => {
+                return Err(ReadError::BillingNotFound {
+                    vendor_body: vendor_body.clone(),
+                });
+            }
+        };
+        Ok(Answer {
+            body: rendered.body.clone(),
+            etag: Some(rendered.etag.clone()),
+            age: entry.age(self.clock.now()),
+            note,
+        })
+    }
+}
+
+/// A vendor's answer as it is kept: soft failures and refusals of the question are remembered for a
+/// moment, other errors are not.
+fn remembered(
+    answer: Result<NableAnswer, UpstreamError>,
+) -> Result<Fetched<Arc<BillingBody>>, UpstreamError> {
+    let (value, negative) = match answer {
+        Ok(NableAnswer::Good(body)) => (BillingBody::Good(Rendered::new(body)), false),
+        Ok(NableAnswer::SoftFailed(body)) => (BillingBody::SoftFailed(Rendered::new(body)), true),
+        Err(error) if matches!(error.fault, Fault::NotFound | Fault::Rejected) => {
+            (BillingBody::Refused(error.vendor_body), true)
+        }
+        Err(error) => return Err(error),
+    };
+    let body = match &value {
+        BillingBody::Good(rendered) | BillingBody::SoftFailed(rendered) => &rendered.body[..],
+        BillingBody::Refused(body) => body.as_deref().unwrap_or_default(),
+    };
+    Ok(Fetched {
+        hash: *blake3::hash(body).as_bytes(),
+        bytes: body.len(),
+        negative,
+        value: Arc::new(value),
+    })
 }

@@ -1,21 +1,356 @@
-//! Case searches.
+//! Case searches: pages cut from snapshots, held together by page tokens.
 
-use super::{Answer, Asker, ReadError};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::answer::{Account, Answer, Asker};
+use super::{Ingredients, Policy, ReadError};
+use crate::cache::{CacheKey, CacheNote, Detail, Lifetimes, Pages, Rendered, Standing, Subject};
+use crate::clock::{Clock, Instant};
+use crate::domain::period::RangeGrade;
 use crate::domain::query::SearchRequest;
+use crate::domain::{CacheOutcome, Kind, PageSize, Saved, SearchQuery, Vendor};
+use crate::metrics::Metrics;
+use crate::snapshot::page::render;
+use crate::snapshot::{
+    Claims, Open, Opened, PageAsk, Sealer, Snapshot, SnapshotId, Snapshots, View,
+};
+use crate::upstream::Wiv;
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct PageKey {
+    snapshot: SnapshotId,
+    view: View,
+    offset: u32,
+    size: PageSize,
+}
+
+/// A place in a snapshot, as one caller sees it.
+struct Place {
+    snapshot: Arc<Snapshot>,
+    view: View,
+    offset: u32,
+    size: PageSize,
+}
 
 /// Answers `POST` and `QUERY /v2/cases/msp/search`.
-pub struct Cases {}
+pub struct Cases {
+    wiv: Arc<Wiv>,
+    snapshots: Arc<Snapshots>,
+    sealer: Arc<ArcSwap<Sealer>>,
+    pages: Pages<PageKey>,
+    policy: Arc<ArcSwap<Policy>>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
 
 impl Cases {
+    pub(super) fn new(of: &Ingredients, pages_bytes: u64) -> Self {
+        Self {
+            wiv: of.wiv.clone(),
+            snapshots: of.snapshots.clone(),
+            sealer: of.sealer.clone(),
+            pages: Pages::new(pages_bytes),
+            policy: of.policy.clone(),
+            clock: of.clock.clone(),
+            metrics: of.metrics.clone(),
+        }
+    }
+
+    /// The snapshots that pages are cut from.
+    pub fn snapshots(&self) -> &Arc<Snapshots> {
+        &self.snapshots
+    }
+
+    pub(super) fn sweep(&self) {
+        self.snapshots.sweep();
+    }
+
+    pub(super) fn pages_size(&self) -> (u64, u64) {
+        self.pages.size()
+    }
+
+    /// What a search asks of the vendor.
+    pub fn key(&self, query: &Arc<SearchQuery>) -> CacheKey {
+        CacheKey::new(
+            self.wiv.credential().clone(),
+            Subject::Search(query.clone()),
+        )
+    }
+
+    /// How settled a search's range is today, and how long its answers live.
+    pub fn lifetimes(&self, query: &SearchQuery) -> (RangeGrade, Lifetimes) {
+        let policy = self.policy.load();
+        let today = self.clock.today(&policy.time_zone);
+        let grade = match query.range {
+            None => RangeGrade::Open,
+            Some(range) => range.grade(today, policy.recent_days),
+        };
+        let lifetimes = match grade {
+            RangeGrade::Open => policy.cases.open,
+            RangeGrade::Recent => policy.cases.recent,
+            RangeGrade::Closed => policy.cases.closed,
+        };
+        (grade, lifetimes)
+    }
+
     /// One page of a search.
     ///
     /// # Errors
     /// Any refusal of a token, a walk or the vendor.
-    pub async fn search(
+    pub async fn search(&self, asker: &Asker, request: SearchRequest) -> Result<Answer, ReadError> {
+        let account = Account {
+            metrics: &self.metrics,
+            vendor: Vendor::Wiv,
+            kind: Kind::Cases,
+        };
+        let answered = match &request.page_token {
+            None => self.first_page(asker, &request).await,
+            Some(token) => self.continued(asker, &request, token).await,
+        };
+        match answered {
+            Ok((answer, saved)) => {
+                account.answered(asker, &answer.note, saved);
+                Ok(answer)
+            }
+            Err(error) => {
+                account.refused();
+                Err(error)
+            }
+        }
+    }
+
+    async fn first_page(
         &self,
-        _asker: &Asker,
-        _request: SearchRequest,
+        asker: &Asker,
+        request: &SearchRequest,
+    ) -> Result<(Answer, Option<Saved>), ReadError> {
+        asker.may_see(request.query.customer.as_ref())?;
+        let query = Arc::new(request.query.clone());
+        let size = request.page_size.unwrap_or(PageSize::DEFAULT);
+        let place = |snapshot, view| Place {
+            snapshot,
+            view,
+            offset: 0,
+            size,
+        };
+        if let Some((snapshot, view)) = self.derived(asker, &query, &[Standing::Fresh]) {
+            return self.derived_page(asker, place(snapshot, view), None).await;
+        }
+        let opened = match self.open(asker, &query, false).await {
+            Ok(opened) => {
+                let view = View::new(None, asker.audience().clone());
+                let note = opened.note;
+                self.page(asker, place(opened.snapshot, view), Some(note))
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(answer) => Ok((answer, None)),
+            Err(error) if error.allows_stale() => {
+                let older = [Standing::Stale, Standing::OnError];
+                match self.derived(asker, &query, &older) {
+                    Some((snapshot, view)) => {
+                        let place = place(snapshot, view);
+                        self.derived_page(asker, place, Some(Detail::StaleOnError))
+                            .await
+                    }
+                    None => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens the snapshot of a search.
+    pub(super) async fn open(
+        &self,
+        asker: &Asker,
+        query: &Arc<SearchQuery>,
+        whole: bool,
+    ) -> Result<Opened, ReadError> {
+        let (_, lifetimes) = self.lifetimes(query);
+        let ask = Open {
+            key: self.key(query),
+            query: query.clone(),
+            lifetimes,
+            whole,
+            directives: asker.directives,
+            deadline: asker.deadline,
+        };
+        Ok(self.snapshots.open(&ask).await?)
+    }
+
+    /// A view over a complete snapshot of all customers that answers a search for one.
+    pub(super) fn derived(
+        &self,
+        asker: &Asker,
+        query: &Arc<SearchQuery>,
+        standings: &[Standing],
+    ) -> Option<(Arc<Snapshot>, View)> {
+        let customer = query.customer.clone()?;
+        let policy = self.policy.load();
+        if !policy.derive_customer || asker.directives.no_cache {
+            return None;
+        }
+        let now = self.clock.now();
+        let own = self.snapshots.current(&self.key(query));
+        if own.is_some_and(|own| own.is_growing() || own.standing(false, now) == Standing::Fresh) {
+            return None;
+        }
+        let all = Arc::new(query.for_all_customers());
+        let snapshot = self.snapshots.complete(&self.key(&all), standings)?;
+        let young = |max| snapshot.age(true, now) <= max;
+        asker.directives.max_age.is_none_or(young).then(|| {
+            (
+                snapshot,
+                View::new(Some(customer), asker.audience().clone()),
+            )
+        })
+    }
+
+    async fn derived_page(
+        &self,
+        asker: &Asker,
+        place: Place,
+        detail: Option<Detail>,
+    ) -> Result<(Answer, Option<Saved>), ReadError> {
+        let note = self.derived_note(&place.snapshot, detail);
+        let answer = self.page(asker, place, Some(note)).await?;
+        Ok((answer, Some(Saved::Derived)))
+    }
+
+    pub(super) fn derived_note(&self, snapshot: &Snapshot, detail: Option<Detail>) -> CacheNote {
+        let mut note = CacheNote::hit(snapshot.ttl_s(true, self.clock.now()));
+        if note.outcome == CacheOutcome::Hit {
+            note.outcome = CacheOutcome::Derived;
+        }
+        note.with_detail(detail.unwrap_or(Detail::Derived))
+    }
+
+    async fn continued(
+        &self,
+        asker: &Asker,
+        request: &SearchRequest,
+        token: &str,
+    ) -> Result<(Answer, Option<Saved>), ReadError> {
+        let claims = self
+            .sealer
+            .load()
+            .open(token)
+            .ok_or(ReadError::InvalidPageToken)?;
+        let repeated = &request.query;
+        let matches = claims.audience == asker.audience().fingerprint()
+            && (repeated.customer.is_none() || repeated.customer == claims.customer)
+            && (repeated.range.is_none() || repeated.range == claims.range);
+        if !matches {
+            return Err(ReadError::InvalidPageToken);
+        }
+        let snapshot = self
+            .snapshots
+            .find(claims.snapshot)
+            .ok_or(ReadError::PageTokenExpired)?;
+        let of_it = snapshot.key.fingerprint().starts_with(&claims.identity);
+        let repeats = |(name, value)| snapshot.query.extra.get(name) == Some(value);
+        if !of_it || !repeated.extra.iter().all(repeats) {
+            return Err(ReadError::InvalidPageToken);
+        }
+        let customer = claims.customer.filter(|_| claims.derived);
+        let place = Place {
+            view: View::new(customer, asker.audience().clone()),
+            snapshot,
+            offset: claims.offset,
+            size: request.page_size.unwrap_or(claims.size),
+        };
+        let answer = self.page(asker, place, None).await?;
+        let saved = answer.note.is_from_memory().then_some(Saved::Repaged);
+        Ok((answer, saved))
+    }
+
+    /// Cuts and renders a page. `note` says how its snapshot came about; without one it is a later
+    /// page, which tells for itself.
+    async fn page(
+        &self,
+        asker: &Asker,
+        place: Place,
+        note: Option<CacheNote>,
     ) -> Result<Answer, ReadError> {
-        Err(ReadError::Internal)
+        let Place {
+            snapshot,
+            view,
+            offset,
+            size,
+        } = place;
+        let page_key = PageKey {
+            snapshot: snapshot.id,
+            view,
+            offset,
+            size,
+        };
+        let whole = offset > 0 || page_key.view.customer.is_some();
+        let finish = |rendered: Rendered, waited: bool, now: Instant| {
+            let note = note.unwrap_or_else(|| {
+                if waited {
+                    let shared = asker.payer.calls() == 0;
+                    CacheNote::forwarded(crate::cache::Forward::UriMiss, true, shared)
+                } else {
+                    CacheNote::hit(snapshot.ttl_s(whole, now)).with_detail(Detail::Snapshot)
+                }
+            });
+            Answer {
+                body: rendered.body,
+                etag: Some(rendered.etag),
+                age: snapshot.age(whole, now),
+                note,
+            }
+        };
+        if let Some(rendered) = self.pages.get(&page_key) {
+            snapshot.touch();
+            return Ok(finish(rendered, false, self.clock.now()));
+        }
+        let ask = PageAsk {
+            view: &page_key.view,
+            offset,
+            size: size.get(),
+            deadline: asker.deadline,
+            payer: &asker.payer,
+        };
+        let (page, waited) = self.snapshots.page(&snapshot, &ask).await?;
+        let token = match page.next {
+            None => None,
+            Some(next) => {
+                let claims = self.claims(&snapshot, &page_key.view, next, size);
+                let token = self.sealer.load().seal(&claims);
+                Some(token.ok_or(ReadError::Internal)?)
+            }
+        };
+        let rendered = Rendered::new(render(&page, token.as_deref()));
+        self.pages.note_reading(&page_key, &rendered);
+        Ok(finish(rendered, waited, self.clock.now()))
+    }
+
+    fn claims(&self, snapshot: &Snapshot, view: &View, offset: u32, size: PageSize) -> Claims {
+        let derived = view.customer.is_some();
+        let mut identity = [0; 16];
+        for (to, from) in identity.iter_mut().zip(snapshot.key.fingerprint()) {
+            *to = *from;
+        }
+        Claims {
+            snapshot: snapshot.id,
+            offset,
+            size,
+            audience: view.audience_fingerprint(),
+            identity,
+            customer: view.customer.clone().or(snapshot.query.customer.clone()),
+            derived,
+            range: snapshot.query.range,
+        }
+    }
+
+    /// Forgets rendered pages, after a rotation of the sealing key or a hard purge.
+    pub fn forget_pages(&self) {
+        self.pages.clear();
     }
 }

@@ -1,17 +1,281 @@
-//! The customer list.
+//! The customer list: one full vendor list answers every field set and audience.
 
-use super::{Answer, Asker, ReadError};
-use crate::domain::FieldSet;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+
+use super::answer::{Account, Answer, Asker};
+use super::{Ingredients, Policy, ReadError};
+use crate::admission::{Lane, Payer, Spend};
+use crate::cache::{
+    CacheKey, CacheNote, Detail, Fetched, Found, Pages, Rendered, Shelf, Subject, Terms,
+};
+use crate::clock::{Clock, Duration};
+use crate::domain::audience::AudienceFingerprint;
+use crate::domain::json::{Members, write_text};
+use crate::domain::record::text_of;
+use crate::domain::{CacheOutcome, FieldSet, Kind, Vendor};
+use crate::metrics::Metrics;
+use crate::upstream::{CustomerEnvelope, CustomerList, UpstreamError, Wiv};
+
+/// How long a background refresh may wait for budget and answer.
+const REFRESH_WAIT: Duration = Duration::from_secs(60);
+
+/// The vendor's list, read once.
+#[derive(Debug)]
+pub struct CustomerBook {
+    list: CustomerList,
+    /// `customer_id` of each row.
+    ids: Vec<Option<String>>,
+    whole: Rendered,
+    hash: [u8; 32],
+}
+
+impl CustomerBook {
+    fn new(list: CustomerList) -> Self {
+        let ids = list
+            .rows
+            .iter()
+            .map(|row| member_text(row, "customer_id"))
+            .collect();
+        let hash = *blake3::hash(&list.body).as_bytes();
+        Self {
+            whole: Rendered::new(list.body.clone()),
+            ids,
+            list,
+            hash,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        // The body, the rows copied out of it, and the ids.
+        self.list.body.len() * 2 + self.ids.len() * 48
+    }
+
+    /// (customer id, raw row) of the customers an audience may see.
+    pub fn rows<'a>(
+        &'a self,
+        asker: &'a Asker,
+    ) -> impl Iterator<Item = (Option<&'a str>, &'a str)> {
+        self.list
+            .rows
+            .iter()
+            .zip(&self.ids)
+            .map(|(row, id)| (id.as_deref(), row))
+            .filter(|(id, _)| asker.audience().admits(*id))
+    }
+}
+
+/// The text of a row's member.
+pub(super) fn member_text(row: &str, name: &str) -> Option<String> {
+    let Members(members) = serde_json::from_str(row).ok()?;
+    let (_, raw) = members.into_iter().find(|(member, _)| member == name)?;
+    text_of(raw.get()).map(|text| text.into_owned())
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct CutKey {
+    list: [u8; 32],
+    fields: FieldSet,
+    audience: AudienceFingerprint,
+}
 
 /// Answers `GET /msp/customers`.
-pub struct Customers {}
+pub struct Customers {
+    wiv: Arc<Wiv>,
+    shelf: Arc<Shelf<Arc<CustomerBook>, UpstreamError>>,
+    cuts: Pages<CutKey>,
+    policy: Arc<ArcSwap<Policy>>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
 
 impl Customers {
+    pub(super) fn new(of: &Ingredients, answers_bytes: u64, cuts_bytes: u64) -> Self {
+        Self {
+            wiv: of.wiv.clone(),
+            shelf: Shelf::new(answers_bytes, of.clock.clone()),
+            cuts: Pages::new(cuts_bytes),
+            policy: of.policy.clone(),
+            clock: of.clock.clone(),
+            metrics: of.metrics.clone(),
+        }
+    }
+
+    /// What is asked of the vendor.
+    pub fn key(&self) -> CacheKey {
+        CacheKey::new(self.wiv.credential().clone(), Subject::Customers)
+    }
+
+    pub(super) fn shelf(&self) -> &Shelf<Arc<CustomerBook>, UpstreamError> {
+        &self.shelf
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.shelf.local.size()
+    }
+
+    pub(super) fn cuts_size(&self) -> (u64, u64) {
+        self.cuts.size()
+    }
+
+    /// The full list, for the caller's own cut.
+    ///
+    /// # Errors
+    /// When the vendor gives no list and none is remembered.
+    pub async fn book(&self, asker: &Asker) -> Result<Found<Arc<CustomerBook>>, ReadError> {
+        let policy = self.policy.load();
+        let terms = Terms {
+            lifetimes: policy.customers,
+            negative: Duration::ZERO,
+            directives: asker.directives,
+            deadline: asker.deadline,
+        };
+        let (wiv, clock) = (self.wiv.clone(), self.clock.clone());
+        let payer = asker.payer.clone();
+        let key = self.key();
+        let found = self.shelf.lookup(&key, &terms, move |waited| async move {
+            let list = wiv.customers(spend(&clock, waited, payer)).await?;
+            let book = CustomerBook::new(list);
+            Ok(Fetched {
+                hash: book.hash,
+                bytes: book.bytes(),
+                value: Arc::new(book),
+                negative: false,
+            })
+        });
+        found
+            .await
+            .map_err(|error| ReadError::of_lookup(Vendor::Wiv, error))
+    }
+
     /// The customers the caller may see, with these fields.
     ///
     /// # Errors
     /// When the vendor gives no list and none is remembered.
-    pub async fn list(&self, _asker: &Asker, _fields: FieldSet) -> Result<Answer, ReadError> {
-        Err(ReadError::Internal)
+    pub async fn list(&self, asker: &Asker, fields: FieldSet) -> Result<Answer, ReadError> {
+        let account = Account {
+            metrics: &self.metrics,
+            vendor: Vendor::Wiv,
+            kind: Kind::Customers,
+        };
+        let Found { entry, note } = match self.book(asker).await {
+            Ok(found) => found,
+            Err(error) => {
+                account.refused();
+                return Err(error);
+            }
+        };
+        let note = projected(note, fields);
+        account.answered(asker, &note, None);
+        let rendered = self.cut(&entry.value, asker, fields);
+        Ok(Answer {
+            body: rendered.body,
+            etag: Some(rendered.etag),
+            age: entry.age(self.clock.now()),
+            note,
+        })
     }
+
+    fn cut(&self, book: &CustomerBook, asker: &Asker, fields: FieldSet) -> Rendered {
+        if fields.is_all() && asker.audience().is_all() {
+            return book.whole.clone();
+        }
+        let key = CutKey {
+            list: book.hash,
+            fields,
+            audience: asker.audience().fingerprint(),
+        };
+        if let Some(rendered) = self.cuts.get(&key) {
+            return rendered;
+        }
+        let rendered = Rendered::new(render(book, asker, fields));
+        self.cuts.note_reading(&key, &rendered);
+        rendered
+    }
+}
+
+/// A call that a caller waits for, or a refresh in the background.
+pub(super) fn spend(clock: &Clock, waited: bool, payer: Arc<Payer>) -> Spend {
+    Spend {
+        lane: if waited {
+            Lane::Interactive
+        } else {
+            Lane::Refresh
+        },
+        deadline: clock.now() + REFRESH_WAIT,
+        payer: if waited { payer } else { Payer::gateway() },
+    }
+}
+
+fn projected(mut note: CacheNote, fields: FieldSet) -> CacheNote {
+    if !fields.is_all() && note.is_from_memory() {
+        if note.outcome == CacheOutcome::Hit {
+            note.outcome = CacheOutcome::Projected;
+        }
+        note.detail.get_or_insert(Detail::Projected);
+    }
+    note
+}
+
+fn render(book: &CustomerBook, asker: &Asker, fields: FieldSet) -> Bytes {
+    let mut out = String::with_capacity(book.list.body.len());
+    let (before, after): (&[_], &[_]) = match &book.list.envelope {
+        CustomerEnvelope::Bare => (&[], &[]),
+        CustomerEnvelope::Data { before, after } => (before, after),
+    };
+    let bare = book.list.envelope == CustomerEnvelope::Bare;
+    if !bare {
+        out.push('{');
+        for (name, raw) in before {
+            write_text(name, &mut out);
+            out.push(':');
+            out.push_str(raw);
+            out.push(',');
+        }
+        out.push_str("\"data\":");
+    }
+    out.push('[');
+    for (at, (_, row)) in book.rows(asker).enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        project(row, fields, &mut out);
+    }
+    out.push(']');
+    if !bare {
+        for (name, raw) in after {
+            out.push(',');
+            write_text(name, &mut out);
+            out.push(':');
+            out.push_str(raw);
+        }
+        out.push('}');
+    }
+    out.into()
+}
+
+/// Appends the selected members of a row, raw and in the vendor's order.
+fn project(row: &str, fields: FieldSet, out: &mut String) {
+    let members = match serde_json::from_str(row) {
+        Ok(Members(members)) if !fields.is_all() => members,
+        // A row that is no object has no fields to select.
+        _ => return out.push_str(row),
+    };
+    out.push('{');
+    let mut first = true;
+    for (name, raw) in members.iter().filter(|(name, _)| fields.selects(name)) {
+        if !std::mem::take(&mut first) {
+            out.push(',');
+        }
+        write_text(name, out);
+        out.push(':');
+        out.push_str(raw.get());
+    }
+    out.push('}');
 }

@@ -2,9 +2,14 @@
 
 use bytes::Bytes;
 
+use crate::cache::{FetchError, LookupError};
 use crate::clock::Duration;
 use crate::domain::Vendor;
-use crate::upstream::UpstreamError;
+use crate::snapshot::{OpenError, PageFailure, WalkFailure};
+use crate::upstream::{Fault, UpstreamError, Whose};
+
+/// When to come back after a refusal for lack of room.
+const OVERLOADED_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Every way a read can end without an answer. `problem.rs` renders each.
 #[derive(Clone, Debug)]
@@ -47,8 +52,89 @@ pub enum ReadError {
     Internal,
 }
 
+impl ReadError {
+    /// Too much is going on.
+    pub fn overloaded() -> Self {
+        Self::Overloaded {
+            retry_after: OVERLOADED_RETRY_AFTER,
+        }
+    }
+
+    /// Why a lookup at `vendor` gave nothing.
+    pub fn of_lookup(vendor: Vendor, error: LookupError<UpstreamError>) -> Self {
+        match error {
+            LookupError::Fetch(error) => Self::Upstream(error),
+            LookupError::Internal => Self::Internal,
+            LookupError::Crowded => Self::overloaded(),
+            LookupError::DeadlinePassed => Self::DeadlinePassed { vendor },
+            LookupError::NotCached => Self::NotCached,
+        }
+    }
+
+    /// Whether an older answer may stand in: not the question's fault.
+    pub fn allows_stale(&self) -> bool {
+        match self {
+            Self::Upstream(error) => error.allows_stale(),
+            Self::Overloaded { .. } | Self::DeadlinePassed { .. } | Self::Internal => true,
+            Self::InvalidPageToken
+            | Self::PageTokenExpired
+            | Self::CustomerNotAllowed
+            | Self::BillingNotAllowed
+            | Self::BillingNotFound { .. }
+            | Self::AccountNotFound
+            | Self::WalkLimitExceeded { .. }
+            | Self::NotCached => false,
+        }
+    }
+}
+
 impl From<UpstreamError> for ReadError {
     fn from(error: UpstreamError) -> Self {
         Self::Upstream(error)
+    }
+}
+
+impl From<WalkFailure> for ReadError {
+    fn from(failure: WalkFailure) -> Self {
+        match failure {
+            WalkFailure::Upstream(error) => Self::Upstream(error),
+            WalkFailure::Overloaded => Self::overloaded(),
+            WalkFailure::Internal => Self::Internal,
+        }
+    }
+}
+
+impl From<OpenError> for ReadError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Walk(failure) => failure.into(),
+            OpenError::DeadlinePassed => Self::DeadlinePassed {
+                vendor: Vendor::Wiv,
+            },
+            OpenError::NotCached => Self::NotCached,
+        }
+    }
+}
+
+impl From<PageFailure> for ReadError {
+    fn from(failure: PageFailure) -> Self {
+        match failure {
+            PageFailure::Gone => Self::PageTokenExpired,
+            PageFailure::Limit(setting) => Self::WalkLimitExceeded { setting },
+            PageFailure::Walk(failure) => failure.into(),
+            PageFailure::DeadlinePassed => Self::DeadlinePassed {
+                vendor: Vendor::Wiv,
+            },
+        }
+    }
+}
+
+impl FetchError for UpstreamError {
+    fn is_not_now(&self) -> bool {
+        matches!(self.fault, Fault::BudgetExhausted | Fault::RateLimited)
+    }
+
+    fn allows_stale(&self) -> bool {
+        self.fault.whose() != Whose::Question
     }
 }

@@ -1,12 +1,26 @@
-//! A whole search as a stream.
+//! A whole search as a stream, while its walk still runs, in bounded memory.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{Asker, ReadError};
-use crate::cache::CacheNote;
-use crate::clock::Duration;
-use crate::domain::SearchQuery;
+use super::answer::{Account, Asker};
+use super::cases::Cases;
+use super::csv::CsvLines;
+use super::{Ingredients, ReadError};
+use crate::cache::{CacheNote, Standing};
+use crate::clock::{Clock, Duration, timeout_at};
+use crate::domain::{Kind, SearchQuery, Vendor};
+use crate::metrics::Metrics;
+use crate::snapshot::{End, PageFailure, Snapshot, View, Want};
+
+/// Rows written at once: a piece is one vendor page at most.
+const ROWS_PER_PIECE: usize = 500;
+/// Pieces that may wait for a slow reader.
+const PIECES_AHEAD: usize = 2;
+/// An export whose next row does not come for so long is cut: the vendor has no budget for it.
+const STALL_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// The form of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,19 +55,196 @@ pub struct ExportStream {
 }
 
 /// Answers `GET /v1/cases/export`.
-pub struct Export {}
+pub struct Export {
+    cases: Arc<Cases>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
 
 impl Export {
+    pub(super) fn new(of: &Ingredients, cases: Arc<Cases>) -> Self {
+        Self {
+            cases,
+            clock: of.clock.clone(),
+            metrics: of.metrics.clone(),
+        }
+    }
+
     /// Begins an export. Returns when the first rows are known, or the search failed.
     ///
     /// # Errors
     /// As a search.
     pub async fn begin(
         &self,
-        _asker: &Asker,
-        _query: SearchQuery,
-        _format: ExportFormat,
+        asker: &Asker,
+        query: SearchQuery,
+        format: ExportFormat,
     ) -> Result<ExportStream, ReadError> {
-        Err(ReadError::Internal)
+        asker.may_see(query.customer.as_ref())?;
+        let account = Account {
+            metrics: &self.metrics,
+            vendor: Vendor::Wiv,
+            kind: Kind::Cases,
+        };
+        match self.begin_rows(asker, Arc::new(query), format).await {
+            Ok(stream) => {
+                account.answered(asker, &stream.note, None);
+                Ok(stream)
+            }
+            Err(error) => {
+                account.refused();
+                Err(error)
+            }
+        }
+    }
+
+    async fn begin_rows(
+        &self,
+        asker: &Asker,
+        query: Arc<SearchQuery>,
+        format: ExportFormat,
+    ) -> Result<ExportStream, ReadError> {
+        let (snapshot, view, note) = match self.cases.derived(asker, &query, &[Standing::Fresh]) {
+            Some((snapshot, view)) => {
+                let note = self.cases.derived_note(&snapshot, None);
+                (snapshot, view, note)
+            }
+            None => {
+                let opened = self.cases.open(asker, &query, true).await?;
+                let view = View::new(None, asker.audience().clone());
+                (opened.snapshot, view, opened.note)
+            }
+        };
+        let run = Run {
+            cases: self.cases.clone(),
+            snapshot,
+            view,
+            asker: asker.clone(),
+            clock: self.clock.clone(),
+        };
+        // Until something is known the answer may still be a typed error. The first rows of the
+        // snapshot suffice: a view may have none of them.
+        while run.snapshot.ages().is_none() {
+            run.wait(asker.deadline).await?;
+        }
+        let age = run.snapshot.age(true, self.clock.now());
+        let (send, pieces) = mpsc::channel(PIECES_AHEAD);
+        tokio::spawn(run.write(format, send));
+        Ok(ExportStream { age, note, pieces })
+    }
+}
+
+/// One export's task.
+struct Run {
+    cases: Arc<Cases>,
+    snapshot: Arc<Snapshot>,
+    view: View,
+    asker: Asker,
+    clock: Clock,
+}
+
+impl Run {
+    /// Waits for more rows than are known now.
+    async fn wait(&self, deadline: crate::clock::Instant) -> Result<(), PageFailure> {
+        let mut changes = self.snapshot.changes();
+        let seen = self.snapshot.failures();
+        let snapshots = self.cases.snapshots();
+        changes.borrow_and_update();
+        let known = self.snapshot.size().0;
+        let ended = || self.snapshot.end() != End::Growing || self.snapshot.size().0 > known;
+        let changed = async { ended() || timeout_at(deadline, changes.changed()).await.is_ok() };
+        snapshots
+            .wait_for_growth(
+                &self.snapshot,
+                Want::Export,
+                seen,
+                &self.asker.payer,
+                changed,
+            )
+            .await?;
+        match self.snapshot.failure_since(seen) {
+            Some(failure) => Err(PageFailure::Walk(failure)),
+            None => Ok(()),
+        }
+    }
+
+    async fn write(self, format: ExportFormat, send: mpsc::Sender<ExportPiece>) {
+        let mut lines = match format {
+            ExportFormat::Ndjson => Lines::Ndjson,
+            ExportFormat::Csv => {
+                Lines::Csv(CsvLines::new(&self.snapshot.first_rows(ROWS_PER_PIECE)))
+            }
+        };
+        let head = lines.head();
+        if !head.is_empty() && send.send(ExportPiece::Lines(head)).await.is_err() {
+            return;
+        }
+        let mut written = 0;
+        loop {
+            let (rows, end) = self
+                .snapshot
+                .rows_known(&self.view, written, ROWS_PER_PIECE);
+            if !rows.is_empty() {
+                written += rows.len();
+                let Some(text) = lines.write(&rows) else {
+                    return;
+                };
+                if send.send(ExportPiece::Lines(text)).await.is_err() {
+                    // The reader left; the walk goes on for others.
+                    return;
+                }
+                continue;
+            }
+            match end {
+                End::Complete => {
+                    let rows = written as u64;
+                    let _ = send.send(ExportPiece::End { rows }).await;
+                    return;
+                }
+                // Cut without an end: the body is aborted and cannot pass for complete.
+                End::Cut(setting) => {
+                    return tracing::warn!(setting, "export cut by a bound of its walk");
+                }
+                End::Broken => return tracing::warn!("export cut: its snapshot broke"),
+                End::Growing => {
+                    let deadline = self.clock.now() + STALL_MAX;
+                    if let Err(failure) = self.wait(deadline).await {
+                        return tracing::warn!(?failure, "export cut");
+                    }
+                }
+            }
+        }
+    }
+}
+
+enum Lines {
+    Ndjson,
+    Csv(CsvLines),
+}
+
+impl Lines {
+    fn head(&mut self) -> Bytes {
+        match self {
+            Self::Ndjson => Bytes::new(),
+            Self::Csv(lines) => lines.head(),
+        }
+    }
+
+    fn write(&mut self, rows: &[Bytes]) -> Option<Bytes> {
+        match self {
+            Self::Ndjson => {
+                let mut out = Vec::with_capacity(rows.iter().map(|row| row.len() + 1).sum());
+                for row in rows {
+                    // A line-end within JSON can only stand between its parts, never in a text.
+                    out.extend(row.iter().map(|b| match b {
+                        b'\n' | b'\r' => b' ',
+                        b => *b,
+                    }));
+                    out.push(b'\n');
+                }
+                Some(out.into())
+            }
+            Self::Csv(lines) => lines.write(rows),
+        }
     }
 }

@@ -1,19 +1,58 @@
 //! One file per question: how each is answered from memory, snapshots and vendors.
 
 pub mod answer;
+pub mod billed;
 pub mod billing;
 pub mod cases;
+pub mod csv;
 pub mod customers;
 pub mod error;
+pub mod explain;
 pub mod export;
 pub mod overview;
 pub mod policy;
+pub mod purge;
 
 pub use answer::{Answer, Asker, Etag};
 pub use error::ReadError;
+pub use explain::Explanation;
 pub use policy::{GradedLifetimes, Link, LinkTo, Policy};
+pub use purge::Purge;
 
 use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::snapshot::{Sealer, Snapshots};
+use crate::upstream::{Nable, Wiv};
+
+/// Share of `cache.bytes_max` for the vendors' answers: customer lists and billing bodies. The rest
+/// holds rendered pages.
+const ANSWERS_SHARE: u64 = 4;
+/// Share for customer lists cut to fields and audiences.
+const CUTS_SHARE: u64 = 8;
+
+/// What all reads are made of.
+pub struct Ingredients {
+    /// wiv.
+    pub wiv: Arc<Wiv>,
+    /// N-able.
+    pub nable: Arc<Nable>,
+    /// Case searches in memory.
+    pub snapshots: Arc<Snapshots>,
+    /// Seals page tokens; swapped by a reload.
+    pub sealer: Arc<ArcSwap<Sealer>>,
+    /// How to judge and join; swapped by a reload.
+    pub policy: Arc<ArcSwap<Policy>>,
+    /// `cache.bytes_max`.
+    pub cache_bytes_max: u64,
+    /// Time.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
 
 /// Every question the gateway can answer.
 #[derive(Clone)]
@@ -28,4 +67,44 @@ pub struct Reads {
     pub billing: Arc<billing::Billing>,
     /// Both vendors in one answer.
     pub overview: Arc<overview::Overview>,
+}
+
+impl Reads {
+    /// Reads that remember nothing yet.
+    pub fn new(of: Ingredients) -> Self {
+        let answers = of.cache_bytes_max / ANSWERS_SHARE / 2;
+        let cuts = of.cache_bytes_max / CUTS_SHARE;
+        let pages = of.cache_bytes_max - 2 * answers - cuts;
+        let customers = Arc::new(customers::Customers::new(&of, answers, cuts));
+        let cases = Arc::new(cases::Cases::new(&of, pages));
+        let billing = Arc::new(billing::Billing::new(&of, answers));
+        Self {
+            export: Arc::new(export::Export::new(&of, cases.clone())),
+            overview: Arc::new(overview::Overview::new(
+                &of,
+                customers.clone(),
+                cases.clone(),
+                billing.clone(),
+            )),
+            customers,
+            cases,
+            billing,
+        }
+    }
+
+    /// Lets go of what is over and shows the sizes of the stores. To be called every few seconds.
+    pub fn sweep(&self) {
+        self.cases.sweep();
+        let sizes = [self.customers.size(), self.billing.size()];
+        let (entries, bytes) = sizes
+            .iter()
+            .fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
+        self.customers
+            .metrics()
+            .set_store("answers", entries, bytes);
+        let (cuts, pages) = (self.customers.cuts_size(), self.cases.pages_size());
+        self.customers
+            .metrics()
+            .set_store("pages", cuts.0 + pages.0, cuts.1 + pages.1);
+    }
 }

@@ -1,7 +1,30 @@
-//! Both vendors in one answer.
+//! Both vendors in one answer, with what is known of each part's age.
 
-use super::{Answer, Asker, ReadError};
-use crate::domain::{DateRange, Month};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use serde_json::value::RawValue;
+
+use super::answer::{Answer, Asker};
+use super::billed::{Billed, BilledClient, invoiced_contracts};
+use super::billing::{Billing, BillingBody};
+use super::cases::Cases;
+use super::customers::{Customers, member_text};
+use super::{Ingredients, LinkTo, Policy, ReadError};
+use crate::cache::{CacheNote, Found};
+use crate::clock::{Clock, Duration, timeout_at};
+use crate::domain::json::{Members, write_text};
+use crate::domain::{CacheOutcome, ContractId, DateRange, Month, SearchQuery};
+use crate::snapshot::{End, PageFailure, View, Want};
+use crate::upstream::UpstreamError;
+
+/// Days an overview covers where no range is named.
+const DAYS_DEFAULT: i64 = 30;
+/// Contracts asked about in one overview; an MSP has a handful. More are left out, and the part says
+/// so by failing.
+const CONTRACTS_MAX: usize = 500;
 
 /// What an overview covers.
 #[derive(Clone, Copy, Debug)]
@@ -14,19 +37,502 @@ pub struct OverviewRequest {
     pub require_all: bool,
 }
 
+/// A part of the answer and how it came about.
+struct Part<T> {
+    value: Result<T, ReadError>,
+    age: Duration,
+    note: Option<CacheNote>,
+}
+
+impl<T> Part<T> {
+    fn failed(error: ReadError) -> Self {
+        Self {
+            value: Err(error),
+            age: Duration::ZERO,
+            note: None,
+        }
+    }
+}
+
+#[derive(Default)]
+struct CaseTotals {
+    by_customer: HashMap<String, BTreeMap<String, u64>>,
+}
+
+struct BilledContract {
+    id: ContractId,
+    number: Option<String>,
+    billed: Billed,
+}
+
 /// Answers `GET /v1/overview`.
-pub struct Overview {}
+pub struct Overview {
+    customers: Arc<Customers>,
+    cases: Arc<Cases>,
+    billing: Arc<Billing>,
+    policy: Arc<ArcSwap<Policy>>,
+    clock: Clock,
+}
 
 impl Overview {
+    pub(super) fn new(
+        of: &Ingredients,
+        customers: Arc<Customers>,
+        cases: Arc<Cases>,
+        billing: Arc<Billing>,
+    ) -> Self {
+        Self {
+            customers,
+            cases,
+            billing,
+            policy: of.policy.clone(),
+            clock: of.clock.clone(),
+        }
+    }
+
     /// Joins customers, case totals and billing.
     ///
     /// # Errors
     /// With `require_all`, the missing part's own.
-    pub async fn get(
+    pub async fn get(&self, asker: &Asker, request: OverviewRequest) -> Result<Answer, ReadError> {
+        let today = self.clock.today(&self.policy.load().time_zone);
+        let range = request
+            .range
+            .unwrap_or_else(|| DateRange::last_days(today, DAYS_DEFAULT));
+        let month = request.month.unwrap_or_else(|| Month::last_closed(today));
+        // Time to join and send what is there, before the caller's own time is up.
+        let margin = asker.deadline.saturating_duration_since(self.clock.now()) / 20;
+        let asker = &Asker {
+            deadline: asker.deadline.checked_sub(margin).unwrap_or(asker.deadline),
+            ..asker.clone()
+        };
+        let (customers, totals, contracts) = tokio::join!(
+            self.customer_rows(asker),
+            self.case_totals(asker, range),
+            self.contracts(asker, month),
+        );
+        if request.require_all {
+            let missing = [
+                customers.value.as_ref().err(),
+                totals.value.as_ref().err(),
+                contracts.value.as_ref().err(),
+            ];
+            if let Some(error) = missing.into_iter().flatten().next() {
+                return Err(error.clone());
+            }
+        }
+        let age = customers.age.max(totals.age).max(contracts.age);
+        let notes = [customers.note, totals.note, contracts.note];
+        let body = self.join(asker, range, month, customers, totals, contracts);
+        Ok(Answer {
+            body: body.into(),
+            etag: None,
+            age,
+            note: joined_note(&notes),
+        })
+    }
+
+    async fn customer_rows(&self, asker: &Asker) -> Part<Vec<(Option<String>, String)>> {
+        match self.customers.book(asker).await {
+            Err(error) => Part::failed(error),
+            Ok(Found { entry, note }) => {
+                let rows = entry.value.rows(asker);
+                let rows = rows.map(|(id, row)| (id.map(str::to_owned), row.to_owned()));
+                Part {
+                    value: Ok(rows.collect()),
+                    age: entry.age(self.clock.now()),
+                    note: Some(note),
+                }
+            }
+        }
+    }
+
+    async fn case_totals(&self, asker: &Asker, range: DateRange) -> Part<CaseTotals> {
+        let query = Arc::new(SearchQuery {
+            range: Some(range),
+            ..SearchQuery::default()
+        });
+        let opened = match self.cases.open(asker, &query, true).await {
+            Ok(opened) => opened,
+            Err(error) => return Part::failed(error),
+        };
+        let snapshot = opened.snapshot;
+        let snapshots = self.cases.snapshots();
+        let mut changes = snapshot.changes();
+        let seen = snapshot.failures();
+        loop {
+            changes.borrow_and_update();
+            match snapshot.end() {
+                End::Complete => break,
+                End::Broken => return Part::failed(ReadError::PageTokenExpired),
+                End::Cut(setting) => {
+                    return Part::failed(ReadError::WalkLimitExceeded { setting });
+                }
+                End::Growing => {}
+            }
+            // The walk goes on to its end even when this caller's time is up.
+            snapshot.want_all(&asker.payer);
+            let changed = async { timeout_at(asker.deadline, changes.changed()).await.is_ok() };
+            let grown: Result<(), PageFailure> = snapshots
+                .wait_for_growth(&snapshot, Want::Page, seen, &asker.payer, changed)
+                .await;
+            if let Err(failure) = grown {
+                return Part::failed(failure.into());
+            }
+        }
+        let mut totals = CaseTotals::default();
+        let view = View::new(None, asker.audience().clone());
+        snapshot.for_each_row(&view, |customer, case_type| {
+            // Rows without a customer are in no customer's total.
+            let Some(customer) = customer else { return };
+            let by_type = match totals.by_customer.get_mut(customer) {
+                Some(by_type) => by_type,
+                None => totals.by_customer.entry(customer.to_owned()).or_default(),
+            };
+            match by_type.get_mut(case_type.unwrap_or("")) {
+                Some(count) => *count += 1,
+                None => {
+                    by_type.insert(case_type.unwrap_or("").to_owned(), 1);
+                }
+            }
+        });
+        Part {
+            value: Ok(totals),
+            age: snapshot.age(true, self.clock.now()),
+            note: Some(opened.note),
+        }
+    }
+
+    async fn contracts(&self, asker: &Asker, month: Month) -> Part<Vec<BilledContract>> {
+        let Found { entry, note } = match self.billing.find_month(asker, month).await {
+            Ok(found) => found,
+            Err(error) => return Part::failed(error),
+        };
+        let now = self.clock.now();
+        let (mut age, mut worst) = (entry.age(now), note);
+        let contracts = match &*entry.value {
+            BillingBody::Good(rendered) => invoiced_contracts(&rendered.body),
+            BillingBody::SoftFailed(rendered) => {
+                let vendor_body = Some(rendered.body.clone());
+                return Part::failed(ReadError::BillingNotFound { vendor_body });
+            }
+            BillingBody::Refused(vendor_body) => {
+                let vendor_body = vendor_body.clone();
+                return Part::failed(ReadError::BillingNotFound { vendor_body });
+            }
+        };
+        if contracts.len() > CONTRACTS_MAX {
+            return Part::failed(ReadError::overloaded());
+        }
+        let asked = contracts.iter().map(|contract| async move {
+            let found = self
+                .billing
+                .find_services(asker, month, &contract.id)
+                .await?;
+            Ok::<_, ReadError>((contract, found))
+        });
+        let mut value = Vec::with_capacity(contracts.len());
+        for answer in join_all(asked).await {
+            let (contract, Found { entry, note }) = match answer {
+                Ok(answer) => answer,
+                // Half of the contracts would look like a small bill.
+                Err(error) => return Part::failed(error),
+            };
+            age = age.max(entry.age(now));
+            if is_stale(&note) || worst.is_from_memory() {
+                worst = note;
+            }
+            let billed = match &*entry.value {
+                BillingBody::Good(rendered) => Billed::read(&rendered.body),
+                // The vendor bills nothing for this contract in this month.
+                BillingBody::SoftFailed(_) | BillingBody::Refused(_) => Billed::default(),
+            };
+            value.push(BilledContract {
+                id: contract.id.clone(),
+                number: billed
+                    .contract_number
+                    .clone()
+                    .or_else(|| contract.number.clone()),
+                billed,
+            });
+        }
+        Part {
+            value: Ok(value),
+            age,
+            note: Some(worst),
+        }
+    }
+
+    fn join(
         &self,
-        _asker: &Asker,
-        _request: OverviewRequest,
-    ) -> Result<Answer, ReadError> {
-        Err(ReadError::Internal)
+        asker: &Asker,
+        range: DateRange,
+        month: Month,
+        customers: Part<Vec<(Option<String>, String)>>,
+        totals: Part<CaseTotals>,
+        contracts: Part<Vec<BilledContract>>,
+    ) -> String {
+        let mut rows = customers.value.as_ref().cloned().unwrap_or_default();
+        if let (Err(_), Ok(totals)) = (&customers.value, &totals.value) {
+            // Without the list, the cases still tell whose they are.
+            let mut ids: Vec<_> = totals.by_customer.keys().cloned().collect();
+            ids.sort();
+            rows.extend(ids.into_iter().map(|id| {
+                let mut row = String::from("{\"customer_id\":");
+                write_text(&id, &mut row);
+                row.push('}');
+                (Some(id), row)
+            }));
+        }
+        let no_contracts = Vec::new();
+        let billed = contracts.value.as_ref().unwrap_or(&no_contracts);
+        let policy = self.policy.load();
+        let links = Links::new(&policy, &rows);
+
+        let mut out = String::with_capacity(4096);
+        out.push_str(&format!(
+            "{{\"period\":{{\"start\":\"{}\",\"end\":\"{}\"}},\"timeframe\":\"{month}\",\"customers\":[",
+            range.start(),
+            range.end()
+        ));
+        for (at, (id, row)) in rows.iter().enumerate() {
+            if at > 0 {
+                out.push(',');
+            }
+            self.write_customer(id.as_deref(), row, &totals, billed, &links, &mut out);
+        }
+        out.push_str("],\"contracts\":[");
+        let whole = asker.audience().is_all();
+        let mut first = true;
+        for contract in billed {
+            let linked = contract
+                .billed
+                .clients
+                .iter()
+                .any(|c| links.customer_of(c).is_some());
+            if whole || linked {
+                if !std::mem::take(&mut first) {
+                    out.push(',');
+                }
+                write_contract(contract, &mut out);
+            }
+        }
+        out.push_str("],\"unlinked_clients\":[");
+        let mut first = true;
+        for contract in billed.iter().filter(|_| whole) {
+            for entry in &contract.billed.clients {
+                if links.customer_of(entry).is_none() {
+                    if !std::mem::take(&mut first) {
+                        out.push(',');
+                    }
+                    write_client(entry, &contract.id, &mut out);
+                }
+            }
+        }
+        out.push_str("],\"parts\":{\"wiv.customers\":");
+        write_part(&customers, &mut out);
+        out.push_str(",\"wiv.cases\":");
+        write_part(&totals, &mut out);
+        out.push_str(",\"nable.billing\":");
+        write_part(&contracts, &mut out);
+        out.push_str("}}");
+        out
+    }
+
+    fn write_customer(
+        &self,
+        id: Option<&str>,
+        row: &str,
+        totals: &Part<CaseTotals>,
+        contracts: &[BilledContract],
+        links: &Links,
+        out: &mut String,
+    ) {
+        out.push('{');
+        if let Ok(Members(members)) = serde_json::from_str(row) {
+            for (name, raw) in &members {
+                // Ours would be told apart from the vendor's by nobody.
+                if name != "cases" && name != "billed_clients" {
+                    write_text(name, out);
+                    out.push(':');
+                    out.push_str(RawValue::get(raw));
+                    out.push(',');
+                }
+            }
+        }
+        out.push_str("\"cases\":");
+        match &totals.value {
+            Err(_) => out.push_str("null"),
+            Ok(totals) => {
+                let none = BTreeMap::new();
+                let by_type = id
+                    .and_then(|id| totals.by_customer.get(id))
+                    .unwrap_or(&none);
+                let total: u64 = by_type.values().sum();
+                out.push_str(&format!("{{\"total\":{total},\"by_type\":{{"));
+                for (at, (name, count)) in by_type.iter().enumerate() {
+                    if at > 0 {
+                        out.push(',');
+                    }
+                    write_text(name, out);
+                    out.push_str(&format!(":{count}"));
+                }
+                out.push_str("}}");
+            }
+        }
+        out.push_str(",\"billed_clients\":[");
+        let mut first = true;
+        for contract in contracts {
+            for entry in &contract.billed.clients {
+                if id.is_some() && links.customer_of(entry) == id {
+                    if !std::mem::take(&mut first) {
+                        out.push(',');
+                    }
+                    write_client(entry, &contract.id, out);
+                }
+            }
+        }
+        out.push_str("]}");
+    }
+}
+
+/// Whose customer a billed client is: by a configured link, else by its exact name.
+struct Links {
+    by_id: HashMap<String, String>,
+    by_link_name: HashMap<String, String>,
+    by_name: HashMap<String, String>,
+}
+
+impl Links {
+    fn new(policy: &Policy, rows: &[(Option<String>, String)]) -> Self {
+        let mut this = Self {
+            by_id: HashMap::new(),
+            by_link_name: HashMap::new(),
+            by_name: HashMap::new(),
+        };
+        let shown = |id: &str| rows.iter().any(|(row, _)| row.as_deref() == Some(id));
+        for link in policy
+            .links
+            .iter()
+            .filter(|link| shown(link.customer.as_str()))
+        {
+            let customer = link.customer.as_str().to_owned();
+            match &link.to {
+                LinkTo::Id(id) => this.by_id.insert(id.clone(), customer),
+                LinkTo::Name(name) => this.by_link_name.insert(name.clone(), customer),
+            };
+        }
+        for (id, row) in rows {
+            if let (Some(id), Some(name)) = (id, member_text(row, "customer_name")) {
+                this.by_name.entry(name).or_insert_with(|| id.clone());
+            }
+        }
+        this
+    }
+
+    fn customer_of(&self, entry: &BilledClient) -> Option<&str> {
+        let by_id = self.by_id.get(&entry.id).filter(|_| !entry.id.is_empty());
+        let by_name = || self.by_link_name.get(&entry.name);
+        let same_name = || {
+            self.by_name
+                .get(&entry.name)
+                .filter(|_| !entry.name.is_empty())
+        };
+        by_id.or_else(by_name).or_else(same_name).map(|id| &**id)
+    }
+}
+
+fn write_client(entry: &BilledClient, contract: &ContractId, out: &mut String) {
+    out.push_str("{\"client_id\":");
+    out.push_str(&entry.id_raw);
+    out.push_str(",\"name\":");
+    write_text(&entry.name, out);
+    out.push_str(",\"contract\":");
+    write_text(contract.as_str(), out);
+    out.push('}');
+}
+
+fn write_contract(contract: &BilledContract, out: &mut String) {
+    out.push_str("{\"contract_id\":");
+    write_text(contract.id.as_str(), out);
+    out.push_str(",\"contract_number\":");
+    out.push_str(contract.number.as_deref().unwrap_or("null"));
+    out.push_str(",\"services\":[");
+    out.push_str(&contract.billed.services.join(","));
+    out.push_str("]}");
+}
+
+fn is_stale(note: &CacheNote) -> bool {
+    note.is_from_memory() && note.ttl_s.is_some_and(|ttl_s| ttl_s < 0)
+}
+
+fn write_part<T>(part: &Part<T>, out: &mut String) {
+    let (status, age, code) = match (&part.value, &part.note) {
+        (Err(error), _) => ("failed", "null".to_owned(), Some(error.code())),
+        (Ok(_), Some(note)) if is_stale(note) => ("stale", part.age.as_secs().to_string(), None),
+        (Ok(_), _) => ("fresh", part.age.as_secs().to_string(), None),
+    };
+    out.push_str(&format!(
+        "{{\"status\":\"{status}\",\"age_s\":{age},\"code\":"
+    ));
+    match code {
+        None => out.push_str("null"),
+        Some(code) => write_text(code, out),
+    }
+    out.push('}');
+}
+
+/// The note of a join: a hit only if every part came from memory, stale if any part is.
+fn joined_note(notes: &[Option<CacheNote>; 3]) -> CacheNote {
+    let present = || notes.iter().flatten();
+    if let Some(asked) = present().find(|note| !note.is_from_memory()) {
+        return CacheNote {
+            collapsed: present().all(|note| note.collapsed || note.is_from_memory()),
+            ..*asked
+        };
+    }
+    let ttl_s = present().filter_map(|note| note.ttl_s).min().unwrap_or(0);
+    let mut note = CacheNote::hit(ttl_s);
+    note.detail = present().find_map(|note| note.detail.filter(|_| is_stale(note)));
+    if present().count() == 0 {
+        note.outcome = CacheOutcome::Error;
+    }
+    note
+}
+
+/// Kept here so that the part's code and the problem's are one word.
+impl ReadError {
+    /// The contract's code of this error.
+    pub fn code(&self) -> &'static str {
+        use crate::upstream::Fault;
+        match self {
+            Self::Upstream(UpstreamError { fault, .. }) => match fault {
+                Fault::Disabled | Fault::CircuitOpen | Fault::Connect => "vendor_unavailable",
+                Fault::BudgetExhausted | Fault::RateLimited => "vendor_budget_exhausted",
+                Fault::Timeout => "vendor_timeout",
+                Fault::CredentialRejected => "vendor_credential_rejected",
+                Fault::Malformed => "vendor_protocol_error",
+                Fault::Rejected => "vendor_rejected_request",
+                Fault::Internal => "internal_error",
+                Fault::Reset
+                | Fault::BodyCut
+                | Fault::TooLarge
+                | Fault::ServerError
+                | Fault::NotFound
+                | Fault::Redirected
+                | Fault::UnexpectedStatus => "vendor_error",
+            },
+            Self::InvalidPageToken => "invalid_page_token",
+            Self::PageTokenExpired => "page_token_expired",
+            Self::CustomerNotAllowed => "customer_not_allowed",
+            Self::BillingNotAllowed => "billing_not_allowed",
+            Self::BillingNotFound { .. } => "billing_not_found",
+            Self::AccountNotFound => "account_not_found",
+            Self::WalkLimitExceeded { .. } => "walk_limit_exceeded",
+            Self::Overloaded { .. } => "overloaded",
+            Self::DeadlinePassed { .. } => "vendor_timeout",
+            Self::NotCached => "not_cached",
+            Self::Internal => "internal_error",
+        }
     }
 }

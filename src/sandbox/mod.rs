@@ -1,1 +1,302 @@
-//! (to be written)
+//! Both vendors simulated over real HTTP/1.1: wiv at `/`, N-able at `/ws/rest/V1/PSA_API`.
+//!
+//! Written from the vendors' documents alone. It speaks bytes, shares no type with the code that
+//! speaks to vendors, and is no kinder than they are: scrolls move when an answer is lost, contexts
+//! run out, pages end in four ways, and a month of bills may be nothing but an account's name.
+//! [`Options`] chooses among what the documents leave open; faults are switched while it runs, from
+//! Rust ([`Sandbox::fault`]) or over HTTP (`control.rs`). One seed gives one world, and one sequence
+//! of requests one sequence of answers.
+//!
+//! Keys are `sandbox-wiv-key` and `sandbox-nable-key`, the account is `SANDBOX`.
+
+mod answer;
+mod bills;
+mod control;
+mod counts;
+mod dice;
+mod fault_json;
+mod faults;
+mod http;
+mod json;
+mod ledger;
+mod nable;
+mod options;
+mod quota;
+mod recorder;
+mod rows;
+mod scroll;
+mod wiv;
+mod world;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::civil::Date;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use counts::{Counts, OperationCounts, VendorCounts};
+pub use faults::{Fault, Kind, Target};
+pub use options::{
+    CaseIds, CustomersEnvelope, EndOfScroll, ExpiredAnswer, NABLE_ACCOUNT, NABLE_KEY, Operation,
+    Options, PageCap, RateHeaders, RetryAfter, Vendor, WIV_KEY, Wrapping,
+};
+pub use recorder::Recorded;
+pub use scroll::ScrollCounts;
+
+use crate::clock::{Clock, Duration, Instant, sleep};
+
+/// Connections served at once; more wait to be accepted.
+const CONNECTIONS_MAX: usize = 4_096;
+/// How long a connection may take to send a request's head, or stay idle before one: as long as a
+/// usual load balancer waits.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
+/// The pause after an accept that failed, most likely for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A customer of the simulated wiv.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomerInfo {
+    /// `customer_id`
+    pub id: String,
+    /// `customer_name`
+    pub name: String,
+    /// How many cases it has now.
+    pub cases: usize,
+}
+
+/// A contract of the simulated N-able account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContractInfo {
+    /// `ContractID`: what stands in a path.
+    pub id: String,
+    /// `ContractNumber`
+    pub number: String,
+    /// `Name`
+    pub name: String,
+}
+
+/// Both vendors.
+pub struct Sandbox {
+    options: Options,
+    clock: Clock,
+    since: Instant,
+    world: Arc<world::World>,
+    ledger: ledger::Ledger,
+    scrolls: scroll::Scrolls,
+    faults: faults::Faults,
+    tally: Arc<counts::Tally>,
+    recorder: recorder::Recorder,
+    wiv_quota: quota::Quota,
+    nable_quota: quota::Quota,
+    /// The vendors that are down.
+    down: watch::Sender<Vec<Vendor>>,
+}
+
+impl fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sandbox")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sandbox {
+    /// The vendors of `options`. `clock` times scrolls, quotas and dates; the world itself ends on
+    /// [`Options::today`], whatever the clock says.
+    pub fn new(options: Options, clock: Clock) -> Arc<Self> {
+        let world = world::World::new(&options);
+        Arc::new(Self {
+            since: clock.now(),
+            ledger: ledger::Ledger::new(&options, world.customers().len()),
+            world: Arc::new(world),
+            scrolls: scroll::Scrolls::new(&options),
+            faults: faults::Faults::new(options.seed),
+            tally: counts::Tally::new(),
+            recorder: recorder::Recorder::default(),
+            wiv_quota: quota::Quota::new(options.wiv_requests_per_minute),
+            nable_quota: quota::Quota::new(options.nable_requests_per_minute),
+            down: watch::Sender::default(),
+            options,
+            clock,
+        })
+    }
+
+    /// Serves `listener` until `shutdown` is done; then every connection is closed at once, as a
+    /// vendor's process would die.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let mut connections = JoinSet::new();
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let has_room = connections.len() < CONNECTIONS_MAX;
+            tokio::select! {
+                () = &mut shutdown => return,
+                Some(_) = connections.join_next() => {}
+                accepted = listener.accept(), if has_room => match accepted {
+                    Ok((stream, _)) => {
+                        // Answers are written whole; waiting for more would only delay them.
+                        let _ = stream.set_nodelay(true);
+                        connections.spawn(Arc::clone(&self).serve_io(stream));
+                    }
+                    Err(_) => sleep(ACCEPT_PAUSE).await,
+                },
+            }
+        }
+    }
+
+    /// Serves one connection until either side closes it. Works in paused time.
+    pub async fn serve_io<I>(self: Arc<Self>, io: I)
+    where
+        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let service = service_fn(move |request| http::answer(Arc::clone(&self), request));
+        // Errors are faults at work or a peer that left: neither is news.
+        let _ = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIME_MAX)
+            .auto_date_header(false)
+            .serve_connection(TokioIo::new(io), service)
+            .await;
+    }
+
+    /// Switches a fault on. Beyond 1,000 active ones it is ignored.
+    pub fn fault(&self, fault: Fault) {
+        let _ = self.faults.add(vec![fault]);
+    }
+
+    /// Takes all faults back, and brings both vendors up.
+    pub fn clear_faults(&self) {
+        self.faults.clear();
+        self.down.send_modify(Vec::clear);
+    }
+
+    /// Takes a vendor down or brings it up. While it is down every request to it closes its
+    /// connection unanswered, and so do those it was working on.
+    pub fn set_down(&self, vendor: Vendor, down: bool) {
+        self.down.send_modify(|vendors| {
+            vendors.retain(|other| *other != vendor);
+            if down {
+                vendors.push(vendor);
+            }
+        });
+    }
+
+    /// The counts since the start or the last reset.
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.tally.read();
+        (counts.scrolls, counts.scroll_overlaps) = self.scrolls.counts(self.clock.now());
+        counts
+    }
+
+    /// The last 1,000 requests, oldest first.
+    pub fn requests(&self) -> Vec<Recorded> {
+        self.recorder.read()
+    }
+
+    /// Adds `count` new cases and says how many there was room for (a million cases in all). Without
+    /// a customer they spread over the customers as the others do, without a date they are of
+    /// [`Options::today`]. None: the customer is unknown. Open scrolls do not see them.
+    pub fn insert(
+        &self,
+        count: usize,
+        customer_id: Option<&str>,
+        date: Option<Date>,
+    ) -> Option<usize> {
+        self.world.insert(count, customer_id, date)
+    }
+
+    /// Ends all open scrolls before their time and says how many there were.
+    pub fn expire_scrolls(&self) -> u64 {
+        self.scrolls.expire_all(self.clock.now())
+    }
+
+    /// Forgets counts, requests, faults, scrolls, inserted cases and used quota.
+    pub fn reset(&self) {
+        self.clear_faults();
+        self.scrolls.reset();
+        self.world.reset();
+        self.tally.reset();
+        self.recorder.reset();
+        self.wiv_quota.reset();
+        self.nable_quota.reset();
+    }
+
+    /// The exact texts of the rows that a search finds now, in the vendor's order. Both days of
+    /// `range` are inside.
+    pub fn expected_rows(
+        &self,
+        customer_id: Option<&str>,
+        range: Option<(Date, Date)>,
+    ) -> Vec<String> {
+        let filter = world::Filter {
+            customer_id: customer_id.map(str::to_owned),
+            range,
+            ..world::Filter::default()
+        };
+        let selection = self.world.select(&filter);
+        selection
+            .rows(0, selection.len())
+            .iter()
+            .map(|row| self.world.text(row).to_owned())
+            .collect()
+    }
+
+    /// All customers, in the vendor's order.
+    pub fn customers(&self) -> Vec<CustomerInfo> {
+        let info = |(index, customer): (usize, &world::Customer)| CustomerInfo {
+            id: customer.id.clone(),
+            name: customer.name.clone(),
+            cases: self.world.case_count(index),
+        };
+        self.world
+            .customers()
+            .iter()
+            .enumerate()
+            .map(info)
+            .collect()
+    }
+
+    /// All contracts, in the order of the invoices.
+    pub fn contracts(&self) -> Vec<ContractInfo> {
+        let info = |contract: &ledger::Contract| ContractInfo {
+            id: contract.id.clone(),
+            number: contract.number.clone(),
+            name: contract.name.clone(),
+        };
+        self.ledger.contracts().iter().map(info).collect()
+    }
+
+    /// The months that have bills, `YYYYMM`, oldest first.
+    pub fn months(&self) -> Vec<String> {
+        self.ledger
+            .months()
+            .iter()
+            .map(|month| month.text())
+            .collect()
+    }
+
+    /// Options as they were given.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The HTTP date `in_s` seconds from now.
+    fn http_date(&self, in_s: u64) -> String {
+        let ahead = jiff::SignedDuration::from_secs(i64::try_from(in_s).unwrap_or(0));
+        let at = self
+            .clock
+            .wall()
+            .saturating_add(ahead)
+            .unwrap_or(jiff::Timestamp::MAX);
+        at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    }
+}

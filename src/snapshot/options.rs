@@ -51,7 +51,7 @@ impl Default for SnapshotOptions {
             walk_rows_max: 200_000,
             walk_pages_max: 2_000,
             walk_bytes_max: 200 * 1024 * 1024,
-            walk_time_max: Duration::from_secs(15 * 60),
+            walk_time_max: Duration::from_secs(30 * 60),
             rewalks_max: 10,
             token_lifetime: Duration::from_secs(30 * 60),
             snapshot_lifetime_max: Duration::from_secs(24 * 60 * 60),

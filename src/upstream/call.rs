@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tower::util::BoxCloneSyncService;
 
 use super::UpstreamError;
@@ -37,3 +38,15 @@ pub struct VendorAnswer {
 
 /// The outbound stack of one vendor, boxed at this one seam.
 pub type VendorService = BoxCloneSyncService<VendorCall, VendorAnswer, UpstreamError>;
+
+/// What may stand unescaped in a path segment or a query value everywhere.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// A value for a path segment or a query.
+pub(super) fn escaped(text: &str) -> impl std::fmt::Display + '_ {
+    utf8_percent_encode(text, PLAIN)
+}

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::StatusCode;
 
 use crate::clock::Duration;
 use crate::domain::{Operation, Vendor};
@@ -129,6 +130,8 @@ pub struct UpstreamError {
     pub operation: Operation,
     /// What went wrong.
     pub fault: Fault,
+    /// The vendor's status, if it answered with one.
+    pub status: Option<StatusCode>,
     /// When to come back, if the vendor or a budget said so.
     pub retry_after: Option<Duration>,
     /// The vendor's body of a 400 or 404, for N-able's refusals only; never other errors' bodies,
@@ -145,10 +148,29 @@ impl UpstreamError {
             vendor: operation.vendor(),
             operation,
             fault,
+            status: None,
             retry_after: None,
             vendor_body: None,
             detail: detail.into(),
         }
+    }
+
+    /// The same with the vendor's status.
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// Whether the gateway itself refused, so that the vendor was not asked.
+    pub fn was_refused_here(&self) -> bool {
+        self.status.is_none()
+            && matches!(
+                self.fault,
+                Fault::Disabled
+                    | Fault::CircuitOpen
+                    | Fault::BudgetExhausted
+                    | Fault::CredentialRejected
+            )
     }
 
     /// The same with a time to come back.

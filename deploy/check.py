@@ -1,0 +1,245 @@
+"""Structural checks of the files in this folder; called by ./check. Prints one line a problem."""
+
+import os
+import re
+import sys
+import tomllib
+
+import yaml
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+problems = []
+
+
+def bad(where, what):
+    problems.append(f"{where}: {what}")
+
+
+def text(*path):
+    with open(os.path.join(*path), encoding="utf-8") as file:
+        return file.read()
+
+
+def documents(name):
+    try:
+        return [d for d in yaml.safe_load_all(text(HERE, name)) if d is not None]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        bad(name, f"is not YAML, line {mark.line + 1 if mark else '?'}")
+        return []
+
+
+def reference():
+    """Every setting of config.toml, the commented ones included, as paths."""
+    key = re.compile(r"^#(\[\[|[a-z_]+ = )")
+    lines = [l[1:] if key.match(l) else l for l in text(ROOT, "config.toml").splitlines()]
+    return paths(tomllib.loads("\n".join(lines)))
+
+
+def paths(table, before=""):
+    found = set()
+    for name, value in table.items():
+        if isinstance(value, dict):
+            found |= paths(value, f"{before}{name}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for item in value:
+                found |= paths(item, f"{before}{name}[].")
+        else:
+            found.add(before + name)
+    return found
+
+
+SETTINGS = reference()
+
+
+def variable(where, name):
+    setting = name.removeprefix("MSP_GATEWAY__").lower().replace("__", ".")
+    if name.startswith("MSP_GATEWAY__") and setting not in SETTINGS:
+        bad(where, f"{name} names no setting of config.toml")
+
+
+def settings(where, toml):
+    try:
+        table = tomllib.loads(toml)
+    except tomllib.TOMLDecodeError as error:
+        return bad(where, f"is not TOML: {error}") or {}
+    for path in sorted(paths(table) - SETTINGS):
+        bad(where, f"{path} is no setting of config.toml")
+    return table
+
+
+def secret_files(table):
+    """Files the settings name as holding a secret."""
+    for section in table.values():
+        for name, value in section.items() if isinstance(section, dict) else ():
+            if name.endswith("_file") and value:
+                yield value
+
+
+gateway = settings("gateway.toml", text(HERE, "gateway.toml"))
+FILES = sorted(secret_files(gateway))
+
+# Dockerfile: what it copies exists, and passes its ignore file.
+stages, user = set(), None
+ignore = text(HERE, "Dockerfile.dockerignore").splitlines()
+for line in text(HERE, "Dockerfile").replace("\\\n", " ").splitlines():
+    word, _, rest = line.partition(" ")
+    if word == "FROM":
+        stages.add(rest.partition(" AS ")[2])
+        user = None
+    elif word == "USER":
+        user = rest.split(":")[0]
+    elif word == "HEALTHCHECK":
+        bad("Dockerfile", "the binary has no health check command")
+    elif word == "COPY":
+        sources = rest.split()[:-1]
+        if sources[0].startswith("--from="):
+            if sources[0].removeprefix("--from=") not in stages:
+                bad("Dockerfile", f"copies from an unknown stage: {sources[0]}")
+            continue
+        for source in sources:
+            if not os.path.exists(os.path.join(ROOT, source)):
+                bad("Dockerfile", f"copies {source}, which does not exist")
+            if "!" + source.removeprefix("./").rstrip("/") not in ignore:
+                bad("Dockerfile.dockerignore", f"leaves out {source}")
+if user in (None, "0", "root"):
+    bad("Dockerfile", "runs as root")
+
+# compose.yaml
+for compose in documents("compose.yaml"):
+    for name, service in compose["services"].items():
+        where = f"compose.yaml {name}"
+        if service.get("read_only") is not True:
+            bad(where, "its file system can be written")
+        if "no-new-privileges:true" not in service.get("security_opt", []):
+            bad(where, "lacks no-new-privileges")
+        for mount in service.get("volumes", []):
+            source = mount.split(":")[0]
+            if source.startswith("./") and not os.path.exists(os.path.join(HERE, source)):
+                bad(where, f"mounts {source}, which does not exist")
+        for secret in service.get("secrets", []):
+            if secret not in compose.get("secrets", {}):
+                bad(where, f"takes an unknown secret: {secret}")
+        for name in service.get("environment", {}):
+            variable(where, name)
+    given = [f"/run/secrets/{s}" for s in compose["services"]["gateway"].get("secrets", [])]
+    if sorted(given) != FILES:
+        bad("compose.yaml", "its secrets are not the files that gateway.toml names")
+
+# The unit: its variables are settings, its credentials are used.
+unit = text(HERE, "msp-gateway.service")
+credentials = set(re.findall(r"^LoadCredential=(\w+):", unit, re.M))
+for name, value in re.findall(r"^Environment=(\w+)=(.*)$", unit, re.M):
+    variable("msp-gateway.service", name)
+    if value.startswith("%d/"):
+        if value[3:] not in credentials:
+            bad("msp-gateway.service", f"{name} leads to no LoadCredential")
+        credentials.discard(value[3:])
+for name in sorted(credentials):
+    bad("msp-gateway.service", f"the credential {name} is not used")
+
+# Kubernetes
+kinds = {}
+folder = sorted(os.listdir(os.path.join(HERE, "kubernetes")))
+for name in folder:
+    for document in documents(f"kubernetes/{name}"):
+        for member in ("apiVersion", "kind"):
+            if not document.get(member):
+                bad(f"kubernetes/{name}", f"lacks {member}")
+        kinds.setdefault(document.get("kind"), []).append(document)
+for needed in ("Deployment", "Service", "ConfigMap", "NetworkPolicy", "PodDisruptionBudget"):
+    if needed not in kinds:
+        bad("kubernetes", f"has no {needed}")
+resources = kinds["Kustomization"][0]["resources"]
+for name in folder:
+    if name not in resources + ["kustomization.yaml", "servicemonitor.yaml"]:
+        bad("kubernetes/kustomization.yaml", f"leaves out {name}")
+for name in resources:
+    if name not in folder:
+        bad("kubernetes/kustomization.yaml", f"names {name}, which does not exist")
+if "Secret" in kinds:
+    bad("kubernetes", "holds a Secret; keys never enter the repository")
+
+config_map = kinds["ConfigMap"][0]
+if config_map["data"]["config.toml"] != text(HERE, "gateway.toml"):
+    bad("kubernetes/configmap.yaml", "is not gateway.toml any more")
+
+where = "kubernetes/deployment.yaml"
+deployment = kinds["Deployment"][0]
+pod = deployment["spec"]["template"]
+labels = pod["metadata"]["labels"].items()
+spec = pod["spec"]
+(container,) = spec["containers"]
+ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+for listener in ("public", "admin"):
+    if gateway["listen"][listener].rsplit(":", 1)[1] != str(ports.get(listener)):
+        bad(where, f"the port {listener} is not that of gateway.toml")
+for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+    if container[probe]["httpGet"]["port"] != "admin":
+        bad(where, f"{probe} is not on the admin port")
+for member, good in (
+    ("allowPrivilegeEscalation", False),
+    ("readOnlyRootFilesystem", True),
+    ("capabilities", {"drop": ["ALL"]}),
+):
+    if container["securityContext"].get(member) != good:
+        bad(where, f"securityContext.{member} must be {good}")
+if spec["securityContext"].get("runAsNonRoot") is not True:
+    bad(where, "runs as root")
+if "memory" not in container["resources"]["limits"]:
+    bad(where, "has no memory limit")
+for entry in container.get("env", []):
+    variable(where, entry["name"])
+volumes = {v["name"]: v for v in spec["volumes"]}
+mounted = []
+for mount in container["volumeMounts"]:
+    volume = volumes.get(mount["name"])
+    if volume is None:
+        bad(where, f"mounts an unknown volume: {mount['name']}")
+    elif "secret" in volume:
+        if volume["secret"].get("defaultMode") != 0o440:
+            bad(where, "the keys can be read by others than the gateway")
+        mounted += [f"{mount['mountPath']}/{i['path']}" for i in volume["secret"]["items"]]
+    elif volume.get("configMap", {}).get("name") != config_map["metadata"]["name"]:
+        bad(where, "mounts another ConfigMap")
+    elif container["args"][-1] != f"{mount['mountPath']}/config.toml":
+        bad(where, "reads its settings where none are mounted")
+if sorted(mounted) != FILES:
+    bad(where, "its secrets are not the files that gateway.toml names")
+selectors = [deployment["spec"]["selector"]["matchLabels"]]
+selectors += [s["spec"]["selector"] for s in kinds["Service"]]
+selectors += [p["spec"]["selector"]["matchLabels"] for p in kinds["PodDisruptionBudget"]]
+selectors += [p["spec"]["podSelector"]["matchLabels"] for p in kinds["NetworkPolicy"]]
+for selector in selectors:
+    if not selector.items() <= labels:
+        bad("kubernetes", f"{selector} selects no pod of the Deployment")
+for service in kinds["Service"]:
+    for port in service["spec"]["ports"]:
+        if port["targetPort"] not in ports:
+            bad("kubernetes/service.yaml", f"leads to no port: {port['targetPort']}")
+
+# Alerts speak of metrics, outcomes and settings that exist, and each is explained.
+metrics = text(ROOT, "src", "metrics.rs")
+alerts = text(HERE, "alerts.yml")
+for name in sorted(set(re.findall(r"\bmsp_gateway_(\w+)", alerts))):
+    if f'"{name}"' not in metrics:
+        bad("alerts.yml", f"msp_gateway_{name} is no metric")
+words = metrics + text(ROOT, "src", "upstream", "error.rs")
+for group in re.findall(r'outcome=~?"([^"]+)"', alerts):
+    for word in group.split("|"):
+        if f'"{word}"' not in words:
+            bad("alerts.yml", f"{word} is no outcome")
+readme, tests = text(HERE, "README.md"), text(HERE, "alerts_test.yml")
+for name in re.findall(r"alert: (\w+)", alerts):
+    if f"### {name}\n" not in readme:
+        bad("README.md", f"does not explain {name}")
+    if f"alertname: {name}" not in tests:
+        bad("alerts_test.yml", f"does not test {name}")
+for job in yaml.safe_load(text(HERE, "prometheus.yml"))["scrape_configs"]:
+    if f'job="{job["job_name"]}"' not in alerts:
+        bad("prometheus.yml", f"the job {job['job_name']} is not the one in alerts.yml")
+
+for problem in problems:
+    print(f"deploy/{problem}", file=sys.stderr)
+sys.exit(bool(problems))

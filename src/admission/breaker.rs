@@ -1,0 +1,434 @@
+//! When to stop calling a vendor that fails, and how to notice that it is back. Pure.
+//!
+//! While open, one call at a time is let through as a probe, every [`CircuitSettings::probe_every`];
+//! the first probe with an answer closes the circuit. The interval does not grow: a probe costs
+//! little, and an outage should not outlast the vendor's by more than a moment. Where probes hang
+//! instead of failing, the next one goes out beside them after [`CircuitSettings::overlap`], so a
+//! vendor that swallowed a probe for ten seconds is not left alone for ten.
+
+use crate::clock::{Duration, Instant};
+
+/// When the circuit opens and how it is probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CircuitSettings {
+    /// Failures in a row that open it.
+    pub consecutive_failures: u32,
+    /// Part of the calls, in percent, whose failure opens it.
+    pub failure_percent: u32,
+    /// Calls within the window below which the part says nothing.
+    pub calls_min: u32,
+    /// Time between probes while open, if probes fail at once.
+    pub probe_every: Duration,
+    /// Time between probes while an earlier probe still hangs.
+    pub overlap: Duration,
+}
+
+impl Default for CircuitSettings {
+    fn default() -> Self {
+        Self {
+            consecutive_failures: 5,
+            failure_percent: 50,
+            calls_min: 20,
+            probe_every: Duration::from_millis(500),
+            overlap: Duration::from_millis(1250),
+        }
+    }
+}
+
+/// Seconds over which failures are counted: the window is this many slots of a second each.
+const WINDOW_SECONDS: u64 = 10;
+/// Probes come up to this part of the interval early, so that many gateways do not probe in step.
+const JITTER: f64 = 0.1;
+
+/// What a circuit is in. The value of `vendor_circuit_state` is its place in this list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CircuitState {
+    /// Calls go through.
+    Closed,
+    /// A probe is out.
+    HalfOpen,
+    /// Calls are refused.
+    Open,
+}
+
+impl CircuitState {
+    /// The word used in logs and `/readyz`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half_open",
+            Self::Open => "open",
+        }
+    }
+
+    /// The value of the metric.
+    pub const fn gauge(self) -> i64 {
+        match self {
+            Self::Closed => 0,
+            Self::HalfOpen => 1,
+            Self::Open => 2,
+        }
+    }
+}
+
+/// What one call taught about the vendor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It answers.
+    Alive,
+    /// It, or the way to it, failed.
+    Failed,
+    /// Nothing: the call was dropped, or had no fair time.
+    Unknown,
+}
+
+/// Permission for one call; its verdict is told with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the verdict of the call must be told"]
+pub struct Ticket {
+    generation: u64,
+    probe: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    second: u64,
+    calls: u32,
+    failures: u32,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Closed,
+    Open {
+        next_probe: Instant,
+        probes_out: u32,
+    },
+}
+
+/// The circuit of one vendor.
+#[derive(Debug)]
+pub struct Breaker {
+    settings: CircuitSettings,
+    anchor: Instant,
+    /// Counts openings and closings; verdicts of calls from before the last one are not heard.
+    generation: u64,
+    phase: Phase,
+    failures_in_row: u32,
+    window: [Slot; WINDOW_SECONDS as usize],
+    rng: fastrand::Rng,
+}
+
+impl Breaker {
+    /// Closed. `seed` is for the jitter.
+    pub fn new(settings: CircuitSettings, now: Instant, seed: u64) -> Self {
+        Self {
+            settings,
+            anchor: now,
+            generation: 0,
+            phase: Phase::Closed,
+            failures_in_row: 0,
+            window: Default::default(),
+            rng: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// Changes settings, keeping the state.
+    pub fn set(&mut self, settings: CircuitSettings) {
+        self.settings = settings;
+    }
+
+    /// The state now.
+    pub fn state(&self) -> CircuitState {
+        match self.phase {
+            Phase::Closed => CircuitState::Closed,
+            Phase::Open { probes_out: 0, .. } => CircuitState::Open,
+            Phase::Open { .. } => CircuitState::HalfOpen,
+        }
+    }
+
+    /// Whether a call could go now; else the time until a probe is due.
+    pub fn peek(&self, now: Instant) -> Result<(), Duration> {
+        match self.phase {
+            Phase::Open { next_probe, .. } if next_probe > now => {
+                Err(next_probe.saturating_duration_since(now))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets a call go, or says how long until a probe is due.
+    pub fn admit(&mut self, now: Instant) -> Result<Ticket, Duration> {
+        self.peek(now)?;
+        let probe = match &mut self.phase {
+            Phase::Closed => false,
+            Phase::Open {
+                next_probe,
+                probes_out,
+            } => {
+                *next_probe = now + self.settings.overlap;
+                *probes_out += 1;
+                true
+            }
+        };
+        Ok(Ticket {
+            generation: self.generation,
+            probe,
+        })
+    }
+
+    /// Hears how a call went.
+    pub fn heard(&mut self, now: Instant, ticket: Ticket, verdict: Verdict) {
+        if ticket.generation != self.generation {
+            return;
+        }
+        if ticket.probe {
+            match verdict {
+                Verdict::Alive => self.close(),
+                Verdict::Failed => self.probe_ended(now + self.settings.probe_every),
+                // It said nothing, so the next call may probe at once.
+                Verdict::Unknown => self.probe_ended(now),
+            }
+            return;
+        }
+        match verdict {
+            Verdict::Unknown => {}
+            Verdict::Alive => {
+                self.failures_in_row = 0;
+                self.note(now, false);
+            }
+            Verdict::Failed => {
+                self.failures_in_row += 1;
+                self.note(now, true);
+                if self.failures_in_row >= self.settings.consecutive_failures
+                    || self.mostly_failing(now)
+                {
+                    self.open(now);
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, now: Instant, failed: bool) {
+        let second = self.second(now);
+        let index = usize::try_from(second % WINDOW_SECONDS).unwrap_or(0);
+        if let Some(slot) = self.window.get_mut(index) {
+            if slot.second != second {
+                *slot = Slot {
+                    second,
+                    ..Slot::default()
+                };
+            }
+            slot.calls = slot.calls.saturating_add(1);
+            slot.failures = slot.failures.saturating_add(u32::from(failed));
+        }
+    }
+
+    fn mostly_failing(&self, now: Instant) -> bool {
+        let second = self.second(now);
+        let (calls, failures) = self
+            .window
+            .iter()
+            .filter(|slot| slot.second + WINDOW_SECONDS > second)
+            .fold((0u64, 0u64), |(calls, failures), slot| {
+                (
+                    calls + u64::from(slot.calls),
+                    failures + u64::from(slot.failures),
+                )
+            });
+        calls >= u64::from(self.settings.calls_min)
+            && failures * 100 >= calls * u64::from(self.settings.failure_percent)
+    }
+
+    fn second(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.anchor).as_secs()
+    }
+
+    fn open(&mut self, now: Instant) {
+        self.generation += 1;
+        let next_probe = now + self.jittered(self.settings.probe_every);
+        self.phase = Phase::Open {
+            next_probe,
+            probes_out: 0,
+        };
+    }
+
+    fn close(&mut self) {
+        self.generation += 1;
+        self.phase = Phase::Closed;
+        self.failures_in_row = 0;
+        self.window = Default::default();
+    }
+
+    fn probe_ended(&mut self, due: Instant) {
+        let early = self.settings.probe_every - self.jittered(self.settings.probe_every);
+        if let Phase::Open {
+            next_probe,
+            probes_out,
+        } = &mut self.phase
+        {
+            *probes_out = probes_out.saturating_sub(1);
+            // Beside others that hang, a probe that ended must not put the next one off.
+            *next_probe = (*next_probe).min(due.checked_sub(early).unwrap_or(due));
+        }
+    }
+
+    fn jittered(&mut self, time: Duration) -> Duration {
+        time.mul_f64(1.0 - JITTER * self.rng.f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn breaker() -> (Breaker, Instant) {
+        let now = Clock::system().now();
+        (Breaker::new(CircuitSettings::default(), now, 1), now)
+    }
+
+    fn call(breaker: &mut Breaker, now: Instant, verdict: Verdict) -> bool {
+        match breaker.admit(now) {
+            Ok(ticket) => {
+                breaker.heard(now, ticket, verdict);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn opened() -> (Breaker, Instant) {
+        let (mut breaker, now) = breaker();
+        for _ in 0..5 {
+            assert!(call(&mut breaker, now, Verdict::Failed));
+        }
+        assert_eq!(breaker.state(), CircuitState::Open);
+        (breaker, now)
+    }
+
+    #[test]
+    fn five_failures_in_a_row_open_it_and_an_answer_between_does_not() {
+        let (mut breaker, now) = breaker();
+        for _ in 0..4 {
+            assert!(call(&mut breaker, now, Verdict::Failed));
+        }
+        assert!(call(&mut breaker, now, Verdict::Alive));
+        for _ in 0..4 {
+            assert!(call(&mut breaker, now, Verdict::Failed));
+            assert!(call(&mut breaker, now, Verdict::Unknown));
+        }
+        assert_eq!(breaker.state(), CircuitState::Closed);
+        assert!(call(&mut breaker, now, Verdict::Failed));
+        assert_eq!(breaker.state(), CircuitState::Open);
+        let wait = breaker.admit(now).unwrap_err();
+        assert!(wait <= 500 * MS && wait >= 450 * MS, "{wait:?}");
+    }
+
+    #[test]
+    fn half_of_twenty_opens_it_within_the_window_only() {
+        let (mut breaker, now) = breaker();
+        for n in 0..19 {
+            let verdict = if n % 2 == 0 {
+                Verdict::Failed
+            } else {
+                Verdict::Alive
+            };
+            assert!(call(&mut breaker, now, verdict));
+        }
+        assert_eq!(breaker.state(), CircuitState::Closed);
+        let later = now + 10_000 * MS;
+        assert!(call(&mut breaker, later, Verdict::Failed));
+        assert_eq!(breaker.state(), CircuitState::Closed, "the window moved on");
+        let (mut breaker, now) = self::breaker();
+        for n in 0..21 {
+            let verdict = if n % 2 == 0 {
+                Verdict::Failed
+            } else {
+                Verdict::Alive
+            };
+            let at = now + 400 * MS * n;
+            assert!(call(&mut breaker, at, verdict), "{n}");
+        }
+        assert_eq!(breaker.state(), CircuitState::Open);
+    }
+
+    #[test]
+    fn one_probe_at_a_time_and_its_answer_closes() {
+        let (mut breaker, now) = opened();
+        let due = now + 500 * MS;
+        assert_eq!(breaker.peek(due), Ok(()));
+        let probe = breaker.admit(due).unwrap();
+        assert_eq!(breaker.state(), CircuitState::HalfOpen);
+        assert!(breaker.admit(due).is_err());
+        assert!(breaker.admit(due + 500 * MS).is_err());
+        breaker.heard(due + 600 * MS, probe, Verdict::Alive);
+        assert_eq!(breaker.state(), CircuitState::Closed);
+        assert!(call(&mut breaker, due + 600 * MS, Verdict::Failed));
+        assert_eq!(breaker.state(), CircuitState::Closed, "counts begin anew");
+    }
+
+    #[test]
+    fn failed_probes_keep_a_flat_interval() {
+        let (mut breaker, mut now) = opened();
+        let mut probes = 0;
+        let end = now + 60_000 * MS;
+        while now < end {
+            if call(&mut breaker, now, Verdict::Failed) {
+                probes += 1;
+            }
+            now += 2 * MS;
+        }
+        assert!((118..=134).contains(&probes), "{probes}");
+    }
+
+    #[test]
+    fn a_hanging_probe_is_overtaken_and_a_dropped_one_replaced() {
+        let (mut breaker, now) = opened();
+        let due = now + 500 * MS;
+        let hanging = breaker.admit(due).unwrap();
+        let second = breaker.admit(due + 1250 * MS).unwrap();
+        breaker.heard(due + 1300 * MS, second, Verdict::Unknown);
+        let third = breaker.admit(due + 1300 * MS).unwrap();
+        breaker.heard(due + 1400 * MS, third, Verdict::Alive);
+        breaker.heard(due + 10_000 * MS, hanging, Verdict::Failed);
+        assert_eq!(breaker.state(), CircuitState::Closed);
+    }
+
+    #[test]
+    fn what_was_under_way_before_does_not_decide() {
+        let (mut breaker, now) = breaker();
+        let early = breaker.admit(now).unwrap();
+        let other = breaker.admit(now).unwrap();
+        for _ in 0..5 {
+            assert!(call(&mut breaker, now, Verdict::Failed));
+        }
+        breaker.heard(now, early, Verdict::Alive);
+        assert_eq!(breaker.state(), CircuitState::Open);
+        breaker.heard(now, other, Verdict::Failed);
+        assert!(breaker.admit(now + 500 * MS).is_ok());
+    }
+
+    proptest! {
+        /// However calls went: within a second after the vendor answers again, a call gets through
+        /// and closes the circuit, provided no probe hangs.
+        #[test]
+        fn it_always_recovers(verdicts in proptest::collection::vec((0u8..3, 0u64..400), 0..200)) {
+            let (mut breaker, mut now) = breaker();
+            for (verdict, pause) in verdicts {
+                let verdict = [Verdict::Alive, Verdict::Failed, Verdict::Unknown][usize::from(verdict)];
+                let admitted = call(&mut breaker, now, verdict);
+                prop_assert!(admitted || breaker.state() == CircuitState::Open);
+                now += Duration::from_millis(pause);
+            }
+            let wait = breaker.peek(now).err().unwrap_or_default();
+            prop_assert!(wait <= 500 * MS);
+            prop_assert!(call(&mut breaker, now + wait, Verdict::Alive));
+            prop_assert_eq!(breaker.state(), CircuitState::Closed);
+        }
+    }
+}

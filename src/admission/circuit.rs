@@ -1,0 +1,124 @@
+//! The shared handle of a vendor's circuit.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::breaker::{Breaker, CircuitSettings, CircuitState, Ticket, Verdict};
+use crate::clock::{Clock, Duration};
+use crate::domain::Vendor;
+use crate::metrics::Metrics;
+
+/// What operators see of a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CircuitSnapshot {
+    /// Closed, half-open or open.
+    pub state: CircuitState,
+    /// Time until a probe is due, while open.
+    pub probe_in: Option<Duration>,
+}
+
+/// The circuit of one vendor, shared by its stack, the status page and reloads.
+pub struct Circuit {
+    vendor: Vendor,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    breaker: Mutex<Breaker>,
+}
+
+impl Circuit {
+    /// A closed circuit.
+    pub fn new(
+        vendor: Vendor,
+        settings: CircuitSettings,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        metrics.set_circuit_state(vendor, CircuitState::Closed.gauge());
+        let breaker = Breaker::new(settings, clock.now(), fastrand::u64(..));
+        Arc::new(Self {
+            vendor,
+            clock,
+            metrics,
+            breaker: Mutex::new(breaker),
+        })
+    }
+
+    /// Changes settings, keeping the state.
+    pub fn set(&self, settings: CircuitSettings) {
+        self.breaker.lock().set(settings);
+    }
+
+    /// Whether a call could go now; else the time until a probe is due.
+    pub fn peek(&self) -> Result<(), Duration> {
+        self.breaker.lock().peek(self.clock.now())
+    }
+
+    /// Lets one call go. Its verdict is told to the pass; a pass dropped without one taught nothing.
+    pub fn admit(self: &Arc<Self>) -> Result<Pass, Duration> {
+        let mut breaker = self.breaker.lock();
+        let ticket = breaker.admit(self.clock.now())?;
+        self.show(breaker.state());
+        Ok(Pass {
+            circuit: Arc::clone(self),
+            ticket: Some(ticket),
+        })
+    }
+
+    /// What operators see.
+    pub fn snapshot(&self) -> CircuitSnapshot {
+        let breaker = self.breaker.lock();
+        CircuitSnapshot {
+            state: breaker.state(),
+            probe_in: breaker.peek(self.clock.now()).err(),
+        }
+    }
+
+    fn heard(&self, ticket: Ticket, verdict: Verdict) {
+        let mut breaker = self.breaker.lock();
+        let before = breaker.state();
+        breaker.heard(self.clock.now(), ticket, verdict);
+        let after = breaker.state();
+        self.show(after);
+        drop(breaker);
+        match (before, after) {
+            (CircuitState::Closed, CircuitState::Open) => {
+                tracing::warn!(vendor = self.vendor.as_str(), "circuit opened");
+            }
+            (CircuitState::HalfOpen | CircuitState::Open, CircuitState::Closed) => {
+                tracing::info!(vendor = self.vendor.as_str(), "circuit closed");
+            }
+            _ => {}
+        }
+    }
+
+    fn show(&self, state: CircuitState) {
+        self.metrics.set_circuit_state(self.vendor, state.gauge());
+    }
+}
+
+/// Permission for one call.
+#[must_use = "dropping it tells the circuit that nothing was learnt"]
+pub struct Pass {
+    circuit: Arc<Circuit>,
+    ticket: Option<Ticket>,
+}
+
+impl Pass {
+    /// Tells how the call went.
+    pub fn heard(mut self, verdict: Verdict) {
+        self.tell(verdict);
+    }
+
+    fn tell(&mut self, verdict: Verdict) {
+        if let Some(ticket) = self.ticket.take() {
+            self.circuit.heard(ticket, verdict);
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.tell(Verdict::Unknown);
+    }
+}

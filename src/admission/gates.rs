@@ -1,0 +1,76 @@
+//! All that decides whether and when one vendor is called.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::breaker::CircuitSettings;
+use super::circuit::Circuit;
+use super::credential::Credential;
+use super::governor::Governor;
+use super::pace::PaceSettings;
+use super::retry::{RetryBudget, RetrySettings};
+use crate::clock::{Clock, Duration};
+use crate::domain::Vendor;
+use crate::metrics::Metrics;
+use crate::secrets::VendorKeyring;
+
+/// The settings of a vendor's gates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateSettings {
+    /// Budget and requests at once.
+    pub pace: PaceSettings,
+    /// When the circuit opens.
+    pub circuit: CircuitSettings,
+    /// How often a call is tried.
+    pub retry: RetrySettings,
+    /// How often a refused key is presented again.
+    pub credential_probe: Duration,
+}
+
+/// The gates of one vendor. They outlive stacks: a reload builds a new stack around the same gates.
+#[derive(Clone)]
+pub struct Gates {
+    /// Whose.
+    pub vendor: Vendor,
+    /// Budget, places and queue.
+    pub governor: Arc<Governor>,
+    /// The circuit.
+    pub circuit: Arc<Circuit>,
+    /// The keys.
+    pub credential: Arc<Credential>,
+    /// What retries may cost.
+    pub retries: Arc<Mutex<RetryBudget>>,
+}
+
+impl Gates {
+    /// Everything open and full.
+    pub fn new(
+        vendor: Vendor,
+        settings: GateSettings,
+        ring: VendorKeyring,
+        clock: &Clock,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let (own_clock, own_metrics) = (|| clock.clone(), || Arc::clone(metrics));
+        Self {
+            vendor,
+            governor: Governor::new(vendor, settings.pace, own_clock(), own_metrics()),
+            circuit: Circuit::new(vendor, settings.circuit, own_clock(), own_metrics()),
+            credential: Credential::new(
+                vendor,
+                ring,
+                settings.credential_probe,
+                own_clock(),
+                own_metrics(),
+            ),
+            retries: Arc::new(Mutex::new(RetryBudget::new(settings.retry, clock.now()))),
+        }
+    }
+
+    /// Changes rates and circuit settings while calls go on, forgetting nothing.
+    pub fn set(&self, settings: GateSettings) {
+        self.governor.set(settings.pace);
+        self.circuit.set(settings.circuit);
+    }
+}

@@ -1,0 +1,484 @@
+//! The shared handle of a vendor's pace: lets calls wait for their turn and hears what vendors say
+//! about their limits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::limits;
+use super::pace::{Asked, Called, Pace, PaceSettings, PaceSnapshot, Refusal};
+use super::queue::WaiterId;
+use super::spend::Spend;
+use crate::clock::{Clock, Duration, sleep_until};
+use crate::domain::Vendor;
+use crate::metrics::Metrics;
+
+struct Waiting {
+    /// Told when the verdict is there. The next one in line keeps the time for all, so it is also
+    /// told of every change that may bring its turn nearer; the others sleep.
+    notify: Arc<Notify>,
+    verdict: Option<Result<(), Refusal>>,
+}
+
+struct Inner {
+    pace: Pace,
+    waiting: HashMap<WaiterId, Waiting>,
+}
+
+impl Inner {
+    fn tell(&mut self, called: Called) {
+        let (id, verdict) = match called {
+            Called::Admitted(id) => (id, Ok(())),
+            Called::Refused(id, refusal) => (id, Err(refusal)),
+        };
+        if let Some(waiting) = self.waiting.get_mut(&id) {
+            waiting.verdict = Some(verdict);
+            waiting.notify.notify_one();
+        }
+    }
+}
+
+/// The pace of one vendor credential, shared by its stack, the status page and reloads.
+pub struct Governor {
+    vendor: Vendor,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    inner: Mutex<Inner>,
+}
+
+impl Governor {
+    /// A full budget.
+    pub fn new(
+        vendor: Vendor,
+        settings: PaceSettings,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let pace = Pace::new(settings, clock.now());
+        let this = Self {
+            vendor,
+            clock,
+            metrics,
+            inner: Mutex::new(Inner {
+                pace,
+                waiting: HashMap::new(),
+            }),
+        };
+        this.settle(&mut this.inner.lock(), None);
+        Arc::new(this)
+    }
+
+    /// Changes rates while calls go on; what is left of the budget is kept.
+    pub fn set(&self, settings: PaceSettings) {
+        let mut inner = self.inner.lock();
+        inner.pace.set(settings, self.clock.now());
+        self.settle(&mut inner, None);
+    }
+
+    /// What operators see; brings the metric up to date.
+    pub fn snapshot(&self) -> PaceSnapshot {
+        let snapshot = self.inner.lock().pace.snapshot(self.clock.now());
+        self.metrics
+            .set_budget_remaining(self.vendor, i64::from(snapshot.remaining));
+        snapshot
+    }
+
+    /// Waits for budget and a place, until the deadline at most.
+    ///
+    /// # Errors
+    /// Refused at once where the wait would surely be longer, where the vendor said stop, and where
+    /// too many wait.
+    pub async fn admit(self: &Arc<Self>, spend: &Spend) -> Result<Permit, Refusal> {
+        let Some(waiter) = self.ask(spend)? else {
+            return Ok(self.permit());
+        };
+        loop {
+            let wake = {
+                let mut inner = self.inner.lock();
+                let now = self.clock.now();
+                self.settle(&mut inner, Some(waiter.id));
+                // A turn that comes with the deadline goes to the next one.
+                if now >= spend.deadline {
+                    return Err(Refusal {
+                        retry_after: Duration::from_secs(1),
+                        why: "no turn before the deadline",
+                    });
+                }
+                if let Some(verdict) = waiter.verdict(&inner) {
+                    drop(inner);
+                    verdict?;
+                    return Ok(waiter.into_permit());
+                }
+                match inner.pace.next(now) {
+                    Some((id, Some(at))) if id == waiter.id => at.min(spend.deadline),
+                    _ => spend.deadline,
+                }
+            };
+            tokio::select! {
+                () = waiter.notify.notified() => {}
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// Hears the head of an answer. For a 429, returns the time for which nothing will be sent.
+    pub fn hear(&self, status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let mut inner = self.inner.lock();
+        let left = limits::remaining(headers, wall);
+        let hold = if status == StatusCode::TOO_MANY_REQUESTS {
+            let reset = left.filter(|left| left.requests == 0);
+            let named = limits::retry_after(headers, wall).or(reset.and_then(|left| left.reset));
+            Some(inner.pace.rate_limited(now, named))
+        } else {
+            inner.pace.answered(now);
+            None
+        };
+        if let Some(left) = left {
+            inner.pace.told_remaining(now, left.requests, left.reset);
+        }
+        self.settle(&mut inner, None);
+        drop(inner);
+        if let Some(hold) = hold {
+            tracing::warn!(
+                vendor = self.vendor.as_str(),
+                hold_s = hold.as_secs(),
+                "the vendor answered 429; nothing is sent for a while"
+            );
+        }
+        hold
+    }
+
+    fn ask(self: &Arc<Self>, spend: &Spend) -> Result<Option<Waiter>, Refusal> {
+        let mut inner = self.inner.lock();
+        let (asked, displaced) = inner.pace.ask(
+            self.clock.now(),
+            spend.lane,
+            spend.payer.name(),
+            spend.deadline,
+        );
+        let waiter = match asked {
+            Asked::Admitted => None,
+            Asked::Refused(refusal) => return Err(refusal),
+            Asked::Queued(id) => {
+                let notify = Arc::new(Notify::new());
+                let waiting = Waiting {
+                    notify: Arc::clone(&notify),
+                    verdict: None,
+                };
+                inner.waiting.insert(id, waiting);
+                Some(Waiter {
+                    governor: Arc::clone(self),
+                    id,
+                    notify,
+                })
+            }
+        };
+        if let Some(called) = displaced {
+            inner.tell(called);
+        }
+        self.settle(&mut inner, None);
+        Ok(waiter)
+    }
+
+    fn permit(self: &Arc<Self>) -> Permit {
+        Permit {
+            governor: Arc::clone(self),
+            sent: true,
+        }
+    }
+
+    /// After any change: calls who may go, and tells the next one, which is `asking` if that is the
+    /// one who looks right now.
+    fn settle(&self, inner: &mut Inner, asking: Option<WaiterId>) {
+        let now = self.clock.now();
+        for called in inner.pace.advance(now) {
+            inner.tell(called);
+        }
+        let next = inner.pace.next(now).map(|(id, _)| id);
+        if next != asking
+            && let Some(waiting) = next.and_then(|id| inner.waiting.get(&id))
+        {
+            waiting.notify.notify_one();
+        }
+        let remaining = inner.pace.snapshot(now).remaining;
+        self.metrics
+            .set_budget_remaining(self.vendor, i64::from(remaining));
+    }
+
+    fn release(&self, sent: bool) {
+        let mut inner = self.inner.lock();
+        inner.pace.release(sent);
+        self.settle(&mut inner, None);
+    }
+}
+
+/// One place in the queue, given up when dropped.
+struct Waiter {
+    governor: Arc<Governor>,
+    id: WaiterId,
+    notify: Arc<Notify>,
+}
+
+impl Waiter {
+    fn verdict(&self, inner: &Inner) -> Option<Result<(), Refusal>> {
+        inner.waiting.get(&self.id)?.verdict
+    }
+
+    /// The turn has come. The entry leaves the table first, so that dropping gives nothing back.
+    fn into_permit(self) -> Permit {
+        self.governor.inner.lock().waiting.remove(&self.id);
+        self.governor.permit()
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut inner = self.governor.inner.lock();
+        let Some(waiting) = inner.waiting.remove(&self.id) else {
+            return;
+        };
+        match waiting.verdict {
+            // Called, but gone before it looked.
+            Some(Ok(())) => inner.pace.release(false),
+            Some(Err(_)) => {}
+            None => inner.pace.leave(self.id),
+        }
+        self.governor.settle(&mut inner, None);
+    }
+}
+
+/// The right to have one request under way. To be held until the answer's body has been read.
+#[must_use = "dropping it frees the place"]
+pub struct Permit {
+    governor: Arc<Governor>,
+    sent: bool,
+}
+
+impl Permit {
+    /// Gives the place and the budget back: nothing was sent.
+    pub fn unsent(mut self) {
+        self.sent = false;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.governor.release(self.sent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::admission::{Lane, Payer};
+    use crate::clock::{sleep, timeout};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn governor(requests_per_minute: u32, concurrency: usize) -> Arc<Governor> {
+        let settings = PaceSettings {
+            requests_per_minute,
+            concurrency,
+        };
+        let metrics = Metrics::new().unwrap();
+        Governor::new(Vendor::Wiv, settings, Clock::system(), metrics)
+    }
+
+    fn spend(lane: Lane, caller: &str, wait: Duration) -> Spend {
+        Spend {
+            lane,
+            deadline: Clock::system().now() + wait,
+            payer: Payer::caller(caller.into(), None),
+        }
+    }
+
+    /// Asks in the background and notes its name when it goes.
+    fn go(
+        governor: &Arc<Governor>,
+        log: &Arc<Mutex<Vec<&'static str>>>,
+        lane: Lane,
+        name: &'static str,
+    ) -> tokio::task::JoinHandle<()> {
+        let (governor, log) = (Arc::clone(governor), Arc::clone(log));
+        let spend = spend(lane, name.split('-').next().unwrap(), SECOND * 600);
+        tokio::spawn(async move {
+            if let Ok(permit) = governor.admit(&spend).await {
+                log.lock().push(name);
+                sleep(Duration::from_millis(10)).await;
+                drop(permit);
+            }
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_come_by_lane_and_caller() {
+        let governor = governor(60, 1);
+        let log = Arc::default();
+        let held = governor
+            .admit(&spend(Lane::Interactive, "x", SECOND))
+            .await
+            .unwrap();
+        let mut tasks = Vec::new();
+        for (lane, name) in [
+            (Lane::Export, "e-1"),
+            (Lane::Interactive, "a-1"),
+            (Lane::Interactive, "a-2"),
+            (Lane::Interactive, "a-3"),
+            (Lane::ReadAhead, "r-1"),
+            (Lane::Interactive, "b-1"),
+            (Lane::Refresh, "f-1"),
+        ] {
+            tasks.push(go(&governor, &log, lane, name));
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(governor.snapshot().queued[0], (Lane::Interactive, 4));
+        drop(held);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let order = log.lock().clone();
+        assert_eq!(order, ["a-1", "b-1", "a-2", "a-3", "f-1", "r-1", "e-1"]);
+        assert_eq!(governor.snapshot().in_flight, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_saturated_budget_gives_exactly_the_rate() {
+        let governor = governor(120, 8);
+        let start = Clock::system().now();
+        let log: Arc<Mutex<Vec<&'static str>>> = Arc::default();
+        let mut tasks = Vec::new();
+        for n in 0..140 {
+            let name = if n % 2 == 0 { "a-1" } else { "b-1" };
+            tasks.push(go(&governor, &log, Lane::Interactive, name));
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(log.lock().len(), 140);
+        // 20 at once, 120 at two a second.
+        let took = start.elapsed();
+        assert!(took >= SECOND * 60 && took < SECOND * 61, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_goes_away_holds_nobody_up() {
+        let governor = governor(60_000, 1);
+        let log = Arc::default();
+        let held = governor
+            .admit(&spend(Lane::Interactive, "x", SECOND))
+            .await
+            .unwrap();
+        let first = go(&governor, &log, Lane::Interactive, "a-1");
+        tokio::task::yield_now().await;
+        let second = go(&governor, &log, Lane::Interactive, "b-1");
+        tokio::task::yield_now().await;
+        // Called and gone in the same moment: its turn passes on.
+        drop(held);
+        first.abort();
+        second.await.unwrap();
+        assert_eq!(*log.lock(), ["b-1"]);
+        let after = governor.snapshot();
+        assert_eq!((after.in_flight, after.queued[0].1), (0, 0));
+        assert!(governor.inner.lock().waiting.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_wait_outlasts_its_deadline() {
+        let governor = governor(60_000, 1);
+        let held = governor
+            .admit(&spend(Lane::Interactive, "x", SECOND))
+            .await
+            .unwrap();
+        let start = Clock::system().now();
+        let late = governor.admit(&spend(Lane::Interactive, "a", SECOND)).await;
+        assert!(late.is_err());
+        assert_eq!(start.elapsed(), SECOND);
+        drop(held);
+        assert!(governor.inner.lock().waiting.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_429_refuses_the_waiting_and_a_reset_lets_them_wait() {
+        let governor = governor(600, 1);
+        let held = governor
+            .admit(&spend(Lane::Interactive, "x", SECOND))
+            .await
+            .unwrap();
+        let waiting = {
+            let (governor, spend) = (
+                Arc::clone(&governor),
+                spend(Lane::Interactive, "a", SECOND * 60),
+            );
+            tokio::spawn(async move { governor.admit(&spend).await.map(drop) })
+        };
+        tokio::task::yield_now().await;
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", HeaderValue::from_static("9"));
+        let hold = governor.hear(StatusCode::TOO_MANY_REQUESTS, &headers);
+        assert_eq!(hold, Some(SECOND * 9));
+        assert_eq!(waiting.await.unwrap().unwrap_err().retry_after, SECOND * 9);
+        drop(held);
+
+        sleep(SECOND * 9).await;
+        headers.clear();
+        headers.insert("ratelimit", HeaderValue::from_static("\"a\";r=0;t=4"));
+        governor.hear(StatusCode::OK, &headers);
+        assert_eq!(governor.snapshot().hold_down, Some(SECOND * 4));
+        let start = Clock::system().now();
+        let patient = spend(Lane::Interactive, "a", SECOND * 5);
+        let permit = timeout(SECOND * 5, governor.admit(&patient));
+        permit.await.unwrap().unwrap().unsent();
+        assert_eq!(start.elapsed(), SECOND * 4);
+        assert_eq!(governor.snapshot().remaining, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_rates_reach_those_who_wait() {
+        let governor = governor(1, 1);
+        drop(governor.admit(&spend(Lane::Interactive, "x", SECOND)).await);
+        let log = Arc::default();
+        let waiting = go(&governor, &log, Lane::Interactive, "a-1");
+        tokio::task::yield_now().await;
+        let start = Clock::system().now();
+        governor.set(PaceSettings {
+            requests_per_minute: 600,
+            concurrency: 1,
+        });
+        waiting.await.unwrap();
+        assert!(start.elapsed() < SECOND);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn nothing_is_lost_when_calls_come_and_go_on_many_threads() {
+        let governor = governor(u32::MAX, 3);
+        let mut tasks = Vec::new();
+        for n in 0..2000usize {
+            let governor = Arc::clone(&governor);
+            let spend = spend(Lane::ALL[n % 4], ["a", "b", "c"][n % 3], SECOND * 600);
+            tasks.push(tokio::spawn(async move {
+                let permit = governor.admit(&spend).await;
+                tokio::task::yield_now().await;
+                drop(permit);
+            }));
+            if n % 5 == 0 {
+                tasks[fastrand::usize(..tasks.len())].abort();
+            }
+            if n % 16 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        for task in tasks {
+            let _ = task.await;
+        }
+        let after = governor.snapshot();
+        assert_eq!(after.in_flight, 0);
+        assert!(after.queued.iter().all(|(_, n)| *n == 0));
+        assert!(governor.inner.lock().waiting.is_empty());
+    }
+}

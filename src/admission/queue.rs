@@ -1,0 +1,220 @@
+//! Who waits for a vendor, and who is next: lanes by urgency, callers in turn within a lane.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Lane;
+
+/// Names one who waits.
+pub type WaiterId = u64;
+
+/// Waiters of one lane, grouped by caller. The front caller is served next and then goes to the
+/// back, so that a caller with a hundred waiters delays another one by one place, not by a hundred.
+#[derive(Debug, Default)]
+struct LaneQueue {
+    turns: VecDeque<(Arc<str>, VecDeque<WaiterId>)>,
+}
+
+impl LaneQueue {
+    fn len(&self) -> usize {
+        self.turns.iter().map(|(_, waiters)| waiters.len()).sum()
+    }
+
+    fn of(&self, caller: &str) -> usize {
+        self.turns
+            .iter()
+            .find(|(name, _)| &**name == caller)
+            .map_or(0, |(_, waiters)| waiters.len())
+    }
+
+    fn push(&mut self, caller: &Arc<str>, id: WaiterId) {
+        match self.turns.iter_mut().find(|(name, _)| name == caller) {
+            Some((_, waiters)) => waiters.push_back(id),
+            None => self
+                .turns
+                .push_back((Arc::clone(caller), VecDeque::from([id]))),
+        }
+    }
+
+    fn pop(&mut self) -> Option<WaiterId> {
+        let (caller, mut waiters) = self.turns.pop_front()?;
+        let id = waiters.pop_front();
+        if !waiters.is_empty() {
+            self.turns.push_back((caller, waiters));
+        }
+        id
+    }
+
+    fn remove(&mut self, id: WaiterId) -> bool {
+        let before = self.len();
+        for (_, waiters) in &mut self.turns {
+            waiters.retain(|other| *other != id);
+        }
+        self.turns.retain(|(_, waiters)| !waiters.is_empty());
+        self.len() != before
+    }
+
+    /// How many go before the next waiter of `caller`, if nobody else comes.
+    fn ahead_of(&self, caller: &str) -> usize {
+        let own = self.of(caller);
+        let others = self.turns.iter().filter(|(name, _)| &**name != caller);
+        own + others
+            .map(|(_, waiters)| waiters.len().min(own + 1))
+            .sum::<usize>()
+    }
+
+    /// The caller with most waiters, and their number.
+    fn longest(&mut self) -> Option<&mut (Arc<str>, VecDeque<WaiterId>)> {
+        self.turns.iter_mut().max_by_key(|(_, w)| w.len())
+    }
+}
+
+/// All who wait for one vendor credential.
+#[derive(Debug, Default)]
+pub struct Queue {
+    lanes: [LaneQueue; Lane::ALL.len()],
+}
+
+impl Queue {
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.lanes.iter().map(LaneQueue::len).sum()
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.turns.is_empty())
+    }
+
+    /// How many wait in a lane.
+    pub fn len_of(&self, lane: Lane) -> usize {
+        self.lanes.get(lane as usize).map_or(0, LaneQueue::len)
+    }
+
+    /// Puts a waiter at the end of its caller's line.
+    pub fn push(&mut self, lane: Lane, caller: &Arc<str>, id: WaiterId) {
+        if let Some(queue) = self.lanes.get_mut(lane as usize) {
+            queue.push(caller, id);
+        }
+    }
+
+    /// The next one and its lane.
+    pub fn front(&self) -> Option<(Lane, WaiterId)> {
+        Lane::ALL.iter().zip(&self.lanes).find_map(|(lane, queue)| {
+            let (_, waiters) = queue.turns.front()?;
+            Some((*lane, *waiters.front()?))
+        })
+    }
+
+    /// Takes the next one out.
+    pub fn pop(&mut self) -> Option<WaiterId> {
+        self.lanes.iter_mut().find_map(LaneQueue::pop)
+    }
+
+    /// Takes one out who no longer waits.
+    pub fn remove(&mut self, id: WaiterId) -> bool {
+        self.lanes.iter_mut().any(|lane| lane.remove(id))
+    }
+
+    /// How many would go before a newcomer.
+    pub fn ahead_of(&self, lane: Lane, caller: &str) -> usize {
+        let more_urgent = self.lanes.iter().take(lane as usize).map(LaneQueue::len);
+        let same = self
+            .lanes
+            .get(lane as usize)
+            .map_or(0, |queue| queue.ahead_of(caller));
+        more_urgent.sum::<usize>() + same
+    }
+
+    /// Takes out one who must give way to a newcomer when the queue is full: the newest of the
+    /// least urgent lane, or of the same lane's caller who takes up the most places.
+    pub fn displace_for(&mut self, lane: Lane, caller: &str) -> Option<WaiterId> {
+        let own = self.lanes.get(lane as usize)?.of(caller);
+        let (least, queue) = Lane::ALL
+            .iter()
+            .zip(&mut self.lanes)
+            .rev()
+            .find(|(_, queue)| !queue.turns.is_empty())?;
+        let (_, waiters) = queue.longest()?;
+        let gives_way = *least > lane || (*least == lane && waiters.len() > own + 1);
+        let id = if gives_way {
+            waiters.back().copied()
+        } else {
+            None
+        }?;
+        self.remove(id);
+        Some(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(queue: &mut Queue) -> Vec<WaiterId> {
+        std::iter::from_fn(|| queue.pop()).collect()
+    }
+
+    #[test]
+    fn urgent_lanes_go_first_and_callers_take_turns() {
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let mut queue = Queue::default();
+        queue.push(Lane::Export, &a, 90);
+        for id in 1..=3 {
+            queue.push(Lane::Interactive, &a, id);
+        }
+        queue.push(Lane::Interactive, &b, 11);
+        queue.push(Lane::ReadAhead, &b, 80);
+        queue.push(Lane::Refresh, &b, 70);
+        assert_eq!(queue.len(), 7);
+        assert_eq!(queue.front(), Some((Lane::Interactive, 1)));
+        assert_eq!(order(&mut queue), [1, 11, 2, 3, 70, 80, 90]);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn what_goes_before_a_newcomer_is_what_then_goes_before_it() {
+        let callers: Vec<Arc<str>> = vec!["a".into(), "b".into(), "c".into()];
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..200 {
+            let mut queue = Queue::default();
+            for id in 0..rng.u64(0..20) {
+                let lane = Lane::ALL[rng.usize(0..4)];
+                queue.push(lane, &callers[rng.usize(0..3)], id);
+            }
+            let (lane, caller) = (Lane::ALL[rng.usize(0..4)], &callers[rng.usize(0..3)]);
+            let ahead = queue.ahead_of(lane, caller);
+            queue.push(lane, caller, 1000);
+            let place = order(&mut queue).iter().position(|id| *id == 1000).unwrap();
+            // Turns may already have passed the newcomer's caller, so the estimate may be one
+            // round high or low, never more.
+            assert!(place.abs_diff(ahead) <= callers.len(), "{place} {ahead}");
+        }
+    }
+
+    #[test]
+    fn the_full_queue_makes_room_for_the_urgent_and_the_modest() {
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let mut queue = Queue::default();
+        for id in 0..4 {
+            queue.push(Lane::Interactive, &a, id);
+        }
+        queue.push(Lane::Export, &b, 9);
+        assert_eq!(queue.displace_for(Lane::Interactive, "a"), Some(9));
+        assert_eq!(queue.displace_for(Lane::Interactive, "a"), None);
+        assert_eq!(queue.displace_for(Lane::Export, "b"), None);
+        assert_eq!(queue.displace_for(Lane::Interactive, "b"), Some(3));
+        assert_eq!(queue.len(), 3);
+    }
+
+    #[test]
+    fn who_leaves_is_gone() {
+        let a: Arc<str> = "a".into();
+        let mut queue = Queue::default();
+        queue.push(Lane::Refresh, &a, 1);
+        assert!(queue.remove(1));
+        assert!(!queue.remove(1));
+        assert!(queue.is_empty());
+        assert_eq!(queue.front(), None);
+    }
+}

@@ -1,0 +1,151 @@
+//! Whether and when a failed call is tried again. Pure.
+
+use crate::clock::{Duration, Instant};
+
+/// How often a call is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetrySettings {
+    /// Attempts at one call, the first among them; at least 1.
+    pub attempts: u32,
+    /// Retries, as a part of first tries in percent.
+    pub budget_percent: u32,
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            budget_percent: 10,
+        }
+    }
+}
+
+/// First pause before a retry is at most this; doubles with each.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+/// Where the doubling ends. A vendor that asks for a longer pause is not asked again by a retry.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Seconds over which first tries and retries are counted.
+const WINDOW_SECONDS: u64 = 10;
+/// Retries within the window that are always allowed, so that a single call after a quiet time can
+/// be tried three times.
+const FLOOR: u64 = 2;
+
+/// The pause before the retry that follows attempt number `attempt` (from 1): full jitter, so that
+/// calls which failed together do not come back together.
+pub fn backoff(attempt: u32, jitter: f64) -> Duration {
+    let doubled = BACKOFF_FIRST * 2u32.saturating_pow(attempt.saturating_sub(1).min(16));
+    doubled.min(BACKOFF_MAX).mul_f64(jitter.clamp(0.0, 1.0))
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    second: u64,
+    first_tries: u64,
+    retries: u64,
+}
+
+/// Keeps retries at a small part of first tries, so that a failing vendor is not called more than
+/// a healthy one.
+#[derive(Debug)]
+pub struct RetryBudget {
+    percent: u64,
+    anchor: Instant,
+    slots: [Slot; WINDOW_SECONDS as usize],
+}
+
+impl RetryBudget {
+    /// Nothing counted yet.
+    pub fn new(settings: RetrySettings, now: Instant) -> Self {
+        Self {
+            percent: u64::from(settings.budget_percent),
+            anchor: now,
+            slots: Default::default(),
+        }
+    }
+
+    /// Counts a first try.
+    pub fn first_try(&mut self, now: Instant) {
+        if let Some(slot) = self.slot(now) {
+            slot.first_tries += 1;
+        }
+    }
+
+    /// Takes a retry out of the budget, if one is left.
+    pub fn retry(&mut self, now: Instant) -> bool {
+        let second = self.second(now);
+        let (tries, retries) = self
+            .slots
+            .iter()
+            .filter(|slot| slot.second + WINDOW_SECONDS > second)
+            .fold((0, 0), |(tries, retries), slot| {
+                (tries + slot.first_tries, retries + slot.retries)
+            });
+        if retries >= (tries * self.percent / 100).max(FLOOR) {
+            return false;
+        }
+        if let Some(slot) = self.slot(now) {
+            slot.retries += 1;
+        }
+        true
+    }
+
+    fn second(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.anchor).as_secs()
+    }
+
+    fn slot(&mut self, now: Instant) -> Option<&mut Slot> {
+        let second = self.second(now);
+        let index = usize::try_from(second % WINDOW_SECONDS).ok()?;
+        let slot = self.slots.get_mut(index)?;
+        if slot.second != second {
+            *slot = Slot {
+                second,
+                ..Slot::default()
+            };
+        }
+        Some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn pauses_grow_and_are_bounded() {
+        assert_eq!(backoff(1, 1.0), Duration::from_millis(100));
+        assert_eq!(backoff(2, 1.0), Duration::from_millis(200));
+        assert_eq!(backoff(2, 0.5), Duration::from_millis(100));
+        assert_eq!(backoff(40, 1.0), BACKOFF_MAX);
+        assert_eq!(backoff(3, 0.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn retries_stay_a_tenth_of_first_tries() {
+        let start = Clock::system().now();
+        let mut budget = RetryBudget::new(RetrySettings::default(), start);
+        let (mut tries, mut retries) = (0u32, 0u32);
+        for ms in (0..60_000).step_by(2) {
+            let now = start + Duration::from_millis(ms);
+            budget.first_try(now);
+            tries += 1;
+            while budget.retry(now) {
+                retries += 1;
+            }
+        }
+        assert!(retries <= tries / 10, "{retries} of {tries}");
+        assert!(retries > tries / 12, "{retries} of {tries}");
+    }
+
+    #[test]
+    fn a_lone_call_may_be_tried_three_times() {
+        let start = Clock::system().now();
+        let mut budget = RetryBudget::new(RetrySettings::default(), start);
+        budget.first_try(start);
+        assert!(budget.retry(start) && budget.retry(start));
+        assert!(!budget.retry(start));
+        assert!(!budget.retry(start + Duration::from_secs(9)));
+        assert!(budget.retry(start + Duration::from_secs(10)));
+    }
+}

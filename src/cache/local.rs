@@ -1,0 +1,204 @@
+//! Answers in memory. The store keeps and evicts; it never judges freshness.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use foldhash::fast::RandomState;
+use moka::sync::Cache;
+
+use super::freshness::{Lifetimes, Standing};
+use super::key::CacheKey;
+use crate::clock::{Duration, Instant};
+use crate::domain::Kind;
+
+/// Bytes an entry costs beside its payload: key, counters, and moka's own nodes.
+pub const ENTRY_OVERHEAD_BYTES: u32 = 512;
+
+/// What a fetch brought.
+#[derive(Clone, Debug)]
+pub struct Fetched<V> {
+    /// The answer.
+    pub value: V,
+    /// Hash of the vendor's bytes: an equal one only renews the ages.
+    pub hash: [u8; 32],
+    /// Bytes the value holds.
+    pub bytes: usize,
+    /// The vendor answered, but not with what was asked for.
+    pub negative: bool,
+}
+
+/// A remembered answer.
+#[derive(Clone, Debug)]
+pub struct Entry<V> {
+    /// What it answers; compared on every read.
+    pub key: CacheKey,
+    /// The answer.
+    pub value: V,
+    hash: [u8; 32],
+    bytes: u32,
+    /// When the vendor last said so.
+    pub born: Instant,
+    /// This entry's own share of the jitter.
+    pub draw: f64,
+    /// A remembered soft failure.
+    pub negative: bool,
+    /// A soft purge made it stale, whatever its age.
+    pub purged: bool,
+}
+
+impl<V> Entry<V> {
+    /// What it may be used for.
+    pub fn standing(&self, lifetimes: &Lifetimes, now: Instant) -> Standing {
+        match lifetimes.standing(self.born, self.draw, now) {
+            Standing::Fresh if self.purged => Standing::Stale,
+            standing => standing,
+        }
+    }
+
+    /// Seconds of freshness left; negative once stale.
+    pub fn ttl_s(&self, lifetimes: &Lifetimes, now: Instant) -> i64 {
+        let ttl_s = lifetimes.ttl_s(self.born, self.draw, now);
+        if self.purged { ttl_s.min(-1) } else { ttl_s }
+    }
+
+    /// Since the vendor said so.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.born)
+    }
+}
+
+/// The answers of one kind.
+pub struct Local<V> {
+    good: Cache<CacheKey, Arc<Entry<V>>, RandomState>,
+    negative: Cache<CacheKey, Arc<Entry<V>>, RandomState>,
+    purges: [AtomicU64; Kind::ALL.len()],
+}
+
+/// Remembers which purges were over when a fetch began.
+#[derive(Clone, Copy, Debug)]
+pub struct PurgeMark(u64);
+
+/// Share of the bytes that remembered soft failures may take: they are small and short-lived.
+const NEGATIVE_SHARE: u64 = 16;
+
+impl<V: Clone + Send + Sync + 'static> Local<V> {
+    /// Holds up to `bytes_max` bytes.
+    pub fn new(bytes_max: u64) -> Self {
+        let build = |bytes| {
+            Cache::builder()
+                .max_capacity(bytes)
+                .weigher(|_: &CacheKey, entry: &Arc<Entry<V>>| entry.bytes)
+                .build_with_hasher(RandomState::default())
+        };
+        Self {
+            good: build(bytes_max - bytes_max / NEGATIVE_SHARE),
+            negative: build(bytes_max / NEGATIVE_SHARE),
+            purges: Default::default(),
+        }
+    }
+
+    /// The good answer, whatever its age.
+    pub fn get(&self, key: &CacheKey) -> Option<Arc<Entry<V>>> {
+        self.good.get(key).filter(|entry| entry.key == *key)
+    }
+
+    /// A soft failure that is remembered still.
+    pub fn get_negative(
+        &self,
+        key: &CacheKey,
+        lifetime: Duration,
+        now: Instant,
+    ) -> Option<Arc<Entry<V>>> {
+        self.negative
+            .get(key)
+            .filter(|entry| entry.key == *key && entry.age(now) < lifetime)
+    }
+
+    fn purge_counter(&self, kind: Kind) -> &AtomicU64 {
+        let [customers, cases, billing] = &self.purges;
+        match kind {
+            Kind::Customers => customers,
+            Kind::Cases => cases,
+            Kind::Billing => billing,
+        }
+    }
+
+    /// To be taken before a fetch begins.
+    pub fn mark(&self, kind: Kind) -> PurgeMark {
+        PurgeMark(self.purge_counter(kind).load(Ordering::Acquire))
+    }
+
+    /// Keeps what a fetch brought, unless a purge came in between. A soft failure never replaces a
+    /// good answer, and an answer equal to the remembered one only renews its ages.
+    ///
+    /// Returns the entry and whether it was kept.
+    pub fn keep(
+        &self,
+        key: &CacheKey,
+        fetched: Fetched<V>,
+        mark: PurgeMark,
+        now: Instant,
+    ) -> (Arc<Entry<V>>, bool) {
+        let before = self.get(key).filter(|entry| entry.hash == fetched.hash);
+        let bytes = u32::try_from(fetched.bytes).unwrap_or(u32::MAX);
+        let entry = Arc::new(Entry {
+            key: key.clone(),
+            value: match (&before, fetched.negative) {
+                (Some(before), false) => before.value.clone(),
+                _ => fetched.value,
+            },
+            hash: fetched.hash,
+            bytes: bytes.saturating_add(ENTRY_OVERHEAD_BYTES),
+            born: now,
+            draw: fastrand::f64(),
+            negative: fetched.negative,
+            purged: false,
+        });
+        let kept = self.mark(key.subject().kind()).0 == mark.0;
+        if kept && fetched.negative {
+            self.negative.insert(key.clone(), entry.clone());
+        } else if kept {
+            self.good.insert(key.clone(), entry.clone());
+            self.negative.invalidate(key);
+        }
+        (entry, kept)
+    }
+
+    /// Ends the entries of a kind that `which` names: soft makes them stale, hard removes them.
+    /// Returns how many.
+    pub fn purge(&self, kind: Kind, soft: bool, which: impl Fn(&CacheKey) -> bool) -> u64 {
+        self.purge_counter(kind).fetch_add(1, Ordering::AcqRel);
+        let mut purged = 0;
+        for (key, entry) in &self.good {
+            if key.subject().kind() != kind || !which(&key) {
+                continue;
+            }
+            purged += 1;
+            if soft {
+                let stale = Entry {
+                    purged: true,
+                    ..(*entry).clone()
+                };
+                self.good.insert((*key).clone(), Arc::new(stale));
+            } else {
+                self.good.invalidate(&*key);
+            }
+        }
+        for (key, _) in &self.negative {
+            if key.subject().kind() == kind && which(&key) {
+                self.negative.invalidate(&*key);
+            }
+        }
+        purged
+    }
+
+    /// (entries, bytes) held right now.
+    pub fn size(&self) -> (u64, u64) {
+        self.good.run_pending_tasks();
+        self.negative.run_pending_tasks();
+        (
+            self.good.entry_count() + self.negative.entry_count(),
+            self.good.weighted_size() + self.negative.weighted_size(),
+        )
+    }
+}

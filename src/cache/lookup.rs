@@ -1,0 +1,277 @@
+//! The one way to an answer: local; if usable, answer now and refresh; else join or lead a flight
+//! and wait.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use super::flight::{Boarding, FlightEnd, Flights, Wait};
+use super::freshness::{Directives, Lifetimes, Standing};
+use super::key::CacheKey;
+use super::local::{Entry, Fetched, Local};
+use super::note::{CacheNote, Detail, Forward};
+use crate::clock::{Clock, Duration, Instant};
+use crate::domain::CacheOutcome;
+
+/// What a fetch may fail with.
+pub trait FetchError: Clone + Send + Sync + 'static {
+    /// Whether nothing was asked of the vendor because it said "not now" or no budget was left.
+    fn is_not_now(&self) -> bool;
+
+    /// Whether a remembered answer may stand in: the vendor failed, the question was fine.
+    fn allows_stale(&self) -> bool;
+}
+
+/// The answers of one kind, with their flights.
+pub struct Shelf<V, E> {
+    /// Answers in memory.
+    pub local: Local<V>,
+    /// Fetches under way.
+    pub flights: Arc<Flights<CacheKey, Landed<V>, E>>,
+    clock: Clock,
+}
+
+/// What a flight brought, and whether it was kept.
+#[derive(Clone, Debug)]
+pub struct Landed<V> {
+    entry: Arc<Entry<V>>,
+    kept: bool,
+}
+
+/// An answer and how it came about.
+#[derive(Clone, Debug)]
+pub struct Found<V> {
+    /// The answer.
+    pub entry: Arc<Entry<V>>,
+    /// How it came about.
+    pub note: CacheNote,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug)]
+pub enum LookupError<E> {
+    /// The fetch's own error.
+    Fetch(E),
+    /// The fetch panicked or vanished.
+    Internal,
+    /// Too many wait for it already.
+    Crowded,
+    /// The caller's deadline came first; the fetch goes on.
+    DeadlinePassed,
+    /// `only-if-cached` and nothing usable.
+    NotCached,
+}
+
+/// How a lookup is to be judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Of good answers.
+    pub lifetimes: Lifetimes,
+    /// Of soft failures.
+    pub negative: Duration,
+    /// What the caller asks for.
+    pub directives: Directives,
+    /// When the caller's answer is due.
+    pub deadline: Instant,
+}
+
+impl<V, E> Shelf<V, E>
+where
+    V: Clone + Send + Sync + 'static,
+    E: FetchError,
+{
+    /// An empty shelf of this many bytes.
+    pub fn new(bytes_max: u64, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            local: Local::new(bytes_max),
+            flights: Flights::new(clock.clone()),
+            clock,
+        })
+    }
+
+    /// Finds the answer to `key`, fetching it if need be. `fetch` makes one vendor call; it is called
+    /// at most once, in a task of its own, with whether a caller waits for it.
+    ///
+    /// # Errors
+    /// When neither memory nor the vendor gives a usable answer in time.
+    pub async fn lookup<F, Fut>(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        terms: &Terms,
+        fetch: F,
+    ) -> Result<Found<V>, LookupError<E>>
+    where
+        F: FnOnce(bool) -> Fut,
+        Fut: Future<Output = Result<Fetched<V>, E>> + Send + 'static,
+    {
+        let now = self.clock.now();
+        let remembered = self.local.get(key);
+        let why = match &remembered {
+            None => Forward::UriMiss,
+            Some(entry) => match self.judge(entry, terms, now) {
+                Verdict::Serve(note) => {
+                    return Ok(Found {
+                        entry: entry.clone(),
+                        note,
+                    });
+                }
+                Verdict::ServeAndRefresh(note) => {
+                    self.flights
+                        .launch_unwaited(key, || self.fill(key, fetch(false)));
+                    return Ok(Found {
+                        entry: entry.clone(),
+                        note,
+                    });
+                }
+                Verdict::Ask(why) => why,
+            },
+        };
+        if let Some(negative) = self.local.get_negative(key, terms.negative, now)
+            && !terms.directives.no_cache
+        {
+            return Ok(self.soft_failed(negative, None, remembered, terms, now));
+        }
+        if terms.directives.only_if_cached {
+            return Err(LookupError::NotCached);
+        }
+
+        let ticket = match self.flights.board(key, || self.fill(key, fetch(true))) {
+            Boarding::Ticket(ticket) => ticket,
+            Boarding::JustFailed(end) => {
+                return self.fall_back(self.failure(end), remembered, terms);
+            }
+            Boarding::Crowded => {
+                return self.fall_back(LookupError::Crowded, remembered, terms);
+            }
+        };
+        let collapsed = !ticket.led;
+        match ticket.wait(terms.deadline).await {
+            Wait::Ended(FlightEnd::Landed(Landed { entry, kept })) => {
+                let note = CacheNote::forwarded(why, kept, collapsed);
+                if entry.negative {
+                    let now = self.clock.now();
+                    return Ok(self.soft_failed(entry, Some(note), remembered, terms, now));
+                }
+                Ok(Found { entry, note })
+            }
+            Wait::Ended(end) => self.fall_back(self.failure(end), remembered, terms),
+            Wait::DeadlinePassed => self.fall_back(LookupError::DeadlinePassed, remembered, terms),
+            Wait::Lost => self.fall_back(LookupError::Internal, remembered, terms),
+        }
+    }
+
+    fn judge(&self, entry: &Entry<V>, terms: &Terms, now: Instant) -> Verdict {
+        let note = CacheNote::hit(entry.ttl_s(&terms.lifetimes, now));
+        let directives = &terms.directives;
+        let too_old = directives.max_age.is_some_and(|max| entry.age(now) > max);
+        if directives.no_cache || too_old {
+            return match directives.only_if_cached {
+                true => Verdict::Serve(note),
+                false => Verdict::Ask(Forward::Request),
+            };
+        }
+        let revalidating = note.with_detail(Detail::StaleWhileRevalidate);
+        match entry.standing(&terms.lifetimes, now) {
+            Standing::Fresh => Verdict::Serve(note),
+            Standing::Stale if directives.only_if_cached => Verdict::Serve(note),
+            Standing::Stale => Verdict::ServeAndRefresh(revalidating),
+            Standing::OnError | Standing::Expired
+                if directives.max_stale.is_some_and(|max| {
+                    i64::try_from(max.as_secs()).unwrap_or(i64::MAX) >= -note.ttl_s.unwrap_or(0)
+                }) =>
+            {
+                Verdict::ServeAndRefresh(revalidating)
+            }
+            Standing::OnError | Standing::Expired => Verdict::Ask(Forward::Stale),
+        }
+    }
+
+    /// A soft failure: a good answer still usable on error goes before it.
+    fn soft_failed(
+        &self,
+        negative: Arc<Entry<V>>,
+        asked: Option<CacheNote>,
+        remembered: Option<Arc<Entry<V>>>,
+        terms: &Terms,
+        now: Instant,
+    ) -> Found<V> {
+        match remembered.filter(|e| e.standing(&terms.lifetimes, now) != Standing::Expired) {
+            Some(entry) => {
+                let note = CacheNote::hit(entry.ttl_s(&terms.lifetimes, now));
+                Found {
+                    entry,
+                    note: note.with_detail(Detail::SoftFailure),
+                }
+            }
+            None => {
+                let note = asked.unwrap_or_else(|| {
+                    let left = terms.negative.saturating_sub(negative.age(now));
+                    let mut note =
+                        CacheNote::hit(i64::try_from(left.as_secs()).unwrap_or(i64::MAX));
+                    note.outcome = CacheOutcome::Negative;
+                    note
+                });
+                Found {
+                    entry: negative,
+                    note: note.with_detail(Detail::SoftFailure),
+                }
+            }
+        }
+    }
+
+    fn failure(&self, end: FlightEnd<Landed<V>, E>) -> LookupError<E> {
+        match end {
+            FlightEnd::Failed(error) => LookupError::Fetch(error),
+            FlightEnd::Panicked | FlightEnd::Landed(_) => LookupError::Internal,
+        }
+    }
+
+    /// The remembered answer where it may stand in for a failure, else the failure.
+    fn fall_back(
+        &self,
+        error: LookupError<E>,
+        remembered: Option<Arc<Entry<V>>>,
+        terms: &Terms,
+    ) -> Result<Found<V>, LookupError<E>> {
+        let detail = match &error {
+            LookupError::Fetch(e) if !e.allows_stale() => return Err(error),
+            LookupError::Fetch(e) if e.is_not_now() => Detail::StaleNoBudget,
+            LookupError::NotCached => return Err(error),
+            LookupError::Fetch(_)
+            | LookupError::Internal
+            | LookupError::Crowded
+            | LookupError::DeadlinePassed => Detail::StaleOnError,
+        };
+        let now = self.clock.now();
+        match remembered.filter(|e| e.standing(&terms.lifetimes, now) != Standing::Expired) {
+            Some(entry) => {
+                let note = CacheNote::hit(entry.ttl_s(&terms.lifetimes, now)).with_detail(detail);
+                Ok(Found { entry, note })
+            }
+            None => Err(error),
+        }
+    }
+
+    /// Runs a fetch and keeps what it brings.
+    fn fill<Fut>(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        fetch: Fut,
+    ) -> impl Future<Output = Result<Landed<V>, E>> + Send + 'static
+    where
+        Fut: Future<Output = Result<Fetched<V>, E>> + Send + 'static,
+    {
+        let (shelf, key) = (self.clone(), key.clone());
+        let mark = self.local.mark(key.subject().kind());
+        async move {
+            let fetched = fetch.await?;
+            let (entry, kept) = shelf.local.keep(&key, fetched, mark, shelf.clock.now());
+            Ok(Landed { entry, kept })
+        }
+    }
+}
+
+enum Verdict {
+    Serve(CacheNote),
+    ServeAndRefresh(CacheNote),
+    Ask(Forward),
+}

@@ -1,0 +1,103 @@
+//! Rendered bodies of hot pages, made once and shared.
+//!
+//! A body is kept from its second reading on: most pages of a long walk are read once, and keeping
+//! them would hold every row twice.
+
+use std::hash::Hash;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use moka::sync::Cache;
+
+use super::etag::Etag;
+use super::local::ENTRY_OVERHEAD_BYTES;
+
+/// A body with its entity tag.
+#[derive(Clone, Debug)]
+pub struct Rendered {
+    /// The body.
+    pub body: Bytes,
+    /// Of the body.
+    pub etag: Etag,
+}
+
+impl Rendered {
+    /// Tags a body.
+    pub fn new(body: Bytes) -> Self {
+        let etag = Etag::of(&body);
+        Self { body, etag }
+    }
+}
+
+enum Page {
+    ReadOnce,
+    Kept(Rendered),
+}
+
+/// Rendered bodies by what they were cut from.
+pub struct Pages<K> {
+    pages: Cache<K, Arc<Page>, RandomState>,
+}
+
+impl<K: Clone + Eq + Hash + Send + Sync + 'static> Pages<K> {
+    /// Holds up to `bytes_max` bytes.
+    pub fn new(bytes_max: u64) -> Self {
+        Self {
+            pages: Cache::builder()
+                .max_capacity(bytes_max)
+                .weigher(|_: &K, page: &Arc<Page>| match &**page {
+                    Page::ReadOnce => ENTRY_OVERHEAD_BYTES / 2,
+                    Page::Kept(rendered) => u32::try_from(rendered.body.len())
+                        .unwrap_or(u32::MAX)
+                        .saturating_add(ENTRY_OVERHEAD_BYTES),
+                })
+                .build_with_hasher(RandomState::default()),
+        }
+    }
+
+    /// The kept body, if any.
+    pub fn get(&self, key: &K) -> Option<Rendered> {
+        match &*self.pages.get(key)? {
+            Page::Kept(rendered) => Some(rendered.clone()),
+            Page::ReadOnce => None,
+        }
+    }
+
+    /// Notes a reading that had to render; keeps the body if it was not the first.
+    pub fn note_reading(&self, key: &K, rendered: &Rendered) {
+        let page = match self.pages.get(key) {
+            None => Page::ReadOnce,
+            Some(page) if matches!(*page, Page::ReadOnce) => Page::Kept(rendered.clone()),
+            Some(_) => return,
+        };
+        self.pages.insert(key.clone(), Arc::new(page));
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        self.pages.invalidate_all();
+    }
+
+    /// (entries, bytes) held right now.
+    pub fn size(&self) -> (u64, u64) {
+        self.pages.run_pending_tasks();
+        (self.pages.entry_count(), self.pages.weighted_size())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_kept_from_its_second_reading_on() {
+        let pages = Pages::new(1 << 20);
+        let page = Rendered::new(Bytes::from_static(b"{}"));
+        assert!(pages.get(&1).is_none());
+        pages.note_reading(&1, &page);
+        assert!(pages.get(&1).is_none());
+        pages.note_reading(&1, &page);
+        assert_eq!(pages.get(&1).unwrap().body, page.body);
+    }
+}

@@ -1,0 +1,69 @@
+//! The rules of `[[callers]]`.
+
+use std::collections::HashMap;
+
+use super::file::{CALLERS_MAX, File};
+use super::form::AuthMode;
+use super::report::Report;
+use crate::access::{CallerSpec, Role};
+
+/// The callers, complete and told apart by name and by key.
+pub(super) fn specs(file: &File, report: &mut Report) -> Vec<CallerSpec> {
+    if file.callers.len() > CALLERS_MAX {
+        report.rule("callers", format!("must be at most {CALLERS_MAX}"));
+        return Vec::new();
+    }
+    if file.callers.is_empty() && file.auth.mode == AuthMode::Keys {
+        report.rule(
+            "callers",
+            "nobody could call: add the [[callers]] stanza that `msp-gateway caller new NAME` prints",
+        );
+    }
+    let (mut names, mut keys) = (HashMap::new(), HashMap::new());
+    let mut specs = Vec::with_capacity(file.callers.len());
+    for (i, caller) in file.callers.iter().enumerate() {
+        let at = |setting: &str| format!("callers[{i}].{setting}");
+        let (Some(name), Some(hashes), Some(customers)) =
+            (&caller.name, &caller.key_hash, &caller.customers)
+        else {
+            for (missing, setting, why) in [
+                (caller.name.is_none(), "name", "is missing: say who calls"),
+                (
+                    caller.key_hash.is_none(),
+                    "key_hash",
+                    "is missing: `msp-gateway caller new NAME` prints it",
+                ),
+                (
+                    caller.customers.is_none(),
+                    "customers",
+                    "is missing: list customer ids, or [\"*\"] for all",
+                ),
+            ] {
+                if missing {
+                    report.rule(&at(setting), why);
+                }
+            }
+            continue;
+        };
+        if let Some(first) = names.insert(name.0.clone(), i) {
+            let text = format!("callers[{first}] has this name already");
+            report.rule(&at("name"), text);
+        }
+        for hash in &hashes.0 {
+            if let Some(first) = keys.insert(*hash, i) {
+                let text = format!("callers[{first}] has this key already");
+                report.rule(&at("key_hash"), text);
+            }
+        }
+        specs.push(CallerSpec {
+            name: name.0.clone(),
+            keys: hashes.0.clone(),
+            role: caller.role.as_ref().map_or(Role::Reader, |role| role.0),
+            audience: customers.0.clone(),
+            billing: caller.billing.unwrap_or(customers.0.is_all()),
+            requests_per_minute: caller.requests_per_minute.map(|n| n.to_u32()),
+            expires: caller.expires.map(|at| at.0),
+        });
+    }
+    specs
+}

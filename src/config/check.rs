@@ -1,0 +1,287 @@
+//! The rules between settings, and the options each module owns.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use super::callers;
+use super::file::{self, File, LINKS_MAX};
+use super::form::Of;
+use super::report::{Places, Refusal, Report};
+use super::sources::named;
+use super::vendor::{self, VendorSettings};
+use crate::access::{CallerSpec, Role};
+use crate::cache::Lifetimes;
+use crate::domain::PageSize;
+use crate::reads::{GradedLifetimes, Link, LinkTo, Policy};
+use crate::secrets::SecretSource;
+use crate::server::ServerOptions;
+use crate::snapshot::SnapshotOptions;
+
+pub use super::form::{AuthMode, Level};
+
+/// The `[cache]` settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// All answers together, in bytes.
+    pub bytes_max: u64,
+}
+
+/// The `[log]` settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// From here up.
+    pub level: Level,
+    /// Whether each request is one line.
+    pub access: bool,
+}
+
+/// Everything the settings say, checked, in the form each module takes.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `[listen]` and `[limits]`.
+    pub server: ServerOptions,
+    /// Who is let in.
+    pub auth: AuthMode,
+    /// `[[callers]]`; names and keys are unique.
+    pub callers: Vec<CallerSpec>,
+    /// wiv; `None` where no key is named.
+    pub wiv: Option<VendorSettings>,
+    /// N-able; `None` where no key is named.
+    pub nable: Option<VendorSettings>,
+    /// How reads judge and join.
+    pub policy: Policy,
+    /// Walks, snapshots and tokens.
+    pub snapshots: SnapshotOptions,
+    /// Answers in memory.
+    pub cache: CacheSettings,
+    /// Seals page tokens; `None`: derived from the wiv key.
+    pub token_key: Option<SecretSource>,
+    /// Sealed them before.
+    pub token_key_previous: Option<SecretSource>,
+    /// What is logged.
+    pub log: LogSettings,
+    /// What is allowed and yet probably not meant; one line each, no values.
+    pub warnings: Vec<String>,
+    pub(super) file: File,
+    pub(super) places: Places,
+    pub(super) label: Option<std::sync::Arc<str>>,
+}
+
+/// Checks the rules and cuts the mirror into options.
+pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refusal> {
+    let report = &mut report;
+    listeners(&file, report);
+    let callers = callers::specs(&file, report);
+    let wiv = vendor::wiv(&file.wiv, report);
+    let nable = vendor::nable(&file.nable, report);
+    let policy = policy(&file, report);
+    let snapshots = snapshots(&file.pagination, report);
+    let pages = &file.pagination;
+    let token_key = named(
+        "pagination.token_key",
+        &pages.token_key_env,
+        &pages.token_key_file,
+        report,
+    );
+    let token_key_previous = named(
+        "pagination.token_key_previous",
+        &pages.token_key_previous_env,
+        &pages.token_key_previous_file,
+        report,
+    );
+    report.verdict()?;
+    let mut warnings = Vec::new();
+    if wiv.is_none() && nable.is_none() {
+        warnings.push(
+            "no vendor is enabled: name the variable or file of a key in wiv.api_key_env, wiv.api_key_file, nable.api_key_env or nable.api_key_file".to_owned(),
+        );
+    }
+    Ok(Settings {
+        server: server(&file),
+        auth: file.auth.mode,
+        callers,
+        wiv,
+        nable,
+        policy,
+        snapshots,
+        cache: CacheSettings {
+            bytes_max: file.cache.bytes_max.get(),
+        },
+        token_key,
+        token_key_previous,
+        log: LogSettings {
+            level: file.log.level,
+            access: file.log.access,
+        },
+        warnings,
+        places: std::mem::take(&mut report.places),
+        label: report.file.take(),
+        file,
+    })
+}
+
+fn server(file: &File) -> ServerOptions {
+    let limits = &file.limits;
+    ServerOptions {
+        public: file.listen.public.0,
+        admin: file.listen.admin.0,
+        header_timeout: limits.header_timeout.get(),
+        body_timeout: limits.body_timeout.get(),
+        request_timeout: limits.request_timeout.get(),
+        idle_timeout: limits.idle_timeout.get(),
+        write_stall_timeout: limits.write_stall_timeout.get(),
+        connections_max: limits.connections_max.to_usize(),
+        requests_in_flight_max: limits.requests_in_flight_max.to_usize(),
+        drain_delay: limits.drain_delay.get(),
+        drain_grace: limits.drain_grace.get(),
+    }
+}
+
+fn listeners(file: &File, report: &mut Report) {
+    let (public, admin): (SocketAddr, SocketAddr) = (file.listen.public.0, file.listen.admin.0);
+    let overlap = public.ip() == admin.ip()
+        || (public.is_ipv4() == admin.is_ipv4()
+            && (public.ip().is_unspecified() || admin.ip().is_unspecified()));
+    if public.port() != 0 && public.port() == admin.port() && overlap {
+        report.rule("listen.admin", "must be another address than listen.public");
+    }
+    let open = file.auth.mode == AuthMode::Open;
+    if open && !public.ip().is_loopback() {
+        report.rule(
+            "auth.mode",
+            "\"open\" lets everyone in, so it needs a loopback address in listen.public",
+        );
+    } else if open && !admin.ip().is_loopback() {
+        report.rule(
+            "auth.mode",
+            "\"open\" makes everyone an operator, so it needs a loopback address in listen.admin",
+        );
+    }
+    let operator = |caller: &file::Caller| matches!(caller.role, Some(Of(Role::Operator)));
+    if !open && !admin.ip().is_loopback() && !file.callers.iter().any(operator) {
+        report.rule(
+            "listen.admin",
+            "must be a loopback address, or a caller must have role = \"operator\"",
+        );
+    }
+}
+
+fn policy(file: &File, report: &mut Report) -> Policy {
+    /// The three keys of a table of lifetimes.
+    macro_rules! lives {
+        ($table:expr) => {
+            Lifetimes {
+                fresh: $table.fresh.get(),
+                stale: $table.stale.get(),
+                on_error: $table.on_error.get(),
+            }
+        };
+    }
+    let (cases, billing) = (&file.cases, &file.billing);
+    Policy {
+        customers: lives!(file.customers),
+        cases: GradedLifetimes {
+            open: lives!(cases.open),
+            recent: lives!(cases.recent),
+            closed: lives!(cases.closed),
+        },
+        recent_days: u16::try_from(cases.recent_days.0).unwrap_or(u16::MAX),
+        time_zone: cases.time_zone.0.clone(),
+        derive_customer: cases.derive_customer,
+        billing_current: lives!(billing.current),
+        billing_closed: lives!(billing.closed),
+        billing_negative: billing.negative.get(),
+        links: links(&file.links, report),
+    }
+}
+
+fn links(links: &[file::Link], report: &mut Report) -> Vec<Link> {
+    if links.len() > LINKS_MAX {
+        report.rule("links", format!("must be at most {LINKS_MAX}"));
+        return Vec::new();
+    }
+    let mut seen = HashMap::new();
+    let mut out = Vec::with_capacity(links.len());
+    for (i, link) in links.iter().enumerate() {
+        let at = |setting: &str| format!("links[{i}].{setting}");
+        let Some(Of(customer)) = &link.customer_id else {
+            report.rule(
+                &at("customer_id"),
+                "is missing: say which customer is linked",
+            );
+            continue;
+        };
+        let to = match (&link.client_id, &link.client_name) {
+            (Some(id), None) => LinkTo::Id(id.0.clone()),
+            (None, Some(name)) => LinkTo::Name(name.0.clone()),
+            (Some(_), Some(_)) => {
+                report.rule(
+                    &at("client_name"),
+                    "stands beside client_id: keep one of them",
+                );
+                continue;
+            }
+            (None, None) => {
+                report.rule(
+                    &at("client_id"),
+                    "is missing: give client_id or client_name",
+                );
+                continue;
+            }
+        };
+        let link = Link {
+            customer: customer.clone(),
+            to,
+        };
+        let words = match &link.to {
+            LinkTo::Id(id) => (customer.clone(), true, id.clone()),
+            LinkTo::Name(name) => (customer.clone(), false, name.clone()),
+        };
+        if let Some(first) = seen.insert(words, i) {
+            report.rule(
+                &at("customer_id"),
+                format!("links[{first}] says the same already"),
+            );
+        }
+        out.push(link);
+    }
+    out
+}
+
+fn snapshots(pages: &file::Pagination, report: &mut Report) -> SnapshotOptions {
+    if pages.scroll_idle_max.get() >= pages.scroll_expiry.get() {
+        report.rule(
+            "pagination.scroll_idle_max",
+            "must be shorter than pagination.scroll_expiry: an idle scroll must be ended while the vendor still has it",
+        );
+    }
+    if pages.token_lifetime.get() > pages.snapshot_lifetime_max.get() {
+        report.rule(
+            "pagination.token_lifetime",
+            "must not be longer than pagination.snapshot_lifetime_max",
+        );
+    }
+    if pages.walk_bytes_max.get() > pages.snapshot_bytes_max.get() {
+        report.rule(
+            "pagination.walk_bytes_max",
+            "must not be larger than pagination.snapshot_bytes_max, which holds all walks",
+        );
+    }
+    SnapshotOptions {
+        vendor_page_size: PageSize::new(pages.vendor_page_size.0).unwrap_or(PageSize::MAX),
+        read_ahead_pages: pages.read_ahead_pages.to_usize(),
+        scroll_idle_max: pages.scroll_idle_max.get(),
+        scroll_expiry: pages.scroll_expiry.get(),
+        open_scrolls_max: pages.open_scrolls_max.to_usize(),
+        slot_wait_max: pages.slot_wait_max.get(),
+        drain_pages_max: pages.drain_pages_max.to_usize(),
+        walk_rows_max: pages.walk_rows_max.to_usize(),
+        walk_pages_max: pages.walk_pages_max.to_usize(),
+        walk_bytes_max: pages.walk_bytes_max.get(),
+        walk_time_max: pages.walk_time_max.get(),
+        rewalks_max: pages.rewalks_max.to_u32(),
+        token_lifetime: pages.token_lifetime.get(),
+        snapshot_lifetime_max: pages.snapshot_lifetime_max.get(),
+        snapshot_bytes_max: pages.snapshot_bytes_max.get(),
+    }
+}

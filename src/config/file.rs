@@ -1,0 +1,359 @@
+//! The mirror of `config.toml`: every key, its form, its bounds and its default.
+//!
+//! This is the declaration; `config.toml` in the repository is held to it by a test.
+
+use http::HeaderName;
+use serde::{Deserialize, Serialize};
+
+use super::form::{Address, AuthMode, Count, Level, Of};
+use super::lists::{Customers, KeyHashes};
+use super::measure::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Size, Time};
+use super::names::{BilledId, CallerName, Credential, Expiry, FileName, Text, VariableName, Zone};
+use super::vendor::BaseUrl;
+use crate::access::Role;
+use crate::domain::{AccountId, CustomerId};
+use jiff::tz::TimeZone;
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// Declares a table of the file: its keys, their forms and defaults.
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident: $form:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Deserialize, Serialize)]
+        #[serde(default, deny_unknown_fields, expecting = "a table")]
+        pub struct $name {
+            $($(#[$fdoc])* pub $field: $form,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+/// How long something may take that a caller waits for.
+pub type Wait = Time<100, { 10 * MINUTE }>;
+/// How long something is kept open or counted.
+pub type Span = Time<SECOND, { 7 * DAY }>;
+/// How long an answer is fresh: never for nothing, and never for ever.
+pub type Fresh = Time<SECOND, { 30 * DAY }>;
+/// How long an answer outlives its freshness.
+pub type Beyond = Time<0, { 90 * DAY }>;
+/// Memory. A million rows of a kilobyte fit in the largest.
+pub type Store = Size<MIB, { 1024 * GIB }>;
+
+/// The most callers, and the most links; each caller is a value of a metric label.
+pub const CALLERS_MAX: usize = 1_000;
+/// Links are looked up in a map; the limit only keeps the file sensible.
+pub const LINKS_MAX: usize = 10_000;
+
+const fn loopback(port: u16) -> Address {
+    Address(SocketAddr::new(
+        std::net::IpAddr::V4(Ipv4Addr::LOCALHOST),
+        port,
+    ))
+}
+
+table! {
+    /// The whole file.
+    File {
+        /// `[listen]`
+        listen: Listen = Listen::default(),
+        /// `[auth]`
+        auth: Auth = Auth::default(),
+        /// `[[callers]]`
+        callers: Vec<Caller> = Vec::new(),
+        /// `[limits]`
+        limits: Limits = Limits::default(),
+        /// `[wiv]`
+        wiv: Wiv = Wiv::default(),
+        /// `[nable]`
+        nable: Nable = Nable::default(),
+        /// `[customers]`
+        customers: CustomersLives = CustomersLives::default(),
+        /// `[cases]`
+        cases: Cases = Cases::default(),
+        /// `[billing]`
+        billing: Billing = Billing::default(),
+        /// `[[links]]`
+        links: Vec<Link> = Vec::new(),
+        /// `[pagination]`
+        pagination: Pagination = Pagination::default(),
+        /// `[cache]`
+        cache: Cache = Cache::default(),
+        /// `[log]`
+        log: Log = Log::default(),
+    }
+}
+
+table! {
+    /// Where the gateway is reached.
+    Listen {
+        /// Callers connect here.
+        public: Address = loopback(8080),
+        /// Operators and Prometheus connect here.
+        admin: Address = loopback(9090),
+    }
+}
+
+table! {
+    /// Who is let in.
+    Auth {
+        /// By key, or everyone.
+        mode: AuthMode = AuthMode::Keys,
+    }
+}
+
+table! {
+    /// One caller. Nothing here has a default that could let anyone in.
+    Caller {
+        /// In logs and metrics.
+        name: Option<CallerName> = None,
+        /// Of its keys.
+        key_hash: Option<KeyHashes> = None,
+        /// Reader unless said otherwise.
+        role: Option<Of<Role>> = None,
+        /// Whose data it may see.
+        customers: Option<Customers> = None,
+        /// Absent: only for `["*"]`.
+        billing: Option<bool> = None,
+        /// Absent: unlimited.
+        requests_per_minute: Option<Count<1, 10_000_000>> = None,
+        /// Absent: never.
+        expires: Option<Expiry> = None,
+    }
+}
+
+table! {
+    /// Bounds of the public listener.
+    Limits {
+        /// For a request's head.
+        header_timeout: Wait = Wait::ms(10 * SECOND),
+        /// For a request's body.
+        body_timeout: Wait = Wait::ms(15 * SECOND),
+        /// For the answer.
+        request_timeout: Wait = Wait::ms(30 * SECOND),
+        /// For a connection without a request.
+        idle_timeout: Wait = Wait::ms(60 * SECOND),
+        /// For a reader that takes nothing.
+        write_stall_timeout: Wait = Wait::ms(15 * SECOND),
+        /// Connections at once.
+        connections_max: Count<1, 1_000_000> = Count(4096),
+        /// Requests at once.
+        requests_in_flight_max: Count<1, 1_000_000> = Count(1024),
+        /// Between failing readiness and refusing connections.
+        drain_delay: Time<0, { 5 * MINUTE }> = Time::ms(2 * SECOND),
+        /// For requests in flight at the end.
+        drain_grace: Time<0, HOUR> = Time::ms(30 * SECOND),
+    }
+}
+
+table! {
+    /// wiv.
+    Wiv {
+        /// Without a slash at its end.
+        base_url: Of<BaseUrl> = Of(BaseUrl::fixed("https://api.wiv.ai")),
+        /// Carries the key.
+        api_key_header: Of<HeaderName> = Of(HeaderName::from_static("x-api-key")),
+        /// Holds the key.
+        api_key_env: VariableName = VariableName::default(),
+        /// Or this does.
+        api_key_file: FileName = FileName::default(),
+        /// Holds the key to fall back on.
+        api_key_fallback_env: VariableName = VariableName::default(),
+        /// Or this does.
+        api_key_fallback_file: FileName = FileName::default(),
+        /// Names the account behind the keys; part of every cache key.
+        credential: Credential = Credential("wiv".to_owned()),
+        /// The vendor's budget.
+        requests_per_minute: Count<1, 1_000_000> = Count(120),
+        /// Calls at once.
+        concurrency: Count<1, 1024> = Count(8),
+        /// For one attempt.
+        timeout: Wait = Wait::ms(10 * SECOND),
+        /// For its connection.
+        connect_timeout: Wait = Wait::ms(2 * SECOND),
+    }
+}
+
+table! {
+    /// N-able.
+    Nable {
+        /// Without a slash at its end.
+        base_url: Of<BaseUrl> = Of(BaseUrl::fixed("https://prod-nableboomi.n-able.com/ws/rest/V1/PSA_API")),
+        /// Carries the key.
+        api_key_header: Of<HeaderName> = Of(HeaderName::from_static("x-api-key")),
+        /// Holds the key.
+        api_key_env: VariableName = VariableName::default(),
+        /// Or this does.
+        api_key_file: FileName = FileName::default(),
+        /// Holds the key to fall back on.
+        api_key_fallback_env: VariableName = VariableName::default(),
+        /// Or this does.
+        api_key_fallback_file: FileName = FileName::default(),
+        /// The account.
+        account_id: Option<Of<AccountId>> = None,
+        /// Or the variable that holds it.
+        account_id_env: VariableName = VariableName::default(),
+        /// Or the file that does.
+        account_id_file: FileName = FileName::default(),
+        /// The vendor's budget. Its data changes once a day, so little is needed.
+        requests_per_minute: Count<1, 1_000_000> = Count(60),
+        /// Calls at once.
+        concurrency: Count<1, 1024> = Count(4),
+        /// For one attempt.
+        timeout: Wait = Wait::ms(15 * SECOND),
+        /// For its connection.
+        connect_timeout: Wait = Wait::ms(2 * SECOND),
+    }
+}
+
+/// Declares a table of lifetimes.
+macro_rules! lives {
+    ($(#[$doc:meta])* $name:ident, $fresh:expr, $stale:expr, $on_error:expr) => {
+        table! {
+            $(#[$doc])*
+            $name {
+                /// Served without further ado.
+                fresh: Fresh = Fresh::ms($fresh),
+                /// Then: served while one refresh runs.
+                stale: Beyond = Beyond::ms($stale),
+                /// Then: served where the vendor gives nothing better.
+                on_error: Beyond = Beyond::ms($on_error),
+            }
+        }
+    };
+}
+
+// `stale` is twice `fresh`: whoever asks about as often as answers change never waits. `on_error`
+// covers a night, a day or a week-end of the vendor, longer where data moves slower.
+lives!(
+    /// Of the customer list.
+    CustomersLives, 5 * MINUTE, 10 * MINUTE, 24 * HOUR
+);
+lives!(
+    /// Of searches whose range is open.
+    OpenLives, MINUTE, 2 * MINUTE, 6 * HOUR
+);
+lives!(
+    /// Of searches whose range closed a few days ago.
+    RecentLives, 10 * MINUTE, 20 * MINUTE, 24 * HOUR
+);
+lives!(
+    /// Of searches whose range closed before that.
+    ClosedLives, 6 * HOUR, 12 * HOUR, 3 * DAY
+);
+lives!(
+    /// Of the month the vendor still fills.
+    BillingCurrentLives, 6 * HOUR, 12 * HOUR, 3 * DAY
+);
+lives!(
+    /// Of months before.
+    BillingClosedLives, 24 * HOUR, 2 * DAY, 7 * DAY
+);
+
+table! {
+    /// Case searches.
+    Cases {
+        /// Days after which a closed range is settled.
+        recent_days: Count<0, 366> = Count(7),
+        /// In which days begin.
+        time_zone: Zone = Zone(TimeZone::UTC),
+        /// One customer from a snapshot of all.
+        derive_customer: bool = true,
+        /// `[cases.open]`
+        open: OpenLives = OpenLives::default(),
+        /// `[cases.recent]`
+        recent: RecentLives = RecentLives::default(),
+        /// `[cases.closed]`
+        closed: ClosedLives = ClosedLives::default(),
+    }
+}
+
+table! {
+    /// Billing.
+    Billing {
+        /// For soft failures.
+        negative: Time<SECOND, DAY> = Time::ms(2 * MINUTE),
+        /// `[billing.current]`
+        current: BillingCurrentLives = BillingCurrentLives::default(),
+        /// `[billing.closed]`
+        closed: BillingClosedLives = BillingClosedLives::default(),
+    }
+}
+
+table! {
+    /// A customer and a billed client that are the same company.
+    Link {
+        /// wiv's.
+        customer_id: Option<Of<CustomerId>> = None,
+        /// N-able's, by id.
+        client_id: Option<BilledId> = None,
+        /// N-able's, by name.
+        client_name: Option<Text> = None,
+    }
+}
+
+table! {
+    /// Walks, snapshots and page tokens.
+    Pagination {
+        /// Rows asked of the vendor at once.
+        vendor_page_size: Count<1, 500> = Count(500),
+        /// Beyond the furthest reader.
+        read_ahead_pages: Count<0, 100> = Count(1),
+        /// Then an idle walk ends.
+        scroll_idle_max: Span = Span::ms(45 * SECOND),
+        /// A left scroll counts for so long.
+        scroll_expiry: Span = Span::ms(5 * MINUTE),
+        /// The vendor fails every search past about 500, so some stay free for others of its users.
+        open_scrolls_max: Count<1, 400> = Count(32),
+        /// For a free scroll.
+        slot_wait_max: Wait = Wait::ms(10 * SECOND),
+        /// To end an idle walk.
+        drain_pages_max: Count<0, 1_000> = Count(10),
+        /// Of one walk.
+        walk_rows_max: Count<1, 10_000_000> = Count(200_000),
+        /// Of one walk.
+        walk_pages_max: Count<1, 1_000_000> = Count(2_000),
+        /// Of one walk.
+        walk_bytes_max: Store = Store::bytes(200 * MIB),
+        /// Of one walk.
+        walk_time_max: Time<SECOND, DAY> = Time::ms(15 * MINUTE),
+        /// In a row.
+        rewalks_max: Count<0, 1_000> = Count(10),
+        /// After the last use.
+        token_lifetime: Span = Span::ms(30 * MINUTE),
+        /// After birth.
+        snapshot_lifetime_max: Span = Span::ms(24 * HOUR),
+        /// All together.
+        snapshot_bytes_max: Store = Store::bytes(256 * MIB),
+        /// Seals page tokens.
+        token_key_env: VariableName = VariableName::default(),
+        /// Or this does.
+        token_key_file: FileName = FileName::default(),
+        /// Sealed them before.
+        token_key_previous_env: VariableName = VariableName::default(),
+        /// Or this did.
+        token_key_previous_file: FileName = FileName::default(),
+    }
+}
+
+table! {
+    /// Answers in memory.
+    Cache {
+        /// All together.
+        bytes_max: Size<{ 64 * KIB }, { 1024 * GIB }> = Size::bytes(256 * MIB),
+    }
+}
+
+table! {
+    /// What is logged.
+    Log {
+        /// From here up.
+        level: Level = Level::Info,
+        /// One line a request.
+        access: bool = true,
+    }
+}

@@ -1,0 +1,234 @@
+//! The forms a single setting may have. Each checks itself while it is read, and says what would be
+//! right without repeating what was wrong: it might be a secret.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use serde::ser::Serializer;
+
+use crate::access::Role;
+
+/// One setting's value.
+pub trait Form: Sized {
+    /// What would be right, as the end of a sentence that begins with "must be".
+    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result;
+
+    /// Reads a text.
+    fn from_text(text: &str) -> Option<Self>;
+
+    /// Reads a number, where one may be written without quotes.
+    fn from_integer(_: u64) -> Option<Self> {
+        None
+    }
+
+    /// As it would be written in `config.toml`.
+    fn to_text(&self) -> String;
+}
+
+/// Reads a [`Form`].
+pub(super) struct FormVisitor<T>(pub PhantomData<T>);
+
+impl<T: Form> Visitor<'_> for FormVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        T::expecting(f)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        T::from_text(text).ok_or_else(|| refused(&self))
+    }
+
+    fn visit_u64<E: Error>(self, n: u64) -> Result<T, E> {
+        T::from_integer(n).ok_or_else(|| refused(&self))
+    }
+
+    fn visit_i64<E: Error>(self, n: i64) -> Result<T, E> {
+        u64::try_from(n)
+            .ok()
+            .and_then(T::from_integer)
+            .ok_or_else(|| refused(&self))
+    }
+}
+
+/// The error of a wrong value: names what would be right, holds nothing of what was there.
+pub(super) fn refused<'de, V: Visitor<'de>, E: Error>(visitor: &V) -> E {
+    E::invalid_value(Unexpected::Other("value"), visitor)
+}
+
+/// Lets serde read and write a [`Form`].
+macro_rules! leaf {
+    ([$($generics:tt)*] $name:ty) => {
+        impl<'de, $($generics)*> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                d.deserialize_any($crate::config::form::FormVisitor(std::marker::PhantomData))
+            }
+        }
+
+        impl<$($generics)*> serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.serialize_str(&$crate::config::form::Form::to_text(self))
+            }
+        }
+    };
+    ($($name:ty),*) => {
+        $($crate::config::form::leaf!([] $name);)*
+    };
+}
+pub(super) use leaf;
+
+/// A whole number between two bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count<const MIN: u64, const MAX: u64>(pub u64);
+
+impl<const MIN: u64, const MAX: u64> Count<MIN, MAX> {
+    /// For counts of things in memory.
+    pub fn to_usize(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+
+    /// For rates.
+    pub fn to_u32(self) -> u32 {
+        u32::try_from(self.0).unwrap_or(u32::MAX)
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> Form for Count<MIN, MAX> {
+    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from {MIN} to {MAX}")
+    }
+
+    fn from_text(_: &str) -> Option<Self> {
+        None
+    }
+
+    fn from_integer(n: u64) -> Option<Self> {
+        (MIN..=MAX).contains(&n).then_some(Self(n))
+    }
+
+    fn to_text(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+impl<'de, const MIN: u64, const MAX: u64> serde::Deserialize<'de> for Count<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(FormVisitor(PhantomData))
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> serde::Serialize for Count<MIN, MAX> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_u64(self.0)
+    }
+}
+
+/// Where a listener is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address(pub SocketAddr);
+
+impl Form for Address {
+    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an IP address and a port, such as \"127.0.0.1:8080\"")
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok().map(Self)
+    }
+
+    fn to_text(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// A form that is one of a few words.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident, $right:literal, { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// The word used in settings.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+
+        impl Form for $name {
+            fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str($right)
+            }
+
+            fn from_text(text: &str) -> Option<Self> {
+                match text { $($word => Some(Self::$variant),)* _ => None }
+            }
+
+            fn to_text(&self) -> String {
+                self.as_str().to_owned()
+            }
+        }
+    };
+}
+
+words! {
+    /// Who is let in.
+    AuthMode, "\"keys\" or \"open\"", {
+        /// Whoever presents a caller key.
+        Keys = "keys",
+        /// Everyone; for loopback only.
+        Open = "open",
+    }
+}
+
+words! {
+    /// How much is logged.
+    Level, "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"", {
+        /// Only what failed.
+        Error = "error",
+        /// And what an operator should look at.
+        Warn = "warn",
+        /// And what happened.
+        Info = "info",
+        /// And why.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
+
+impl Form for Role {
+    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"reader\" or \"operator\"")
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        [Self::Reader, Self::Operator]
+            .into_iter()
+            .find(|role| role.as_str() == text)
+    }
+
+    fn to_text(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+/// A foreign type as a setting.
+#[derive(Clone, Debug)]
+pub struct Of<T>(pub T);
+
+impl<'de, T: Form> serde::Deserialize<'de> for Of<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(FormVisitor(PhantomData)).map(Self)
+    }
+}
+
+impl<T: Form> serde::Serialize for Of<T> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.0.to_text())
+    }
+}
+
+leaf!(Address, AuthMode, Level);

@@ -1,0 +1,235 @@
+//! The two sources of settings, read into figment's form, with the place of each.
+//!
+//! figment's own providers are not used: their errors print the values they choke on, and the one
+//! for the environment guesses types from them.
+
+use std::sync::Arc;
+
+use figment::value::{Dict, Map, Value};
+use figment::{Metadata, Profile, Provider};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::report::{Place, Report};
+
+/// What the variables that override settings begin with; two underscores separate the levels.
+pub const PREFIX: &str = "MSP_GATEWAY__";
+/// Largest file and largest variable, in bytes. The largest sensible file names 10,000 customers.
+pub const SOURCE_BYTES_MAX: usize = 1 << 20;
+/// Levels a setting's path has: `cases.open.fresh` is the deepest.
+const LEVELS_MAX: usize = 3;
+
+/// One source of settings.
+pub struct Layer {
+    name: &'static str,
+    pub dict: Dict,
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name)
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Map::from([(Profile::Default, self.dict.clone())]))
+    }
+}
+
+/// A name as it may be shown: an odd one might be a secret in the wrong place.
+pub fn shown(name: &str) -> &str {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
+    if (1..=40).contains(&name.len()) && name.bytes().all(plain) {
+        name
+    } else {
+        "(an odd name)"
+    }
+}
+
+/// Where in a text each line begins, to tell the line of an offset.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        Self(text.match_indices('\n').map(|(at, _)| at).collect())
+    }
+
+    fn line(&self, offset: usize) -> usize {
+        self.0.partition_point(|newline| *newline < offset) + 1
+    }
+}
+
+/// Turns parsed TOML into figment's values and notes where each stands.
+struct Convert<'a, F: Fn(usize) -> Place> {
+    place: F,
+    report: &'a mut Report,
+}
+
+impl<F: Fn(usize) -> Place> Convert<'_, F> {
+    fn table(&mut self, table: &DeTable<'_>, path: &str) -> Dict {
+        let mut dict = Dict::new();
+        for (name, value) in table {
+            let below = match path {
+                "" => shown(name.get_ref()).to_owned(),
+                _ => format!("{path}.{}", shown(name.get_ref())),
+            };
+            let place = (self.place)(name.span().start);
+            self.report.places.insert(below.clone(), place);
+            dict.insert(name.get_ref().to_string(), self.value(value, &below));
+        }
+        dict
+    }
+
+    fn value(&mut self, value: &Spanned<DeValue<'_>>, path: &str) -> Value {
+        match value.get_ref() {
+            DeValue::String(text) => Value::from(text.as_ref()),
+            DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix())
+                // Too large for any setting; a float is refused wherever a whole number is meant.
+                .map_or_else(|_| Value::from(f64::MAX), Value::from),
+            DeValue::Float(n) => Value::from(n.as_str().parse().unwrap_or(f64::NAN)),
+            DeValue::Boolean(flag) => Value::from(*flag),
+            DeValue::Datetime(time) => Value::from(time.to_string()),
+            DeValue::Array(items) => {
+                let mut values = Vec::with_capacity(items.len());
+                for (i, item) in items.iter().enumerate() {
+                    let below = format!("{path}[{i}]");
+                    if item.get_ref().is_table() {
+                        let place = (self.place)(item.span().start);
+                        self.report.places.insert(below.clone(), place);
+                    }
+                    values.push(self.value(item, &below));
+                }
+                Value::from(values)
+            }
+            DeValue::Table(table) => Value::from(self.table(table, path)),
+        }
+    }
+}
+
+/// Reads a file's text.
+pub fn from_toml(text: &str, file: &Arc<str>, report: &mut Report) -> Layer {
+    let lines = Lines::of(text);
+    let place = |offset| Place::File(file.clone(), lines.line(offset));
+    let mut dict = Dict::new();
+    match DeTable::parse(text) {
+        Ok(table) => {
+            dict = Convert { place, report }.table(table.get_ref(), "");
+        }
+        Err(error) => {
+            // The parser's own words may quote the text, which may hold a secret.
+            let at = place(error.span().map_or(0, |span| span.start));
+            let what = if error.message().starts_with("duplicate key") {
+                "this key or table was given before"
+            } else {
+                "this is not TOML (a text needs quotes, a table [brackets])"
+            };
+            report.add_at(at, "", what);
+        }
+    }
+    Layer {
+        name: "config.toml",
+        dict,
+    }
+}
+
+/// Reads a variable's text: a number, a flag, a list in TOML's form, else a text as it is.
+fn variable_value(text: &str, name: &str, path: &str, report: &mut Report) -> Option<Value> {
+    if let Ok(flag) = text.parse::<bool>() {
+        return Some(Value::from(flag));
+    }
+    if let Ok(n) = text.parse::<i64>()
+        && n.to_string() == text
+    {
+        return Some(Value::from(n));
+    }
+    if !text.starts_with(['[', '{']) {
+        return Some(Value::from(text));
+    }
+    let place = |_| Place::Variable(name.to_owned());
+    let value = DeValue::parse(text).ok()?;
+    Some(Convert { place, report }.value(&value, path))
+}
+
+/// Puts a value at a path; `false` where something that is no table stands in the way.
+fn insert(dict: &mut Dict, path: &[String], value: Value) -> bool {
+    match path {
+        [] => false,
+        [name] => dict.insert(name.clone(), value).is_none(),
+        [name, rest @ ..] => {
+            let below = dict
+                .entry(name.clone())
+                .or_insert_with(|| Value::from(Dict::new()));
+            match below {
+                Value::Dict(_, below) => insert(below, rest, value),
+                _ => false,
+            }
+        }
+    }
+}
+
+/// Reads the variables that begin with [`PREFIX`]. A value is `None` where it is not Unicode.
+pub fn from_variables(
+    variables: impl IntoIterator<Item = (String, Option<String>)>,
+    report: &mut Report,
+) -> Layer {
+    let mut named: Vec<_> = variables
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(PREFIX))
+        .collect();
+    named.sort();
+    let mut dict = Dict::new();
+    for (name, text) in named {
+        if report.is_full() {
+            break;
+        }
+        let place = Place::Variable(shown_variable(&name));
+        let rest = name.get(PREFIX.len()..).unwrap_or_default();
+        let levels: Vec<String> = rest.split("__").map(str::to_lowercase).collect();
+        let spelled = rest == rest.to_uppercase() && levels.iter().all(|l| !l.is_empty());
+        if levels.len() > LEVELS_MAX || !spelled {
+            let what = "names no setting; write it like MSP_GATEWAY__LISTEN__PUBLIC";
+            report.add_at(place, "", what);
+            continue;
+        }
+        let path = levels
+            .iter()
+            .map(|level| shown(level))
+            .collect::<Vec<_>>()
+            .join(".");
+        // What the file said below this path no longer stands.
+        let below = format!("{path}[");
+        report.places.retain(|known, _| !known.starts_with(&below));
+        // A table that only variables name is theirs.
+        for (end, _) in path.match_indices('.') {
+            let table = path.get(..end).unwrap_or_default().to_owned();
+            report.places.entry(table).or_insert_with(|| place.clone());
+        }
+        report.places.insert(path.clone(), place);
+        let value = text
+            .filter(|text| text.len() <= SOURCE_BYTES_MAX)
+            .and_then(|text| variable_value(&text, &name, &path, report));
+        match value {
+            None => report.add(
+                &path,
+                "is too long, not Unicode, or a list that is not written as in TOML",
+            ),
+            Some(value) => {
+                if !insert(&mut dict, &levels, value) {
+                    report.add(&path, "contradicts another variable");
+                }
+            }
+        }
+    }
+    Layer {
+        name: "the environment",
+        dict,
+    }
+}
+
+fn shown_variable(name: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    if name.len() <= 128 && name.bytes().all(plain) {
+        name.to_owned()
+    } else {
+        format!("{PREFIX}…")
+    }
+}

@@ -1,0 +1,237 @@
+//! Default, then file, then environment; everything that is wrong is told at once.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use figment::error::Kind;
+use figment::value::{Dict, Value};
+use figment::{Figment, Provider as _};
+
+use super::check::{self, Settings};
+use super::file::File;
+use super::layer::{self, SOURCE_BYTES_MAX};
+use super::report::{Place, Refusal, Report};
+
+/// Reads, merges and checks the settings of a file (none: defaults and environment alone).
+/// Secrets are read apart from it, by [`Settings::read_secrets`].
+///
+/// # Errors
+/// Every problem found, none with a value in it.
+pub fn load(path: Option<&Path>) -> Result<Settings, Refusal> {
+    let variables = std::env::vars_os().filter_map(|(name, text)| {
+        // A name that is not Unicode is none of ours.
+        Some((name.into_string().ok()?, text.into_string().ok()))
+    });
+    let Some(path) = path else {
+        return read(None, variables);
+    };
+    let label = path.display().to_string();
+    let text = read_file(path).map_err(|text| {
+        let mut report = Report::default();
+        report.add_at(Place::File(label.as_str().into(), 0), "", text);
+        report
+            .verdict()
+            .err()
+            .unwrap_or(Refusal { problems: vec![] })
+    })?;
+    read(Some((&label, &text)), variables)
+}
+
+/// The same from a text and given variables: for the demo, and for tests. `label` stands for the
+/// file's name in messages.
+///
+/// # Errors
+/// As [`load`].
+pub fn from_text(
+    label: &str,
+    text: &str,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<Settings, Refusal> {
+    let variables = variables.into_iter().map(|(name, text)| (name, Some(text)));
+    read(Some((label, text)), variables)
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let unreadable = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        kind => format!("cannot be read: {kind}"),
+    };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(SOURCE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() > SOURCE_BYTES_MAX {
+        return Err("is larger than 1 MiB, which no settings file is".to_owned());
+    }
+    String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())
+}
+
+fn read(
+    file: Option<(&str, &str)>,
+    variables: impl IntoIterator<Item = (String, Option<String>)>,
+) -> Result<Settings, Refusal> {
+    let mut report = Report::default();
+    let mut sources = Figment::new();
+    if let Some((label, text)) = file {
+        let label: Arc<str> = label.into();
+        report.file = Some(label.clone());
+        sources = sources.merge(layer::from_toml(text, &label, &mut report));
+        // Nothing of an unreadable file stands, so nothing can be said about the rest.
+        report.verdict()?;
+    }
+    sources = sources.merge(layer::from_variables(variables, &mut report));
+    let mut merged = sources
+        .data()
+        .ok()
+        .and_then(|mut profiles| profiles.remove(&figment::Profile::Default))
+        .unwrap_or_default();
+    let file = extract(&mut merged, &mut report);
+    check::settings(file, report)
+}
+
+/// Reads the mirror. serde stops at the first problem, so what is wrong is noted and taken out, and
+/// the rest read again.
+fn extract(merged: &mut Dict, report: &mut Report) -> File {
+    loop {
+        let error = match Value::from(merged.clone()).deserialize::<File>() {
+            Ok(file) => return file,
+            Err(error) => error,
+        };
+        let removed = remove(merged, &error.path, "");
+        let path = removed.as_deref().unwrap_or_default();
+        match &error.kind {
+            Kind::UnknownField(name, known) => {
+                let mut text = "unknown setting".to_owned();
+                if let Some(near) = nearest(name, known) {
+                    text.push_str("; did you mean ");
+                    text.push_str(near);
+                    text.push('?');
+                }
+                report.add(path, text);
+            }
+            Kind::InvalidType(_, right) | Kind::InvalidValue(_, right) => {
+                let right = match right.as_str() {
+                    "a boolean" => "true or false",
+                    "a sequence" => "a list of tables",
+                    right => right,
+                };
+                report.add(path, format!("must be {right}"));
+            }
+            // No form in the mirror gives another kind; its text is not known to be free of values.
+            _ => report.add(path, "has a wrong form"),
+        }
+        if removed.is_none() || report.is_full() {
+            return File::default();
+        }
+    }
+}
+
+/// Takes what stands at the path, and returns the setting's path as it is shown. Inside a list of
+/// values the whole list is taken; in a list of tables the one table is emptied, so that the others
+/// keep their numbers.
+fn remove(dict: &mut Dict, path: &[String], before: &str) -> Option<String> {
+    let (name, rest) = path.split_first()?;
+    let here = format!("{before}{}", layer::shown(name));
+    match (dict.get_mut(name)?, rest) {
+        (Value::Dict(_, below), [_, ..]) => {
+            return remove(below, rest, &format!("{here}."));
+        }
+        (Value::Array(_, items), [index, rest @ ..]) => {
+            let item = items.get_mut(index.parse::<usize>().ok()?)?;
+            let here = format!("{here}[{index}]");
+            match item {
+                Value::Dict(_, below) if !rest.is_empty() => {
+                    return remove(below, rest, &format!("{here}."));
+                }
+                _ if before.is_empty() => {
+                    *item = Value::from(Dict::new());
+                    return Some(here);
+                }
+                _ => {}
+            }
+        }
+        _ => {}
+    }
+    dict.remove(name);
+    Some(here)
+}
+
+/// The known name that was probably meant.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    // Longer names are no typing errors, and the distance costs the product of the lengths.
+    if name.len() > 64 {
+        return None;
+    }
+    let near = |candidate: &&&str| {
+        let far = distance(name, candidate);
+        (far <= 2 && far < candidate.len())
+            || candidate.starts_with(name)
+            || name.starts_with(**candidate)
+    };
+    known
+        .iter()
+        .filter(near)
+        .min_by_key(|candidate| distance(name, candidate))
+        .copied()
+}
+
+/// Insertions, deletions and replacements between two texts.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        if let Some(first) = row.first_mut() {
+            *first = left;
+        }
+        for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
+            let best = (diagonal + usize::from(x != y))
+                .min(left + 1)
+                .min(*cell + 1);
+            diagonal = *cell;
+            *cell = best;
+            left = best;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typing_errors_are_recognised() {
+        let known = ["timeout", "api_key_env", "concurrency"];
+        assert_eq!(nearest("timout", &known), Some("timeout"));
+        assert_eq!(nearest("api_key", &known), Some("api_key_env"));
+        assert_eq!(nearest("zzz", &known), None);
+        assert_eq!(nearest("", &["a"]), Some("a"));
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+    }
+
+    #[test]
+    fn large_missing_and_binary_files_are_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        for (bytes, want) in [
+            (None, "there is no such file"),
+            (
+                Some(vec![b'#'; SOURCE_BYTES_MAX + 1]),
+                "is larger than 1 MiB",
+            ),
+            (Some(vec![0xff]), "is not UTF-8"),
+        ] {
+            if let Some(bytes) = bytes {
+                std::fs::write(&path, bytes).unwrap();
+            }
+            let shown = load(Some(&path)).unwrap_err().to_string();
+            assert!(shown.contains(want) && !shown.contains('\n'), "{shown}");
+        }
+        let shown = load(Some(dir.path())).unwrap_err().to_string();
+        assert!(!shown.contains('\n'), "{shown}");
+    }
+}

@@ -1,0 +1,175 @@
+//! What is wrong with the settings: one line each, in the order of the file, no values.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+/// Problems told at once; a file with more is not a settings file.
+pub const PROBLEMS_MAX: usize = 50;
+
+/// Where a setting was given.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// In the file, at this line, counted from 1. Line 0 is the file as a whole.
+    File(Arc<str>, usize),
+    /// In this environment variable.
+    Variable(String),
+    /// Nowhere: its default stands.
+    Default,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(file, 0) => f.write_str(file),
+            Self::File(file, line) => write!(f, "{file}:{line}"),
+            Self::Variable(name) => f.write_str(name),
+            Self::Default => f.write_str("settings"),
+        }
+    }
+}
+
+/// The places of all settings that were given, by path (`wiv.timeout`, `callers[0].name`).
+pub type Places = BTreeMap<String, Place>;
+
+/// The place of a setting, or of the table it belongs to. Variables come before the file.
+pub fn place_of(path: &str, places: &Places, file: Option<&Arc<str>>) -> Place {
+    let mut rest = path;
+    loop {
+        if let Some(place) = places.get(rest) {
+            return place.clone();
+        }
+        match rest.rfind(['.', '[']) {
+            Some(cut) => rest = rest.get(..cut).unwrap_or_default(),
+            None => break,
+        }
+    }
+    file.map_or(Place::Default, |file| Place::File(file.clone(), 0))
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Where.
+    pub place: Place,
+    /// With which setting; empty for the file as a whole.
+    pub path: String,
+    /// What, and what would be right.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.place)?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.text)
+    }
+}
+
+/// Collects problems; at most one for each setting, because a second one is a consequence.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The file's name in messages.
+    pub file: Option<Arc<str>>,
+    /// Where each setting was given.
+    pub places: Places,
+    problems: Vec<Problem>,
+    /// Tables in which a setting has a wrong form or an unknown name.
+    broken: BTreeSet<String>,
+}
+
+/// The table a setting stands in; empty for the file's own.
+fn table_of(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(table, _)| table)
+}
+
+impl Report {
+    /// An empty report about settings that were read before.
+    pub fn about(file: Option<Arc<str>>, places: Places) -> Self {
+        Self {
+            file,
+            places,
+            ..Self::default()
+        }
+    }
+
+    /// Notes a setting that is wrong by itself, unless it or a table around it is known to be.
+    pub fn add(&mut self, path: &str, text: impl Into<String>) {
+        let place = place_of(path, &self.places, self.file.as_ref());
+        self.add_at(place, path, text);
+        self.broken.insert(table_of(path).to_owned());
+    }
+
+    /// Notes a broken rule between settings, unless one of the same table is wrong by itself: then
+    /// this would only be its consequence.
+    pub fn rule(&mut self, path: &str, text: impl Into<String>) {
+        let table = table_of(path);
+        if table.is_empty() || !self.broken.contains(table) {
+            let place = place_of(path, &self.places, self.file.as_ref());
+            self.add_at(place, path, text);
+        }
+    }
+
+    /// The same, for a place that is not the setting's own.
+    pub fn add_at(&mut self, place: Place, path: &str, text: impl Into<String>) {
+        let around = |known: &str| {
+            path.strip_prefix(known)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        if self.problems.iter().any(|p| around(&p.path)) {
+            return;
+        }
+        self.problems.push(Problem {
+            place,
+            path: path.to_owned(),
+            text: text.into(),
+        });
+    }
+
+    /// Whether so much is wrong that more would not help.
+    pub fn is_full(&self) -> bool {
+        self.problems.len() >= PROBLEMS_MAX
+    }
+
+    /// All problems in order; `Ok` if there is none.
+    ///
+    /// # Errors
+    /// The refusal that lists them.
+    pub fn verdict(&mut self) -> Result<(), Refusal> {
+        if self.problems.is_empty() {
+            return Ok(());
+        }
+        let mut problems = std::mem::take(&mut self.problems);
+        problems.sort();
+        if problems.len() > PROBLEMS_MAX {
+            problems.truncate(PROBLEMS_MAX);
+        }
+        Err(Refusal { problems })
+    }
+}
+
+/// Why settings were refused: one line for each problem, and no value in any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// In the order of the file, then the environment.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.problems.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        if self.problems.len() == PROBLEMS_MAX {
+            f.write_str("\nsettings: there may be more; these were the first")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Refusal {}

@@ -1,0 +1,169 @@
+//! Where secrets are kept, and reading them: apart from the settings, never printed.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::check::Settings;
+use super::names::{FileName, VariableName};
+use super::report::{Refusal, Report};
+use super::vendor::{AccountSource, VendorSettings};
+use crate::domain::AccountId;
+use crate::secrets::{Secret, SecretSource, VendorKey, VendorKeys};
+
+/// Readable by users who are neither the owner nor of the file's group.
+const WORLD_READABLE: u32 = 0o004;
+
+/// The secret that two settings name, `<path>_env` and `<path>_file`. Neither: `None`. An empty name
+/// is no name, so that the environment can take one back.
+pub(super) fn named(
+    path: &str,
+    variable: &VariableName,
+    file: &FileName,
+    report: &mut Report,
+) -> Option<SecretSource> {
+    match (!variable.0.is_empty(), !file.0.is_empty()) {
+        (false, false) => None,
+        (true, false) => Some(SecretSource::Env(variable.0.clone())),
+        (false, true) => Some(SecretSource::File(file.0.clone().into())),
+        (true, true) => {
+            let setting = path.rsplit('.').next().unwrap_or(path);
+            report.rule(
+                &format!("{path}_file"),
+                format!("stands beside {setting}_env: keep one of them"),
+            );
+            None
+        }
+    }
+}
+
+/// The secrets of one vendor.
+#[derive(Clone, Debug)]
+pub struct VendorSecrets {
+    /// Its keys.
+    pub keys: VendorKeys,
+    /// Whose data they show.
+    pub account: AccountId,
+}
+
+/// Every secret the settings name. Prints as redacted.
+#[derive(Clone, Debug)]
+pub struct Secrets {
+    /// wiv's; `None` where disabled.
+    pub wiv: Option<VendorSecrets>,
+    /// N-able's; `None` where disabled.
+    pub nable: Option<VendorSecrets>,
+    /// Stretched into the key that seals page tokens.
+    pub token_key: Option<Secret>,
+    /// The one before.
+    pub token_key_previous: Option<Secret>,
+    /// Files that others may read; one line each, no values.
+    pub warnings: Vec<String>,
+}
+
+/// A source as it may be shown. The commonest mistake is to put a key where its name belongs, so
+/// only what looks like a name is repeated.
+fn shown(source: &SecretSource) -> String {
+    match source {
+        SecretSource::Env(name)
+            if name.contains('_') && name.bytes().filter(u8::is_ascii_digit).count() <= 4 =>
+        {
+            source.to_string()
+        }
+        SecretSource::Env(_) => "the environment variable it names".to_owned(),
+        SecretSource::File(path) if path.is_absolute() => source.to_string(),
+        SecretSource::File(_) => "the file it names".to_owned(),
+    }
+}
+
+struct Reader {
+    report: Report,
+    warnings: Vec<String>,
+}
+
+impl Reader {
+    /// Reads what `<path>_env` or `<path>_file` names.
+    fn read(&mut self, path: &str, source: &SecretSource) -> Option<Secret> {
+        let setting = match source {
+            SecretSource::Env(_) => format!("{path}_env"),
+            SecretSource::File(_) => format!("{path}_file"),
+        };
+        if let SecretSource::File(file) = source
+            && let Ok(about) = std::fs::metadata(file)
+            && about.permissions().mode() & WORLD_READABLE != 0
+        {
+            self.warnings.push(format!(
+                "{setting}: {} can be read by every user of this machine; chmod 640 it",
+                shown(source)
+            ));
+        }
+        match source.read() {
+            Ok(secret) => Some(secret),
+            Err(problem) => {
+                let problem = problem.to_string();
+                self.report
+                    .add(&setting, format!("{} {problem}", shown(source)));
+                None
+            }
+        }
+    }
+
+    fn vendor(&mut self, settings: &VendorSettings) -> Option<VendorSecrets> {
+        let at = |setting: &str| format!("{}.{setting}", settings.vendor.as_str());
+        let primary = self.read(&at("api_key"), &settings.key);
+        let fallback = settings
+            .key_fallback
+            .as_ref()
+            .map(|source| self.read(&at("api_key_fallback"), source));
+        let account = match &settings.account {
+            AccountSource::Given(id) => Some(id.clone()),
+            AccountSource::Kept(source) => self.account(&at("account_id"), source),
+        };
+        Some(VendorSecrets {
+            keys: VendorKeys {
+                primary: VendorKey::new(primary?),
+                fallback: match fallback {
+                    Some(fallback) => Some(VendorKey::new(fallback?)),
+                    None => None,
+                },
+            },
+            account: account?,
+        })
+    }
+
+    fn account(&mut self, path: &str, source: &SecretSource) -> Option<AccountId> {
+        let text = self.read(path, source)?;
+        AccountId::parse(text.reveal())
+            .map_err(|problem| {
+                self.report
+                    .add(path, format!("{} {problem}", shown(source)))
+            })
+            .ok()
+    }
+}
+
+impl Settings {
+    /// Reads every secret the settings name, now: at the start and at each reload.
+    ///
+    /// # Errors
+    /// Every name that leads to nothing usable; no part of any secret.
+    pub fn read_secrets(&self) -> Result<Secrets, Refusal> {
+        let mut reader = Reader {
+            report: Report::about(self.label.clone(), self.places.clone()),
+            warnings: Vec::new(),
+        };
+        let wiv = self.wiv.as_ref().and_then(|v| reader.vendor(v));
+        let nable = self.nable.as_ref().and_then(|v| reader.vendor(v));
+        let mut token = |path, source: &Option<SecretSource>| {
+            source.as_ref().and_then(|s| reader.read(path, s))
+        };
+        let token_key = token("pagination.token_key", &self.token_key);
+        let token_key_previous = token("pagination.token_key_previous", &self.token_key_previous);
+        reader.report.verdict()?;
+        Ok(Secrets {
+            wiv,
+            nable,
+            token_key,
+            token_key_previous,
+            warnings: reader.warnings,
+        })
+    }
+}

@@ -1,0 +1,266 @@
+//! A vendor's settings, checked.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use http::{HeaderName, Uri};
+
+use super::file;
+use super::form::{Form, Of};
+use super::report::Report;
+use super::sources::named;
+use crate::clock::Duration;
+use crate::domain::{AccountId, Vendor};
+use crate::secrets::SecretSource;
+
+/// Longest base URL; the longest known has 60 bytes.
+const URL_BYTES_MAX: usize = 512;
+
+/// The origin and path every call to a vendor begins with: https, or http to this machine or to a
+/// literal address; nothing but scheme, host, port and path; no slash at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl(String);
+
+impl BaseUrl {
+    /// A default, which a test holds to the rules.
+    pub fn fixed(text: &'static str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Form for BaseUrl {
+    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "an https URL of a host and perhaps a path, without user, query or fragment (plain http only to localhost or a literal IP address)",
+        )
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let good = |b: u8| b.is_ascii_alphanumeric() || b":/.-_~[]".contains(&b);
+        if text.len() > URL_BYTES_MAX || !text.bytes().all(good) {
+            return None;
+        }
+        let text = text.strip_suffix('/').unwrap_or(text);
+        let uri: Uri = text.parse().ok()?;
+        let host = uri.host().filter(|host| !host.is_empty())?;
+        let port = uri.authority()?.as_str().strip_prefix(host)?;
+        // A port that is not a number would be read as none.
+        if !port.is_empty() && uri.port_u16().is_none_or(|port| port == 0) {
+            return None;
+        }
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let local = host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok();
+        let scheme = match uri.scheme_str()? {
+            "https" => true,
+            "http" => local,
+            _ => false,
+        };
+        let path = uri.path();
+        let steps = path.strip_prefix('/').unwrap_or(path).split('/');
+        let path = matches!(path, "" | "/")
+            || steps
+                .into_iter()
+                .all(|step| !matches!(step, "" | "." | ".."));
+        (scheme && path).then(|| Self(text.to_owned()))
+    }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// Where the account's name comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccountSource {
+    /// From the settings themselves.
+    Given(AccountId),
+    /// From beside the keys.
+    Kept(SecretSource),
+}
+
+/// One vendor, enabled.
+#[derive(Clone, Debug)]
+pub struct VendorSettings {
+    /// Which one.
+    pub vendor: Vendor,
+    /// Scheme, host, perhaps port and path; see [`BaseUrl`].
+    pub base_url: String,
+    /// Carries the key.
+    pub key_header: HeaderName,
+    /// The vendor's budget.
+    pub requests_per_minute: u32,
+    /// Calls at once.
+    pub concurrency: usize,
+    /// For one attempt, until its body was read.
+    pub timeout: Duration,
+    /// For its connection.
+    pub connect_timeout: Duration,
+    /// Whose data the keys show; names the credential in every cache key.
+    pub account: AccountSource,
+    /// Holds the key.
+    pub key: SecretSource,
+    /// Holds the key to use when the vendor refuses the first.
+    pub key_fallback: Option<SecretSource>,
+}
+
+/// The keys of a vendor: `None` where it is disabled.
+fn vendor_keys(
+    table: &str,
+    key: Option<SecretSource>,
+    fallback: Option<SecretSource>,
+    report: &mut Report,
+) -> Option<(SecretSource, Option<SecretSource>)> {
+    match (key, fallback) {
+        (Some(key), fallback) => Some((key, fallback)),
+        (None, None) => None,
+        (None, Some(_)) => {
+            report.rule(
+                &format!("{table}.api_key_env"),
+                format!("a fallback is named, so {table}.api_key_env or {table}.api_key_file must be too"),
+            );
+            None
+        }
+    }
+}
+
+fn attempt(table: &str, timeout: file::Wait, connect: file::Wait, report: &mut Report) {
+    if connect.get() > timeout.get() {
+        report.rule(
+            &format!("{table}.connect_timeout"),
+            format!("must not be longer than {table}.timeout"),
+        );
+    }
+}
+
+/// wiv; `None` where it is disabled or wrong.
+pub(super) fn wiv(wiv: &file::Wiv, report: &mut Report) -> Option<VendorSettings> {
+    attempt("wiv", wiv.timeout, wiv.connect_timeout, report);
+    let key = named("wiv.api_key", &wiv.api_key_env, &wiv.api_key_file, report);
+    let fallback = named(
+        "wiv.api_key_fallback",
+        &wiv.api_key_fallback_env,
+        &wiv.api_key_fallback_file,
+        report,
+    );
+    let (key, key_fallback) = vendor_keys("wiv", key, fallback, report)?;
+    Some(VendorSettings {
+        vendor: Vendor::Wiv,
+        base_url: wiv.base_url.0.as_str().to_owned(),
+        key_header: wiv.api_key_header.0.clone(),
+        requests_per_minute: wiv.requests_per_minute.to_u32(),
+        concurrency: wiv.concurrency.to_usize(),
+        timeout: wiv.timeout.get(),
+        connect_timeout: wiv.connect_timeout.get(),
+        // The form was an account id's already.
+        account: AccountSource::Given(AccountId::parse(&wiv.credential.0).ok()?),
+        key,
+        key_fallback,
+    })
+}
+
+/// N-able; `None` where it is disabled or wrong.
+pub(super) fn nable(nable: &file::Nable, report: &mut Report) -> Option<VendorSettings> {
+    attempt("nable", nable.timeout, nable.connect_timeout, report);
+    let key = named(
+        "nable.api_key",
+        &nable.api_key_env,
+        &nable.api_key_file,
+        report,
+    );
+    let fallback = named(
+        "nable.api_key_fallback",
+        &nable.api_key_fallback_env,
+        &nable.api_key_fallback_file,
+        report,
+    );
+    let kept = named(
+        "nable.account_id",
+        &nable.account_id_env,
+        &nable.account_id_file,
+        report,
+    );
+    let account = match (&nable.account_id, kept) {
+        (Some(_), Some(_)) => {
+            report.rule(
+                "nable.account_id",
+                "is named twice: keep one of account_id, account_id_env and account_id_file",
+            );
+            None
+        }
+        (Some(Of(id)), None) => Some(AccountSource::Given(id.clone())),
+        (None, Some(source)) => Some(AccountSource::Kept(source)),
+        (None, None) => None,
+    };
+    let (key, key_fallback) = vendor_keys("nable", key, fallback, report)?;
+    let Some(account) = account else {
+        report.rule(
+            "nable.account_id",
+            "is missing: N-able needs account_id, account_id_env or account_id_file beside its key",
+        );
+        return None;
+    };
+    Some(VendorSettings {
+        vendor: Vendor::Nable,
+        base_url: nable.base_url.0.as_str().to_owned(),
+        key_header: nable.api_key_header.0.clone(),
+        requests_per_minute: nable.requests_per_minute.to_u32(),
+        concurrency: nable.concurrency.to_usize(),
+        timeout: nable.timeout.get(),
+        connect_timeout: nable.connect_timeout.get(),
+        account,
+        key,
+        key_fallback,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_urls_lead_nowhere_else() {
+        for good in [
+            "https://api.wiv.ai",
+            "https://prod-nableboomi.n-able.com:443/ws/rest/V1/PSA_API",
+            "http://127.0.0.1:7070",
+            "http://[::1]:7070/a",
+            "http://localhost:7070/ws/",
+        ] {
+            assert!(BaseUrl::from_text(good).is_some(), "{good}");
+        }
+        assert_eq!(
+            BaseUrl::from_text("https://a.b/").unwrap().as_str(),
+            "https://a.b"
+        );
+        for bad in [
+            "",
+            "api.wiv.ai",
+            "/path",
+            "http://api.wiv.ai",
+            "http://localhost.evil.com",
+            "http://127.0.0.1.evil.com",
+            "https://user:pw@api.wiv.ai",
+            "https://user@api.wiv.ai",
+            "https://api.wiv.ai?x=1",
+            "https://api.wiv.ai#x",
+            "https://api.wiv.ai/a/../b",
+            "https://api.wiv.ai//b",
+            "https://api.wiv.ai:0",
+            "https://api.wiv.ai:99999",
+            "https://api.wiv.ai:",
+            "https://",
+            "https:///a",
+            "ftp://127.0.0.1",
+            "https://a b",
+            "https://a.b/%2e%2e/",
+            " https://a.b",
+        ] {
+            assert!(BaseUrl::from_text(bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Counts and times every attempt, and notes it on the payer's account.
+
+use std::sync::Arc;
+
+use super::layer;
+use crate::admission::Payer;
+use crate::clock::{Clock, Instant};
+use crate::domain::Operation;
+use crate::metrics::Metrics;
+use crate::upstream::step::Step;
+use crate::upstream::{Fault, UpstreamError, VendorAnswer, VendorCall};
+
+layer!(CountLayer => Count { metrics: Arc<Metrics>, clock: Clock });
+
+impl CountLayer {
+    /// Counts into these metrics.
+    pub fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
+        Self { metrics, clock }
+    }
+}
+
+impl<S: Step> Step for Count<S> {
+    async fn send(&self, call: VendorCall) -> Result<VendorAnswer, UpstreamError> {
+        let mut attempt = Attempt {
+            operation: call.operation,
+            payer: Arc::clone(&call.spend.payer),
+            metrics: &self.metrics,
+            clock: &self.clock,
+            begun: self.clock.now(),
+            // Stays if the call is dropped before it ends.
+            ended: Some(Fault::Internal),
+        };
+        let result = self.inner.send(call).await;
+        attempt.ended = result.as_ref().err().map(|error| error.fault);
+        result
+    }
+}
+
+struct Attempt<'a> {
+    operation: Operation,
+    payer: Arc<Payer>,
+    metrics: &'a Metrics,
+    clock: &'a Clock,
+    begun: Instant,
+    ended: Option<Fault>,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.ended.is_some_and(Fault::was_not_sent) {
+            self.payer.charge();
+        }
+        let took = self.clock.now().saturating_duration_since(self.begun);
+        let outcome = self.ended.map_or("ok", Fault::as_str);
+        self.metrics
+            .vendor_request(self.operation, outcome, took.as_secs_f64());
+    }
+}

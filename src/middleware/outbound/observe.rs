@@ -1,0 +1,66 @@
+//! One log line per vendor call, however it ends.
+
+use super::layer;
+use crate::clock::Clock;
+use crate::upstream::step::Step;
+use crate::upstream::{Fault, UpstreamError, VendorAnswer, VendorCall};
+
+layer!(ObserveLayer => Observe { clock: Clock });
+
+impl ObserveLayer {
+    /// Times with this clock.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock }
+    }
+}
+
+impl<S: Step> Step for Observe<S> {
+    async fn send(&self, call: VendorCall) -> Result<VendorAnswer, UpstreamError> {
+        let operation = call.operation;
+        let (lane, caller) = (call.spend.lane, call.spend.payer.name().clone());
+        let begun = self.clock.now();
+        let result = self.inner.send(call).await;
+        let ms = u64::try_from((self.clock.now() - begun).as_millis()).unwrap_or(u64::MAX);
+        let (vendor, operation) = (operation.vendor().as_str(), operation.as_str());
+        let (lane, caller) = (lane.as_str(), &*caller);
+        // Only our own words are logged: no address, no body, no header of either side.
+        match &result {
+            Ok(answer) => {
+                let bytes = answer.body.len();
+                tracing::debug!(vendor, operation, lane, caller, ms, bytes, "vendor call");
+            }
+            Err(error) if is_routine(error) => {
+                let (outcome, detail) = (error.fault.as_str(), &*error.detail);
+                tracing::debug!(
+                    vendor,
+                    operation,
+                    lane,
+                    caller,
+                    ms,
+                    outcome,
+                    detail,
+                    "vendor call"
+                );
+            }
+            Err(error) => {
+                let (outcome, detail) = (error.fault.as_str(), &*error.detail);
+                tracing::warn!(
+                    vendor,
+                    operation,
+                    lane,
+                    caller,
+                    ms,
+                    outcome,
+                    detail,
+                    "vendor call"
+                );
+            }
+        }
+        result
+    }
+}
+
+/// Refusals that come in floods and whose cause has a line of its own, and answers to bad questions.
+fn is_routine(error: &UpstreamError) -> bool {
+    error.was_refused_here() || matches!(error.fault, Fault::Rejected | Fault::NotFound)
+}

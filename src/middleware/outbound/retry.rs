@@ -1,0 +1,99 @@
+//! Tries a failed call again, where that is safe and the retry budget allows it.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::layer;
+use crate::admission::retry::{BACKOFF_MAX, backoff};
+use crate::admission::{Credential, Gates, Lane, RetryBudget, RetrySettings, Spend};
+use crate::clock::{Clock, Duration, sleep};
+use crate::upstream::step::Step;
+use crate::upstream::{Fault, UpstreamError, VendorAnswer, VendorCall};
+
+layer!(RetryLayer => Retry {
+    settings: RetrySettings,
+    budget: Arc<Mutex<RetryBudget>>,
+    credential: Arc<Credential>,
+    clock: Clock,
+});
+
+impl RetryLayer {
+    /// Shares the vendor's retry budget.
+    pub fn new(settings: RetrySettings, gates: &Gates, clock: Clock) -> Self {
+        Self {
+            settings,
+            budget: Arc::clone(&gates.retries),
+            credential: Arc::clone(&gates.credential),
+            clock,
+        }
+    }
+}
+
+impl<S: Step> Step for Retry<S> {
+    async fn send(&self, call: VendorCall) -> Result<VendorAnswer, UpstreamError> {
+        if !call.operation.may_repeat() {
+            let result = self.inner.send(call).await;
+            self.count_first(&result);
+            return result;
+        }
+        let mut attempt = 1;
+        let mut other_key_tried = false;
+        let mut said = None;
+        loop {
+            let result = self.inner.send(call.clone()).await;
+            if attempt == 1 {
+                self.count_first(&result);
+            }
+            let error = match result {
+                Ok(answer) => return Ok(answer),
+                // What the vendor said to an earlier attempt tells more than that another one
+                // was not made.
+                Err(error) if error.was_refused_here() => return Err(said.unwrap_or(error)),
+                Err(error) => error,
+            };
+            if attempt >= self.settings.attempts {
+                return Err(error);
+            }
+            if error.fault == Fault::CredentialRejected {
+                // The vendor refused it unread, so this is no retry of work and costs no budget.
+                if other_key_tried || !self.credential.has_another() {
+                    return Err(error);
+                }
+                other_key_tried = true;
+            } else {
+                match self.pause(attempt, &call.spend, &error) {
+                    Some(pause) => sleep(pause).await,
+                    None => return Err(error),
+                }
+            }
+            attempt += 1;
+            said = Some(error);
+        }
+    }
+}
+
+impl<S> Retry<S> {
+    /// How long to wait before the next attempt; `None` if there should be none.
+    fn pause(&self, attempt: u32, spend: &Spend, error: &UpstreamError) -> Option<Duration> {
+        // Background work comes again by itself.
+        let urgent = matches!(spend.lane, Lane::Interactive | Lane::Refresh);
+        if !urgent || !error.fault.is_passing() {
+            return None;
+        }
+        let asked = error.retry_after.unwrap_or_default();
+        if asked > BACKOFF_MAX {
+            return None;
+        }
+        let pause = backoff(attempt, fastrand::f64()).max(asked);
+        let now = self.clock.now();
+        let in_time = now + pause < spend.deadline;
+        (in_time && self.budget.lock().retry(now)).then_some(pause)
+    }
+
+    fn count_first(&self, result: &Result<VendorAnswer, UpstreamError>) {
+        if !result.as_ref().is_err_and(UpstreamError::was_refused_here) {
+            self.budget.lock().first_try(self.clock.now());
+        }
+    }
+}

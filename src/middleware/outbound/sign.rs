@@ -1,0 +1,109 @@
+//! Builds the vendor's request from typed values and puts the key on it. The only place, beside
+//! `secrets.rs`, where the bytes of a key are touched.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::Full;
+
+use super::layer;
+use crate::admission::credential::{Chosen, KeyVerdict};
+use crate::admission::{Credential, Gates};
+use crate::upstream::step::{Step, Transport};
+use crate::upstream::{BaseUrl, Fault, UpstreamError, VendorAnswer, VendorCall, VendorOptions};
+
+/// N-able refuses the default names of HTTP libraries with 403.
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("msp-gateway/", env!("CARGO_PKG_VERSION")));
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// A coded body could be a bomb, so none is accepted.
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+layer!(SignLayer => Sign {
+    base_url: Arc<BaseUrl>,
+    key_header: HeaderName,
+    credential: Arc<Credential>,
+});
+
+impl SignLayer {
+    /// Signs with the vendor's live key.
+    pub fn new(options: &VendorOptions, gates: &Gates) -> Self {
+        Self {
+            base_url: Arc::new(options.base_url.clone()),
+            key_header: options.key_header.clone(),
+            credential: Arc::clone(&gates.credential),
+        }
+    }
+}
+
+impl<T: Transport> Step for Sign<T> {
+    async fn send(&self, call: VendorCall) -> Result<VendorAnswer, UpstreamError> {
+        let operation = call.operation;
+        let chosen = self.credential.choose();
+        let (request, key) = self.sign(call, &chosen).ok_or_else(|| {
+            UpstreamError::new(operation, Fault::Internal, "the request could not be built")
+        })?;
+        let mut result = self.inner.exchange(operation, request).await;
+        if let Some(verdict) = verdict(&result) {
+            self.credential.heard(&chosen, verdict);
+        }
+        if let Err(error) = &mut result {
+            drop_echo(error, &key);
+        }
+        result
+    }
+}
+
+impl<T> Sign<T> {
+    fn sign(
+        &self,
+        call: VendorCall,
+        chosen: &Chosen,
+    ) -> Option<(Request<Full<Bytes>>, HeaderValue)> {
+        let uri = self.base_url.join(&call.path_and_query).ok()?;
+        let key = chosen.key().header_value()?;
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(self.key_header.clone(), key.clone());
+        headers.insert(header::USER_AGENT, USER_AGENT);
+        headers.insert(header::ACCEPT, JSON);
+        headers.insert(header::ACCEPT_ENCODING, IDENTITY);
+        if call.method == Method::POST {
+            headers.insert(header::CONTENT_TYPE, JSON);
+        }
+        if let Some(trace) = call.spend.payer.traceparent() {
+            headers.insert(TRACEPARENT, trace.clone());
+        }
+        let mut request = Request::new(Full::new(call.body));
+        *request.method_mut() = call.method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        Some((request, key))
+    }
+}
+
+fn verdict(result: &Result<VendorAnswer, UpstreamError>) -> Option<KeyVerdict> {
+    let status = match result {
+        Ok(_) => return Some(KeyVerdict::Accepted),
+        Err(error) => error.status?,
+    };
+    match status {
+        StatusCode::UNAUTHORIZED => Some(KeyVerdict::Unauthorized),
+        StatusCode::FORBIDDEN => Some(KeyVerdict::Forbidden),
+        StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => Some(KeyVerdict::Accepted),
+        // Other refusals may come before the key was looked at.
+        _ => None,
+    }
+}
+
+/// A vendor's explanation that repeats our key is not passed on.
+fn drop_echo(error: &mut UpstreamError, key: &HeaderValue) {
+    let echoes = |body: &Bytes| {
+        body.windows(key.len())
+            .any(|window| window == key.as_bytes())
+    };
+    if error.vendor_body.as_ref().is_some_and(echoes) {
+        error.vendor_body = None;
+    }
+}

@@ -1,0 +1,77 @@
+//! Asks the circuit and the credential at the moment of sending, and tells the circuit how it went.
+
+use std::sync::Arc;
+
+use super::layer;
+use super::refuse::{circuit_open, keys_refused};
+use crate::admission::breaker::Verdict;
+use crate::admission::{Circuit, Credential, Gates};
+use crate::clock::{Clock, Duration};
+use crate::upstream::step::Step;
+use crate::upstream::{Fault, UpstreamError, VendorAnswer, VendorCall};
+
+/// A timeout counts against the vendor only if it had this long: a deadline that was nearly over
+/// when the call was sent says nothing about the vendor.
+const FAIR_TIME: Duration = Duration::from_secs(1);
+
+layer!(TripLayer => Trip {
+    circuit: Arc<Circuit>,
+    credential: Arc<Credential>,
+    fair_time: Duration,
+    clock: Clock,
+});
+
+impl TripLayer {
+    /// `timeout` is that of one attempt.
+    pub fn new(gates: &Gates, timeout: Duration, clock: Clock) -> Self {
+        Self {
+            circuit: Arc::clone(&gates.circuit),
+            credential: Arc::clone(&gates.credential),
+            fair_time: FAIR_TIME.min(timeout),
+            clock,
+        }
+    }
+}
+
+impl<S: Step> Step for Trip<S> {
+    async fn send(&self, call: VendorCall) -> Result<VendorAnswer, UpstreamError> {
+        let operation = call.operation;
+        let pass = self
+            .circuit
+            .admit()
+            .map_err(|wait| circuit_open(operation, wait))?;
+        self.credential
+            .admit()
+            .map_err(|wait| keys_refused(operation, wait))?;
+        let begun = self.clock.now();
+        let result = self.inner.send(call).await;
+        let had = self.clock.now().saturating_duration_since(begun);
+        pass.heard(verdict(&result, had >= self.fair_time));
+        result
+    }
+}
+
+fn verdict(result: &Result<VendorAnswer, UpstreamError>, fair: bool) -> Verdict {
+    let fault = match result {
+        Ok(_) => return Verdict::Alive,
+        Err(error) => error.fault,
+    };
+    match fault {
+        Fault::Connect | Fault::Reset | Fault::BodyCut | Fault::ServerError => Verdict::Failed,
+        Fault::Timeout if fair => Verdict::Failed,
+        Fault::Timeout
+        | Fault::Disabled
+        | Fault::CircuitOpen
+        | Fault::BudgetExhausted
+        | Fault::Internal => Verdict::Unknown,
+        // It answered, whatever it said.
+        Fault::RateLimited
+        | Fault::TooLarge
+        | Fault::CredentialRejected
+        | Fault::Rejected
+        | Fault::NotFound
+        | Fault::Redirected
+        | Fault::UnexpectedStatus
+        | Fault::Malformed => Verdict::Alive,
+    }
+}

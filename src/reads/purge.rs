@@ -1,0 +1,56 @@
+//! Purges: what operators end before its time.
+
+use super::Reads;
+use crate::cache::Subject;
+use crate::domain::{CustomerId, Kind};
+
+/// What to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purge {
+    /// Whatever may mention a customer: its own searches, those of all customers, and the list.
+    Customer(CustomerId),
+    /// Answers of a kind.
+    Kind(Kind),
+    /// Everything.
+    All,
+}
+
+impl Purge {
+    fn covers(&self, kind: Kind) -> bool {
+        match self {
+            Self::Customer(_) => kind != Kind::Billing,
+            Self::Kind(wanted) => *wanted == kind,
+            Self::All => true,
+        }
+    }
+}
+
+impl Reads {
+    /// Ends entries; returns how many. Soft: they become stale, and each is refreshed once when it is
+    /// next asked for. Hard: they are gone, and so are the page tokens of purged searches.
+    pub fn purge(&self, what: &Purge, soft: bool) -> u64 {
+        let mut purged = 0;
+        if what.covers(Kind::Customers) {
+            let local = &self.customers.shelf().local;
+            purged += local.purge(Kind::Customers, soft, |_| true);
+        }
+        if what.covers(Kind::Billing) {
+            let local = &self.billing.shelf().local;
+            purged += local.purge(Kind::Billing, soft, |_| true);
+        }
+        if what.covers(Kind::Cases) {
+            let named = |subject: &Subject| match (what, subject) {
+                (Purge::Customer(customer), Subject::Search(query)) => {
+                    query.customer.as_ref().is_none_or(|of| of == customer)
+                }
+                _ => true,
+            };
+            let snapshots = self.cases.snapshots();
+            purged += snapshots.purge(soft, |snapshot| named(snapshot.key.subject()));
+            if !soft {
+                self.cases.forget_pages();
+            }
+        }
+        purged
+    }
+}

@@ -1,0 +1,330 @@
+//! An answer as the vendor means it, and the ways it may go wrong between the vendor and the wire.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::{Body, Frame};
+
+use super::counts::Watch;
+use super::faults::{Kind, WAIT_MS_MAX};
+use super::options::Vendor;
+use crate::clock::{Duration, sleep};
+
+/// The connection is to be closed without another byte.
+#[derive(Debug)]
+pub(super) struct Dropped;
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the sandbox closes this connection")
+    }
+}
+
+impl std::error::Error for Dropped {}
+
+/// How the body goes over the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wire {
+    Whole,
+    /// Only so many bytes (none: half), then the connection closes.
+    Cut(Option<usize>),
+    /// Half, and the rest after so many milliseconds (none: never).
+    Stall(Option<u64>),
+    /// With so many spaces before its last byte.
+    Padded {
+        bytes: u64,
+        chunked: bool,
+    },
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    headers: Vec<(&'static str, String)>,
+    content_type: String,
+    text: Bytes,
+    wire: Wire,
+}
+
+impl Answer {
+    /// A JSON answer.
+    pub(super) fn json(status: u16, text: impl Into<Bytes>) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            content_type: "application/json".to_owned(),
+            text: text.into(),
+            wire: Wire::Whole,
+        }
+    }
+
+    /// An HTML page, as a proxy before the vendor writes it.
+    pub(super) fn html(status: u16, title: &str) -> Self {
+        let text = format!(
+            "<html>\r\n<head><title>{status} {title}</title></head>\r\n<body>\r\n<center><h1>{status} {title}</h1></center>\r\n</body>\r\n</html>\r\n"
+        );
+        let mut answer = Self::json(status, text);
+        answer.content_type = "text/html".to_owned();
+        answer
+    }
+
+    /// An error in the vendor's own shape.
+    pub(super) fn error(vendor: Vendor, status: u16, text: &str) -> Self {
+        let text = super::json::plain(text);
+        match vendor {
+            Vendor::Wiv => Self::json(status, format!("{{\"error\":{text}}}")),
+            Vendor::Nable => Self::json(
+                status,
+                format!("{{\"message\":{text},\"http_status_code\":{status}}}"),
+            ),
+        }
+    }
+
+    /// The same with one more header.
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Adds headers.
+    pub(super) fn add_headers(&mut self, headers: Vec<(&'static str, String)>) {
+        self.headers.extend(headers);
+    }
+
+    /// The answer that a fault of `kind` gives instead of the vendor's.
+    pub(super) fn instead(vendor: Vendor, kind: &Kind) -> Self {
+        match kind {
+            Kind::Status {
+                status,
+                body,
+                retry_after,
+                ..
+            } => {
+                let reason = StatusCode::from_u16(*status)
+                    .ok()
+                    .and_then(|code| code.canonical_reason());
+                let answer = match body {
+                    Some(body) => Self::json(*status, body.clone()),
+                    None if *status == 500 => Self::error(vendor, 500, "Internal server error"),
+                    None => Self::error(vendor, *status, reason.unwrap_or("Error")),
+                };
+                match retry_after {
+                    Some(value) => answer.with("retry-after", value.clone()),
+                    None => answer,
+                }
+            }
+            Kind::Redirect { status, location } => {
+                Self::html(*status, "Moved").with("location", location.clone())
+            }
+            Kind::HtmlError { status } => Self::html(*status, "Bad Gateway"),
+            _ => Self::error(vendor, 500, "Internal server error"),
+        }
+    }
+
+    /// Does to a finished answer what `kind` says.
+    ///
+    /// # Errors
+    /// [`Dropped`] when there is to be no answer.
+    pub(super) fn spoil(&mut self, vendor: Vendor, kind: &Kind) -> Result<(), Dropped> {
+        match kind {
+            Kind::DropAfter => return Err(Dropped),
+            Kind::Status { .. } => {
+                let headers = std::mem::take(&mut self.headers);
+                *self = Self::instead(vendor, kind);
+                self.add_headers(headers);
+            }
+            Kind::CutBody { at } => self.wire = Wire::Cut(*at),
+            Kind::StallBody { ms } => self.wire = Wire::Stall(*ms),
+            Kind::HugeBody { bytes, chunked } => {
+                self.wire = Wire::Padded {
+                    bytes: *bytes,
+                    chunked: *chunked,
+                }
+            }
+            Kind::WrongContentType { content_type } => self.content_type.clone_from(content_type),
+            Kind::TruncatedRows => self.text.truncate(self.text.len() * 2 / 3),
+            Kind::MalformedJson => {
+                let opening = self
+                    .text
+                    .iter()
+                    .position(|byte| matches!(byte, b'{' | b'['))
+                    .map_or(0, |at| at + 1);
+                let rest = self.text.split_off(opening);
+                self.text = [&self.text[..], b",", &rest[..]].concat().into();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The response; `watch` ends with its last byte.
+    pub(super) fn into_response(self, date: String, watch: Option<Watch>) -> Response<AnswerBody> {
+        let Self {
+            status,
+            headers,
+            content_type,
+            mut text,
+            wire,
+        } = self;
+        if let Some(watch) = &watch {
+            watch.answering(status);
+        }
+        let length = text.len();
+        let mut announced = Some(length as u64);
+        let mut steps = VecDeque::new();
+        match wire {
+            Wire::Whole => steps.push_back(Step::Chunk(text)),
+            Wire::Cut(at) => {
+                text.truncate(at.unwrap_or(length / 2).min(length.saturating_sub(1)));
+                steps.extend([Step::Chunk(text), Step::Breathe, Step::Fail]);
+            }
+            Wire::Stall(ms) => {
+                let rest = text.split_off(length / 2);
+                let wait = Duration::from_millis(ms.unwrap_or(WAIT_MS_MAX));
+                let last = if ms.is_some() {
+                    Step::Chunk(rest)
+                } else {
+                    Step::Fail
+                };
+                steps.extend([Step::Chunk(text), Step::Wait(Box::pin(sleep(wait))), last]);
+            }
+            Wire::Padded { bytes, chunked } => {
+                let tail = text.split_off(length.saturating_sub(1));
+                announced = (!chunked).then_some(length as u64 + bytes);
+                steps.extend([
+                    Step::Chunk(text),
+                    Step::Pull(spaces(bytes)),
+                    Step::Chunk(tail),
+                ]);
+            }
+        }
+        let body = AnswerBody::new(steps, watch);
+        let mut response = Response::new(body);
+        *response.status_mut() =
+            StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let fixed = [("date", date), ("content-type", content_type)];
+        for (name, value) in fixed.into_iter().chain(headers) {
+            // Values were checked where they came in; one that cannot stand in a header is left out.
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response
+                    .headers_mut()
+                    .append(HeaderName::from_static(name), value);
+            }
+        }
+        if let Some(length) = announced {
+            response
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, length.into());
+        }
+        response
+    }
+}
+
+/// Makes chunks until there are none.
+type Pull = Box<dyn FnMut() -> Option<Bytes> + Send>;
+
+fn spaces(mut bytes: u64) -> Pull {
+    static SPACES: [u8; 64 * 1024] = [b' '; 64 * 1024];
+    Box::new(move || {
+        let mut chunk = Bytes::from_static(&SPACES);
+        chunk.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
+        bytes -= chunk.len() as u64;
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
+enum Step {
+    Chunk(Bytes),
+    Pull(Pull),
+    /// Lets the connection write what it has.
+    Breathe,
+    Wait(Pin<Box<dyn Future<Output = ()> + Send>>),
+    /// Closes the connection.
+    Fail,
+}
+
+/// A body that goes step by step.
+pub(super) struct AnswerBody {
+    steps: VecDeque<Step>,
+    watch: Option<Watch>,
+}
+
+impl fmt::Debug for AnswerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnswerBody")
+            .field("steps", &self.steps.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl AnswerBody {
+    fn new(steps: VecDeque<Step>, watch: Option<Watch>) -> Self {
+        let mut body = Self { steps, watch };
+        body.settle();
+        body
+    }
+
+    /// A body made chunk by chunk, of unknown length.
+    pub(super) fn pull(chunks: impl FnMut() -> Option<Bytes> + Send + 'static) -> Self {
+        Self::new([Step::Pull(Box::new(chunks))].into(), None)
+    }
+
+    /// Skips empty chunks; with no step left the request is answered. That happens before the last
+    /// bytes can leave, so that no reader can see its answer while it still counts as in flight.
+    fn settle(&mut self) {
+        while matches!(self.steps.front(), Some(Step::Chunk(chunk)) if chunk.is_empty()) {
+            self.steps.pop_front();
+        }
+        if self.steps.is_empty()
+            && let Some(watch) = self.watch.take()
+        {
+            watch.answered();
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Dropped;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Dropped>>> {
+        loop {
+            let chunk = match self.steps.front_mut() {
+                None => return Poll::Ready(None),
+                Some(Step::Chunk(chunk)) => Some(std::mem::take(chunk)),
+                Some(Step::Pull(pull)) => match pull() {
+                    Some(chunk) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
+                    None => None,
+                },
+                Some(Step::Breathe) => {
+                    self.steps.pop_front();
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Some(Step::Wait(until)) => match until.as_mut().poll(context) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(()) => None,
+                },
+                Some(Step::Fail) => return Poll::Ready(Some(Err(Dropped))),
+            };
+            self.steps.pop_front();
+            self.settle();
+            if let Some(chunk) = chunk {
+                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.steps.is_empty()
+    }
+}

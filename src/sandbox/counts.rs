@@ -1,0 +1,224 @@
+//! What reached the sandbox, in numbers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::options::{Operation, Vendor};
+use super::scroll::{Claim, ScrollCounts};
+
+/// Requests of one operation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OperationCounts {
+    /// Arrived, whatever became of them.
+    pub requests: u64,
+    /// Answered to the last byte: what was dropped, cut or is still on its way is not in here.
+    pub answered: u64,
+    /// Answers begun, by status.
+    pub by_status: BTreeMap<u16, u64>,
+}
+
+/// Requests of one vendor at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct VendorCounts {
+    /// Being answered now.
+    pub in_flight: u64,
+    /// Being answered at once, at most.
+    pub in_flight_peak: u64,
+    /// Connections closed because the vendor was down; such requests count nowhere else.
+    pub closed_while_down: u64,
+}
+
+/// All counts since the start or the last reset.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// By the operation's word; every operation is there.
+    pub operations: BTreeMap<&'static str, OperationCounts>,
+    /// By the vendor's word; both are there.
+    pub vendors: BTreeMap<&'static str, VendorCounts>,
+    /// wiv's scrolls.
+    pub scrolls: ScrollCounts,
+    /// Continuations that came while another one of the same scroll was being answered.
+    pub scroll_overlaps: u64,
+}
+
+impl Counts {
+    pub(super) fn empty() -> Self {
+        Self {
+            operations: Operation::ALL
+                .map(|operation| (operation.as_str(), OperationCounts::default()))
+                .into(),
+            vendors: [Vendor::Wiv, Vendor::Nable]
+                .map(|vendor| (vendor.as_str(), VendorCounts::default()))
+                .into(),
+            ..Self::default()
+        }
+    }
+
+    /// The counts of one operation.
+    pub fn of(&self, operation: Operation) -> OperationCounts {
+        self.operations
+            .get(operation.as_str())
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// How many requests of `operation` arrived.
+    pub fn requests(&self, operation: Operation) -> u64 {
+        self.operations
+            .get(operation.as_str())
+            .map_or(0, |counts| counts.requests)
+    }
+
+    /// How many requests arrived at either vendor, connections closed while down left out.
+    pub fn total(&self) -> u64 {
+        self.operations.values().map(|counts| counts.requests).sum()
+    }
+
+    fn operation(&mut self, operation: Operation) -> &mut OperationCounts {
+        self.operations.entry(operation.as_str()).or_default()
+    }
+
+    fn vendor(&mut self, vendor: Vendor) -> &mut VendorCounts {
+        self.vendors.entry(vendor.as_str()).or_default()
+    }
+}
+
+/// Where the counting happens.
+#[derive(Debug)]
+pub(super) struct Tally {
+    counts: Mutex<Counts>,
+}
+
+impl Tally {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            counts: Mutex::new(Counts::empty()),
+        })
+    }
+
+    /// A request arrived. It is in flight until the watch goes.
+    pub(super) fn arrived(self: &Arc<Self>, vendor: Vendor, operation: Operation) -> Watch {
+        let mut counts = self.counts.lock();
+        counts.operation(operation).requests += 1;
+        let at_once = counts.vendor(vendor);
+        at_once.in_flight += 1;
+        at_once.in_flight_peak = at_once.in_flight_peak.max(at_once.in_flight);
+        Watch {
+            tally: Arc::clone(self),
+            vendor,
+            operation,
+            claim: None,
+        }
+    }
+
+    /// A connection was closed because `vendor` is down.
+    pub(super) fn closed_while_down(&self, vendor: Vendor) {
+        self.counts.lock().vendor(vendor).closed_while_down += 1;
+    }
+
+    /// The counts, without those of scrolls.
+    pub(super) fn read(&self) -> Counts {
+        self.counts.lock().clone()
+    }
+
+    /// Begins anew; what is in flight stays so.
+    pub(super) fn reset(&self) {
+        let mut counts = self.counts.lock();
+        let mut fresh = Counts::empty();
+        for (vendor, now) in &counts.vendors {
+            let in_flight = now.in_flight;
+            let kept = VendorCounts {
+                in_flight,
+                in_flight_peak: in_flight,
+                closed_while_down: 0,
+            };
+            fresh.vendors.insert(vendor, kept);
+        }
+        *counts = fresh;
+    }
+}
+
+/// One request in flight, with its hold on a scroll.
+#[derive(Debug)]
+pub(super) struct Watch {
+    tally: Arc<Tally>,
+    vendor: Vendor,
+    operation: Operation,
+    claim: Option<Claim>,
+}
+
+impl Watch {
+    /// Keeps `claim` until the request is over.
+    pub(super) fn hold(&mut self, claim: Claim) {
+        self.claim = Some(claim);
+    }
+
+    /// An answer of `status` begins.
+    pub(super) fn answering(&self, status: u16) {
+        *self
+            .tally
+            .counts
+            .lock()
+            .operation(self.operation)
+            .by_status
+            .entry(status)
+            .or_default() += 1;
+    }
+
+    /// The answer's last byte was handed over.
+    pub(super) fn answered(self) {
+        self.tally.counts.lock().operation(self.operation).answered += 1;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut counts = self.tally.counts.lock();
+        let vendor = counts.vendor(self.vendor);
+        vendor.in_flight = vendor.in_flight.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_in_flight_until_it_is_answered_or_dropped() {
+        let tally = Tally::new();
+        let first = tally.arrived(Vendor::Wiv, Operation::Search);
+        let second = tally.arrived(Vendor::Wiv, Operation::Search);
+        first.answering(200);
+        first.answered();
+        drop(second);
+        let counts = tally.read();
+        let search = counts.of(Operation::Search);
+        assert_eq!((search.requests, search.answered), (2, 1));
+        assert_eq!(search.by_status, BTreeMap::from([(200, 1)]));
+        assert_eq!(
+            (
+                counts.vendors["wiv"].in_flight,
+                counts.vendors["wiv"].in_flight_peak
+            ),
+            (0, 2)
+        );
+        assert_eq!(counts.vendors["nable"], VendorCounts::default());
+        let _held = tally.arrived(Vendor::Nable, Operation::Billing);
+        tally.reset();
+        assert_eq!(tally.read().total(), 0);
+        assert_eq!(tally.read().vendors["nable"].in_flight_peak, 1);
+    }
+
+    #[test]
+    fn the_json_names_every_operation() {
+        let json = serde_json::to_value(Counts::empty()).unwrap();
+        for operation in Operation::ALL {
+            assert_eq!(json["operations"][operation.as_str()]["requests"], 0);
+        }
+        assert_eq!(json["scrolls"]["peak_open"], 0);
+        assert_eq!(json["scroll_overlaps"], 0);
+    }
+}

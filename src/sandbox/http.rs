@@ -1,0 +1,233 @@
+//! From a request's bytes to an answer's: the one path that every vendor request takes.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
+
+use super::answer::{Answer, AnswerBody, Dropped};
+use super::faults::{Instead, Plan};
+use super::options::{NABLE_KEY, Operation, RetryAfter, Vendor, WIV_KEY};
+use super::quota::Reading;
+use super::{Sandbox, control, nable, wiv};
+use crate::clock::{Duration, Instant, sleep, timeout};
+
+/// A request body at most; what the vendors are sent is far smaller.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// How long a request body may take.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Answers one request, or says that the connection is to be closed.
+pub(super) async fn answer(
+    sandbox: Arc<Sandbox>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Dropped> {
+    let (parts, body) = request.into_parts();
+    if control::is_control(parts.uri.path()) {
+        let body = read(body).await?;
+        return Ok(control::answer(&sandbox, &parts, body.as_deref()));
+    }
+    let vendor = match parts.uri.path().strip_prefix(nable::PREFIX) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => Vendor::Nable,
+        _ => Vendor::Wiv,
+    };
+    let mut down = sandbox.down.subscribe();
+    if down.borrow().contains(&vendor) {
+        sandbox.tally.closed_while_down(vendor);
+        return Err(Dropped);
+    }
+    tokio::select! {
+        answer = vendor_answer(&sandbox, vendor, parts, body) => answer,
+        // A vendor that dies takes what it was working on with it.
+        _ = down.wait_for(|down| down.contains(&vendor)) => Err(Dropped),
+    }
+}
+
+/// The whole body; none when it is too large.
+async fn read(body: Incoming) -> Result<Option<Bytes>, Dropped> {
+    match timeout(BODY_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+        Ok(Ok(body)) => Ok(Some(body.to_bytes())),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Ok(None),
+        Ok(Err(_)) | Err(_) => Err(Dropped),
+    }
+}
+
+/// A request as its vendor reads it.
+enum Call {
+    Wiv(wiv::Call),
+    Nable(nable::Call),
+    TooLarge,
+}
+
+impl Call {
+    fn operation(&self) -> Operation {
+        match self {
+            Self::Wiv(call) => call.operation(),
+            Self::Nable(call) => call.operation(),
+            Self::TooLarge => Operation::Other,
+        }
+    }
+
+    fn refusal(&self, vendor: Vendor, parts: &Parts) -> Option<Answer> {
+        match self {
+            Self::Wiv(call) => call.refusal(parts),
+            Self::Nable(call) => call.refusal(parts),
+            Self::TooLarge => Some(Answer::error(vendor, 413, "Request body too large")),
+        }
+    }
+
+    fn process(
+        self,
+        sandbox: &Sandbox,
+        plan: &Plan,
+        now: Instant,
+        latency: Duration,
+    ) -> wiv::Draft {
+        match self {
+            Self::Wiv(call) => call.process(sandbox, plan, now, latency),
+            Self::Nable(call) => wiv::Draft::Ready(call.process(sandbox)),
+            Self::TooLarge => {
+                wiv::Draft::Ready(Answer::error(Vendor::Wiv, 413, "Request body too large"))
+            }
+        }
+    }
+}
+
+async fn vendor_answer(
+    sandbox: &Arc<Sandbox>,
+    vendor: Vendor,
+    parts: Parts,
+    body: Incoming,
+) -> Result<Response<AnswerBody>, Dropped> {
+    let body = read(body).await?;
+    let call = match (&body, vendor) {
+        (None, _) => Call::TooLarge,
+        (Some(body), Vendor::Wiv) => Call::Wiv(wiv::Call::read(sandbox, &parts, body)),
+        (Some(body), Vendor::Nable) => Call::Nable(nable::Call::read(&parts, body)),
+    };
+    let operation = call.operation();
+    let mut watch = sandbox.tally.arrived(vendor, operation);
+    let now = sandbox.clock.now();
+    let at_ms =
+        u64::try_from(now.saturating_duration_since(sandbox.since).as_millis()).unwrap_or(u64::MAX);
+    let key = match vendor {
+        Vendor::Wiv => WIV_KEY,
+        Vendor::Nable => NABLE_KEY,
+    };
+    sandbox
+        .recorder
+        .note(operation, at_ms, &parts, key, &body.unwrap_or_default());
+    if let Some(refusal) = call.refusal(vendor, &parts) {
+        return Ok(respond(sandbox, vendor, refusal, None, Some(watch)));
+    }
+    let reading = match vendor {
+        Vendor::Wiv => sandbox.wiv_quota.take(now),
+        Vendor::Nable => sandbox.nable_quota.take(now),
+    };
+    if let Some(reading) = reading.filter(|reading| !reading.allowed) {
+        let refusal = Answer::error(vendor, 429, "Too Many Requests")
+            .with("retry-after", retry_after(sandbox, reading));
+        return Ok(respond(
+            sandbox,
+            vendor,
+            refusal,
+            Some(reading),
+            Some(watch),
+        ));
+    }
+
+    let plan = sandbox.faults.plan(operation);
+    if plan.insert > 0 {
+        let _ = sandbox.world.insert(plan.insert, None, None);
+    }
+    let latency = sandbox.options.latency.saturating_add(plan.latency);
+    // Processed at once, answered later: a reader that gives up in between has moved the scroll.
+    let draft = match &plan.instead {
+        Some(Instead::Drop) => None,
+        Some(Instead::Answer(kind)) => Some(wiv::Draft::Ready(Answer::instead(vendor, kind))),
+        None => Some(call.process(sandbox, &plan, now, latency)),
+    };
+    if !latency.is_zero() {
+        sleep(latency).await;
+    }
+    let mut answer = draft.ok_or(Dropped)?.finish(sandbox, &mut watch);
+    for kind in &plan.after {
+        answer.spoil(vendor, kind)?;
+    }
+    Ok(respond(sandbox, vendor, answer, reading, Some(watch)))
+}
+
+/// The response, with what every answer of the vendor carries.
+fn respond(
+    sandbox: &Sandbox,
+    vendor: Vendor,
+    mut answer: Answer,
+    reading: Option<Reading>,
+    watch: Option<super::counts::Watch>,
+) -> Response<AnswerBody> {
+    if let Some(reading) = reading {
+        answer.add_headers(reading.headers(sandbox.options.rate_headers));
+    }
+    // Headers that a gateway has no business to pass on.
+    answer.add_headers(match vendor {
+        Vendor::Wiv => vec![
+            ("server", "gunicorn".to_owned()),
+            (
+                "set-cookie",
+                "AWSALB=sandbox-wiv-affinity; Path=/".to_owned(),
+            ),
+            ("x-amzn-requestid", "sandbox-wiv-request".to_owned()),
+        ],
+        Vendor::Nable => vec![
+            ("server", "Jetty".to_owned()),
+            ("x-boomi-atom", "sandbox-nable-node".to_owned()),
+        ],
+    });
+    answer.into_response(sandbox.http_date(0), watch)
+}
+
+fn retry_after(sandbox: &Sandbox, reading: Reading) -> String {
+    match sandbox.options.retry_after {
+        RetryAfter::Seconds => reading.reset_s.to_string(),
+        RetryAfter::HttpDate => sandbox.http_date(reading.reset_s),
+    }
+}
+
+/// The first value of the query parameter `name`, decoded.
+pub(super) fn query_value(query: Option<&str>, name: &str) -> Option<String> {
+    let decoded = |text: &str| {
+        let spaced: Cow<'_, str> = if text.contains('+') {
+            text.replace('+', " ").into()
+        } else {
+            text.into()
+        };
+        percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+    };
+    query?.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decoded(key) == name).then(|| decoded(value))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn query_values_are_decoded() {
+        let value = |query| query_value(Some(query), "customer_id");
+        assert_eq!(value("customer_id=org_1"), Some("org_1".to_owned()));
+        assert_eq!(
+            value("a=b&customer%5Fid=%C3%A9+x&customer_id=2"),
+            Some("é x".to_owned())
+        );
+        assert_eq!(value("customer_id"), Some(String::new()));
+        assert_eq!(value("other=1"), None);
+        assert_eq!(query_value(None, "x"), None);
+    }
+}

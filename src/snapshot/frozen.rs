@@ -1,0 +1,560 @@
+//! A snapshot: the rows a walk gave, frozen in the vendor's order, and those who wait for more.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Notify, watch};
+
+use super::rows::Rows;
+use super::token::SnapshotId;
+use super::view::{View, ViewIndex};
+use crate::admission::Payer;
+use crate::cache::{CacheKey, Lifetimes, Standing};
+use crate::clock::{Clock, Duration, Instant};
+use crate::domain::SearchQuery;
+use crate::upstream::UpstreamError;
+
+/// Views whose row numbers a snapshot remembers; the least recently used goes first and is found
+/// anew when asked again. Each costs four bytes a row.
+const VIEWS_MAX: usize = 32;
+
+/// Where a snapshot's growth stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// More rows may come.
+    Growing,
+    /// The vendor's end was reached.
+    Complete,
+    /// A walk hit its own bound; the setting's name.
+    Cut(&'static str),
+    /// A new search did not repeat what was already served; no row will ever follow.
+    Broken,
+}
+
+impl End {
+    /// The word used in explanations.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Growing => "growing",
+            Self::Complete => "complete",
+            Self::Cut(_) => "cut",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// Why a walk brought nothing to those who waited.
+#[derive(Clone, Debug)]
+pub enum WalkFailure {
+    /// The vendor, or the way to it.
+    Upstream(UpstreamError),
+    /// No slot for another scroll in time, or no room for another snapshot.
+    Overloaded,
+    /// The walk's task ended without a word.
+    Internal,
+}
+
+/// A member of the vendor's envelope, in the vendor's order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnvelopeMember {
+    /// The rows.
+    Data,
+    /// The cursor.
+    NextPageKey,
+    /// Anything else: name and raw value of the first vendor page.
+    Other(String, String),
+}
+
+/// What a reader wants rows for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// A page that a caller waits for.
+    Page,
+    /// An export, which may wait longer.
+    Export,
+}
+
+/// Outcome of cutting a page.
+#[derive(Debug)]
+pub enum Cut {
+    /// The page.
+    Ready(CutPage),
+    /// More rows must come first.
+    NeedMore,
+    /// No such rows, and none will come.
+    Gone,
+    /// A walk hit its own bound before these rows; the setting's name.
+    Limit(&'static str),
+}
+
+/// The rows of a page.
+#[derive(Debug)]
+pub struct CutPage {
+    /// Row texts; commas within each piece, none between.
+    pub pieces: Vec<Bytes>,
+    /// How many rows.
+    pub rows: usize,
+    /// Where the next page begins, if there is one.
+    pub next: Option<u32>,
+    /// The envelope of the vendor's first page.
+    pub envelope: Arc<[EnvelopeMember]>,
+}
+
+/// When the vendor last said so, of the first rows and of all.
+#[derive(Clone, Copy, Debug)]
+pub struct Ages {
+    /// The first vendor page.
+    pub head: Instant,
+    /// Every row.
+    pub whole: Instant,
+}
+
+pub(super) struct State {
+    pub rows: Rows,
+    pub end: End,
+    pub envelope: Arc<[EnvelopeMember]>,
+    views: HashMap<View, (ViewIndex, u64)>,
+    uses: u64,
+    /// Rows up to here were served: they never change again.
+    pub published: usize,
+    /// A served page said that at least so many rows exist.
+    pub promised: usize,
+    pub ages: Option<Ages>,
+    /// A soft purge made it stale, whatever its age.
+    pub purged: bool,
+    /// Walks that are, or will be, at work on its growth.
+    pub growers: usize,
+    /// Rows wanted by callers who wait, and by exports.
+    pub wanted_pages: usize,
+    pub wanted_export: usize,
+    /// The furthest row that a reader who pages has read.
+    pub furthest: usize,
+    pub payer: Option<Arc<Payer>>,
+    failures: u64,
+    failure: Option<WalkFailure>,
+}
+
+/// Rows frozen in the vendor's order. Shared by everyone who reads one search.
+pub struct Snapshot {
+    /// Its name in tokens.
+    pub id: SnapshotId,
+    /// What it answers.
+    pub key: CacheKey,
+    /// The search it answers.
+    pub query: Arc<SearchQuery>,
+    /// Its own share of the jitter.
+    pub draw: f64,
+    /// How long its answers may be used, jitter aside.
+    pub lifetimes: Lifetimes,
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+    /// Rings when a reader wants more.
+    pub(super) demand: Notify,
+    last_used: AtomicU64,
+    ended_by_purge: AtomicBool,
+    birth: Instant,
+    charged: AtomicU64,
+    total: Arc<AtomicU64>,
+    clock: Clock,
+}
+
+impl Snapshot {
+    /// An empty snapshot. Its bytes are charged to `total`.
+    pub fn new(
+        key: CacheKey,
+        query: Arc<SearchQuery>,
+        lifetimes: Lifetimes,
+        total: Arc<AtomicU64>,
+        clock: Clock,
+    ) -> Arc<Self> {
+        let mut id = [0; 16];
+        // Ids must never repeat, not even between processes; the system's source practically cannot
+        // fail, and if it does the fast one still tells snapshots of one process apart.
+        if aws_lc_rs::rand::fill(&mut id).is_err() {
+            id = fastrand::u128(..).to_le_bytes();
+        }
+        let birth = clock.now();
+        Arc::new(Self {
+            id: SnapshotId(u128::from_le_bytes(id)),
+            key,
+            query,
+            draw: fastrand::f64(),
+            lifetimes,
+            state: Mutex::new(State {
+                rows: Rows::default(),
+                end: End::Growing,
+                envelope: Arc::new([EnvelopeMember::Data, EnvelopeMember::NextPageKey]),
+                views: HashMap::new(),
+                uses: 0,
+                published: 0,
+                promised: 0,
+                ages: None,
+                purged: false,
+                growers: 0,
+                wanted_pages: 0,
+                wanted_export: 0,
+                furthest: 0,
+                payer: None,
+                failures: 0,
+                failure: None,
+            }),
+            changed: watch::Sender::new(0),
+            demand: Notify::new(),
+            last_used: AtomicU64::new(0),
+            ended_by_purge: AtomicBool::new(false),
+            birth,
+            charged: AtomicU64::new(0),
+            total,
+            clock,
+        })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// To be awaited after a [`Cut::NeedMore`]; take it before cutting.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Wakes everyone who waits, after a change.
+    pub(super) fn announce(&self) {
+        self.recharge();
+        self.changed.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// Tells those who wait that a walk failed.
+    pub(super) fn announce_failure(&self, failure: WalkFailure) {
+        let mut state = self.lock();
+        state.failures += 1;
+        state.failure = Some(failure);
+        // The demand was answered, with a failure; the next reader states it anew.
+        state.wanted_pages = 0;
+        state.wanted_export = 0;
+        drop(state);
+        self.announce();
+    }
+
+    /// How many walks failed so far, to tell a later failure from an old one.
+    pub fn failures(&self) -> u64 {
+        self.lock().failures
+    }
+
+    /// The failure that came after the first `seen` ones, if any.
+    pub fn failure_since(&self, seen: u64) -> Option<WalkFailure> {
+        let state = self.lock();
+        if state.failures > seen {
+            state.failure.clone()
+        } else {
+            None
+        }
+    }
+
+    /// Notes a use: retention counts from it.
+    pub fn touch(&self) {
+        let since = self.clock.now().saturating_duration_since(self.birth);
+        let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        self.last_used.fetch_max(ms, Ordering::Relaxed);
+    }
+
+    /// When it was last used.
+    pub fn last_used(&self) -> Instant {
+        self.birth + Duration::from_millis(self.last_used.load(Ordering::Relaxed))
+    }
+
+    /// When it was begun.
+    pub fn birth(&self) -> Instant {
+        self.birth
+    }
+
+    /// Whether a hard purge ended its tokens.
+    pub fn is_ended(&self) -> bool {
+        self.ended_by_purge.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn end_tokens(&self) {
+        self.ended_by_purge.store(true, Ordering::Relaxed);
+    }
+
+    /// Cuts the rows `[offset, offset + size)` of a view. A page is ready when one row more is known,
+    /// or no more will come; it is never short for lack of time.
+    pub fn cut(&self, view: &View, offset: u32, size: usize) -> Cut {
+        self.touch();
+        let mut state = self.lock();
+        let state = &mut *state;
+        let first = offset as usize;
+        let past = first.saturating_add(size);
+        let known = if view.is_whole() {
+            state.rows.len()
+        } else {
+            state.index(view).rows().len()
+        };
+        let whole_page = known >= past;
+        let next = u32::try_from(past).ok();
+        let (last, next) = match state.end {
+            _ if known > past => (past, next),
+            End::Growing => return Cut::NeedMore,
+            End::Complete if first < known || first == 0 => (known.min(past), None),
+            End::Complete => return Cut::Gone,
+            // What a page said stays true: rows exist beyond, though nobody will see them.
+            End::Broken | End::Cut(_) if whole_page => (past, next),
+            End::Broken => return Cut::Gone,
+            End::Cut(setting) => return Cut::Limit(setting),
+        };
+        let page = state.take(view, first, last, next);
+        Cut::Ready(page)
+    }
+
+    /// How many rows of `view` are known now, and whether more may come.
+    pub fn known(&self, view: &View) -> (usize, End) {
+        let mut state = self.lock();
+        let known = if view.is_whole() {
+            state.rows.len()
+        } else {
+            state.index(view).rows().len()
+        };
+        (known, state.end)
+    }
+
+    /// The texts of the rows of a view from `first` on that are known now, at most `size`: as an
+    /// export reads them, however few. They count as served. `End` is told with the last row only.
+    pub fn rows_known(&self, view: &View, first: usize, size: usize) -> (Vec<Bytes>, End) {
+        self.touch();
+        let mut state = self.lock();
+        let state = &mut *state;
+        let known = if view.is_whole() {
+            state.rows.len()
+        } else {
+            state.index(view).rows().len()
+        };
+        let last = known.min(first.saturating_add(size));
+        let end = if last < known {
+            End::Growing
+        } else {
+            state.end
+        };
+        if last <= first {
+            return (Vec::new(), end);
+        }
+        let texts = if view.is_whole() {
+            state.published = state.published.max(last);
+            (first..last).map(|row| state.rows.text(row)).collect()
+        } else {
+            state.take(view, first, last, None).pieces
+        };
+        state.furthest = state.furthest.max(state.published);
+        (texts, end)
+    }
+
+    /// The texts of the first `size` rows, whoever may see them: for the columns of an export, whose
+    /// member names do not depend on the caller.
+    pub fn first_rows(&self, size: usize) -> Vec<Bytes> {
+        let state = self.lock();
+        (0..state.rows.len().min(size))
+            .map(|row| state.rows.text(row))
+            .collect()
+    }
+
+    /// States that every row is wanted: the walk goes on to its end even if nobody waits any more.
+    pub fn want_all(&self, payer: &Arc<Payer>) {
+        let mut state = self.lock();
+        state.wanted_pages = usize::MAX;
+        state.payer = Some(payer.clone());
+        drop(state);
+        self.demand.notify_one();
+    }
+
+    /// States that one row more than is known is wanted.
+    pub fn want_more(&self, want: Want, payer: &Arc<Payer>) {
+        let mut state = self.lock();
+        let rows = state.rows.len() + 1;
+        match want {
+            Want::Page => state.wanted_pages = state.wanted_pages.max(rows),
+            Want::Export => state.wanted_export = state.wanted_export.max(rows),
+        }
+        state.payer = Some(payer.clone());
+        drop(state);
+        self.demand.notify_one();
+    }
+
+    /// Whether a walk is at work and more rows may come: every first page of its search joins it.
+    pub fn is_growing(&self) -> bool {
+        let state = self.lock();
+        state.growers > 0 && state.end == End::Growing
+    }
+
+    /// Whether the vendor's end was reached.
+    pub fn is_complete(&self) -> bool {
+        self.lock().end == End::Complete
+    }
+
+    /// Where its growth stands.
+    pub fn end(&self) -> End {
+        self.lock().end
+    }
+
+    /// (rows, of which served, bytes).
+    pub fn size(&self) -> (usize, usize, u64) {
+        let state = self.lock();
+        (
+            state.rows.len(),
+            state.published,
+            self.charged.load(Ordering::Relaxed),
+        )
+    }
+
+    /// When the vendor last said so; `None` before its first answer.
+    pub fn ages(&self) -> Option<Ages> {
+        self.lock().ages
+    }
+
+    /// What its first rows, or all of them, may be used for.
+    pub fn standing(&self, whole: bool, now: Instant) -> Standing {
+        let state = self.lock();
+        let Some(ages) = state.ages else {
+            return Standing::Expired;
+        };
+        let born = if whole { ages.whole } else { ages.head };
+        match self.lifetimes.standing(born, self.draw, now) {
+            Standing::Fresh if state.purged => Standing::Stale,
+            standing => standing,
+        }
+    }
+
+    /// Seconds of freshness left; negative once stale.
+    pub fn ttl_s(&self, whole: bool, now: Instant) -> i64 {
+        let state = self.lock();
+        let Some(ages) = state.ages else { return 0 };
+        let born = if whole { ages.whole } else { ages.head };
+        let ttl_s = self.lifetimes.ttl_s(born, self.draw, now);
+        if state.purged { ttl_s.min(-1) } else { ttl_s }
+    }
+
+    /// Since the vendor last said so.
+    pub fn age(&self, whole: bool, now: Instant) -> Duration {
+        match self.ages() {
+            None => Duration::ZERO,
+            Some(ages) => {
+                let born = if whole { ages.whole } else { ages.head };
+                now.saturating_duration_since(born)
+            }
+        }
+    }
+
+    /// Makes it stale, whatever its age.
+    pub(super) fn make_stale(&self) {
+        self.lock().purged = true;
+    }
+
+    /// Calls `each` with (customer, case type) of every row of `view`, which count as served.
+    pub fn for_each_row(&self, view: &View, mut each: impl FnMut(Option<&str>, Option<&str>)) {
+        self.touch();
+        let mut state = self.lock();
+        let state = &mut *state;
+        state.published = state.published.max(state.rows.len());
+        state.index(view);
+        let Some((index, _)) = state.views.get(view) else {
+            return;
+        };
+        let mut shown = index.rows().iter().copied().peekable();
+        let rows = &state.rows;
+        rows.for_each_from(0, |row, customer, case_type| {
+            if shown.next_if(|next| *next as usize == row).is_some() {
+                each(rows.customers.text(customer), rows.types.text(case_type));
+            }
+        });
+    }
+
+    fn recharge(&self) {
+        let bytes = {
+            let state = self.lock();
+            let views = state.views.values();
+            state.rows.bytes() + views.map(|(index, _)| index.bytes()).sum::<u64>()
+        };
+        let before = self.charged.swap(bytes, Ordering::AcqRel);
+        if bytes >= before {
+            self.total.fetch_add(bytes - before, Ordering::AcqRel);
+        } else {
+            self.total.fetch_sub(before - bytes, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        let charged = self.charged.load(Ordering::Acquire);
+        self.total.fetch_sub(charged, Ordering::AcqRel);
+    }
+}
+
+impl State {
+    fn index(&mut self, view: &View) -> &ViewIndex {
+        self.uses += 1;
+        if self.views.len() >= VIEWS_MAX && !self.views.contains_key(view) {
+            let oldest = self.views.iter().min_by_key(|(_, (_, used))| *used);
+            if let Some(oldest) = oldest.map(|(view, _)| view.clone()) {
+                self.views.remove(&oldest);
+            }
+        }
+        let (index, used) = self.views.entry(view.clone()).or_default();
+        index.extend(view, &self.rows);
+        *used = self.uses;
+        index
+    }
+
+    /// Rows `[first, last)` of a view, marked as served.
+    fn take(&mut self, view: &View, first: usize, last: usize, next: Option<u32>) -> CutPage {
+        let (pieces, served, told) = if view.is_whole() {
+            let told = if next.is_some() { last + 1 } else { last };
+            (self.rows.cut(first..last), last, told)
+        } else {
+            let Some((index, _)) = self.views.get(view) else {
+                return CutPage {
+                    pieces: Vec::new(),
+                    rows: 0,
+                    next: None,
+                    envelope: self.envelope.clone(),
+                };
+            };
+            let numbers = index.rows();
+            let shown = numbers.get(first..last).unwrap_or_default();
+            let pieces = shown
+                .iter()
+                .map(|row| self.rows.text(*row as usize))
+                .collect();
+            // In a filtered view the row that a page promises is a certain row, so it counts as
+            // served: else another search could leave the promise empty.
+            let furthest = if next.is_some() {
+                numbers.get(last)
+            } else {
+                None
+            };
+            let furthest = furthest.or(shown.last());
+            let served = furthest.map_or(0, |row| *row as usize + 1);
+            (pieces, served, served)
+        };
+        self.published = self.published.max(served);
+        self.promised = self.promised.max(told);
+        if first > 0 {
+            self.furthest = self.furthest.max(served);
+        }
+        CutPage {
+            rows: last.saturating_sub(first),
+            pieces,
+            next,
+            envelope: self.envelope.clone(),
+        }
+    }
+
+    /// Drops the rows from `len` on, which nobody has seen.
+    pub fn truncate(&mut self, len: usize) {
+        self.rows.truncate(len);
+        for (index, _) in self.views.values_mut() {
+            index.truncate(len);
+        }
+    }
+}

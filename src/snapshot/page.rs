@@ -1,0 +1,47 @@
+//! The body of a page: the vendor's envelope around sliced rows. Nothing is re-serialised.
+
+use bytes::Bytes;
+
+use super::frozen::{CutPage, EnvelopeMember};
+use crate::domain::json::write_text;
+
+/// Renders a page. `token` is the page token of the next page, if there is one.
+pub fn render(page: &CutPage, token: Option<&str>) -> Bytes {
+    let rows: usize = page.pieces.iter().map(|piece| piece.len() + 1).sum();
+    let mut out: Vec<u8> = Vec::with_capacity(rows + 512);
+    out.push(b'{');
+    for (at, member) in page.envelope.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        match member {
+            EnvelopeMember::Data => {
+                out.extend_from_slice(b"\"data\":[");
+                for (at, piece) in page.pieces.iter().enumerate() {
+                    if at > 0 {
+                        out.push(b',');
+                    }
+                    out.extend_from_slice(piece);
+                }
+                out.push(b']');
+            }
+            EnvelopeMember::NextPageKey => match token {
+                None => out.extend_from_slice(b"\"next_page_key\":null"),
+                Some(token) => {
+                    out.extend_from_slice(b"\"next_page_key\":{\"scroll_id\":\"");
+                    out.extend_from_slice(token.as_bytes());
+                    out.extend_from_slice(b"\"}");
+                }
+            },
+            EnvelopeMember::Other(name, raw) => {
+                let mut text = String::with_capacity(name.len() + 3);
+                write_text(name, &mut text);
+                out.extend_from_slice(text.as_bytes());
+                out.push(b':');
+                out.extend_from_slice(raw.as_bytes());
+            }
+        }
+    }
+    out.push(b'}');
+    out.into()
+}

@@ -1,0 +1,372 @@
+//! The rows of a walk: raw text in the vendor's order, cut by slicing, never re-serialised.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::domain::record::{CaseHead, RowId};
+use crate::upstream::RawRows;
+
+/// Number of a text in a [`Words`] table; [`NO_WORD`] where a row has none.
+pub type Word = u32;
+/// The word of a row without a customer or a case type.
+pub const NO_WORD: Word = u32::MAX;
+
+/// Bytes a row costs beside its text: end offset, id, customer and case type.
+pub const ROW_OVERHEAD_BYTES: u64 = 4 + 16 + 4 + 4;
+
+/// Texts that many rows share, numbered in order of appearance.
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    texts: Vec<Arc<str>>,
+    numbers: HashMap<Arc<str>, Word>,
+}
+
+impl Words {
+    fn number(&mut self, text: Option<&str>) -> Word {
+        let Some(text) = text else { return NO_WORD };
+        if let Some(number) = self.numbers.get(text) {
+            return *number;
+        }
+        let Ok(number) = Word::try_from(self.texts.len()) else {
+            return NO_WORD;
+        };
+        let text: Arc<str> = text.into();
+        self.texts.push(text.clone());
+        self.numbers.insert(text, number);
+        number
+    }
+
+    /// The text of a number.
+    pub fn text(&self, number: Word) -> Option<&str> {
+        self.texts.get(number as usize).map(|text| &**text)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+}
+
+/// Rows that arrived together: one text of rows joined by commas, and a column for each thing known
+/// of a row.
+#[derive(Debug)]
+pub struct Chunk {
+    text: Bytes,
+    ends: Box<[u32]>,
+    ids: Box<[RowId]>,
+    customers: Box<[Word]>,
+    types: Box<[Word]>,
+}
+
+impl Chunk {
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn start_of(&self, row: usize) -> usize {
+        match row.checked_sub(1).and_then(|before| self.ends.get(before)) {
+            Some(end) => *end as usize + 1,
+            None => 0,
+        }
+    }
+
+    fn end_of(&self, row: usize) -> usize {
+        self.ends
+            .get(row)
+            .map_or(self.text.len(), |end| *end as usize)
+    }
+
+    /// The rows of a range as they stand, commas between them.
+    fn cut(&self, rows: Range<usize>) -> Bytes {
+        match rows.end.checked_sub(1) {
+            Some(last) if rows.start <= last && last < self.len() => self
+                .text
+                .slice(self.start_of(rows.start)..self.end_of(last)),
+            _ => Bytes::new(),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.text.len() as u64 + ROW_OVERHEAD_BYTES * self.len() as u64
+    }
+
+    fn same_rows(&self, other: &Self) -> bool {
+        self.text == other.text && self.ends == other.ends
+    }
+
+    /// The first `rows` rows.
+    fn truncated(&self, rows: usize) -> Self {
+        let take = |column: &[Word]| column.iter().take(rows).copied().collect();
+        Self {
+            text: self.cut(0..rows),
+            ends: take(&self.ends),
+            ids: self.ids.iter().take(rows).copied().collect(),
+            customers: take(&self.customers),
+            types: take(&self.types),
+        }
+    }
+
+    /// The rows from `first` on.
+    fn tail(&self, first: usize) -> Self {
+        let skip = |column: &[Word]| column.iter().skip(first).copied().collect();
+        let shift = u32::try_from(self.start_of(first)).unwrap_or(u32::MAX);
+        Self {
+            text: self.cut(first..self.len()),
+            ends: self
+                .ends
+                .iter()
+                .skip(first)
+                .map(|end| end.saturating_sub(shift))
+                .collect(),
+            ids: self.ids.iter().skip(first).copied().collect(),
+            customers: skip(&self.customers),
+            types: skip(&self.types),
+        }
+    }
+}
+
+/// Rows in the vendor's order.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    chunks: Vec<Arc<Chunk>>,
+    /// Index of each chunk's first row.
+    starts: Vec<usize>,
+    len: usize,
+    bytes: u64,
+    /// Customers of the rows.
+    pub customers: Words,
+    /// Case types of the rows.
+    pub types: Words,
+}
+
+/// Where two lists of rows part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Compare case ids.
+    Ids,
+    /// Compare every byte.
+    Text,
+}
+
+impl Rows {
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn push(&mut self, chunk: Arc<Chunk>) {
+        if chunk.len() == 0 {
+            return;
+        }
+        self.starts.push(self.len);
+        self.len += chunk.len();
+        self.bytes += chunk.bytes();
+        self.chunks.push(chunk);
+    }
+
+    /// (chunk, row within it) of a row.
+    fn place(&self, row: usize) -> Option<(&Arc<Chunk>, usize)> {
+        let at = self
+            .starts
+            .partition_point(|start| *start <= row)
+            .checked_sub(1)?;
+        let (chunk, start) = (self.chunks.get(at)?, self.starts.get(at)?);
+        let within = row - start;
+        (within < chunk.len()).then_some((chunk, within))
+    }
+
+    /// Adds a vendor page. Rows that `is_new` refuses are left out; returns how many those were.
+    pub fn append(&mut self, page: &RawRows, mut is_new: impl FnMut(RowId) -> bool) -> usize {
+        let count = page.len();
+        let mut kept = Vec::with_capacity(count);
+        let mut ids = Vec::with_capacity(count);
+        let mut customers = Vec::with_capacity(count);
+        let mut types = Vec::with_capacity(count);
+        for row in 0..count {
+            let head = CaseHead::read(page.get(row));
+            if !is_new(head.id) {
+                continue;
+            }
+            kept.push(row);
+            ids.push(head.id);
+            customers.push(self.customers.number(head.customer.as_deref()));
+            types.push(self.types.number(head.case_type.as_deref()));
+        }
+        let (text, ends) = if kept.len() == count {
+            (page.text.clone(), page.ends.clone().into_boxed_slice())
+        } else {
+            joined(page, &kept)
+        };
+        self.push(Arc::new(Chunk {
+            text,
+            ends,
+            ids: ids.into(),
+            customers: customers.into(),
+            types: types.into(),
+        }));
+        count - kept.len()
+    }
+
+    /// The texts of a range of rows, commas within each piece but not between pieces.
+    pub fn cut(&self, rows: Range<usize>) -> Vec<Bytes> {
+        let mut pieces = Vec::new();
+        let mut row = rows.start;
+        while row < rows.end {
+            let Some((chunk, within)) = self.place(row) else {
+                break;
+            };
+            let take = (rows.end - row).min(chunk.len() - within);
+            pieces.push(chunk.cut(within..within + take));
+            row += take;
+        }
+        pieces
+    }
+
+    /// The text of one row.
+    pub fn text(&self, row: usize) -> Bytes {
+        match self.place(row) {
+            Some((chunk, within)) => chunk.cut(within..within + 1),
+            None => Bytes::new(),
+        }
+    }
+
+    fn id(&self, row: usize) -> Option<RowId> {
+        let (chunk, within) = self.place(row)?;
+        chunk.ids.get(within).copied()
+    }
+
+    /// Calls `each` with (row, customer, case type) for the rows from `first` on.
+    pub fn for_each_from(&self, first: usize, mut each: impl FnMut(usize, Word, Word)) {
+        let at = self
+            .starts
+            .partition_point(|start| *start <= first)
+            .saturating_sub(1);
+        let chunks = self.chunks.iter().zip(&self.starts).skip(at);
+        for (chunk, start) in chunks {
+            let columns = chunk.customers.iter().zip(&chunk.types).enumerate();
+            for (within, (customer, case_type)) in columns {
+                if start + within >= first {
+                    each(start + within, *customer, *case_type);
+                }
+            }
+        }
+    }
+
+    /// The first row of `range` in which the two differ; rows that one lacks differ.
+    pub fn first_difference(&self, other: &Self, range: Range<usize>, by: By) -> Option<usize> {
+        let mut row = range.start;
+        while row < range.end {
+            let (Some((mine, at)), Some((theirs, other_at))) = (self.place(row), other.place(row))
+            else {
+                return Some(row);
+            };
+            // Pages of one size give equal chunks; then one comparison answers for all their rows.
+            if at == 0 && other_at == 0 && (Arc::ptr_eq(mine, theirs) || mine.same_rows(theirs)) {
+                row += mine.len();
+                continue;
+            }
+            let same = match by {
+                By::Ids => self.id(row) == other.id(row),
+                By::Text => mine.cut(at..at + 1) == theirs.cut(other_at..other_at + 1),
+            };
+            if !same {
+                return Some(row);
+            }
+            row += 1;
+        }
+        None
+    }
+
+    /// Drops the rows from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        while self.len > len {
+            let (Some(chunk), Some(start)) = (self.chunks.pop(), self.starts.pop()) else {
+                break;
+            };
+            self.len = start;
+            self.bytes -= chunk.bytes();
+            if start < len {
+                self.push(Arc::new(chunk.truncated(len - start)));
+            }
+        }
+    }
+
+    /// Takes over another's rows from its row `first` on.
+    pub fn take_from(&mut self, other: &Self, first: usize) {
+        let at = other
+            .starts
+            .partition_point(|start| *start <= first)
+            .saturating_sub(1);
+        for (chunk, start) in other.chunks.iter().zip(&other.starts).skip(at) {
+            let skip = first.saturating_sub(*start);
+            if skip >= chunk.len() {
+                continue;
+            }
+            let tail = if skip == 0 {
+                None
+            } else {
+                Some(chunk.tail(skip))
+            };
+            let chunk = tail.as_ref().unwrap_or(chunk);
+            let renumber = |column: &[Word], from: &Words, to: &mut Words| -> Box<[Word]> {
+                column
+                    .iter()
+                    .map(|word| to.number(from.text(*word)))
+                    .collect()
+            };
+            let moved = Chunk {
+                text: chunk.text.clone(),
+                ends: chunk.ends.clone(),
+                ids: chunk.ids.clone(),
+                customers: renumber(&chunk.customers, &other.customers, &mut self.customers),
+                types: renumber(&chunk.types, &other.types, &mut self.types),
+            };
+            self.push(Arc::new(moved));
+        }
+    }
+
+    /// Frees the last chunk of `self` where `other` holds an equal one at the same place, so that
+    /// rows held twice cost once.
+    pub fn share_last(&mut self, other: &Self) {
+        let at = self.chunks.len().wrapping_sub(1);
+        if let (Some(mine), Some(theirs)) = (self.chunks.get_mut(at), other.chunks.get(at))
+            && self.starts.get(at) == other.starts.get(at)
+            && mine.same_rows(theirs)
+            && mine.customers == theirs.customers
+            && mine.types == theirs.types
+        {
+            *mine = theirs.clone();
+        }
+    }
+}
+
+fn joined(page: &RawRows, kept: &[usize]) -> (Bytes, Box<[u32]>) {
+    let mut text = Vec::with_capacity(page.text.len());
+    let mut ends = Vec::with_capacity(kept.len());
+    for row in kept.iter().map(|row| page.get(*row)) {
+        if !ends.is_empty() {
+            text.push(b',');
+        }
+        text.extend_from_slice(row.as_bytes());
+        ends.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
+    }
+    (text.into(), ends.into())
+}

@@ -1,0 +1,573 @@
+//! All snapshots of one credential: which one answers, how long each is kept, what goes first.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
+use moka::sync::Cache;
+use parking_lot::Mutex;
+
+use super::frozen::{Cut, CutPage, End, Snapshot, WalkFailure, Want};
+use super::lineage::Lineage;
+use super::options::SnapshotOptions;
+use super::slots::Slots;
+use super::token::SnapshotId;
+use super::view::View;
+use super::walk::Walk;
+use crate::admission::Payer;
+use crate::cache::{CacheKey, CacheNote, Detail, Directives, Forward, Lifetimes, Standing};
+use crate::clock::{Clock, Instant, timeout_at};
+use crate::domain::SearchQuery;
+use crate::metrics::Metrics;
+use crate::upstream::Wiv;
+
+/// Searches remembered at once, running or held; beyond it new ones are refused as overloaded. Each
+/// idle one costs under a kilobyte beside its rows.
+const LINEAGES_MAX: usize = 65_536;
+
+/// Everything the walks and readers of one credential share.
+pub struct Snapshots {
+    pub(super) wiv: Arc<Wiv>,
+    /// Scrolls open at the vendor.
+    pub slots: Arc<Slots>,
+    /// The `[pagination]` settings.
+    pub options: ArcSwap<SnapshotOptions>,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    by_id: Cache<SnapshotId, Arc<Snapshot>, RandomState>,
+    lineages: Mutex<HashMap<CacheKey, Arc<Lineage>>>,
+    total: Arc<AtomicU64>,
+    purges: AtomicU64,
+}
+
+/// A request for the snapshot that answers a search.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// The search.
+    pub key: CacheKey,
+    /// The same, in words.
+    pub query: Arc<SearchQuery>,
+    /// How long its answers may be used.
+    pub lifetimes: Lifetimes,
+    /// Whether all rows are wanted, so that the age of all counts.
+    pub whole: bool,
+    /// What the caller asks for.
+    pub directives: Directives,
+    /// When the caller's answer is due.
+    pub deadline: Instant,
+}
+
+/// The snapshot that answers a search.
+#[derive(Clone)]
+pub struct Opened {
+    /// The snapshot; it may be empty still.
+    pub snapshot: Arc<Snapshot>,
+    /// How it came about.
+    pub note: CacheNote,
+}
+
+/// Why no snapshot answers.
+#[derive(Clone, Debug)]
+pub enum OpenError {
+    /// A walk failed.
+    Walk(WalkFailure),
+    /// The caller's deadline came first; the walk goes on.
+    DeadlinePassed,
+    /// `only-if-cached` and nothing usable.
+    NotCached,
+}
+
+/// Why there is no page.
+#[derive(Clone, Debug)]
+pub enum PageFailure {
+    /// The rows are gone, or will never come.
+    Gone,
+    /// A walk hit its own bound before these rows; the setting's name.
+    Limit(&'static str),
+    /// A walk failed; the token stays good.
+    Walk(WalkFailure),
+    /// The caller's deadline came first; the walk goes on and the token stays good.
+    DeadlinePassed,
+}
+
+/// What a reader of a page asks.
+#[derive(Clone, Debug)]
+pub struct PageAsk<'a> {
+    /// Which rows may be shown.
+    pub view: &'a View,
+    /// First row, counted in the view.
+    pub offset: u32,
+    /// How many rows.
+    pub size: usize,
+    /// When the caller's answer is due.
+    pub deadline: Instant,
+    /// Pays for vendor calls.
+    pub payer: &'a Arc<Payer>,
+}
+
+impl Snapshots {
+    /// No snapshots yet.
+    pub fn new(
+        wiv: Arc<Wiv>,
+        options: SnapshotOptions,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            wiv,
+            slots: Slots::new(options.open_scrolls_max, clock.clone(), metrics.clone()),
+            options: ArcSwap::from_pointee(options),
+            clock,
+            metrics,
+            // What goes first is decided in `make_room`, exactly and by our own clock.
+            by_id: Cache::builder().build_with_hasher(RandomState::default()),
+            lineages: Mutex::new(HashMap::new()),
+            total: Arc::new(AtomicU64::new(0)),
+            purges: AtomicU64::new(0),
+        })
+    }
+
+    /// Takes new settings; running walks see them at their next page.
+    pub fn configure(&self, options: SnapshotOptions) {
+        self.slots.resize(options.open_scrolls_max);
+        self.options.store(Arc::new(options));
+    }
+
+    /// The snapshot that answers a search, begun if need be. Its first rows may still have to come:
+    /// [`Self::page`] waits for them.
+    ///
+    /// # Errors
+    /// When no usable snapshot is held and the vendor gives none in time.
+    pub async fn open(self: &Arc<Self>, ask: &Open) -> Result<Opened, OpenError> {
+        let mut asked: Option<(Forward, bool)> = None;
+        loop {
+            let lineage = self.lineage(ask)?;
+            let now = self.clock.now();
+            let current = lineage.current().filter(|current| {
+                let over = self.is_over(current, now);
+                if over {
+                    self.discard(&lineage, current);
+                }
+                !over
+            });
+            let Some(current) = current else {
+                return self.begin(&lineage, ask, now);
+            };
+            let hit = CacheNote::hit(current.ttl_s(ask.whole, now));
+            let opened = |note| {
+                Ok(Opened {
+                    snapshot: current.clone(),
+                    note,
+                })
+            };
+            if let Some((why, led)) = asked {
+                return opened(CacheNote::forwarded(why, true, !led));
+            }
+            let why = match self.judge(&current, ask, now) {
+                Verdict::Serve if current.ages().is_none() => {
+                    // Nothing has come yet: this request waits for a walk that another began.
+                    return opened(CacheNote::forwarded(Forward::UriMiss, true, true));
+                }
+                Verdict::Serve => return opened(hit),
+                Verdict::ServeAndRefresh => {
+                    if let Ok(true) = lineage.begin_refresh(now) {
+                        self.launch_refresh(&lineage, &current, false, ask.whole);
+                    }
+                    return opened(hit.with_detail(Detail::StaleWhileRevalidate));
+                }
+                Verdict::NotCached => return Err(OpenError::NotCached),
+                Verdict::Ask(why) => why,
+            };
+            match self.wait_for_refresh(&lineage, &current, ask, now).await {
+                Ok(led) => asked = Some((why, led)),
+                Err(error) => {
+                    let now = self.clock.now();
+                    if !stale_may_stand_in(&error)
+                        || current.standing(ask.whole, now) == Standing::Expired
+                    {
+                        return Err(error);
+                    }
+                    let hit = CacheNote::hit(current.ttl_s(ask.whole, now));
+                    return opened(hit.with_detail(detail_of(&error)));
+                }
+            }
+        }
+    }
+
+    fn judge(&self, current: &Snapshot, ask: &Open, now: Instant) -> Verdict {
+        let directives = &ask.directives;
+        if current.is_growing() && !directives.no_cache {
+            // Joined however old: walks of one search never overlap.
+            return Verdict::Serve;
+        }
+        let age = current.age(ask.whole, now);
+        if directives.no_cache || directives.max_age.is_some_and(|max| age > max) {
+            return match directives.only_if_cached {
+                true => Verdict::Serve,
+                false => Verdict::Ask(Forward::Request),
+            };
+        }
+        match current.standing(ask.whole, now) {
+            Standing::Fresh => Verdict::Serve,
+            Standing::Stale if directives.only_if_cached => Verdict::Serve,
+            Standing::Stale => Verdict::ServeAndRefresh,
+            Standing::OnError | Standing::Expired => {
+                let past_s = current.ttl_s(ask.whole, now).saturating_neg();
+                let fine = |max: crate::clock::Duration| {
+                    i64::try_from(max.as_secs()).unwrap_or(i64::MAX) >= past_s
+                };
+                if directives.max_stale.is_some_and(fine) {
+                    Verdict::ServeAndRefresh
+                } else if directives.only_if_cached {
+                    Verdict::NotCached
+                } else {
+                    Verdict::Ask(Forward::Stale)
+                }
+            }
+        }
+    }
+
+    /// The first snapshot of a search.
+    fn begin(
+        self: &Arc<Self>,
+        lineage: &Arc<Lineage>,
+        ask: &Open,
+        now: Instant,
+    ) -> Result<Opened, OpenError> {
+        if ask.directives.only_if_cached {
+            return Err(OpenError::NotCached);
+        }
+        if let Some(failure) = lineage.held_failure(now) {
+            return Err(OpenError::Walk(failure));
+        }
+        if !self.has_room() {
+            return Err(OpenError::Walk(WalkFailure::Overloaded));
+        }
+        let (snapshot, led) = lineage.current_or(|| self.new_snapshot(lineage, ask.lifetimes));
+        Ok(Opened {
+            snapshot,
+            note: CacheNote::forwarded(Forward::UriMiss, true, !led),
+        })
+    }
+
+    /// Waits for a refresh of `current`, begun if none is under way; returns whether it was begun
+    /// here.
+    async fn wait_for_refresh(
+        self: &Arc<Self>,
+        lineage: &Arc<Lineage>,
+        current: &Arc<Snapshot>,
+        ask: &Open,
+        now: Instant,
+    ) -> Result<bool, OpenError> {
+        let mut changes = lineage.changes();
+        let seen = lineage.failures();
+        let led = lineage.begin_refresh(now).map_err(OpenError::Walk)?;
+        if led {
+            self.launch_refresh(lineage, current, true, ask.whole);
+        }
+        loop {
+            changes.borrow_and_update();
+            if let Some(failure) = lineage.failure_since(seen) {
+                return Err(OpenError::Walk(failure));
+            }
+            if !lineage.is_refreshing() {
+                return Ok(led);
+            }
+            match timeout_at(ask.deadline, changes.changed()).await {
+                Err(_) => return Err(OpenError::DeadlinePassed),
+                Ok(Err(_)) => return Err(OpenError::Walk(WalkFailure::Internal)),
+                Ok(Ok(())) => {}
+            }
+        }
+    }
+
+    fn launch_refresh(
+        self: &Arc<Self>,
+        lineage: &Arc<Lineage>,
+        current: &Arc<Snapshot>,
+        interactive: bool,
+        whole: bool,
+    ) {
+        let (store, lineage, current) = (self.clone(), lineage.clone(), current.clone());
+        // All rows are compared in the background too; a caller who waits for all reads them after.
+        let whole = whole && !interactive;
+        tokio::spawn(Walk::refresh(store, lineage, current, interactive, whole).run());
+    }
+
+    /// A page of a snapshot, as soon as its rows and one more are known. The walk goes on when a
+    /// caller's deadline passes.
+    ///
+    /// # Errors
+    /// When the rows will not come, or not in time. Also returns whether rows had to be waited for.
+    pub async fn page(
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        ask: &PageAsk<'_>,
+    ) -> Result<(CutPage, bool), PageFailure> {
+        let mut changes = snapshot.changes();
+        let seen = snapshot.failures();
+        let mut waited = false;
+        loop {
+            changes.borrow_and_update();
+            match snapshot.cut(ask.view, ask.offset, ask.size) {
+                Cut::Ready(page) => return Ok((page, waited)),
+                Cut::Gone => return Err(PageFailure::Gone),
+                Cut::Limit(setting) => return Err(PageFailure::Limit(setting)),
+                Cut::NeedMore => {}
+            }
+            self.wait_for_growth(snapshot, Want::Page, seen, ask.payer, async {
+                timeout_at(ask.deadline, changes.changed()).await.is_ok()
+            })
+            .await?;
+            waited = true;
+        }
+    }
+
+    /// Waits until a snapshot has more rows, its end, or a failure.
+    ///
+    /// # Errors
+    /// When its walk fails. The caller's own wait decides about the deadline.
+    pub async fn wait_for_growth(
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        want: Want,
+        seen_failures: u64,
+        payer: &Arc<Payer>,
+        changed: impl Future<Output = bool>,
+    ) -> Result<(), PageFailure> {
+        if let Some(failure) = snapshot.failure_since(seen_failures) {
+            return Err(PageFailure::Walk(failure));
+        }
+        if !snapshot.is_growing() {
+            let now = self.clock.now();
+            let lineage = self.existing_lineage(&snapshot.key);
+            if let Some(failure) = lineage.and_then(|lineage| lineage.held_failure(now)) {
+                return Err(PageFailure::Walk(failure));
+            }
+        }
+        snapshot.want_more(want, payer);
+        self.grow(snapshot);
+        if changed.await {
+            Ok(())
+        } else {
+            Err(PageFailure::DeadlinePassed)
+        }
+    }
+
+    /// Begins a walk that lets a snapshot grow, unless one is under way.
+    fn grow(self: &Arc<Self>, snapshot: &Arc<Snapshot>) {
+        {
+            let mut state = snapshot.lock();
+            if state.end != End::Growing || state.growers > 0 {
+                return;
+            }
+            state.growers += 1;
+        }
+        let lineage = self.lineage_of(&snapshot.key, &snapshot.query);
+        tokio::spawn(Walk::grow(self.clone(), lineage, snapshot.clone()).run());
+    }
+
+    /// The snapshot that a page token names, if it is held still.
+    pub fn find(&self, id: SnapshotId) -> Option<Arc<Snapshot>> {
+        let snapshot = self.by_id.get(&id)?;
+        let now = self.clock.now();
+        (!snapshot.is_ended() && !self.is_over(&snapshot, now)).then_some(snapshot)
+    }
+
+    /// A complete snapshot of a search whose rows are all good for `standings`.
+    pub fn complete(&self, key: &CacheKey, standings: &[Standing]) -> Option<Arc<Snapshot>> {
+        let current = self.existing_lineage(key)?.current()?;
+        let now = self.clock.now();
+        let usable = current.is_complete()
+            && !self.is_over(&current, now)
+            && standings.contains(&current.standing(true, now));
+        usable.then_some(current)
+    }
+
+    /// The current snapshot of a search, for explanations.
+    pub fn current(&self, key: &CacheKey) -> Option<Arc<Snapshot>> {
+        self.existing_lineage(key)?.current()
+    }
+
+    fn lineage(&self, ask: &Open) -> Result<Arc<Lineage>, OpenError> {
+        let mut lineages = self.lineages.lock();
+        if let Some(lineage) = lineages.get(&ask.key) {
+            return Ok(lineage.clone());
+        }
+        if lineages.len() >= LINEAGES_MAX {
+            return Err(OpenError::Walk(WalkFailure::Overloaded));
+        }
+        let lineage = Lineage::new(ask.key.clone(), ask.query.clone());
+        lineages.insert(ask.key.clone(), lineage.clone());
+        Ok(lineage)
+    }
+
+    fn lineage_of(&self, key: &CacheKey, query: &Arc<SearchQuery>) -> Arc<Lineage> {
+        let mut lineages = self.lineages.lock();
+        lineages
+            .entry(key.clone())
+            .or_insert_with(|| Lineage::new(key.clone(), query.clone()))
+            .clone()
+    }
+
+    fn existing_lineage(&self, key: &CacheKey) -> Option<Arc<Lineage>> {
+        self.lineages.lock().get(key).cloned()
+    }
+
+    pub(super) fn new_snapshot(&self, lineage: &Lineage, lifetimes: Lifetimes) -> Arc<Snapshot> {
+        let snapshot = Snapshot::new(
+            lineage.key.clone(),
+            lineage.query.clone(),
+            lifetimes,
+            self.total.clone(),
+            self.clock.clone(),
+        );
+        self.by_id.insert(snapshot.id, snapshot.clone());
+        snapshot
+    }
+
+    /// Forgets a snapshot: its tokens end.
+    pub(super) fn discard(&self, lineage: &Lineage, snapshot: &Arc<Snapshot>) {
+        self.by_id.invalidate(&snapshot.id);
+        lineage.forget(snapshot);
+    }
+
+    pub(super) fn purges(&self) -> u64 {
+        self.purges.load(Ordering::Acquire)
+    }
+
+    /// Whether a snapshot's time is over: it was not used for the tokens' lifetime and answers no new
+    /// search either, or it reached the greatest age.
+    fn is_over(&self, snapshot: &Snapshot, now: Instant) -> bool {
+        let options = self.options.load();
+        if now.saturating_duration_since(snapshot.birth()) >= options.snapshot_lifetime_max {
+            return true;
+        }
+        let unused = now.saturating_duration_since(snapshot.last_used());
+        unused >= options.token_lifetime
+            && snapshot.standing(false, now) == Standing::Expired
+            && !snapshot.is_growing()
+    }
+
+    /// Bytes of all snapshots.
+    pub fn bytes(&self) -> u64 {
+        self.total.load(Ordering::Acquire)
+    }
+
+    /// Whether another snapshot may be begun: the budget is not full of snapshots in use.
+    pub(super) fn has_room(&self) -> bool {
+        self.make_room();
+        self.bytes() < self.options.load().snapshot_bytes_max
+    }
+
+    /// Lets go of the least recently used snapshots until the budget holds. Those that grow stay.
+    pub(super) fn make_room(&self) {
+        let max = self.options.load().snapshot_bytes_max;
+        if self.bytes() <= max {
+            return;
+        }
+        let mut candidates: Vec<Arc<Snapshot>> = self
+            .by_id
+            .iter()
+            .map(|(_, snapshot)| snapshot)
+            .filter(|snapshot| !snapshot.is_growing())
+            .collect();
+        candidates.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.last_used()));
+        while self.bytes() > max {
+            let Some(oldest) = candidates.pop() else {
+                break;
+            };
+            self.let_go(&oldest);
+        }
+    }
+
+    fn let_go(&self, snapshot: &Arc<Snapshot>) {
+        self.by_id.invalidate(&snapshot.id);
+        if let Some(lineage) = self.existing_lineage(&snapshot.key) {
+            lineage.forget(snapshot);
+        }
+        // moka frees an invalidated entry in its own time; the budget wants it now.
+        self.by_id.run_pending_tasks();
+    }
+
+    /// Lets go of what is over. To be called every few seconds.
+    pub fn sweep(&self) {
+        let now = self.clock.now();
+        for (_, snapshot) in &self.by_id {
+            if self.is_over(&snapshot, now) || snapshot.is_ended() {
+                self.let_go(&snapshot);
+            }
+        }
+        self.by_id.run_pending_tasks();
+        self.lineages.lock().retain(|_, lineage| {
+            Arc::strong_count(lineage) > 1
+                || !lineage.is_idle()
+                || lineage.held_failure(now).is_some()
+        });
+        // Sets the gauge anew as lingering scrolls expire.
+        let (open, _) = self.slots.usage();
+        self.metrics
+            .open_scrolls
+            .set(i64::try_from(open).unwrap_or(i64::MAX));
+        self.metrics
+            .set_store("snapshots", self.by_id.entry_count(), self.bytes());
+    }
+
+    /// Ends the snapshots that `which` names. Soft: they become stale and are refreshed when asked
+    /// for. Hard: they are let go of, and their tokens end. Returns how many.
+    pub fn purge(&self, soft: bool, which: impl Fn(&Snapshot) -> bool) -> u64 {
+        self.purges.fetch_add(1, Ordering::AcqRel);
+        let mut purged = 0;
+        for (_, snapshot) in &self.by_id {
+            if !which(&snapshot) {
+                continue;
+            }
+            purged += 1;
+            if soft {
+                snapshot.make_stale();
+            } else {
+                snapshot.end_tokens();
+                self.let_go(&snapshot);
+            }
+        }
+        purged
+    }
+
+    /// Snapshots held.
+    pub fn count(&self) -> u64 {
+        self.by_id.run_pending_tasks();
+        self.by_id.entry_count()
+    }
+}
+
+enum Verdict {
+    Serve,
+    ServeAndRefresh,
+    Ask(Forward),
+    NotCached,
+}
+
+fn stale_may_stand_in(error: &OpenError) -> bool {
+    match error {
+        OpenError::Walk(WalkFailure::Upstream(error)) => {
+            error.fault.whose() != crate::upstream::Whose::Question
+        }
+        OpenError::Walk(WalkFailure::Overloaded | WalkFailure::Internal)
+        | OpenError::DeadlinePassed => true,
+        OpenError::NotCached => false,
+    }
+}
+
+fn detail_of(error: &OpenError) -> Detail {
+    use crate::upstream::Fault;
+    match error {
+        OpenError::Walk(WalkFailure::Upstream(error))
+            if matches!(error.fault, Fault::BudgetExhausted | Fault::RateLimited) =>
+        {
+            Detail::StaleNoBudget
+        }
+        _ => Detail::StaleOnError,
+    }
+}

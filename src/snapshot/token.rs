@@ -1,0 +1,313 @@
+//! Page tokens: sealed claims about where a caller stands.
+//!
+//! A token carries no time and no randomness: the same page has the same token, on every replica
+//! that holds the same sealing key. Whether it is still good is decided by whether its snapshot is
+//! still held.
+
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::civil::Date;
+
+use crate::domain::audience::AudienceFingerprint;
+use crate::domain::{CustomerId, DateRange, PageSize};
+use crate::secrets::SealingKey;
+
+/// Longest text looked at. A token with the longest customer id is under 400 characters.
+pub const TOKEN_CHARS_MAX: usize = 1024;
+
+const VERSION: u8 = 1;
+const KEY_ID_BYTES: usize = 4;
+const NONCE_BYTES: usize = 12;
+const HEAD_BYTES: usize = 1 + KEY_ID_BYTES + NONCE_BYTES;
+
+/// Names a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SnapshotId(pub u128);
+
+/// What a token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// Whose pages.
+    pub snapshot: SnapshotId,
+    /// First row of the page, counted in the view.
+    pub offset: u32,
+    /// Page size where the continuation names none.
+    pub size: PageSize,
+    /// Whom the token was given to: callers of the same audience may use it.
+    pub audience: AudienceFingerprint,
+    /// Start of the fingerprint of the search's identity.
+    pub identity: [u8; 16],
+    /// The customer that was searched.
+    pub customer: Option<CustomerId>,
+    /// Whether that customer is a view over a wider snapshot.
+    pub derived: bool,
+    /// The range that was searched.
+    pub range: Option<DateRange>,
+}
+
+struct Sealing {
+    id: [u8; KEY_ID_BYTES],
+    cipher: LessSafeKey,
+    nonces: SealingKey,
+}
+
+impl Sealing {
+    fn new(key: &SealingKey) -> Option<Self> {
+        let cipher = UnboundKey::new(&AES_256_GCM_SIV, key.bytes()).ok()?;
+        let mut id = [0; KEY_ID_BYTES];
+        blake3::Hasher::new_derive_key("msp-gateway page token key id")
+            .update(key.bytes())
+            .finalize_xof()
+            .fill(&mut id);
+        Some(Self {
+            id,
+            cipher: LessSafeKey::new(cipher),
+            nonces: key.clone(),
+        })
+    }
+}
+
+/// Seals and opens tokens. Opens those of the previous sealing key too, during a rotation.
+pub struct Sealer {
+    current: Sealing,
+    previous: Option<Sealing>,
+}
+
+impl Sealer {
+    /// `None` only if the cipher refuses a key, which it does not for 32 bytes.
+    pub fn new(current: &SealingKey, previous: Option<&SealingKey>) -> Option<Self> {
+        Some(Self {
+            current: Sealing::new(current)?,
+            previous: match previous {
+                Some(key) => Some(Sealing::new(key)?),
+                None => None,
+            },
+        })
+    }
+
+    /// The token of these claims; `None` only if the cipher fails.
+    pub fn seal(&self, claims: &Claims) -> Option<String> {
+        let mut sealed = write(claims);
+        let sealing = &self.current;
+        // The cipher withstands repeated nonces; deriving it from the claims spreads them all the
+        // same, and keeps the token a pure function of the page.
+        let mut nonce = [0; NONCE_BYTES];
+        blake3::Hasher::new_keyed(sealing.nonces.bytes())
+            .update(&sealed)
+            .finalize_xof()
+            .fill(&mut nonce);
+        let mut token = Vec::with_capacity(HEAD_BYTES + sealed.len() + 16);
+        token.push(VERSION);
+        token.extend_from_slice(&sealing.id);
+        let bound = Aad::from(token.clone());
+        token.extend_from_slice(&nonce);
+        sealing
+            .cipher
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), bound, &mut sealed)
+            .ok()?;
+        token.extend_from_slice(&sealed);
+        Some(URL_SAFE_NO_PAD.encode(token))
+    }
+
+    /// The claims of a token; `None` for anything that was not sealed with one of the keys.
+    pub fn open(&self, token: &str) -> Option<Claims> {
+        if token.len() > TOKEN_CHARS_MAX {
+            return None;
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (head, sealed) = bytes.split_at_checked(HEAD_BYTES)?;
+        let (bound, nonce) = head.split_at_checked(1 + KEY_ID_BYTES)?;
+        let (version, id) = bound.split_first()?;
+        if *version != VERSION {
+            return None;
+        }
+        let sealing = [Some(&self.current), self.previous.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|sealing| sealing.id == id)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut sealed = sealed.to_vec();
+        let claims = sealing
+            .cipher
+            .open_in_place(nonce, Aad::from(bound), &mut sealed)
+            .ok()?;
+        read(claims)
+    }
+}
+
+fn write(claims: &Claims) -> Vec<u8> {
+    let Claims {
+        snapshot,
+        offset,
+        size,
+        audience,
+        identity,
+        customer,
+        derived,
+        range,
+    } = claims;
+    let mut out = Vec::with_capacity(96);
+    out.extend_from_slice(&snapshot.0.to_le_bytes());
+    out.extend_from_slice(&offset.to_le_bytes());
+    out.extend_from_slice(&size.to_u16().to_le_bytes());
+    out.extend_from_slice(&audience.0);
+    out.extend_from_slice(identity);
+    out.push(u8::from(*derived));
+    match range {
+        None => out.push(0),
+        Some(range) => {
+            out.push(1);
+            for day in [range.start(), range.end()] {
+                out.extend_from_slice(&day.year().to_le_bytes());
+                out.extend_from_slice(&day.month().to_le_bytes());
+                out.extend_from_slice(&day.day().to_le_bytes());
+            }
+        }
+    }
+    if let Some(customer) = customer {
+        out.extend_from_slice(customer.as_str().as_bytes());
+    }
+    out
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        match self.take::<1>()? {
+            [0] => Some(false),
+            [1] => Some(true),
+            _ => None,
+        }
+    }
+
+    fn day(&mut self) -> Option<Date> {
+        let year = i16::from_le_bytes(self.take()?);
+        let month = i8::from_le_bytes(self.take()?);
+        let day = i8::from_le_bytes(self.take()?);
+        Date::new(year, month, day).ok()
+    }
+}
+
+fn read(claims: &[u8]) -> Option<Claims> {
+    let mut reader = Reader(claims);
+    let snapshot = SnapshotId(u128::from_le_bytes(reader.take()?));
+    let offset = u32::from_le_bytes(reader.take()?);
+    let size = PageSize::new(u64::from(u16::from_le_bytes(reader.take()?)))?;
+    let audience = AudienceFingerprint(reader.take()?);
+    let identity = reader.take()?;
+    let derived = reader.flag()?;
+    let range = match reader.flag()? {
+        false => None,
+        true => {
+            let (start, end) = (reader.day()?, reader.day()?);
+            Some(DateRange::new(start, end)?)
+        }
+    };
+    let customer = match reader.0 {
+        [] => None,
+        text => Some(CustomerId::parse(std::str::from_utf8(text).ok()?).ok()?),
+    };
+    Some(Claims {
+        snapshot,
+        offset,
+        size,
+        audience,
+        identity,
+        customer,
+        derived,
+        range,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::Audience;
+    use crate::secrets::Secret;
+
+    fn sealing_key(text: &str) -> SealingKey {
+        SealingKey::derive("test", &Secret::parse(text).unwrap())
+    }
+
+    fn sealer(current: &str, previous: Option<&str>) -> Sealer {
+        let previous = previous.map(sealing_key);
+        Sealer::new(&sealing_key(current), previous.as_ref()).unwrap()
+    }
+
+    prop_compose! {
+        fn claims()(
+            snapshot in any::<u128>(),
+            offset in any::<u32>(),
+            size in 1_u64..=500,
+            audience in any::<[u8; 16]>(),
+            identity in any::<[u8; 16]>(),
+            customer in proptest::option::of("[a-z0-9_-]{1,128}"),
+            derived in any::<bool>(),
+            range in proptest::option::of((0_i64..20_000, 0_i64..2_000)),
+        ) -> Claims {
+            let day = |n: i64| jiff::civil::date(2000, 1, 1) + jiff::Span::new().days(n);
+            Claims {
+                snapshot: SnapshotId(snapshot),
+                offset,
+                size: PageSize::new(size).unwrap(),
+                audience: AudienceFingerprint(audience),
+                identity,
+                customer: customer.map(|c| CustomerId::parse(&c).unwrap()),
+                derived,
+                range: range.map(|(start, more)| DateRange::new(day(start), day(start + more)).unwrap()),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sealed_opens_and_is_stable(claims in claims()) {
+            let sealer = sealer("a", None);
+            let token = sealer.seal(&claims).unwrap();
+            prop_assert_eq!(sealer.seal(&claims).unwrap(), token.clone());
+            prop_assert!(token.len() <= TOKEN_CHARS_MAX);
+            prop_assert_eq!(sealer.open(&token), Some(claims));
+        }
+
+        #[test]
+        fn any_flipped_bit_closes_it(claims in claims(), at in any::<prop::sample::Index>(), bit in 0..8_u8) {
+            let sealer = sealer("a", None);
+            let mut bytes = URL_SAFE_NO_PAD.decode(sealer.seal(&claims).unwrap()).unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert_eq!(sealer.open(&URL_SAFE_NO_PAD.encode(bytes)), None);
+        }
+
+        #[test]
+        fn anything_else_does_not_open(text in ".{0,300}") {
+            prop_assert_eq!(sealer("a", None).open(&text), None);
+        }
+    }
+
+    #[test]
+    fn a_rotation_accepts_two_keys_and_no_more() {
+        let claims = Claims {
+            snapshot: SnapshotId(7),
+            offset: 25,
+            size: PageSize::DEFAULT,
+            audience: Audience::All.fingerprint(),
+            identity: [3; 16],
+            customer: None,
+            derived: false,
+            range: None,
+        };
+        let old = sealer("old", None).seal(&claims).unwrap();
+        assert_eq!(sealer("new", Some("old")).open(&old), Some(claims));
+        assert_eq!(sealer("newer", Some("new")).open(&old), None);
+    }
+}

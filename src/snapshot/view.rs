@@ -1,0 +1,120 @@
+//! Views: which rows of a snapshot an answer may hold.
+
+use crate::domain::audience::AudienceFingerprint;
+use crate::domain::{Audience, CustomerId};
+
+use super::rows::{NO_WORD, Rows, Word};
+
+/// Which rows of a snapshot are meant: those of one customer or of all, within an audience. The
+/// audience is always an argument of the cut; there is no way to a page without one.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Only this customer's rows, where the snapshot covers more.
+    pub customer: Option<CustomerId>,
+    /// Whose rows may be shown.
+    pub audience: Audience,
+    fingerprint: AudienceFingerprint,
+}
+
+impl PartialEq for View {
+    fn eq(&self, other: &Self) -> bool {
+        self.customer == other.customer && self.audience == other.audience
+    }
+}
+
+impl Eq for View {}
+
+impl std::hash::Hash for View {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.customer.hash(state);
+        self.fingerprint.hash(state);
+    }
+}
+
+impl View {
+    /// The rows of `customer` (or all) that `audience` may see.
+    pub fn new(customer: Option<CustomerId>, audience: Audience) -> Self {
+        let fingerprint = audience.fingerprint();
+        Self {
+            customer,
+            audience,
+            fingerprint,
+        }
+    }
+
+    /// Names the audience in a token.
+    pub fn audience_fingerprint(&self) -> AudienceFingerprint {
+        self.fingerprint
+    }
+
+    /// Whether it shows every row.
+    pub fn is_whole(&self) -> bool {
+        self.customer.is_none() && self.audience.is_all()
+    }
+
+    fn admits(&self, customer: Option<&str>) -> bool {
+        let named = match &self.customer {
+            None => true,
+            Some(wanted) => customer == Some(wanted.as_str()),
+        };
+        named && self.audience.admits(customer)
+    }
+}
+
+/// The rows of a snapshot that a view shows, found once and extended as the snapshot grows.
+#[derive(Debug, Default)]
+pub struct ViewIndex {
+    rows: Vec<u32>,
+    scanned: usize,
+    admitted: Vec<bool>,
+    admits_none: bool,
+}
+
+impl ViewIndex {
+    /// Extends the index to all rows known.
+    pub fn extend(&mut self, view: &View, rows: &Rows) {
+        if self.scanned == rows.len() {
+            return;
+        }
+        self.admits_none = view.admits(None);
+        for number in self.admitted.len()..rows.customers.len() {
+            let text = Word::try_from(number)
+                .ok()
+                .and_then(|n| rows.customers.text(n));
+            self.admitted.push(view.admits(text));
+        }
+        let Self {
+            rows: found,
+            admitted,
+            admits_none,
+            ..
+        } = self;
+        rows.for_each_from(self.scanned, |row, customer, _| {
+            let shown = match customer {
+                NO_WORD => *admits_none,
+                number => admitted.get(number as usize).copied().unwrap_or(false),
+            };
+            if shown && let Ok(row) = u32::try_from(row) {
+                found.push(row);
+            }
+        });
+        self.scanned = rows.len();
+    }
+
+    /// Forgets the rows from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        let keep = self.rows.partition_point(|row| (*row as usize) < len);
+        self.rows.truncate(keep);
+        self.scanned = self.scanned.min(len);
+    }
+
+    /// The snapshot's row numbers, in order.
+    pub fn rows(&self) -> &[u32] {
+        &self.rows
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> u64 {
+        (self.rows.capacity() * 4 + self.admitted.capacity()) as u64
+    }
+}

@@ -1,0 +1,785 @@
+//! A walk: one task that owns one scroll and reads it, strictly serially, into a snapshot.
+//!
+//! A continuation is sent once. Whatever leaves its fate unclear ends the scroll, and a new search
+//! takes over if somebody still waits. What a new search brings is compared with what was served
+//! already; only rows that nobody saw are ever replaced.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::frozen::{Ages, End, EnvelopeMember, Snapshot, State, WalkFailure};
+use super::lineage::Lineage;
+use super::rows::{By, Rows};
+use super::slots::Slot;
+use super::store::Snapshots;
+use crate::admission::{Lane, Payer, Spend};
+use crate::clock::{Duration, Instant, sleep, sleep_until};
+use crate::domain::Operation;
+use crate::domain::record::RowId;
+use crate::metrics::WalkOutcome;
+use crate::upstream::{Fault, ScrollId, SearchPage, UpstreamError};
+
+/// Longest wait of one vendor call for budget and answer. A caller's own deadline is shorter; the
+/// walk goes on without it.
+const CALL_WAIT_MAX: Duration = Duration::from_secs(60);
+/// First pause before a new search after a lost scroll; doubles each time, with full jitter.
+const REWALK_PAUSE: Duration = Duration::from_millis(50);
+/// Longest such pause.
+const REWALK_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// A failure answers everyone who asks within this time, so that a burst of readers does not become
+/// a burst of searches.
+const FAILURE_HOLD: Duration = Duration::from_millis(300);
+
+/// Why a walk is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To bring the rows that readers of the target wait for.
+    Grow,
+    /// To learn whether the target is still what the vendor answers.
+    Refresh {
+        /// Callers wait: decide by the first vendor page.
+        interactive: bool,
+        /// Compare every row, not only those that were served.
+        whole: bool,
+    },
+}
+
+/// The task's state.
+pub(super) struct Walk {
+    store: Arc<Snapshots>,
+    lineage: Arc<Lineage>,
+    target: Arc<Snapshot>,
+    purpose: Purpose,
+    /// Rows of this scroll while they are only compared; `None` once they flow into the target.
+    shadow: Option<Rows>,
+    /// Rows of the shadow known to equal the target's.
+    compared: usize,
+    /// A refresh has been decided.
+    settled: bool,
+    /// The lineage waits to be told how the refresh ended.
+    owes_refresh: bool,
+    /// Worth reading to its end when idle: readers began it. A refresh has nothing more to tell.
+    drains: bool,
+    /// This task is one of the target's growers.
+    grows: bool,
+    /// Vendor pages read since the last reader left.
+    drained: usize,
+    /// Read-ahead found no budget; the next demand tries again.
+    read_ahead_paused: bool,
+    last_fetch: Instant,
+}
+
+struct Scroll {
+    id: Option<ScrollId>,
+    slot: Slot,
+    seen: HashSet<RowId>,
+    page_prints: HashSet<[u8; 32]>,
+    pages: usize,
+    began: Instant,
+    first_page: Instant,
+    envelope: Arc<[EnvelopeMember]>,
+    purges: u64,
+}
+
+enum ScrollEnd {
+    /// The walk is over.
+    Over(WalkOutcome),
+    /// The search gave no scroll.
+    NotBegun(WalkFailure),
+    /// The scroll is lost.
+    Lost(UpstreamError),
+}
+
+enum Next {
+    Fetch(Lane),
+    Abandon,
+}
+
+enum Step {
+    GoOn,
+    Over(WalkOutcome),
+    Lost(UpstreamError),
+}
+
+impl Walk {
+    /// A walk that brings the rows which readers of `target` wait for. It must be counted in
+    /// `growers` already.
+    pub fn grow(store: Arc<Snapshots>, lineage: Arc<Lineage>, target: Arc<Snapshot>) -> Self {
+        Self::new(store, lineage, target, Purpose::Grow, true)
+    }
+
+    /// A walk that refreshes `target`. The lineage must be marked as refreshing already.
+    pub fn refresh(
+        store: Arc<Snapshots>,
+        lineage: Arc<Lineage>,
+        target: Arc<Snapshot>,
+        interactive: bool,
+        whole: bool,
+    ) -> Self {
+        let purpose = Purpose::Refresh { interactive, whole };
+        Self::new(store, lineage, target, purpose, false)
+    }
+
+    fn new(
+        store: Arc<Snapshots>,
+        lineage: Arc<Lineage>,
+        target: Arc<Snapshot>,
+        purpose: Purpose,
+        grows: bool,
+    ) -> Self {
+        let last_fetch = store.clock.now();
+        Self {
+            store,
+            lineage,
+            target,
+            purpose,
+            shadow: Some(Rows::default()),
+            compared: 0,
+            settled: false,
+            owes_refresh: purpose != Purpose::Grow,
+            drains: purpose == Purpose::Grow,
+            grows,
+            drained: 0,
+            read_ahead_paused: false,
+            last_fetch,
+        }
+    }
+
+    /// Runs to the walk's end, in a task of its own.
+    pub async fn run(mut self) {
+        let lineage = self.lineage.clone();
+        let Some(_turn) = lineage.take_turn().await else {
+            return;
+        };
+        if self.purpose == Purpose::Grow && self.leave_if_unwanted() {
+            // The walk before brought what was waited for.
+            return;
+        }
+        let mut rewalks = 0;
+        loop {
+            let failure = match self.one_scroll().await {
+                ScrollEnd::Over(outcome) => {
+                    self.store.metrics.walk(outcome);
+                    return;
+                }
+                ScrollEnd::NotBegun(failure) => {
+                    if rewalks == 0 || !may_pass(&failure) {
+                        return self.fail(failure);
+                    }
+                    failure
+                }
+                ScrollEnd::Lost(error) => {
+                    tracing::info!(search = %self.lineage.key, %error, "scroll lost");
+                    let failure = WalkFailure::Upstream(error);
+                    if (self.settled && !self.grows) || self.leave_if_unwanted() {
+                        self.store.metrics.walk(WalkOutcome::Lost);
+                        return;
+                    }
+                    if matches!(self.purpose, Purpose::Refresh { .. }) && !self.settled {
+                        // A failed refresh changes nothing.
+                        self.store.metrics.walk(WalkOutcome::Lost);
+                        return self.fail(failure);
+                    }
+                    failure
+                }
+            };
+            if rewalks >= self.store.options.load().rewalks_max {
+                self.store.metrics.walk(WalkOutcome::Lost);
+                return self.fail(failure);
+            }
+            let pause = REWALK_PAUSE
+                .saturating_mul(1 << rewalks.min(8))
+                .min(REWALK_PAUSE_MAX);
+            sleep(pause.mul_f64(fastrand::f64())).await;
+            rewalks += 1;
+            self.store.metrics.walk(WalkOutcome::Rewalked);
+            self.purpose = Purpose::Grow;
+            self.shadow = Some(Rows::default());
+            self.compared = 0;
+        }
+    }
+
+    /// Opens a scroll and reads it until the walk is over or the scroll is lost.
+    async fn one_scroll(&mut self) -> ScrollEnd {
+        let options = self.store.options.load_full();
+        let clock = self.store.clock.clone();
+        let purges = self.store.purges();
+        if !self.store.has_room() {
+            return ScrollEnd::NotBegun(WalkFailure::Overloaded);
+        }
+        let slot_deadline = clock.now() + options.slot_wait_max;
+        let taken = self.store.slots.take(options.scroll_expiry, slot_deadline);
+        let Some(slot) = taken.await else {
+            return ScrollEnd::NotBegun(WalkFailure::Overloaded);
+        };
+        let began = clock.now();
+        let spend = self.spend(self.first_lane());
+        let query = self.target.query.clone();
+        let found = self
+            .store
+            .wiv
+            .search(&query, options.vendor_page_size, spend);
+        let mut page = match found.await {
+            Ok(page) => page,
+            Err(error) => {
+                if is_answer(error.fault) || error.fault.was_not_sent() || error.was_refused_here()
+                {
+                    slot.end();
+                }
+                return ScrollEnd::NotBegun(WalkFailure::Upstream(error));
+            }
+        };
+        let first_page = clock.now();
+        let mut scroll = Scroll {
+            id: None,
+            slot,
+            seen: HashSet::new(),
+            page_prints: HashSet::new(),
+            pages: 0,
+            began,
+            first_page,
+            envelope: layout(&mut page),
+            purges,
+        };
+        loop {
+            self.last_fetch = clock.now();
+            match self.take_page(&mut scroll, page) {
+                Step::GoOn => {}
+                Step::Lost(error) => return ScrollEnd::Lost(error),
+                Step::Over(outcome) => {
+                    if outcome != WalkOutcome::Cut {
+                        scroll.slot.end();
+                    }
+                    return ScrollEnd::Over(outcome);
+                }
+            }
+            page = loop {
+                let lane = match self.next().await {
+                    Next::Abandon => return ScrollEnd::Over(WalkOutcome::Abandoned),
+                    Next::Fetch(lane) => lane,
+                };
+                let Some(id) = &scroll.id else {
+                    return ScrollEnd::Over(WalkOutcome::Complete);
+                };
+                let spend = self.spend(lane);
+                let size = options.vendor_page_size;
+                match self
+                    .store
+                    .wiv
+                    .continue_scroll(id, size, &query, spend)
+                    .await
+                {
+                    Ok(page) => break page,
+                    // The scroll has not moved, so it is good still.
+                    Err(error) if error.fault.was_not_sent() || error.was_refused_here() => {
+                        if let Some(end) = self.not_sent(lane, error) {
+                            return end;
+                        }
+                    }
+                    Err(error) => return ScrollEnd::Lost(error),
+                }
+            };
+        }
+    }
+
+    /// A continuation found no budget or no way to the vendor.
+    fn not_sent(&mut self, lane: Lane, error: UpstreamError) -> Option<ScrollEnd> {
+        if matches!(self.purpose, Purpose::Refresh { .. }) && !self.settled && self.shadow.is_some()
+        {
+            return Some(ScrollEnd::Lost(error));
+        }
+        match lane {
+            Lane::Interactive => self.announce_failure(WalkFailure::Upstream(error)),
+            Lane::ReadAhead => self.read_ahead_paused = true,
+            Lane::Refresh | Lane::Export if !self.grows || self.leave_if_unwanted() => {
+                return Some(ScrollEnd::Over(WalkOutcome::Abandoned));
+            }
+            Lane::Refresh | Lane::Export => self.announce_failure(WalkFailure::Upstream(error)),
+        }
+        None
+    }
+
+    fn first_lane(&self) -> Lane {
+        match self.purpose {
+            Purpose::Refresh { interactive, .. } if !interactive => Lane::Refresh,
+            Purpose::Refresh { .. } => Lane::Interactive,
+            Purpose::Grow => {
+                let state = self.target.lock();
+                if state.wanted_pages == 0 && state.wanted_export > 0 {
+                    Lane::Export
+                } else {
+                    Lane::Interactive
+                }
+            }
+        }
+    }
+
+    fn spend(&self, lane: Lane) -> Spend {
+        let payer = match lane {
+            Lane::Interactive | Lane::Export => self.target.lock().payer.clone(),
+            Lane::Refresh | Lane::ReadAhead => None,
+        };
+        Spend {
+            lane,
+            deadline: self.store.clock.now() + CALL_WAIT_MAX,
+            payer: payer.unwrap_or_else(Payer::gateway),
+        }
+    }
+
+    /// Stops growing, unless a reader waits; the two are decided together, so that none is missed.
+    fn leave_if_unwanted(&mut self) -> bool {
+        if !self.grows {
+            return false;
+        }
+        let mut state = self.target.lock();
+        if wanted_lane(&state).is_some() {
+            return false;
+        }
+        state.growers = state.growers.saturating_sub(1);
+        self.grows = false;
+        true
+    }
+
+    /// What to do next; waits until there is something.
+    async fn next(&mut self) -> Next {
+        let store = self.store.clone();
+        let lineage = self.lineage.clone();
+        loop {
+            let target = self.target.clone();
+            let demand = target.demand.notified();
+            let short = store.slots.pressed.notified();
+            let pressed = lineage.pressed.notified();
+            let (mut short, mut pressed) = (std::pin::pin!(short), std::pin::pin!(pressed));
+            short.as_mut().enable();
+            pressed.as_mut().enable();
+            let idle_at = match self.decide() {
+                Ok(next) => return next,
+                Err(idle_at) => idle_at,
+            };
+            tokio::select! {
+                () = demand => {}
+                () = short => {}
+                () = pressed => {}
+                () = sleep_until(idle_at) => {}
+            }
+        }
+    }
+
+    /// What to do now, or until when there is nothing to do.
+    fn decide(&mut self) -> Result<Next, Instant> {
+        if let Purpose::Refresh { interactive, .. } = self.purpose
+            && !self.settled
+            && self.shadow.is_some()
+        {
+            let lane = if interactive {
+                Lane::Interactive
+            } else {
+                Lane::Refresh
+            };
+            return Ok(Next::Fetch(lane));
+        }
+        let options = self.store.options.load();
+        let now = self.store.clock.now();
+        let mut state = self.target.lock();
+        if let Some(lane) = wanted_lane(&state) {
+            self.drained = 0;
+            self.read_ahead_paused = false;
+            return Ok(Next::Fetch(lane));
+        }
+        let idle_since = self.target.last_used().max(self.last_fetch_of_reader());
+        let idle_at = idle_since + options.scroll_idle_max;
+        let mut leave = |state: &mut State| {
+            if self.grows {
+                state.growers = state.growers.saturating_sub(1);
+                self.grows = false;
+            }
+            Ok(Next::Abandon)
+        };
+        if self.lineage.is_pressed() {
+            return leave(&mut state);
+        }
+        // Ending a scroll is the only way to free its slot, so this goes before read-ahead.
+        if self.store.slots.is_short() {
+            return Ok(Next::Fetch(Lane::Refresh));
+        }
+        let ahead = options.read_ahead_pages * options.vendor_page_size.get();
+        let reads_on = state.end == End::Growing && state.furthest > 0;
+        if reads_on && !self.read_ahead_paused && state.rows.len() < state.furthest + ahead {
+            return Ok(Next::Fetch(Lane::ReadAhead));
+        }
+        if now < idle_at {
+            return Err(idle_at);
+        }
+        let drains = self.drains || self.store.slots.is_half_used();
+        if drains && self.drained < options.drain_pages_max {
+            self.drained += 1;
+            return Ok(Next::Fetch(Lane::Export));
+        }
+        leave(&mut state)
+    }
+
+    fn last_fetch_of_reader(&self) -> Instant {
+        // Draining is no use of the snapshot, so it does not begin the idle time anew.
+        if self.drained > 0 {
+            self.target.last_used()
+        } else {
+            self.last_fetch
+        }
+    }
+
+    /// Takes a vendor page into the shadow or the target.
+    fn take_page(&mut self, scroll: &mut Scroll, page: SearchPage) -> Step {
+        let lost = |detail: &'static str| {
+            Step::Lost(UpstreamError::new(
+                Operation::Continue,
+                Fault::Malformed,
+                detail,
+            ))
+        };
+        scroll.pages += 1;
+        let count = page.rows.len();
+        let mut print = blake3::Hasher::new();
+        let mut fresh = Rows::default();
+        let repeated = fresh.append(&page.rows, |id| {
+            print.update(&id.0.to_le_bytes());
+            scroll.seen.insert(id)
+        });
+        if count > 0 && !scroll.page_prints.insert(*print.finalize().as_bytes()) {
+            return lost("the vendor repeated a whole page");
+        }
+        self.store.metrics.duplicate_rows.inc_by(repeated as u64);
+        // An empty page is the end, whatever its cursor.
+        scroll.id = page.scroll.filter(|_| count > 0);
+        let mut end = scroll.id.is_none().then_some(End::Complete);
+
+        match &mut self.shadow {
+            Some(shadow) => shadow.take_from(&fresh, 0),
+            None => self.target.lock().rows.take_from(&fresh, 0),
+        }
+        end = end.or_else(|| self.bound(scroll));
+        if self.shadow.is_some() {
+            self.compare(scroll, end)
+        } else {
+            self.finish_page(end)
+        }
+    }
+
+    /// The bound that the walk has hit, if any.
+    fn bound(&self, scroll: &Scroll) -> Option<End> {
+        let options = self.store.options.load();
+        let (rows, bytes) = match &self.shadow {
+            Some(shadow) => (shadow.len(), shadow.bytes()),
+            None => {
+                let state = self.target.lock();
+                (state.rows.len(), state.rows.bytes())
+            }
+        };
+        let time = self
+            .store
+            .clock
+            .now()
+            .saturating_duration_since(scroll.began);
+        let hit = [
+            (rows >= options.walk_rows_max, "pagination.walk_rows_max"),
+            (
+                scroll.pages >= options.walk_pages_max,
+                "pagination.walk_pages_max",
+            ),
+            (bytes >= options.walk_bytes_max, "pagination.walk_bytes_max"),
+            (time >= options.walk_time_max, "pagination.walk_time_max"),
+        ];
+        let hit = hit.iter().find(|(hit, _)| *hit)?;
+        Some(End::Cut(hit.1))
+    }
+
+    /// The target has new rows, or its end.
+    fn finish_page(&mut self, end: Option<End>) -> Step {
+        if let Some(end) = end {
+            let mut state = self.target.lock();
+            state.end = end;
+            if self.grows {
+                state.growers = state.growers.saturating_sub(1);
+                self.grows = false;
+            }
+        }
+        self.target.announce();
+        self.store.make_room();
+        self.end_refresh(None);
+        match end {
+            None => Step::GoOn,
+            Some(End::Cut(_)) => Step::Over(WalkOutcome::Cut),
+            Some(_) => Step::Over(WalkOutcome::Complete),
+        }
+    }
+
+    fn compare(&mut self, scroll: &Scroll, end: Option<End>) -> Step {
+        match self.purpose {
+            Purpose::Grow => self.compare_to_grow(scroll, end),
+            Purpose::Refresh { interactive, whole } => {
+                self.compare_to_refresh(scroll, end, interactive, whole)
+            }
+        }
+    }
+
+    /// A new search after a lost or abandoned scroll: its rows must repeat what was served.
+    fn compare_to_grow(&mut self, scroll: &Scroll, end: Option<End>) -> Step {
+        let Some(shadow) = &mut self.shadow else {
+            return Step::GoOn;
+        };
+        let mut state = self.target.lock();
+        shadow.share_last(&state.rows);
+        let upto = shadow.len().min(state.published);
+        let differs = state
+            .rows
+            .first_difference(shadow, self.compared..upto, By::Ids);
+        self.compared = upto.max(self.compared);
+        let covers =
+            shadow.len() >= state.published && (end.is_none() || shadow.len() >= state.promised);
+        if differs.is_some() || (end.is_some() && !covers) {
+            // Nobody may get a page that mixes two orders.
+            let published = state.published;
+            state.truncate(published);
+            state.end = End::Broken;
+            drop(state);
+            self.store.metrics.walk(WalkOutcome::Broken);
+            return self.replace_target(scroll, end);
+        }
+        if !covers {
+            return Step::GoOn;
+        }
+        let published = state.published;
+        state.truncate(published);
+        state.rows.take_from(shadow, published);
+        if published == 0 {
+            state.envelope = scroll.envelope.clone();
+        }
+        state.ages.get_or_insert(Ages {
+            head: scroll.first_page,
+            whole: scroll.first_page,
+        });
+        if scroll.purges != self.store.purges() {
+            state.purged = true;
+        }
+        drop(state);
+        self.shadow = None;
+        self.finish_page(end)
+    }
+
+    /// A refresh: is the target still what the vendor answers?
+    fn compare_to_refresh(
+        &mut self,
+        scroll: &Scroll,
+        end: Option<End>,
+        interactive: bool,
+        whole: bool,
+    ) -> Step {
+        let Some(shadow) = &mut self.shadow else {
+            return Step::GoOn;
+        };
+        let mut state = self.target.lock();
+        shadow.share_last(&state.rows);
+        let served = state.published.max(state.promised);
+        let cover = if whole { usize::MAX } else { served };
+        let decided = self.settled || interactive || end.is_some() || shadow.len() >= cover;
+        if !decided {
+            return Step::GoOn;
+        }
+        let both = shadow.len().min(state.rows.len());
+        let differs = state
+            .rows
+            .first_difference(shadow, self.compared.min(both)..both, By::Text);
+        self.compared = both;
+        let ages = |state: &mut State, whole: bool| {
+            if let Some(ages) = &mut state.ages {
+                ages.head = scroll.first_page;
+                if whole {
+                    ages.whole = scroll.first_page;
+                }
+            }
+            if scroll.purges == self.store.purges() {
+                state.purged = false;
+            }
+        };
+        let unseen_only = differs.is_some_and(|row| row >= served) && shadow.len() >= served;
+        let grown = differs.is_none()
+            && state.end == End::Growing
+            && shadow.len() >= state.rows.len()
+            && (shadow.len() > state.rows.len() || end.is_some());
+        if unseen_only || grown {
+            // Rows that nobody saw are simply replaced; the snapshot goes on with this scroll.
+            let keep = if grown { state.rows.len() } else { served };
+            state.truncate(keep);
+            state.rows.take_from(shadow, keep);
+            state.end = End::Growing;
+            ages(&mut state, true);
+            if !self.grows {
+                state.growers += 1;
+                self.grows = true;
+            }
+            drop(state);
+            self.shadow = None;
+            self.settled = true;
+            return self.finish_page(end);
+        }
+        let ended_alike =
+            end.is_some() && end == Some(state.end) && shadow.len() == state.rows.len();
+        if differs.is_none() && (ended_alike || (end.is_none() && shadow.len() <= state.rows.len()))
+        {
+            // The same rows: only the ages are renewed.
+            ages(&mut state, ended_alike);
+            self.settled = true;
+            if state.end == End::Growing && !self.grows && end.is_none() {
+                state.growers += 1;
+                self.grows = true;
+            }
+            drop(state);
+            self.target.announce();
+            self.end_refresh(None);
+            return match end {
+                None => Step::GoOn,
+                Some(_) => Step::Over(WalkOutcome::Complete),
+            };
+        }
+        drop(state);
+        self.replace_target(scroll, end)
+    }
+
+    /// The rows of this scroll become a snapshot of their own, and the current one.
+    fn replace_target(&mut self, scroll: &Scroll, end: Option<End>) -> Step {
+        let Some(shadow) = self.shadow.take() else {
+            return Step::GoOn;
+        };
+        let before = self.target.clone();
+        let next = self.store.new_snapshot(&self.lineage, before.lifetimes);
+        {
+            let mut state = next.lock();
+            state.rows = shadow;
+            state.envelope = scroll.envelope.clone();
+            state.growers = 1;
+            state.purged = scroll.purges != self.store.purges();
+            state.ages = Some(Ages {
+                head: scroll.first_page,
+                whole: scroll.first_page,
+            });
+        }
+        next.touch();
+        self.lineage.replace(next.clone());
+        if self.grows {
+            let mut state = before.lock();
+            state.growers = state.growers.saturating_sub(1);
+        }
+        self.grows = true;
+        self.settled = true;
+        self.target = next;
+        before.announce();
+        self.finish_page(end)
+    }
+
+    fn announce_failure(&self, failure: WalkFailure) {
+        self.lineage
+            .hold_failure(failure.clone(), self.hold_until());
+        self.target.announce_failure(failure);
+    }
+
+    fn hold_until(&self) -> Instant {
+        self.store.clock.now() + FAILURE_HOLD.mul_f64(0.5 + 0.5 * fastrand::f64())
+    }
+
+    /// Gives up: those who wait get the failure, the next who asks tries again.
+    fn fail(&mut self, failure: WalkFailure) {
+        tracing::info!(search = %self.lineage.key, ?failure, "walk failed");
+        let empty = {
+            let mut state = self.target.lock();
+            if self.grows {
+                state.growers = state.growers.saturating_sub(1);
+                self.grows = false;
+            }
+            state.ages.is_none()
+        };
+        if empty {
+            // Nothing was ever served of it.
+            self.store.discard(&self.lineage, &self.target);
+        }
+        self.announce_failure(failure.clone());
+        self.end_refresh(Some(failure));
+    }
+
+    fn end_refresh(&mut self, failure: Option<WalkFailure>) {
+        if std::mem::take(&mut self.owes_refresh) {
+            let failure = failure.map(|failure| (failure, self.hold_until()));
+            self.lineage.end_refresh(failure);
+        }
+        // Once rows flow into the target, whatever this task does is growth.
+        if self.shadow.is_none() {
+            self.purpose = Purpose::Grow;
+        }
+    }
+}
+
+impl Drop for Walk {
+    fn drop(&mut self) {
+        // Also after a panic and at shutdown: nobody may wait for a walk that is gone.
+        if self.grows {
+            let mut state = self.target.lock();
+            state.growers = state.growers.saturating_sub(1);
+            drop(state);
+            self.target.announce_failure(WalkFailure::Internal);
+        } else {
+            self.target.announce();
+        }
+        self.end_refresh(Some(WalkFailure::Internal));
+    }
+}
+
+/// The members around the rows, in the vendor's order.
+fn layout(page: &mut SearchPage) -> Arc<[EnvelopeMember]> {
+    let others = std::mem::take(&mut page.envelope).into_iter();
+    [EnvelopeMember::Data, EnvelopeMember::NextPageKey]
+        .into_iter()
+        .chain(others.map(|(name, raw)| EnvelopeMember::Other(name, raw)))
+        .collect()
+}
+
+/// The lane of the most urgent reader who waits for rows that are not there.
+fn wanted_lane(state: &State) -> Option<Lane> {
+    if state.end != End::Growing {
+        None
+    } else if state.wanted_pages > state.rows.len() {
+        Some(Lane::Interactive)
+    } else if state.wanted_export > state.rows.len() {
+        Some(Lane::Export)
+    } else {
+        None
+    }
+}
+
+/// Whether the vendor gave a complete answer, so that no scroll can have been opened.
+fn is_answer(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::RateLimited
+            | Fault::ServerError
+            | Fault::CredentialRejected
+            | Fault::Rejected
+            | Fault::NotFound
+            | Fault::Redirected
+            | Fault::UnexpectedStatus
+    )
+}
+
+/// Whether the next search may go better.
+fn may_pass(failure: &WalkFailure) -> bool {
+    match failure {
+        WalkFailure::Upstream(error) => {
+            error.fault.is_passing()
+                || matches!(
+                    error.fault,
+                    Fault::CircuitOpen
+                        | Fault::RateLimited
+                        | Fault::BudgetExhausted
+                        | Fault::Malformed
+                )
+        }
+        WalkFailure::Overloaded | WalkFailure::Internal => false,
+    }
+}

@@ -1,0 +1,140 @@
+//! Checks of a vendor's body before anything is made of it.
+
+use http::{HeaderMap, header};
+use serde_json::value::RawValue;
+
+use super::Fault;
+
+/// Deepest nesting taken from a vendor. Rows are parsed again further on, by parsers that refuse or
+/// recurse past 128 levels.
+pub const DEPTH_MAX: usize = 128;
+
+/// Why a body is not taken: the fault, and words for the log without any of its bytes.
+pub type BodyFault = (Fault, &'static str);
+
+/// A fault of form.
+pub const fn malformed(detail: &'static str) -> BodyFault {
+    (Fault::Malformed, detail)
+}
+
+/// The text of a body in strict UTF-8 whose JSON, if it is some, is not nested too deeply.
+///
+/// # Errors
+/// [`Fault::Malformed`].
+pub fn bounded_text(bytes: &[u8]) -> Result<&str, BodyFault> {
+    let text = std::str::from_utf8(bytes).map_err(|_| malformed("the body is not UTF-8"))?;
+    if is_too_deep(bytes) {
+        return Err(malformed("the body is nested too deeply"));
+    }
+    Ok(text)
+}
+
+/// The same of a body that certainly is JSON.
+///
+/// # Errors
+/// [`Fault::Malformed`].
+pub fn json_text(bytes: &[u8]) -> Result<&str, BodyFault> {
+    let text = bounded_text(bytes)?;
+    let _: &RawValue = serde_json::from_str(text).map_err(|_| malformed("the body is not JSON"))?;
+    Ok(text)
+}
+
+/// Whether brackets outside of strings nest deeper than [`DEPTH_MAX`]. On text that is no JSON the
+/// answer means nothing, and the parser refuses it anyway.
+fn is_too_deep(bytes: &[u8]) -> bool {
+    let mut depth = 0usize;
+    let mut in_string = false;
+    let mut escaped = false;
+    for byte in bytes {
+        if escaped {
+            escaped = false;
+            continue;
+        }
+        match (in_string, byte) {
+            (true, b'\\') => escaped = true,
+            (true, b'"') => in_string = false,
+            (true, _) => {}
+            (false, b'"') => in_string = true,
+            (false, b'{' | b'[') => {
+                depth += 1;
+                if depth > DEPTH_MAX {
+                    return true;
+                }
+            }
+            (false, b'}' | b']') => depth = depth.saturating_sub(1),
+            (false, _) => {}
+        }
+    }
+    false
+}
+
+/// Refuses answers that say they are something else than JSON: an error page with status 200 is
+/// common. A missing type and plain text are taken, as the body proves itself.
+///
+/// # Errors
+/// [`Fault::Malformed`].
+pub fn check_type(headers: &HeaderMap) -> Result<(), BodyFault> {
+    const WRONG: BodyFault = malformed("the Content-Type is not JSON");
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let text = value.to_str().map_err(|_| WRONG)?;
+    let essence = text.split(';').next().unwrap_or("").trim();
+    let essence = essence.to_ascii_lowercase();
+    let good = matches!(
+        essence.as_str(),
+        "application/json" | "text/json" | "text/plain"
+    ) || (essence.starts_with("application/") && essence.ends_with("+json"));
+    if good { Ok(()) } else { Err(WRONG) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_is_counted_outside_of_strings() {
+        let nest = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(json_text(nest(128).as_bytes()).is_ok());
+        assert!(json_text(nest(129).as_bytes()).is_err());
+        assert!(json_text(&[b'['; 100_000]).is_err());
+        let quoted = format!("{{\"a\\\"[\":\"{}\\\\\"}}", "[{\\\"".repeat(500));
+        assert!(json_text(quoted.as_bytes()).is_ok());
+        let wide = format!("[{}1]", "[1],{\"a\":2},".repeat(500));
+        assert!(json_text(wide.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn only_whole_utf8_json_is_taken() {
+        for bad in [
+            &b"\xff"[..],
+            b"",
+            b"{",
+            b"{}x",
+            b"<html>",
+            b"\xef\xbb\xbf{}",
+            b"[1,]",
+        ] {
+            assert!(json_text(bad).is_err(), "{bad:?}");
+        }
+        assert!(json_text(" {\"a\": 1e400} ".as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn error_pages_are_told_by_their_type() {
+        let check = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, text.parse().unwrap());
+            check_type(&headers).is_ok()
+        };
+        assert!(check("application/json"));
+        assert!(check("Application/JSON; charset=utf-8"));
+        assert!(check("application/problem+json"));
+        assert!(check("text/plain;charset=utf-8"));
+        assert!(!check("text/html; charset=utf-8"));
+        assert!(!check("application/xml"));
+        assert!(!check("application/jsonx"));
+        assert!(!check(""));
+        assert!(check_type(&HeaderMap::new()).is_ok());
+    }
+}

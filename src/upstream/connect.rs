@@ -1,0 +1,218 @@
+//! Ways to a vendor: TLS over TCP, or pipes in memory.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use tokio::io::DuplexStream;
+use tower::Service;
+
+use super::VendorOptions;
+use crate::clock::{Duration, timeout};
+
+/// An error of any kind, as connectors give it.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Makes connections to the host of a URL.
+pub trait VendorConnector:
+    Service<
+        Uri,
+        Response: Read + Write + Connection + Unpin + Send + 'static,
+        Error: Into<BoxError>,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<C> VendorConnector for C where
+    C: Service<
+            Uri,
+            Response: Read + Write + Connection + Unpin + Send + 'static,
+            Error: Into<BoxError>,
+            Future: Send + 'static,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// The real way: TCP and TLS, HTTP/2 where the vendor offers it. Certificates are checked against
+/// the system's roots, or Mozilla's where the system has none.
+///
+/// # Errors
+/// If TLS cannot be set up at all.
+pub fn https_connector(
+    options: &VendorOptions,
+) -> Result<HttpsConnector<HttpConnector>, rustls::Error> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(options.connect_timeout));
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls()?);
+    // A vendor configured with https is never called without, whatever else goes wrong.
+    let builder = if options.base_url.is_https() {
+        builder.https_only()
+    } else {
+        builder.https_or_http()
+    };
+    Ok(builder.enable_http1().enable_http2().wrap_connector(tcp))
+}
+
+fn tls() -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = || {
+        ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+    };
+    let builder = match builder()?.with_native_roots() {
+        Ok(builder) => builder,
+        Err(problem) => {
+            tracing::warn!(
+                problem = %problem.kind(),
+                "no usable root certificates on this system; the built-in ones are used"
+            );
+            self::with_webpki(builder()?)
+        }
+    };
+    Ok(builder.with_no_client_auth())
+}
+
+type WantsVerifier = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
+type WantsAuth = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
+
+fn with_webpki(builder: WantsVerifier) -> WantsAuth {
+    builder.with_webpki_roots()
+}
+
+/// Ends an attempt to connect, TLS and name lookup included, after a time.
+#[derive(Clone)]
+pub(crate) struct Timed<C> {
+    inner: C,
+    limit: Duration,
+}
+
+impl<C> Timed<C> {
+    pub(crate) fn new(inner: C, limit: Duration) -> Self {
+        Self { inner, limit }
+    }
+}
+
+impl<C: VendorConnector> Service<Uri> for Timed<C> {
+    type Response = C::Response;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<C::Response, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = timeout(self.limit, self.inner.call(uri));
+        Box::pin(async move {
+            match connecting.await {
+                Ok(made) => made.map_err(Into::into),
+                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+            }
+        })
+    }
+}
+
+/// Connections to something in the same process, without sockets.
+#[derive(Clone)]
+pub struct InMemory {
+    make: Arc<dyn Fn() -> io::Result<DuplexStream> + Send + Sync>,
+}
+
+impl InMemory {
+    /// Each connection is one pipe; the other end is the maker's to serve.
+    pub fn new(make: impl Fn() -> DuplexStream + Send + Sync + 'static) -> Self {
+        Self::fallible(move || Ok(make()))
+    }
+
+    /// The same, where connecting may fail.
+    pub fn fallible(make: impl Fn() -> io::Result<DuplexStream> + Send + Sync + 'static) -> Self {
+        Self {
+            make: Arc::new(make),
+        }
+    }
+}
+
+impl Service<Uri> for InMemory {
+    type Response = Pipe;
+    type Error = io::Error;
+    type Future = std::future::Ready<io::Result<Pipe>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        std::future::ready((self.make)().map(|end| Pipe(TokioIo::new(end))))
+    }
+}
+
+/// One end of a pipe, as a connection.
+pub struct Pipe(TokioIo<DuplexStream>);
+
+impl Connection for Pipe {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for Pipe {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl Write for Pipe {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{AccountId, Vendor};
+    use crate::upstream::BaseUrl;
+
+    #[test]
+    fn the_real_way_can_be_built() {
+        let account = AccountId::parse("default").unwrap();
+        let base = BaseUrl::parse("https://api.wiv.ai").unwrap();
+        let options = VendorOptions::new(Vendor::Wiv, base, account);
+        assert!(https_connector(&options).is_ok());
+        let config = tls().unwrap();
+        assert!(config.alpn_protocols.is_empty(), "the builder sets them");
+    }
+}

@@ -1,0 +1,95 @@
+//! How one vendor is called.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use super::base_url::BaseUrl;
+use crate::admission::{CircuitSettings, GateSettings, Gates, PaceSettings, RetrySettings};
+use crate::clock::{Clock, Duration};
+use crate::domain::{AccountId, Vendor};
+use crate::metrics::Metrics;
+use crate::secrets::VendorKeyring;
+
+/// Largest answer read, by default. A page of 500 cases is a few megabytes at most.
+pub const BODY_BYTES_MAX: usize = 32 << 20;
+
+/// How one vendor is called. Holds no key: that is in the keyring.
+#[derive(Clone, Debug)]
+pub struct VendorOptions {
+    /// Which vendor.
+    pub vendor: Vendor,
+    /// Where it is.
+    pub base_url: BaseUrl,
+    /// The account whose keys are used: a name in identities for wiv, and for N-able also the
+    /// account id in the path.
+    pub credential: AccountId,
+    /// The header that carries the key.
+    pub key_header: HeaderName,
+    /// Requests a minute; a sixth of it may go out back to back.
+    pub requests_per_minute: u32,
+    /// Requests at once.
+    pub concurrency: usize,
+    /// Time for one attempt, from the request to the end of the answer's body.
+    pub timeout: Duration,
+    /// Time for a connection, name lookup and TLS included.
+    pub connect_timeout: Duration,
+    /// How long an unused connection is kept. Shorter than vendors' own limits (60 s and more), so
+    /// that a request seldom meets a connection that is being closed.
+    pub idle_timeout: Duration,
+    /// Largest answer read, in bytes.
+    pub body_bytes_max: usize,
+    /// How often a call is tried.
+    pub retry: RetrySettings,
+    /// When the circuit opens. `overlap` is a function of `timeout` and `concurrency`, so what
+    /// stands here is not used.
+    pub circuit: CircuitSettings,
+    /// How often a refused key is presented again.
+    pub credential_probe: Duration,
+}
+
+impl VendorOptions {
+    /// The documented defaults.
+    pub fn new(vendor: Vendor, base_url: BaseUrl, credential: AccountId) -> Self {
+        Self {
+            vendor,
+            base_url,
+            credential,
+            // Header names compare without case; HTTP/1 sends them lower-case.
+            key_header: HeaderName::from_static("x-api-key"),
+            requests_per_minute: 120,
+            concurrency: 8,
+            timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(2),
+            idle_timeout: Duration::from_secs(30),
+            body_bytes_max: BODY_BYTES_MAX,
+            retry: RetrySettings::default(),
+            circuit: CircuitSettings::default(),
+            credential_probe: Duration::from_secs(30),
+        }
+    }
+
+    /// The settings of the vendor's gates.
+    pub fn gate_settings(&self) -> GateSettings {
+        let places = u32::try_from(self.concurrency.max(1)).unwrap_or(u32::MAX);
+        GateSettings {
+            pace: PaceSettings {
+                requests_per_minute: self.requests_per_minute,
+                concurrency: self.concurrency,
+            },
+            circuit: CircuitSettings {
+                // Probes that all hang until their timeout fill the places exactly.
+                overlap: (self.timeout / places).max(self.circuit.probe_every),
+                ..self.circuit
+            },
+            retry: self.retry,
+            credential_probe: self.credential_probe,
+        }
+    }
+
+    /// New gates for this vendor, everything open. A reload keeps the old ones and calls
+    /// [`Gates::set`] with [`Self::gate_settings`].
+    pub fn gates(&self, ring: VendorKeyring, clock: &Clock, metrics: &Arc<Metrics>) -> Gates {
+        Gates::new(self.vendor, self.gate_settings(), ring, clock, metrics)
+    }
+}

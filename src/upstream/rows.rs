@@ -1,0 +1,67 @@
+//! Rows of an answer as the vendor wrote them.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+/// Rows as raw JSON text: all texts joined by `,`, and where each ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawRows {
+    /// The texts, joined by `,`.
+    pub text: Bytes,
+    /// The offset after each row, its comma not included.
+    pub ends: Vec<u32>,
+}
+
+impl RawRows {
+    /// Copies rows into one buffer. `None` past 4 GiB.
+    pub fn collect(rows: &[&RawValue]) -> Option<Self> {
+        let bytes = rows.iter().map(|row| row.get().len() + 1).sum();
+        let mut text = Vec::with_capacity(bytes);
+        let mut ends = Vec::with_capacity(rows.len());
+        for row in rows {
+            if !text.is_empty() {
+                text.push(b',');
+            }
+            text.extend_from_slice(row.get().as_bytes());
+            ends.push(u32::try_from(text.len()).ok()?);
+        }
+        Some(Self {
+            text: text.into(),
+            ends,
+        })
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The text of a row; empty past the end.
+    pub fn get(&self, index: usize) -> &str {
+        self.range(index)
+            .and_then(|range| self.text.get(range))
+            .and_then(|bytes| std::str::from_utf8(bytes).ok())
+            .unwrap_or("")
+    }
+
+    /// The texts in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+
+    fn range(&self, index: usize) -> Option<Range<usize>> {
+        let end = usize::try_from(*self.ends.get(index)?).ok()?;
+        let start = match index.checked_sub(1) {
+            None => 0,
+            Some(before) => usize::try_from(*self.ends.get(before)?).ok()? + 1,
+        };
+        Some(start..end)
+    }
+}

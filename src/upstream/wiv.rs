@@ -1,0 +1,429 @@
+//! wiv: the customer list and case searches.
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::value::RawValue;
+use tower::ServiceExt as _;
+
+use super::body::{self, BodyFault, malformed};
+use super::rows::RawRows;
+use super::scroll::ScrollId;
+use super::{Fault, UpstreamError, VendorAnswer, VendorCall, VendorOptions, VendorService};
+use crate::admission::Spend;
+use crate::domain::json::Members;
+use crate::domain::{AccountId, CustomerId, Operation, PageSize, SearchQuery};
+
+/// Most members beside the documented ones that an envelope may hold.
+const ENVELOPE_MEMBERS_MAX: usize = 64;
+/// Largest sum of their texts, in bytes: they are repeated on every page of a snapshot.
+const ENVELOPE_BYTES_MAX: usize = 256 << 10;
+
+/// Other members of a vendor's envelope: name and raw JSON text, in the vendor's order.
+pub type EnvelopeMembers = Vec<(String, String)>;
+
+/// One page of a search.
+#[derive(Debug)]
+pub struct SearchPage {
+    /// The cases.
+    pub rows: RawRows,
+    /// How to go on. A page without rows is the end whatever stands here.
+    pub scroll: Option<ScrollId>,
+    /// The members beside `data` and `next_page_key`.
+    pub envelope: EnvelopeMembers,
+}
+
+/// How the customer list came. Its form is not documented.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CustomerEnvelope {
+    /// `[…]`
+    Bare,
+    /// `{"data":[…]}`, with what stood before and after `data`.
+    Data {
+        /// Members before `data`.
+        before: EnvelopeMembers,
+        /// Members after `data`.
+        after: EnvelopeMembers,
+    },
+}
+
+/// The list of all customers.
+#[derive(Clone, Debug)]
+pub struct CustomerList {
+    /// How it came.
+    pub envelope: CustomerEnvelope,
+    /// The customers.
+    pub rows: RawRows,
+    /// The vendor's whole body.
+    pub body: Bytes,
+}
+
+/// wiv, through the outbound stack.
+#[derive(Clone)]
+pub struct Wiv {
+    service: Option<VendorService>,
+    credential: AccountId,
+}
+
+impl Wiv {
+    /// Calls go through `service`.
+    pub fn new(service: VendorService, options: &VendorOptions) -> Self {
+        Self {
+            service: Some(service),
+            credential: options.credential.clone(),
+        }
+    }
+
+    /// Every call fails with [`Fault::Disabled`].
+    pub fn disabled() -> Self {
+        Self {
+            service: None,
+            credential: AccountId::of_disabled(),
+        }
+    }
+
+    /// Whether there is a vendor to call.
+    pub fn is_enabled(&self) -> bool {
+        self.service.is_some()
+    }
+
+    /// Whose keys are used: a part of every identity.
+    pub fn credential(&self) -> &AccountId {
+        &self.credential
+    }
+
+    /// All customers with all fields.
+    ///
+    /// # Errors
+    /// Any fault of the call; [`Fault::Malformed`] if the answer is neither an array nor an object
+    /// with a `data` array.
+    pub async fn customers(&self, spend: Spend) -> Result<CustomerList, UpstreamError> {
+        let operation = Operation::Customers;
+        let answer = self
+            .call(operation, "/msp/customers".into(), Bytes::new(), spend)
+            .await?;
+        read(operation, &answer, |text| customer_list(text, &answer.body))
+    }
+
+    /// The first page of a search. Opens a scroll at the vendor.
+    ///
+    /// # Errors
+    /// Any fault of the call; [`Fault::Malformed`] if the answer has not the documented form.
+    pub async fn search(
+        &self,
+        query: &SearchQuery,
+        page_size: PageSize,
+        spend: Spend,
+    ) -> Result<SearchPage, UpstreamError> {
+        let body = query.vendor_body(page_size);
+        self.page(Operation::Search, query, body, spend).await
+    }
+
+    /// The next page of a scroll, sent once whatever happens. After any failure but those that
+    /// [`Fault::was_not_sent`] names, the scroll's position is unknown: it is lost.
+    ///
+    /// # Errors
+    /// As for [`Self::search`].
+    pub async fn continue_scroll(
+        &self,
+        scroll: &ScrollId,
+        page_size: PageSize,
+        query: &SearchQuery,
+        spend: Spend,
+    ) -> Result<SearchPage, UpstreamError> {
+        let operation = Operation::Continue;
+        let scroll = serde_json::to_string(scroll.reveal()).map_err(|_| {
+            UpstreamError::new(operation, Fault::Internal, "a scroll id that is no text")
+        })?;
+        let body = format!(
+            "{{\"max_returned_items\":{},\"start_page_key\":{{\"scroll_id\":{scroll}}}}}",
+            page_size.get()
+        );
+        self.page(operation, query, body, spend).await
+    }
+
+    async fn page(
+        &self,
+        operation: Operation,
+        query: &SearchQuery,
+        body: String,
+        spend: Spend,
+    ) -> Result<SearchPage, UpstreamError> {
+        let path = search_path(query.customer.as_ref());
+        let answer = self.call(operation, path, body.into(), spend).await?;
+        read(operation, &answer, search_page)
+    }
+
+    async fn call(
+        &self,
+        operation: Operation,
+        path_and_query: String,
+        body: Bytes,
+        spend: Spend,
+    ) -> Result<VendorAnswer, UpstreamError> {
+        let Some(service) = self.service.clone() else {
+            return Err(UpstreamError::new(
+                operation,
+                Fault::Disabled,
+                "wiv is not configured",
+            ));
+        };
+        let method = match operation {
+            Operation::Customers => Method::GET,
+            _ => Method::POST,
+        };
+        service
+            .oneshot(VendorCall {
+                operation,
+                method,
+                path_and_query,
+                body,
+                spend,
+            })
+            .await
+    }
+}
+
+fn search_path(customer: Option<&CustomerId>) -> String {
+    const PATH: &str = "/v2/cases/msp/search";
+    match customer {
+        None => PATH.into(),
+        Some(id) => format!("{PATH}?customer_id={}", super::call::escaped(id.as_str())),
+    }
+}
+
+/// Checks an answer and reads it; a fault of form becomes this operation's error.
+fn read<T>(
+    operation: Operation,
+    answer: &VendorAnswer,
+    form: impl FnOnce(&str) -> Result<T, BodyFault>,
+) -> Result<T, UpstreamError> {
+    body::check_type(&answer.headers)
+        .and_then(|()| body::bounded_text(&answer.body))
+        .and_then(form)
+        .map_err(|(fault, detail)| {
+            UpstreamError::new(operation, fault, detail).with_status(answer.status)
+        })
+}
+
+const NO_OBJECT: BodyFault = malformed("the body is not a JSON object");
+const NO_DATA: BodyFault = malformed("there is no data array");
+const BAD_KEY: BodyFault = malformed("next_page_key is not of the documented form");
+
+fn search_page(text: &str) -> Result<SearchPage, BodyFault> {
+    let Members(members) = serde_json::from_str(text).map_err(|_| NO_OBJECT)?;
+    let (mut data, mut next) = (None, None);
+    let mut others = Others::default();
+    for (name, raw) in members {
+        match name.as_ref() {
+            "data" => once(&mut data, raw)?,
+            "next_page_key" => once(&mut next, raw)?,
+            _ => others.push(&name, raw)?,
+        }
+    }
+    Ok(SearchPage {
+        rows: rows(data.ok_or(NO_DATA)?)?,
+        scroll: next.map_or(Ok(None), scroll)?,
+        envelope: others.members,
+    })
+}
+
+fn customer_list(text: &str, body: &Bytes) -> Result<CustomerList, BodyFault> {
+    let body = body.clone();
+    let first = text.trim_start().as_bytes().first();
+    if first == Some(&b'[') {
+        let whole = serde_json::from_str(text).map_err(|_| malformed("the body is not JSON"))?;
+        return Ok(CustomerList {
+            envelope: CustomerEnvelope::Bare,
+            rows: rows(whole)?,
+            body,
+        });
+    }
+    let Members(members) = serde_json::from_str(text).map_err(|_| NO_OBJECT)?;
+    let mut data = None;
+    let (mut before, mut after) = (Others::default(), Others::default());
+    for (name, raw) in members {
+        if name == "data" {
+            once(&mut data, raw)?;
+        } else if data.is_none() {
+            before.push(&name, raw)?;
+        } else {
+            after.push(&name, raw)?;
+        }
+    }
+    Ok(CustomerList {
+        envelope: CustomerEnvelope::Data {
+            before: before.members,
+            after: after.members,
+        },
+        rows: rows(data.ok_or(NO_DATA)?)?,
+        body,
+    })
+}
+
+/// Two members of one name mean different things to different readers.
+fn once<'a>(slot: &mut Option<&'a RawValue>, raw: &'a RawValue) -> Result<(), BodyFault> {
+    match slot.replace(raw) {
+        None => Ok(()),
+        Some(_) => Err(malformed("a documented member appears twice")),
+    }
+}
+
+fn rows(data: &RawValue) -> Result<RawRows, BodyFault> {
+    let rows: Vec<&RawValue> = serde_json::from_str(data.get()).map_err(|_| NO_DATA)?;
+    RawRows::collect(&rows).ok_or((Fault::TooLarge, "the rows are larger than 4 GiB"))
+}
+
+fn scroll(raw: &RawValue) -> Result<Option<ScrollId>, BodyFault> {
+    if raw.get() == "null" {
+        return Ok(None);
+    }
+    let Members(members) = serde_json::from_str(raw.get()).map_err(|_| BAD_KEY)?;
+    let mut id = None;
+    for (name, raw) in members {
+        if name == "scroll_id" {
+            once(&mut id, raw)?;
+        }
+    }
+    let text: String = serde_json::from_str(id.ok_or(BAD_KEY)?.get()).map_err(|_| BAD_KEY)?;
+    ScrollId::new(text).map(Some).ok_or(BAD_KEY)
+}
+
+#[derive(Default)]
+struct Others {
+    members: EnvelopeMembers,
+    bytes: usize,
+}
+
+impl Others {
+    fn push(&mut self, name: &str, raw: &RawValue) -> Result<(), BodyFault> {
+        self.bytes += name.len() + raw.get().len();
+        if self.members.len() >= ENVELOPE_MEMBERS_MAX || self.bytes > ENVELOPE_BYTES_MAX {
+            return Err((Fault::TooLarge, "the envelope is larger than the limit"));
+        }
+        self.members.push((name.to_owned(), raw.get().to_owned()));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_keep_every_digit_and_all_that_came_with_them() {
+        let page = search_page(
+            r#" { "total" : 12345678901234567890.123 , "data":[ {"a": 1.50, "b" : "\u0061,"} ,2,
+                "x,y" ], "next_page_key" :{"scroll_id":"FGlu\u0041=="}, "warnings":[ ] }"#,
+        )
+        .unwrap();
+        let rows: Vec<&str> = page.rows.iter().collect();
+        assert_eq!(rows, [r#"{"a": 1.50, "b" : "\u0061,"}"#, "2", "\"x,y\""]);
+        assert_eq!(
+            page.rows.text,
+            r#"{"a": 1.50, "b" : "\u0061,"},2,"x,y""#.as_bytes()
+        );
+        assert_eq!(page.rows.get(3), "");
+        assert_eq!(page.scroll.as_ref().unwrap().reveal(), "FGluA==");
+        let envelope = [("total", "12345678901234567890.123"), ("warnings", "[ ]")];
+        assert_eq!(
+            page.envelope,
+            envelope.map(|(n, v)| (n.to_owned(), v.to_owned()))
+        );
+        assert!(!format!("{page:?}").contains("FGlu"));
+    }
+
+    #[test]
+    fn every_known_end_is_understood() {
+        for (text, rows, more) in [
+            (r#"{"data":[],"next_page_key":null}"#, 0, false),
+            (r#"{"data":[]}"#, 0, false),
+            (r#"{"data":[1],"next_page_key":null}"#, 1, false),
+            (r#"{"data":[],"next_page_key":{"scroll_id":"s"}}"#, 0, true),
+            (
+                r#"{"next_page_key":{"n":1,"scroll_id":"s"},"data":[1,1]}"#,
+                2,
+                true,
+            ),
+        ] {
+            let page = search_page(text).unwrap();
+            assert_eq!(
+                (page.rows.len(), page.scroll.is_some()),
+                (rows, more),
+                "{text}"
+            );
+            assert_eq!(page.rows.is_empty(), rows == 0);
+        }
+    }
+
+    #[test]
+    fn other_forms_are_malformed() {
+        for bad in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            r#"{"data":null}"#,
+            r#"{"data":{}}"#,
+            r#"{"data":"[]"}"#,
+            r#"{"data":[]"#,
+            r#"{"data":[1,]}"#,
+            r#"{"data":[],"data":[]}"#,
+            r#"{"data":[],"d\u0061ta":[1]}"#,
+            r#"{"data":[],"next_page_key":null,"next_page_key":null}"#,
+            r#"{"data":[],"next_page_key":"s"}"#,
+            r#"{"data":[],"next_page_key":{}}"#,
+            r#"{"data":[],"next_page_key":{"scroll_id":7}}"#,
+            r#"{"data":[],"next_page_key":{"scroll_id":null}}"#,
+            r#"{"data":[],"next_page_key":{"scroll_id":""}}"#,
+            r#"{"data":[],"next_page_key":{"scroll_id":"a","scroll_id":"b"}}"#,
+            r#"{"data":[],"next_page_key":{"scroll_id":"\ud800"}}"#,
+            r#"{"data":[]} {}"#,
+        ] {
+            assert_eq!(search_page(bad).unwrap_err().0, Fault::Malformed, "{bad}");
+        }
+        let long = format!(
+            r#"{{"data":[],"next_page_key":{{"scroll_id":"{}"}}}}"#,
+            "x".repeat(20_000)
+        );
+        assert!(search_page(&long).is_err());
+        let wide: String = (0..70).map(|n| format!("\"m{n}\":1,")).collect();
+        let wide = format!("{{{wide}\"data\":[]}}");
+        assert_eq!(search_page(&wide).unwrap_err().0, Fault::TooLarge);
+    }
+
+    #[test]
+    fn both_forms_of_the_customer_list_are_taken() {
+        let list = |text: &'static str| customer_list(text, &Bytes::from_static(text.as_bytes()));
+        let bare = list(" [ {\"customer_id\":\"a\"} ] ").unwrap();
+        assert_eq!(bare.envelope, CustomerEnvelope::Bare);
+        assert_eq!(bare.rows.get(0), "{\"customer_id\":\"a\"}");
+        assert_eq!(bare.body, " [ {\"customer_id\":\"a\"} ] ");
+        let wrapped = list(r#"{"total":1,"data":[{"x":1}],"at":"now"}"#).unwrap();
+        let CustomerEnvelope::Data { before, after } = wrapped.envelope else {
+            panic!("wrapped");
+        };
+        assert_eq!(before, [("total".to_owned(), "1".to_owned())]);
+        assert_eq!(after, [("at".to_owned(), "\"now\"".to_owned())]);
+        for bad in [
+            "",
+            "7",
+            "{}",
+            "[1",
+            r#"{"data":7}"#,
+            r#"{"data":[],"data":[]}"#,
+            "[1]]",
+        ] {
+            assert!(list(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn customers_are_escaped_into_the_query() {
+        let id = CustomerId::parse("org|1@a:b").unwrap();
+        assert_eq!(
+            search_path(Some(&id)),
+            "/v2/cases/msp/search?customer_id=org%7C1%40a%3Ab"
+        );
+        assert_eq!(search_path(None), "/v2/cases/msp/search");
+    }
+}
