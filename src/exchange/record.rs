@@ -169,15 +169,10 @@ impl Tail {
 impl Drop for Tail {
     fn drop(&mut self) {
         let record = &self.record;
-        if let Some(caller) = record.caller() {
-            match record.vendor_calls() {
-                0 => {
-                    if record.cache().is_some_and(|o| o != CacheOutcome::Error) {
-                        caller.meter.saved();
-                    }
-                }
-                calls => caller.meter.caused(calls),
-            }
+        // Calls that were saved are counted by the reads, which know that they were.
+        let calls = record.vendor_calls();
+        if let Some(caller) = record.caller().filter(|_| calls > 0) {
+            caller.meter.caused(calls);
         }
         self.log.write(|| AccessEntry {
             request_id: record.id.0,
@@ -190,7 +185,7 @@ impl Drop for Tail {
             code: record.code.get().copied(),
             cache: record.cache(),
             took: self.took,
-            vendor_calls: record.vendor_calls(),
+            vendor_calls: calls,
             sent_bytes: self.sent_bytes,
             // HEAD has no body to cut.
             whole: self.whole || record.method == Method::HEAD,
