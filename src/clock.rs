@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 
 pub use std::time::Duration;
-pub use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
+pub use tokio::time::{Instant, Sleep, interval, sleep, sleep_until, timeout, timeout_at};
 
 /// Reads monotonic and wall time.
 ///
