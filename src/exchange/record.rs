@@ -180,7 +180,7 @@ impl Drop for Tail {
             code: record.code.get().copied(),
             cache: record.cache(),
             took: self.took,
-            vendor_calls: calls,
+            vendor_calls: record.vendor_calls(),
             sent_bytes: self.sent_bytes,
             // HEAD has no body to cut.
             whole: self.whole || record.method == Method::HEAD,
