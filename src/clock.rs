@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 
 pub use std::time::Duration;
-pub use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
+pub use tokio::time::{Instant, Sleep, interval, sleep, sleep_until, timeout, timeout_at};
 
 /// Reads monotonic and wall time.
 ///
@@ -52,4 +52,12 @@ impl Clock {
     pub fn today(&self, zone: &jiff::tz::TimeZone) -> jiff::civil::Date {
         zone.to_datetime(self.wall()).date()
     }
+}
+
+/// Time since the machine's start, as the service manager counts it.
+pub fn monotonic_since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
+    Duration::new(seconds, nanos)
 }

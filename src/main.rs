@@ -1,3 +1,5 @@
 //! The `msp-gateway` command.
 
-fn main() {}
+fn main() {
+    std::process::exit(msp_gateway::cli::main());
+}

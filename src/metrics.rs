@@ -151,9 +151,9 @@ impl CallerMeter {
         }
     }
 
-    /// Counts vendor calls that this caller caused.
-    pub fn caused(&self, calls: u32) {
-        self.calls.inc_by(u64::from(calls));
+    /// To be told of each vendor call that this caller causes, however long after its request.
+    pub fn calls_caused(&self) -> CallsCaused {
+        CallsCaused(self.calls.clone())
     }
 
     /// Counts a request of this caller that cost no vendor call.
@@ -164,6 +164,17 @@ impl CallerMeter {
     /// (vendor calls caused, vendor calls saved) so far.
     pub fn ledger(&self) -> (u64, u64) {
         (self.calls.get(), self.saved.get())
+    }
+}
+
+/// Counts the vendor calls that one caller caused.
+#[derive(Clone, Debug)]
+pub struct CallsCaused(IntCounter);
+
+impl CallsCaused {
+    /// Counts one.
+    pub fn add(&self) {
+        self.0.inc();
     }
 }
 

@@ -182,6 +182,31 @@ impl fmt::Debug for SealingKey {
     }
 }
 
+/// Keeps keys out of core dumps and away from other processes of the same user.
+///
+/// # Errors
+/// If the system refuses; the gateway may run all the same.
+pub fn forbid_core_dumps() -> Result<(), String> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none).map_err(|e| e.to_string())?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| e.to_string())
+}
+
+/// A sealing key for this process alone, where there is no secret to derive one from. Page tokens
+/// then end with the process, and no replica reads another's.
+///
+/// # Errors
+/// If the system gives no random bytes.
+pub fn sealing_key_of_this_process() -> Result<SealingKey, String> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| "no random bytes".to_owned())?;
+    Ok(SealingKey(bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -313,6 +313,20 @@ pub fn events_to_stderr(filter: &str) -> Result<(), String> {
         .map_err(|why| why.to_string())
 }
 
+/// Has every panic told as one event that names the place, and never the payload: that may hold
+/// anything a caller or a vendor sent.
+pub fn panics_to_events() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let thread = std::thread::current();
+        tracing::error!(
+            place = place.as_deref().unwrap_or("unknown"),
+            thread = thread.name().unwrap_or("unnamed"),
+            "panic"
+        );
+    }));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

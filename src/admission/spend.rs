@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use http::HeaderValue;
 
 use crate::clock::Instant;
+use crate::metrics::CallsCaused;
 
 /// How urgent a vendor call is. Earlier lanes go first when the budget is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +48,7 @@ pub struct Payer {
     caller: Arc<str>,
     traceparent: Option<HeaderValue>,
     calls: AtomicU32,
+    ledger: Option<CallsCaused>,
 }
 
 impl Payer {
@@ -56,6 +58,21 @@ impl Payer {
             caller: name,
             traceparent,
             calls: AtomicU32::new(0),
+            ledger: None,
+        })
+    }
+
+    /// Work for a caller, whose ledger counts the calls.
+    pub fn with_ledger(
+        name: Arc<str>,
+        traceparent: Option<HeaderValue>,
+        ledger: CallsCaused,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            caller: name,
+            traceparent,
+            calls: AtomicU32::new(0),
+            ledger: Some(ledger),
         })
     }
 
@@ -77,6 +94,9 @@ impl Payer {
     /// Notes one request that went out to a vendor.
     pub fn charge(&self) {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        if let Some(ledger) = &self.ledger {
+            ledger.add();
+        }
     }
 
     /// Requests that went out to vendors so far.

@@ -19,3 +19,6 @@ pub mod admin;
 
 pub use question::Question;
 pub use serve::Routes;
+
+#[cfg(test)]
+mod tests;

@@ -2,3 +2,133 @@
 
 pub mod caller;
 pub mod check;
+pub mod demo;
+pub mod run;
+pub mod sandbox;
+pub mod serve;
+
+use std::io::{stderr, stdout};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Everything went well.
+pub const FINE: i32 = 0;
+/// Refused: bad settings, a port taken.
+pub const REFUSED: i32 = 1;
+
+#[derive(Parser)]
+#[command(
+    name = "msp-gateway",
+    version,
+    about = "One local endpoint in front of wiv and N-able: caches, stable pagination, one answer from both",
+    arg_required_else_help = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start simulated vendors and the gateway, with nothing to set up
+    Demo {
+        /// Where callers connect
+        #[arg(long, default_value = "127.0.0.1:8080")]
+        public: SocketAddr,
+        /// Where operators and Prometheus connect
+        #[arg(long, default_value = "127.0.0.1:9090")]
+        admin: SocketAddr,
+    },
+    /// Run the gateway against the real vendors
+    Serve {
+        /// The settings
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Run simulated vendors
+    Sandbox {
+        /// Where to listen
+        #[arg(long, default_value = "127.0.0.1:7070")]
+        listen: SocketAddr,
+        /// The same seed makes the same customers and cases
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many cases
+        #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+        cases: u32,
+        /// Requests per minute that each vendor admits; 0 means unlimited
+        #[arg(long, default_value_t = 600)]
+        requests_per_minute: u32,
+    },
+    /// Validate settings and show the ones in force
+    Check {
+        /// The settings; without it, defaults and the environment
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Make caller keys
+    Caller {
+        #[command(subcommand)]
+        command: CallerCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum CallerCommand {
+    /// Print a new caller key, and the stanza for the settings
+    New {
+        /// The caller's name in logs and metrics
+        name: String,
+        /// Customer ids it may see, separated by commas; without it, all
+        #[arg(long)]
+        customers: Option<String>,
+        /// reader or operator
+        #[arg(long)]
+        role: Option<String>,
+    },
+}
+
+/// Runs the command that the process was started with; returns its exit code.
+pub fn main() -> i32 {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are answers, everything else is wrong usage: clap knows which.
+            let _ = error.print();
+            return error.exit_code();
+        }
+    };
+    match arguments.command {
+        Command::Demo { public, admin } => demo::run(public, admin),
+        Command::Serve { config } => serve::run(&config),
+        Command::Sandbox {
+            listen,
+            seed,
+            cases,
+            requests_per_minute,
+        } => sandbox::run(listen, seed, cases as usize, requests_per_minute),
+        Command::Check { config } => check::run(config.as_deref(), &mut stdout(), &mut stderr()),
+        Command::Caller {
+            command:
+                CallerCommand::New {
+                    name,
+                    customers,
+                    role,
+                },
+        } => caller::run_new(
+            &name,
+            customers.as_deref(),
+            role.as_deref(),
+            &mut stdout(),
+            &mut stderr(),
+        ),
+    }
+}
+
+/// Says in one line why a command is refused.
+fn refuse(why: impl std::fmt::Display) -> i32 {
+    eprintln!("msp-gateway: {why}");
+    REFUSED
+}

@@ -320,7 +320,7 @@ table! {
         /// Of one walk.
         walk_bytes_max: Store = Store::bytes(200 * MIB),
         /// Of one walk.
-        walk_time_max: Time<SECOND, DAY> = Time::ms(15 * MINUTE),
+        walk_time_max: Time<SECOND, DAY> = Time::ms(30 * MINUTE),
         /// In a row.
         rewalks_max: Count<0, 1_000> = Count(10),
         /// After the last use.

@@ -141,6 +141,26 @@ impl Reader {
 }
 
 impl Settings {
+    /// The files that secrets are read from: a change of their content is a rotation.
+    pub fn secret_files(&self) -> Vec<std::path::PathBuf> {
+        let vendors = [&self.wiv, &self.nable].into_iter().flatten();
+        let of_vendors = vendors.flat_map(|vendor| {
+            let account = match &vendor.account {
+                AccountSource::Kept(source) => Some(source),
+                AccountSource::Given(_) => None,
+            };
+            [Some(&vendor.key), vendor.key_fallback.as_ref(), account]
+        });
+        of_vendors
+            .chain([self.token_key.as_ref(), self.token_key_previous.as_ref()])
+            .flatten()
+            .filter_map(|source| match source {
+                SecretSource::File(path) => Some(path.clone()),
+                SecretSource::Env(_) => None,
+            })
+            .collect()
+    }
+
     /// Reads every secret the settings name, now: at the start and at each reload.
     ///
     /// # Errors

@@ -32,7 +32,7 @@ pin_project! {
         rest: BytesMut,
         limit: Duration,
         #[pin]
-        timer: Option<tokio::time::Sleep>,
+        timer: Option<clock::Sleep>,
     }
 }
 

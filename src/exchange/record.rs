@@ -169,16 +169,6 @@ impl Tail {
 impl Drop for Tail {
     fn drop(&mut self) {
         let record = &self.record;
-        if let Some(caller) = record.caller() {
-            match record.vendor_calls() {
-                0 => {
-                    if record.cache().is_some_and(|o| o != CacheOutcome::Error) {
-                        caller.meter.saved();
-                    }
-                }
-                calls => caller.meter.caused(calls),
-            }
-        }
         self.log.write(|| AccessEntry {
             request_id: record.id.0,
             peer: record.peer,

@@ -202,11 +202,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Felt<I> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.io).poll_flush(cx);
-        // A flush that is done says nothing of writes that wait.
-        if polled.is_pending() {
-            this.pulse.write_waits();
-        }
-        polled
+        // hyper flushes when everything is written, so a flush that is done means that nothing waits.
+        this.note(polled)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -51,7 +51,8 @@ where
         headers.remove(http::header::AUTHORIZATION);
         headers.remove("x-api-key");
         let record = &routed.named.record;
-        let payer = Payer::caller(caller.name.clone(), record.trace.clone());
+        let ledger = caller.meter.calls_caused();
+        let payer = Payer::with_ledger(caller.name.clone(), record.trace.clone(), ledger);
         record.set_caller(caller.clone(), payer.clone());
         Either::Right(self.inner.call(Known {
             routed,

@@ -51,7 +51,7 @@ pin_project! {
         ends: Instant,
         // Only made when there is something to wait for: a hit needs no timer.
         #[pin]
-        timer: Option<tokio::time::Sleep>,
+        timer: Option<clock::Sleep>,
     }
 }
 

@@ -228,3 +228,16 @@ async fn the_callers_trace_is_continued() {
     );
     assert_ne!(reply.header("x-trace"), sent);
 }
+
+#[tokio::test(start_paused = true)]
+async fn vendor_calls_are_put_on_their_callers_account() {
+    let front = Front::with(|call| {
+        call.payer.charge();
+        call.payer.charge();
+        Box::pin(async { Ok(ok("{}")) })
+    });
+    front.ask(get("/msp/customers", KEY)).await;
+    assert_eq!(front.last_line()["vendor_calls"], 2);
+    let text = front.metrics.render().unwrap();
+    assert!(text.contains("msp_gateway_caller_vendor_calls_total{caller=\"all\"} 2\n"));
+}

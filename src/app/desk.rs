@@ -1,0 +1,228 @@
+//! What the admin listener asks of the gateway.
+
+use std::sync::{Arc, Weak};
+
+use serde_json::{Map, Value, json};
+
+use super::App;
+use super::vendor::Side;
+use crate::access::Caller;
+use crate::admission::breaker::CircuitState;
+use crate::api::admin::{AdminReads, Purge, PurgeTarget, Readiness, VendorState};
+use crate::api::question::Question;
+use crate::cache::Lifetimes;
+use crate::domain::Vendor;
+use crate::domain::query::SearchRequest;
+use crate::problem::{Code, Problem};
+use crate::reads::{self, Explanation};
+
+/// Speaks for the gateway. Weak, because the gateway holds the stack that holds this.
+pub(super) struct Desk(Weak<App>);
+
+impl Desk {
+    pub(super) fn of(app: Weak<App>) -> Self {
+        Self(app)
+    }
+}
+
+impl AdminReads for Desk {
+    fn purge(&self, purge: Purge) -> u64 {
+        let Some(app) = self.0.upgrade() else {
+            return 0;
+        };
+        let what = match purge.target {
+            PurgeTarget::All => reads::Purge::All,
+            PurgeTarget::Customer(customer) => reads::Purge::Customer(customer),
+            PurgeTarget::Kind(kind) => reads::Purge::Kind(kind),
+        };
+        let purged = app.reads.purge(&what, purge.soft);
+        tracing::info!(?what, soft = purge.soft, purged, "purged");
+        purged
+    }
+
+    fn explain(&self, question: &Question, caller: &Arc<Caller>) -> Result<Value, Problem> {
+        match self.0.upgrade() {
+            Some(app) => app.explain(question, caller),
+            None => Err(Problem::internal("the gateway is gone")),
+        }
+    }
+
+    fn status(&self) -> Value {
+        self.0.upgrade().map_or(Value::Null, |app| app.status())
+    }
+
+    fn readiness(&self) -> Readiness {
+        match self.0.upgrade() {
+            Some(app) => app.readiness(),
+            None => Readiness {
+                ready: false,
+                vendors: Vec::new(),
+            },
+        }
+    }
+}
+
+impl App {
+    fn sides(&self) -> [(Vendor, &Option<Side>); 2] {
+        [(Vendor::Wiv, &self.wiv), (Vendor::Nable, &self.nable)]
+    }
+
+    fn readiness(&self) -> Readiness {
+        let sides = self.sides().into_iter();
+        Readiness {
+            ready: !self.drain.is_draining(),
+            vendors: sides.map(|(vendor, side)| (vendor, state(side))).collect(),
+        }
+    }
+
+    fn status(&self) -> Value {
+        let now = self.clock.now();
+        let vendors: Map<String, Value> = self
+            .sides()
+            .into_iter()
+            .map(|(vendor, side)| (vendor.as_str().to_owned(), vendor_status(side)))
+            .collect();
+        let callers: Vec<Value> = self
+            .callers
+            .load()
+            .iter()
+            .map(|c| caller_status(c))
+            .collect();
+        let options = self.snapshots.options.load();
+        let (open, waiting) = self.snapshots.slots.usage();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_s": now.saturating_duration_since(self.started).as_secs(),
+            "draining": self.drain.is_draining(),
+            "requests_in_flight": self.in_flight.now(),
+            "vendors": vendors,
+            "scrolls": {"open": open, "max": options.open_scrolls_max, "searches_waiting": waiting},
+            "snapshots": {
+                "entries": self.snapshots.count(),
+                "bytes": self.snapshots.bytes(),
+                "bytes_max": options.snapshot_bytes_max,
+            },
+            "callers": callers,
+        })
+    }
+
+    fn explain(&self, question: &Question, caller: &Arc<Caller>) -> Result<Value, Problem> {
+        let billing = |month, contract| {
+            if caller.billing {
+                Ok(self.reads.explain_billing(&self.clock, month, contract))
+            } else {
+                Err(reads::ReadError::BillingNotAllowed)
+            }
+        };
+        let explanation = match question {
+            Question::Customers(_) => {
+                let lifetimes = self.policy.load().customers;
+                self.reads.explain_customers(&self.clock, lifetimes)
+            }
+            Question::Search(SearchRequest {
+                query,
+                page_token: None,
+                ..
+            })
+            | Question::Export { query, .. } => {
+                if let Some(customer) = &query.customer
+                    && !caller.audience.contains(customer)
+                {
+                    return Err(reads::ReadError::CustomerNotAllowed.into());
+                }
+                self.reads.explain_search(&self.clock, query.clone())
+            }
+            Question::Billing { month, contract } => billing(*month, Some(contract.clone()))?,
+            Question::BillingMonth(month) => billing(*month, None)?,
+            Question::Nable {
+                month, contract, ..
+            } => billing(*month, contract.clone())?,
+            Question::Search(_) | Question::Overview(_) | Question::OpenApi => {
+                return Err(Problem::new(
+                    Code::InvalidQuery,
+                    "Only a question with one identity can be explained: not a continuation, not the overview, not the description.",
+                ));
+            }
+        };
+        Ok(explained(&explanation))
+    }
+}
+
+fn state(side: &Option<Side>) -> VendorState {
+    let Some(side) = side else {
+        return VendorState::Disabled;
+    };
+    let gates = side.gates();
+    let closed = gates.circuit.snapshot().state == CircuitState::Closed;
+    let held = gates.governor.snapshot().hold_down.is_some();
+    if closed && !held && !gates.credential.is_rejected() {
+        VendorState::Ok
+    } else {
+        VendorState::Degraded
+    }
+}
+
+fn vendor_status(side: &Option<Side>) -> Value {
+    let Some(configured) = side else {
+        return json!({"state": VendorState::Disabled.as_str()});
+    };
+    let gates = configured.gates();
+    let pace = gates.governor.snapshot();
+    let circuit = gates.circuit.snapshot();
+    let queued: Map<String, Value> = pace
+        .queued
+        .iter()
+        .map(|(lane, calls)| (lane.as_str().to_owned(), json!(calls)))
+        .collect();
+    json!({
+        "state": state(side).as_str(),
+        "circuit": circuit.state.as_str(),
+        "probe_in_ms": circuit.probe_in.map(|wait| wait.as_millis()),
+        "key_rejected": gates.credential.is_rejected(),
+        "budget": {
+            "requests_per_minute": pace.settings.requests_per_minute,
+            "remaining": pace.remaining,
+            "concurrency": pace.settings.concurrency,
+            "in_flight": pace.in_flight,
+            "queued": queued,
+            "hold_down_s": pace.hold_down.map(|wait| wait.as_secs()),
+        },
+    })
+}
+
+fn caller_status(caller: &Caller) -> Value {
+    let (calls, saved) = caller.meter.ledger();
+    json!({
+        "name": &*caller.name,
+        "role": caller.role.as_str(),
+        "vendor_calls": calls,
+        "vendor_calls_saved": saved,
+        "last_used": caller.last_used().map(|at| at.to_string()),
+    })
+}
+
+fn explained(explanation: &Explanation) -> Value {
+    let Lifetimes {
+        fresh,
+        stale,
+        on_error,
+    } = explanation.lifetimes;
+    json!({
+        "identity": explanation.identity,
+        "held": explanation.held,
+        "standing": explanation.standing.as_str(),
+        "age_s": explanation.age.map(|age| age.as_secs()),
+        "policy": {
+            "grade": explanation.grade,
+            "fresh_s": fresh.as_secs(),
+            "stale_s": stale.as_secs(),
+            "on_error_s": on_error.as_secs(),
+        },
+        "snapshot": explanation.snapshot.map(|(end, rows)| json!({"end": end, "rows": rows})),
+        "lane": explanation.lane.map(|lane| lane.as_str()),
+        "call": explanation.call.map(|operation| json!({
+            "vendor": operation.vendor().as_str(),
+            "operation": operation.as_str(),
+        })),
+    })
+}

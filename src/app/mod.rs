@@ -1,0 +1,327 @@
+//! The whole gateway, put together in the order it is built in.
+
+mod desk;
+mod vendor;
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::access::CallerBook;
+use crate::clock::{self, Clock, Duration, Instant};
+use crate::config::check::{AuthMode, Settings};
+use crate::config::{Secrets, VendorSettings};
+use crate::domain::Vendor;
+use crate::exchange::InFlight;
+use crate::metrics::Metrics;
+use crate::reads::{Ingredients, Policy, Reads};
+use crate::secrets::{SealingKey, sealing_key_of_this_process};
+use crate::server::{Answering, Drain, Listeners, Server, ServerOptions};
+use crate::snapshot::{Sealer, Snapshots};
+use crate::stack::{Inbound, InboundParts, admin, inbound};
+use crate::telemetry::LogSink;
+use crate::upstream::{Nable, Wiv};
+
+use vendor::Side;
+
+/// Keeps keys that are derived for page tokens apart from any other use of the same secret.
+const SEALING_PURPOSE: &str = "msp-gateway 2026 page tokens";
+/// How often what is over is let go of, and gauges are set anew.
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
+
+/// Why the gateway could not be built.
+#[derive(Debug)]
+pub struct BuildError(String);
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+/// The gateway while it runs. What a reload changes is behind swaps; everything else stays.
+pub struct App {
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    started: Instant,
+    server: ServerOptions,
+    drain: Drain,
+    in_flight: Arc<InFlight>,
+    log: LogSink,
+    reads: Reads,
+    snapshots: Arc<Snapshots>,
+    policy: Arc<ArcSwap<Policy>>,
+    sealer: Arc<ArcSwap<Sealer>>,
+    callers: ArcSwap<CallerBook>,
+    wiv: Option<Side>,
+    nable: Option<Side>,
+    public: ArcSwap<Inbound>,
+    admin: ArcSwap<Inbound>,
+}
+
+impl App {
+    /// Builds everything; opens no socket.
+    ///
+    /// # Errors
+    /// If TLS, a sealing key or a metric cannot be set up.
+    pub fn build(
+        settings: &Settings,
+        secrets: &Secrets,
+        log: LogSink,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, BuildError> {
+        let side = |settings: &Option<VendorSettings>, secrets| match (settings, secrets) {
+            (Some(settings), Some(secrets)) => {
+                Side::new(settings, secrets, &clock, &metrics).map(Some)
+            }
+            _ => Ok(None),
+        };
+        let wiv_side = side(&settings.wiv, secrets.wiv.as_ref())?;
+        let nable_side = side(&settings.nable, secrets.nable.as_ref())?;
+        let wiv = Arc::new(match &wiv_side {
+            Some(side) => Wiv::new(side.service(), side.options()),
+            None => Wiv::disabled(),
+        });
+        let nable = Arc::new(match &nable_side {
+            Some(side) => Nable::new(side.service(), side.options()),
+            None => Nable::disabled(),
+        });
+        let snapshots = Snapshots::new(
+            wiv.clone(),
+            settings.snapshots.clone(),
+            clock.clone(),
+            metrics.clone(),
+        );
+        let policy = Arc::new(ArcSwap::from_pointee(settings.policy.clone()));
+        let sealer = Arc::new(ArcSwap::from_pointee(sealer(secrets)?));
+        let reads = Reads::new(Ingredients {
+            wiv,
+            nable,
+            snapshots: snapshots.clone(),
+            sealer: sealer.clone(),
+            policy: policy.clone(),
+            cache_bytes_max: settings.cache.bytes_max,
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+        });
+        let callers = Arc::new(caller_book(settings, &metrics, &clock));
+        let in_flight = InFlight::up_to(settings.server.requests_in_flight_max);
+        Ok(Arc::new_cyclic(|app| {
+            let build = Stacks {
+                clock: &clock,
+                metrics: &metrics,
+                callers: &callers,
+                log: &log,
+                in_flight: &in_flight,
+                reads: &reads,
+                server: &settings.server,
+            };
+            Self {
+                public: ArcSwap::from_pointee(build.public()),
+                admin: ArcSwap::from_pointee(build.admin(desk::Desk::of(app.clone()))),
+                started: clock.now(),
+                server: settings.server.clone(),
+                drain: Drain::default(),
+                callers: ArcSwap::new(callers.clone()),
+                wiv: wiv_side,
+                nable: nable_side,
+                clock: clock.clone(),
+                metrics: metrics.clone(),
+                in_flight: in_flight.clone(),
+                log: log.clone(),
+                reads: reads.clone(),
+                snapshots,
+                policy,
+                sealer,
+            }
+        }))
+    }
+
+    /// Takes new settings while requests go on: those in flight end on the old stacks; caches,
+    /// snapshots, flights, circuits, budgets and metrics stay. Returns what needs a restart and was
+    /// therefore not taken, one line each.
+    ///
+    /// # Errors
+    /// If anything cannot be built; then nothing has changed.
+    pub fn apply(
+        self: &Arc<Self>,
+        settings: &Settings,
+        secrets: &Secrets,
+    ) -> Result<Vec<String>, BuildError> {
+        let sealer = sealer(secrets)?;
+        let mut later = Vec::new();
+        let wiv = Side::prepare(
+            &self.wiv,
+            Vendor::Wiv,
+            &settings.wiv,
+            &secrets.wiv,
+            &mut later,
+        )?;
+        let nable = Side::prepare(
+            &self.nable,
+            Vendor::Nable,
+            &settings.nable,
+            &secrets.nable,
+            &mut later,
+        )?;
+        let mut server = settings.server.clone();
+        if (server.public, server.admin) != (self.server.public, self.server.admin) {
+            later.push("listen: the addresses need a restart".to_owned());
+            (server.public, server.admin) = (self.server.public, self.server.admin);
+        }
+        let callers = Arc::new(caller_book(settings, &self.metrics, &self.clock));
+        let build = Stacks {
+            clock: &self.clock,
+            metrics: &self.metrics,
+            callers: &callers,
+            log: &self.log,
+            in_flight: &self.in_flight,
+            reads: &self.reads,
+            server: &server,
+        };
+        let public = build.public();
+        let admin = build.admin(desk::Desk::of(Arc::downgrade(self)));
+
+        // Everything is built; from here on nothing can fail.
+        for prepared in [wiv, nable].into_iter().flatten() {
+            prepared.commit();
+        }
+        self.sealer.store(Arc::new(sealer));
+        // Pages hold tokens of the sealing key they were rendered with.
+        self.reads.cases.forget_pages();
+        self.policy.store(Arc::new(settings.policy.clone()));
+        self.snapshots.configure(settings.snapshots.clone());
+        self.callers.store(callers);
+        self.public.store(Arc::new(public));
+        self.admin.store(Arc::new(admin));
+        Ok(later)
+    }
+
+    /// Tells when to leave.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    /// Counters.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Answers callers' requests with the stack of the moment.
+    pub fn public(self: &Arc<Self>) -> Answering {
+        let app = self.clone();
+        Arc::new(move |arrival| app.public.load().answer(arrival))
+    }
+
+    /// Answers operators' requests with the stack of the moment.
+    pub fn admin(self: &Arc<Self>) -> Answering {
+        let app = self.clone();
+        Arc::new(move |arrival| app.admin.load().answer(arrival))
+    }
+
+    /// Serves until [`Drain::begin`] and everything has ended.
+    pub async fn run(self: &Arc<Self>, listeners: Listeners) {
+        let server = Server {
+            options: self.server.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            public: self.public(),
+            admin: self.admin(),
+            drain: self.drain.clone(),
+        };
+        tokio::select! {
+            drained = server.run(listeners) => {
+                if drained.cut > 0 {
+                    tracing::warn!(connections = drained.cut, "cut at the end of the grace");
+                }
+            }
+            () = self.sweep() => {}
+        }
+        self.log.close(Duration::from_secs(2));
+    }
+
+    async fn sweep(&self) {
+        loop {
+            clock::sleep(SWEEP_EVERY).await;
+            self.reads.sweep();
+            for side in [&self.wiv, &self.nable].into_iter().flatten() {
+                // Sets the budget's gauge anew as it refills.
+                side.gates().governor.snapshot();
+            }
+        }
+    }
+}
+
+/// What stacks are made of, before and after a reload.
+struct Stacks<'a> {
+    clock: &'a Clock,
+    metrics: &'a Arc<Metrics>,
+    callers: &'a Arc<CallerBook>,
+    log: &'a LogSink,
+    in_flight: &'a Arc<InFlight>,
+    reads: &'a Reads,
+    server: &'a ServerOptions,
+}
+
+impl Stacks<'_> {
+    fn public(&self) -> Inbound {
+        let parts = InboundParts {
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            callers: self.callers.clone(),
+            log: self.log.clone(),
+            in_flight: self.in_flight.clone(),
+            request_timeout: self.server.request_timeout,
+            body_timeout: self.server.body_timeout,
+        };
+        inbound(parts, crate::api::Routes::new(self.reads.clone()))
+    }
+
+    fn admin(&self, desk: desk::Desk) -> Inbound {
+        let service = crate::api::admin::Admin::new(
+            Arc::new(desk),
+            self.metrics.clone(),
+            self.callers.clone(),
+            self.server.admin.ip().is_loopback(),
+            self.server.body_timeout,
+        );
+        let timeout = self.server.request_timeout;
+        admin(self.clock.clone(), self.metrics.clone(), timeout, service)
+    }
+}
+
+fn caller_book(settings: &Settings, metrics: &Metrics, clock: &Clock) -> CallerBook {
+    match settings.auth {
+        AuthMode::Keys => CallerBook::new(&settings.callers, metrics, clock.clone()),
+        AuthMode::Open => CallerBook::open(&settings.callers, metrics, clock.clone()),
+    }
+}
+
+fn sealer(secrets: &Secrets) -> Result<Sealer, BuildError> {
+    let derive = |secret| SealingKey::derive(SEALING_PURPOSE, secret);
+    let current = match (&secrets.token_key, &secrets.wiv) {
+        (Some(secret), _) => derive(secret),
+        (None, Some(wiv)) => SealingKey::derive_from_vendor(SEALING_PURPOSE, &wiv.keys.primary),
+        (None, None) => sealing_key_of_this_process().map_err(BuildError)?,
+    };
+    let previous = match (
+        &secrets.token_key_previous,
+        &secrets.token_key,
+        &secrets.wiv,
+    ) {
+        (Some(secret), _, _) => Some(derive(secret)),
+        // While a vendor key is rotated, tokens sealed with the other one stay good.
+        (None, None, Some(wiv)) => wiv
+            .keys
+            .fallback
+            .as_ref()
+            .map(|key| SealingKey::derive_from_vendor(SEALING_PURPOSE, key)),
+        (None, _, _) => None,
+    };
+    Sealer::new(&current, previous.as_ref())
+        .ok_or_else(|| BuildError("the cipher refused the sealing key".to_owned()))
+}

@@ -1,0 +1,144 @@
+//! One vendor's side of the gateway, and how a reload changes it while calls go on.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tower::ServiceExt as _;
+
+use super::BuildError;
+use crate::admission::Gates;
+use crate::clock::Clock;
+use crate::config::{VendorSecrets, VendorSettings};
+use crate::domain::Vendor;
+use crate::metrics::Metrics;
+use crate::secrets::{VendorKeyring, VendorKeys};
+use crate::stack::outbound;
+use crate::upstream::connect::https_connector;
+use crate::upstream::{BaseUrl, VendorOptions, VendorService};
+
+/// A configured vendor.
+pub(super) struct Side {
+    options: VendorOptions,
+    gates: Gates,
+    ring: VendorKeyring,
+    current: Arc<ArcSwap<VendorService>>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+/// A change of a vendor's side that cannot fail any more.
+pub(super) struct Prepared {
+    gates: Gates,
+    ring: VendorKeyring,
+    current: Arc<ArcSwap<VendorService>>,
+    options: VendorOptions,
+    service: VendorService,
+    keys: VendorKeys,
+}
+
+impl Prepared {
+    pub(super) fn commit(self) {
+        self.ring.store(Arc::new(self.keys));
+        self.gates.set(self.options.gate_settings());
+        self.current.store(Arc::new(self.service));
+    }
+}
+
+impl Side {
+    pub(super) fn new(
+        settings: &VendorSettings,
+        secrets: &VendorSecrets,
+        clock: &Clock,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, BuildError> {
+        let options = options(settings, secrets)?;
+        let ring: VendorKeyring = Arc::new(ArcSwap::from_pointee(secrets.keys.clone()));
+        let gates = options.gates(ring.clone(), clock, metrics);
+        let service = service(&options, &gates, clock, metrics)?;
+        Ok(Self {
+            current: Arc::new(ArcSwap::from_pointee(service)),
+            options,
+            gates,
+            ring,
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+        })
+    }
+
+    /// The vendor's stack of the moment: each call takes the one that is current when it begins.
+    pub(super) fn service(&self) -> VendorService {
+        let current = self.current.clone();
+        VendorService::new(tower::service_fn(move |call| {
+            let service = VendorService::clone(&current.load());
+            service.oneshot(call)
+        }))
+    }
+
+    pub(super) fn options(&self) -> &VendorOptions {
+        &self.options
+    }
+
+    pub(super) fn gates(&self) -> &Gates {
+        &self.gates
+    }
+
+    /// Builds what new settings ask for, changing nothing yet. What needs a restart goes to `later`.
+    pub(super) fn prepare(
+        side: &Option<Self>,
+        vendor: Vendor,
+        settings: &Option<VendorSettings>,
+        secrets: &Option<VendorSecrets>,
+        later: &mut Vec<String>,
+    ) -> Result<Option<Prepared>, BuildError> {
+        let name = vendor.as_str();
+        let (side, settings, secrets) = match (side, settings, secrets) {
+            (Some(side), Some(settings), Some(secrets)) => (side, settings, secrets),
+            (None, None, _) => return Ok(None),
+            _ => {
+                later.push(format!("{name}: enabling or disabling it needs a restart"));
+                return Ok(None);
+            }
+        };
+        let options = options(settings, secrets)?;
+        if options.credential != side.options.credential {
+            // It is part of every identity: what is remembered belongs to the other account.
+            later.push(format!("{name}: another account needs a restart"));
+            return Ok(None);
+        }
+        let service = service(&options, &side.gates, &side.clock, &side.metrics)?;
+        Ok(Some(Prepared {
+            gates: side.gates.clone(),
+            ring: side.ring.clone(),
+            current: side.current.clone(),
+            keys: secrets.keys.clone(),
+            service,
+            options,
+        }))
+    }
+}
+
+fn options(
+    settings: &VendorSettings,
+    secrets: &VendorSecrets,
+) -> Result<VendorOptions, BuildError> {
+    let url = BaseUrl::parse(&settings.base_url)
+        .map_err(|why| BuildError(format!("{}.base_url: {why}", settings.vendor.as_str())))?;
+    let mut options = VendorOptions::new(settings.vendor, url, secrets.account.clone());
+    options.key_header = settings.key_header.clone();
+    options.requests_per_minute = settings.requests_per_minute;
+    options.concurrency = settings.concurrency;
+    options.timeout = settings.timeout;
+    options.connect_timeout = settings.connect_timeout;
+    Ok(options)
+}
+
+fn service(
+    options: &VendorOptions,
+    gates: &Gates,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<VendorService, BuildError> {
+    let connector = https_connector(options)
+        .map_err(|why| BuildError(format!("TLS cannot be set up: {why}")))?;
+    Ok(outbound(options, gates, clock, metrics, connector))
+}

@@ -1,0 +1,114 @@
+//! From an app that is built to one that has left: listeners, signals, readiness.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{FINE, refuse};
+use crate::app::App;
+use crate::clock;
+use crate::reload::Reloader;
+use crate::server::{Listeners, ServerOptions};
+
+/// A runtime with a thread per core.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("msp-gateway")
+        .build()
+}
+
+/// Binds, tells `bound` the listeners, serves until a signal says to leave, and leaves in order.
+pub async fn until_told(
+    app: Arc<App>,
+    options: &ServerOptions,
+    reloader: Option<Reloader>,
+    bound: impl FnOnce(&Listeners),
+) -> i32 {
+    let listeners = match Listeners::bind(options).await {
+        Ok(listeners) => listeners,
+        Err(error) => return refuse(error),
+    };
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+    );
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+        return refuse("signals cannot be received");
+    };
+    bound(&listeners);
+    notify("READY=1");
+    let drain = app.drain().clone();
+    let running = app.run(listeners);
+    let mut running = std::pin::pin!(running);
+    let mut told = false;
+    let mut reloader = reloader;
+    loop {
+        let changed = async {
+            match &mut reloader {
+                Some(reloader) => reloader.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = &mut running => return FINE,
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {
+                if let Some(reloader) = &mut reloader {
+                    reload(reloader, &app);
+                }
+                continue;
+            }
+            () = changed => {
+                if let Some(reloader) = &mut reloader {
+                    reload(reloader, &app);
+                }
+                continue;
+            }
+        }
+        if told {
+            // The second signal ends at once what the first one let finish.
+            drain.cut();
+            continue;
+        }
+        told = true;
+        notify("STOPPING=1");
+        drain.begin();
+    }
+}
+
+fn reload(reloader: &mut Reloader, app: &Arc<App>) {
+    notify("RELOADING=1");
+    reloader.reload(app);
+    notify("READY=1");
+}
+
+/// Tells the service manager, where there is one (`sd_notify`'s datagram).
+fn notify(state: &str) {
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let address = match path.to_str().and_then(|path| path.strip_prefix('@')) {
+        Some(name) => {
+            use std::os::linux::net::SocketAddrExt as _;
+            SocketAddr::from_abstract_name(name)
+        }
+        None => SocketAddr::from_pathname(Path::new(&path)),
+    };
+    let mut text = state.to_owned();
+    if state == "RELOADING=1" {
+        let now = clock::monotonic_since_boot().as_micros();
+        text.push_str(&format!("\nMONOTONIC_USEC={now}"));
+    }
+    let sent = address.and_then(|address| {
+        let socket = UnixDatagram::unbound()?;
+        socket.send_to_addr(text.as_bytes(), &address)
+    });
+    if let Err(error) = sent {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
+}
