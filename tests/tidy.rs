@@ -267,6 +267,7 @@ fn reads_time(source: &Source) -> Vec<String> {
             || has(&["core", "time"])
             || has(&["tokio", "time"])
             || has(&["SystemTime"])
+            || has(&["clock_gettime"])
             || has(&["Timestamp", "now"])
             || has(&["Zoned", "now"]);
         let own = !path.test && has(&["Instant", "now"]);
@@ -310,6 +311,7 @@ fn only_the_clock_reads_time() {
         "fn f() { tokio::time::sleep(d) }",
         "use tokio::time;",
         "fn f() { Timestamp::now() }",
+        "fn f() { rustix::time::clock_gettime(id) }",
         "fn f() { std::time::SystemTime::now() }",
         "fn f() { Instant::now() }",
         "fn f() { since.elapsed() }",
