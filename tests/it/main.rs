@@ -12,3 +12,4 @@ mod kit;
 
 mod paging;
 mod proof;
+mod walks;
