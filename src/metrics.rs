@@ -221,7 +221,7 @@ impl Metrics {
 
         let request_durations = histograms(
             "request_duration_seconds",
-            "Time from the end of a request's head to the end of its answer, by route and cache outcome.",
+            "Time from the end of a request's head to the head of its answer, by route and cache outcome.",
             &REQUEST_BUCKETS,
             &["route", "cache"],
         )?;

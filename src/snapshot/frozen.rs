@@ -122,6 +122,8 @@ pub(super) struct State {
     /// The furthest row that a reader who pages has read.
     pub furthest: usize,
     pub payer: Option<Arc<Payer>>,
+    /// When the last of those who want rows will have given up.
+    pub wanted_until: Option<Instant>,
     failures: u64,
     failure: Option<WalkFailure>,
 }
@@ -187,6 +189,7 @@ impl Snapshot {
                 wanted_export: 0,
                 furthest: 0,
                 payer: None,
+                wanted_until: None,
                 failures: 0,
                 failure: None,
             }),
@@ -358,7 +361,7 @@ impl Snapshot {
     }
 
     /// States that one row more than is known is wanted.
-    pub fn want_more(&self, want: Want, payer: &Arc<Payer>) {
+    pub fn want_more(&self, want: Want, payer: &Arc<Payer>, until: Instant) {
         let mut state = self.lock();
         let rows = state.rows.len() + 1;
         match want {
@@ -366,6 +369,7 @@ impl Snapshot {
             Want::Export => state.wanted_export = state.wanted_export.max(rows),
         }
         state.payer = Some(payer.clone());
+        state.wanted_until = state.wanted_until.max(Some(until));
         drop(state);
         self.demand.notify_one();
     }
