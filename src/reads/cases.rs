@@ -179,6 +179,7 @@ impl Cases {
             whole,
             directives: asker.directives,
             deadline: asker.deadline,
+            payer: asker.payer.clone(),
         };
         Ok(self.snapshots.open(&ask).await?)
     }

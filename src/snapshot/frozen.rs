@@ -443,6 +443,16 @@ impl Snapshot {
         self.lock().purged = true;
     }
 
+    /// Whether a soft purge made it stale.
+    pub(super) fn is_purged(&self) -> bool {
+        self.lock().purged
+    }
+
+    /// Says who pays for the next call that callers wait for.
+    pub(super) fn charge_to(&self, payer: &Arc<Payer>) {
+        self.lock().payer = Some(payer.clone());
+    }
+
     /// Calls `each` with (customer, case type) of every row of `view`, which count as served.
     pub fn for_each_row(&self, view: &View, mut each: impl FnMut(Option<&str>, Option<&str>)) {
         self.touch();

@@ -58,6 +58,8 @@ pub struct Open {
     pub directives: Directives,
     /// When the caller's answer is due.
     pub deadline: Instant,
+    /// Pays for vendor calls.
+    pub payer: Arc<Payer>,
 }
 
 /// The snapshot that answers a search.
@@ -212,7 +214,7 @@ impl Snapshots {
 
     fn judge(&self, current: &Snapshot, ask: &Open, now: Instant) -> Verdict {
         let directives = &ask.directives;
-        if current.is_growing() && !directives.no_cache {
+        if current.is_growing() && !directives.no_cache && !current.is_purged() {
             // Joined however old: walks of one search never overlap.
             return Verdict::Serve;
         }
@@ -279,6 +281,7 @@ impl Snapshots {
         let seen = lineage.failures();
         let led = lineage.begin_refresh(now).map_err(OpenError::Walk)?;
         if led {
+            current.charge_to(&ask.payer);
             self.launch_refresh(lineage, current, true, ask.whole);
         }
         loop {
