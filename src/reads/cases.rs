@@ -308,7 +308,7 @@ impl Cases {
             }
         };
         if let Some(rendered) = self.pages.get(&page_key) {
-            snapshot.touch();
+            snapshot.touch(offset);
             return Ok(finish(rendered, false, self.clock.now()));
         }
         let ask = PageAsk {

@@ -145,6 +145,7 @@ pub struct Snapshot {
     /// Rings when a reader wants more.
     pub(super) demand: Notify,
     last_used: AtomicU64,
+    last_paged: AtomicU64,
     ended_by_purge: AtomicBool,
     birth: Instant,
     charged: AtomicU64,
@@ -196,6 +197,7 @@ impl Snapshot {
             changed: watch::Sender::new(0),
             demand: Notify::new(),
             last_used: AtomicU64::new(0),
+            last_paged: AtomicU64::new(0),
             ended_by_purge: AtomicBool::new(false),
             birth,
             charged: AtomicU64::new(0),
@@ -246,11 +248,20 @@ impl Snapshot {
         }
     }
 
-    /// Notes a use: retention counts from it.
-    pub fn touch(&self) {
+    /// Notes a use of the page at `offset`: retention counts from it. Pages after the first also keep
+    /// its walk from being idle: their reader will want more.
+    pub fn touch(&self, offset: u32) {
         let since = self.clock.now().saturating_duration_since(self.birth);
         let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         self.last_used.fetch_max(ms, Ordering::Relaxed);
+        if offset > 0 {
+            self.last_paged.fetch_max(ms, Ordering::Relaxed);
+        }
+    }
+
+    /// When a page after the first was last read.
+    pub fn last_paged(&self) -> Instant {
+        self.birth + Duration::from_millis(self.last_paged.load(Ordering::Relaxed))
     }
 
     /// When it was last used.
@@ -275,7 +286,7 @@ impl Snapshot {
     /// Cuts the rows `[offset, offset + size)` of a view. A page is ready when one row more is known,
     /// or no more will come; it is never short for lack of time.
     pub fn cut(&self, view: &View, offset: u32, size: usize) -> Cut {
-        self.touch();
+        self.touch(offset);
         let mut state = self.lock();
         let state = &mut *state;
         let first = offset as usize;
@@ -315,7 +326,7 @@ impl Snapshot {
     /// The texts of the rows of a view from `first` on that are known now, at most `size`: as an
     /// export reads them, however few. They count as served. `End` is told with the last row only.
     pub fn rows_known(&self, view: &View, first: usize, size: usize) -> (Vec<Bytes>, End) {
-        self.touch();
+        self.touch(u32::MAX);
         let mut state = self.lock();
         let state = &mut *state;
         let known = if view.is_whole() {
@@ -455,7 +466,7 @@ impl Snapshot {
 
     /// Calls `each` with (customer, case type) of every row of `view`, which count as served.
     pub fn for_each_row(&self, view: &View, mut each: impl FnMut(Option<&str>, Option<&str>)) {
-        self.touch();
+        self.touch(0);
         let mut state = self.lock();
         let state = &mut *state;
         state.published = state.published.max(state.rows.len());

@@ -390,7 +390,7 @@ impl Walk {
             self.read_ahead_paused = false;
             return Ok(Next::Fetch(lane));
         }
-        let idle_since = self.target.last_used().max(self.last_fetch_of_reader());
+        let idle_since = self.target.last_paged().max(self.last_fetch_of_reader());
         let idle_at = idle_since + options.scroll_idle_max;
         let mut leave = |state: &mut State| {
             if self.grows {
@@ -425,7 +425,7 @@ impl Walk {
     fn last_fetch_of_reader(&self) -> Instant {
         // Draining is no use of the snapshot, so it does not begin the idle time anew.
         if self.drained > 0 {
-            self.target.last_used()
+            self.target.last_paged()
         } else {
             self.last_fetch
         }
