@@ -1,3 +1,5 @@
+//! The table of routes and the questions, read from whole requests.
+
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 

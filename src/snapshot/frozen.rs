@@ -15,7 +15,7 @@ use crate::admission::Payer;
 use crate::cache::{CacheKey, Lifetimes, Standing};
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::SearchQuery;
-use crate::upstream::UpstreamError;
+use crate::upstream::{EnvelopeMember, UpstreamError};
 
 /// Views whose row numbers a snapshot remembers; the least recently used goes first and is found
 /// anew when asked again. Each costs four bytes a row.
@@ -55,17 +55,6 @@ pub enum WalkFailure {
     Overloaded,
     /// The walk's task ended without a word.
     Internal,
-}
-
-/// A member of the vendor's envelope, in the vendor's order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EnvelopeMember {
-    /// The rows.
-    Data,
-    /// The cursor.
-    NextPageKey,
-    /// Anything else: name and raw value of the first vendor page.
-    Other(String, String),
 }
 
 /// What a reader wants rows for.

@@ -3,6 +3,7 @@
 //! A *walk* reads one vendor scroll; a *snapshot* is the rows it gave, frozen in the vendor's order;
 //! a *page token* is what a caller holds. A *lineage* is all snapshots of one search.
 
+mod compare;
 pub mod frozen;
 pub mod lineage;
 pub mod options;
