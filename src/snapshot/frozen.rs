@@ -12,7 +12,7 @@ use super::rows::Rows;
 use super::token::SnapshotId;
 use super::view::{View, ViewIndex};
 use crate::admission::Payer;
-use crate::cache::{CacheKey, Lifetimes, Standing};
+use crate::cache::{CacheKey, HOT_HITS, Lifetimes, Standing};
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::SearchQuery;
 use crate::upstream::{EnvelopeMember, UpstreamError};
@@ -112,6 +112,11 @@ pub(super) struct State {
     /// A served page said that at least so many rows exist.
     pub promised: usize,
     pub ages: Option<Ages>,
+    /// How long answers of that age may be used, jitter aside: as the search was graded when the
+    /// vendor last answered. What was read before a range closed is not settled when it closes.
+    pub lifetimes: Lifetimes,
+    /// How often first pages were cut from it since then, while fresh.
+    pub hits: u32,
     /// A soft purge made it stale, whatever its age.
     pub purged: bool,
     /// Walks that are, or will be, at work on its growth.
@@ -136,13 +141,12 @@ pub struct Snapshot {
     pub query: Arc<SearchQuery>,
     /// Its own share of the jitter.
     pub draw: f64,
-    /// How long its answers may be used, jitter aside.
-    pub lifetimes: Lifetimes,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     /// Rings when a reader wants more.
     pub(super) demand: Notify,
     last_used: AtomicU64,
+    last_paged: AtomicU64,
     ended_by_purge: AtomicBool,
     birth: Instant,
     charged: AtomicU64,
@@ -171,7 +175,6 @@ impl Snapshot {
             key,
             query,
             draw: fastrand::f64(),
-            lifetimes,
             state: Mutex::new(State {
                 rows: Rows::default(),
                 end: End::Growing,
@@ -181,6 +184,8 @@ impl Snapshot {
                 published: 0,
                 promised: 0,
                 ages: None,
+                lifetimes,
+                hits: 0,
                 purged: false,
                 growers: 0,
                 wanted_pages: 0,
@@ -193,6 +198,7 @@ impl Snapshot {
             changed: watch::Sender::new(0),
             demand: Notify::new(),
             last_used: AtomicU64::new(0),
+            last_paged: AtomicU64::new(0),
             ended_by_purge: AtomicBool::new(false),
             birth,
             charged: AtomicU64::new(0),
@@ -243,11 +249,20 @@ impl Snapshot {
         }
     }
 
-    /// Notes a use: retention counts from it.
-    pub fn touch(&self) {
+    /// Notes a use: retention counts from it. `paging` says that a page after the first was read, so
+    /// that its reader may want the rest too.
+    pub fn touch(&self, paging: bool) {
         let since = self.clock.now().saturating_duration_since(self.birth);
         let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         self.last_used.fetch_max(ms, Ordering::Relaxed);
+        if paging {
+            self.last_paged.fetch_max(ms, Ordering::Relaxed);
+        }
+    }
+
+    /// When a page after the first was last read; its birth where none was.
+    pub(super) fn last_paged(&self) -> Instant {
+        self.birth + Duration::from_millis(self.last_paged.load(Ordering::Relaxed))
     }
 
     /// When it was last used.
@@ -272,7 +287,7 @@ impl Snapshot {
     /// Cuts the rows `[offset, offset + size)` of a view. A page is ready when one row more is known,
     /// or no more will come; it is never short for lack of time.
     pub fn cut(&self, view: &View, offset: u32, size: usize) -> Cut {
-        self.touch();
+        self.touch(offset > 0);
         let mut state = self.lock();
         let state = &mut *state;
         let first = offset as usize;
@@ -312,7 +327,7 @@ impl Snapshot {
     /// The texts of the rows of a view from `first` on that are known now, at most `size`: as an
     /// export reads them, however few. They count as served. `End` is told with the last row only.
     pub fn rows_known(&self, view: &View, first: usize, size: usize) -> (Vec<Bytes>, End) {
-        self.touch();
+        self.touch(true);
         let mut state = self.lock();
         let state = &mut *state;
         let known = if view.is_whole() {
@@ -408,7 +423,7 @@ impl Snapshot {
             return Standing::Expired;
         };
         let born = if whole { ages.whole } else { ages.head };
-        match self.lifetimes.standing(born, self.draw, now) {
+        match state.lifetimes.standing(born, self.draw, now) {
             Standing::Fresh if state.purged => Standing::Stale,
             standing => standing,
         }
@@ -419,7 +434,7 @@ impl Snapshot {
         let state = self.lock();
         let Some(ages) = state.ages else { return 0 };
         let born = if whole { ages.whole } else { ages.head };
-        let ttl_s = self.lifetimes.ttl_s(born, self.draw, now);
+        let ttl_s = state.lifetimes.ttl_s(born, self.draw, now);
         if state.purged { ttl_s.min(-1) } else { ttl_s }
     }
 
@@ -434,6 +449,31 @@ impl Snapshot {
         }
     }
 
+    pub(super) fn lifetimes(&self) -> Lifetimes {
+        self.lock().lifetimes
+    }
+
+    /// Whether a soft purge made it stale.
+    pub(super) fn is_purged(&self) -> bool {
+        self.lock().purged
+    }
+
+    /// Rows that were served, or said to exist.
+    pub(super) fn served(&self) -> usize {
+        let state = self.lock();
+        state.published.max(state.promised)
+    }
+
+    /// Notes that a first page is cut from it while fresh. Says whether it proved hot and is nearly
+    /// stale, so that it is worth refreshing ahead of its time.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        let before = state.hits;
+        state.hits = before.saturating_add(1);
+        let due = |ages: Ages| state.lifetimes.is_nearly_stale(ages.head, self.draw, now);
+        before >= HOT_HITS && state.ages.is_some_and(due)
+    }
+
     /// Makes it stale, whatever its age.
     pub(super) fn make_stale(&self) {
         self.lock().purged = true;
@@ -441,7 +481,7 @@ impl Snapshot {
 
     /// Calls `each` with (customer, case type) of every row of `view`, which count as served.
     pub fn for_each_row(&self, view: &View, mut each: impl FnMut(Option<&str>, Option<&str>)) {
-        self.touch();
+        self.touch(true);
         let mut state = self.lock();
         let state = &mut *state;
         state.published = state.published.max(state.rows.len());

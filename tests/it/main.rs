@@ -12,4 +12,5 @@ mod kit;
 
 mod paging;
 mod proof;
+mod quota;
 mod walks;
