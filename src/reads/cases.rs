@@ -188,6 +188,7 @@ impl Cases {
             forced: asker.caller.forced.clone(),
             refresh_ahead: !whole && self.policy.load().refresh_ahead,
             deadline: asker.deadline,
+            payer: asker.payer.clone(),
         };
         Ok(self.snapshots.open(&ask).await?)
     }
@@ -324,7 +325,7 @@ impl Cases {
             }
         };
         if let Some(rendered) = self.pages.get(&page_key) {
-            snapshot.touch(offset > 0);
+            snapshot.touch(offset);
             return Ok(finish(rendered, false, self.clock.now()));
         }
         let ask = PageAsk {

@@ -161,7 +161,7 @@ impl Walk {
                 whole: scroll.first_page,
             });
         }
-        next.touch(false);
+        next.touch(0);
         self.lineage.replace(next.clone());
         if self.grows {
             let mut state = before.lock();

@@ -17,6 +17,6 @@ mod walk;
 
 pub use frozen::{Cut, CutPage, End, Snapshot, WalkFailure, Want};
 pub use options::SnapshotOptions;
-pub use store::{Open, OpenError, Opened, PageAsk, PageFailure, Snapshots};
+pub use store::{Growth, Open, OpenError, Opened, PageAsk, PageFailure, Snapshots};
 pub use token::{Claims, Sealer, SnapshotId};
 pub use view::View;

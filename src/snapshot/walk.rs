@@ -20,9 +20,9 @@ use crate::domain::record::RowId;
 use crate::metrics::WalkOutcome;
 use crate::upstream::{EnvelopeMember, Fault, ScrollId, SearchPage, UpstreamError};
 
-/// Longest wait of one vendor call for budget and answer. A caller's own deadline is shorter; the
-/// walk goes on without it.
-const CALL_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Wait of a vendor call for budget and answer where no caller's deadline is further away: time for
+/// an attempt and a short queue.
+const CALL_WAIT: Duration = Duration::from_secs(20);
 /// First pause before a new search after a lost scroll; doubles each time, with full jitter.
 const REWALK_PAUSE: Duration = Duration::from_millis(50);
 /// Longest such pause.
@@ -325,13 +325,17 @@ impl Walk {
     }
 
     fn spend(&self, lane: Lane) -> Spend {
-        let payer = match lane {
-            Lane::Interactive | Lane::Export => self.target.lock().payer.clone(),
-            Lane::Refresh | Lane::ReadAhead => None,
+        let (payer, until) = match lane {
+            Lane::Interactive | Lane::Export => {
+                let state = self.target.lock();
+                (state.payer.clone(), state.wanted_until)
+            }
+            Lane::Refresh | Lane::ReadAhead => (None, None),
         };
+        let soonest = self.store.clock.now() + CALL_WAIT;
         Spend {
             lane,
-            deadline: self.store.clock.now() + CALL_WAIT_MAX,
+            deadline: until.map_or(soonest, |until| until.max(soonest)),
             payer: payer.unwrap_or_else(Payer::gateway),
         }
     }

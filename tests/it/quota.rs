@@ -421,3 +421,278 @@ async fn a_fill_that_began_before_a_purge_is_not_stored_after_it() {
         }
     }
 }
+
+fn forcing(rig: &Rig, text: &str) -> Asker {
+    let mut asker = rig.everyone();
+    match text {
+        "no-cache" => asker.directives.no_cache = true,
+        _ => asker.directives.max_age = Some(Duration::from_secs(1)),
+    }
+    asker
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_button_is_obeyed_within_an_allowance() {
+    for ask in ALL {
+        for text in ["no-cache", "max-age"] {
+            let rig = rig(|setup| setup.lifetimes = seconds(3600, 3600, 7200));
+            ask.ok(&rig).await;
+            sleep(Duration::from_secs(60)).await;
+            let asker = forcing(&rig, text);
+            let (mut obeyed, mut told) = (0, 0);
+            for _ in 0..20 {
+                let answer = ask.of(&rig, &asker).await.unwrap();
+                match answer.note.detail {
+                    Some(Detail::AllowanceExhausted) => told += 1,
+                    _ => obeyed += 1,
+                }
+                // Older than a second, whatever was fetched.
+                sleep(Duration::from_millis(1_100)).await;
+            }
+            // Six at once, and one more every ten seconds.
+            let first = rig.asked(ask.operation()) - 1;
+            assert!((6..=8).contains(&obeyed), "{ask:?} {text}: {obeyed}");
+            assert_eq!((first, told), (obeyed, 20 - obeyed), "{ask:?} {text}");
+            sleep(Duration::from_secs(60)).await;
+            let later = ask.of(&rig, &asker).await.unwrap();
+            assert_ne!(later.note.detail, Some(Detail::AllowanceExhausted));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn forcing_one_customer_out_of_all_costs_the_allowance_too() {
+    let rig = rig(|setup| setup.lifetimes = seconds(3600, 3600, 7200));
+    let customers = rig.sandbox.customers();
+    // All cases, to the end.
+    Ask::Search.ok(&rig).await;
+    sleep(Duration::from_secs(60)).await;
+    let before = vendor_calls(&rig);
+    let asker = forcing(&rig, "no-cache");
+    let mut words = Vec::new();
+    for customer in &customers[..10] {
+        let page = rig.page(&asker, Some(&customer.id), "{}").await.unwrap();
+        words.push(page.answer.note.detail);
+    }
+    let exhausted = Some(Detail::AllowanceExhausted);
+    assert_eq!(words.iter().filter(|word| **word == exhausted).count(), 4);
+    assert_eq!(rig.searches(), 1 + 6);
+    assert!(vendor_calls(&rig) - before >= 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_proved_hot_is_refreshed_before_it_is_stale() {
+    for ask in ALL {
+        for (hot, ahead) in [(true, true), (true, false), (false, true)] {
+            let rig = rig(|setup| {
+                setup.lifetimes = seconds(100, 100, 3600);
+                setup.policy = Box::new(move |policy| policy.refresh_ahead = ahead);
+            });
+            ask.ok(&rig).await;
+            // Lets the walk end that brought it.
+            sleep(Duration::from_secs(60)).await;
+            for _ in 0..if hot { 3 } else { 1 } {
+                ask.ok(&rig).await;
+            }
+            assert_eq!(rig.asked(ask.operation()), 1);
+            sleep(Duration::from_secs(24)).await;
+            // Nearly stale, yet fresh whatever the jitter.
+            let answer = ask.ok(&rig).await;
+            assert_eq!(answer.note.outcome, CacheOutcome::Hit);
+            assert_eq!(answer.note.detail, None);
+            sleep(Duration::from_secs(1)).await;
+            let calls = if hot && ahead { 2 } else { 1 };
+            assert_eq!(rig.asked(ask.operation()), calls, "{ask:?} {hot} {ahead}");
+            // A refresh begins the count anew, and never reads on.
+            let answer = ask.ok(&rig).await;
+            assert_eq!(answer.age.as_secs() < 5, hot && ahead, "{ask:?}");
+            assert_eq!(rig.asked(ask.operation()), calls);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn polling_a_first_page_does_not_keep_it_from_its_refresh() {
+    let rig = rig(|_| {});
+    for _ in 0..120 {
+        let answer = Ask::Search.ok(&rig).await;
+        // Fresh for a minute, and the poll that finds it stale begins the refresh.
+        assert!(answer.age <= Duration::from_secs(75), "{:?}", answer.age);
+        sleep(Duration::from_secs(10)).await;
+    }
+    let calls = rig.searches() + rig.continues();
+    // Once a minute, and the first walk to its end.
+    assert!(
+        (15..=30).contains(&calls),
+        "{calls} calls in twenty minutes"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn ranges_are_graded_by_the_day_of_the_configured_zone() {
+    use msp_gateway::domain::SearchQuery;
+    use msp_gateway::domain::period::{DateRange, RangeGrade};
+
+    let query = |day| SearchQuery {
+        range: DateRange::new(jiff::civil::date(2026, 11, 1), day),
+        ..SearchQuery::default()
+    };
+    let (eve, today) = (
+        query(jiff::civil::date(2026, 11, 19)),
+        query(jiff::civil::date(2026, 11, 20)),
+    );
+    let settling = query(jiff::civil::date(2026, 11, 14));
+    // The kit's clock stands at noon of the 20th in UTC.
+    for (zone, hours, of_eve, of_today, of_settling) in [
+        (
+            "UTC",
+            0,
+            RangeGrade::Recent,
+            RangeGrade::Open,
+            RangeGrade::Recent,
+        ),
+        (
+            "UTC",
+            12,
+            RangeGrade::Recent,
+            RangeGrade::Recent,
+            RangeGrade::Closed,
+        ),
+        // 01:00 of the 21st.
+        (
+            "Pacific/Auckland",
+            0,
+            RangeGrade::Recent,
+            RangeGrade::Recent,
+            RangeGrade::Closed,
+        ),
+        // 01:00 of the 20th, and 23:00.
+        (
+            "Pacific/Pago_Pago",
+            0,
+            RangeGrade::Recent,
+            RangeGrade::Open,
+            RangeGrade::Recent,
+        ),
+        (
+            "Pacific/Pago_Pago",
+            22,
+            RangeGrade::Recent,
+            RangeGrade::Open,
+            RangeGrade::Recent,
+        ),
+        (
+            "Pacific/Pago_Pago",
+            23,
+            RangeGrade::Recent,
+            RangeGrade::Recent,
+            RangeGrade::Closed,
+        ),
+    ] {
+        let rig = rig(|setup| {
+            setup.policy = Box::new(move |policy| {
+                policy.time_zone = jiff::tz::TimeZone::get(zone).unwrap();
+            });
+        });
+        sleep(Duration::from_secs(hours * 3600)).await;
+        let grade = |query| rig.reads.cases.lifetimes(query).0;
+        let grades = (grade(&eve), grade(&today), grade(&settling));
+        assert_eq!(grades, (of_eve, of_today, of_settling), "{zone} {hours}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_before_a_range_closed_is_not_settled_when_it_closes() {
+    let rig = rig(|setup| {
+        setup.policy = Box::new(|policy| {
+            policy.recent_days = 0;
+            policy.cases.open = seconds(60, 600, 3600);
+            policy.cases.closed = seconds(36_000, 36_000, 72_000);
+        });
+    });
+    let body = first(
+        25,
+        r#","date_range":{"start":"2026-11-19","end":"2026-11-20"}"#,
+    );
+    // Five minutes before midnight.
+    sleep(Duration::from_secs(12 * 3600 - 300)).await;
+    rig.page(&rig.everyone(), None, &body).await.unwrap();
+    rig.sandbox.insert(3, None, None).unwrap();
+    // Five minutes after: the range is closed, but the answer is from before.
+    sleep(Duration::from_secs(600)).await;
+    let old = rig.page(&rig.everyone(), None, &body).await.unwrap();
+    assert_eq!(old.answer.note.outcome, CacheOutcome::Stale);
+    sleep(Duration::from_secs(2)).await;
+    // The refreshed one is graded by its own time.
+    sleep(Duration::from_secs(3600)).await;
+    let new = rig.page(&rig.everyone(), None, &body).await.unwrap();
+    assert_eq!(new.answer.note.outcome, CacheOutcome::Hit);
+    assert_eq!(rig.searches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_greedy_caller_delays_another_by_one_turn() {
+    let rig = rig(|setup| {
+        setup.wiv = Box::new(|wiv| {
+            // A burst of ten, then one a second.
+            wiv.requests_per_minute = 60;
+            wiv.concurrency = 4;
+        });
+    });
+    let named = |name: &str, patience| {
+        let mut asker = rig.asker_within(Audience::All, Duration::from_secs(patience));
+        asker.payer = msp_gateway::admission::Payer::caller(name.into(), None);
+        asker
+    };
+    let mut tasks = JoinSet::new();
+    for at in 0..60 {
+        let (rig, asker) = (rig.clone(), named("greedy", 55));
+        tasks.spawn(async move { rig.page(&asker, None, &one_day(at)).await.is_ok() });
+    }
+    sleep(Duration::from_millis(100)).await;
+    let began = Instant::now();
+    let asker = named("modest", 55);
+    rig.page(&asker, None, &one_day(1_000)).await.unwrap();
+    assert!(
+        began.elapsed() <= Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
+    // Nothing in the background goes before those who wait, and the rate holds.
+    Ask::Customers.of(&rig, &named("modest", 55)).await.unwrap();
+    assert!(
+        began.elapsed() <= Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    let calls = vendor_calls(&rig);
+    assert!(calls <= 10 + 6, "{calls} calls");
+    tasks.join_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn refreshes_yield_to_callers_when_the_budget_is_short() {
+    let rig = rig(|setup| {
+        setup.lifetimes = seconds(10, 3600, 7200);
+        setup.wiv = Box::new(|wiv| {
+            wiv.requests_per_minute = 60;
+            wiv.concurrency = 4;
+        });
+    });
+    Ask::Customers.ok(&rig).await;
+    sleep(Duration::from_secs(60)).await;
+    // Interactive searches take the whole burst; then the list, stale, wants its refresh.
+    let mut tasks = JoinSet::new();
+    for at in 0..30 {
+        let rig = rig.clone();
+        tasks.spawn(async move { rig.page(&rig.everyone(), None, &one_day(at)).await.is_ok() });
+    }
+    sleep(Duration::from_millis(100)).await;
+    let stale = Ask::Customers.ok(&rig).await;
+    assert_eq!(stale.note.outcome, CacheOutcome::Stale);
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!(rig.asked(Operation::Customers), 1, "callers go first");
+    assert!(tasks.join_all().await.into_iter().all(|ok| ok));
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!(rig.asked(Operation::Customers), 2);
+}

@@ -10,6 +10,8 @@ use msp_gateway::sandbox::{Fault, Kind, Operation};
 
 use crate::kit::{Page, Rig, Setup, continued, first};
 
+type Tweak = fn(&mut Setup);
+
 fn status(status: u16) -> Kind {
     Kind::Status {
         status,
@@ -144,7 +146,7 @@ async fn an_empty_page_with_a_cursor_is_the_end() {
 #[tokio::test(start_paused = true)]
 async fn an_endless_scroll_is_cut_at_each_bound_and_said() {
     let secs = Duration::from_secs;
-    let tweaks: [(&str, fn(&mut Setup)); 4] = [
+    let tweaks: [(&str, Tweak); 4] = [
         ("pagination.walk_rows_max", |s| {
             s.snapshots.walk_rows_max = 200
         }),
