@@ -16,4 +16,5 @@ mod binary;
 mod crowd;
 mod paging;
 mod proof;
+mod quota;
 mod walks;
