@@ -31,8 +31,19 @@ pub struct SearchPage {
     pub rows: RawRows,
     /// How to go on. A page without rows is the end whatever stands here.
     pub scroll: Option<ScrollId>,
-    /// The members beside `data` and `next_page_key`.
-    pub envelope: EnvelopeMembers,
+    /// The members of the answer, in the vendor's order.
+    pub envelope: Vec<EnvelopeMember>,
+}
+
+/// A member of a search's envelope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnvelopeMember {
+    /// `data`: the rows.
+    Data,
+    /// `next_page_key`: how to go on. Listed last where the vendor left it out.
+    NextPageKey,
+    /// Anything else: name and raw JSON text.
+    Other(String, String),
 }
 
 /// How the customer list came. Its form is not documented.
@@ -216,25 +227,40 @@ fn search_page(text: &str) -> Result<SearchPage, BodyFault> {
     let Members(members) = serde_json::from_str(text).map_err(|_| NO_OBJECT)?;
     let (mut data, mut next) = (None, None);
     let mut others = Others::default();
+    let mut order = Vec::with_capacity(members.len() + 1);
     for (name, raw) in members {
-        match name.as_ref() {
-            "data" => once(&mut data, raw)?,
-            "next_page_key" => once(&mut next, raw)?,
-            _ => others.push(&name, raw)?,
-        }
+        order.push(match name.as_ref() {
+            "data" => {
+                once(&mut data, raw)?;
+                EnvelopeMember::Data
+            }
+            "next_page_key" => {
+                once(&mut next, raw)?;
+                EnvelopeMember::NextPageKey
+            }
+            _ => {
+                others.push(&name, raw)?;
+                EnvelopeMember::Other(name.into_owned(), raw.get().to_owned())
+            }
+        });
+    }
+    if next.is_none() {
+        order.push(EnvelopeMember::NextPageKey);
     }
     let scroll = next.map_or(Ok(None), scroll)?;
-    let mut envelope = others.members;
     if let Some(scroll) = &scroll
         && scroll.reveal().len() >= TELLING_ID_BYTES_MIN
     {
         // Elasticsearch itself says the id a second time, as `_scroll_id`.
-        envelope.retain(|(_, raw)| !raw.contains(scroll.reveal()));
+        order.retain(|member| match member {
+            EnvelopeMember::Other(_, raw) => !raw.contains(scroll.reveal()),
+            EnvelopeMember::Data | EnvelopeMember::NextPageKey => true,
+        });
     }
     Ok(SearchPage {
         rows: rows(data.ok_or(NO_DATA)?)?,
         scroll,
-        envelope,
+        envelope: order,
     })
 }
 
@@ -327,7 +353,9 @@ mod tests {
             r#"{{"_scroll_id":"{id}","data":[],"next_page_key":{{"scroll_id":"{id}"}},"total":1}}"#
         );
         let page = search_page(&text).unwrap();
-        assert_eq!(page.envelope, [("total".to_owned(), "1".to_owned())]);
+        let total = EnvelopeMember::Other("total".to_owned(), "1".to_owned());
+        let kept = [EnvelopeMember::Data, EnvelopeMember::NextPageKey, total];
+        assert_eq!(page.envelope, kept);
     }
 
     #[test]
@@ -345,10 +373,15 @@ mod tests {
         );
         assert_eq!(page.rows.get(3), "");
         assert_eq!(page.scroll.as_ref().unwrap().reveal(), "FGluA==");
-        let envelope = [("total", "12345678901234567890.123"), ("warnings", "[ ]")];
+        let other = |name: &str, raw: &str| EnvelopeMember::Other(name.into(), raw.into());
         assert_eq!(
             page.envelope,
-            envelope.map(|(n, v)| (n.to_owned(), v.to_owned()))
+            [
+                other("total", "12345678901234567890.123"),
+                EnvelopeMember::Data,
+                EnvelopeMember::NextPageKey,
+                other("warnings", "[ ]"),
+            ]
         );
         assert!(!format!("{page:?}").contains("FGlu"));
     }

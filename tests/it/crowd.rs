@@ -65,7 +65,7 @@ async fn hold(rig: &Rig) {
         .await;
     assert_eq!(page.unwrap().rows.len(), 25);
     let scrolls = rig.sandbox.counts().scrolls;
-    let max = rig.snapshots.options.load().open_scrolls_max as u64;
+    let max = rig.reads.cases.snapshots().options.load().open_scrolls_max as u64;
     assert!(scrolls.peak_open <= max, "{scrolls:?}");
     assert_eq!(scrolls.expired, 0, "left to the vendor: {scrolls:?}");
 }

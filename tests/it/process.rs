@@ -294,7 +294,8 @@ impl Web {
 
 /// The simulated vendors as a program of their own.
 pub struct Vendors {
-    pub process: Process,
+    /// Ends with this.
+    _process: Process,
     /// `host:port`
     pub address: String,
     web: Web,
@@ -317,7 +318,7 @@ impl Vendors {
         process.until_stdout("control http://");
         let address = after(&process.stdout(), "wiv    http://");
         Self {
-            process,
+            _process: process,
             address,
             web: web.clone(),
         }

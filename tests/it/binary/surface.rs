@@ -105,7 +105,9 @@ async fn methods_conditions_and_refusals_are_as_promised() {
     let text = ("content-type", "text/plain");
     let zipped = ("content-encoding", "gzip");
     let long = format!("{{\"a\":\"{}\"}}", "x".repeat(64 * 1024));
-    let bodies: [(&str, &[(&str, &str)], &str, u16, &str); 14] = [
+    /// Method, headers, body, and what is told.
+    type Bad<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
+    let bodies: [Bad<'_>; 14] = [
         ("POST", &[me, text], "{}", 415, "unsupported_media_type"),
         ("QUERY", &[me, text], "{}", 415, "unsupported_media_type"),
         (
