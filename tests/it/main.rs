@@ -14,3 +14,4 @@ mod paging;
 mod proof;
 mod quota;
 mod walks;
+mod words;
