@@ -134,7 +134,7 @@ fn the_log_uses_the_words() {
             status: 200,
             code: None,
             cache: Some(outcome),
-            took: std::time::Duration::ZERO,
+            took: msp_gateway::clock::Duration::ZERO,
             vendor_calls: 0,
             sent_bytes: 0,
             whole: true,

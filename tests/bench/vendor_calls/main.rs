@@ -31,7 +31,7 @@ use msp_gateway::sandbox::{NABLE_ACCOUNT, Operation, Options, Sandbox};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use parties::{CALLER_KEY, FRESH_S, Party};
+use parties::{CALLER_KEY, Party};
 use trace::{Ask, Event, IMPATIENT, draw};
 
 const SECONDS: u64 = 30;
@@ -162,6 +162,10 @@ impl Door {
             };
             rows += page.data.len();
             seen.extend(page.data.into_iter().map(|case| case.case_id));
+            if seen.len() < rows {
+                // The same cases again: no use in going on.
+                return true;
+            }
             let Some(Key { scroll_id }) = page.next_page_key else {
                 let whole = seen.len() == rows && rows >= self.month_of_cases();
                 self.tally
@@ -290,9 +294,7 @@ fn prepare() -> Result<bool, String> {
 }
 
 fn print(lines: &[Line], seconds: u64) {
-    println!(
-        "\n{seconds} s of trace, fresh for {FRESH_S} s everywhere; vendor calls by operation\n"
-    );
+    println!("\nvendor calls by operation, {seconds} s of trace\n");
     println!(
         "| | requests | customers | search | continue | billing | all | per 1,000 requests | lists read right | failed |"
     );
@@ -321,7 +323,7 @@ fn print(lines: &[Line], seconds: u64) {
         );
     }
     let ours = lines[0].per_thousand();
-    let best = lines[1..]
+    let best = lines[2..]
         .iter()
         .map(Line::per_thousand)
         .fold(f64::MAX, f64::min);
@@ -354,10 +356,11 @@ async fn run(seconds: u64, seed: u64) -> Result<(), String> {
     let vendor_task = tokio::spawn(sandbox.clone().serve(listener, std::future::pending()));
     let trace = draw(seed, Duration::from_secs(seconds), sandbox.options().today);
     let mut lines = Vec::new();
-    for party in 0..3 {
+    for party in 0..4 {
         let party = match party {
             0 => parties::gateway(vendors, true).await?,
-            1 => parties::nginx(vendors, work.path()).await?,
+            1 => parties::gateway(vendors, false).await?,
+            2 => parties::nginx(vendors, work.path()).await?,
             _ => parties::varnish(vendors, work.path(), module).await?,
         };
         eprintln!("{} on {} …", party.name, party.address);

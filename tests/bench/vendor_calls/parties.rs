@@ -19,10 +19,12 @@ use tokio::task::JoinHandle;
 
 /// The caller key that all are sent; only the gateway looks at it.
 pub const CALLER_KEY: &str = "bench-caller-key";
-/// How long answers are fresh, in seconds, for everyone and for every kind.
-pub const FRESH_S: u64 = 2;
-/// And then stale while one refresh runs.
-const STALE_S: u64 = 4;
+/// How long answers are fresh, in seconds, for everyone: the defaults, a minute as two seconds. Past
+/// it they are stale for twice as long, while one refresh runs.
+const CUSTOMERS_S: u64 = 10;
+const CASES_S: u64 = 2;
+/// Six hours: longer than the run.
+const BILLING_S: u64 = 720;
 
 /// A server that is up.
 pub struct Party {
@@ -55,16 +57,17 @@ impl Party {
 
 /// The gateway, in this process, over its real listeners.
 pub async fn gateway(vendors: SocketAddr, refresh_ahead: bool) -> Result<Party, String> {
-    let lives = |table: &str| {
-        format!("[{table}]\nfresh = \"{FRESH_S}s\"\nstale = \"{STALE_S}s\"\non_error = \"60s\"\n")
+    let lives = |(table, fresh): (&str, u64)| {
+        let stale = fresh * 2;
+        format!("[{table}]\nfresh = \"{fresh}s\"\nstale = \"{stale}s\"\non_error = \"1h\"\n")
     };
     let kinds = [
-        "customers",
-        "cases.open",
-        "cases.recent",
-        "cases.closed",
-        "billing.current",
-        "billing.closed",
+        ("customers", CUSTOMERS_S),
+        ("cases.open", CASES_S),
+        ("cases.recent", CASES_S),
+        ("cases.closed", CASES_S),
+        ("billing.current", BILLING_S),
+        ("billing.closed", BILLING_S),
     ];
     let text = format!(
         r#"
@@ -130,7 +133,11 @@ open_scrolls_max = 400
     let drain = app.drain().clone();
     let task = tokio::spawn(async move { Arc::clone(&app).run(listeners).await });
     Ok(Party {
-        name: "msp-gateway",
+        name: if refresh_ahead {
+            "msp-gateway"
+        } else {
+            "msp-gateway, refresh_ahead off"
+        },
         address,
         running: Running::Gateway(drain, task),
     })
@@ -172,12 +179,13 @@ http {{
     proxy_cache answers;
     proxy_cache_methods GET HEAD POST;
     proxy_cache_key $request_method$request_uri$request_body;
-    proxy_cache_valid 200 {FRESH_S}s;
+    proxy_ignore_headers Cache-Control Expires Set-Cookie Vary;
     proxy_cache_lock on;
     proxy_cache_use_stale updating error timeout;
     proxy_cache_background_update on;
-    location / {{ proxy_set_header X-API-Key {WIV_KEY}; proxy_pass http://vendors; }}
-    location /ws/ {{ proxy_set_header X-API-Key {NABLE_KEY}; proxy_pass http://vendors; }}
+    location / {{ proxy_cache_valid 200 {CASES_S}s; proxy_set_header X-API-Key {WIV_KEY}; proxy_pass http://vendors; }}
+    location /msp/ {{ proxy_cache_valid 200 {CUSTOMERS_S}s; proxy_set_header X-API-Key {WIV_KEY}; proxy_pass http://vendors; }}
+    location /ws/ {{ proxy_cache_valid 200 {BILLING_S}s; proxy_set_header X-API-Key {NABLE_KEY}; proxy_pass http://vendors; }}
   }}
 }}
 "#
@@ -225,13 +233,19 @@ sub vcl_backend_fetch {{
   return (fetch);
 }}
 sub vcl_backend_response {{
-  if (beresp.status == 200) {{ set beresp.ttl = {FRESH_S}s; set beresp.grace = {STALE_S}s; }}
-  else {{ set beresp.uncacheable = true; set beresp.ttl = 0s; }}
+  unset beresp.http.Cache-Control;
+  if (beresp.status != 200) {{ set beresp.uncacheable = true; set beresp.ttl = 0s; }}
+  elsif (bereq.url ~ "^/ws/") {{ set beresp.ttl = {BILLING_S}s; set beresp.grace = {billing_stale}s; }}
+  elsif (bereq.url ~ "^/msp/") {{ set beresp.ttl = {CUSTOMERS_S}s; set beresp.grace = {customers_stale}s; }}
+  else {{ set beresp.ttl = {CASES_S}s; set beresp.grace = {cases_stale}s; }}
   return (deliver);
 }}
 "#,
         ip = vendors.ip(),
         port = vendors.port(),
+        billing_stale = BILLING_S * 2,
+        customers_stale = CUSTOMERS_S * 2,
+        cases_stale = CASES_S * 2,
     );
     let file = work.join("bench.vcl");
     std::fs::write(&file, text).map_err(|why| why.to_string())?;

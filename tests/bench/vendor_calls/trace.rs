@@ -62,7 +62,7 @@ const SIZES: [u64; 6] = [10, 25, 50, 100, 250, 500];
 /// Ways in which programs write the same JSON.
 pub const SPELLINGS: usize = 4;
 
-/// A search body in one of the spellings. `days` is how far the range reaches back, none: no range.
+/// A search body in one of the spellings.
 fn search(size: u64, range: &Option<(String, String)>, spelling: usize) -> String {
     match (range, spelling % SPELLINGS) {
         (None, 0 | 1) => format!(r#"{{"max_returned_items":{size}}}"#),
@@ -90,8 +90,9 @@ pub fn draw(seed: u64, length: Duration, today: jiff::civil::Date) -> Vec<Vec<Ev
         let start = today.saturating_sub(jiff::Span::new().days(days));
         Some((start.to_string(), today.to_string()))
     };
-    // Most panels show the last month.
-    let ranges = [range(30), range(30), range(30), range(7), range(90), None];
+    // Most panels show the last month, some the last week; the quarter and everything are rarer.
+    let ranges = [30, 30, 30, 30, 30, 7, 7, 7].map(range);
+    let ranges = [&ranges[..], &[range(90), None]].concat();
     (0..CALLERS_PER_REPLICA * REPLICAS)
         .map(|_| {
             // A program writes JSON in one way, and a dashboard has its page size.
