@@ -242,6 +242,10 @@ impl Snapshots {
             // Joined however old: walks of one search never overlap.
             return Verdict::Serve;
         }
+        if current.ages().is_none() && !directives.no_cache && !directives.only_if_cached {
+            // Begun by another request a moment ago, whose walk is about to start: not old, but new.
+            return Verdict::Serve;
+        }
         if directives.refuses_age(current.age(ask.whole, now)) {
             return match directives.only_if_cached {
                 true => Verdict::Serve,
