@@ -18,3 +18,4 @@ mod paging;
 mod proof;
 mod quota;
 mod walks;
+mod words;
