@@ -24,6 +24,7 @@ use crate::telemetry::LogSink;
 use crate::upstream::{Nable, Wiv};
 
 use vendor::Side;
+pub use vendor::Way;
 
 /// Keeps keys that are derived for page tokens apart from any other use of the same secret.
 const SEALING_PURPOSE: &str = "msp-gateway 2026 page tokens";
@@ -74,9 +75,24 @@ impl App {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, BuildError> {
+        Self::build_over(Way::Network, settings, secrets, log, clock, metrics)
+    }
+
+    /// The same, reaching vendors by `way`.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn build_over(
+        way: Way,
+        settings: &Settings,
+        secrets: &Secrets,
+        log: LogSink,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, BuildError> {
         let side = |settings: &Option<VendorSettings>, secrets| match (settings, secrets) {
             (Some(settings), Some(secrets)) => {
-                Side::new(settings, secrets, &clock, &metrics).map(Some)
+                Side::new(&way, settings, secrets, &clock, &metrics).map(Some)
             }
             _ => Ok(None),
         };
