@@ -59,7 +59,7 @@ async fn serve(reads: Arc<Reads>, call: Call) -> Result<Answered, Problem> {
                 ));
             }
             let stream = reads.export.begin(&asker, query, format).await?;
-            return Ok(case_export::respond(&call, stream, format, trailer));
+            return Ok(case_export::respond(&call, stream, format, trailer).await);
         }
         Question::Billing { month, contract } => {
             let soft = SoftFailure::Refuse;

@@ -29,8 +29,8 @@ impl Audience {
         match (self, customer) {
             (Self::All, _) => true,
             (Self::Only(_), None) => false,
-            // An id the vendor sent may be any text, so compare texts.
-            (Self::Only(set), Some(id)) => set.iter().any(|c| c.as_str() == id),
+            // An id the vendor sent may be any text, so it is looked up as text.
+            (Self::Only(set), Some(id)) => set.contains(id),
         }
     }
 

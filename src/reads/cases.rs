@@ -179,6 +179,7 @@ impl Cases {
             whole,
             directives: asker.directives,
             deadline: asker.deadline,
+            payer: asker.payer.clone(),
         };
         Ok(self.snapshots.open(&ask).await?)
     }
@@ -307,7 +308,7 @@ impl Cases {
             }
         };
         if let Some(rendered) = self.pages.get(&page_key) {
-            snapshot.touch();
+            snapshot.touch(offset);
             return Ok(finish(rendered, false, self.clock.now()));
         }
         let ask = PageAsk {

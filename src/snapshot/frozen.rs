@@ -15,7 +15,7 @@ use crate::admission::Payer;
 use crate::cache::{CacheKey, Lifetimes, Standing};
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::SearchQuery;
-use crate::upstream::UpstreamError;
+use crate::upstream::{EnvelopeMember, UpstreamError};
 
 /// Views whose row numbers a snapshot remembers; the least recently used goes first and is found
 /// anew when asked again. Each costs four bytes a row.
@@ -55,17 +55,6 @@ pub enum WalkFailure {
     Overloaded,
     /// The walk's task ended without a word.
     Internal,
-}
-
-/// A member of the vendor's envelope, in the vendor's order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EnvelopeMember {
-    /// The rows.
-    Data,
-    /// The cursor.
-    NextPageKey,
-    /// Anything else: name and raw value of the first vendor page.
-    Other(String, String),
 }
 
 /// What a reader wants rows for.
@@ -133,6 +122,8 @@ pub(super) struct State {
     /// The furthest row that a reader who pages has read.
     pub furthest: usize,
     pub payer: Option<Arc<Payer>>,
+    /// When the last of those who want rows will have given up.
+    pub wanted_until: Option<Instant>,
     failures: u64,
     failure: Option<WalkFailure>,
 }
@@ -154,6 +145,7 @@ pub struct Snapshot {
     /// Rings when a reader wants more.
     pub(super) demand: Notify,
     last_used: AtomicU64,
+    last_paged: AtomicU64,
     ended_by_purge: AtomicBool,
     birth: Instant,
     charged: AtomicU64,
@@ -198,12 +190,14 @@ impl Snapshot {
                 wanted_export: 0,
                 furthest: 0,
                 payer: None,
+                wanted_until: None,
                 failures: 0,
                 failure: None,
             }),
             changed: watch::Sender::new(0),
             demand: Notify::new(),
             last_used: AtomicU64::new(0),
+            last_paged: AtomicU64::new(0),
             ended_by_purge: AtomicBool::new(false),
             birth,
             charged: AtomicU64::new(0),
@@ -254,11 +248,20 @@ impl Snapshot {
         }
     }
 
-    /// Notes a use: retention counts from it.
-    pub fn touch(&self) {
+    /// Notes a use of the page at `offset`: retention counts from it. Pages after the first also keep
+    /// its walk from being idle: their reader will want more.
+    pub fn touch(&self, offset: u32) {
         let since = self.clock.now().saturating_duration_since(self.birth);
         let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         self.last_used.fetch_max(ms, Ordering::Relaxed);
+        if offset > 0 {
+            self.last_paged.fetch_max(ms, Ordering::Relaxed);
+        }
+    }
+
+    /// When a page after the first was last read.
+    pub fn last_paged(&self) -> Instant {
+        self.birth + Duration::from_millis(self.last_paged.load(Ordering::Relaxed))
     }
 
     /// When it was last used.
@@ -283,7 +286,7 @@ impl Snapshot {
     /// Cuts the rows `[offset, offset + size)` of a view. A page is ready when one row more is known,
     /// or no more will come; it is never short for lack of time.
     pub fn cut(&self, view: &View, offset: u32, size: usize) -> Cut {
-        self.touch();
+        self.touch(offset);
         let mut state = self.lock();
         let state = &mut *state;
         let first = offset as usize;
@@ -323,7 +326,7 @@ impl Snapshot {
     /// The texts of the rows of a view from `first` on that are known now, at most `size`: as an
     /// export reads them, however few. They count as served. `End` is told with the last row only.
     pub fn rows_known(&self, view: &View, first: usize, size: usize) -> (Vec<Bytes>, End) {
-        self.touch();
+        self.touch(u32::MAX);
         let mut state = self.lock();
         let state = &mut *state;
         let known = if view.is_whole() {
@@ -369,7 +372,7 @@ impl Snapshot {
     }
 
     /// States that one row more than is known is wanted.
-    pub fn want_more(&self, want: Want, payer: &Arc<Payer>) {
+    pub fn want_more(&self, want: Want, payer: &Arc<Payer>, until: Instant) {
         let mut state = self.lock();
         let rows = state.rows.len() + 1;
         match want {
@@ -377,6 +380,7 @@ impl Snapshot {
             Want::Export => state.wanted_export = state.wanted_export.max(rows),
         }
         state.payer = Some(payer.clone());
+        state.wanted_until = state.wanted_until.max(Some(until));
         drop(state);
         self.demand.notify_one();
     }
@@ -450,9 +454,19 @@ impl Snapshot {
         self.lock().purged = true;
     }
 
+    /// Whether a soft purge made it stale.
+    pub(super) fn is_purged(&self) -> bool {
+        self.lock().purged
+    }
+
+    /// Says who pays for the next call that callers wait for.
+    pub(super) fn charge_to(&self, payer: &Arc<Payer>) {
+        self.lock().payer = Some(payer.clone());
+    }
+
     /// Calls `each` with (customer, case type) of every row of `view`, which count as served.
     pub fn for_each_row(&self, view: &View, mut each: impl FnMut(Option<&str>, Option<&str>)) {
-        self.touch();
+        self.touch(0);
         let mut state = self.lock();
         let state = &mut *state;
         state.published = state.published.max(state.rows.len());

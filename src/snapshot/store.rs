@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use moka::sync::Cache;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::frozen::{Cut, CutPage, End, Snapshot, WalkFailure, Want};
 use super::lineage::Lineage;
@@ -57,6 +58,8 @@ pub struct Open {
     pub directives: Directives,
     /// When the caller's answer is due.
     pub deadline: Instant,
+    /// Pays for vendor calls.
+    pub payer: Arc<Payer>,
 }
 
 /// The snapshot that answers a search.
@@ -77,6 +80,19 @@ pub enum OpenError {
     DeadlinePassed,
     /// `only-if-cached` and nothing usable.
     NotCached,
+}
+
+/// A wish for one row more than is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Growth<'a> {
+    /// What for.
+    pub want: Want,
+    /// Failures that the reader knew of when it began to wait.
+    pub seen_failures: u64,
+    /// Pays for vendor calls.
+    pub payer: &'a Arc<Payer>,
+    /// When the reader gives up; the walk goes on.
+    pub deadline: Instant,
 }
 
 /// Why there is no page.
@@ -198,7 +214,7 @@ impl Snapshots {
 
     fn judge(&self, current: &Snapshot, ask: &Open, now: Instant) -> Verdict {
         let directives = &ask.directives;
-        if current.is_growing() && !directives.no_cache {
+        if current.is_growing() && !directives.no_cache && !current.is_purged() {
             // Joined however old: walks of one search never overlap.
             return Verdict::Serve;
         }
@@ -265,6 +281,7 @@ impl Snapshots {
         let seen = lineage.failures();
         let led = lineage.begin_refresh(now).map_err(OpenError::Walk)?;
         if led {
+            current.charge_to(&ask.payer);
             self.launch_refresh(lineage, current, true, ask.whole);
         }
         loop {
@@ -317,27 +334,30 @@ impl Snapshots {
                 Cut::Limit(setting) => return Err(PageFailure::Limit(setting)),
                 Cut::NeedMore => {}
             }
-            self.wait_for_growth(snapshot, Want::Page, seen, ask.payer, async {
-                timeout_at(ask.deadline, changes.changed()).await.is_ok()
-            })
-            .await?;
+            let ask_more = Growth {
+                want: Want::Page,
+                seen_failures: seen,
+                payer: ask.payer,
+                deadline: ask.deadline,
+            };
+            self.wait_for_growth(snapshot, ask_more, &mut changes)
+                .await?;
             waited = true;
         }
     }
 
-    /// Waits until a snapshot has more rows, its end, or a failure.
+    /// Waits until a snapshot has more rows, its end, or a failure. `changes` must have been marked as
+    /// seen before the caller looked at the snapshot.
     ///
     /// # Errors
-    /// When its walk fails. The caller's own wait decides about the deadline.
+    /// When its walk fails, or the deadline comes first.
     pub async fn wait_for_growth(
         self: &Arc<Self>,
         snapshot: &Arc<Snapshot>,
-        want: Want,
-        seen_failures: u64,
-        payer: &Arc<Payer>,
-        changed: impl Future<Output = bool>,
+        ask: Growth<'_>,
+        changes: &mut watch::Receiver<u64>,
     ) -> Result<(), PageFailure> {
-        if let Some(failure) = snapshot.failure_since(seen_failures) {
+        if let Some(failure) = snapshot.failure_since(ask.seen_failures) {
             return Err(PageFailure::Walk(failure));
         }
         if !snapshot.is_growing() {
@@ -347,12 +367,12 @@ impl Snapshots {
                 return Err(PageFailure::Walk(failure));
             }
         }
-        snapshot.want_more(want, payer);
+        snapshot.want_more(ask.want, ask.payer, ask.deadline);
         self.grow(snapshot);
-        if changed.await {
-            Ok(())
-        } else {
-            Err(PageFailure::DeadlinePassed)
+        match timeout_at(ask.deadline, changes.changed()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(PageFailure::Walk(WalkFailure::Internal)),
+            Err(_) => Err(PageFailure::DeadlinePassed),
         }
     }
 

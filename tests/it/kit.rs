@@ -60,7 +60,6 @@ pub struct Rig {
     pub clock: Clock,
     pub sandbox: Arc<Sandbox>,
     pub reads: Reads,
-    pub snapshots: Arc<Snapshots>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -125,7 +124,7 @@ impl Rig {
         let reads = Reads::new(Ingredients {
             wiv,
             nable,
-            snapshots: snapshots.clone(),
+            snapshots,
             sealer: Arc::new(ArcSwap::from_pointee(Sealer::new(&sealing, None).unwrap())),
             policy: Arc::new(ArcSwap::from_pointee(policy)),
             cache_bytes_max: 64 << 20,
@@ -136,7 +135,6 @@ impl Rig {
             clock,
             sandbox,
             reads,
-            snapshots,
             metrics,
         }
     }
