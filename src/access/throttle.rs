@@ -35,6 +35,11 @@ impl Throttle {
         }
     }
 
+    /// Requests admitted per minute.
+    pub fn limit(&self) -> u32 {
+        self.per_minute
+    }
+
     fn burst(&self) -> f64 {
         f64::from((self.per_minute / BURST_DIVISOR).max(1))
     }

@@ -1,6 +1,7 @@
 //! The whole gateway, put together in the order it is built in.
 
 mod desk;
+mod restart;
 mod vendor;
 
 use std::fmt;
@@ -49,6 +50,7 @@ pub struct App {
     metrics: Arc<Metrics>,
     started: Instant,
     server: ServerOptions,
+    fixed: restart::Fixed,
     drain: Drain,
     in_flight: Arc<InFlight>,
     log: LogSink,
@@ -124,7 +126,7 @@ impl App {
             clock: clock.clone(),
             metrics: metrics.clone(),
         });
-        let callers = Arc::new(caller_book(settings, &metrics, &clock));
+        let callers = Arc::new(caller_book(settings, None, &metrics, &clock));
         let in_flight = InFlight::up_to(settings.server.requests_in_flight_max);
         Ok(Arc::new_cyclic(|app| {
             let build = Stacks {
@@ -141,6 +143,7 @@ impl App {
                 admin: ArcSwap::from_pointee(build.admin(desk::Desk::of(app.clone()))),
                 started: clock.now(),
                 server: settings.server.clone(),
+                fixed: restart::Fixed::of(settings),
                 drain: Drain::default(),
                 callers: ArcSwap::new(callers.clone()),
                 wiv: wiv_side,
@@ -185,11 +188,18 @@ impl App {
             &mut later,
         )?;
         let mut server = settings.server.clone();
-        if (server.public, server.admin) != (self.server.public, self.server.admin) {
-            later.push("listen: the addresses need a restart".to_owned());
-            (server.public, server.admin) = (self.server.public, self.server.admin);
+        (server.public, server.admin) = (self.server.public, self.server.admin);
+        if settings.auth == AuthMode::Open && !restart::is_loopback(&server) {
+            // Checked against the addresses in the settings; these are the ones we listen on.
+            return Err(BuildError(
+                "auth.mode: \"open\" needs loopback addresses, and those in use change with a restart only"
+                    .to_owned(),
+            ));
         }
-        let callers = Arc::new(caller_book(settings, &self.metrics, &self.clock));
+        restart::needed(&self.fixed, settings, &mut later);
+        let before = self.callers.load();
+        let callers = caller_book(settings, Some(&before), &self.metrics, &self.clock);
+        let callers = Arc::new(callers);
         let build = Stacks {
             clock: &self.clock,
             metrics: &self.metrics,
@@ -211,6 +221,7 @@ impl App {
         self.reads.cases.forget_pages();
         self.policy.store(Arc::new(settings.policy.clone()));
         self.snapshots.configure(settings.snapshots.clone());
+        self.in_flight.admit_up_to(server.requests_in_flight_max);
         self.callers.store(callers);
         self.public.store(Arc::new(public));
         self.admin.store(Arc::new(admin));
@@ -310,10 +321,16 @@ impl Stacks<'_> {
     }
 }
 
-fn caller_book(settings: &Settings, metrics: &Metrics, clock: &Clock) -> CallerBook {
+fn caller_book(
+    settings: &Settings,
+    before: Option<&CallerBook>,
+    metrics: &Metrics,
+    clock: &Clock,
+) -> CallerBook {
+    let specs = &settings.callers;
     match settings.auth {
-        AuthMode::Keys => CallerBook::new(&settings.callers, metrics, clock.clone()),
-        AuthMode::Open => CallerBook::open(&settings.callers, metrics, clock.clone()),
+        AuthMode::Keys => CallerBook::after(before, specs, metrics, clock.clone()),
+        AuthMode::Open => CallerBook::open(before, specs, metrics, clock.clone()),
     }
 }
 

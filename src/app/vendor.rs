@@ -48,7 +48,11 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) fn commit(self) {
-        self.ring.store(Arc::new(self.keys));
+        // The same keys stay the same ones: what is known of them, that they are refused, say, is
+        // not forgotten because some other setting changed.
+        if **self.ring.load() != self.keys {
+            self.ring.store(Arc::new(self.keys));
+        }
         self.gates.set(self.options.gate_settings());
         self.current.store(Arc::new(self.service));
     }

@@ -11,6 +11,7 @@
 mod kit;
 mod whole;
 
+mod callers;
 mod matrix;
 mod paging;
 mod proof;
