@@ -15,4 +15,5 @@ mod callers;
 mod matrix;
 mod paging;
 mod proof;
+mod reload;
 mod walks;
