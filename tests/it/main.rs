@@ -12,6 +12,9 @@ mod kit;
 mod whole;
 
 mod callers;
+mod framing;
+mod hostile;
+mod json;
 mod matrix;
 mod paging;
 mod proof;

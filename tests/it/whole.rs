@@ -13,7 +13,7 @@ use msp_gateway::domain::AccountId;
 use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{self, Sandbox};
 use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
-use msp_gateway::server::{Answering, Connections, Ending};
+use msp_gateway::server::{Answering, Connections};
 use msp_gateway::telemetry::LogSink;
 use msp_gateway::upstream::connect::InMemory;
 use parking_lot::Mutex;
@@ -160,7 +160,6 @@ impl Events {
 pub struct Whole {
     pub app: Arc<App>,
     pub sandbox: Arc<Sandbox>,
-    pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub log: LogSink,
     public: Connections,
@@ -169,15 +168,6 @@ pub struct Whole {
 }
 
 impl Whole {
-    /// With one caller, `all`, who is an operator.
-    pub fn new() -> Self {
-        Self::with(
-            &format!("{SETTINGS}{}", caller("all", "role = \"operator\"")),
-            &secrets(),
-            world(),
-        )
-    }
-
     pub fn with(text: &str, secrets: &Secrets, world: sandbox::Options) -> Self {
         Self::of(&settings(text), secrets, world)
     }
@@ -206,7 +196,6 @@ impl Whole {
             admin: listener(app.admin()),
             app,
             sandbox,
-            clock,
             metrics,
             log,
             heard: Arc::default(),
@@ -220,13 +209,12 @@ impl Whole {
 
     fn peer(&self, connections: &Connections) -> Peer {
         let (near, far) = duplex(256 * 1024);
-        let task = tokio::spawn(connections.clone().serve(far, None));
+        tokio::spawn(connections.clone().serve(far, None));
         Peer {
             io: near,
             buffer: Vec::new(),
             head_only: false,
             heard: self.heard.clone(),
-            task,
         }
     }
 
@@ -316,7 +304,6 @@ pub fn assert_no_vendor_key(text: &str, context: &str) {
 pub struct Peer {
     pub io: DuplexStream,
     pub head_only: bool,
-    pub task: tokio::task::JoinHandle<Ending>,
     buffer: Vec<u8>,
     heard: Arc<Mutex<Vec<u8>>>,
 }
