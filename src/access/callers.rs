@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
 
-use super::throttle::Throttle;
+use super::throttle::{ForcedRefreshes, Throttle};
 use crate::clock::Clock;
 use crate::domain::Audience;
 use crate::metrics::{CallerMeter, Metrics};
@@ -97,6 +97,8 @@ pub struct CallerSpec {
     pub billing: bool,
     /// Requests admitted per minute; absent means unlimited.
     pub requests_per_minute: Option<u32>,
+    /// Vendor calls that its `Cache-Control` may force per minute.
+    pub forced_refreshes_per_minute: u32,
     /// When its keys stop working; absent means never.
     pub expires: Option<Timestamp>,
 }
@@ -113,6 +115,8 @@ pub struct Caller {
     pub billing: bool,
     /// Its own rate limit.
     pub throttle: Option<Arc<Throttle>>,
+    /// What its `Cache-Control` may cost.
+    pub forced: Arc<ForcedRefreshes>,
     /// Its counters.
     pub meter: CallerMeter,
     expires: Option<Timestamp>,
@@ -138,6 +142,9 @@ impl Caller {
             throttle: spec
                 .requests_per_minute
                 .map(|n| Arc::new(Throttle::per_minute(n))),
+            forced: Arc::new(ForcedRefreshes::per_minute(
+                spec.forced_refreshes_per_minute,
+            )),
             meter: metrics.caller(&spec.name),
             expires: spec.expires,
             last_used_s: Arc::default(),
@@ -145,13 +152,16 @@ impl Caller {
     }
 
     /// Takes over what a reload must not forget of the caller of the same name: when it was last
-    /// seen and, unless its limit is another now, how much of that is used.
+    /// seen and, unless its limits are others now, how much of them is used.
     fn inherit(&mut self, before: &Self) {
         self.last_used_s = before.last_used_s.clone();
         if let (Some(ours), Some(theirs)) = (&mut self.throttle, &before.throttle)
             && ours.limit() == theirs.limit()
         {
             *ours = theirs.clone();
+        }
+        if self.forced.limit() == before.forced.limit() {
+            self.forced = before.forced.clone();
         }
     }
 
@@ -214,6 +224,7 @@ impl CallerBook {
     pub fn open(
         before: Option<&Self>,
         specs: &[CallerSpec],
+        forced_refreshes_per_minute: u32,
         metrics: &Metrics,
         clock: Clock,
     ) -> Self {
@@ -224,6 +235,7 @@ impl CallerBook {
             audience: Audience::All,
             billing: true,
             requests_per_minute: None,
+            forced_refreshes_per_minute,
             expires: None,
         };
         let everyone = Arc::new(Caller::new(&everyone, metrics));
@@ -277,6 +289,7 @@ mod tests {
             audience: Audience::All,
             billing: true,
             requests_per_minute: None,
+            forced_refreshes_per_minute: 6,
             expires: None,
         }
     }

@@ -38,6 +38,7 @@ fn call(method: &str, headers: &[(&str, &str)]) -> Call {
         audience: Audience::All,
         billing: true,
         requests_per_minute: None,
+        forced_refreshes_per_minute: 6,
         expires: None,
     };
     let book = CallerBook::new(&[spec], &Metrics::new().unwrap(), Clock::system());

@@ -330,7 +330,13 @@ fn caller_book(
     let specs = &settings.callers;
     match settings.auth {
         AuthMode::Keys => CallerBook::after(before, specs, metrics, clock.clone()),
-        AuthMode::Open => CallerBook::open(before, specs, metrics, clock.clone()),
+        AuthMode::Open => CallerBook::open(
+            before,
+            specs,
+            settings.forced_refreshes_per_minute,
+            metrics,
+            clock.clone(),
+        ),
     }
 }
 

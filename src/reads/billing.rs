@@ -167,10 +167,13 @@ impl Billing {
         if !asker.caller.billing {
             return Err(ReadError::BillingNotAllowed);
         }
+        let policy = self.policy.load();
         let terms = Terms {
             lifetimes: self.lifetimes(month),
-            negative: self.policy.load().billing_negative,
+            negative: policy.billing_negative,
             directives: asker.directives,
+            forced: asker.caller.forced.clone(),
+            refresh_ahead: policy.refresh_ahead,
             deadline: asker.deadline,
         };
         let key = self.key(subject);

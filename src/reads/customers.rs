@@ -135,6 +135,8 @@ impl Customers {
             lifetimes: policy.customers,
             negative: Duration::ZERO,
             directives: asker.directives,
+            forced: asker.caller.forced.clone(),
+            refresh_ahead: policy.refresh_ahead,
             deadline: asker.deadline,
         };
         let (wiv, clock, by) = (self.wiv.clone(), self.clock.clone(), asker.clone());

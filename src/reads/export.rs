@@ -105,9 +105,9 @@ impl Export {
         format: ExportFormat,
     ) -> Result<ExportStream, ReadError> {
         let (snapshot, view, note) = match self.cases.derived(asker, &query, &[Standing::Fresh]) {
-            Some((snapshot, view)) => {
-                let note = self.cases.derived_note(&snapshot, None);
-                (snapshot, view, note)
+            Some(derived) => {
+                let note = self.cases.derived_note(&derived.snapshot, derived.detail);
+                (derived.snapshot, derived.view, note)
             }
             None => {
                 let opened = self.cases.open(asker, &query, true).await?;

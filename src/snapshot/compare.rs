@@ -85,7 +85,10 @@ impl Walk {
             .rows
             .first_difference(shadow, self.compared.min(both)..both, By::Text);
         self.compared = both;
+        let lifetimes = self.lifetimes;
         let ages = |state: &mut State, whole: bool| {
+            state.lifetimes = lifetimes;
+            state.hits = 0;
             if let Some(ages) = &mut state.ages {
                 ages.head = scroll.first_page;
                 if whole {
@@ -146,7 +149,7 @@ impl Walk {
             return Step::GoOn;
         };
         let before = self.target.clone();
-        let next = self.store.new_snapshot(&self.lineage, before.lifetimes);
+        let next = self.store.new_snapshot(&self.lineage, self.lifetimes);
         {
             let mut state = next.lock();
             state.rows = shadow;

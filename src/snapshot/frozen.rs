@@ -12,7 +12,7 @@ use super::rows::Rows;
 use super::token::SnapshotId;
 use super::view::{View, ViewIndex};
 use crate::admission::Payer;
-use crate::cache::{CacheKey, Lifetimes, Standing};
+use crate::cache::{CacheKey, HOT_HITS, Lifetimes, Standing};
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::SearchQuery;
 use crate::upstream::{EnvelopeMember, UpstreamError};
@@ -112,6 +112,11 @@ pub(super) struct State {
     /// A served page said that at least so many rows exist.
     pub promised: usize,
     pub ages: Option<Ages>,
+    /// How long answers of that age may be used, jitter aside: as the search was graded when the
+    /// vendor last answered. What was read before a range closed is not settled when it closes.
+    pub lifetimes: Lifetimes,
+    /// How often first pages were cut from it since then, while fresh.
+    pub hits: u32,
     /// A soft purge made it stale, whatever its age.
     pub purged: bool,
     /// Walks that are, or will be, at work on its growth.
@@ -138,8 +143,6 @@ pub struct Snapshot {
     pub query: Arc<SearchQuery>,
     /// Its own share of the jitter.
     pub draw: f64,
-    /// How long its answers may be used, jitter aside.
-    pub lifetimes: Lifetimes,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     /// Rings when a reader wants more.
@@ -174,7 +177,6 @@ impl Snapshot {
             key,
             query,
             draw: fastrand::f64(),
-            lifetimes,
             state: Mutex::new(State {
                 rows: Rows::default(),
                 end: End::Growing,
@@ -184,6 +186,8 @@ impl Snapshot {
                 published: 0,
                 promised: 0,
                 ages: None,
+                lifetimes,
+                hits: 0,
                 purged: false,
                 growers: 0,
                 wanted_pages: 0,
@@ -423,7 +427,7 @@ impl Snapshot {
             return Standing::Expired;
         };
         let born = if whole { ages.whole } else { ages.head };
-        match self.lifetimes.standing(born, self.draw, now) {
+        match state.lifetimes.standing(born, self.draw, now) {
             Standing::Fresh if state.purged => Standing::Stale,
             standing => standing,
         }
@@ -434,7 +438,7 @@ impl Snapshot {
         let state = self.lock();
         let Some(ages) = state.ages else { return 0 };
         let born = if whole { ages.whole } else { ages.head };
-        let ttl_s = self.lifetimes.ttl_s(born, self.draw, now);
+        let ttl_s = state.lifetimes.ttl_s(born, self.draw, now);
         if state.purged { ttl_s.min(-1) } else { ttl_s }
     }
 
@@ -447,6 +451,26 @@ impl Snapshot {
                 now.saturating_duration_since(born)
             }
         }
+    }
+
+    pub(super) fn lifetimes(&self) -> Lifetimes {
+        self.lock().lifetimes
+    }
+
+    /// Rows that were served, or said to exist.
+    pub(super) fn served(&self) -> usize {
+        let state = self.lock();
+        state.published.max(state.promised)
+    }
+
+    /// Notes that a first page is cut from it while fresh. Says whether it proved hot and is nearly
+    /// stale, so that it is worth refreshing ahead of its time.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        let before = state.hits;
+        state.hits = before.saturating_add(1);
+        let due = |ages: Ages| state.lifetimes.is_nearly_stale(ages.head, self.draw, now);
+        before >= HOT_HITS && state.ages.is_some_and(due)
     }
 
     /// Makes it stale, whatever its age.

@@ -17,6 +17,7 @@ use super::slots::Slots;
 use super::token::SnapshotId;
 use super::view::View;
 use super::walk::Walk;
+use crate::access::ForcedRefreshes;
 use crate::admission::Payer;
 use crate::cache::{CacheKey, CacheNote, Detail, Directives, Forward, Lifetimes, Standing};
 use crate::clock::{Clock, Instant, timeout_at};
@@ -56,6 +57,10 @@ pub struct Open {
     pub whole: bool,
     /// What the caller asks for.
     pub directives: Directives,
+    /// How often it may force a vendor call.
+    pub forced: Arc<ForcedRefreshes>,
+    /// Whether what proved hot is refreshed before it is stale.
+    pub refresh_ahead: bool,
     /// When the caller's answer is due.
     pub deadline: Instant,
     /// Pays for vendor calls.
@@ -181,17 +186,31 @@ impl Snapshots {
             if let Some((why, led)) = asked {
                 return opened(CacheNote::forwarded(why, true, !led));
             }
-            let why = match self.judge(&current, ask, now) {
+            let directives = obeyed(&current, ask, now);
+            let hit = match directives == ask.directives {
+                true => hit,
+                false => hit.with_detail(Detail::AllowanceExhausted),
+            };
+            let why = match self.judge(&current, ask, &directives, now) {
                 Verdict::Serve if current.ages().is_none() => {
                     // Nothing has come yet: this request waits for a walk that another began.
                     return opened(CacheNote::forwarded(Forward::UriMiss, true, true));
                 }
                 Verdict::Serve => return opened(hit),
+                Verdict::RefreshAhead => {
+                    if let Ok(true) = lineage.begin_refresh(now) {
+                        self.launch_refresh(&lineage, &current, ask, false);
+                    }
+                    return opened(hit);
+                }
                 Verdict::ServeAndRefresh => {
                     if let Ok(true) = lineage.begin_refresh(now) {
-                        self.launch_refresh(&lineage, &current, false, ask.whole);
+                        self.launch_refresh(&lineage, &current, ask, false);
                     }
-                    return opened(hit.with_detail(Detail::StaleWhileRevalidate));
+                    return opened(match hit.detail {
+                        None => hit.with_detail(Detail::StaleWhileRevalidate),
+                        Some(_) => hit,
+                    });
                 }
                 Verdict::NotCached => return Err(OpenError::NotCached),
                 Verdict::Ask(why) => why,
@@ -212,20 +231,37 @@ impl Snapshots {
         }
     }
 
-    fn judge(&self, current: &Snapshot, ask: &Open, now: Instant) -> Verdict {
-        let directives = &ask.directives;
-        if current.is_growing() && !directives.no_cache && !current.is_purged() {
+    fn judge(
+        &self,
+        current: &Snapshot,
+        ask: &Open,
+        directives: &Directives,
+        now: Instant,
+    ) -> Verdict {
+        if current.is_growing() && !current.is_purged() && !directives.no_cache {
             // Joined however old: walks of one search never overlap.
             return Verdict::Serve;
         }
-        let age = current.age(ask.whole, now);
-        if directives.no_cache || directives.max_age.is_some_and(|max| age > max) {
+        if current.ages().is_none() && !directives.no_cache && !directives.only_if_cached {
+            // Begun by another request a moment ago, whose walk is about to start: not old, but new.
+            return Verdict::Serve;
+        }
+        if directives.refuses_age(current.age(ask.whole, now)) {
             return match directives.only_if_cached {
                 true => Verdict::Serve,
                 false => Verdict::Ask(Forward::Request),
             };
         }
         match current.standing(ask.whole, now) {
+            // One vendor page tells whether the first rows are still what they were; more than that
+            // is not read on the mere guess that somebody will ask.
+            Standing::Fresh
+                if ask.refresh_ahead
+                    && current.is_due(now)
+                    && current.served() <= self.options.load().vendor_page_size.get() =>
+            {
+                Verdict::RefreshAhead
+            }
             Standing::Fresh => Verdict::Serve,
             Standing::Stale if directives.only_if_cached => Verdict::Serve,
             Standing::Stale => Verdict::ServeAndRefresh,
@@ -282,7 +318,7 @@ impl Snapshots {
         let led = lineage.begin_refresh(now).map_err(OpenError::Walk)?;
         if led {
             current.charge_to(&ask.payer);
-            self.launch_refresh(lineage, current, true, ask.whole);
+            self.launch_refresh(lineage, current, ask, true);
         }
         loop {
             changes.borrow_and_update();
@@ -304,13 +340,15 @@ impl Snapshots {
         self: &Arc<Self>,
         lineage: &Arc<Lineage>,
         current: &Arc<Snapshot>,
+        ask: &Open,
         interactive: bool,
-        whole: bool,
     ) {
+        let lifetimes = ask.lifetimes;
         let (store, lineage, current) = (self.clone(), lineage.clone(), current.clone());
         // All rows are compared in the background too; a caller who waits for all reads them after.
-        let whole = whole && !interactive;
-        tokio::spawn(Walk::refresh(store, lineage, current, interactive, whole).run());
+        let whole = ask.whole && !interactive;
+        let walk = Walk::refresh(store, lineage, current, lifetimes, interactive, whole);
+        tokio::spawn(walk.run());
     }
 
     /// A page of a snapshot, as soon as its rows and one more are known. The walk goes on when a
@@ -562,8 +600,24 @@ impl Snapshots {
     }
 }
 
+/// What the caller asks for, less what its allowance does not pay: forcing a vendor call where the
+/// current snapshot would do.
+fn obeyed(current: &Snapshot, ask: &Open, now: Instant) -> Directives {
+    let directives = ask.directives;
+    let forces = directives.refuses_age(current.age(ask.whole, now))
+        && !directives.only_if_cached
+        && (directives.no_cache || !current.is_growing())
+        && current.standing(ask.whole, now) != Standing::Expired;
+    if forces && !ask.forced.allow(now) {
+        directives.unforced()
+    } else {
+        directives
+    }
+}
+
 enum Verdict {
     Serve,
+    RefreshAhead,
     ServeAndRefresh,
     Ask(Forward),
     NotCached,

@@ -13,6 +13,7 @@ use super::rows::Rows;
 use super::slots::Slot;
 use super::store::Snapshots;
 use crate::admission::{Lane, Payer, Spend};
+use crate::cache::Lifetimes;
 use crate::clock::{Duration, Instant, sleep, sleep_until};
 use crate::domain::Operation;
 use crate::domain::record::RowId;
@@ -66,6 +67,10 @@ pub(super) struct Walk {
     pub(super) drained: usize,
     /// Read-ahead found no budget; the next demand tries again.
     pub(super) read_ahead_paused: bool,
+    /// How long answers of this walk may be used, as its search was graded when it began.
+    pub(super) lifetimes: Lifetimes,
+    /// When its scroll was begun.
+    pub(super) began: Instant,
     pub(super) last_fetch: Instant,
 }
 
@@ -105,7 +110,8 @@ impl Walk {
     /// A walk that brings the rows which readers of `target` wait for. It must be counted in
     /// `growers` already.
     pub fn grow(store: Arc<Snapshots>, lineage: Arc<Lineage>, target: Arc<Snapshot>) -> Self {
-        Self::new(store, lineage, target, Purpose::Grow, true)
+        let lifetimes = target.lifetimes();
+        Self::new(store, lineage, target, Purpose::Grow, lifetimes)
     }
 
     /// A walk that refreshes `target`. The lineage must be marked as refreshing already.
@@ -113,11 +119,12 @@ impl Walk {
         store: Arc<Snapshots>,
         lineage: Arc<Lineage>,
         target: Arc<Snapshot>,
+        lifetimes: Lifetimes,
         interactive: bool,
         whole: bool,
     ) -> Self {
         let purpose = Purpose::Refresh { interactive, whole };
-        Self::new(store, lineage, target, purpose, false)
+        Self::new(store, lineage, target, purpose, lifetimes)
     }
 
     fn new(
@@ -125,7 +132,7 @@ impl Walk {
         lineage: Arc<Lineage>,
         target: Arc<Snapshot>,
         purpose: Purpose,
-        grows: bool,
+        lifetimes: Lifetimes,
     ) -> Self {
         let last_fetch = store.clock.now();
         Self {
@@ -138,9 +145,11 @@ impl Walk {
             settled: false,
             owes_refresh: purpose != Purpose::Grow,
             drains: purpose == Purpose::Grow,
-            grows,
+            grows: purpose == Purpose::Grow,
             drained: 0,
             read_ahead_paused: false,
+            lifetimes,
+            began: last_fetch,
             last_fetch,
         }
     }
@@ -213,6 +222,7 @@ impl Walk {
             return ScrollEnd::NotBegun(WalkFailure::Overloaded);
         };
         let began = clock.now();
+        self.began = began;
         let spend = self.spend(self.first_lane());
         let query = self.target.query.clone();
         let found = self
@@ -390,8 +400,11 @@ impl Walk {
             self.read_ahead_paused = false;
             return Ok(Next::Fetch(lane));
         }
+        // Whoever looks at the first page again and again wants no more rows, and must not keep the
+        // walk, which every first page joins, from ending.
         let idle_since = self.target.last_paged().max(self.last_fetch_of_reader());
-        let idle_at = idle_since + options.scroll_idle_max;
+        let over_at = self.began + options.walk_time_max;
+        let idle_at = (idle_since + options.scroll_idle_max).min(over_at);
         let mut leave = |state: &mut State| {
             if self.grows {
                 state.growers = state.growers.saturating_sub(1);
@@ -413,6 +426,9 @@ impl Walk {
         }
         if now < idle_at {
             return Err(idle_at);
+        }
+        if now >= over_at {
+            return leave(&mut state);
         }
         let drains = self.drains || self.store.slots.is_half_used();
         if drains && self.drained < options.drain_pages_max {

@@ -114,6 +114,7 @@ impl Rig {
             recent_days: 7,
             time_zone: jiff::tz::TimeZone::UTC,
             derive_customer: true,
+            refresh_ahead: false,
             billing_current: setup.lifetimes,
             billing_closed: setup.lifetimes,
             billing_negative: Duration::from_secs(120),
@@ -152,6 +153,7 @@ impl Rig {
             audience,
             billing: true,
             requests_per_minute: None,
+            forced_refreshes_per_minute: 6,
             expires: None,
         };
         let book = CallerBook::new(&[spec], &self.metrics, self.clock.clone());

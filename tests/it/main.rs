@@ -1,4 +1,5 @@
-//! Integration tests: the gateway over the sandbox vendors, in paused time and in-memory pipes.
+//! Integration tests: the gateway over the sandbox vendors, in paused time and in-memory pipes; and
+//! the running program over real sockets, where the program is the point.
 
 // A test may stop where it stands; clippy knows that of test functions, not of their helpers.
 #![allow(
@@ -9,14 +10,18 @@
 )]
 
 mod kit;
+mod process;
 mod whole;
 
+mod binary;
 mod callers;
+mod crowd;
 mod framing;
 mod hostile;
 mod json;
 mod matrix;
 mod paging;
 mod proof;
+mod quota;
 mod reload;
 mod walks;
