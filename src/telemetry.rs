@@ -39,8 +39,10 @@ pub struct AccessEntry {
     pub route: Route,
     /// As sent.
     pub method: Method,
-    /// As sent. Only its path is written: a query may hold anything.
-    pub target: Uri,
+    /// Path as sent, which [`logged_path`] has cut. A query may hold anything, so it is not here. A
+    /// copy: the request's own text would keep the connection's whole read buffer from being used
+    /// again for as long as the line waits.
+    pub path: Box<str>,
     /// As answered; 499 when the caller left first.
     pub status: u16,
     /// The problem's code.
@@ -55,6 +57,15 @@ pub struct AccessEntry {
     pub sent_bytes: u64,
     /// Whether the body was sent to its end.
     pub whole: bool,
+}
+
+/// The path of a request as an [`AccessEntry`] holds it.
+pub fn logged_path(target: &Uri) -> Box<str> {
+    let path = target.path();
+    let cut = path.char_indices().nth(PATH_CHARS_MAX);
+    cut.and_then(|(end, _)| path.get(..end))
+        .unwrap_or(path)
+        .into()
 }
 
 impl AccessEntry {
@@ -82,7 +93,7 @@ impl AccessEntry {
         );
         text_member(out, "route", self.route.as_str(), 32);
         text_member(out, "method", self.method.as_str(), METHOD_CHARS_MAX);
-        text_member(out, "path", self.target.path(), PATH_CHARS_MAX);
+        text_member(out, "path", &self.path, PATH_CHARS_MAX);
         let _ = write!(out, ",\"status\":{}", self.status);
         if let Some(code) = self.code {
             text_member(out, "code", code, 64);
@@ -360,7 +371,7 @@ mod tests {
             caller: None,
             route: Route::Other,
             method: Method::from_bytes(b"X-ODD").unwrap(),
-            target: path.parse().unwrap(),
+            path: logged_path(&path.parse().unwrap()),
             status: 404,
             code: Some("not_found"),
             cache: None,

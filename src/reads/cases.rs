@@ -141,7 +141,7 @@ impl Cases {
         };
         let Search { request, first } = search;
         let answered = match (first, &request.page_token) {
-            (_, Some(token)) => self.continued(asker, request, token).await,
+            (_, Some(token)) => Box::pin(self.continued(asker, request, token)).await,
             (Some((query, key)), None) => {
                 let size = request.page_size.unwrap_or(PageSize::DEFAULT);
                 self.first_page(asker, query, key, size).await
@@ -176,7 +176,8 @@ impl Cases {
             size,
         };
         if let Some((snapshot, view)) = self.derived(asker, query, &[Standing::Fresh]) {
-            return self.derived_page(asker, place(snapshot, view), None).await;
+            // Boxed, as below: rarer than the rest, which should not carry the room for it.
+            return Box::pin(self.derived_page(asker, place(snapshot, view), None)).await;
         }
         let opened = match self.open_keyed(asker, key, query, false).await {
             Ok(opened) => {
@@ -194,8 +195,8 @@ impl Cases {
                 match self.derived(asker, query, &older) {
                     Some((snapshot, view)) => {
                         let place = place(snapshot, view);
-                        self.derived_page(asker, place, Some(Detail::StaleOnError))
-                            .await
+                        let detail = Some(Detail::StaleOnError);
+                        Box::pin(self.derived_page(asker, place, detail)).await
                     }
                     None => Err(error),
                 }
@@ -367,7 +368,7 @@ impl Cases {
             deadline: asker.deadline,
             payer: &asker.payer,
         };
-        let (page, waited) = self.snapshots.page(&snapshot, &ask).await?;
+        let (page, waited) = Box::pin(self.snapshots.page(&snapshot, &ask)).await?;
         let token = match page.next {
             None => None,
             Some(next) => {
