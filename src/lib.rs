@@ -31,8 +31,9 @@ pub mod middleware;
 
 pub mod stack;
 
-pub mod config;
 pub mod server;
+
+pub mod config;
 
 pub mod app;
 pub mod reload;

@@ -102,6 +102,8 @@ pub struct Metrics {
     walks: IntCounterVec,
     /// Scrolls that count against `open_scrolls_max`.
     pub open_scrolls: IntGauge,
+    /// `pagination.open_scrolls_max`, for alerts on how much of it is used.
+    pub open_scrolls_max: IntGauge,
     /// Rows that a walk gave twice and that were kept once.
     pub duplicate_rows: IntCounter,
     cache_bytes: IntGaugeVec,
@@ -221,7 +223,7 @@ impl Metrics {
 
         let request_durations = histograms(
             "request_duration_seconds",
-            "Time from the end of a request's head to the end of its answer, by route and cache outcome.",
+            "Time from the end of a request's head to the head of its answer, by route and cache outcome.",
             &REQUEST_BUCKETS,
             &["route", "cache"],
         )?;
@@ -319,6 +321,10 @@ impl Metrics {
             open_scrolls: gauge(
                 "open_scrolls",
                 "Scrolls that may be open at the vendor: running walks, and left ones until they expire.",
+            )?,
+            open_scrolls_max: gauge(
+                "open_scrolls_max",
+                "The most scrolls that may be open: pagination.open_scrolls_max.",
             )?,
             duplicate_rows: counter(
                 "walk_duplicate_rows_total",

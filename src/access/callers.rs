@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
 
-use super::throttle::Throttle;
+use super::throttle::{ForcedRefreshes, Throttle};
 use crate::clock::Clock;
 use crate::domain::Audience;
 use crate::metrics::{CallerMeter, Metrics};
@@ -97,6 +97,8 @@ pub struct CallerSpec {
     pub billing: bool,
     /// Requests admitted per minute; absent means unlimited.
     pub requests_per_minute: Option<u32>,
+    /// Vendor calls that its `Cache-Control` may force per minute.
+    pub forced_refreshes_per_minute: u32,
     /// When its keys stop working; absent means never.
     pub expires: Option<Timestamp>,
 }
@@ -113,6 +115,8 @@ pub struct Caller {
     pub billing: bool,
     /// Its own rate limit.
     pub throttle: Option<Throttle>,
+    /// What its `Cache-Control` may cost.
+    pub forced: Arc<ForcedRefreshes>,
     /// Its counters.
     pub meter: CallerMeter,
     expires: Option<Timestamp>,
@@ -136,6 +140,9 @@ impl Caller {
             audience: spec.audience.clone(),
             billing: spec.billing,
             throttle: spec.requests_per_minute.map(Throttle::per_minute),
+            forced: Arc::new(ForcedRefreshes::per_minute(
+                spec.forced_refreshes_per_minute,
+            )),
             meter: metrics.caller(&spec.name),
             expires: spec.expires,
             last_used_s: AtomicI64::new(0),
@@ -184,7 +191,12 @@ impl CallerBook {
     }
 
     /// A book that lets everyone in as an operator who may see everything: for loopback only.
-    pub fn open(specs: &[CallerSpec], metrics: &Metrics, clock: Clock) -> Self {
+    pub fn open(
+        specs: &[CallerSpec],
+        forced_refreshes_per_minute: u32,
+        metrics: &Metrics,
+        clock: Clock,
+    ) -> Self {
         let everyone = CallerSpec {
             name: "open".into(),
             keys: Vec::new(),
@@ -192,6 +204,7 @@ impl CallerBook {
             audience: Audience::All,
             billing: true,
             requests_per_minute: None,
+            forced_refreshes_per_minute,
             expires: None,
         };
         let everyone = Arc::new(Caller::new(&everyone, metrics));
@@ -245,6 +258,7 @@ mod tests {
             audience: Audience::All,
             billing: true,
             requests_per_minute: None,
+            forced_refreshes_per_minute: 6,
             expires: None,
         }
     }
@@ -260,7 +274,7 @@ mod tests {
         assert_eq!(&*book.find(b"k2").unwrap().name, "a");
         assert!(book.find(b"k").is_none() && book.find(b"").is_none());
         assert!(book.find(b"k3").is_some() && book.without_key().is_none());
-        tokio::time::advance(std::time::Duration::from_secs(10)).await;
+        crate::clock::sleep(crate::clock::Duration::from_secs(10)).await;
         assert!(book.find(b"k3").is_none());
     }
 

@@ -4,4 +4,4 @@ pub mod callers;
 pub mod throttle;
 
 pub use callers::{Caller, CallerBook, CallerKeyHash, CallerSpec, Role};
-pub use throttle::{Allowance, Throttle};
+pub use throttle::{Allowance, ForcedRefreshes, Throttle};

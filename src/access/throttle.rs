@@ -23,6 +23,7 @@ pub struct Allowance {
 #[derive(Debug)]
 pub struct Throttle {
     per_minute: u32,
+    burst: f64,
     state: Mutex<Option<(Instant, f64)>>,
 }
 
@@ -31,12 +32,9 @@ impl Throttle {
     pub fn per_minute(requests: u32) -> Self {
         Self {
             per_minute: requests.max(1),
+            burst: f64::from((requests / BURST_DIVISOR).max(1)),
             state: Mutex::new(None),
         }
-    }
-
-    fn burst(&self) -> f64 {
-        f64::from((self.per_minute / BURST_DIVISOR).max(1))
     }
 
     /// Admits or refuses one request at `now`.
@@ -45,7 +43,7 @@ impl Throttle {
     /// The allowance, when nothing remains.
     pub fn admit(&self, now: Instant) -> Result<Allowance, Allowance> {
         let per_second = f64::from(self.per_minute) / 60.0;
-        let burst = self.burst();
+        let burst = self.burst;
         let mut state = self.state.lock();
         let (since, level) = state.unwrap_or((now, burst));
         let refilled = now.saturating_duration_since(since).as_secs_f64() * per_second;
@@ -74,9 +72,45 @@ impl Throttle {
     }
 }
 
+/// How often a caller's `Cache-Control` may cause a vendor call that a remembered answer would have
+/// saved. A minute's worth may come at once: a person who reloads reloads twice. Past it the cache
+/// answers, so that a reload button cannot drain a vendor's quota.
+#[derive(Debug)]
+pub struct ForcedRefreshes(Option<Throttle>);
+
+impl ForcedRefreshes {
+    /// Allows this many a minute; none where zero.
+    pub fn per_minute(calls: u32) -> Self {
+        Self((calls > 0).then(|| Throttle {
+            burst: f64::from(calls),
+            ..Throttle::per_minute(calls)
+        }))
+    }
+
+    /// Takes one vendor call from the allowance, if one is left.
+    pub fn allow(&self, now: Instant) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|throttle| throttle.admit(now).is_ok())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn forced_refreshes_come_from_an_allowance() {
+        let allowed = |calls, at| {
+            let forced = ForcedRefreshes::per_minute(calls);
+            let start = Instant::now();
+            let first = (0..100).filter(|_| forced.allow(start)).count();
+            (first, forced.allow(start + Duration::from_secs(at)))
+        };
+        assert_eq!(allowed(6, 9), (6, false));
+        assert_eq!(allowed(6, 10), (6, true));
+        assert_eq!(allowed(0, 3600), (0, false));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_then_an_even_rate() {

@@ -1,13 +1,19 @@
 //! `GET /v1/cases/export`
 
-use http::{HeaderMap, HeaderValue, Response, header};
+use std::convert::Infallible;
+use std::future::ready;
+
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::BodyExt as _;
+use tower::{Layer as _, ServiceExt as _};
+use tower_http::compression::CompressionLayer;
 
 use super::answer::tell_freshness;
 use super::query_string::{Params, wrong};
 use super::question::{Asked, Question};
 use crate::domain::SearchQuery;
 use crate::domain::json::Object;
-use crate::exchange::body::EXPORT_ROWS;
+use crate::exchange::body::{BodyCut, EXPORT_ROWS};
 use crate::exchange::{AnswerBody, Answered, Call};
 use crate::problem::Problem;
 use crate::reads::export::{ExportFormat, ExportStream};
@@ -43,7 +49,7 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
         .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
-pub(super) fn respond(
+pub(super) async fn respond(
     call: &Call,
     stream: ExportStream,
     format: ExportFormat,
@@ -67,6 +73,28 @@ pub(super) fn respond(
     if trailer {
         headers.insert(header::TRAILER, HeaderValue::from_static(EXPORT_ROWS));
     }
-    tell_freshness(headers, &stream.note, stream.age);
+    let mut response = coded(call, response).await;
+    // After the coding: it would name itself in `Vary` once more.
+    tell_freshness(response.headers_mut(), &stream.note, stream.age);
     response
+}
+
+/// Compresses the stream where the caller takes that. An export has no entity tag and is written once,
+/// so a coding made on the way is right here; remembered bodies are another matter.
+async fn coded(call: &Call, response: Answered) -> Answered {
+    let Some(accepted) = call.head.headers.get(header::ACCEPT_ENCODING) else {
+        return response;
+    };
+    let mut ask = Request::new(());
+    let headers = ask.headers_mut();
+    headers.insert(header::ACCEPT_ENCODING, accepted.clone());
+    let mut response = Some(response);
+    let whole = tower::service_fn(move |_: Request<()>| {
+        let response = response.take();
+        let response = response.unwrap_or_else(|| Response::new(AnswerBody::empty()));
+        ready(Ok::<_, Infallible>(response))
+    });
+    let coding = CompressionLayer::new().layer(whole);
+    let Ok(response) = coding.oneshot(ask).await;
+    response.map(|body| AnswerBody::coded(body.map_err(|_| BodyCut)))
 }

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 use moka::sync::Cache;
 
@@ -22,7 +23,7 @@ const OVERHEAD_BYTES: usize = 1024;
 const READ_FACTOR: usize = 8;
 
 /// See above.
-pub struct Recall(Cache<Box<[u8]>, Arc<Search>, RandomState>);
+pub struct Recall(Cache<Bytes, Arc<Search>, RandomState>);
 
 /// The bytes that a search was asked with: query string and body, kept apart by the first one's
 /// length.
@@ -51,7 +52,7 @@ impl Recall {
         Self(
             Cache::builder()
                 .max_capacity(BYTES_MAX)
-                .weigher(|question: &Box<[u8]>, _| {
+                .weigher(|question: &Bytes, _| {
                     u32::try_from(OVERHEAD_BYTES + question.len() * READ_FACTOR).unwrap_or(u32::MAX)
                 })
                 .build_with_hasher(RandomState::default()),

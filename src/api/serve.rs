@@ -113,7 +113,7 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
                 ));
             }
             let stream = reads.export.begin(&asker, query, format).await?;
-            return Ok(case_export::respond(&call, stream, format, trailer));
+            return Ok(case_export::respond(&call, stream, format, trailer).await);
         }
         Question::Billing { month, contract } => {
             let soft = SoftFailure::Refuse;

@@ -1,3 +1,5 @@
+//! The table of routes and the questions, read from whole requests.
+
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
@@ -36,6 +38,7 @@ fn call(method: &str, headers: &[(&str, &str)]) -> Call {
         audience: Audience::All,
         billing: true,
         requests_per_minute: None,
+        forced_refreshes_per_minute: 6,
         expires: None,
     };
     let book = CallerBook::new(&[spec], &Metrics::new().unwrap(), Clock::system());
@@ -107,7 +110,7 @@ async fn an_export_names_its_form_and_has_no_tag() {
             note: CacheNote::hit(1),
             pieces,
         };
-        let answer = super::case_export::respond(&call, stream, format, true);
+        let answer = super::case_export::respond(&call, stream, format, true).await;
         assert_eq!(answer.headers()["content-type"], media);
         assert_eq!(answer.headers()["trailer"], "x-export-rows");
         assert!(!answer.headers().contains_key("etag"));

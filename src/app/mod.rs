@@ -297,7 +297,12 @@ impl Stacks<'_> {
 fn caller_book(settings: &Settings, metrics: &Metrics, clock: &Clock) -> CallerBook {
     match settings.auth {
         AuthMode::Keys => CallerBook::new(&settings.callers, metrics, clock.clone()),
-        AuthMode::Open => CallerBook::open(&settings.callers, metrics, clock.clone()),
+        AuthMode::Open => CallerBook::open(
+            &settings.callers,
+            settings.forced_refreshes_per_minute,
+            metrics,
+            clock.clone(),
+        ),
     }
 }
 

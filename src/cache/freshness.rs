@@ -42,6 +42,12 @@ impl Standing {
 /// together. It only ever shortens.
 const JITTER: f64 = 0.10;
 
+/// Share of `fresh` after which an answer that proved hot is refreshed ahead of its time: late, for
+/// each refresh ahead is a vendor call earlier than need be.
+const AHEAD_OF: f64 = 0.80;
+/// Times an answer was served fresh since its birth that make it hot.
+pub const HOT_HITS: u32 = 3;
+
 impl Lifetimes {
     /// `fresh` of one entry. `draw` lies in 0..1 and is the entry's own, so that it does not flicker.
     pub fn fresh_with(&self, draw: f64) -> Duration {
@@ -63,6 +69,13 @@ impl Lifetimes {
         }
     }
 
+    /// Whether an answer born at `born` is fresh still, but not for long.
+    pub fn is_nearly_stale(&self, born: Instant, draw: f64, now: Instant) -> bool {
+        let age = now.saturating_duration_since(born);
+        let fresh = self.fresh_with(draw);
+        age < fresh && age >= fresh.mul_f64(AHEAD_OF)
+    }
+
     /// Seconds of freshness left; negative once stale.
     pub fn ttl_s(&self, born: Instant, draw: f64, now: Instant) -> i64 {
         let age = now.saturating_duration_since(born);
@@ -71,7 +84,8 @@ impl Lifetimes {
     }
 }
 
-/// What a caller's `Cache-Control` asks for.
+/// What a caller's `Cache-Control` asks for. `no_cache` and `max_age` are obeyed within an allowance,
+/// for they may cost vendor calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Directives {
     /// `no-cache`: not without asking the vendor.
@@ -83,6 +97,22 @@ pub struct Directives {
     pub max_stale: Option<Duration>,
     /// `only-if-cached`: rather 504 than a vendor call.
     pub only_if_cached: bool,
+}
+
+impl Directives {
+    /// Whether an answer of this age is not to be served, by the caller's word.
+    pub fn refuses_age(&self, age: Duration) -> bool {
+        self.no_cache || self.max_age.is_some_and(|max| age > max)
+    }
+
+    /// The same for a caller whose allowance of forced vendor calls is used up.
+    pub fn unforced(self) -> Self {
+        Self {
+            no_cache: false,
+            max_age: None,
+            ..self
+        }
+    }
 }
 
 #[cfg(test)]
@@ -106,6 +136,9 @@ mod tests {
         // Jitter shortens by a tenth at most.
         assert_eq!(at(1.0, 89), Standing::Fresh);
         assert_eq!(at(1.0, 90), Standing::Stale);
+        let nearly = |draw, s| lives.is_nearly_stale(born, draw, born + secs(s));
+        assert!(!nearly(0.0, 79) && nearly(0.0, 80) && nearly(0.0, 99) && !nearly(0.0, 100));
+        assert!(!nearly(1.0, 71) && nearly(1.0, 72) && !nearly(1.0, 90));
         assert_eq!(lives.ttl_s(born, 0.0, born + secs(40)), 60);
         assert_eq!(lives.ttl_s(born, 0.0, born + secs(103)), -4);
     }

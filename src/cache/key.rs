@@ -211,3 +211,7 @@ fn fingerprint(credential: &AccountId, subject: &Subject) -> [u8; 32] {
     }
     *parts.0.finalize().as_bytes()
 }
+
+#[cfg(test)]
+#[path = "key_tests.rs"]
+mod tests;

@@ -1,12 +1,13 @@
 //! Answers in memory. The store keeps and evicts; it never judges freshness.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use foldhash::fast::RandomState;
 use moka::sync::Cache;
+use parking_lot::RwLock;
 
-use super::freshness::{Lifetimes, Standing};
+use super::freshness::{HOT_HITS, Lifetimes, Standing};
 use super::key::CacheKey;
 use crate::clock::{Duration, Instant};
 use crate::domain::Kind;
@@ -44,9 +45,27 @@ pub struct Entry<V> {
     pub negative: bool,
     /// A soft purge made it stale, whatever its age.
     pub purged: bool,
+    hits: Hits,
+}
+
+/// How often an answer was served fresh since its birth.
+#[derive(Debug, Default)]
+struct Hits(AtomicU32);
+
+impl Clone for Hits {
+    fn clone(&self) -> Self {
+        Self(AtomicU32::new(self.0.load(Ordering::Relaxed)))
+    }
 }
 
 impl<V> Entry<V> {
+    /// Notes that it is served fresh. Says whether it proved hot and is nearly stale, so that it is
+    /// worth refreshing ahead of its time.
+    pub(super) fn is_due(&self, lifetimes: &Lifetimes, now: Instant) -> bool {
+        let before = self.hits.0.fetch_add(1, Ordering::Relaxed);
+        before >= HOT_HITS && lifetimes.is_nearly_stale(self.born, self.draw, now)
+    }
+
     /// What it may be used for.
     pub fn standing(&self, lifetimes: &Lifetimes, now: Instant) -> Standing {
         match lifetimes.standing(self.born, self.draw, now) {
@@ -71,7 +90,9 @@ impl<V> Entry<V> {
 pub struct Local<V> {
     good: Cache<CacheKey, Arc<Entry<V>>, RandomState>,
     negative: Cache<CacheKey, Arc<Entry<V>>, RandomState>,
-    purges: [AtomicU64; Kind::ALL.len()],
+    /// Purges so far, by kind. Held while an answer is kept, so that no purge falls between the look
+    /// at the count and the keeping.
+    purges: RwLock<[u64; Kind::ALL.len()]>,
 }
 
 /// Remembers which purges were over when a fetch began.
@@ -114,18 +135,10 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
             .filter(|entry| entry.key == *key && entry.age(now) < lifetime)
     }
 
-    fn purge_counter(&self, kind: Kind) -> &AtomicU64 {
-        let [customers, cases, billing] = &self.purges;
-        match kind {
-            Kind::Customers => customers,
-            Kind::Cases => cases,
-            Kind::Billing => billing,
-        }
-    }
-
     /// To be taken before a fetch begins.
     pub fn mark(&self, kind: Kind) -> PurgeMark {
-        PurgeMark(self.purge_counter(kind).load(Ordering::Acquire))
+        let purges = self.purges.read();
+        PurgeMark(purges.get(kind as usize).copied().unwrap_or(0))
     }
 
     /// Keeps what a fetch brought, unless a purge came in between. A soft failure never replaces a
@@ -153,8 +166,10 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
             draw: fastrand::f64(),
             negative: fetched.negative,
             purged: false,
+            hits: Hits::default(),
         });
-        let kept = self.mark(key.subject().kind()).0 == mark.0;
+        let purges = self.purges.read();
+        let kept = purges.get(key.subject().kind() as usize) == Some(&mark.0);
         if kept && fetched.negative {
             self.negative.insert(key.clone(), entry.clone());
         } else if kept {
@@ -167,7 +182,9 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
     /// Ends the entries of a kind that `which` names: soft makes them stale, hard removes them.
     /// Returns how many.
     pub fn purge(&self, kind: Kind, soft: bool, which: impl Fn(&CacheKey) -> bool) -> u64 {
-        self.purge_counter(kind).fetch_add(1, Ordering::AcqRel);
+        if let Some(purges) = self.purges.write().get_mut(kind as usize) {
+            *purges += 1;
+        }
         let mut purged = 0;
         for (key, entry) in &self.good {
             if key.subject().kind() != kind || !which(&key) {

@@ -9,6 +9,7 @@ use super::freshness::{Directives, Lifetimes, Standing};
 use super::key::CacheKey;
 use super::local::{Entry, Fetched, Local};
 use super::note::{CacheNote, Detail, Forward};
+use crate::access::ForcedRefreshes;
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::CacheOutcome;
 
@@ -62,7 +63,7 @@ pub enum LookupError<E> {
 }
 
 /// How a lookup is to be judged.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Terms {
     /// Of good answers.
     pub lifetimes: Lifetimes,
@@ -70,6 +71,10 @@ pub struct Terms {
     pub negative: Duration,
     /// What the caller asks for.
     pub directives: Directives,
+    /// How often it may force a vendor call.
+    pub forced: Arc<ForcedRefreshes>,
+    /// Whether an answer that proved hot is refreshed before it is stale.
+    pub refresh_ahead: bool,
     /// When the caller's answer is due.
     pub deadline: Instant,
 }
@@ -105,13 +110,18 @@ where
     {
         let now = self.clock.now();
         let remembered = self.local.get(key);
+        let directives = self.obeyed(key, &remembered, terms, now);
+        let told = |note: CacheNote| match directives == terms.directives {
+            true => note,
+            false => note.with_detail(Detail::AllowanceExhausted),
+        };
         let why = match &remembered {
             None => Forward::UriMiss,
-            Some(entry) => match self.judge(entry, terms, now) {
+            Some(entry) => match judge(entry, terms, &directives, now) {
                 Verdict::Serve(note) => {
                     return Ok(Found {
                         entry: entry.clone(),
-                        note,
+                        note: told(note),
                     });
                 }
                 Verdict::ServeAndRefresh(note) => {
@@ -119,18 +129,18 @@ where
                         .launch_unwaited(key, || self.fill(key, fetch(false)));
                     return Ok(Found {
                         entry: entry.clone(),
-                        note,
+                        note: told(note),
                     });
                 }
                 Verdict::Ask(why) => why,
             },
         };
         if let Some(negative) = self.local.get_negative(key, terms.negative, now)
-            && !terms.directives.no_cache
+            && !directives.no_cache
         {
             return Ok(self.soft_failed(negative, None, remembered, terms, now));
         }
-        if terms.directives.only_if_cached {
+        if directives.only_if_cached {
             return Err(LookupError::NotCached);
         }
 
@@ -160,29 +170,26 @@ where
         }
     }
 
-    fn judge(&self, entry: &Entry<V>, terms: &Terms, now: Instant) -> Verdict {
-        let note = CacheNote::hit(entry.ttl_s(&terms.lifetimes, now));
-        let directives = &terms.directives;
-        let too_old = directives.max_age.is_some_and(|max| entry.age(now) > max);
-        if directives.no_cache || too_old {
-            return match directives.only_if_cached {
-                true => Verdict::Serve(note),
-                false => Verdict::Ask(Forward::Request),
-            };
-        }
-        let revalidating = note.with_detail(Detail::StaleWhileRevalidate);
-        match entry.standing(&terms.lifetimes, now) {
-            Standing::Fresh => Verdict::Serve(note),
-            Standing::Stale if directives.only_if_cached => Verdict::Serve(note),
-            Standing::Stale => Verdict::ServeAndRefresh(revalidating),
-            Standing::OnError | Standing::Expired
-                if directives.max_stale.is_some_and(|max| {
-                    i64::try_from(max.as_secs()).unwrap_or(i64::MAX) >= -note.ttl_s.unwrap_or(0)
-                }) =>
-            {
-                Verdict::ServeAndRefresh(revalidating)
-            }
-            Standing::OnError | Standing::Expired => Verdict::Ask(Forward::Stale),
+    /// What the caller asks for, less what its allowance does not pay: forcing a vendor call where
+    /// something remembered would do.
+    fn obeyed(
+        &self,
+        key: &CacheKey,
+        remembered: &Option<Arc<Entry<V>>>,
+        terms: &Terms,
+        now: Instant,
+    ) -> Directives {
+        let directives = terms.directives;
+        let would_do = |entry: &Arc<Entry<V>>| {
+            directives.refuses_age(entry.age(now))
+                && entry.standing(&terms.lifetimes, now) != Standing::Expired
+        };
+        let forces = remembered.as_ref().is_some_and(would_do)
+            || (directives.no_cache && self.local.get_negative(key, terms.negative, now).is_some());
+        if forces && !directives.only_if_cached && !terms.forced.allow(now) {
+            directives.unforced()
+        } else {
+            directives
         }
     }
 
@@ -275,4 +282,32 @@ enum Verdict {
     Serve(CacheNote),
     ServeAndRefresh(CacheNote),
     Ask(Forward),
+}
+
+fn judge<V>(entry: &Entry<V>, terms: &Terms, directives: &Directives, now: Instant) -> Verdict {
+    let lifetimes = &terms.lifetimes;
+    let note = CacheNote::hit(entry.ttl_s(lifetimes, now));
+    if directives.refuses_age(entry.age(now)) {
+        return match directives.only_if_cached {
+            true => Verdict::Serve(note),
+            false => Verdict::Ask(Forward::Request),
+        };
+    }
+    let revalidating = note.with_detail(Detail::StaleWhileRevalidate);
+    match entry.standing(lifetimes, now) {
+        Standing::Fresh if terms.refresh_ahead && entry.is_due(lifetimes, now) => {
+            Verdict::ServeAndRefresh(note)
+        }
+        Standing::Fresh => Verdict::Serve(note),
+        Standing::Stale if directives.only_if_cached => Verdict::Serve(note),
+        Standing::Stale => Verdict::ServeAndRefresh(revalidating),
+        Standing::OnError | Standing::Expired
+            if directives.max_stale.is_some_and(|max| {
+                i64::try_from(max.as_secs()).unwrap_or(i64::MAX) >= -note.ttl_s.unwrap_or(0)
+            }) =>
+        {
+            Verdict::ServeAndRefresh(revalidating)
+        }
+        Standing::OnError | Standing::Expired => Verdict::Ask(Forward::Stale),
+    }
 }

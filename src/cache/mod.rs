@@ -11,7 +11,7 @@ pub mod pages;
 
 pub use etag::Etag;
 pub use flight::{FlightEnd, Flights};
-pub use freshness::{Directives, Lifetimes, Standing};
+pub use freshness::{Directives, HOT_HITS, Lifetimes, Standing};
 pub use key::{CacheKey, Subject};
 pub use local::{Entry, Fetched, Local};
 pub use lookup::{FetchError, Found, LookupError, Shelf, Terms};

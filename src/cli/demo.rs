@@ -169,7 +169,7 @@ impl Lines {
         // Writing to a String cannot fail.
         let _ = writeln!(
             out,
-            "gateway          {base}\nadmin            http://{admin}\nsimulated vendors http://{vendors}\n\
+            "gateway            {base}\nadmin              http://{admin}\nsimulated vendors  http://{vendors}\n\
              \nPaste these; the caller key is made anew at each start:\n\nKEY={caller_key}\n"
         );
         let lines = [

@@ -48,6 +48,8 @@ pub struct Settings {
     pub wiv: Option<VendorSettings>,
     /// N-able; `None` where no key is named.
     pub nable: Option<VendorSettings>,
+    /// Vendor calls that one caller's `Cache-Control` may force per minute.
+    pub forced_refreshes_per_minute: u32,
     /// How reads judge and join.
     pub policy: Policy,
     /// Walks, snapshots and tokens.
@@ -102,6 +104,7 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         callers,
         wiv,
         nable,
+        forced_refreshes_per_minute: file.limits.forced_refreshes_per_minute.to_u32(),
         policy,
         snapshots,
         cache: CacheSettings {
@@ -188,6 +191,7 @@ fn policy(file: &File, report: &mut Report) -> Policy {
         recent_days: u16::try_from(cases.recent_days.0).unwrap_or(u16::MAX),
         time_zone: cases.time_zone.0.clone(),
         derive_customer: cases.derive_customer,
+        refresh_ahead: file.cache.refresh_ahead,
         billing_current: lives!(billing.current),
         billing_closed: lives!(billing.closed),
         billing_negative: billing.negative.get(),

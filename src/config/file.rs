@@ -143,6 +143,8 @@ table! {
         connections_max: Count<1, 1_000_000> = Count(4096),
         /// Requests at once.
         requests_in_flight_max: Count<1, 1_000_000> = Count(1024),
+        /// Vendor calls that one caller's `Cache-Control` may force per minute.
+        forced_refreshes_per_minute: Count<0, 1_000_000> = Count(6),
         /// Between failing readiness and refusing connections.
         drain_delay: Time<0, { 5 * MINUTE }> = Time::ms(2 * SECOND),
         /// For requests in flight at the end.
@@ -345,6 +347,8 @@ table! {
     Cache {
         /// All together.
         bytes_max: Size<{ 64 * KIB }, { 1024 * GIB }> = Size::bytes(256 * MIB),
+        /// Hot answers are refreshed before they are stale.
+        refresh_ahead: bool = true,
     }
 }
 

@@ -55,7 +55,7 @@ impl Audience {
         match (self, customer) {
             (Self::All, _) => true,
             (Self::Only(_), None) => false,
-            // An id the vendor sent may be any text, so compare texts.
+            // An id the vendor sent may be any text, so it is looked up as text.
             (Self::Only(set), Some(id)) => set.ids.contains(id),
         }
     }

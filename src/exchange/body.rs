@@ -35,6 +35,17 @@ enum Content {
     },
     /// The stream was cut, and what was written before is on its way.
     Cut,
+    /// Another body in a content coding.
+    Coded(Coded),
+}
+
+/// A body in a content coding. Boxed, because codings have types of their own.
+struct Coded(Pin<Box<dyn Body<Data = Bytes, Error = BodyCut> + Send>>);
+
+impl fmt::Debug for Coded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Coded")
+    }
 }
 
 /// A stream that ended before its end. The connection is cut without the last chunk, so that nobody
@@ -70,6 +81,11 @@ impl AnswerBody {
         Self::with(Content::Rows { pieces, trailer })
     }
 
+    /// A body in a content coding.
+    pub fn coded(body: impl Body<Data = Bytes, Error = BodyCut> + Send + 'static) -> Self {
+        Self::with(Content::Coded(Coded(Box::pin(body))))
+    }
+
     fn with(content: Content) -> Self {
         Self {
             content,
@@ -93,7 +109,7 @@ impl AnswerBody {
     pub fn bytes(&self) -> Option<&Bytes> {
         match &self.content {
             Content::Full(bytes) => Some(bytes),
-            Content::Done | Content::Rows { .. } | Content::Cut => None,
+            Content::Done | Content::Rows { .. } | Content::Cut | Content::Coded(_) => None,
         }
     }
 
@@ -155,6 +171,19 @@ impl Body for AnswerBody {
                 this.content = Content::Done;
                 Poll::Ready(Some(Err(BodyCut)))
             }
+            Content::Coded(Coded(body)) => {
+                let frame = std::task::ready!(body.as_mut().poll_frame(cx));
+                match &frame {
+                    None => this.ended(),
+                    Some(Err(BodyCut)) => this.content = Content::Done,
+                    Some(Ok(frame)) => {
+                        if let Some(bytes) = frame.data_ref() {
+                            this.sent(&bytes.clone());
+                        }
+                    }
+                }
+                Poll::Ready(frame)
+            }
         }
     }
 
@@ -166,7 +195,7 @@ impl Body for AnswerBody {
         match &self.content {
             Content::Done => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Rows { .. } | Content::Cut => SizeHint::default(),
+            Content::Rows { .. } | Content::Cut | Content::Coded(_) => SizeHint::default(),
         }
     }
 }

@@ -1,3 +1,5 @@
+//! Every problem in the form that callers see.
+
 use std::collections::HashSet;
 
 use super::*;

@@ -122,13 +122,13 @@ impl Billing {
         contract: &ContractId,
     ) -> Result<Found<Arc<BillingBody>>, ReadError> {
         let (nable, contract_id) = (self.nable.clone(), contract.clone());
-        let (clock, payer) = (self.clock.clone(), asker.payer.clone());
+        let (clock, by) = (self.clock.clone(), asker.clone());
         let subject = Subject::Billing {
             month,
             contract: contract.clone(),
         };
         self.find(asker, month, subject, move |waited| async move {
-            let spend = spend(&clock, waited, payer);
+            let spend = spend(&clock, waited, &by);
             nable.billable_services(&month, &contract_id, spend).await
         })
         .await
@@ -144,12 +144,12 @@ impl Billing {
         month: Month,
     ) -> Result<Found<Arc<BillingBody>>, ReadError> {
         let nable = self.nable.clone();
-        let (clock, payer) = (self.clock.clone(), asker.payer.clone());
+        let (clock, by) = (self.clock.clone(), asker.clone());
         self.find(
             asker,
             month,
             Subject::Invoices { month },
-            move |waited| async move { nable.invoices(&month, spend(&clock, waited, payer)).await },
+            move |waited| async move { nable.invoices(&month, spend(&clock, waited, &by)).await },
         )
         .await
     }
@@ -167,10 +167,13 @@ impl Billing {
         if !asker.caller.billing {
             return Err(ReadError::BillingNotAllowed);
         }
+        let policy = self.policy.load();
         let terms = Terms {
             lifetimes: self.lifetimes(month),
-            negative: self.policy.load().billing_negative,
+            negative: policy.billing_negative,
             directives: asker.directives,
+            forced: asker.caller.forced.clone(),
+            refresh_ahead: policy.refresh_ahead,
             deadline: asker.deadline,
         };
         let key = self.key(subject);

@@ -50,6 +50,13 @@ struct Place {
     size: PageSize,
 }
 
+/// A view that answers a search for one customer, of a snapshot of all.
+pub(super) struct Derived {
+    pub snapshot: Arc<Snapshot>,
+    pub view: View,
+    pub detail: Detail,
+}
+
 /// Answers `POST` and `QUERY /v2/cases/msp/search`.
 pub struct Cases {
     wiv: Arc<Wiv>,
@@ -175,9 +182,10 @@ impl Cases {
             offset: 0,
             size,
         };
-        if let Some((snapshot, view)) = self.derived(asker, query, &[Standing::Fresh]) {
+        if let Some(derived) = self.derived(asker, query, &[Standing::Fresh]) {
+            let place = place(derived.snapshot, derived.view);
             // Boxed, as below: rarer than the rest, which should not carry the room for it.
-            return Box::pin(self.derived_page(asker, place(snapshot, view), None)).await;
+            return Box::pin(self.derived_page(asker, place, derived.detail)).await;
         }
         let opened = match self.open_keyed(asker, key, query, false).await {
             Ok(opened) => {
@@ -193,10 +201,9 @@ impl Cases {
             Err(error) if error.allows_stale() => {
                 let older = [Standing::Stale, Standing::OnError];
                 match self.derived(asker, query, &older) {
-                    Some((snapshot, view)) => {
-                        let place = place(snapshot, view);
-                        let detail = Some(Detail::StaleOnError);
-                        Box::pin(self.derived_page(asker, place, detail)).await
+                    Some(derived) => {
+                        let place = place(derived.snapshot, derived.view);
+                        Box::pin(self.derived_page(asker, place, Detail::StaleOnError)).await
                     }
                     None => Err(error),
                 }
@@ -229,7 +236,10 @@ impl Cases {
             lifetimes,
             whole,
             directives: asker.directives,
+            forced: asker.caller.forced.clone(),
+            refresh_ahead: !whole && self.policy.load().refresh_ahead,
             deadline: asker.deadline,
+            payer: asker.payer.clone(),
         };
         Ok(self.snapshots.open(&ask).await?)
     }
@@ -240,25 +250,33 @@ impl Cases {
         asker: &Asker,
         query: &Arc<SearchQuery>,
         standings: &[Standing],
-    ) -> Option<(Arc<Snapshot>, View)> {
+    ) -> Option<Derived> {
         let customer = query.customer.clone()?;
-        let policy = self.policy.load();
-        if !policy.derive_customer || asker.directives.no_cache {
+        if !self.policy.load().derive_customer {
             return None;
         }
         let now = self.clock.now();
         let own = self.snapshots.current(&self.key(query));
-        if own.is_some_and(|own| own.is_growing() || own.standing(false, now) == Standing::Fresh) {
+        let own_standing = own.as_ref().map(|own| own.standing(false, now));
+        if own.is_some_and(|own| own.is_growing()) || own_standing == Some(Standing::Fresh) {
             return None;
         }
         let all = Arc::new(query.for_all_customers());
         let snapshot = self.snapshots.complete(&self.key(&all), standings)?;
-        let young = |max| snapshot.age(true, now) <= max;
-        asker.directives.max_age.is_none_or(young).then(|| {
-            (
-                snapshot,
-                View::new(Some(customer), asker.audience().clone()),
-            )
+        let mut detail = Detail::Derived;
+        if asker.directives.refuses_age(snapshot.age(true, now)) {
+            // Where an own snapshot is usable, what is asked of it takes from the allowance.
+            let own_usable = own_standing.is_some_and(|own| own != Standing::Expired);
+            if own_usable || asker.caller.forced.allow(now) {
+                return None;
+            }
+            detail = Detail::AllowanceExhausted;
+        }
+        let view = View::new(Some(customer), asker.audience().clone());
+        Some(Derived {
+            snapshot,
+            view,
+            detail,
         })
     }
 
@@ -266,19 +284,19 @@ impl Cases {
         &self,
         asker: &Asker,
         place: Place,
-        detail: Option<Detail>,
+        detail: Detail,
     ) -> Result<(Answer, Option<Saved>), ReadError> {
         let note = self.derived_note(&place.snapshot, detail);
         let answer = self.page(asker, place, Some(note)).await?;
         Ok((answer, Some(Saved::Derived)))
     }
 
-    pub(super) fn derived_note(&self, snapshot: &Snapshot, detail: Option<Detail>) -> CacheNote {
+    pub(super) fn derived_note(&self, snapshot: &Snapshot, detail: Detail) -> CacheNote {
         let mut note = CacheNote::hit(snapshot.ttl_s(true, self.clock.now()));
         if note.outcome == CacheOutcome::Hit {
             note.outcome = CacheOutcome::Derived;
         }
-        note.with_detail(detail.unwrap_or(Detail::Derived))
+        note.with_detail(detail)
     }
 
     async fn continued(
@@ -358,7 +376,7 @@ impl Cases {
             }
         };
         if let Some(rendered) = self.pages.get(&page_key) {
-            snapshot.touch();
+            snapshot.touch(offset);
             return Ok(finish(rendered, false, self.clock.now()));
         }
         let ask = PageAsk {

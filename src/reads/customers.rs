@@ -19,8 +19,9 @@ use crate::domain::{CacheOutcome, FieldSet, Kind, Vendor};
 use crate::metrics::Metrics;
 use crate::upstream::{CustomerEnvelope, CustomerList, UpstreamError, Wiv};
 
-/// How long a background refresh may wait for budget and answer.
-const REFRESH_WAIT: Duration = Duration::from_secs(60);
+/// How long a fetch may wait for budget and answer where no caller's deadline is further away: time
+/// for an attempt and a short queue. The fetch outlives its caller.
+const FETCH_WAIT: Duration = Duration::from_secs(20);
 
 /// The vendor's list, read once.
 #[derive(Debug)]
@@ -136,14 +137,15 @@ impl Customers {
             lifetimes: policy.customers,
             negative: Duration::ZERO,
             directives: asker.directives,
+            forced: asker.caller.forced.clone(),
+            refresh_ahead: policy.refresh_ahead,
             deadline: asker.deadline,
         };
-        let (wiv, clock) = (self.wiv.clone(), self.clock.clone());
-        let payer = asker.payer.clone();
+        let (wiv, clock, by) = (self.wiv.clone(), self.clock.clone(), asker.clone());
         let found = self
             .shelf
             .lookup(&self.key, &terms, move |waited| async move {
-                let list = wiv.customers(spend(&clock, waited, payer)).await?;
+                let list = wiv.customers(spend(&clock, waited, &by)).await?;
                 let book = CustomerBook::new(list);
                 Ok(Fetched {
                     hash: book.hash,
@@ -204,15 +206,18 @@ impl Customers {
 }
 
 /// A call that a caller waits for, or a refresh in the background.
-pub(super) fn spend(clock: &Clock, waited: bool, payer: Arc<Payer>) -> Spend {
-    Spend {
-        lane: if waited {
-            Lane::Interactive
-        } else {
-            Lane::Refresh
-        },
-        deadline: clock.now() + REFRESH_WAIT,
-        payer: if waited { payer } else { Payer::gateway() },
+pub(super) fn spend(clock: &Clock, waited: bool, asker: &Asker) -> Spend {
+    let soonest = clock.now() + FETCH_WAIT;
+    if waited {
+        let mut spend = asker.spend();
+        spend.deadline = spend.deadline.max(soonest);
+        spend
+    } else {
+        Spend {
+            lane: Lane::Refresh,
+            deadline: soonest,
+            payer: Payer::gateway(),
+        }
     }
 }
 

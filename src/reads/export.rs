@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::answer::{Account, Asker};
 use super::cases::Cases;
 use super::csv::CsvLines;
 use super::{Ingredients, ReadError};
 use crate::cache::{CacheNote, Standing};
-use crate::clock::{Clock, Duration, timeout_at};
+use crate::clock::{Clock, Duration, Instant};
 use crate::domain::{Kind, SearchQuery, Vendor};
 use crate::metrics::Metrics;
-use crate::snapshot::{End, PageFailure, Snapshot, View, Want};
+use crate::snapshot::{End, Growth, PageFailure, Snapshot, View, Want};
 
 /// Rows written at once: a piece is one vendor page at most.
 const ROWS_PER_PIECE: usize = 500;
@@ -105,9 +105,9 @@ impl Export {
         format: ExportFormat,
     ) -> Result<ExportStream, ReadError> {
         let (snapshot, view, note) = match self.cases.derived(asker, &query, &[Standing::Fresh]) {
-            Some((snapshot, view)) => {
-                let note = self.cases.derived_note(&snapshot, None);
-                (snapshot, view, note)
+            Some(derived) => {
+                let note = self.cases.derived_note(&derived.snapshot, derived.detail);
+                (derived.snapshot, derived.view, note)
             }
             None => {
                 let opened = self.cases.open(asker, &query, true).await?;
@@ -124,8 +124,12 @@ impl Export {
         };
         // Until something is known the answer may still be a typed error. The first rows of the
         // snapshot suffice: a view may have none of them.
-        while run.snapshot.ages().is_none() {
-            run.wait(asker.deadline).await?;
+        let mut changes = run.snapshot.changes();
+        while {
+            changes.borrow_and_update();
+            run.snapshot.ages().is_none()
+        } {
+            run.wait(asker.deadline, &mut changes).await?;
         }
         let age = run.snapshot.age(true, self.clock.now());
         let (send, pieces) = mpsc::channel(PIECES_AHEAD);
@@ -144,25 +148,24 @@ struct Run {
 }
 
 impl Run {
-    /// Waits for more rows than are known now.
-    async fn wait(&self, deadline: crate::clock::Instant) -> Result<(), PageFailure> {
-        let mut changes = self.snapshot.changes();
-        let seen = self.snapshot.failures();
+    /// Waits for more than was known when `changes` was last marked as seen.
+    async fn wait(
+        &self,
+        deadline: Instant,
+        changes: &mut watch::Receiver<u64>,
+    ) -> Result<(), PageFailure> {
+        let seen_failures = self.snapshot.failures();
+        let ask = Growth {
+            want: Want::Export,
+            seen_failures,
+            payer: &self.asker.payer,
+            deadline,
+        };
         let snapshots = self.cases.snapshots();
-        changes.borrow_and_update();
-        let known = self.snapshot.size().0;
-        let ended = || self.snapshot.end() != End::Growing || self.snapshot.size().0 > known;
-        let changed = async { ended() || timeout_at(deadline, changes.changed()).await.is_ok() };
         snapshots
-            .wait_for_growth(
-                &self.snapshot,
-                Want::Export,
-                seen,
-                &self.asker.payer,
-                changed,
-            )
+            .wait_for_growth(&self.snapshot, ask, changes)
             .await?;
-        match self.snapshot.failure_since(seen) {
+        match self.snapshot.failure_since(seen_failures) {
             Some(failure) => Err(PageFailure::Walk(failure)),
             None => Ok(()),
         }
@@ -179,8 +182,10 @@ impl Run {
         if !head.is_empty() && send.send(ExportPiece::Lines(head)).await.is_err() {
             return;
         }
+        let mut changes = self.snapshot.changes();
         let mut written = 0;
         loop {
+            changes.borrow_and_update();
             let (rows, end) = self
                 .snapshot
                 .rows_known(&self.view, written, ROWS_PER_PIECE);
@@ -208,7 +213,7 @@ impl Run {
                 End::Broken => return tracing::warn!("export cut: its snapshot broke"),
                 End::Growing => {
                     let deadline = self.clock.now() + STALL_MAX;
-                    if let Err(failure) = self.wait(deadline).await {
+                    if let Err(failure) = self.wait(deadline, &mut changes).await {
                         return tracing::warn!(?failure, "export cut");
                     }
                 }

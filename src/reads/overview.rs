@@ -14,10 +14,10 @@ use super::cases::Cases;
 use super::customers::{Customers, member_text};
 use super::{Ingredients, LinkTo, Policy, ReadError};
 use crate::cache::{CacheNote, Found};
-use crate::clock::{Clock, Duration, timeout_at};
+use crate::clock::{Clock, Duration};
 use crate::domain::json::{Members, write_text};
 use crate::domain::{CacheOutcome, ContractId, DateRange, Month, SearchQuery};
-use crate::snapshot::{End, PageFailure, View, Want};
+use crate::snapshot::{End, Growth, View, Want};
 use crate::upstream::UpstreamError;
 
 /// Days an overview covers where no range is named.
@@ -172,9 +172,14 @@ impl Overview {
             }
             // The walk goes on to its end even when this caller's time is up.
             snapshot.want_all(&asker.payer);
-            let changed = async { timeout_at(asker.deadline, changes.changed()).await.is_ok() };
-            let grown: Result<(), PageFailure> = snapshots
-                .wait_for_growth(&snapshot, Want::Page, seen, &asker.payer, changed)
+            let ask = Growth {
+                want: Want::Page,
+                seen_failures: seen,
+                payer: &asker.payer,
+                deadline: asker.deadline,
+            };
+            let grown = snapshots
+                .wait_for_growth(&snapshot, ask, &mut changes)
                 .await;
             if let Err(failure) = grown {
                 return Part::failed(failure.into());

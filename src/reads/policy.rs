@@ -48,6 +48,8 @@ pub struct Policy {
     pub time_zone: TimeZone,
     /// Whether one customer may be answered from a complete snapshot of all.
     pub derive_customer: bool,
+    /// Whether answers that proved hot are refreshed before they are stale.
+    pub refresh_ahead: bool,
     /// Of months the source still fills.
     pub billing_current: Lifetimes,
     /// Of months before.

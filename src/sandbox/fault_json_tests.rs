@@ -1,3 +1,5 @@
+//! Faults as the control routes take them.
+
 use super::*;
 
 fn one(body: &str) -> Fault {

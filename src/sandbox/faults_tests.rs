@@ -1,3 +1,5 @@
+//! When a fault applies, and how often.
+
 use super::*;
 
 fn hits(faults: &Faults, operation: Operation, requests: usize) -> Vec<usize> {

@@ -1,3 +1,5 @@
+//! What the sandbox counts.
+
 use jiff::civil::date;
 use serde_json::Value;
 

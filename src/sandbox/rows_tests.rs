@@ -1,3 +1,5 @@
+//! The rows are valid JSON and stay as they are.
+
 use std::collections::HashSet;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Scrolls behave as the real ones do.
+
 use std::collections::HashSet;
 
 use super::super::world::{Filter, World};

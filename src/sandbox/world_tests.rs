@@ -1,3 +1,5 @@
+//! The simulated world is the same for the same seed.
+
 use std::collections::HashSet;
 
 use jiff::civil::date;

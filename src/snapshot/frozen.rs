@@ -12,10 +12,10 @@ use super::rows::Rows;
 use super::token::SnapshotId;
 use super::view::{View, ViewIndex};
 use crate::admission::Payer;
-use crate::cache::{CacheKey, Lifetimes, Standing};
+use crate::cache::{CacheKey, HOT_HITS, Lifetimes, Standing};
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::SearchQuery;
-use crate::upstream::UpstreamError;
+use crate::upstream::{EnvelopeMember, UpstreamError};
 
 /// Views whose row numbers a snapshot remembers; the least recently used goes first and is found
 /// anew when asked again. Each costs four bytes a row.
@@ -55,17 +55,6 @@ pub enum WalkFailure {
     Overloaded,
     /// The walk's task ended without a word.
     Internal,
-}
-
-/// A member of the vendor's envelope, in the vendor's order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EnvelopeMember {
-    /// The rows.
-    Data,
-    /// The cursor.
-    NextPageKey,
-    /// Anything else: name and raw value of the first vendor page.
-    Other(String, String),
 }
 
 /// What a reader wants rows for.
@@ -123,6 +112,11 @@ pub(super) struct State {
     /// A served page said that at least so many rows exist.
     pub promised: usize,
     pub ages: Option<Ages>,
+    /// How long answers of that age may be used, jitter aside: as the search was graded when the
+    /// vendor last answered. What was read before a range closed is not settled when it closes.
+    pub lifetimes: Lifetimes,
+    /// How often first pages were cut from it since then, while fresh.
+    pub hits: u32,
     /// A soft purge made it stale, whatever its age.
     pub purged: bool,
     /// Walks that are, or will be, at work on its growth.
@@ -133,6 +127,8 @@ pub(super) struct State {
     /// The furthest row that a reader who pages has read.
     pub furthest: usize,
     pub payer: Option<Arc<Payer>>,
+    /// When the last of those who want rows will have given up.
+    pub wanted_until: Option<Instant>,
     failures: u64,
     failure: Option<WalkFailure>,
 }
@@ -147,13 +143,12 @@ pub struct Snapshot {
     pub query: Arc<SearchQuery>,
     /// Its own share of the jitter.
     pub draw: f64,
-    /// How long its answers may be used, jitter aside.
-    pub lifetimes: Lifetimes,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     /// Rings when a reader wants more.
     pub(super) demand: Notify,
     last_used: AtomicU64,
+    last_paged: AtomicU64,
     ended_by_purge: AtomicBool,
     birth: Instant,
     charged: AtomicU64,
@@ -182,7 +177,6 @@ impl Snapshot {
             key,
             query,
             draw: fastrand::f64(),
-            lifetimes,
             state: Mutex::new(State {
                 rows: Rows::default(),
                 end: End::Growing,
@@ -192,18 +186,22 @@ impl Snapshot {
                 published: 0,
                 promised: 0,
                 ages: None,
+                lifetimes,
+                hits: 0,
                 purged: false,
                 growers: 0,
                 wanted_pages: 0,
                 wanted_export: 0,
                 furthest: 0,
                 payer: None,
+                wanted_until: None,
                 failures: 0,
                 failure: None,
             }),
             changed: watch::Sender::new(0),
             demand: Notify::new(),
             last_used: AtomicU64::new(0),
+            last_paged: AtomicU64::new(0),
             ended_by_purge: AtomicBool::new(false),
             birth,
             charged: AtomicU64::new(0),
@@ -254,11 +252,20 @@ impl Snapshot {
         }
     }
 
-    /// Notes a use: retention counts from it.
-    pub fn touch(&self) {
+    /// Notes a use of the page at `offset`: retention counts from it. Pages after the first also keep
+    /// its walk from being idle: their reader will want more.
+    pub fn touch(&self, offset: u32) {
         let since = self.clock.now().saturating_duration_since(self.birth);
         let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         self.last_used.fetch_max(ms, Ordering::Relaxed);
+        if offset > 0 {
+            self.last_paged.fetch_max(ms, Ordering::Relaxed);
+        }
+    }
+
+    /// When a page after the first was last read.
+    pub fn last_paged(&self) -> Instant {
+        self.birth + Duration::from_millis(self.last_paged.load(Ordering::Relaxed))
     }
 
     /// When it was last used.
@@ -283,7 +290,7 @@ impl Snapshot {
     /// Cuts the rows `[offset, offset + size)` of a view. A page is ready when one row more is known,
     /// or no more will come; it is never short for lack of time.
     pub fn cut(&self, view: &View, offset: u32, size: usize) -> Cut {
-        self.touch();
+        self.touch(offset);
         let mut state = self.lock();
         let state = &mut *state;
         let first = offset as usize;
@@ -323,7 +330,7 @@ impl Snapshot {
     /// The texts of the rows of a view from `first` on that are known now, at most `size`: as an
     /// export reads them, however few. They count as served. `End` is told with the last row only.
     pub fn rows_known(&self, view: &View, first: usize, size: usize) -> (Vec<Bytes>, End) {
-        self.touch();
+        self.touch(u32::MAX);
         let mut state = self.lock();
         let state = &mut *state;
         let known = if view.is_whole() {
@@ -369,7 +376,7 @@ impl Snapshot {
     }
 
     /// States that one row more than is known is wanted.
-    pub fn want_more(&self, want: Want, payer: &Arc<Payer>) {
+    pub fn want_more(&self, want: Want, payer: &Arc<Payer>, until: Instant) {
         let mut state = self.lock();
         let rows = state.rows.len() + 1;
         match want {
@@ -377,6 +384,7 @@ impl Snapshot {
             Want::Export => state.wanted_export = state.wanted_export.max(rows),
         }
         state.payer = Some(payer.clone());
+        state.wanted_until = state.wanted_until.max(Some(until));
         drop(state);
         self.demand.notify_one();
     }
@@ -419,7 +427,7 @@ impl Snapshot {
             return Standing::Expired;
         };
         let born = if whole { ages.whole } else { ages.head };
-        match self.lifetimes.standing(born, self.draw, now) {
+        match state.lifetimes.standing(born, self.draw, now) {
             Standing::Fresh if state.purged => Standing::Stale,
             standing => standing,
         }
@@ -430,7 +438,7 @@ impl Snapshot {
         let state = self.lock();
         let Some(ages) = state.ages else { return 0 };
         let born = if whole { ages.whole } else { ages.head };
-        let ttl_s = self.lifetimes.ttl_s(born, self.draw, now);
+        let ttl_s = state.lifetimes.ttl_s(born, self.draw, now);
         if state.purged { ttl_s.min(-1) } else { ttl_s }
     }
 
@@ -445,14 +453,44 @@ impl Snapshot {
         }
     }
 
+    pub(super) fn lifetimes(&self) -> Lifetimes {
+        self.lock().lifetimes
+    }
+
+    /// Rows that were served, or said to exist.
+    pub(super) fn served(&self) -> usize {
+        let state = self.lock();
+        state.published.max(state.promised)
+    }
+
+    /// Notes that a first page is cut from it while fresh. Says whether it proved hot and is nearly
+    /// stale, so that it is worth refreshing ahead of its time.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        let before = state.hits;
+        state.hits = before.saturating_add(1);
+        let due = |ages: Ages| state.lifetimes.is_nearly_stale(ages.head, self.draw, now);
+        before >= HOT_HITS && state.ages.is_some_and(due)
+    }
+
     /// Makes it stale, whatever its age.
     pub(super) fn make_stale(&self) {
         self.lock().purged = true;
     }
 
+    /// Whether a soft purge made it stale.
+    pub(super) fn is_purged(&self) -> bool {
+        self.lock().purged
+    }
+
+    /// Says who pays for the next call that callers wait for.
+    pub(super) fn charge_to(&self, payer: &Arc<Payer>) {
+        self.lock().payer = Some(payer.clone());
+    }
+
     /// Calls `each` with (customer, case type) of every row of `view`, which count as served.
     pub fn for_each_row(&self, view: &View, mut each: impl FnMut(Option<&str>, Option<&str>)) {
-        self.touch();
+        self.touch(0);
         let mut state = self.lock();
         let state = &mut *state;
         state.published = state.published.max(state.rows.len());

@@ -3,6 +3,7 @@
 //! A *walk* reads one vendor scroll; a *snapshot* is the rows it gave, frozen in the vendor's order;
 //! a *page token* is what a caller holds. A *lineage* is all snapshots of one search.
 
+mod compare;
 pub mod frozen;
 pub mod lineage;
 pub mod options;
@@ -16,6 +17,6 @@ mod walk;
 
 pub use frozen::{Cut, CutPage, End, Snapshot, WalkFailure, Want};
 pub use options::SnapshotOptions;
-pub use store::{Open, OpenError, Opened, PageAsk, PageFailure, Snapshots};
+pub use store::{Growth, Open, OpenError, Opened, PageAsk, PageFailure, Snapshots};
 pub use token::{Claims, Sealer, SnapshotId};
 pub use view::View;

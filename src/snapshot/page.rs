@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use super::frozen::{CutPage, EnvelopeMember};
+use super::frozen::CutPage;
 use crate::domain::json::write_text;
+use crate::upstream::EnvelopeMember;
 
 /// Renders a page. `token` is the page token of the next page, if there is one.
 pub fn render(page: &CutPage, token: Option<&str>) -> Bytes {

@@ -370,3 +370,7 @@ fn joined(page: &RawRows, kept: &[usize]) -> (Bytes, Box<[u32]>) {
     }
     (text.into(), ends.into())
 }
+
+#[cfg(test)]
+#[path = "rows_tests.rs"]
+mod tests;

@@ -45,6 +45,9 @@ pub struct Slot {
 impl Slots {
     /// `max` slots.
     pub fn new(max: usize, clock: Clock, metrics: Arc<Metrics>) -> Arc<Self> {
+        metrics
+            .open_scrolls_max
+            .set(i64::try_from(max).unwrap_or(i64::MAX));
         Arc::new(Self {
             state: Mutex::new(State {
                 max,
@@ -61,6 +64,9 @@ impl Slots {
     /// Changes the number of slots; those in use stay.
     pub fn resize(&self, max: usize) {
         self.state.lock().max = max;
+        self.metrics
+            .open_scrolls_max
+            .set(i64::try_from(max).unwrap_or(i64::MAX));
         self.freed.notify_waiters();
     }
 

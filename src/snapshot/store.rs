@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use moka::sync::Cache;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::frozen::{Cut, CutPage, End, Snapshot, WalkFailure, Want};
 use super::lineage::Lineage;
@@ -16,6 +17,7 @@ use super::slots::Slots;
 use super::token::SnapshotId;
 use super::view::View;
 use super::walk::Walk;
+use crate::access::ForcedRefreshes;
 use crate::admission::Payer;
 use crate::cache::{CacheKey, CacheNote, Detail, Directives, Forward, Lifetimes, Standing};
 use crate::clock::{Clock, Instant, timeout_at};
@@ -55,8 +57,14 @@ pub struct Open {
     pub whole: bool,
     /// What the caller asks for.
     pub directives: Directives,
+    /// How often it may force a vendor call.
+    pub forced: Arc<ForcedRefreshes>,
+    /// Whether what proved hot is refreshed before it is stale.
+    pub refresh_ahead: bool,
     /// When the caller's answer is due.
     pub deadline: Instant,
+    /// Pays for vendor calls.
+    pub payer: Arc<Payer>,
 }
 
 /// The snapshot that answers a search.
@@ -77,6 +85,19 @@ pub enum OpenError {
     DeadlinePassed,
     /// `only-if-cached` and nothing usable.
     NotCached,
+}
+
+/// A wish for one row more than is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Growth<'a> {
+    /// What for.
+    pub want: Want,
+    /// Failures that the reader knew of when it began to wait.
+    pub seen_failures: u64,
+    /// Pays for vendor calls.
+    pub payer: &'a Arc<Payer>,
+    /// When the reader gives up; the walk goes on.
+    pub deadline: Instant,
 }
 
 /// Why there is no page.
@@ -165,17 +186,31 @@ impl Snapshots {
             if let Some((why, led)) = asked {
                 return opened(CacheNote::forwarded(why, true, !led));
             }
-            let why = match self.judge(&current, ask, now) {
+            let directives = obeyed(&current, ask, now);
+            let hit = match directives == ask.directives {
+                true => hit,
+                false => hit.with_detail(Detail::AllowanceExhausted),
+            };
+            let why = match self.judge(&current, ask, &directives, now) {
                 Verdict::Serve if current.ages().is_none() => {
                     // Nothing has come yet: this request waits for a walk that another began.
                     return opened(CacheNote::forwarded(Forward::UriMiss, true, true));
                 }
                 Verdict::Serve => return opened(hit),
+                Verdict::RefreshAhead => {
+                    if let Ok(true) = lineage.begin_refresh(now) {
+                        self.launch_refresh(&lineage, &current, ask, false);
+                    }
+                    return opened(hit);
+                }
                 Verdict::ServeAndRefresh => {
                     if let Ok(true) = lineage.begin_refresh(now) {
-                        self.launch_refresh(&lineage, &current, false, ask.whole);
+                        self.launch_refresh(&lineage, &current, ask, false);
                     }
-                    return opened(hit.with_detail(Detail::StaleWhileRevalidate));
+                    return opened(match hit.detail {
+                        None => hit.with_detail(Detail::StaleWhileRevalidate),
+                        Some(_) => hit,
+                    });
                 }
                 Verdict::NotCached => return Err(OpenError::NotCached),
                 Verdict::Ask(why) => why,
@@ -197,20 +232,37 @@ impl Snapshots {
         }
     }
 
-    fn judge(&self, current: &Snapshot, ask: &Open, now: Instant) -> Verdict {
-        let directives = &ask.directives;
-        if current.is_growing() && !directives.no_cache {
+    fn judge(
+        &self,
+        current: &Snapshot,
+        ask: &Open,
+        directives: &Directives,
+        now: Instant,
+    ) -> Verdict {
+        if current.is_growing() && !current.is_purged() && !directives.no_cache {
             // Joined however old: walks of one search never overlap.
             return Verdict::Serve;
         }
-        let age = current.age(ask.whole, now);
-        if directives.no_cache || directives.max_age.is_some_and(|max| age > max) {
+        if current.ages().is_none() && !directives.no_cache && !directives.only_if_cached {
+            // Begun by another request a moment ago, whose walk is about to start: not old, but new.
+            return Verdict::Serve;
+        }
+        if directives.refuses_age(current.age(ask.whole, now)) {
             return match directives.only_if_cached {
                 true => Verdict::Serve,
                 false => Verdict::Ask(Forward::Request),
             };
         }
         match current.standing(ask.whole, now) {
+            // One vendor page tells whether the first rows are still what they were; more than that
+            // is not read on the mere guess that somebody will ask.
+            Standing::Fresh
+                if ask.refresh_ahead
+                    && current.is_due(now)
+                    && current.served() <= self.options.load().vendor_page_size.get() =>
+            {
+                Verdict::RefreshAhead
+            }
             Standing::Fresh => Verdict::Serve,
             Standing::Stale if directives.only_if_cached => Verdict::Serve,
             Standing::Stale => Verdict::ServeAndRefresh,
@@ -266,7 +318,8 @@ impl Snapshots {
         let seen = lineage.failures();
         let led = lineage.begin_refresh(now).map_err(OpenError::Walk)?;
         if led {
-            self.launch_refresh(lineage, current, true, ask.whole);
+            current.charge_to(&ask.payer);
+            self.launch_refresh(lineage, current, ask, true);
         }
         loop {
             changes.borrow_and_update();
@@ -288,13 +341,15 @@ impl Snapshots {
         self: &Arc<Self>,
         lineage: &Arc<Lineage>,
         current: &Arc<Snapshot>,
+        ask: &Open,
         interactive: bool,
-        whole: bool,
     ) {
+        let lifetimes = ask.lifetimes;
         let (store, lineage, current) = (self.clone(), lineage.clone(), current.clone());
         // All rows are compared in the background too; a caller who waits for all reads them after.
-        let whole = whole && !interactive;
-        tokio::spawn(Walk::refresh(store, lineage, current, interactive, whole).run());
+        let whole = ask.whole && !interactive;
+        let walk = Walk::refresh(store, lineage, current, lifetimes, interactive, whole);
+        tokio::spawn(walk.run());
     }
 
     /// A page of a snapshot, as soon as its rows and one more are known. The walk goes on when a
@@ -318,27 +373,29 @@ impl Snapshots {
                 Cut::Limit(setting) => return Err(PageFailure::Limit(setting)),
                 Cut::NeedMore => {}
             }
-            let grown = self.wait_for_growth(snapshot, Want::Page, seen, ask.payer, async {
-                timeout_at(ask.deadline, changes.changed()).await.is_ok()
-            });
-            Box::pin(grown).await?;
+            let ask_more = Growth {
+                want: Want::Page,
+                seen_failures: seen,
+                payer: ask.payer,
+                deadline: ask.deadline,
+            };
+            Box::pin(self.wait_for_growth(snapshot, ask_more, &mut changes)).await?;
             waited = true;
         }
     }
 
-    /// Waits until a snapshot has more rows, its end, or a failure.
+    /// Waits until a snapshot has more rows, its end, or a failure. `changes` must have been marked as
+    /// seen before the caller looked at the snapshot.
     ///
     /// # Errors
-    /// When its walk fails. The caller's own wait decides about the deadline.
+    /// When its walk fails, or the deadline comes first.
     pub async fn wait_for_growth(
         self: &Arc<Self>,
         snapshot: &Arc<Snapshot>,
-        want: Want,
-        seen_failures: u64,
-        payer: &Arc<Payer>,
-        changed: impl Future<Output = bool>,
+        ask: Growth<'_>,
+        changes: &mut watch::Receiver<u64>,
     ) -> Result<(), PageFailure> {
-        if let Some(failure) = snapshot.failure_since(seen_failures) {
+        if let Some(failure) = snapshot.failure_since(ask.seen_failures) {
             return Err(PageFailure::Walk(failure));
         }
         if !snapshot.is_growing() {
@@ -348,12 +405,12 @@ impl Snapshots {
                 return Err(PageFailure::Walk(failure));
             }
         }
-        snapshot.want_more(want, payer);
+        snapshot.want_more(ask.want, ask.payer, ask.deadline);
         self.grow(snapshot);
-        if changed.await {
-            Ok(())
-        } else {
-            Err(PageFailure::DeadlinePassed)
+        match timeout_at(ask.deadline, changes.changed()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(PageFailure::Walk(WalkFailure::Internal)),
+            Err(_) => Err(PageFailure::DeadlinePassed),
         }
     }
 
@@ -543,8 +600,24 @@ impl Snapshots {
     }
 }
 
+/// What the caller asks for, less what its allowance does not pay: forcing a vendor call where the
+/// current snapshot would do.
+fn obeyed(current: &Snapshot, ask: &Open, now: Instant) -> Directives {
+    let directives = ask.directives;
+    let forces = directives.refuses_age(current.age(ask.whole, now))
+        && !directives.only_if_cached
+        && (directives.no_cache || !current.is_growing())
+        && current.standing(ask.whole, now) != Standing::Expired;
+    if forces && !ask.forced.allow(now) {
+        directives.unforced()
+    } else {
+        directives
+    }
+}
+
 enum Verdict {
     Serve,
+    RefreshAhead,
     ServeAndRefresh,
     Ask(Forward),
     NotCached,

@@ -7,21 +7,22 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::frozen::{Ages, End, EnvelopeMember, Snapshot, State, WalkFailure};
+use super::frozen::{End, Snapshot, State, WalkFailure};
 use super::lineage::Lineage;
-use super::rows::{By, Rows};
+use super::rows::Rows;
 use super::slots::Slot;
 use super::store::Snapshots;
 use crate::admission::{Lane, Payer, Spend};
+use crate::cache::Lifetimes;
 use crate::clock::{Duration, Instant, sleep, sleep_until};
 use crate::domain::Operation;
 use crate::domain::record::RowId;
 use crate::metrics::WalkOutcome;
-use crate::upstream::{Fault, ScrollId, SearchPage, UpstreamError};
+use crate::upstream::{EnvelopeMember, Fault, ScrollId, SearchPage, UpstreamError};
 
-/// Longest wait of one vendor call for budget and answer. A caller's own deadline is shorter; the
-/// walk goes on without it.
-const CALL_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Wait of a vendor call for budget and answer where no caller's deadline is further away: time for
+/// an attempt and a short queue.
+const CALL_WAIT: Duration = Duration::from_secs(20);
 /// First pause before a new search after a lost scroll; doubles each time, with full jitter.
 const REWALK_PAUSE: Duration = Duration::from_millis(50);
 /// Longest such pause.
@@ -46,39 +47,43 @@ pub(super) enum Purpose {
 
 /// The task's state.
 pub(super) struct Walk {
-    store: Arc<Snapshots>,
-    lineage: Arc<Lineage>,
-    target: Arc<Snapshot>,
-    purpose: Purpose,
+    pub(super) store: Arc<Snapshots>,
+    pub(super) lineage: Arc<Lineage>,
+    pub(super) target: Arc<Snapshot>,
+    pub(super) purpose: Purpose,
     /// Rows of this scroll while they are only compared; `None` once they flow into the target.
-    shadow: Option<Rows>,
+    pub(super) shadow: Option<Rows>,
     /// Rows of the shadow known to equal the target's.
-    compared: usize,
+    pub(super) compared: usize,
     /// A refresh has been decided.
-    settled: bool,
+    pub(super) settled: bool,
     /// The lineage waits to be told how the refresh ended.
-    owes_refresh: bool,
+    pub(super) owes_refresh: bool,
     /// Worth reading to its end when idle: readers began it. A refresh has nothing more to tell.
-    drains: bool,
+    pub(super) drains: bool,
     /// This task is one of the target's growers.
-    grows: bool,
+    pub(super) grows: bool,
     /// Vendor pages read since the last reader left.
-    drained: usize,
+    pub(super) drained: usize,
     /// Read-ahead found no budget; the next demand tries again.
-    read_ahead_paused: bool,
-    last_fetch: Instant,
+    pub(super) read_ahead_paused: bool,
+    /// How long answers of this walk may be used, as its search was graded when it began.
+    pub(super) lifetimes: Lifetimes,
+    /// When its scroll was begun.
+    pub(super) began: Instant,
+    pub(super) last_fetch: Instant,
 }
 
-struct Scroll {
-    id: Option<ScrollId>,
-    slot: Slot,
-    seen: HashSet<RowId>,
-    page_prints: HashSet<[u8; 32]>,
-    pages: usize,
-    began: Instant,
-    first_page: Instant,
-    envelope: Arc<[EnvelopeMember]>,
-    purges: u64,
+pub(super) struct Scroll {
+    pub(super) id: Option<ScrollId>,
+    pub(super) slot: Slot,
+    pub(super) seen: HashSet<RowId>,
+    pub(super) page_prints: HashSet<[u8; 32]>,
+    pub(super) pages: usize,
+    pub(super) began: Instant,
+    pub(super) first_page: Instant,
+    pub(super) envelope: Arc<[EnvelopeMember]>,
+    pub(super) purges: u64,
 }
 
 enum ScrollEnd {
@@ -95,7 +100,7 @@ enum Next {
     Abandon,
 }
 
-enum Step {
+pub(super) enum Step {
     GoOn,
     Over(WalkOutcome),
     Lost(UpstreamError),
@@ -105,7 +110,8 @@ impl Walk {
     /// A walk that brings the rows which readers of `target` wait for. It must be counted in
     /// `growers` already.
     pub fn grow(store: Arc<Snapshots>, lineage: Arc<Lineage>, target: Arc<Snapshot>) -> Self {
-        Self::new(store, lineage, target, Purpose::Grow, true)
+        let lifetimes = target.lifetimes();
+        Self::new(store, lineage, target, Purpose::Grow, lifetimes)
     }
 
     /// A walk that refreshes `target`. The lineage must be marked as refreshing already.
@@ -113,11 +119,12 @@ impl Walk {
         store: Arc<Snapshots>,
         lineage: Arc<Lineage>,
         target: Arc<Snapshot>,
+        lifetimes: Lifetimes,
         interactive: bool,
         whole: bool,
     ) -> Self {
         let purpose = Purpose::Refresh { interactive, whole };
-        Self::new(store, lineage, target, purpose, false)
+        Self::new(store, lineage, target, purpose, lifetimes)
     }
 
     fn new(
@@ -125,7 +132,7 @@ impl Walk {
         lineage: Arc<Lineage>,
         target: Arc<Snapshot>,
         purpose: Purpose,
-        grows: bool,
+        lifetimes: Lifetimes,
     ) -> Self {
         let last_fetch = store.clock.now();
         Self {
@@ -138,9 +145,11 @@ impl Walk {
             settled: false,
             owes_refresh: purpose != Purpose::Grow,
             drains: purpose == Purpose::Grow,
-            grows,
+            grows: purpose == Purpose::Grow,
             drained: 0,
             read_ahead_paused: false,
+            lifetimes,
+            began: last_fetch,
             last_fetch,
         }
     }
@@ -213,6 +222,7 @@ impl Walk {
             return ScrollEnd::NotBegun(WalkFailure::Overloaded);
         };
         let began = clock.now();
+        self.began = began;
         let spend = self.spend(self.first_lane());
         let query = self.target.query.clone();
         let found = self
@@ -238,7 +248,7 @@ impl Walk {
             pages: 0,
             began,
             first_page,
-            envelope: layout(&mut page),
+            envelope: std::mem::take(&mut page.envelope).into(),
             purges,
         };
         loop {
@@ -315,13 +325,17 @@ impl Walk {
     }
 
     fn spend(&self, lane: Lane) -> Spend {
-        let payer = match lane {
-            Lane::Interactive | Lane::Export => self.target.lock().payer.clone(),
-            Lane::Refresh | Lane::ReadAhead => None,
+        let (payer, until) = match lane {
+            Lane::Interactive | Lane::Export => {
+                let state = self.target.lock();
+                (state.payer.clone(), state.wanted_until)
+            }
+            Lane::Refresh | Lane::ReadAhead => (None, None),
         };
+        let soonest = self.store.clock.now() + CALL_WAIT;
         Spend {
             lane,
-            deadline: self.store.clock.now() + CALL_WAIT_MAX,
+            deadline: until.map_or(soonest, |until| until.max(soonest)),
             payer: payer.unwrap_or_else(Payer::gateway),
         }
     }
@@ -386,8 +400,11 @@ impl Walk {
             self.read_ahead_paused = false;
             return Ok(Next::Fetch(lane));
         }
-        let idle_since = self.target.last_used().max(self.last_fetch_of_reader());
-        let idle_at = idle_since + options.scroll_idle_max;
+        // Whoever looks at the first page again and again wants no more rows, and must not keep the
+        // walk, which every first page joins, from ending.
+        let idle_since = self.target.last_paged().max(self.last_fetch_of_reader());
+        let over_at = self.began + options.walk_time_max;
+        let idle_at = (idle_since + options.scroll_idle_max).min(over_at);
         let mut leave = |state: &mut State| {
             if self.grows {
                 state.growers = state.growers.saturating_sub(1);
@@ -410,6 +427,9 @@ impl Walk {
         if now < idle_at {
             return Err(idle_at);
         }
+        if now >= over_at {
+            return leave(&mut state);
+        }
         let drains = self.drains || self.store.slots.is_half_used();
         if drains && self.drained < options.drain_pages_max {
             self.drained += 1;
@@ -421,7 +441,7 @@ impl Walk {
     fn last_fetch_of_reader(&self) -> Instant {
         // Draining is no use of the snapshot, so it does not begin the idle time anew.
         if self.drained > 0 {
-            self.target.last_used()
+            self.target.last_paged()
         } else {
             self.last_fetch
         }
@@ -493,7 +513,7 @@ impl Walk {
     }
 
     /// The target has new rows, or its end.
-    fn finish_page(&mut self, end: Option<End>) -> Step {
+    pub(super) fn finish_page(&mut self, end: Option<End>) -> Step {
         if let Some(end) = end {
             let mut state = self.target.lock();
             state.end = end;
@@ -510,169 +530,6 @@ impl Walk {
             Some(End::Cut(_)) => Step::Over(WalkOutcome::Cut),
             Some(_) => Step::Over(WalkOutcome::Complete),
         }
-    }
-
-    fn compare(&mut self, scroll: &Scroll, end: Option<End>) -> Step {
-        match self.purpose {
-            Purpose::Grow => self.compare_to_grow(scroll, end),
-            Purpose::Refresh { interactive, whole } => {
-                self.compare_to_refresh(scroll, end, interactive, whole)
-            }
-        }
-    }
-
-    /// A new search after a lost or abandoned scroll: its rows must repeat what was served.
-    fn compare_to_grow(&mut self, scroll: &Scroll, end: Option<End>) -> Step {
-        let Some(shadow) = &mut self.shadow else {
-            return Step::GoOn;
-        };
-        let mut state = self.target.lock();
-        shadow.share_last(&state.rows);
-        let upto = shadow.len().min(state.published);
-        let differs = state
-            .rows
-            .first_difference(shadow, self.compared..upto, By::Ids);
-        self.compared = upto.max(self.compared);
-        let covers =
-            shadow.len() >= state.published && (end.is_none() || shadow.len() >= state.promised);
-        if differs.is_some() || (end.is_some() && !covers) {
-            // Nobody may get a page that mixes two orders.
-            let published = state.published;
-            state.truncate(published);
-            state.end = End::Broken;
-            drop(state);
-            self.store.metrics.walk(WalkOutcome::Broken);
-            return self.replace_target(scroll, end);
-        }
-        if !covers {
-            return Step::GoOn;
-        }
-        let published = state.published;
-        state.truncate(published);
-        state.rows.take_from(shadow, published);
-        if published == 0 {
-            state.envelope = scroll.envelope.clone();
-        }
-        state.ages.get_or_insert(Ages {
-            head: scroll.first_page,
-            whole: scroll.first_page,
-        });
-        if scroll.purges != self.store.purges() {
-            state.purged = true;
-        }
-        drop(state);
-        self.shadow = None;
-        self.finish_page(end)
-    }
-
-    /// A refresh: is the target still what the vendor answers?
-    fn compare_to_refresh(
-        &mut self,
-        scroll: &Scroll,
-        end: Option<End>,
-        interactive: bool,
-        whole: bool,
-    ) -> Step {
-        let Some(shadow) = &mut self.shadow else {
-            return Step::GoOn;
-        };
-        let mut state = self.target.lock();
-        shadow.share_last(&state.rows);
-        let served = state.published.max(state.promised);
-        let cover = if whole { usize::MAX } else { served };
-        let decided = self.settled || interactive || end.is_some() || shadow.len() >= cover;
-        if !decided {
-            return Step::GoOn;
-        }
-        let both = shadow.len().min(state.rows.len());
-        let differs = state
-            .rows
-            .first_difference(shadow, self.compared.min(both)..both, By::Text);
-        self.compared = both;
-        let ages = |state: &mut State, whole: bool| {
-            if let Some(ages) = &mut state.ages {
-                ages.head = scroll.first_page;
-                if whole {
-                    ages.whole = scroll.first_page;
-                }
-            }
-            if scroll.purges == self.store.purges() {
-                state.purged = false;
-            }
-        };
-        let unseen_only = differs.is_some_and(|row| row >= served) && shadow.len() >= served;
-        let grown = differs.is_none()
-            && state.end == End::Growing
-            && shadow.len() >= state.rows.len()
-            && (shadow.len() > state.rows.len() || end.is_some());
-        if unseen_only || grown {
-            // Rows that nobody saw are simply replaced; the snapshot goes on with this scroll.
-            let keep = if grown { state.rows.len() } else { served };
-            state.truncate(keep);
-            state.rows.take_from(shadow, keep);
-            state.end = End::Growing;
-            ages(&mut state, true);
-            if !self.grows {
-                state.growers += 1;
-                self.grows = true;
-            }
-            drop(state);
-            self.shadow = None;
-            self.settled = true;
-            return self.finish_page(end);
-        }
-        let ended_alike =
-            end.is_some() && end == Some(state.end) && shadow.len() == state.rows.len();
-        if differs.is_none() && (ended_alike || (end.is_none() && shadow.len() <= state.rows.len()))
-        {
-            // The same rows: only the ages are renewed.
-            ages(&mut state, ended_alike);
-            self.settled = true;
-            if state.end == End::Growing && !self.grows && end.is_none() {
-                state.growers += 1;
-                self.grows = true;
-            }
-            drop(state);
-            self.target.announce();
-            self.end_refresh(None);
-            return match end {
-                None => Step::GoOn,
-                Some(_) => Step::Over(WalkOutcome::Complete),
-            };
-        }
-        drop(state);
-        self.replace_target(scroll, end)
-    }
-
-    /// The rows of this scroll become a snapshot of their own, and the current one.
-    fn replace_target(&mut self, scroll: &Scroll, end: Option<End>) -> Step {
-        let Some(shadow) = self.shadow.take() else {
-            return Step::GoOn;
-        };
-        let before = self.target.clone();
-        let next = self.store.new_snapshot(&self.lineage, before.lifetimes);
-        {
-            let mut state = next.lock();
-            state.rows = shadow;
-            state.envelope = scroll.envelope.clone();
-            state.growers = 1;
-            state.purged = scroll.purges != self.store.purges();
-            state.ages = Some(Ages {
-                head: scroll.first_page,
-                whole: scroll.first_page,
-            });
-        }
-        next.touch();
-        self.lineage.replace(next.clone());
-        if self.grows {
-            let mut state = before.lock();
-            state.growers = state.growers.saturating_sub(1);
-        }
-        self.grows = true;
-        self.settled = true;
-        self.target = next;
-        before.announce();
-        self.finish_page(end)
     }
 
     fn announce_failure(&self, failure: WalkFailure) {
@@ -704,7 +561,7 @@ impl Walk {
         self.end_refresh(Some(failure));
     }
 
-    fn end_refresh(&mut self, failure: Option<WalkFailure>) {
+    pub(super) fn end_refresh(&mut self, failure: Option<WalkFailure>) {
         if std::mem::take(&mut self.owes_refresh) {
             let failure = failure.map(|failure| (failure, self.hold_until()));
             self.lineage.end_refresh(failure);
@@ -729,15 +586,6 @@ impl Drop for Walk {
         }
         self.end_refresh(Some(WalkFailure::Internal));
     }
-}
-
-/// The members around the rows, in the vendor's order.
-fn layout(page: &mut SearchPage) -> Arc<[EnvelopeMember]> {
-    let others = std::mem::take(&mut page.envelope).into_iter();
-    [EnvelopeMember::Data, EnvelopeMember::NextPageKey]
-        .into_iter()
-        .chain(others.map(|(name, raw)| EnvelopeMember::Other(name, raw)))
-        .collect()
 }
 
 /// The lane of the most urgent reader who waits for rows that are not there.

@@ -23,4 +23,4 @@ pub use nable::{Nable, NableAnswer};
 pub use options::VendorOptions;
 pub use rows::RawRows;
 pub use scroll::ScrollId;
-pub use wiv::{CustomerEnvelope, CustomerList, SearchPage, Wiv};
+pub use wiv::{CustomerEnvelope, CustomerList, EnvelopeMember, SearchPage, Wiv};

@@ -28,8 +28,19 @@ pub struct SearchPage {
     pub rows: RawRows,
     /// How to go on. A page without rows is the end whatever stands here.
     pub scroll: Option<ScrollId>,
-    /// The members beside `data` and `next_page_key`.
-    pub envelope: EnvelopeMembers,
+    /// The members of the answer, in the vendor's order.
+    pub envelope: Vec<EnvelopeMember>,
+}
+
+/// A member of a search's envelope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnvelopeMember {
+    /// `data`: the rows.
+    Data,
+    /// `next_page_key`: how to go on. Listed last where the vendor left it out.
+    NextPageKey,
+    /// Anything else: name and raw JSON text.
+    Other(String, String),
 }
 
 /// How the customer list came. Its form is not documented.
@@ -213,17 +224,30 @@ fn search_page(text: &str) -> Result<SearchPage, BodyFault> {
     let Members(members) = serde_json::from_str(text).map_err(|_| NO_OBJECT)?;
     let (mut data, mut next) = (None, None);
     let mut others = Others::default();
+    let mut order = Vec::with_capacity(members.len() + 1);
     for (name, raw) in members {
-        match name.as_ref() {
-            "data" => once(&mut data, raw)?,
-            "next_page_key" => once(&mut next, raw)?,
-            _ => others.push(&name, raw)?,
-        }
+        order.push(match name.as_ref() {
+            "data" => {
+                once(&mut data, raw)?;
+                EnvelopeMember::Data
+            }
+            "next_page_key" => {
+                once(&mut next, raw)?;
+                EnvelopeMember::NextPageKey
+            }
+            _ => {
+                others.push(&name, raw)?;
+                EnvelopeMember::Other(name.into_owned(), raw.get().to_owned())
+            }
+        });
+    }
+    if next.is_none() {
+        order.push(EnvelopeMember::NextPageKey);
     }
     Ok(SearchPage {
         rows: rows(data.ok_or(NO_DATA)?)?,
         scroll: next.map_or(Ok(None), scroll)?,
-        envelope: others.members,
+        envelope: order,
     })
 }
 
@@ -324,10 +348,15 @@ mod tests {
         );
         assert_eq!(page.rows.get(3), "");
         assert_eq!(page.scroll.as_ref().unwrap().reveal(), "FGluA==");
-        let envelope = [("total", "12345678901234567890.123"), ("warnings", "[ ]")];
+        let other = |name: &str, raw: &str| EnvelopeMember::Other(name.into(), raw.into());
         assert_eq!(
             page.envelope,
-            envelope.map(|(n, v)| (n.to_owned(), v.to_owned()))
+            [
+                other("total", "12345678901234567890.123"),
+                EnvelopeMember::Data,
+                EnvelopeMember::NextPageKey,
+                other("warnings", "[ ]"),
+            ]
         );
         assert!(!format!("{page:?}").contains("FGlu"));
     }

@@ -2,7 +2,12 @@
 //! connection, everything in one thread, for counting instructions. The difference between two
 //! counts is the cost of a hit, the caller's own few reads and writes included on both sides.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // A tool.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)] // A tool.
 
 mod shelf;
 

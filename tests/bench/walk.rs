@@ -1,7 +1,12 @@
 //! `walk ADDRESS CALLER_KEY PAGE_SIZE`: pages through all cases, one connection, page after page.
 //! Prints one line of JSON: pages, bytes, and the median time of a page at several depths.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // A tool.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)] // A tool.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;

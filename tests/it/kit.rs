@@ -60,7 +60,6 @@ pub struct Rig {
     pub clock: Clock,
     pub sandbox: Arc<Sandbox>,
     pub reads: Reads,
-    pub snapshots: Arc<Snapshots>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -115,6 +114,7 @@ impl Rig {
             recent_days: 7,
             time_zone: jiff::tz::TimeZone::UTC,
             derive_customer: true,
+            refresh_ahead: false,
             billing_current: setup.lifetimes,
             billing_closed: setup.lifetimes,
             billing_negative: Duration::from_secs(120),
@@ -125,7 +125,7 @@ impl Rig {
         let reads = Reads::new(Ingredients {
             wiv,
             nable,
-            snapshots: snapshots.clone(),
+            snapshots,
             sealer: Arc::new(ArcSwap::from_pointee(Sealer::new(&sealing, None).unwrap())),
             policy: Arc::new(ArcSwap::from_pointee(policy)),
             cache_bytes_max: 64 << 20,
@@ -136,7 +136,6 @@ impl Rig {
             clock,
             sandbox,
             reads,
-            snapshots,
             metrics,
         }
     }
@@ -154,6 +153,7 @@ impl Rig {
             audience,
             billing: true,
             requests_per_minute: None,
+            forced_refreshes_per_minute: 6,
             expires: None,
         };
         let book = CallerBook::new(&[spec], &self.metrics, self.clock.clone());

@@ -1,6 +1,20 @@
-//! Integration tests: the gateway over the sandbox vendors, in paused time and in-memory pipes.
+//! Integration tests: the gateway over the sandbox vendors, in paused time and in-memory pipes; and
+//! the running program over real sockets, where the program is the point.
+
+// A test may stop where it stands; clippy knows that of test functions, not of their helpers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
 
 mod kit;
+mod process;
 
+mod binary;
+mod crowd;
 mod paging;
 mod proof;
+mod quota;
+mod walks;

@@ -185,3 +185,19 @@ async fn one_customer_is_derived_from_a_complete_snapshot() {
     assert!(page.rows[..] == expected[50..100]);
     assert_eq!(rig.searches() + rig.continues(), calls);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_first_page_read_all_the_time_is_refreshed_in_time() {
+    let rig = Rig::new(Setup::default());
+    for second in 0..600 {
+        let page = rig
+            .page(&rig.everyone(), None, &first(25, ""))
+            .await
+            .unwrap();
+        // Fresh for a minute; and a walk that is still idle is joined a little longer.
+        let age_s = page.answer.age.as_secs();
+        assert!(age_s <= 75, "second {second}: {age_s} s old");
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(rig.searches() >= 8);
+}

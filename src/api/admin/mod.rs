@@ -171,7 +171,6 @@ impl Inner {
                         Problem::new(Code::InvalidBody, "The body could not be read.").closing()
                     })?;
                 let purge = purge::read(&body)?;
-                tracing::info!(purge = ?purge, "purge");
                 let purged = self.reads.purge(purge);
                 Ok(json(StatusCode::OK, &serde_json::json!({"purged": purged})))
             }

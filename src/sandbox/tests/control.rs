@@ -1,3 +1,5 @@
+//! The control routes.
+
 use super::*;
 
 #[tokio::test(start_paused = true)]

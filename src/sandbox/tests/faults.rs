@@ -1,3 +1,5 @@
+//! Faults, over a connection.
+
 use super::*;
 
 fn on(operation: Operation, kind: Kind) -> Fault {

@@ -1,3 +1,5 @@
+//! The simulated N-able.
+
 use super::*;
 
 #[tokio::test(start_paused = true)]

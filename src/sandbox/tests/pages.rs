@@ -1,3 +1,5 @@
+//! Pages of the simulated wiv.
+
 use super::*;
 
 #[tokio::test(start_paused = true)]

@@ -1,3 +1,5 @@
+//! The simulated wiv.
+
 use super::*;
 
 #[tokio::test(start_paused = true)]

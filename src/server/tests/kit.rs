@@ -65,6 +65,7 @@ pub fn callers(metrics: &Metrics, clock: &Clock) -> Arc<CallerBook> {
         audience: Audience::All,
         billing: true,
         requests_per_minute: limit,
+        forced_refreshes_per_minute: 6,
         expires: None,
     };
     let specs = [

@@ -1,0 +1,152 @@
+//! Slicing, growing and comparing rows, held to the obvious way of doing each.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::{Audience, CustomerId};
+use crate::snapshot::view::{View, ViewIndex};
+
+/// A vendor page of these rows.
+fn page(rows: &[String]) -> RawRows {
+    let mut text = String::new();
+    let mut ends = Vec::new();
+    for row in rows {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.push_str(row);
+        ends.push(text.len() as u32);
+    }
+    RawRows {
+        text: Bytes::from(text),
+        ends,
+    }
+}
+
+/// Rows that came in pages of these sizes.
+fn paged(rows: &[String], sizes: &[usize]) -> Rows {
+    let mut out = Rows::default();
+    let (mut at, mut sizes) = (0, sizes.iter().cycle());
+    while at < rows.len() {
+        let size = (*sizes.next().unwrap()).clamp(1, rows.len() - at);
+        assert_eq!(out.append(&page(&rows[at..at + size]), |_| true), 0);
+        at += size;
+    }
+    out
+}
+
+fn texts(rows: &Rows) -> Vec<String> {
+    (0..rows.len())
+        .map(|row| String::from_utf8(rows.text(row).to_vec()).unwrap())
+        .collect()
+}
+
+fn row(id: usize, status: u8) -> String {
+    let customer = id % 3;
+    format!(
+        "{{\"case_id\":{id},\"customer_id\":\"c{customer}\",\"status\":{status},\"x\":\"a,b\"}}"
+    )
+}
+
+prop_compose! {
+    fn list()(statuses in proptest::collection::vec(0..3_u8, 0..60)) -> Vec<String> {
+        statuses.into_iter().enumerate().map(|(id, status)| row(id, status)).collect()
+    }
+}
+
+fn sizes() -> impl Strategy<Value = Vec<usize>> {
+    proptest::collection::vec(1..9_usize, 1..4)
+}
+
+proptest! {
+    #[test]
+    fn any_slice_is_the_rows_joined(rows in list(), sizes in sizes(), a in 0..70_usize, b in 0..70_usize) {
+        let made = paged(&rows, &sizes);
+        prop_assert_eq!(made.len(), rows.len());
+        let (first, last) = (a.min(b).min(rows.len()), a.max(b).min(rows.len()));
+        let pieces = made.cut(first..last);
+        let joined: Vec<_> = pieces.iter().map(|p| String::from_utf8(p.to_vec()).unwrap()).collect();
+        prop_assert_eq!(joined.join(","), rows[first..last].join(","));
+        prop_assert_eq!(texts(&made), rows);
+    }
+
+    #[test]
+    fn a_cut_list_that_takes_the_tail_of_another_is_that_list(
+        rows in list(), a in sizes(), b in sizes(), keep in 0..70_usize,
+    ) {
+        let (mut mine, other) = (paged(&rows, &a), paged(&rows, &b));
+        let keep = keep.min(rows.len());
+        mine.truncate(keep);
+        prop_assert_eq!(texts(&mine), &rows[..keep]);
+        mine.take_from(&other, keep);
+        prop_assert_eq!(texts(&mine), rows.clone());
+        // Every column moved with its row.
+        let mut columns = Vec::new();
+        mine.for_each_from(0, |at, customer, _| {
+            columns.push((at, mine.customers.text(customer).unwrap().to_owned()));
+        });
+        let expected: Vec<_> = (0..rows.len()).map(|id| (id, format!("c{}", id % 3))).collect();
+        prop_assert_eq!(columns, expected);
+        prop_assert_eq!(mine.first_difference(&other, 0..rows.len(), By::Text), None);
+    }
+
+    #[test]
+    fn the_first_difference_is_the_first(
+        rows in list(), a in sizes(), b in sizes(), changed in 0..60_usize, by_text in any::<bool>(),
+    ) {
+        let mut other = rows.clone();
+        if let Some(row_text) = other.get_mut(changed) {
+            *row_text = if by_text { row(changed, 9) } else { row(changed + 1000, 0) };
+        }
+        let (mine, other_rows) = (paged(&rows, &a), paged(&other, &b));
+        let expected = (changed < rows.len()).then_some(changed);
+        prop_assert_eq!(mine.first_difference(&other_rows, 0..rows.len(), By::Text), expected);
+        let by_ids = if by_text { None } else { expected };
+        prop_assert_eq!(mine.first_difference(&other_rows, 0..rows.len(), By::Ids), by_ids);
+        // A list that ends earlier differs there.
+        if changed < rows.len() {
+            let short = paged(&rows[..changed], &b);
+            prop_assert_eq!(mine.first_difference(&short, 0..rows.len(), By::Ids), expected);
+        }
+    }
+
+    #[test]
+    fn rows_that_are_not_new_are_left_out(rows in list(), repeats in proptest::collection::vec(0..60_usize, 0..20)) {
+        let mut sent = rows.clone();
+        for at in repeats {
+            if let Some(again) = rows.get(at) {
+                sent.push(again.clone());
+            }
+        }
+        let mut seen = std::collections::HashSet::new();
+        let mut made = Rows::default();
+        let left_out = made.append(&page(&sent), |id| seen.insert(id));
+        prop_assert_eq!(left_out, sent.len() - rows.len());
+        prop_assert_eq!(texts(&made), rows);
+    }
+
+    #[test]
+    fn a_view_is_the_filter_whenever_it_looks(
+        rows in list(), sizes in sizes(), looks in proptest::collection::vec(0..60_usize, 0..4), cut in 0..70_usize,
+        named in proptest::option::of(0..4_usize), seen in proptest::collection::vec(0..4_usize, 0..3),
+    ) {
+        let id = |n: &usize| CustomerId::parse(&format!("c{n}")).unwrap();
+        let audience = if seen.is_empty() { Audience::All } else { Audience::only(seen.iter().map(id)) };
+        let view = View::new(named.as_ref().map(id), audience);
+        let mut index = ViewIndex::default();
+        for upto in looks {
+            index.extend(&view, &paged(&rows[..upto.min(rows.len())], &sizes));
+            // As after a new search: rows that nobody saw are gone, others come.
+            index.truncate(upto.min(rows.len()).min(cut));
+        }
+        let made = paged(&rows, &sizes);
+        index.extend(&view, &made);
+        let shown = |at: &usize| {
+            let of = at % 3;
+            named.is_none_or(|named| named == of) && (seen.is_empty() || seen.contains(&of))
+        };
+        let expected: Vec<u32> = (0..rows.len()).filter(shown).map(|at| at as u32).collect();
+        prop_assert_eq!(index.rows(), &expected[..]);
+    }
+}

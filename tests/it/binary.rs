@@ -1,0 +1,11 @@
+//! The running program over real sockets, against the simulated vendors as a program of their own.
+//!
+//! Nothing here sleeps: every wait is for something that can be seen, and has an end.
+
+mod demo;
+mod lifecycle;
+mod overview;
+mod paging;
+mod secrets;
+mod settings;
+mod surface;

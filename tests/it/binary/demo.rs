@@ -1,0 +1,160 @@
+//! `msp-gateway demo`: what it prints works when pasted.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::process::{Process, Web, after};
+
+/// The words of a line, as a shell reads them: enough of its quoting for what the demo prints.
+fn words(line: &str, key: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    for c in line.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, ' ') => words.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    assert_eq!(quote, None, "an open quote in {line}");
+    words.extend(word);
+    let words = words.into_iter().map(|word| word.replace("$KEY", key));
+    words.take_while(|word| word != "|").collect()
+}
+
+/// What a `curl` line asks: method, address, headers, body.
+type Asked = (String, String, Vec<(String, String)>, String);
+
+fn asked(line: &str, key: &str) -> Asked {
+    let (mut method, mut url, mut body) = (None, String::new(), String::new());
+    let mut headers: Vec<(String, String)> = Vec::new();
+    let words = words(line, key);
+    let mut words = words.into_iter().skip(1);
+    while let Some(word) = words.next() {
+        match &*word {
+            "-s" | "-si" | "-sN" => {}
+            "-X" => method = words.next(),
+            "-H" => {
+                let header = words.next().unwrap();
+                let (name, value) = header.split_once(": ").unwrap();
+                headers.push((name.to_lowercase(), value.to_owned()));
+            }
+            "--json" => {
+                body = words.next().unwrap();
+                headers.push(("content-type".into(), "application/json".into()));
+                method.get_or_insert("POST".to_owned());
+            }
+            other => {
+                assert!(other.starts_with("http://") && url.is_empty(), "{line}");
+                url = other.to_owned();
+            }
+        }
+    }
+    (method.unwrap_or("GET".to_owned()), url, headers, body)
+}
+
+fn has_curl() -> bool {
+    // `--json` came with 7.82.
+    let help = Command::new("curl").args(["--help", "all"]).output();
+    help.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).contains("--json"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_printed_line_answers_and_ctrl_c_ends_everything() {
+    let any = "127.0.0.1:0";
+    let demo = Process::start(&["demo", "--public", any, "--admin", any], &[]);
+    demo.until_stdout("Ctrl-C ends everything.");
+    let printed = demo.stdout();
+    let key = after(&printed, "\nKEY=");
+    let lines: Vec<&str> = printed.lines().filter(|l| l.starts_with("curl ")).collect();
+    let web = Web::new();
+    let mut hosts = std::collections::BTreeSet::new();
+    let mut targets = String::new();
+    for line in &lines {
+        let (method, url, headers, body) = asked(line, &key);
+        let headers: Vec<_> = headers.iter().map(|(n, v)| (&**n, &**v)).collect();
+        let answer = web.send(&method, &url, &headers, &body).await;
+        assert_eq!(answer.status, 200, "{line}: {}", answer.text());
+        assert!(answer.whole && !answer.body.is_empty(), "{line}");
+        let (host, target) = url["http://".len()..].split_once('/').unwrap();
+        hosts.insert(host.to_owned());
+        targets.push_str(&format!("{method} /{target}\n"));
+    }
+    // Every public route is there.
+    for route in [
+        "GET /msp/customers",
+        "POST /v2/cases/msp/search",
+        "QUERY /v2/cases/msp/search",
+        "GET /v1/cases/export",
+        "GET /v1/billing/",
+        "POST /ws/rest/V1/PSA_API/PSABillableServices/-/",
+        "POST /ws/rest/V1/PSA_API/InvoicesReady/-/",
+        "GET /v1/overview",
+        "GET /openapi.json",
+        "GET /metrics",
+        "GET /readyz",
+        "GET /admin/status",
+    ] {
+        assert!(targets.contains(route), "no {route} in {targets}");
+    }
+    // Pasted for real. N-able is down by now: the last line was run.
+    if has_curl() {
+        let vendors = after(&printed, "simulated vendors ");
+        let up = "{\"clear\":true}";
+        let cleared = web
+            .send("POST", &format!("{vendors}/__sandbox/faults"), &[], up)
+            .await;
+        assert_eq!(cleared.status, 200);
+        for line in &lines {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("KEY={key}\n{line}")]);
+            for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+                shell.env_remove(name);
+            }
+            let ended = Process::spawn(shell).ended();
+            assert_eq!(ended.code, Some(0), "{line}: {}", ended.stderr);
+            let shown = !line.starts_with("curl -si") || ended.stdout.starts_with("HTTP/1.1 200 ");
+            assert!(
+                shown && !ended.stdout.is_empty(),
+                "{line}: {}",
+                ended.stdout
+            );
+        }
+    }
+    demo.signal(Signal::INT);
+    let ended = demo.ended();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(hosts.len(), 3, "{hosts:?}");
+    for host in hosts {
+        TcpListener::bind(&host).unwrap_or_else(|why| panic!("{host} is not free: {why}"));
+    }
+}
+
+#[test]
+fn an_occupied_port_names_the_flag() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let any = "127.0.0.1:0";
+    let lines: [(&[&str], &str); 4] = [
+        (&["demo", "--public", &address, "--admin", any], "--public"),
+        (&["demo", "--public", any, "--admin", &address], "--admin"),
+        (&["sandbox", "--listen", &address], "--listen"),
+        (
+            &["demo", "--public", "0.0.0.0:0", "--admin", any],
+            "loopback",
+        ),
+    ];
+    for (arguments, word) in lines {
+        let ended = Process::run(arguments, &[]);
+        assert_eq!((ended.code, &*ended.stdout), (Some(1), ""));
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+        assert!(ended.stderr.contains(word), "{}", ended.stderr);
+    }
+}
