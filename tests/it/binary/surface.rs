@@ -322,14 +322,13 @@ async fn billing_is_told_in_both_ways_and_metrics_are_clean() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
-    if let Ok(mut promtool) = promtool {
-        let mut stdin = promtool.stdin.take().unwrap();
-        stdin.write_all(metrics.as_bytes()).unwrap();
-        drop(stdin);
-        let said = promtool.wait_with_output().unwrap();
-        let text = String::from_utf8_lossy(&said.stderr);
-        assert!(said.status.success() && text.is_empty(), "{text}");
-    }
+    let mut promtool = promtool.expect("needs promtool: tests/run installs it");
+    let mut stdin = promtool.stdin.take().unwrap();
+    stdin.write_all(metrics.as_bytes()).unwrap();
+    drop(stdin);
+    let said = promtool.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success() && text.is_empty(), "{text}");
     world.hold_to_openapi("alice").await;
     world.hold().await;
 }
