@@ -130,7 +130,7 @@ fn the_log_uses_the_words() {
             caller: None,
             route: msp_gateway::domain::Route::CaseSearch,
             method: http::Method::POST,
-            target: http::Uri::from_static("/v2/cases/msp/search"),
+            path: "/v2/cases/msp/search".into(),
             status: 200,
             code: None,
             cache: Some(outcome),
