@@ -348,7 +348,7 @@ table! {
         /// All together.
         bytes_max: Size<{ 64 * KIB }, { 1024 * GIB }> = Size::bytes(256 * MIB),
         /// Hot answers are refreshed before they are stale.
-        refresh_ahead: bool = true,
+        refresh_ahead: bool = false,
     }
 }
 

@@ -133,10 +133,10 @@ open_scrolls_max = 400
     let drain = app.drain().clone();
     let task = tokio::spawn(async move { Arc::clone(&app).run(listeners).await });
     Ok(Party {
-        name: if refresh_ahead {
+        name: if !refresh_ahead {
             "msp-gateway"
         } else {
-            "msp-gateway, refresh_ahead off"
+            "msp-gateway, refresh_ahead on"
         },
         address,
         running: Running::Gateway(drain, task),
