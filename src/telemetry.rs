@@ -39,8 +39,10 @@ pub struct AccessEntry {
     pub route: Route,
     /// As sent.
     pub method: Method,
-    /// As sent. Only its path is written: a query may hold anything.
-    pub target: Uri,
+    /// Path as sent, which [`logged_path`] has cut. A query may hold anything, so it is not here. A
+    /// copy: the request's own text would keep the connection's whole read buffer from being used
+    /// again for as long as the line waits.
+    pub path: Box<str>,
     /// As answered; 499 when the caller left first.
     pub status: u16,
     /// The problem's code.
@@ -57,15 +59,30 @@ pub struct AccessEntry {
     pub whole: bool,
 }
 
+/// The path of a request as an [`AccessEntry`] holds it.
+pub fn logged_path(target: &Uri) -> Box<str> {
+    let path = target.path();
+    let cut = path.char_indices().nth(PATH_CHARS_MAX);
+    cut.and_then(|(end, _)| path.get(..end))
+        .unwrap_or(path)
+        .into()
+}
+
 impl AccessEntry {
     /// Appends the line, with its line-end.
     pub fn write_line(&self, at: Timestamp, out: &mut String) {
+        self.write_timed(&format!("{at:.3}"), out);
+    }
+
+    fn write_timed(&self, at: &str, out: &mut String) {
         use fmt::Write as _;
-        // Writing to a String cannot fail.
-        let _ = write!(out, "{{\"time\":\"{at:.3}\",\"log\":\"access\"");
+        out.push_str("{\"time\":\"");
+        out.push_str(at);
+        out.push_str("\",\"log\":\"access\"");
         let id = std::str::from_utf8(&self.request_id).unwrap_or("");
         text_member(out, "request_id", id, 32);
         if let Some(peer) = self.peer {
+            // Writing to a String cannot fail, here and below.
             let _ = write!(out, ",\"peer\":\"{}\"", peer.ip());
         }
         text_member(
@@ -76,7 +93,7 @@ impl AccessEntry {
         );
         text_member(out, "route", self.route.as_str(), 32);
         text_member(out, "method", self.method.as_str(), METHOD_CHARS_MAX);
-        text_member(out, "path", self.target.path(), PATH_CHARS_MAX);
+        text_member(out, "path", &self.path, PATH_CHARS_MAX);
         let _ = write!(out, ",\"status\":{}", self.status);
         if let Some(code) = self.code {
             text_member(out, "code", code, 64);
@@ -106,6 +123,12 @@ fn text_member(out: &mut String, name: &str, text: &str, chars_max: usize) {
     out.push_str(",\"");
     out.push_str(name);
     out.push_str("\":\"");
+    let plain = |b: u8| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\';
+    if text.len() <= chars_max && text.bytes().all(plain) {
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     for c in text.chars().take(chars_max) {
         match c {
             '"' => out.push_str("\\\""),
@@ -259,6 +282,7 @@ impl Queue {
     fn write_all(&self, to: &mut dyn Write) {
         let mut batch = Vec::new();
         let mut text = String::new();
+        let (mut written_ms, mut time) = (i64::MIN, String::new());
         loop {
             let mut waiting = self.waiting.lock();
             waiting.writing = false;
@@ -271,7 +295,10 @@ impl Queue {
                 self.changed
                     .wait_while(&mut waiting, |w| w.entries.is_empty() && !w.closed);
                 waiting.asleep = false;
-            } else if !waiting.closed {
+            }
+            // Also after a sleep: on a busy core the first line wakes the writer before the second
+            // comes, and it would be woken again for each.
+            if !waiting.closed {
                 self.changed
                     .wait_while_for(&mut waiting, |w| !w.closed, GATHER);
             }
@@ -279,7 +306,13 @@ impl Queue {
             std::mem::swap(&mut waiting.entries, &mut batch);
             drop(waiting);
             for (at, entry) in batch.drain(..) {
-                entry.write_line(at, &mut text);
+                // Many lines share a millisecond, and a time is the dearest part of a line.
+                let ms = at.as_millisecond();
+                if ms != written_ms {
+                    written_ms = ms;
+                    time = format!("{at:.3}");
+                }
+                entry.write_timed(&time, &mut text);
             }
             // A log that cannot be written has nowhere to say so; the lines are lost.
             if !text.is_empty() && to.write_all(text.as_bytes()).is_err() {
@@ -338,7 +371,7 @@ mod tests {
             caller: None,
             route: Route::Other,
             method: Method::from_bytes(b"X-ODD").unwrap(),
-            target: path.parse().unwrap(),
+            path: logged_path(&path.parse().unwrap()),
             status: 404,
             code: Some("not_found"),
             cache: None,

@@ -12,6 +12,7 @@ pub mod openapi;
 mod overview;
 mod query_string;
 pub mod question;
+mod recall;
 pub mod routes;
 mod serve;
 

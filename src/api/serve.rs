@@ -6,20 +6,31 @@ use hyper::service::Service;
 
 use super::cache_control::directives;
 use super::question::{Asked, Question};
+use super::recall::{Recall, Spelling};
 use super::{answer, case_export, openapi};
+use crate::domain::Route;
 use crate::exchange::{Answered, Boxed, Call};
 use crate::problem::{Code, Problem};
 use crate::reads::billing::SoftFailure;
+use crate::reads::cases::Search;
 use crate::reads::{ReadError, Reads};
 
 /// Answers every route of the public listener. Cheap to clone.
 #[derive(Clone)]
-pub struct Routes(Arc<Reads>);
+pub struct Routes(Arc<Parts>);
+
+struct Parts {
+    reads: Reads,
+    recall: Recall,
+}
 
 impl Routes {
     /// Answers from these reads.
     pub fn new(reads: Reads) -> Self {
-        Self(Arc::new(reads))
+        Self(Arc::new(Parts {
+            reads,
+            recall: Recall::new(),
+        }))
     }
 }
 
@@ -29,19 +40,62 @@ impl Service<Call> for Routes {
     type Future = Boxed<Result<Answered, Problem>>;
 
     fn call(&self, call: Call) -> Self::Future {
-        // Every handler has a future of another type: this is the seam where they are boxed.
-        Box::pin(serve(self.0.clone(), call))
+        // Every handler has a future of another type: this is the seam where they are boxed. The two
+        // that answer nearly everything stand alone, or they would be as large as the largest.
+        let of = self.0.clone();
+        match call.matched.route {
+            Route::CaseSearch => Box::pin(search(of, call)),
+            Route::Customers => Box::pin(customers(of, call)),
+            _ => Box::pin(serve(of, call)),
+        }
     }
 }
 
-async fn serve(reads: Arc<Reads>, call: Call) -> Result<Answered, Problem> {
-    let question = Question::read(Asked {
+fn read(call: &Call) -> Result<Question, Problem> {
+    Question::read(Asked {
         matched: &call.matched,
         path: call.head.uri.path(),
         query: call.head.uri.query(),
         headers: &call.head.headers,
         body: &call.body,
-    })?;
+    })
+}
+
+/// The search that is asked, read only if it was not asked in these very bytes before.
+fn understood(of: &Parts, call: &Call) -> Result<Arc<Search>, Problem> {
+    let spelling = Spelling::of(call.head.uri.query(), &call.body);
+    if let Some(search) = spelling.as_ref().and_then(|s| of.recall.get(s)) {
+        return Ok(search);
+    }
+    let Question::Search(request) = read(call)? else {
+        return Err(Problem::internal("a search was read as something else"));
+    };
+    let search = Arc::new(of.reads.cases.prepare(request));
+    if let Some(spelling) = spelling {
+        of.recall.keep(spelling, &search);
+    }
+    Ok(search)
+}
+
+async fn search(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
+    let search = understood(&of, &call)?;
+    let asker = call.asker(directives(&call.head.headers));
+    let answer = of.reads.cases.answer(&asker, &search).await?;
+    Ok(answer::respond(&call, answer))
+}
+
+async fn customers(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
+    let Question::Customers(fields) = read(&call)? else {
+        return Err(Problem::internal("a list was read as something else"));
+    };
+    let asker = call.asker(directives(&call.head.headers));
+    let answer = of.reads.customers.list(&asker, fields).await?;
+    Ok(answer::respond(&call, answer))
+}
+
+async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
+    let reads = &of.reads;
+    let question = read(&call)?;
     let asker = call.asker(directives(&call.head.headers));
     let answer = match question {
         Question::Customers(fields) => reads.customers.list(&asker, fields).await?,

@@ -154,7 +154,8 @@ where
             }
         };
         let collapsed = !ticket.led;
-        match ticket.wait(terms.deadline).await {
+        // Boxed: a hit never waits, and should not carry the room for it.
+        match Box::pin(ticket.wait(terms.deadline)).await {
             Wait::Ended(FlightEnd::Landed(Landed { entry, kept })) => {
                 let note = CacheNote::forwarded(why, kept, collapsed);
                 if entry.negative {

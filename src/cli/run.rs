@@ -11,12 +11,17 @@ use crate::clock;
 use crate::reload::Reloader;
 use crate::server::{Listeners, ServerOptions};
 
-/// A runtime with a thread per core.
+/// A runtime with a thread per core. On a single core it is one without the scheduler that shares
+/// work among threads: there is nobody to share with, and it costs more than a tenth of a hit (see
+/// `tests/bench/README.md`).
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("msp-gateway")
-        .build()
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut builder = if cores == 1 {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    builder.enable_all().thread_name("msp-gateway").build()
 }
 
 /// Binds, tells `bound` the listeners, serves until a signal says to leave, and leaves in order.

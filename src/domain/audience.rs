@@ -1,7 +1,7 @@
 //! Which customers an answer may mention.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::CustomerId;
 
@@ -11,8 +11,32 @@ pub enum Audience {
     /// Every customer, and rows that name none.
     All,
     /// These customers only.
-    Only(Arc<BTreeSet<CustomerId>>),
+    Only(Arc<CustomerSet>),
 }
+
+/// Customers, and the fingerprint of their audience: taken once, for every page asks for it.
+#[derive(Debug)]
+pub struct CustomerSet {
+    ids: BTreeSet<CustomerId>,
+    fingerprint: AudienceFingerprint,
+}
+
+impl CustomerSet {
+    /// The customers, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = &CustomerId> {
+        self.ids.iter()
+    }
+}
+
+impl PartialEq for CustomerSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.ids == other.ids
+    }
+}
+
+impl Eq for CustomerSet {}
+
+static OF_ALL: LazyLock<AudienceFingerprint> = LazyLock::new(|| fingerprint(None));
 
 /// Names an audience inside a page token: equal audiences have equal fingerprints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +45,9 @@ pub struct AudienceFingerprint(pub [u8; 16]);
 impl Audience {
     /// Exactly these customers.
     pub fn only(customers: impl IntoIterator<Item = CustomerId>) -> Self {
-        Self::Only(Arc::new(customers.into_iter().collect()))
+        let ids = customers.into_iter().collect();
+        let fingerprint = fingerprint(Some(&ids));
+        Self::Only(Arc::new(CustomerSet { ids, fingerprint }))
     }
 
     /// Whether rows of this customer may be shown; `None` is a row without a customer.
@@ -30,7 +56,7 @@ impl Audience {
             (Self::All, _) => true,
             (Self::Only(_), None) => false,
             // An id the vendor sent may be any text, so it is looked up as text.
-            (Self::Only(set), Some(id)) => set.contains(id),
+            (Self::Only(set), Some(id)) => set.ids.contains(id),
         }
     }
 
@@ -38,7 +64,7 @@ impl Audience {
     pub fn contains(&self, customer: &CustomerId) -> bool {
         match self {
             Self::All => true,
-            Self::Only(set) => set.contains(customer),
+            Self::Only(set) => set.ids.contains(customer),
         }
     }
 
@@ -49,24 +75,31 @@ impl Audience {
 
     /// Depends on the set of customers alone, not on who holds it.
     pub fn fingerprint(&self) -> AudienceFingerprint {
-        let mut hasher = blake3::Hasher::new();
         match self {
-            Self::All => {
-                hasher.update(b"all");
-            }
-            Self::Only(set) => {
-                hasher.update(b"only");
-                for customer in set.iter() {
-                    let text = customer.as_str().as_bytes();
-                    hasher.update(&(text.len() as u64).to_le_bytes());
-                    hasher.update(text);
-                }
+            Self::All => *OF_ALL,
+            Self::Only(set) => set.fingerprint,
+        }
+    }
+}
+
+fn fingerprint(customers: Option<&BTreeSet<CustomerId>>) -> AudienceFingerprint {
+    let mut hasher = blake3::Hasher::new();
+    match customers {
+        None => {
+            hasher.update(b"all");
+        }
+        Some(set) => {
+            hasher.update(b"only");
+            for customer in set {
+                let text = customer.as_str().as_bytes();
+                hasher.update(&(text.len() as u64).to_le_bytes());
+                hasher.update(text);
             }
         }
-        let mut out = [0; 16];
-        hasher.finalize_xof().fill(&mut out);
-        AudienceFingerprint(out)
     }
+    let mut out = [0; 16];
+    hasher.finalize_xof().fill(&mut out);
+    AudienceFingerprint(out)
 }
 
 #[cfg(test)]

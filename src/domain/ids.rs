@@ -134,6 +134,7 @@ macro_rules! id {
             }
         }
 
+        // Equal and ordered as its text is.
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0

@@ -139,7 +139,7 @@ impl DateRange {
     pub fn grade(self, today: Date, recent_days: u16) -> RangeGrade {
         if self.end >= today {
             RangeGrade::Open
-        } else if self.end > today.saturating_sub(i64::from(recent_days).days()) {
+        } else if today.duration_since(self.end).as_hours() < 24 * i64::from(recent_days) {
             RangeGrade::Recent
         } else {
             RangeGrade::Closed

@@ -31,6 +31,7 @@ pin_project! {
         first: Option<Bytes>,
         rest: BytesMut,
         limit: Duration,
+        looked: bool,
         #[pin]
         timer: Option<clock::Sleep>,
     }
@@ -44,6 +45,7 @@ impl ReadingBody {
             first: None,
             rest: BytesMut::new(),
             limit,
+            looked: false,
             timer: None,
         }
     }
@@ -89,6 +91,12 @@ impl Future for ReadingBody {
                 }
                 Poll::Pending => break,
             }
+        }
+        if !std::mem::replace(this.looked, true) {
+            // hyper hands a body over only after it has asked us once, so nearly every body is there
+            // at the second look: a timer is worth making only then.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         if this.timer.is_none() {
             this.timer.set(Some(clock::sleep(*this.limit)));

@@ -39,7 +39,8 @@ pub fn presented(headers: &HeaderMap) -> Presented<'_> {
     }
 }
 
-static X_API_KEY: header::HeaderName = header::HeaderName::from_static("x-api-key");
+/// Carries a caller key.
+pub static X_API_KEY: header::HeaderName = header::HeaderName::from_static("x-api-key");
 
 fn only<'a>(
     headers: &'a HeaderMap,

@@ -10,7 +10,7 @@ use crate::access::Caller;
 use crate::admission::Payer;
 use crate::clock::{Duration, Instant};
 use crate::domain::{CacheOutcome, Route};
-use crate::telemetry::{AccessEntry, LogSink};
+use crate::telemetry::{AccessEntry, LogSink, logged_path};
 
 /// Names one request: 128 random bits in hex. Always our own, never the caller's, so that it is
 /// unique and harmless in every log.
@@ -175,7 +175,7 @@ impl Drop for Tail {
             caller: record.caller().map(|caller| caller.name.clone()),
             route: record.route(),
             method: record.method.clone(),
-            target: record.target.clone(),
+            path: logged_path(&record.target),
             status: self.status,
             code: record.code.get().copied(),
             cache: record.cache(),

@@ -18,12 +18,32 @@ use crate::snapshot::{
 };
 use crate::upstream::Wiv;
 
+/// Vendor pages of a search for all customers up to which it is read anew when a view of it is asked
+/// for while stale: no more calls than a few customers' own searches.
+const DERIVED_REFRESH_PAGES_MAX: usize = 4;
+
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PageKey {
     snapshot: SnapshotId,
     view: View,
     offset: u32,
     size: PageSize,
+}
+
+/// A search request, ready to be answered: what takes time to know of it and is the same each time
+/// it is asked. Holds nothing of the caller.
+#[derive(Clone, Debug)]
+pub struct Search {
+    request: SearchRequest,
+    /// Of a first page: what it asks of the vendor.
+    first: Option<(Arc<SearchQuery>, CacheKey)>,
+}
+
+impl Search {
+    /// Whether it goes on from a page token.
+    pub fn is_continuation(&self) -> bool {
+        self.request.page_token.is_some()
+    }
 }
 
 /// A place in a snapshot, as one caller sees it.
@@ -39,6 +59,8 @@ pub(super) struct Derived {
     pub snapshot: Arc<Snapshot>,
     pub view: View,
     pub detail: Detail,
+    /// The snapshot of all is past its freshness.
+    pub stale: bool,
 }
 
 /// Answers `POST` and `QUERY /v2/cases/msp/search`.
@@ -102,19 +124,43 @@ impl Cases {
         (grade, lifetimes)
     }
 
+    /// Makes a search ready.
+    pub fn prepare(&self, request: SearchRequest) -> Search {
+        let first = request.page_token.is_none().then(|| {
+            let query = Arc::new(request.query.clone());
+            let key = self.key(&query);
+            (query, key)
+        });
+        Search { request, first }
+    }
+
     /// One page of a search.
     ///
     /// # Errors
     /// Any refusal of a token, a walk or the vendor.
     pub async fn search(&self, asker: &Asker, request: SearchRequest) -> Result<Answer, ReadError> {
+        self.answer(asker, &self.prepare(request)).await
+    }
+
+    /// One page of a search that is ready.
+    ///
+    /// # Errors
+    /// Any refusal of a token, a walk or the vendor.
+    pub async fn answer(&self, asker: &Asker, search: &Search) -> Result<Answer, ReadError> {
         let account = Account {
             metrics: &self.metrics,
             vendor: Vendor::Wiv,
             kind: Kind::Cases,
         };
-        let answered = match &request.page_token {
-            None => self.first_page(asker, &request).await,
-            Some(token) => self.continued(asker, &request, token).await,
+        let Search { request, first } = search;
+        let answered = match (first, &request.page_token) {
+            (_, Some(token)) => Box::pin(self.continued(asker, request, token)).await,
+            (Some((query, key)), None) => {
+                let size = request.page_size.unwrap_or(PageSize::DEFAULT);
+                self.first_page(asker, query, key, size).await
+            }
+            // `prepare` leaves no such search.
+            (None, None) => Err(ReadError::Internal),
         };
         match answered {
             Ok((answer, saved)) => {
@@ -131,22 +177,29 @@ impl Cases {
     async fn first_page(
         &self,
         asker: &Asker,
-        request: &SearchRequest,
+        query: &Arc<SearchQuery>,
+        key: &CacheKey,
+        size: PageSize,
     ) -> Result<(Answer, Option<Saved>), ReadError> {
-        asker.may_see(request.query.customer.as_ref())?;
-        let query = Arc::new(request.query.clone());
-        let size = request.page_size.unwrap_or(PageSize::DEFAULT);
+        asker.may_see(query.customer.as_ref())?;
         let place = |snapshot, view| Place {
             snapshot,
             view,
             offset: 0,
             size,
         };
-        if let Some(derived) = self.derived(asker, &query, &[Standing::Fresh]) {
+        let usable = [Standing::Fresh, Standing::Stale];
+        if let Some(derived) = self.derived(asker, query, &usable) {
+            if derived.stale {
+                // All of it is read anew once, for every customer's view.
+                let all = Arc::new(query.for_all_customers());
+                self.open(asker, &all, true).await?;
+            }
             let place = place(derived.snapshot, derived.view);
-            return self.derived_page(asker, place, derived.detail).await;
+            // Boxed, as below: rarer than the rest, which should not carry the room for it.
+            return Box::pin(self.derived_page(asker, place, derived.detail)).await;
         }
-        let opened = match self.open(asker, &query, false).await {
+        let opened = match self.open_keyed(asker, key, query, false).await {
             Ok(opened) => {
                 let view = View::new(None, asker.audience().clone());
                 let note = opened.note;
@@ -159,10 +212,10 @@ impl Cases {
             Ok(answer) => Ok((answer, None)),
             Err(error) if error.allows_stale() => {
                 let older = [Standing::Stale, Standing::OnError];
-                match self.derived(asker, &query, &older) {
+                match self.derived(asker, query, &older) {
                     Some(derived) => {
                         let place = place(derived.snapshot, derived.view);
-                        self.derived_page(asker, place, Detail::StaleOnError).await
+                        Box::pin(self.derived_page(asker, place, Detail::StaleOnError)).await
                     }
                     None => Err(error),
                 }
@@ -178,9 +231,19 @@ impl Cases {
         query: &Arc<SearchQuery>,
         whole: bool,
     ) -> Result<Opened, ReadError> {
+        self.open_keyed(asker, &self.key(query), query, whole).await
+    }
+
+    async fn open_keyed(
+        &self,
+        asker: &Asker,
+        key: &CacheKey,
+        query: &Arc<SearchQuery>,
+        whole: bool,
+    ) -> Result<Opened, ReadError> {
         let (_, lifetimes) = self.lifetimes(query);
         let ask = Open {
-            key: self.key(query),
+            key: key.clone(),
             query: query.clone(),
             lifetimes,
             whole,
@@ -212,6 +275,15 @@ impl Cases {
         }
         let all = Arc::new(query.for_all_customers());
         let snapshot = self.snapshots.complete(&self.key(&all), standings)?;
+        let stale = snapshot.standing(true, now) == Standing::Stale;
+        if stale && standings.contains(&Standing::Fresh) {
+            // While all is read anew, an own answer that is as stale does as well.
+            let page = self.snapshots.options.load().vendor_page_size.get();
+            let small = snapshot.size().0 <= page * DERIVED_REFRESH_PAGES_MAX;
+            if own_standing == Some(Standing::Stale) || !small {
+                return None;
+            }
+        }
         let mut detail = Detail::Derived;
         if asker.directives.refuses_age(snapshot.age(true, now)) {
             // Where an own snapshot is usable, what is asked of it takes from the allowance.
@@ -226,6 +298,7 @@ impl Cases {
             snapshot,
             view,
             detail,
+            stale,
         })
     }
 
@@ -335,7 +408,7 @@ impl Cases {
             deadline: asker.deadline,
             payer: &asker.payer,
         };
-        let (page, waited) = self.snapshots.page(&snapshot, &ask).await?;
+        let (page, waited) = Box::pin(self.snapshots.page(&snapshot, &ask)).await?;
         let token = match page.next {
             None => None,
             Some(next) => {

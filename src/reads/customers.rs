@@ -90,11 +90,13 @@ pub struct Customers {
     policy: Arc<ArcSwap<Policy>>,
     clock: Clock,
     metrics: Arc<Metrics>,
+    key: CacheKey,
 }
 
 impl Customers {
     pub(super) fn new(of: &Ingredients, answers_bytes: u64, cuts_bytes: u64) -> Self {
         Self {
+            key: CacheKey::new(of.wiv.credential().clone(), Subject::Customers),
             wiv: of.wiv.clone(),
             shelf: Shelf::new(answers_bytes, of.clock.clone()),
             cuts: Pages::new(cuts_bytes),
@@ -106,7 +108,7 @@ impl Customers {
 
     /// What is asked of the vendor.
     pub fn key(&self) -> CacheKey {
-        CacheKey::new(self.wiv.credential().clone(), Subject::Customers)
+        self.key.clone()
     }
 
     pub(super) fn shelf(&self) -> &Shelf<Arc<CustomerBook>, UpstreamError> {
@@ -140,17 +142,18 @@ impl Customers {
             deadline: asker.deadline,
         };
         let (wiv, clock, by) = (self.wiv.clone(), self.clock.clone(), asker.clone());
-        let key = self.key();
-        let found = self.shelf.lookup(&key, &terms, move |waited| async move {
-            let list = wiv.customers(spend(&clock, waited, &by)).await?;
-            let book = CustomerBook::new(list);
-            Ok(Fetched {
-                hash: book.hash,
-                bytes: book.bytes(),
-                value: Arc::new(book),
-                negative: false,
-            })
-        });
+        let found = self
+            .shelf
+            .lookup(&self.key, &terms, move |waited| async move {
+                let list = wiv.customers(spend(&clock, waited, &by)).await?;
+                let book = CustomerBook::new(list);
+                Ok(Fetched {
+                    hash: book.hash,
+                    bytes: book.bytes(),
+                    value: Arc::new(book),
+                    negative: false,
+                })
+            });
         found
             .await
             .map_err(|error| ReadError::of_lookup(Vendor::Wiv, error))

@@ -39,7 +39,7 @@ pub struct Snapshots {
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     by_id: Cache<SnapshotId, Arc<Snapshot>, RandomState>,
-    lineages: Mutex<HashMap<CacheKey, Arc<Lineage>>>,
+    lineages: Mutex<HashMap<CacheKey, Arc<Lineage>, RandomState>>,
     total: Arc<AtomicU64>,
     purges: AtomicU64,
 }
@@ -144,7 +144,7 @@ impl Snapshots {
             metrics,
             // What goes first is decided in `make_room`, exactly and by our own clock.
             by_id: Cache::builder().build_with_hasher(RandomState::default()),
-            lineages: Mutex::new(HashMap::new()),
+            lineages: Mutex::default(),
             total: Arc::new(AtomicU64::new(0)),
             purges: AtomicU64::new(0),
         })
@@ -215,7 +215,8 @@ impl Snapshots {
                 Verdict::NotCached => return Err(OpenError::NotCached),
                 Verdict::Ask(why) => why,
             };
-            match self.wait_for_refresh(&lineage, &current, ask, now).await {
+            // Boxed, as below: a hit never waits, and should not carry the room for it.
+            match Box::pin(self.wait_for_refresh(&lineage, &current, ask, now)).await {
                 Ok(led) => asked = Some((why, led)),
                 Err(error) => {
                     let now = self.clock.now();
@@ -378,8 +379,7 @@ impl Snapshots {
                 payer: ask.payer,
                 deadline: ask.deadline,
             };
-            self.wait_for_growth(snapshot, ask_more, &mut changes)
-                .await?;
+            Box::pin(self.wait_for_growth(snapshot, ask_more, &mut changes)).await?;
             waited = true;
         }
     }

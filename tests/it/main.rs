@@ -25,3 +25,4 @@ mod proof;
 mod quota;
 mod reload;
 mod walks;
+mod words;

@@ -10,7 +10,7 @@ use tower::layer::layer_fn;
 use super::{OrRefuse, refuse};
 use crate::access::CallerBook;
 use crate::admission::Payer;
-use crate::exchange::credentials::{Presented, presented};
+use crate::exchange::credentials::{Presented, X_API_KEY, presented};
 use crate::exchange::{Answered, Known, Routed};
 use crate::problem::Problem;
 
@@ -49,7 +49,7 @@ where
         // The key has done its work; nothing below can print what is not there.
         let headers = &mut routed.named.head.headers;
         headers.remove(http::header::AUTHORIZATION);
-        headers.remove("x-api-key");
+        headers.remove(&X_API_KEY);
         let record = &routed.named.record;
         let ledger = caller.meter.calls_caused();
         let payer = Payer::with_ledger(caller.name.clone(), record.trace.clone(), ledger);

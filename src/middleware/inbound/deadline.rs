@@ -38,6 +38,7 @@ where
         Timed {
             ends: named.record.deadline + AFTER_THE_READS,
             inner: self.inner.call(named),
+            looked: false,
             timer: None,
         }
     }
@@ -49,7 +50,9 @@ pin_project! {
         #[pin]
         inner: F,
         ends: Instant,
-        // Only made when there is something to wait for: a hit needs no timer.
+        looked: bool,
+        // Only made when there is something to wait for: a hit needs no timer, and a hit with a body
+        // waits once for hyper to hand it over.
         #[pin]
         timer: Option<clock::Sleep>,
     }
@@ -62,6 +65,10 @@ impl<F: Future<Output = Result<Answered, Problem>>> Future for Timed<F> {
         let mut this = self.project();
         if let Poll::Ready(done) = this.inner.poll(cx) {
             return Poll::Ready(done);
+        }
+        if !std::mem::replace(this.looked, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         if this.timer.is_none() {
             this.timer.set(Some(clock::sleep_until(*this.ends)));
