@@ -65,4 +65,15 @@ mod tests {
         assert!(gate.enter().is_some());
         assert_eq!(gate.now(), 0);
     }
+
+    #[test]
+    fn a_lower_limit_lets_those_inside_finish() {
+        let gate = InFlight::up_to(2);
+        let inside = (gate.enter(), gate.enter());
+        gate.admit_up_to(1);
+        assert!(gate.enter().is_none());
+        drop(inside);
+        let one = gate.enter();
+        assert!(one.is_some() && gate.enter().is_none());
+    }
 }
