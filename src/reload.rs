@@ -64,6 +64,9 @@ impl Reloader {
         let later = app
             .apply(&settings, &secrets)
             .map_err(|e| one_line(e.to_string()))?;
+        for line in settings.warnings.iter().chain(&secrets.warnings) {
+            tracing::warn!(line, "questionable setting");
+        }
         self.watched = watched(&self.path, &settings);
         self.seen = fingerprint(&self.watched);
         Ok(later)

@@ -140,7 +140,7 @@ impl VendorKey {
 }
 
 /// The live keys of one vendor: the one to use, and one to fall back on when the vendor refuses it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VendorKeys {
     /// Tried first.
     pub primary: VendorKey,

@@ -114,13 +114,13 @@ pub struct Caller {
     /// Whether it may see billing.
     pub billing: bool,
     /// Its own rate limit.
-    pub throttle: Option<Throttle>,
+    pub throttle: Option<Arc<Throttle>>,
     /// What its `Cache-Control` may cost.
     pub forced: Arc<ForcedRefreshes>,
     /// Its counters.
     pub meter: CallerMeter,
     expires: Option<Timestamp>,
-    last_used_s: AtomicI64,
+    last_used_s: Arc<AtomicI64>,
 }
 
 impl fmt::Debug for Caller {
@@ -139,13 +139,29 @@ impl Caller {
             role: spec.role,
             audience: spec.audience.clone(),
             billing: spec.billing,
-            throttle: spec.requests_per_minute.map(Throttle::per_minute),
+            throttle: spec
+                .requests_per_minute
+                .map(|n| Arc::new(Throttle::per_minute(n))),
             forced: Arc::new(ForcedRefreshes::per_minute(
                 spec.forced_refreshes_per_minute,
             )),
             meter: metrics.caller(&spec.name),
             expires: spec.expires,
-            last_used_s: AtomicI64::new(0),
+            last_used_s: Arc::default(),
+        }
+    }
+
+    /// Takes over what a reload must not forget of the caller of the same name: when it was last
+    /// seen and, unless its limits are others now, how much of them is used.
+    fn inherit(&mut self, before: &Self) {
+        self.last_used_s = before.last_used_s.clone();
+        if let (Some(ours), Some(theirs)) = (&mut self.throttle, &before.throttle)
+            && ours.limit() == theirs.limit()
+        {
+            *ours = theirs.clone();
+        }
+        if self.forced.limit() == before.forced.limit() {
+            self.forced = before.forced.clone();
         }
     }
 
@@ -172,10 +188,24 @@ pub struct CallerBook {
 impl CallerBook {
     /// A book of these callers. Names and keys are unique, which the settings' check ensures.
     pub fn new(specs: &[CallerSpec], metrics: &Metrics, clock: Clock) -> Self {
+        Self::after(None, specs, metrics, clock)
+    }
+
+    /// The same after another book: who stands in both is not a stranger in the new one.
+    pub fn after(
+        before: Option<&Self>,
+        specs: &[CallerSpec],
+        metrics: &Metrics,
+        clock: Clock,
+    ) -> Self {
         let mut by_key = HashMap::new();
         let mut all = Vec::with_capacity(specs.len());
         for spec in specs {
-            let caller = Arc::new(Caller::new(spec, metrics));
+            let mut caller = Caller::new(spec, metrics);
+            if let Some(known) = before.and_then(|book| book.named(&spec.name)) {
+                caller.inherit(&known);
+            }
+            let caller = Arc::new(caller);
             for hash in &spec.keys {
                 by_key.insert(*hash, caller.clone());
             }
@@ -192,6 +222,7 @@ impl CallerBook {
 
     /// A book that lets everyone in as an operator who may see everything: for loopback only.
     pub fn open(
+        before: Option<&Self>,
         specs: &[CallerSpec],
         forced_refreshes_per_minute: u32,
         metrics: &Metrics,
@@ -208,7 +239,7 @@ impl CallerBook {
             expires: None,
         };
         let everyone = Arc::new(Caller::new(&everyone, metrics));
-        let mut book = Self::new(specs, metrics, clock);
+        let mut book = Self::after(before, specs, metrics, clock);
         book.all.push(everyone.clone());
         book.open = Some(everyone);
         book

@@ -37,6 +37,11 @@ impl Throttle {
         }
     }
 
+    /// Requests admitted per minute.
+    pub fn limit(&self) -> u32 {
+        self.per_minute
+    }
+
     /// Admits or refuses one request at `now`.
     ///
     /// # Errors
@@ -85,6 +90,11 @@ impl ForcedRefreshes {
             burst: f64::from(calls),
             ..Throttle::per_minute(calls)
         }))
+    }
+
+    /// Vendor calls allowed per minute.
+    pub fn limit(&self) -> u32 {
+        self.0.as_ref().map_or(0, Throttle::limit)
     }
 
     /// Takes one vendor call from the allowance, if one is left.

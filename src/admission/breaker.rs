@@ -52,6 +52,9 @@ pub enum CircuitState {
 }
 
 impl CircuitState {
+    /// Every state, in the order of the metric's values.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::HalfOpen, Self::Open];
+
     /// The word used in logs and `/readyz`.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,6 +1,7 @@
 //! The whole gateway, put together in the order it is built in.
 
 mod desk;
+mod restart;
 mod vendor;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use crate::telemetry::LogSink;
 use crate::upstream::{Nable, Wiv};
 
 use vendor::Side;
+pub use vendor::Way;
 
 /// Keeps keys that are derived for page tokens apart from any other use of the same secret.
 const SEALING_PURPOSE: &str = "msp-gateway 2026 page tokens";
@@ -48,6 +50,7 @@ pub struct App {
     metrics: Arc<Metrics>,
     started: Instant,
     server: ServerOptions,
+    fixed: restart::Fixed,
     drain: Drain,
     in_flight: Arc<InFlight>,
     log: LogSink,
@@ -74,9 +77,24 @@ impl App {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, BuildError> {
+        Self::build_over(Way::Network, settings, secrets, log, clock, metrics)
+    }
+
+    /// The same, reaching vendors by `way`.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn build_over(
+        way: Way,
+        settings: &Settings,
+        secrets: &Secrets,
+        log: LogSink,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, BuildError> {
         let side = |settings: &Option<VendorSettings>, secrets| match (settings, secrets) {
             (Some(settings), Some(secrets)) => {
-                Side::new(settings, secrets, &clock, &metrics).map(Some)
+                Side::new(&way, settings, secrets, &clock, &metrics).map(Some)
             }
             _ => Ok(None),
         };
@@ -108,7 +126,7 @@ impl App {
             clock: clock.clone(),
             metrics: metrics.clone(),
         });
-        let callers = Arc::new(caller_book(settings, &metrics, &clock));
+        let callers = Arc::new(caller_book(settings, None, &metrics, &clock));
         let in_flight = InFlight::up_to(settings.server.requests_in_flight_max);
         Ok(Arc::new_cyclic(|app| {
             let build = Stacks {
@@ -125,6 +143,7 @@ impl App {
                 admin: ArcSwap::from_pointee(build.admin(desk::Desk::of(app.clone()))),
                 started: clock.now(),
                 server: settings.server.clone(),
+                fixed: restart::Fixed::of(settings),
                 drain: Drain::default(),
                 callers: ArcSwap::new(callers.clone()),
                 wiv: wiv_side,
@@ -169,11 +188,18 @@ impl App {
             &mut later,
         )?;
         let mut server = settings.server.clone();
-        if (server.public, server.admin) != (self.server.public, self.server.admin) {
-            later.push("listen: the addresses need a restart".to_owned());
-            (server.public, server.admin) = (self.server.public, self.server.admin);
+        (server.public, server.admin) = (self.server.public, self.server.admin);
+        if settings.auth == AuthMode::Open && !restart::is_loopback(&server) {
+            // Checked against the addresses in the settings; these are the ones we listen on.
+            return Err(BuildError(
+                "auth.mode: \"open\" needs loopback addresses, and those in use change with a restart only"
+                    .to_owned(),
+            ));
         }
-        let callers = Arc::new(caller_book(settings, &self.metrics, &self.clock));
+        restart::needed(&self.fixed, settings, &mut later);
+        let before = self.callers.load();
+        let callers = caller_book(settings, Some(&before), &self.metrics, &self.clock);
+        let callers = Arc::new(callers);
         let build = Stacks {
             clock: &self.clock,
             metrics: &self.metrics,
@@ -195,6 +221,7 @@ impl App {
         self.reads.cases.forget_pages();
         self.policy.store(Arc::new(settings.policy.clone()));
         self.snapshots.configure(settings.snapshots.clone());
+        self.in_flight.admit_up_to(server.requests_in_flight_max);
         self.callers.store(callers);
         self.public.store(Arc::new(public));
         self.admin.store(Arc::new(admin));
@@ -294,11 +321,18 @@ impl Stacks<'_> {
     }
 }
 
-fn caller_book(settings: &Settings, metrics: &Metrics, clock: &Clock) -> CallerBook {
+fn caller_book(
+    settings: &Settings,
+    before: Option<&CallerBook>,
+    metrics: &Metrics,
+    clock: &Clock,
+) -> CallerBook {
+    let specs = &settings.callers;
     match settings.auth {
-        AuthMode::Keys => CallerBook::new(&settings.callers, metrics, clock.clone()),
+        AuthMode::Keys => CallerBook::after(before, specs, metrics, clock.clone()),
         AuthMode::Open => CallerBook::open(
-            &settings.callers,
+            before,
+            specs,
             settings.forced_refreshes_per_minute,
             metrics,
             clock.clone(),

@@ -13,11 +13,21 @@ use crate::domain::Vendor;
 use crate::metrics::Metrics;
 use crate::secrets::{VendorKeyring, VendorKeys};
 use crate::stack::outbound;
-use crate::upstream::connect::https_connector;
+use crate::upstream::connect::{InMemory, https_connector};
 use crate::upstream::{BaseUrl, VendorOptions, VendorService};
+
+/// How vendors are reached.
+#[derive(Clone)]
+pub enum Way {
+    /// Over the network, with TLS where the settings say https.
+    Network,
+    /// Through pipes to something in this process: for tests, which need no socket then.
+    InMemory(InMemory),
+}
 
 /// A configured vendor.
 pub(super) struct Side {
+    way: Way,
     options: VendorOptions,
     gates: Gates,
     ring: VendorKeyring,
@@ -38,7 +48,11 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) fn commit(self) {
-        self.ring.store(Arc::new(self.keys));
+        // The same keys stay the same ones: what is known of them, that they are refused, say, is
+        // not forgotten because some other setting changed.
+        if **self.ring.load() != self.keys {
+            self.ring.store(Arc::new(self.keys));
+        }
         self.gates.set(self.options.gate_settings());
         self.current.store(Arc::new(self.service));
     }
@@ -46,6 +60,7 @@ impl Prepared {
 
 impl Side {
     pub(super) fn new(
+        way: &Way,
         settings: &VendorSettings,
         secrets: &VendorSecrets,
         clock: &Clock,
@@ -54,8 +69,9 @@ impl Side {
         let options = options(settings, secrets)?;
         let ring: VendorKeyring = Arc::new(ArcSwap::from_pointee(secrets.keys.clone()));
         let gates = options.gates(ring.clone(), clock, metrics);
-        let service = service(&options, &gates, clock, metrics)?;
+        let service = service(way, &options, &gates, clock, metrics)?;
         Ok(Self {
+            way: way.clone(),
             current: Arc::new(ArcSwap::from_pointee(service)),
             options,
             gates,
@@ -105,7 +121,7 @@ impl Side {
             later.push(format!("{name}: another account needs a restart"));
             return Ok(None);
         }
-        let service = service(&options, &side.gates, &side.clock, &side.metrics)?;
+        let service = service(&side.way, &options, &side.gates, &side.clock, &side.metrics)?;
         Ok(Some(Prepared {
             gates: side.gates.clone(),
             ring: side.ring.clone(),
@@ -133,12 +149,18 @@ fn options(
 }
 
 fn service(
+    way: &Way,
     options: &VendorOptions,
     gates: &Gates,
     clock: &Clock,
     metrics: &Arc<Metrics>,
 ) -> Result<VendorService, BuildError> {
-    let connector = https_connector(options)
-        .map_err(|why| BuildError(format!("TLS cannot be set up: {why}")))?;
-    Ok(outbound(options, gates, clock, metrics, connector))
+    Ok(match way {
+        Way::Network => {
+            let connector = https_connector(options)
+                .map_err(|why| BuildError(format!("TLS cannot be set up: {why}")))?;
+            outbound(options, gates, clock, metrics, connector)
+        }
+        Way::InMemory(connector) => outbound(options, gates, clock, metrics, connector.clone()),
+    })
 }

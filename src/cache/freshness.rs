@@ -27,6 +27,9 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// Every standing.
+    pub const ALL: [Self; 4] = [Self::Fresh, Self::Stale, Self::OnError, Self::Expired];
+
     /// The word used in explanations.
     pub const fn as_str(self) -> &'static str {
         match self {

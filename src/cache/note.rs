@@ -15,6 +15,9 @@ pub enum Forward {
 }
 
 impl Forward {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::UriMiss, Self::Stale, Self::Request];
+
     /// RFC 9211's token.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -47,6 +50,18 @@ pub enum Detail {
 }
 
 impl Detail {
+    /// Every detail.
+    pub const ALL: [Self; 8] = [
+        Self::Projected,
+        Self::Derived,
+        Self::StaleWhileRevalidate,
+        Self::StaleOnError,
+        Self::StaleNoBudget,
+        Self::SoftFailure,
+        Self::AllowanceExhausted,
+        Self::Snapshot,
+    ];
+
     /// The word in the header.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -9,7 +9,7 @@ use crate::config;
 use crate::metrics::Metrics;
 use crate::reload::Reloader;
 use crate::secrets::forbid_core_dumps;
-use crate::telemetry::{LogSink, events_to_stderr};
+use crate::telemetry::{LogSink, events_to_stderr, panics_to_events};
 
 /// Serves until told to leave; returns the exit code.
 pub fn run(path: &Path) -> i32 {
@@ -27,6 +27,8 @@ pub fn run(path: &Path) -> i32 {
     if let Err(why) = events_to_stderr(settings.log.level.as_str()) {
         return refuse(format!("log.level: {why}"));
     }
+    // A panic's own text may hold anything a vendor or a caller sent.
+    panics_to_events();
     if let Err(why) = forbid_core_dumps() {
         tracing::warn!(why, "core dumps could not be switched off");
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Counts requests in flight against a limit.
 #[derive(Debug)]
 pub struct InFlight {
-    limit: usize,
+    limit: AtomicUsize,
     now: AtomicUsize,
 }
 
@@ -18,15 +18,20 @@ impl InFlight {
     /// Admits up to `limit` requests at once.
     pub fn up_to(limit: usize) -> Arc<Self> {
         Arc::new(Self {
-            limit,
+            limit: AtomicUsize::new(limit),
             now: AtomicUsize::new(0),
         })
+    }
+
+    /// Admits up to `limit` from now on; who is in stays in.
+    pub fn admit_up_to(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// A permit, or `None` when the limit is reached. Never waits: a request that cannot be served
     /// now is better refused now.
     pub fn enter(self: &Arc<Self>) -> Option<Permit> {
-        if self.now.fetch_add(1, Ordering::Relaxed) < self.limit {
+        if self.now.fetch_add(1, Ordering::Relaxed) < self.limit.load(Ordering::Relaxed) {
             Some(Permit(self.clone()))
         } else {
             self.now.fetch_sub(1, Ordering::Relaxed);

@@ -18,6 +18,10 @@ use crate::snapshot::{
 };
 use crate::upstream::Wiv;
 
+/// Vendor pages of a search for all customers up to which it is read anew when a view of it is asked
+/// for while stale: no more calls than a few customers' own searches.
+const DERIVED_REFRESH_PAGES_MAX: usize = 4;
+
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PageKey {
     snapshot: SnapshotId,
@@ -55,6 +59,8 @@ pub(super) struct Derived {
     pub snapshot: Arc<Snapshot>,
     pub view: View,
     pub detail: Detail,
+    /// The snapshot of all is past its freshness.
+    pub stale: bool,
 }
 
 /// Answers `POST` and `QUERY /v2/cases/msp/search`.
@@ -182,7 +188,13 @@ impl Cases {
             offset: 0,
             size,
         };
-        if let Some(derived) = self.derived(asker, query, &[Standing::Fresh]) {
+        let usable = [Standing::Fresh, Standing::Stale];
+        if let Some(derived) = self.derived(asker, query, &usable) {
+            if derived.stale {
+                // All of it is read anew once, for every customer's view.
+                let all = Arc::new(query.for_all_customers());
+                self.open(asker, &all, true).await?;
+            }
             let place = place(derived.snapshot, derived.view);
             // Boxed, as below: rarer than the rest, which should not carry the room for it.
             return Box::pin(self.derived_page(asker, place, derived.detail)).await;
@@ -263,6 +275,15 @@ impl Cases {
         }
         let all = Arc::new(query.for_all_customers());
         let snapshot = self.snapshots.complete(&self.key(&all), standings)?;
+        let stale = snapshot.standing(true, now) == Standing::Stale;
+        if stale && standings.contains(&Standing::Fresh) {
+            // While all is read anew, an own answer that is as stale does as well.
+            let page = self.snapshots.options.load().vendor_page_size.get();
+            let small = snapshot.size().0 <= page * DERIVED_REFRESH_PAGES_MAX;
+            if own_standing == Some(Standing::Stale) || !small {
+                return None;
+            }
+        }
         let mut detail = Detail::Derived;
         if asker.directives.refuses_age(snapshot.age(true, now)) {
             // Where an own snapshot is usable, what is asked of it takes from the allowance.
@@ -277,6 +298,7 @@ impl Cases {
             snapshot,
             view,
             detail,
+            stale,
         })
     }
 

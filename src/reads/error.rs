@@ -135,6 +135,6 @@ impl FetchError for UpstreamError {
     }
 
     fn allows_stale(&self) -> bool {
-        self.fault.whose() != Whose::Question
+        self.whose() != Whose::Question
     }
 }

@@ -13,10 +13,10 @@ use super::billing::{Billing, BillingBody};
 use super::cases::Cases;
 use super::customers::{Customers, member_text};
 use super::{Ingredients, LinkTo, Policy, ReadError};
-use crate::cache::{CacheNote, Found};
+use crate::cache::{CacheNote, Forward, Found};
 use crate::clock::{Clock, Duration};
 use crate::domain::json::{Members, write_text};
-use crate::domain::{CacheOutcome, ContractId, DateRange, Month, SearchQuery};
+use crate::domain::{CacheOutcome, ContractId, DateRange, Month, Operation, SearchQuery, Vendor};
 use crate::snapshot::{End, Growth, View, Want};
 use crate::upstream::UpstreamError;
 
@@ -490,6 +490,13 @@ fn write_part<T>(part: &Part<T>, out: &mut String) {
 /// The note of a join: a hit only if every part came from memory, stale if any part is.
 fn joined_note(notes: &[Option<CacheNote>; 3]) -> CacheNote {
     let present = || notes.iter().flatten();
+    if present().count() == 0 {
+        // Memory had nothing, and neither had the vendors.
+        return CacheNote {
+            outcome: CacheOutcome::Error,
+            ..CacheNote::forwarded(Forward::UriMiss, false, false)
+        };
+    }
     if let Some(asked) = present().find(|note| !note.is_from_memory()) {
         return CacheNote {
             collapsed: present().all(|note| note.collapsed || note.is_from_memory()),
@@ -499,9 +506,6 @@ fn joined_note(notes: &[Option<CacheNote>; 3]) -> CacheNote {
     let ttl_s = present().filter_map(|note| note.ttl_s).min().unwrap_or(0);
     let mut note = CacheNote::hit(ttl_s);
     note.detail = present().find_map(|note| note.detail.filter(|_| is_stale(note)));
-    if present().count() == 0 {
-        note.outcome = CacheOutcome::Error;
-    }
     note
 }
 
@@ -511,7 +515,13 @@ impl ReadError {
     pub fn code(&self) -> &'static str {
         use crate::upstream::Fault;
         match self {
-            Self::Upstream(UpstreamError { fault, .. }) => match fault {
+            Self::Upstream(UpstreamError {
+                fault, operation, ..
+            }) => match fault {
+                Fault::Rejected | Fault::NotFound if operation.vendor() == Vendor::Nable => {
+                    "billing_not_found"
+                }
+                Fault::Rejected if *operation != Operation::Search => "vendor_error",
                 Fault::Disabled | Fault::CircuitOpen | Fault::Connect => "vendor_unavailable",
                 Fault::BudgetExhausted | Fault::RateLimited => "vendor_budget_exhausted",
                 Fault::Timeout => "vendor_timeout",

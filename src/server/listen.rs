@@ -13,7 +13,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::ServerOptions;
 use super::connection::{Answering, Connections, Ending};
 use super::drain::{Drain, DrainPhase};
-use super::pulse::Patience;
 use crate::clock::{self, Clock, Duration};
 use crate::metrics::Metrics;
 
@@ -140,11 +139,7 @@ impl Server {
             admin,
             drain,
         } = self;
-        let patience = Patience {
-            header: options.header_timeout,
-            idle: options.idle_timeout,
-            write_stall: options.write_stall_timeout,
-        };
+        let patience = options.patience();
         let connections_max = options.connections_max.clamp(1, Semaphore::MAX_PERMITS);
         let public = Gatherer {
             slots: Arc::new(Semaphore::new(connections_max)),

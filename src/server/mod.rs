@@ -12,6 +12,7 @@ use crate::clock::Duration;
 pub use connection::{Answering, Connections, Ending};
 pub use drain::{Drain, DrainPhase};
 pub use listen::{BindError, Drained, Listeners, Server};
+pub use pulse::Patience;
 
 /// The `[listen]` and `[limits]` settings.
 #[derive(Clone, Debug)]
@@ -38,6 +39,17 @@ pub struct ServerOptions {
     pub drain_delay: Duration,
     /// Then: time for requests in flight to end.
     pub drain_grace: Duration,
+}
+
+impl ServerOptions {
+    /// How long a connection may take for what.
+    pub fn patience(&self) -> Patience {
+        Patience {
+            header: self.header_timeout,
+            idle: self.idle_timeout,
+            write_stall: self.write_stall_timeout,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -626,7 +626,7 @@ enum Verdict {
 fn stale_may_stand_in(error: &OpenError) -> bool {
     match error {
         OpenError::Walk(WalkFailure::Upstream(error)) => {
-            error.fault.whose() != crate::upstream::Whose::Question
+            error.whose() != crate::upstream::Whose::Question
         }
         OpenError::Walk(WalkFailure::Overloaded | WalkFailure::Internal)
         | OpenError::DeadlinePassed => true,

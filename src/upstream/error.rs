@@ -161,6 +161,17 @@ impl UpstreamError {
         self
     }
 
+    /// Whose fault it was. What a fault's own word says, but for questions that leave nothing to
+    /// refuse: wiv is always asked for customers in one form, and none of its documented answers
+    /// is a 404.
+    pub fn whose(&self) -> Whose {
+        match (self.fault, self.operation) {
+            (Fault::NotFound, _) if self.vendor == Vendor::Wiv => Whose::Vendor,
+            (Fault::Rejected, Operation::Customers) => Whose::Vendor,
+            (fault, _) => fault.whose(),
+        }
+    }
+
     /// Whether the gateway itself refused, so that the vendor was not asked.
     pub fn was_refused_here(&self) -> bool {
         self.status.is_none()

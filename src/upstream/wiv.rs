@@ -18,6 +18,9 @@ const ENVELOPE_MEMBERS_MAX: usize = 64;
 /// Largest sum of their texts, in bytes: they are repeated on every page of a snapshot.
 const ENVELOPE_BYTES_MAX: usize = 256 << 10;
 
+/// A shorter scroll id could stand in another member by chance; real ones have hundreds of letters.
+const TELLING_ID_BYTES_MIN: usize = 16;
+
 /// Other members of a vendor's envelope: name and raw JSON text, in the vendor's order.
 pub type EnvelopeMembers = Vec<(String, String)>;
 
@@ -244,9 +247,19 @@ fn search_page(text: &str) -> Result<SearchPage, BodyFault> {
     if next.is_none() {
         order.push(EnvelopeMember::NextPageKey);
     }
+    let scroll = next.map_or(Ok(None), scroll)?;
+    if let Some(scroll) = &scroll
+        && scroll.reveal().len() >= TELLING_ID_BYTES_MIN
+    {
+        // Elasticsearch itself says the id a second time, as `_scroll_id`.
+        order.retain(|member| match member {
+            EnvelopeMember::Other(_, raw) => !raw.contains(scroll.reveal()),
+            EnvelopeMember::Data | EnvelopeMember::NextPageKey => true,
+        });
+    }
     Ok(SearchPage {
         rows: rows(data.ok_or(NO_DATA)?)?,
-        scroll: next.map_or(Ok(None), scroll)?,
+        scroll,
         envelope: order,
     })
 }
@@ -332,6 +345,18 @@ impl Others {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn members_that_repeat_the_scroll_id_are_left_out() {
+        let id = "FGluY2x1ZGVfY29udGV4dA==";
+        let text = format!(
+            r#"{{"_scroll_id":"{id}","data":[],"next_page_key":{{"scroll_id":"{id}"}},"total":1}}"#
+        );
+        let page = search_page(&text).unwrap();
+        let total = EnvelopeMember::Other("total".to_owned(), "1".to_owned());
+        let kept = [EnvelopeMember::Data, EnvelopeMember::NextPageKey, total];
+        assert_eq!(page.envelope, kept);
+    }
 
     #[test]
     fn pages_keep_every_digit_and_all_that_came_with_them() {

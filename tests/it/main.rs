@@ -11,10 +11,18 @@
 
 mod kit;
 mod process;
+mod whole;
 
 mod binary;
+mod callers;
 mod crowd;
+mod framing;
+mod hostile;
+mod json;
+mod matrix;
 mod paging;
 mod proof;
 mod quota;
+mod reload;
 mod walks;
+mod words;

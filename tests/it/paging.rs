@@ -201,3 +201,29 @@ async fn a_first_page_read_all_the_time_is_refreshed_in_time() {
     }
     assert!(rig.searches() >= 8);
 }
+
+#[tokio::test(start_paused = true)]
+async fn views_of_a_stale_snapshot_of_all_are_refreshed_by_one_walk() {
+    let rig = Rig::new(Setup::default());
+    let customers = rig.sandbox.customers();
+    let all = first(
+        100,
+        r#","date_range":{"start":"2026-08-01","end":"2026-11-20"}"#,
+    );
+    rig.page(&rig.everyone(), None, &all).await.unwrap();
+    // The walk ends, and its rows grow stale.
+    sleep(Duration::from_secs(70)).await;
+    let before = rig.searches() + rig.continues();
+    for customer in &customers[..20] {
+        let page = rig.page(&rig.everyone(), Some(&customer.id), &all).await;
+        let note = page.unwrap().answer.note;
+        assert_eq!(note.outcome, CacheOutcome::Stale);
+        assert_eq!(note.detail, Some(msp_gateway::cache::Detail::Derived));
+    }
+    sleep(Duration::from_secs(1)).await;
+    for customer in &customers[..20] {
+        let page = rig.page(&rig.everyone(), Some(&customer.id), &all).await;
+        assert_eq!(page.unwrap().answer.note.outcome, CacheOutcome::Derived);
+    }
+    assert_eq!(rig.searches() + rig.continues() - before, 1);
+}

@@ -1,6 +1,7 @@
 //! Programs under test: started with real sockets on free ports, watched through what they print and
 //! answer, and ended by their own id at the latest when the test lets go of them.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -275,11 +276,26 @@ impl Web {
     pub async fn get(&self, url: &str) -> Answer {
         self.send("GET", url, &[], "").await
     }
+
+    /// The status of an answer without a body to send; none where the connection is cut first.
+    pub async fn status(&self, method: &str, url: &str, headers: &[(&str, &str)]) -> Option<u16> {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::default()).unwrap();
+        let response = timeout(PATIENCE, self.0.request(request)).await;
+        let response = response.expect("an end of some kind").ok()?;
+        let status = response.status().as_u16();
+        response.into_body().collect().await.ok()?;
+        Some(status)
+    }
 }
 
 /// The simulated vendors as a program of their own.
 pub struct Vendors {
-    pub process: Process,
+    /// Ends with this.
+    _process: Process,
     /// `host:port`
     pub address: String,
     web: Web,
@@ -302,7 +318,7 @@ impl Vendors {
         process.until_stdout("control http://");
         let address = after(&process.stdout(), "wiv    http://");
         Self {
-            process,
+            _process: process,
             address,
             web: web.clone(),
         }
@@ -390,6 +406,19 @@ pub struct World {
     seen: Mutex<Vec<Seen>>,
     /// What must stand nowhere.
     pub secrets: Mutex<Vec<String>>,
+    /// Pieces of [`PART`] letters that must stand nowhere: for many, and long ones.
+    pub parts: Mutex<HashSet<String>>,
+}
+
+/// Letters of a piece of a secret that is told by its pieces.
+pub const PART: usize = 24;
+
+/// A piece of `parts` in `text`.
+fn part_in<'a>(parts: &HashSet<String>, text: &'a str) -> Option<&'a str> {
+    let runs = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_');
+    runs.filter(|run| run.len() >= PART)
+        .flat_map(|run| (0..=run.len() - PART).map(|at| &run[at..at + PART]))
+        .find(|part| parts.contains(*part))
 }
 
 impl World {
@@ -418,6 +447,7 @@ impl World {
             web,
             seen: Mutex::default(),
             secrets: Mutex::new(vec![WIV_KEY.to_owned(), NABLE_KEY.to_owned(), head]),
+            parts: Mutex::default(),
         }
     }
 
@@ -545,6 +575,7 @@ impl World {
         }
         let seen = self.seen.lock().unwrap();
         let secrets = self.secrets.lock().unwrap();
+        let parts = self.parts.lock().unwrap();
         let answers = seen
             .iter()
             .map(|seen| (&seen.target, &seen.text))
@@ -553,6 +584,7 @@ impl World {
             for secret in &*secrets {
                 assert!(!text.contains(secret), "{secret} in {place}: {text}");
             }
+            assert_eq!(part_in(&parts, text), None, "in {place}");
         }
     }
 
@@ -605,6 +637,11 @@ fn described<'a>(document: &'a Value, path: &str) -> Option<&'a Value> {
             }
         }
     })
+}
+
+/// Rows and token, where it is a page.
+pub fn page_of_maybe(answer: &Answer) -> Option<(Vec<String>, Option<String>)> {
+    (answer.status == 200).then(|| page_of(answer))
 }
 
 /// Writes the file of a key as such files should be: for its owner alone.

@@ -29,6 +29,8 @@ struct Tally {
     advised: u64,
     /// Ended in a typed error, by its code.
     unfinished: BTreeMap<&'static str, u64>,
+    /// Errors that callers got on the way, by code.
+    errors: BTreeMap<&'static str, u64>,
     pages: u64,
     replays: u64,
     vendor_calls: u64,
@@ -45,6 +47,9 @@ impl Tally {
         self.overlaps += other.overlaps;
         for (code, count) in other.unfinished {
             *self.unfinished.entry(code).or_default() += count;
+        }
+        for (code, count) in other.errors {
+            *self.errors.entry(code).or_default() += count;
         }
     }
 
@@ -117,18 +122,20 @@ fn check(rig: &Rig, rows: &[String], customers: Option<&[CustomerId]>, context: 
     assert_eq!(wrong, None, "wrong row or order: {context}");
 }
 
-/// The page, after as many retries as the errors advise; the number of retries.
+/// The page, after as many retries as the errors advise.
 async fn patient_page(
     rig: &Rig,
     audience: &Audience,
     body: &str,
     dice: &mut fastrand::Rng,
-) -> Result<(Page, u64), ReadError> {
+    errors: &mut BTreeMap<&'static str, u64>,
+) -> Result<Page, ReadError> {
     let mut tries = 0;
     loop {
         match rig.page(&rig.asker(audience.clone()), None, body).await {
-            Ok(page) => return Ok((page, tries)),
+            Ok(page) => return Ok(page),
             Err(error) if error.allows_stale() && tries < 3 => {
+                *errors.entry(error.code()).or_default() += 1;
                 tries += 1;
                 sleep(Duration::from_millis(dice.u64(500..3_000))).await;
             }
@@ -152,18 +159,15 @@ async fn paginate(rig: Arc<Rig>, mut dice: fastrand::Rng, context: String) -> Ta
     };
     let customers = scoped.then_some(&some[..]);
     let mut tally = Tally::default();
-    let mut trouble = 0;
     'search: for search in 0.. {
         let mut rows = Vec::new();
         let mut body = first(dice.usize(1..=120), "");
         loop {
-            let page = match patient_page(&rig, &audience, &body, &mut dice).await {
-                Ok((page, tries)) => {
-                    trouble += tries;
-                    page
-                }
-                Err(ReadError::PageTokenExpired) if search < 3 => {
-                    trouble += 1;
+            let asked = patient_page(&rig, &audience, &body, &mut dice, &mut tally.errors);
+            let page = match asked.await {
+                Ok(page) => page,
+                Err(error @ ReadError::PageTokenExpired) if search < 3 => {
+                    *tally.errors.entry(error.code()).or_default() += 1;
                     continue 'search;
                 }
                 Err(error) => {
@@ -177,7 +181,9 @@ async fn paginate(rig: Arc<Rig>, mut dice: fastrand::Rng, context: String) -> Ta
             sleep(Duration::from_millis(dice.u64(0..400))).await;
             if dice.u8(0..10) == 0 {
                 tally.replays += 1;
-                if let Ok((again, _)) = patient_page(&rig, &audience, &body, &mut dice).await
+                let mut ignored = BTreeMap::new();
+                let again = patient_page(&rig, &audience, &body, &mut dice, &mut ignored);
+                if let Ok(again) = again.await
                     && body.contains("start_page_key")
                 {
                     assert!(
@@ -197,7 +203,7 @@ async fn paginate(rig: Arc<Rig>, mut dice: fastrand::Rng, context: String) -> Ta
         check(&rig, &rows, customers, &context);
         break;
     }
-    if trouble == 0 {
+    if tally.errors.is_empty() {
         tally.straight += 1;
     } else {
         tally.advised += 1;
@@ -292,7 +298,7 @@ fn report(share: f64, tally: &Tally) -> f64 {
     let finished = (tally.straight + tally.advised) as f64 / tally.total() as f64;
     println!(
         "proof: {:.0} % faulted: {} paginations, {} pages, {} replays, {} vendor calls; lost 0, repeated 0, \
-         reordered 0, foreign 0; finished {:.2} % ({:.2} % without any error); unfinished {:?}",
+         reordered 0, foreign 0; finished {:.2} % ({:.2} % without any error); errors on the way {:?}; unfinished {:?}",
         share * 100.0,
         tally.total(),
         tally.pages,
@@ -300,6 +306,7 @@ fn report(share: f64, tally: &Tally) -> f64 {
         tally.vendor_calls,
         finished * 100.0,
         tally.straight as f64 / tally.total() as f64 * 100.0,
+        tally.errors,
         tally.unfinished,
     );
     finished

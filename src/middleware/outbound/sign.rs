@@ -19,6 +19,8 @@ const USER_AGENT: HeaderValue =
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// A coded body could be a bomb, so none is accepted.
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+/// A shorter key could stand in a good answer by chance; vendors' keys are longer.
+const ECHO_BYTES_MIN: usize = 12;
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 layer!(SignLayer => Sign {
@@ -45,14 +47,23 @@ impl<T: Transport> Step for Sign<T> {
         let (request, key) = self.sign(call, &chosen).ok_or_else(|| {
             UpstreamError::new(operation, Fault::Internal, "the request could not be built")
         })?;
-        let mut result = self.inner.exchange(operation, request).await;
+        let result = self.inner.exchange(operation, request).await;
         if let Some(verdict) = verdict(&result) {
             self.credential.heard(&chosen, verdict);
         }
-        if let Err(error) = &mut result {
-            drop_echo(error, &key);
+        match result {
+            Err(mut error) => {
+                drop_echo(&mut error, &key);
+                Err(error)
+            }
+            // Good answers pass byte for byte, and so would our key.
+            Ok(answer) if key.len() >= ECHO_BYTES_MIN && repeats(&answer.body, &key) => {
+                let what = "the answer repeats the gateway's key";
+                Err(UpstreamError::new(operation, Fault::Malformed, what)
+                    .with_status(answer.status))
+            }
+            Ok(answer) => Ok(answer),
         }
-        result
     }
 }
 
@@ -99,11 +110,18 @@ fn verdict(result: &Result<VendorAnswer, UpstreamError>) -> Option<KeyVerdict> {
 
 /// A vendor's explanation that repeats our key is not passed on.
 fn drop_echo(error: &mut UpstreamError, key: &HeaderValue) {
-    let echoes = |body: &Bytes| {
-        body.windows(key.len())
-            .any(|window| window == key.as_bytes())
-    };
-    if error.vendor_body.as_ref().is_some_and(echoes) {
+    if error
+        .vendor_body
+        .as_ref()
+        .is_some_and(|body| repeats(body, key))
+    {
         error.vendor_body = None;
     }
+}
+
+fn repeats(body: &Bytes, key: &HeaderValue) -> bool {
+    let key = key.as_bytes();
+    // The first byte alone rules most places out.
+    body.windows(key.len())
+        .any(|window| window.first() == key.first() && window == key)
 }

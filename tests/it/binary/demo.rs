@@ -105,28 +105,30 @@ async fn every_printed_line_answers_and_ctrl_c_ends_everything() {
         assert!(targets.contains(route), "no {route} in {targets}");
     }
     // Pasted for real. N-able is down by now: the last line was run.
-    if has_curl() {
-        let vendors = after(&printed, "simulated vendors ");
-        let up = "{\"clear\":true}";
-        let cleared = web
-            .send("POST", &format!("{vendors}/__sandbox/faults"), &[], up)
-            .await;
-        assert_eq!(cleared.status, 200);
-        for line in &lines {
-            let mut shell = Command::new("sh");
-            shell.args(["-c", &format!("KEY={key}\n{line}")]);
-            for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
-                shell.env_remove(name);
-            }
-            let ended = Process::spawn(shell).ended();
-            assert_eq!(ended.code, Some(0), "{line}: {}", ended.stderr);
-            let shown = !line.starts_with("curl -si") || ended.stdout.starts_with("HTTP/1.1 200 ");
-            assert!(
-                shown && !ended.stdout.is_empty(),
-                "{line}: {}",
-                ended.stdout
-            );
+    assert!(
+        has_curl(),
+        "needs curl 7.82 or later: tests/run installs it"
+    );
+    let vendors = after(&printed, "simulated vendors ");
+    let up = "{\"clear\":true}";
+    let cleared = web
+        .send("POST", &format!("{vendors}/__sandbox/faults"), &[], up)
+        .await;
+    assert_eq!(cleared.status, 200);
+    for line in &lines {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("KEY={key}\n{line}")]);
+        for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+            shell.env_remove(name);
         }
+        let ended = Process::spawn(shell).ended();
+        assert_eq!(ended.code, Some(0), "{line}: {}", ended.stderr);
+        let shown = !line.starts_with("curl -si") || ended.stdout.starts_with("HTTP/1.1 200 ");
+        assert!(
+            shown && !ended.stdout.is_empty(),
+            "{line}: {}",
+            ended.stdout
+        );
     }
     demo.signal(Signal::INT);
     let ended = demo.ended();

@@ -28,7 +28,9 @@ fn refused(ended: &Ended, words: &[&str]) {
 fn bad_settings_are_one_clear_line() {
     let open = "auth.mode = \"open\"\nlisten.public = \"127.0.0.1:0\"\nlisten.admin = \"127.0.0.1:0\"\nwiv.api_key_env = \"VENDOR_KEY\"\n";
     let env: &[(&str, &str)] = &[("VENDOR_KEY", SECRET)];
-    let bad: [(&str, &[(&str, &str)], &[&str]); 12] = [
+    /// Lines of settings, environment, and words of the refusal.
+    type Bad<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+    let bad: [Bad<'_>; 12] = [
         (
             "wiv.requests_per_minute = \"many\"\n",
             env,

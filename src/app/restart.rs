@@ -1,0 +1,69 @@
+//! What a reload cannot take over, and says so.
+
+use crate::config::{CacheSettings, LogSettings, Settings};
+use crate::server::ServerOptions;
+
+/// The settings that are taken at the start and stay.
+pub(super) struct Fixed {
+    server: ServerOptions,
+    cache: CacheSettings,
+    log: LogSettings,
+}
+
+impl Fixed {
+    pub(super) fn of(settings: &Settings) -> Self {
+        Self {
+            server: settings.server.clone(),
+            cache: settings.cache,
+            log: settings.log,
+        }
+    }
+}
+
+/// Whether nobody beyond this machine reaches either listener.
+pub(super) fn is_loopback(server: &ServerOptions) -> bool {
+    server.public.ip().is_loopback() && server.admin.ip().is_loopback()
+}
+
+/// Adds a line for each setting that is another now and needs a restart.
+pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
+    // Named in full, so that a new option is either here or known to be taken over.
+    let ServerOptions {
+        public,
+        admin,
+        header_timeout,
+        // These three are part of the stack, which a reload builds anew.
+        body_timeout: _,
+        request_timeout: _,
+        requests_in_flight_max: _,
+        idle_timeout,
+        write_stall_timeout,
+        connections_max,
+        drain_delay,
+        drain_grace,
+    } = &fixed.server;
+    let server = &now.server;
+    let changes = [
+        ("listen.public", *public != server.public),
+        ("listen.admin", *admin != server.admin),
+        (
+            "limits.header_timeout",
+            *header_timeout != server.header_timeout,
+        ),
+        ("limits.idle_timeout", *idle_timeout != server.idle_timeout),
+        (
+            "limits.write_stall_timeout",
+            *write_stall_timeout != server.write_stall_timeout,
+        ),
+        (
+            "limits.connections_max",
+            *connections_max != server.connections_max,
+        ),
+        ("limits.drain_delay", *drain_delay != server.drain_delay),
+        ("limits.drain_grace", *drain_grace != server.drain_grace),
+        ("cache.bytes_max", fixed.cache != now.cache),
+        ("log", fixed.log != now.log),
+    ];
+    let changed = changes.into_iter().filter(|(_, changed)| *changed);
+    later.extend(changed.map(|(setting, _)| format!("{setting}: a change needs a restart")));
+}

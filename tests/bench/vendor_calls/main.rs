@@ -1,0 +1,390 @@
+//! How many vendor calls a dashboard day costs: through msp-gateway, nginx and Varnish, over the same
+//! simulated vendors, with the same trace, at the same freshness.
+//!
+//! `cargo run --release --example vendor_calls [-- SECONDS [SEED]]`. See `tests/bench/README.md`.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod parties;
+mod trace;
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::{Method, Request, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use msp_gateway::clock::{Clock, Duration, Instant, sleep, sleep_until, timeout};
+use msp_gateway::sandbox::{NABLE_ACCOUNT, Operation, Options, Sandbox};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use parties::{CALLER_KEY, Party};
+use trace::{Ask, Event, IMPATIENT, draw};
+
+const SECONDS: u64 = 30;
+const SEED: u64 = 7;
+/// What a vendor takes for an answer.
+const VENDOR_LATENCY: Duration = Duration::from_millis(60);
+/// Pages after which a list that does not end is left.
+const PAGES_MAX: usize = 20;
+/// One case comes to be so often.
+const INSERT_EVERY: Duration = Duration::from_secs(5);
+/// For what began in the background to end.
+const SETTLE: Duration = Duration::from_secs(3);
+
+#[derive(Default)]
+struct Tally {
+    requests: AtomicU64,
+    errors: AtomicU64,
+    lists: AtomicU64,
+    right: AtomicU64,
+}
+
+struct Line {
+    name: String,
+    requests: u64,
+    errors: u64,
+    calls: Vec<(Operation, u64)>,
+    lists: u64,
+    right: u64,
+}
+
+impl Line {
+    fn total(&self) -> u64 {
+        self.calls.iter().map(|(_, calls)| calls).sum()
+    }
+
+    fn per_thousand(&self) -> f64 {
+        self.total() as f64 * 1000.0 / self.requests.max(1) as f64
+    }
+}
+
+/// What every caller of one party shares.
+struct Door {
+    address: SocketAddr,
+    sandbox: Arc<Sandbox>,
+    customers: Vec<String>,
+    contracts: Vec<String>,
+    months: Vec<String>,
+    http: Client<HttpConnector, Full<Bytes>>,
+    tally: Tally,
+}
+
+impl Door {
+    async fn send(&self, method: Method, path: &str, body: String) -> Option<Bytes> {
+        self.tally.requests.fetch_add(1, Ordering::Relaxed);
+        let post = method == Method::POST;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address))
+            .header("x-api-key", CALLER_KEY)
+            .header(header::USER_AGENT, "dashboard/1");
+        if post {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::from(body)).unwrap();
+        let answer = self.http.request(request).await.ok()?;
+        let good = answer.status() == 200;
+        let body = answer.into_body().collect().await.ok()?.to_bytes();
+        good.then_some(body)
+    }
+
+    async fn ask(&self, ask: &Ask) -> bool {
+        match ask {
+            Ask::Customers(fields) => {
+                let path = format!("/msp/customers{fields}");
+                self.send(Method::GET, &path, String::new()).await.is_some()
+            }
+            Ask::Search { customer, body } => {
+                let customer = customer.map(|at| format!("?customer_id={}", self.customers[at]));
+                let path = format!("/v2/cases/msp/search{}", customer.unwrap_or_default());
+                self.send(Method::POST, &path, body.clone()).await.is_some()
+            }
+            Ask::Billing {
+                contract,
+                back,
+                body,
+            } => {
+                let month = &self.months[self.months.len() - 1 - back];
+                let contract = &self.contracts[contract % self.contracts.len()];
+                let path = format!(
+                    "/ws/rest/V1/PSA_API/PSABillableServices/{NABLE_ACCOUNT}/{month}/{contract}"
+                );
+                let body = (*body).to_owned();
+                self.send(Method::POST, &path, body).await.is_some()
+            }
+            Ask::List {
+                body,
+                size,
+                spelling,
+            } => self.list(body, *size, *spelling).await,
+        }
+    }
+
+    /// Reads a search to its end; it is right if it ends, with every case once.
+    async fn list(&self, body: &str, size: u64, spelling: usize) -> bool {
+        #[derive(serde::Deserialize)]
+        struct Page {
+            data: Vec<Case>,
+            next_page_key: Option<Key>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Case {
+            case_id: String,
+        }
+        #[derive(serde::Deserialize)]
+        struct Key {
+            scroll_id: String,
+        }
+        self.tally.lists.fetch_add(1, Ordering::Relaxed);
+        let mut body = body.to_owned();
+        let (mut seen, mut rows) = (HashSet::new(), 0);
+        for _ in 0..PAGES_MAX {
+            let path = "/v2/cases/msp/search";
+            let Some(bytes) = self.send(Method::POST, path, body).await else {
+                return false;
+            };
+            let Ok(page) = serde_json::from_slice::<Page>(&bytes) else {
+                return false;
+            };
+            rows += page.data.len();
+            seen.extend(page.data.into_iter().map(|case| case.case_id));
+            if seen.len() < rows {
+                // The same cases again: no use in going on.
+                return true;
+            }
+            let Some(Key { scroll_id }) = page.next_page_key else {
+                let whole = seen.len() == rows && rows >= self.month_of_cases();
+                self.tally
+                    .right
+                    .fetch_add(u64::from(whole), Ordering::Relaxed);
+                return true;
+            };
+            body = match spelling % 2 {
+                0 => format!(
+                    r#"{{"max_returned_items":{size},"start_page_key":{{"scroll_id":"{scroll_id}"}}}}"#
+                ),
+                _ => format!(
+                    r#"{{"start_page_key": {{"scroll_id": "{scroll_id}"}}, "max_returned_items": {size}}}"#
+                ),
+            };
+            // A person, or a program that works on each page.
+            sleep(Duration::from_millis(50)).await;
+        }
+        true
+    }
+
+    /// Cases of the last thirty days as the world began; new ones only come.
+    fn month_of_cases(&self) -> usize {
+        let today = self.sandbox.options().today;
+        let start = today.saturating_sub(jiff::Span::new().days(30));
+        let rows = self.sandbox.expected_rows(None, Some((start, today)));
+        // What came since may be missing in an answer that is still good.
+        rows.len().saturating_sub(40)
+    }
+}
+
+async fn play(party: Party, sandbox: &Arc<Sandbox>, trace: &[Vec<Event>]) -> Line {
+    sandbox.reset();
+    let months = sandbox.months();
+    let door = Arc::new(Door {
+        address: party.address,
+        sandbox: sandbox.clone(),
+        customers: sandbox.customers().into_iter().map(|c| c.id).collect(),
+        contracts: sandbox.contracts().into_iter().map(|c| c.id).collect(),
+        months,
+        http: Client::builder(TokioExecutor::new()).build_http(),
+        tally: Tally::default(),
+    });
+    let began = Instant::now();
+    let mut callers = JoinSet::new();
+    for events in trace {
+        let (door, events) = (door.clone(), events.clone());
+        callers.spawn(async move {
+            for event in events {
+                sleep_until(began + event.at).await;
+                if event.impatient {
+                    let _ = timeout(IMPATIENT, door.ask(&event.ask)).await;
+                } else if !door.ask(&event.ask).await {
+                    door.tally.errors.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+    }
+    let world = sandbox.clone();
+    let insert = tokio::spawn(async move {
+        loop {
+            sleep(INSERT_EVERY).await;
+            world.insert(1, None, None);
+        }
+    });
+    callers.join_all().await;
+    insert.abort();
+    sleep(SETTLE).await;
+    let counts = sandbox.counts();
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let line = Line {
+        name: party.name.to_owned(),
+        requests: read(&door.tally.requests),
+        errors: read(&door.tally.errors),
+        calls: Operation::ALL
+            .iter()
+            .map(|operation| (*operation, counts.requests(*operation)))
+            .collect(),
+        lists: read(&door.tally.lists),
+        right: read(&door.tally.right),
+    };
+    party.end().await;
+    line
+}
+
+/// Installs what is missing, where that is possible; returns whether Varnish can hash bodies.
+fn prepare() -> Result<bool, String> {
+    let has = |program: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
+        folders
+            .into_iter()
+            .any(|folder| folder.join(program).is_file())
+    };
+    let module = || {
+        ["x86_64-linux-gnu", "aarch64-linux-gnu"]
+            .iter()
+            .any(|arch| {
+                let file = format!("/usr/lib/{arch}/varnish/vmods/libvmod_bodyaccess.so");
+                Path::new(&file).is_file()
+            })
+    };
+    let missing: Vec<&str> = [
+        ("nginx", has("nginx")),
+        ("varnish", has("varnishd")),
+        ("varnish-modules", module()),
+    ]
+    .iter()
+    .filter(|(_, there)| !there)
+    .map(|(package, _)| *package)
+    .collect();
+    if !missing.is_empty() && rustix::process::geteuid().is_root() {
+        let mut install = Command::new("apt-get");
+        install.args(["install", "-y", "-q", "--no-install-recommends"]);
+        // Debian would start them at once; these are for the comparison only.
+        install.env("RUNLEVEL", "1").args(&missing);
+        let _ = install.output();
+    }
+    if !has("nginx") || !has("varnishd") {
+        return Err(format!(
+            "the comparison needs nginx and Varnish: apt-get install {}",
+            missing.join(" ")
+        ));
+    }
+    Ok(module())
+}
+
+fn print(lines: &[Line], seconds: u64) {
+    println!("\nvendor calls by operation, {seconds} s of trace\n");
+    println!(
+        "| | requests | customers | search | continue | billing | all | per 1,000 requests | lists read right | failed |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+    for line in lines {
+        let of = |wanted: Operation| {
+            let found = line
+                .calls
+                .iter()
+                .find(|(operation, _)| *operation == wanted);
+            found.map_or(0, |(_, calls)| *calls)
+        };
+        println!(
+            "| {} | {} | {} | {} | {} | {} | {} | {:.1} | {} of {} | {} |",
+            line.name,
+            line.requests,
+            of(Operation::Customers),
+            of(Operation::Search),
+            of(Operation::Continue),
+            of(Operation::Billing),
+            line.total(),
+            line.per_thousand(),
+            line.right,
+            line.lists,
+            line.errors,
+        );
+    }
+    let ours = lines[0].per_thousand();
+    let best = lines[2..]
+        .iter()
+        .map(Line::per_thousand)
+        .fold(f64::MAX, f64::min);
+    println!(
+        "\nmsp-gateway / best peer = {:.3} (target: at most 0.200)",
+        ours / best
+    );
+}
+
+async fn run(seconds: u64, seed: u64) -> Result<(), String> {
+    let module = prepare()?;
+    if !module {
+        eprintln!("vendor_calls: without varnish-modules Varnish passes POST through");
+    }
+    let work = tempfile::tempdir().map_err(|why| why.to_string())?;
+    let sandbox = Sandbox::new(
+        Options {
+            wiv_requests_per_minute: None,
+            nable_requests_per_minute: None,
+            latency: VENDOR_LATENCY,
+            // Peers leave scrolls open; the comparison is not about that.
+            open_scrolls_max: 100_000,
+            ..Options::default()
+        },
+        Clock::system(),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.map_err(|why| why.to_string())?;
+    let vendors = listener.local_addr().map_err(|why| why.to_string())?;
+    let vendor_task = tokio::spawn(sandbox.clone().serve(listener, std::future::pending()));
+    let trace = draw(seed, Duration::from_secs(seconds), sandbox.options().today);
+    let mut lines = Vec::new();
+    for party in 0..4 {
+        let party = match party {
+            0 => parties::gateway(vendors, true).await?,
+            1 => parties::gateway(vendors, false).await?,
+            2 => parties::nginx(vendors, work.path()).await?,
+            _ => parties::varnish(vendors, work.path(), module).await?,
+        };
+        eprintln!("{} on {} …", party.name, party.address);
+        lines.push(play(party, &sandbox, &trace).await);
+    }
+    vendor_task.abort();
+    print(&lines, seconds);
+    Ok(())
+}
+
+fn main() {
+    let mut numbers = std::env::args().skip(1).map(|text| text.parse::<u64>());
+    let seconds = numbers.next().unwrap_or(Ok(SECONDS));
+    let seed = numbers.next().unwrap_or(Ok(SEED));
+    let (Ok(seconds @ 1..=600), Ok(seed), None) = (seconds, seed, numbers.next()) else {
+        eprintln!("usage: vendor_calls [SECONDS (1 to 600) [SEED]]");
+        std::process::exit(2);
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    if let Err(why) = runtime.block_on(run(seconds, seed)) {
+        eprintln!("vendor_calls: {why}");
+        std::process::exit(1);
+    }
+}

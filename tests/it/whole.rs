@@ -1,0 +1,443 @@
+//! The whole gateway without sockets: bytes in at a caller's connection, bytes out at the sandbox
+//! vendors. Everything that leaves is kept, so that a test can look for what must never leave.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use msp_gateway::access::CallerKeyHash;
+use msp_gateway::app::{App, Way};
+use msp_gateway::clock::{Clock, Duration, Instant};
+use msp_gateway::config::{self, Secrets, Settings, VendorSecrets};
+use msp_gateway::domain::AccountId;
+use msp_gateway::metrics::Metrics;
+use msp_gateway::sandbox::{self, Sandbox};
+use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
+use msp_gateway::server::{Answering, Connections};
+use msp_gateway::telemetry::LogSink;
+use msp_gateway::upstream::connect::InMemory;
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tracing_subscriber::prelude::*;
+
+use crate::kit::NOW;
+
+/// Beyond this, an answer that was to come within the request timeout came too late.
+const LATE: Duration = Duration::from_millis(50);
+/// The settings' request timeout.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The settings of most tests: short lives, small vendor pages, an operator who sees all.
+pub const SETTINGS: &str = r#"
+[listen]
+public = "127.0.0.1:0"
+admin = "127.0.0.1:0"
+[wiv]
+base_url = "http://127.0.0.1:7070"
+api_key_env = "UNUSED"
+requests_per_minute = 60000
+concurrency = 64
+[nable]
+base_url = "http://127.0.0.1:7070/ws/rest/V1/PSA_API"
+account_id = "SANDBOX"
+api_key_env = "UNUSED"
+requests_per_minute = 60000
+concurrency = 64
+timeout = "10s"
+[customers]
+fresh = "1m"
+stale = "1m"
+on_error = "1h"
+[cases.open]
+fresh = "1m"
+stale = "1m"
+on_error = "1h"
+[cases.recent]
+fresh = "1m"
+stale = "1m"
+on_error = "1h"
+[cases.closed]
+fresh = "1m"
+stale = "1m"
+on_error = "1h"
+[billing.current]
+fresh = "1m"
+stale = "1m"
+on_error = "1h"
+[billing.closed]
+fresh = "1m"
+stale = "1m"
+on_error = "1h"
+[pagination]
+vendor_page_size = 50
+"#;
+
+/// A `[[callers]]` stanza for the key `k-NAME`; `more` are further lines.
+pub fn caller(name: &str, more: &str) -> String {
+    let hash = CallerKeyHash::of(format!("k-{name}").as_bytes());
+    let customers = match more.contains("customers") {
+        true => "",
+        false => "customers = [\"*\"]\n",
+    };
+    format!("[[callers]]\nname = \"{name}\"\nkey_hash = \"{hash}\"\n{customers}{more}\n")
+}
+
+/// A small world, without quotas.
+pub fn world() -> sandbox::Options {
+    sandbox::Options {
+        cases: 400,
+        customers: 12,
+        contracts: 3,
+        months: 6,
+        wiv_requests_per_minute: None,
+        nable_requests_per_minute: None,
+        ..sandbox::Options::default()
+    }
+}
+
+pub fn vendor_secrets(account: &str, key: &str, fallback: Option<&str>) -> VendorSecrets {
+    let secret = |text: &str| VendorKey::new(Secret::parse(text).unwrap());
+    VendorSecrets {
+        keys: VendorKeys {
+            primary: secret(key),
+            fallback: fallback.map(secret),
+        },
+        account: AccountId::parse(account).unwrap(),
+    }
+}
+
+pub fn secrets() -> Secrets {
+    Secrets {
+        wiv: Some(vendor_secrets("wiv", sandbox::WIV_KEY, None)),
+        nable: Some(vendor_secrets("SANDBOX", sandbox::NABLE_KEY, None)),
+        token_key: None,
+        token_key_previous: None,
+        warnings: Vec::new(),
+    }
+}
+
+pub fn settings(text: &str) -> Settings {
+    config::from_text("test.toml", text, []).unwrap()
+}
+
+/// Where events go: kept, one JSON object a line, down to TRACE.
+#[derive(Clone, Default)]
+pub struct Events(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Events {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Events {
+    /// From now on this thread's events come here, as long as the guard lives.
+    pub fn listen() -> (Self, tracing::subscriber::DefaultGuard) {
+        let events = Self::default();
+        let to = events.clone();
+        let lines = tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_writer(move || to.clone());
+        let guard = tracing_subscriber::registry().with(lines).set_default();
+        (events, guard)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().clone()).unwrap()
+    }
+
+    pub fn clear(&self) {
+        self.0.lock().clear();
+    }
+}
+
+/// A gateway over its own sandbox.
+pub struct Whole {
+    pub app: Arc<App>,
+    pub sandbox: Arc<Sandbox>,
+    pub metrics: Arc<Metrics>,
+    pub log: LogSink,
+    public: Connections,
+    admin: Connections,
+    heard: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Whole {
+    pub fn with(text: &str, secrets: &Secrets, world: sandbox::Options) -> Self {
+        Self::of(&settings(text), secrets, world)
+    }
+
+    pub fn of(settings: &Settings, secrets: &Secrets, world: sandbox::Options) -> Self {
+        let clock = Clock::anchored(NOW.parse().unwrap());
+        let metrics = Metrics::new().unwrap();
+        let log = LogSink::kept(clock.clone());
+        let sandbox = Sandbox::new(world, clock.clone());
+        let vendors = sandbox.clone();
+        let way = Way::InMemory(InMemory::new(move || {
+            let (near, far) = duplex(256 * 1024);
+            tokio::spawn(vendors.clone().serve_io(far));
+            near
+        }));
+        let (book, clocks) = (metrics.clone(), clock.clone());
+        let app = App::build_over(way, settings, secrets, log.clone(), clocks, book).unwrap();
+        let listener = |answering: Answering| Connections {
+            answering,
+            patience: settings.server.patience(),
+            clock: clock.clone(),
+            drain: app.drain().clone(),
+        };
+        Self {
+            public: listener(app.public()),
+            admin: listener(app.admin()),
+            app,
+            sandbox,
+            metrics,
+            log,
+            heard: Arc::default(),
+        }
+    }
+
+    /// A caller's new connection.
+    pub fn connect(&self) -> Peer {
+        self.peer(&self.public)
+    }
+
+    fn peer(&self, connections: &Connections) -> Peer {
+        let (near, far) = duplex(256 * 1024);
+        tokio::spawn(connections.clone().serve(far, None));
+        Peer {
+            io: near,
+            buffer: Vec::new(),
+            head_only: false,
+            heard: self.heard.clone(),
+        }
+    }
+
+    /// One request on a connection of its own; it is answered in time.
+    pub async fn ask(&self, request: impl AsRef<[u8]>) -> Reply {
+        let begun = Instant::now();
+        let mut peer = self.connect();
+        peer.head_only = request.as_ref().starts_with(b"HEAD ");
+        peer.send(request).await;
+        let reply = peer.reply().await.expect("an answer");
+        let took = Instant::now().saturating_duration_since(begun);
+        assert!(took <= REQUEST_TIMEOUT + LATE, "answered after {took:?}");
+        reply
+    }
+
+    /// One request to the admin listener.
+    pub async fn ask_admin(&self, request: impl AsRef<str>) -> Reply {
+        let mut peer = self.peer(&self.admin);
+        // Other names are refused, as a page of another site would come with one.
+        let request = request
+            .as_ref()
+            .replacen("host: x\r\n", "host: localhost\r\n", 1);
+        peer.send(request).await;
+        peer.reply().await.expect("an answer")
+    }
+
+    /// What `/metrics` shows.
+    pub async fn metrics_text(&self) -> String {
+        let reply = self.ask_admin(get("/metrics", "")).await;
+        assert_eq!(reply.status, 200);
+        String::from_utf8(reply.body).unwrap()
+    }
+
+    /// Lines of `/metrics` that are not comments, without their values: the series.
+    pub async fn series(&self) -> Vec<String> {
+        let text = self.metrics_text().await;
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let names = lines.filter_map(|line| line.rsplit_once(' '));
+        names.map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The value of one series, 0 where it does not stand.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = self.metrics_text().await;
+        let found = text.lines().find_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            (name.strip_prefix("msp_gateway_")? == series).then(|| value.parse().unwrap())
+        });
+        found.unwrap_or(0.0)
+    }
+
+    /// Requests that reached the vendors, all operations.
+    pub fn vendor_calls(&self) -> u64 {
+        self.sandbox.counts().total()
+    }
+
+    /// Everything that ever left, as one text: answers, access log, metrics, status.
+    pub async fn everything(&self) -> String {
+        self.metrics_text().await;
+        let status = self.ask_admin(get("/admin/status", "")).await;
+        assert_eq!(status.status, 200);
+        self.ask_admin(get("/readyz", "")).await;
+        let mut out = String::from_utf8_lossy(&self.heard.lock()).into_owned();
+        for line in self.log.lines() {
+            out.push_str(&line);
+        }
+        out
+    }
+}
+
+/// Panics if a vendor's key stands in `text`, as it is or in another spelling.
+pub fn assert_no_vendor_key(text: &str, context: &str) {
+    for key in [sandbox::WIV_KEY, sandbox::NABLE_KEY] {
+        let hex: String = key.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let bytes = format!("{:?}", key.as_bytes());
+        for spelling in [key, &hex, bytes.trim_matches(['[', ']'])] {
+            assert!(!text.contains(spelling), "a key left: {context}");
+        }
+    }
+    // The middle of base64, whatever stands before: three alignments of "sandbox-".
+    for spelling in ["c2FuZGJveC", "NhbmRib3gt", "zYW5kYm94L"] {
+        assert!(!text.contains(spelling), "a key left in base64: {context}");
+    }
+}
+
+/// The caller's end of a connection.
+pub struct Peer {
+    pub io: DuplexStream,
+    pub head_only: bool,
+    buffer: Vec<u8>,
+    heard: Arc<Mutex<Vec<u8>>>,
+}
+
+/// An answer as it arrived.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value.map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The problem's code; empty where the answer is none.
+    pub fn code(&self) -> String {
+        if self.header("content-type") != "application/problem+json" {
+            return String::new();
+        }
+        self.json()["code"].as_str().unwrap_or("").to_owned()
+    }
+}
+
+impl Peer {
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        // The other end may have closed already, which is what some tests are about.
+        let _ = self.io.write_all(bytes.as_ref()).await;
+    }
+
+    /// The next answer; `None` if the connection ends before one.
+    pub async fn reply(&mut self) -> Option<Reply> {
+        let (status, headers, head) = loop {
+            if let Some(found) = self.head() {
+                break found;
+            }
+            if !self.more().await {
+                return None;
+            }
+        };
+        self.buffer.drain(..head);
+        let text = |name: &str| headers.get(name).map(|v| v.to_str().unwrap().to_owned());
+        let mut body = Vec::new();
+        if self.head_only || status == 304 || status < 200 {
+            self.head_only = false;
+        } else if let Some(length) = text("content-length") {
+            body = self.take(length.parse().unwrap()).await;
+        } else if text("transfer-encoding").as_deref() == Some("chunked") {
+            loop {
+                let line = self.line().await;
+                let size = usize::from_str_radix(&line, 16).unwrap();
+                body.extend(self.take(size).await);
+                if size == 0 {
+                    while !self.line().await.is_empty() {}
+                    break;
+                }
+                self.take(2).await;
+            }
+        }
+        Some(Reply {
+            status,
+            headers,
+            body,
+        })
+    }
+
+    async fn take(&mut self, bytes: usize) -> Vec<u8> {
+        while self.buffer.len() < bytes {
+            assert!(self.more().await, "the body was cut");
+        }
+        self.buffer.drain(..bytes).collect()
+    }
+
+    async fn line(&mut self) -> String {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|two| two == b"\r\n") {
+                let line = self.take(end + 2).await;
+                return String::from_utf8(line[..end].to_vec()).unwrap();
+            }
+            assert!(self.more().await, "the body was cut");
+        }
+    }
+
+    /// Everything until the connection ends.
+    pub async fn rest(&mut self) -> String {
+        while self.more().await {}
+        String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
+    }
+
+    async fn more(&mut self) -> bool {
+        let before = self.buffer.len();
+        let read = self.io.read_buf(&mut self.buffer).await.unwrap_or(0);
+        self.heard.lock().extend_from_slice(&self.buffer[before..]);
+        read > 0
+    }
+
+    fn head(&self) -> Option<(u16, HeaderMap, usize)> {
+        let end = self.buffer.windows(4).position(|w| w == b"\r\n\r\n")?;
+        let text = std::str::from_utf8(&self.buffer[..end]).unwrap();
+        let mut lines = text.split("\r\n");
+        let status = lines.next().unwrap()[9..12].parse().unwrap();
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            let (name, value) = line.split_once(':').unwrap();
+            headers.append(
+                http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                value.trim().parse().unwrap(),
+            );
+        }
+        Some((status, headers, end + 4))
+    }
+}
+
+/// The header of the caller `all`.
+pub const ALL: &str = "x-api-key: k-all\r\n";
+
+pub fn get(target: &str, headers: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nhost: x\r\n{headers}\r\n")
+}
+
+pub fn post(target: &str, headers: &str, body: &str) -> String {
+    format!(
+        "POST {target} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    )
+}
+
+pub fn search(headers: &str, body: &str) -> String {
+    post("/v2/cases/msp/search", headers, body)
+}

@@ -1,0 +1,163 @@
+//! One word for one state: in code, metric labels, `Cache-Status`, log and documents.
+
+use std::collections::BTreeSet;
+
+use msp_gateway::admission::{CircuitState, Lane};
+use msp_gateway::cache::{CacheNote, Detail, Forward, Standing};
+use msp_gateway::domain::{CacheOutcome, Kind, Saved, Vendor};
+use msp_gateway::metrics::{Metrics, WalkOutcome};
+use msp_gateway::telemetry::AccessEntry;
+use msp_gateway::upstream::Fault;
+
+/// A closed set: its name in the document, and its words.
+fn sets() -> Vec<(&'static str, Vec<&'static str>)> {
+    vec![
+        (
+            "cache outcome",
+            CacheOutcome::ALL.map(CacheOutcome::as_str).to_vec(),
+        ),
+        (
+            "vendor call saved by",
+            Saved::ALL.map(Saved::as_str).to_vec(),
+        ),
+        ("`detail`", Detail::ALL.map(Detail::as_str).to_vec()),
+        ("`fwd`", Forward::ALL.map(Forward::as_str).to_vec()),
+        ("standing", Standing::ALL.map(Standing::as_str).to_vec()),
+        (
+            "circuit",
+            CircuitState::ALL.map(CircuitState::as_str).to_vec(),
+        ),
+        ("lane", Lane::ALL.map(Lane::as_str).to_vec()),
+        ("walk", WalkOutcome::ALL.map(WalkOutcome::as_str).to_vec()),
+        ("kind", Kind::ALL.map(Kind::as_str).to_vec()),
+    ]
+}
+
+#[test]
+fn words_are_told_apart_and_spelt_alike() {
+    for (set, words) in sets() {
+        let once: BTreeSet<_> = words.iter().collect();
+        assert_eq!(once.len(), words.len(), "{set}");
+        // Headers take hyphens, as RFC 9211 does; labels and logs take underscores.
+        let hyphens = set.starts_with('`');
+        for word in words {
+            let joint = if hyphens { '-' } else { '_' };
+            let good = word.chars().all(|c| c.is_ascii_lowercase() || c == joint);
+            assert!(good && !word.is_empty(), "{set}: {word}");
+        }
+    }
+}
+
+#[test]
+fn one_thing_has_one_word_in_every_set() {
+    for (one, two) in [
+        (CacheOutcome::Hit.as_str(), Saved::Hit.as_str()),
+        (CacheOutcome::Stale.as_str(), Saved::Stale.as_str()),
+        (CacheOutcome::Stale.as_str(), Standing::Stale.as_str()),
+        (CacheOutcome::Stale.as_str(), Forward::Stale.as_str()),
+        (CacheOutcome::Collapsed.as_str(), Saved::Collapsed.as_str()),
+        (CacheOutcome::Derived.as_str(), Saved::Derived.as_str()),
+        (CacheOutcome::Derived.as_str(), Detail::Derived.as_str()),
+        (CacheOutcome::Projected.as_str(), Saved::Projected.as_str()),
+        (CacheOutcome::Projected.as_str(), Detail::Projected.as_str()),
+        (
+            &format!("circuit_{}", CircuitState::Open.as_str()),
+            Fault::CircuitOpen.as_str(),
+        ),
+    ] {
+        assert_eq!(one, two);
+    }
+    let states: Vec<_> = CircuitState::ALL
+        .iter()
+        .map(|state| state.gauge())
+        .collect();
+    assert_eq!(states, [0, 1, 2]);
+}
+
+#[test]
+fn metrics_use_the_words() {
+    let metrics = Metrics::new().unwrap();
+    let text = metrics.render().unwrap();
+    let has = |line: String| assert!(text.contains(&line), "{line}");
+    for outcome in CacheOutcome::ALL.map(CacheOutcome::as_str) {
+        for kind in Kind::ALL.map(Kind::as_str) {
+            has(format!(
+                "msp_gateway_cache_lookups_total{{kind=\"{kind}\",outcome=\"{outcome}\"}}"
+            ));
+        }
+        has(format!("{{cache=\"{outcome}\",route=\"case_search\""));
+    }
+    for reason in Saved::ALL.map(Saved::as_str) {
+        for vendor in Vendor::ALL.map(Vendor::as_str) {
+            has(format!(
+                "msp_gateway_vendor_calls_saved_total{{reason=\"{reason}\",vendor=\"{vendor}\"}}"
+            ));
+        }
+    }
+    for walk in WalkOutcome::ALL.map(WalkOutcome::as_str) {
+        has(format!("msp_gateway_walks_total{{outcome=\"{walk}\"}}"));
+    }
+    // The states of a circuit are numbers there; the help says which.
+    has("0 closed, 1 half-open, 2 open.".to_owned());
+}
+
+#[test]
+fn the_header_uses_the_words() {
+    for detail in Detail::ALL {
+        let text = CacheNote::hit(1).with_detail(detail).header_text();
+        assert_eq!(
+            text,
+            format!("msp-gateway; hit; ttl=1; detail={}", detail.as_str())
+        );
+    }
+    for why in Forward::ALL {
+        let note = CacheNote::forwarded(why, false, true);
+        let text = note.header_text();
+        assert_eq!(
+            text,
+            format!("msp-gateway; fwd={}; collapsed", why.as_str())
+        );
+        assert_eq!(note.outcome.as_str(), "collapsed");
+    }
+}
+
+#[test]
+fn the_log_uses_the_words() {
+    for outcome in CacheOutcome::ALL {
+        let entry = AccessEntry {
+            request_id: [b'0'; 32],
+            peer: None,
+            caller: None,
+            route: msp_gateway::domain::Route::CaseSearch,
+            method: http::Method::POST,
+            path: "/v2/cases/msp/search".into(),
+            status: 200,
+            code: None,
+            cache: Some(outcome),
+            took: msp_gateway::clock::Duration::ZERO,
+            vendor_calls: 0,
+            sent_bytes: 0,
+            whole: true,
+        };
+        let mut line = String::new();
+        entry.write_line(crate::kit::NOW.parse().unwrap(), &mut line);
+        let member = format!("\"cache\":\"{}\"", outcome.as_str());
+        assert!(line.contains(&member), "{line}");
+    }
+}
+
+/// The table of state words is in ARCHITECTURE.md: one row a set, every word, and none that is not.
+#[test]
+fn documents_use_the_words() {
+    let text = include_str!("../../ARCHITECTURE.md");
+    let (_, text) = text.split_once("### State words\n").unwrap();
+    for (set, words) in sets() {
+        let row = text
+            .lines()
+            .find(|line| line.starts_with(&format!("| {set} |")))
+            .unwrap_or_else(|| panic!("ARCHITECTURE.md has no row of state words for {set}"));
+        let cell = row.split('|').nth(2).unwrap();
+        let told: Vec<&str> = cell.split(',').map(|word| word.trim()).collect();
+        assert_eq!(told, words, "{set}");
+    }
+}
