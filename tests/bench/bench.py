@@ -156,15 +156,15 @@ http {{
   client_body_temp_path {tmp}/b; proxy_temp_path {tmp}/p; fastcgi_temp_path {tmp}/f;
   uwsgi_temp_path {tmp}/u; scgi_temp_path {tmp}/s;
   proxy_cache_path {self.work}/ncache levels=1:2 keys_zone=z:10m max_size=256m inactive=60m use_temp_path=off;
-  upstream origin {{ server 127.0.0.1:{origin}; keepalive 64; }}
-  upstream vendor {{ server 127.0.0.1:{pass_to}; keepalive 64; }}
+  upstream origin.example {{ server 127.0.0.1:{origin}; keepalive 64; }}
+  upstream vendor.example {{ server 127.0.0.1:{pass_to}; keepalive 64; }}
   proxy_http_version 1.1;
   proxy_set_header Connection "";
   proxy_buffers 64 8k; proxy_busy_buffers_size 64k;
   server {{
     listen 127.0.0.1:{port} backlog=1024;
     location / {{
-      proxy_pass http://origin;
+      proxy_pass http://origin.example;
       proxy_cache z; proxy_cache_methods GET HEAD POST;
       proxy_cache_key "$request_method$request_uri|$request_body";
       proxy_cache_valid 200 60m; proxy_cache_lock on;
@@ -173,7 +173,7 @@ http {{
   }}
   server {{
     listen 127.0.0.1:{cold} backlog=1024;
-    location / {{ proxy_pass http://vendor; proxy_set_header X-API-Key sandbox-wiv-key; }}
+    location / {{ proxy_pass http://vendor.example; proxy_set_header X-API-Key sandbox-wiv-key; }}
   }}
 }}
 """)

@@ -15,11 +15,13 @@ const DOCUMENTS: [&str; 5] = [
 ];
 /// Hosts that may stand in a URL outside of code: the vendors, this machine, licences, the lock file's
 /// public index, and names that no one owns.
-const HOSTS: [&str; 10] = [
+const HOSTS: [&str; 11] = [
     "api.wiv.ai",
     "prod-nableboomi.n-able.com",
     "127.0.0.1",
     "localhost",
+    // The namespace of SVG.
+    "www.w3.org",
     "0.0.0.0",
     "gateway",
     "github.com",
