@@ -24,6 +24,8 @@ SERVER_CORE, LOAD_CORE = "0", "1"
 SEARCH = "/v2/cases/msp/search"
 RANGE = '"date_range":{"start":"2026-01-01","end":"2026-06-30"}'
 MIB = 1 << 20
+# Names within the configuration of nginx.
+ORIGIN, VENDOR = "origin", "vendor"
 
 # name → (method, target at the gateway, body). The peers answer /name with the very same bytes.
 HITS = {
@@ -156,15 +158,15 @@ http {{
   client_body_temp_path {tmp}/b; proxy_temp_path {tmp}/p; fastcgi_temp_path {tmp}/f;
   uwsgi_temp_path {tmp}/u; scgi_temp_path {tmp}/s;
   proxy_cache_path {self.work}/ncache levels=1:2 keys_zone=z:10m max_size=256m inactive=60m use_temp_path=off;
-  upstream origin.example {{ server 127.0.0.1:{origin}; keepalive 64; }}
-  upstream vendor.example {{ server 127.0.0.1:{pass_to}; keepalive 64; }}
+  upstream {ORIGIN} {{ server 127.0.0.1:{origin}; keepalive 64; }}
+  upstream {VENDOR} {{ server 127.0.0.1:{pass_to}; keepalive 64; }}
   proxy_http_version 1.1;
   proxy_set_header Connection "";
   proxy_buffers 64 8k; proxy_busy_buffers_size 64k;
   server {{
     listen 127.0.0.1:{port} backlog=1024;
     location / {{
-      proxy_pass http://origin.example;
+      proxy_pass http://{ORIGIN};
       proxy_cache z; proxy_cache_methods GET HEAD POST;
       proxy_cache_key "$request_method$request_uri|$request_body";
       proxy_cache_valid 200 60m; proxy_cache_lock on;
@@ -173,7 +175,7 @@ http {{
   }}
   server {{
     listen 127.0.0.1:{cold} backlog=1024;
-    location / {{ proxy_pass http://vendor.example; proxy_set_header X-API-Key sandbox-wiv-key; }}
+    location / {{ proxy_pass http://{VENDOR}; proxy_set_header X-API-Key sandbox-wiv-key; }}
   }}
 }}
 """)

