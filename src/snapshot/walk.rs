@@ -196,16 +196,36 @@ impl Walk {
                 self.store.metrics.walk(WalkOutcome::Lost);
                 return self.fail(failure);
             }
-            let pause = REWALK_PAUSE
-                .saturating_mul(1 << rewalks.min(8))
-                .min(REWALK_PAUSE_MAX);
-            sleep(pause.mul_f64(fastrand::f64())).await;
+            let Some(pause) = self.pause(&failure, rewalks) else {
+                self.store.metrics.walk(WalkOutcome::Lost);
+                return self.fail(failure);
+            };
+            sleep(pause).await;
             rewalks += 1;
             self.store.metrics.walk(WalkOutcome::Rewalked);
             self.purpose = Purpose::Grow;
             self.shadow = Some(Rows::default());
             self.compared = 0;
         }
+    }
+
+    /// How long to wait before the next search: back-off with full jitter, and not before the vendor
+    /// or its budget wants to hear of us again. `None` if everyone who waits will have left by then.
+    fn pause(&self, failure: &WalkFailure, rewalks: u32) -> Option<Duration> {
+        let pause = REWALK_PAUSE
+            .saturating_mul(1 << rewalks.min(8))
+            .min(REWALK_PAUSE_MAX)
+            .mul_f64(fastrand::f64());
+        let WalkFailure::Upstream(UpstreamError {
+            retry_after: Some(after),
+            ..
+        }) = failure
+        else {
+            return Some(pause);
+        };
+        let pause = pause + *after;
+        let until = self.target.lock().wanted_until?;
+        (self.store.clock.now() + pause < until).then_some(pause)
     }
 
     /// Opens a scroll and reads it until the walk is over or the scroll is lost.
