@@ -10,7 +10,7 @@ use super::report::{Places, Refusal, Report};
 use super::sources::named;
 use super::vendor::{self, VendorSettings};
 use crate::access::{CallerSpec, Role};
-use crate::cache::Lifetimes;
+use crate::cache::{Lifetimes, VariantOptions};
 use crate::domain::PageSize;
 use crate::reads::{GradedLifetimes, Link, LinkTo, Policy};
 use crate::secrets::SecretSource;
@@ -56,6 +56,8 @@ pub struct Settings {
     pub snapshots: SnapshotOptions,
     /// Answers in memory.
     pub cache: CacheSettings,
+    /// Which of them are coded.
+    pub compression: VariantOptions,
     /// Seals page tokens; `None`: derived from the wiv key.
     pub token_key: Option<SecretSource>,
     /// Sealed them before.
@@ -109,6 +111,10 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         snapshots,
         cache: CacheSettings {
             bytes_max: file.cache.bytes_max.get(),
+        },
+        compression: VariantOptions {
+            enabled: file.compression.enabled,
+            bytes_min: usize::try_from(file.compression.bytes_min.get()).unwrap_or(usize::MAX),
         },
         token_key,
         token_key_previous,
