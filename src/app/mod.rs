@@ -125,6 +125,7 @@ impl App {
             sealer: sealer.clone(),
             policy: policy.clone(),
             cache_bytes_max: settings.cache.bytes_max,
+            compression: settings.compression,
             clock: clock.clone(),
             metrics: metrics.clone(),
         });
@@ -225,6 +226,7 @@ impl App {
         self.reads.cases.forget_pages();
         self.policy.store(Arc::new(settings.policy.clone()));
         self.snapshots.configure(settings.snapshots.clone());
+        self.reads.variants.configure(settings.compression);
         self.in_flight.admit_up_to(server.requests_in_flight_max);
         self.callers.store(callers);
         self.public.store(Arc::new(public));

@@ -11,7 +11,7 @@ use super::report::{Places, Refusal, Report};
 use super::sources::named;
 use super::vendor::{self, VendorSettings};
 use crate::access::{CallerSpec, Role};
-use crate::cache::Lifetimes;
+use crate::cache::{Lifetimes, VariantOptions};
 use crate::domain::PageSize;
 use crate::middleware::inbound::CrossOrigin;
 use crate::reads::{GradedLifetimes, Link, LinkTo, Policy};
@@ -60,6 +60,8 @@ pub struct Settings {
     pub snapshots: SnapshotOptions,
     /// Answers in memory.
     pub cache: CacheSettings,
+    /// Which of them are coded.
+    pub compression: VariantOptions,
     /// Seals page tokens; `None`: derived from the wiv key.
     pub token_key: Option<SecretSource>,
     /// Sealed them before.
@@ -115,6 +117,10 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         snapshots,
         cache: CacheSettings {
             bytes_max: file.cache.bytes_max.get(),
+        },
+        compression: VariantOptions {
+            enabled: file.compression.enabled,
+            bytes_min: usize::try_from(file.compression.bytes_min.get()).unwrap_or(usize::MAX),
         },
         token_key,
         token_key_previous,

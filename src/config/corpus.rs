@@ -163,7 +163,14 @@ fn wrong(path: &str) -> Vec<Value> {
         .contains(&key);
     let id = key == "customer_id";
     let may_be_empty = ["origins", "admin_hosts"].contains(&key);
-    let flag = ["billing", "derive_customer", "access", "refresh_ahead"].contains(&key);
+    let flag = [
+        "billing",
+        "derive_customer",
+        "access",
+        "refresh_ahead",
+        "enabled",
+    ]
+    .contains(&key);
     let number = ["account_id", "client_id"].contains(&key);
     let nothing = key.ends_with("_env") || key.ends_with("_file");
     let mut values = vec![

@@ -86,6 +86,8 @@ table! {
         pagination: Pagination = Pagination::default(),
         /// `[cache]`
         cache: Cache = Cache::default(),
+        /// `[compression]`
+        compression: Compression = Compression::default(),
         /// `[log]`
         log: Log = Log::default(),
     }
@@ -364,6 +366,16 @@ table! {
         bytes_max: Size<{ 64 * KIB }, { 1024 * GIB }> = Size::bytes(256 * MIB),
         /// Hot answers are refreshed before they are stale.
         refresh_ahead: bool = false,
+    }
+}
+
+table! {
+    /// Answers in content codings.
+    Compression {
+        /// Whether answers in memory are coded.
+        enabled: bool = true,
+        /// Smaller ones are left as they are.
+        bytes_min: Size<256, { 1024 * MIB }> = Size::bytes(KIB),
     }
 }
 

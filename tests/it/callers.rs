@@ -196,11 +196,13 @@ fn is_own(row: &serde_json::Value) -> bool {
 /// One caller of the interleaving: pages searches to their ends and starts again.
 async fn page_on(whole: Arc<Whole>, scoped: bool, requests: usize, seed: u64) -> Vec<String> {
     let mut dice = fastrand::Rng::with_seed(seed);
-    let headers = if scoped { TWO } else { ALL };
     let mut tokens = Vec::new();
     let mut peer: Peer = whole.connect();
     let mut token: Option<String> = None;
     for n in 0..requests {
+        let takes = ["", "accept-encoding: gzip\r\n", "accept-encoding: zstd\r\n"];
+        let headers = if scoped { TWO } else { ALL };
+        let headers = &*format!("{headers}{}", takes[dice.usize(0..takes.len())]);
         let size = dice.usize(1..=40);
         let question = match (&token, dice.u8(0..12)) {
             (Some(token), 0..=8) => search(
@@ -252,7 +254,7 @@ async fn page_on(whole: Arc<Whole>, scoped: bool, requests: usize, seed: u64) ->
 
 /// No id of another customer stands anywhere in the answer, whatever its form.
 fn no_foreign(question: &str, reply: &Reply) {
-    let text = String::from_utf8(reply.body.clone()).unwrap();
+    let text = String::from_utf8(reply.decoded()).unwrap();
     for (at, _) in text.match_indices("org_") {
         let digits: String = text[at + 4..]
             .chars()
@@ -279,6 +281,10 @@ async fn ten_thousand_interleaved_requests_show_no_foreign_row() {
         if scoped { &mut own } else { &mut foreign }.extend(tokens);
     }
     assert!(own.len() > 500 && foreign.len() > 500);
+    for coding in ["gzip", "zstd"] {
+        let made = format!("coded_variants_total{{coding=\"{coding}\",outcome=\"made\"}}");
+        assert!(whole.metric(&made).await > 10.0, "{coding}");
+    }
     // A token of another audience opens nothing, and neither says why.
     for (tokens, headers) in [(&foreign, TWO), (&own, ALL)] {
         for token in tokens.iter().rev().take(200) {
