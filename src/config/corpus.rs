@@ -15,11 +15,17 @@ const WHOLE: &str = r#"
 [listen]
 public = "127.0.0.1:0"
 admin = "127.0.0.1:0"
+[listen.public_tls]
+certificate_file = "/a"
+private_key_file = "/b"
+client_ca_file = "/c"
+client_auth = "optional"
 [auth]
 mode = "keys"
 [[callers]]
 name = "a"
 key_hash = "sha256:0000000000000000000000000000000000000000000000000000000000000001"
+client_san = ["a.internal", "spiffe://corp.example/a"]
 role = "operator"
 customers = ["*"]
 billing = true

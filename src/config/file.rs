@@ -6,12 +6,13 @@ use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::form::{Address, AuthMode, Count, Level, Of};
-use super::lists::{Customers, KeyHashes};
+use super::lists::{ClientSans, Customers, KeyHashes};
 use super::measure::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Size, Time};
 use super::names::{BilledId, CallerName, Credential, Expiry, FileName, Text, VariableName, Zone};
 use super::vendor::BaseUrl;
 use crate::access::Role;
 use crate::domain::{AccountId, CustomerId};
+use crate::server::ClientAuth;
 use jiff::tz::TimeZone;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -95,6 +96,24 @@ table! {
         public: Address = loopback(8080),
         /// Operators and Prometheus connect here.
         admin: Address = loopback(9090),
+        /// `[listen.public_tls]`
+        public_tls: ListenTls = ListenTls::default(),
+        /// `[listen.admin_tls]`
+        admin_tls: ListenTls = ListenTls::default(),
+    }
+}
+
+table! {
+    /// TLS on one listener.
+    ListenTls {
+        /// The certificate and those behind it.
+        certificate_file: FileName = FileName::default(),
+        /// Its key.
+        private_key_file: FileName = FileName::default(),
+        /// Who vouches for callers' certificates.
+        client_ca_file: FileName = FileName::default(),
+        /// Whether callers are asked for one.
+        client_auth: Of<ClientAuth> = Of(ClientAuth::None),
     }
 }
 
@@ -113,6 +132,8 @@ table! {
         name: Option<CallerName> = None,
         /// Of its keys.
         key_hash: Option<KeyHashes> = None,
+        /// In its certificates.
+        client_san: Option<ClientSans> = None,
         /// Reader unless said otherwise.
         role: Option<Of<Role>> = None,
         /// Whose data it may see.

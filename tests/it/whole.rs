@@ -112,6 +112,7 @@ pub fn secrets() -> Secrets {
         nable: Some(vendor_secrets("SANDBOX", sandbox::NABLE_KEY, None)),
         token_key: None,
         token_key_previous: None,
+        certificates: msp_gateway::config::Certificates::default(),
         warnings: Vec::new(),
     }
 }

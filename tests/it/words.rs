@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use msp_gateway::admission::{CircuitState, Lane};
 use msp_gateway::cache::{CacheNote, Detail, Forward, Standing};
 use msp_gateway::domain::{CacheOutcome, Kind, Saved, Vendor};
-use msp_gateway::metrics::{Metrics, WalkOutcome};
+use msp_gateway::metrics::{Handshake, Metrics, WalkOutcome};
 use msp_gateway::telemetry::AccessEntry;
 use msp_gateway::upstream::Fault;
 
@@ -30,6 +30,10 @@ fn sets() -> Vec<(&'static str, Vec<&'static str>)> {
         ("lane", Lane::ALL.map(Lane::as_str).to_vec()),
         ("walk", WalkOutcome::ALL.map(WalkOutcome::as_str).to_vec()),
         ("kind", Kind::ALL.map(Kind::as_str).to_vec()),
+        (
+            "TLS handshake",
+            Handshake::ALL.map(Handshake::as_str).to_vec(),
+        ),
     ]
 }
 

@@ -7,24 +7,26 @@ use http::header;
 use http::request::Parts;
 use http::uri::Authority;
 
-use crate::access::{Caller, CallerBook, Role};
+use crate::access::{Caller, CallerBook, ClientCertificate, Role};
 use crate::exchange::credentials::{Presented, presented};
 use crate::problem::{Code, Problem};
 
 /// The operator who asks; on a loopback listener nobody needs to say who they are.
 pub(super) fn operator(
     head: &Parts,
+    certificate: Option<&ClientCertificate>,
     callers: &CallerBook,
     loopback: bool,
 ) -> Result<Option<Arc<Caller>>, Problem> {
     refuse_other_sites(head, loopback)?;
     let caller = match presented(&head.headers) {
-        Presented::CallerKey(text) => callers.find(text),
-        Presented::Nothing | Presented::Unclear => None,
+        Presented::CallerKey(text) => callers.find(Some(text), certificate),
+        Presented::Nothing => callers.find(None, certificate),
+        Presented::Unclear => None,
     };
     match caller {
         _ if loopback => Ok(caller),
-        None => Err(Problem::authentication_required()),
+        None => Err(Problem::authentication_required(certificate.is_some())),
         Some(caller) if caller.role == Role::Operator => Ok(Some(caller)),
         Some(_) => Err(Problem::new(
             Code::OperatorRequired,
@@ -43,7 +45,7 @@ pub(super) fn refuse_other_sites(head: &Parts, loopback: bool) -> Result<(), Pro
             "Web pages of other sites may not ask this.",
         ))
     };
-    let host = head.headers.get(header::HOST).and_then(|h| h.to_str().ok());
+    let host = host_of(head);
     if loopback && host.is_some_and(|host| !names_this_machine(host)) {
         return refused();
     }
@@ -60,6 +62,15 @@ pub(super) fn refuse_other_sites(head: &Parts, loopback: bool) -> Result<(), Pro
         }
     }
     Ok(())
+}
+
+/// The host that is asked: HTTP/2 names it in `:authority`, and the check of framing has seen to it
+/// that a `Host` beside it says the same.
+fn host_of(head: &Parts) -> Option<&str> {
+    match head.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => head.headers.get(header::HOST)?.to_str().ok(),
+    }
 }
 
 fn names_this_machine(host: &str) -> bool {
@@ -119,5 +130,11 @@ mod tests {
         assert!(!site(&[host, ("sec-fetch-site", "same-site")], true));
         assert!(!site(&[("host", "evil.example:9090")], true));
         assert!(site(&[("host", "gateway.internal:9090")], false));
+        // HTTP/2 has no Host.
+        let of = |uri: &str| {
+            let (head, ()) = http::Request::get(uri).body(()).unwrap().into_parts();
+            refuse_other_sites(&head, true).is_ok()
+        };
+        assert!(of("https://localhost:9090/metrics") && !of("https://evil.example:9090/metrics"));
     }
 }

@@ -37,14 +37,15 @@ where
     type Future = OrRefuse<S::Future>;
 
     fn call(&self, mut routed: Routed) -> Self::Future {
+        let certificate = routed.named.record.peer.certificate.as_deref();
         let caller = match presented(&routed.named.head.headers) {
-            Presented::Nothing => self.book.without_key(),
+            Presented::Nothing => self.book.find(None, certificate),
             // A wrong key is refused in open mode too: its sender believes to be somebody.
-            Presented::CallerKey(text) => self.book.find(text),
+            Presented::CallerKey(text) => self.book.find(Some(text), certificate),
             Presented::Unclear => None,
         };
         let Some(caller) = caller else {
-            return refuse(Problem::authentication_required());
+            return refuse(Problem::authentication_required(certificate.is_some()));
         };
         // The key has done its work; nothing below can print what is not there.
         let headers = &mut routed.named.head.headers;

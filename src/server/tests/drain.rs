@@ -10,10 +10,12 @@ use super::kit::*;
 use crate::clock::{Clock, Duration};
 use crate::server::{Drain, DrainPhase, Drained, Listeners, Server, ServerOptions};
 
-fn options() -> ServerOptions {
+pub fn options() -> ServerOptions {
     ServerOptions {
         public: "127.0.0.1:0".parse().unwrap(),
         admin: "127.0.0.1:0".parse().unwrap(),
+        public_tls: None,
+        admin_tls: None,
         header_timeout: Duration::from_secs(10),
         body_timeout: Duration::from_secs(15),
         request_timeout: REQUEST_TIMEOUT,
@@ -43,6 +45,8 @@ async fn run(front: &Front, options: ServerOptions) -> Running {
         metrics: front.metrics.clone(),
         public: answering.clone(),
         admin: answering,
+        public_tls: None,
+        admin_tls: None,
         drain: drain.clone(),
     };
     Running {
