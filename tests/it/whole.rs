@@ -208,6 +208,18 @@ impl Whole {
         self.peer(&self.public)
     }
 
+    /// The other end of a new connection that is to speak TLS, to either listener.
+    pub fn open_tls(&self, admin: bool) -> DuplexStream {
+        let (connections, tls) = match admin {
+            true => (&self.admin, self.app.admin_tls()),
+            false => (&self.public, self.app.public_tls()),
+        };
+        let (connections, tls) = (connections.clone(), tls.unwrap().clone());
+        let (near, far) = duplex(256 * 1024);
+        tokio::spawn(async move { connections.serve_tls(&tls, far, None).await });
+        near
+    }
+
     fn peer(&self, connections: &Connections) -> Peer {
         let (near, far) = duplex(256 * 1024);
         tokio::spawn(connections.clone().serve(far, None));
