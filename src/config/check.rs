@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::callers;
 use super::file::{self, File, LINKS_MAX};
@@ -13,6 +14,7 @@ use super::vendor::{self, VendorSettings};
 use crate::access::{CallerSpec, Role};
 use crate::cache::Lifetimes;
 use crate::domain::PageSize;
+use crate::middleware::inbound::CrossOrigin;
 use crate::reads::{GradedLifetimes, Link, LinkTo, Policy};
 use crate::secrets::SecretSource;
 use crate::server::ServerOptions;
@@ -43,6 +45,8 @@ pub struct Settings {
     pub server: ServerOptions,
     /// Who is let in.
     pub auth: AuthMode,
+    /// Whose web pages may read answers.
+    pub cross_origin: Option<Arc<CrossOrigin>>,
     /// `[[callers]]`; names and keys are unique.
     pub callers: Vec<CallerSpec>,
     /// wiv; `None` where no key is named.
@@ -67,7 +71,7 @@ pub struct Settings {
     pub warnings: Vec<String>,
     pub(super) file: File,
     pub(super) places: Places,
-    pub(super) label: Option<std::sync::Arc<str>>,
+    pub(super) label: Option<Arc<str>>,
 }
 
 /// Checks the rules and cuts the mirror into options.
@@ -102,6 +106,8 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
     Ok(Settings {
         server: server(&file),
         auth: file.auth.mode,
+        cross_origin: CrossOrigin::of(file.cors.origins.0.clone(), file.cors.max_age.get())
+            .map(Arc::new),
         callers,
         wiv,
         nable,
@@ -131,6 +137,7 @@ fn server(file: &File) -> ServerOptions {
         admin: file.listen.admin.0,
         public_tls: tls::options(&file.listen.public_tls),
         admin_tls: tls::options(&file.listen.admin_tls),
+        admin_hosts: file.listen.admin_hosts.0.clone(),
         header_timeout: limits.header_timeout.get(),
         body_timeout: limits.body_timeout.get(),
         request_timeout: limits.request_timeout.get(),

@@ -10,6 +10,7 @@ use super::lists::{ClientSans, Customers, KeyHashes};
 use super::measure::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Size, Time};
 use super::names::{BilledId, CallerName, Credential, Expiry, FileName, Text, VariableName, Zone};
 use super::vendor::BaseUrl;
+use super::web::{Hosts, Origins};
 use crate::access::Role;
 use crate::domain::{AccountId, CustomerId};
 use crate::server::ClientAuth;
@@ -66,6 +67,8 @@ table! {
         auth: Auth = Auth::default(),
         /// `[[callers]]`
         callers: Vec<Caller> = Vec::new(),
+        /// `[cors]`
+        cors: Cors = Cors::default(),
         /// `[limits]`
         limits: Limits = Limits::default(),
         /// `[wiv]`
@@ -96,6 +99,8 @@ table! {
         public: Address = loopback(8080),
         /// Operators and Prometheus connect here.
         admin: Address = loopback(9090),
+        /// More names that the admin listener is asked by.
+        admin_hosts: Hosts = Hosts::default(),
         /// `[listen.public_tls]`
         public_tls: ListenTls = ListenTls::default(),
         /// `[listen.admin_tls]`
@@ -144,6 +149,16 @@ table! {
         requests_per_minute: Option<Count<1, 10_000_000>> = None,
         /// Absent: never.
         expires: Option<Expiry> = None,
+    }
+}
+
+table! {
+    /// Web pages of other origins.
+    Cors {
+        /// Whose pages may read answers.
+        origins: Origins = Origins::default(),
+        /// How long browsers may remember that. Two hours are the most that any of them does.
+        max_age: Time<0, DAY> = Time::ms(10 * MINUTE),
     }
 }
 

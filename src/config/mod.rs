@@ -18,6 +18,7 @@ mod show;
 pub mod sources;
 pub mod tls;
 pub mod vendor;
+pub mod web;
 
 #[cfg(test)]
 mod corpus;

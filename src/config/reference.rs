@@ -73,6 +73,7 @@ fn every_key_is_in_the_reference_and_every_key_there_is_known() {
         ("listen.public_tls", names::<file::ListenTls>()),
         ("listen.admin_tls", names::<file::ListenTls>()),
         ("auth", names::<file::Auth>()),
+        ("cors", names::<file::Cors>()),
         ("callers", names::<file::Caller>()),
         ("limits", names::<file::Limits>()),
         ("wiv", names::<file::Wiv>()),

@@ -64,3 +64,71 @@ pub(super) fn options(table: &ListenTls) -> Option<TlsOptions> {
         client_auth: table.client_auth.0,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::from_text;
+
+    #[test]
+    fn keys_of_a_table_stand_together() {
+        let wrong = |lines: &str| {
+            let text = format!("auth.mode = \"open\"\n[listen.public_tls]\n{lines}\n");
+            from_text("c", &text, [])
+                .err()
+                .map(|refusal| refusal.to_string())
+        };
+        let pair = "certificate_file = \"/a\"\nprivate_key_file = \"/b\"\n";
+        assert_eq!(wrong(""), None);
+        assert_eq!(wrong(pair), None);
+        let asked = "client_ca_file = \"/c\"\nclient_auth = \"required\"\n";
+        assert_eq!(wrong(&format!("{pair}{asked}")), None);
+        for (lines, setting) in [
+            ("certificate_file = \"/a\"", "private_key_file: is missing"),
+            ("private_key_file = \"/b\"", "certificate_file: is missing"),
+            (asked, "certificate_file: is missing"),
+            (
+                &format!("{pair}client_auth = \"optional\""),
+                "client_ca_file: is missing",
+            ),
+            (
+                &format!("{pair}client_ca_file = \"/c\""),
+                "client_auth: must be",
+            ),
+        ] {
+            let told = wrong(lines).unwrap();
+            let setting = format!("listen.public_tls.{setting}");
+            assert!(told.contains(&setting) && !told.contains('\n'), "{told}");
+        }
+    }
+
+    #[test]
+    fn callers_by_certificate_need_a_listener_that_asks() {
+        let caller =
+            "[[callers]]\nname = \"a\"\nclient_san = [\"a.internal\"]\ncustomers = [\"*\"]\n";
+        let settings = from_text("c", caller, []).unwrap();
+        let told = settings
+            .warnings
+            .iter()
+            .any(|line| line.contains("callers[0].client_san"));
+        assert!(told, "{:?}", settings.warnings);
+        let listener = "[listen.public_tls]\ncertificate_file = \"/a\"\nprivate_key_file = \"/b\"\nclient_ca_file = \"/c\"\nclient_auth = \"optional\"\n";
+        let settings = from_text("c", &format!("{caller}{listener}"), []).unwrap();
+        let told = settings
+            .warnings
+            .iter()
+            .any(|line| line.contains("client_san"));
+        assert!(!told, "{:?}", settings.warnings);
+        let twice = format!("{caller}{}", caller.replace("\"a\"", "\"b\""));
+        let refused = from_text("c", &twice, []).unwrap_err().to_string();
+        assert!(
+            refused.contains("callers[1].client_san: callers[0] has one"),
+            "{refused}"
+        );
+        let unknown = caller.replace("client_san = [\"a.internal\"]\n", "");
+        let refused = from_text("c", &unknown, []).unwrap_err().to_string();
+        assert!(
+            refused.contains("callers[0].key_hash: is missing"),
+            "{refused}"
+        );
+    }
+}

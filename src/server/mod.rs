@@ -28,6 +28,8 @@ pub struct ServerOptions {
     pub public_tls: Option<TlsOptions>,
     /// TLS for operators and Prometheus; absent: in the clear.
     pub admin_tls: Option<TlsOptions>,
+    /// More names that the admin listener is asked by. Without any, and beyond loopback, by all.
+    pub admin_hosts: Vec<String>,
     /// A request's head must be complete within this time.
     pub header_timeout: Duration,
     /// A request's body must be complete within this time.

@@ -288,3 +288,31 @@ async fn ten_thousand_interleaved_requests_show_no_foreign_row() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_needs_a_key_web_pages_of_other_sites_are_refused() {
+    let settings = format!(
+        "{SETTINGS}[auth]\nmode = \"open\"\n[cors]\norigins = [\"https://dash.example\"]\n{}",
+        caller("all", "")
+    );
+    let whole = Whole::with(&settings, &secrets(), world());
+    let ask = async |host: &str, headers: &str| {
+        let request = get("/msp/customers", headers).replace("host: x", &format!("host: {host}"));
+        let reply = whole.ask(request).await;
+        (reply.status, reply.code())
+    };
+    let fine = (200, String::new());
+    let refused = (403, "cross_site_refused".to_owned());
+    let here = "127.0.0.1:8080";
+    assert_eq!(ask(here, "").await, fine);
+    assert_eq!(ask("localhost:8080", "").await, fine);
+    let page = "origin: https://evil.example\r\nsec-fetch-site: cross-site\r\n";
+    assert_eq!(ask(here, page).await, refused);
+    assert_eq!(ask(here, "sec-fetch-site: same-site\r\n").await, refused);
+    // A site whose name was made to mean this machine.
+    assert_eq!(ask("evil.example:8080", "").await, refused);
+    let chosen = "origin: https://dash.example\r\nsec-fetch-site: cross-site\r\n";
+    assert_eq!(ask(here, chosen).await, fine);
+    // Who presents a key is known by it, wherever the page comes from.
+    assert_eq!(ask("gateway.internal", &format!("{page}{ALL}")).await, fine);
+}

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::authority::{Authority, Caller, Files, NAME, Pair};
-use crate::whole::{SETTINGS, Whole, caller, get, post, world};
+use crate::whole::{Events, SETTINGS, Whole, caller, get, post, world};
 
 /// A gateway whose listeners speak TLS, with its files.
 struct Rig {
@@ -201,6 +201,33 @@ async fn who_is_no_caller_any_more_is_out_on_connections_that_stand() {
     assert_eq!(ask(&mut stream, &request).await, 401);
     let by_key = get(CUSTOMERS, "x-api-key: k-all\r\n");
     assert_eq!(ask(&mut stream, &by_key).await, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tls_is_switched_off_by_a_restart_only() {
+    let mut rig = Rig::new();
+    let (events, _guard) = Events::listen();
+    let text = Rig::text(&rig.files, "");
+    let at = text.find("[listen.public_tls]").unwrap();
+    let end = text[at..].find("[[callers]]").unwrap() + at;
+    rig.files.write(
+        "config.toml",
+        &format!("{}{}", &text[..at], operator(&text[end..])),
+    );
+    rig.reloader.reload(&rig.whole.app);
+    assert_eq!(rig.refused().await, 0.0);
+    for listener in ["public", "admin"] {
+        let line = format!("listen.{listener}_tls: TLS on or off: a change needs a restart");
+        assert!(events.text().contains(&line), "{}", events.text());
+    }
+    let mut stream = rig.connect(&Caller::speaking(b"http/1.1")).await;
+    let by_key = get(CUSTOMERS, "x-api-key: k-all\r\n");
+    assert_eq!(ask(&mut stream, &by_key).await, 200);
+}
+
+/// The caller as an operator, whom the admin listener needs.
+fn operator(stanza: &str) -> String {
+    stanza.replace("customers =", "role = \"operator\"\ncustomers =")
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@ use crate::clock::{Clock, Duration};
 use crate::domain::Audience;
 use crate::exchange::{AnswerBody, Answered, Boxed, Call, InFlight};
 use crate::metrics::Metrics;
+use crate::middleware::inbound::CrossOrigin;
 use crate::problem::Problem;
 use crate::server::connection::Connections;
 use crate::server::drain::Drain;
@@ -93,15 +94,24 @@ impl Front {
     pub fn with(
         handler: impl Fn(Call) -> Boxed<Result<Answered, Problem>> + Send + Sync + 'static,
     ) -> Self {
-        Self::of(handler, callers)
+        Self::shared_with(None, handler)
+    }
+
+    /// Whose web pages may read answers.
+    pub fn shared_with(
+        cross_origin: Option<Arc<CrossOrigin>>,
+        handler: impl Fn(Call) -> Boxed<Result<Answered, Problem>> + Send + Sync + 'static,
+    ) -> Self {
+        Self::of(cross_origin, handler, callers)
     }
 
     /// Answers these callers with `{}`.
     pub fn knowing(callers: impl FnOnce(&Metrics, &Clock) -> Arc<CallerBook>) -> Self {
-        Self::of(|_| Box::pin(async { Ok(ok("{}")) }), callers)
+        Self::of(None, |_| Box::pin(async { Ok(ok("{}")) }), callers)
     }
 
     fn of(
+        cross_origin: Option<Arc<CrossOrigin>>,
         handler: impl Fn(Call) -> Boxed<Result<Answered, Problem>> + Send + Sync + 'static,
         callers: impl FnOnce(&Metrics, &Clock) -> Arc<CallerBook>,
     ) -> Self {
@@ -118,6 +128,7 @@ impl Front {
             in_flight: in_flight.clone(),
             request_timeout: REQUEST_TIMEOUT,
             body_timeout: Duration::from_secs(15),
+            cross_origin,
         };
         let stub = Stub {
             handler: Arc::new(handler),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod authority;
+mod cross_origin;
 mod drain;
 mod framing;
 mod http2;

@@ -200,6 +200,10 @@ async fn key_and_certificate_must_be_of_one_caller() {
     assert_eq!(ask(&mut stream, KEY).await, 200);
     assert_eq!(ask(&mut stream, LIMITED).await, 401);
     assert_eq!(ask(&mut stream, "x-api-key: nobody\r\n").await, 401);
+    // A browser shows a certificate for pages of any site, a key for none.
+    let page = "origin: https://evil.example\r\nsec-fetch-site: cross-site\r\n";
+    assert_eq!(ask(&mut stream, page).await, 403);
+    assert_eq!(ask(&mut stream, &format!("{page}{KEY}")).await, 200);
     // No header is a certificate.
     let unknown = caller(&["x.internal"]);
     let mut stream = connect_as(&unknown, &front.connections, &tls, &authority)

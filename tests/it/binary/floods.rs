@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::Request;
 use msp_gateway::clock::{Duration, Instant, timeout};
@@ -420,14 +420,13 @@ async fn windows_that_stay_shut_are_not_waited_for() {
     const CONNECTIONS: usize = 8;
     const STREAMS: usize = 100;
     let flooded = Flooded::start(&[
-        ("MSP_GATEWAY__LIMITS__WRITE_STALL_TIMEOUT", "1s"),
-        ("MSP_GATEWAY__LIMITS__IDLE_TIMEOUT", "2s"),
-        ("MSP_GATEWAY__LIMITS__HEADER_TIMEOUT", "1s"),
+        ("MSP_GATEWAY__LIMITS__WRITE_STALL_TIMEOUT", "2s"),
+        ("MSP_GATEWAY__LIMITS__IDLE_TIMEOUT", "1s"),
+        ("MSP_GATEWAY__LIMITS__HEADER_TIMEOUT", "3s"),
     ]);
-    let (world, target) = (&flooded.world, &flooded.target);
+    let target = &flooded.target;
     let neighbour = Neighbour::start(target.clone()).await;
     let before = flooded.resident_kib();
-    let peak = Arc::new(AtomicUsize::new(0));
     let mut ends = Vec::new();
     for _ in 0..CONNECTIONS {
         let mut stream = target.connect().await.unwrap();
@@ -446,30 +445,21 @@ async fn windows_that_stay_shut_are_not_waited_for() {
             kinds(&answer)
         }));
     }
-    world
-        .until_admin("/admin/status", |answer| {
-            let now = answer.json()["requests_in_flight"].as_u64().unwrap();
-            peak.fetch_max(usize::try_from(now).unwrap(), Ordering::Relaxed);
-            now >= (CONNECTIONS * STREAMS) as u64
-        })
-        .await;
     let start = Instant::now();
-    world
-        .until_admin("/admin/status", |answer| {
-            answer.json()["requests_in_flight"].as_u64().unwrap() <= 1
-        })
-        .await;
-    let freed = start.elapsed();
     for end in ends {
         let kinds = end.await.unwrap();
+        // Each was answered, held for want of a window, and let go of.
+        let answers = kinds.iter().filter(|kind| **kind == HEADERS).count();
+        assert_eq!(answers, STREAMS);
         let resets = kinds.iter().filter(|kind| **kind == RST_STREAM).count();
         assert_eq!(resets, STREAMS);
     }
     let took = start.elapsed();
     let (answered, slowest) = neighbour.stop().await;
+    flooded.until_quiet().await;
     let grown = flooded.resident_kib().saturating_sub(before);
     println!(
-        "{} streams held: freed after {freed:?}, connections gone after {took:?}; {grown} KiB more; a neighbour got {answered} answers, the slowest in {slowest:?}",
+        "{} streams held: connections gone after {took:?}; {grown} KiB more; a neighbour got {answered} answers, the slowest in {slowest:?}",
         CONNECTIONS * STREAMS
     );
     assert!(grown <= GROWTH_KIB_MAX, "{grown} KiB");
