@@ -98,11 +98,11 @@ where
         // Before authentication: a path that does not exist needs no key to be told so.
         .layer(match_route(routes::find))
         // Refuse before spending on hashes and bodies; the permit leaves with the answer's last byte.
-        .layer(admit(in_flight))
+        .layer(admit(in_flight.clone()))
         // Before any cache is asked: a revoked key must not get what is remembered.
         .layer(authenticate(callers))
-        // After authentication: the bucket belongs to a caller, not to an address.
-        .layer(throttle(clock))
+        // After authentication: bucket and share belong to a caller, not to an address.
+        .layer(throttle(clock, in_flight))
         // Last: only those who may ask can make us hold a body.
         .layer(read_body(body_timeout))
         .service(handlers);
