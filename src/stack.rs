@@ -182,7 +182,7 @@ pub fn outbound<C: VendorConnector>(
         .layer(RefuseLayer::new(gates))
         // Budget, place and turn. Holds the place until everything below has ended, the answer's
         // body among it.
-        .layer(PaceLayer::new(gates))
+        .layer(PaceLayer::new(gates, options.timeout))
         // Below the queue: the vendor may have failed while this call waited, and the circuit hears
         // of calls only that were really made.
         .layer(TripLayer::new(gates, options.timeout, clock()))

@@ -159,7 +159,15 @@ fn wrong(path: &str) -> Vec<Value> {
         ]
         .contains(&key);
     let id = key == "customer_id";
-    let flag = ["billing", "derive_customer", "access", "refresh_ahead"].contains(&key);
+    let flag = [
+        "access",
+        "billing",
+        "concurrency_adaptive",
+        "derive_customer",
+        "learn_rate",
+        "refresh_ahead",
+    ]
+    .contains(&key);
     let number = ["account_id", "client_id"].contains(&key);
     let nothing = key.ends_with("_env") || key.ends_with("_file");
     let mut values = vec![
