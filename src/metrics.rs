@@ -150,6 +150,8 @@ pub struct Metrics {
     caller_calls: IntCounterVec,
     caller_saved: IntCounterVec,
     budget_remaining: IntGaugeVec,
+    rate_limit: IntGaugeVec,
+    concurrency_limit: IntGaugeVec,
     circuit_state: IntGaugeVec,
     credential_fallbacks: IntCounterVec,
     walks: IntCounterVec,
@@ -225,6 +227,16 @@ impl CallerMeter {
     }
 }
 
+/// The gauges of one vendor's pace, resolved once.
+pub struct PaceGauges {
+    /// Requests that the budget admits right now.
+    pub remaining: IntGauge,
+    /// Requests a minute that are in force.
+    pub rate_limit: IntGauge,
+    /// Requests at once that are in force.
+    pub concurrency_limit: IntGauge,
+}
+
 /// Counts the vendor calls that one caller caused.
 #[derive(Clone, Debug)]
 pub struct CallsCaused(IntCounter);
@@ -233,6 +245,11 @@ impl CallsCaused {
     /// Counts one.
     pub fn add(&self) {
         self.0.inc();
+    }
+
+    /// How many so far.
+    pub fn count(&self) -> u64 {
+        self.0.get()
     }
 }
 
@@ -350,7 +367,7 @@ impl Metrics {
                 .collect(),
             caller_calls: counters(
                 "caller_vendor_calls_total",
-                "Vendor calls that a caller caused.",
+                "Vendor calls that a caller caused; those of \"gateway\" are refreshes and reading ahead.",
                 &["caller"],
             )?,
             caller_saved: counters(
@@ -361,6 +378,16 @@ impl Metrics {
             budget_remaining: gauges(
                 "vendor_budget_remaining",
                 "Requests that the vendor's budget admits right now.",
+                &["vendor"],
+            )?,
+            rate_limit: gauges(
+                "vendor_rate_limit",
+                "Requests a minute that the vendor is asked at most: as configured, or as learnt.",
+                &["vendor"],
+            )?,
+            concurrency_limit: gauges(
+                "vendor_concurrency_limit",
+                "Requests that the vendor is asked at once: as configured, or as it bears.",
                 &["vendor"],
             )?,
             circuit_state: gauges(
@@ -449,6 +476,11 @@ impl Metrics {
         }
     }
 
+    /// To be told of each vendor call that no caller waited for: refreshes and reading ahead.
+    pub fn background_calls(&self) -> CallsCaused {
+        CallsCaused(self.caller_calls.with_label_values(&["gateway"]))
+    }
+
     /// Observes one answered request; `None` where no cache was asked.
     pub fn duration(&self, route: Route, cache: Option<CacheOutcome>, seconds: f64) {
         let column = cache.map_or(CacheOutcome::ALL.len(), |outcome| outcome as usize);
@@ -494,11 +526,14 @@ impl Metrics {
             .observe(seconds);
     }
 
-    /// Sets the budget left at a vendor.
-    pub fn set_budget_remaining(&self, vendor: Vendor, requests: i64) {
-        self.budget_remaining
-            .with_label_values(&[vendor.as_str()])
-            .set(requests);
+    /// The gauges of a vendor's pace; none are shown before somebody asks for them.
+    pub fn pace(&self, vendor: Vendor) -> PaceGauges {
+        let of = |gauges: &IntGaugeVec| gauges.with_label_values(&[vendor.as_str()]);
+        PaceGauges {
+            remaining: of(&self.budget_remaining),
+            rate_limit: of(&self.rate_limit),
+            concurrency_limit: of(&self.concurrency_limit),
+        }
     }
 
     /// Sets the circuit of a vendor: 0 closed, 1 half-open, 2 open.

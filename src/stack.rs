@@ -104,11 +104,11 @@ where
         // that asks what a page may send has none.
         .layer(match_route(routes::find, cross_origin.clone()))
         // Refuse before spending on hashes and bodies; the permit leaves with the answer's last byte.
-        .layer(admit(in_flight))
+        .layer(admit(in_flight.clone()))
         // Before any cache is asked: a revoked key must not get what is remembered.
         .layer(authenticate(callers, cross_origin))
-        // After authentication: the bucket belongs to a caller, not to an address.
-        .layer(throttle(clock))
+        // After authentication: bucket and share belong to a caller, not to an address.
+        .layer(throttle(clock, in_flight))
         // Last: only those who may ask can make us hold a body.
         .layer(read_body(body_timeout))
         .service(handlers);
@@ -188,7 +188,7 @@ pub fn outbound<C: VendorConnector>(
         .layer(RefuseLayer::new(gates))
         // Budget, place and turn. Holds the place until everything below has ended, the answer's
         // body among it.
-        .layer(PaceLayer::new(gates))
+        .layer(PaceLayer::new(gates, options.timeout))
         // Below the queue: the vendor may have failed while this call waited, and the circuit hears
         // of calls only that were really made.
         .layer(TripLayer::new(gates, options.timeout, clock()))

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 
@@ -124,6 +124,7 @@ pub struct Caller {
     pub meter: CallerMeter,
     expires: Option<Timestamp>,
     last_used_s: Arc<AtomicI64>,
+    in_flight: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for Caller {
@@ -151,13 +152,15 @@ impl Caller {
             meter: metrics.caller(&spec.name),
             expires: spec.expires,
             last_used_s: Arc::default(),
+            in_flight: Arc::default(),
         }
     }
 
     /// Takes over what a reload must not forget of the caller of the same name: when it was last
-    /// seen and, unless its limits are others now, how much of them is used.
+    /// seen, what it has in flight and, unless its limits are others now, how much of them is used.
     fn inherit(&mut self, before: &Self) {
         self.last_used_s = before.last_used_s.clone();
+        self.in_flight = before.in_flight.clone();
         if let (Some(ours), Some(theirs)) = (&mut self.throttle, &before.throttle)
             && ours.limit() == theirs.limit()
         {
@@ -166,6 +169,21 @@ impl Caller {
         if self.forced.limit() == before.forced.limit() {
             self.forced = before.forced.clone();
         }
+    }
+
+    /// Notes that a request of this caller is in flight, until [`Self::left`].
+    pub fn entered(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a request of this caller has ended.
+    pub fn left(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Its requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     /// When a request of this caller was last admitted; `None` if never since the start.
@@ -247,7 +265,11 @@ impl CallerBook {
             forced_refreshes_per_minute,
             expires: None,
         };
-        let everyone = Arc::new(Caller::new(&everyone, metrics));
+        let mut everyone = Caller::new(&everyone, metrics);
+        if let Some(known) = before.and_then(|book| book.open.as_ref()) {
+            everyone.inherit(known);
+        }
+        let everyone = Arc::new(everyone);
         let mut book = Self::after(before, specs, metrics, clock);
         book.all.push(everyone.clone());
         book.open = Some(everyone);

@@ -170,11 +170,13 @@ fn wrong(path: &str) -> Vec<Value> {
     let id = key == "customer_id";
     let may_be_empty = ["origins", "admin_hosts"].contains(&key);
     let flag = [
-        "billing",
-        "derive_customer",
         "access",
-        "refresh_ahead",
+        "billing",
+        "concurrency_adaptive",
+        "derive_customer",
         "enabled",
+        "learn_rate",
+        "refresh_ahead",
     ]
     .contains(&key);
     let number = ["account_id", "client_id"].contains(&key);

@@ -209,8 +209,14 @@ table! {
         credential: Credential = Credential("wiv".to_owned()),
         /// The vendor's budget.
         requests_per_minute: Count<1, 1_000_000> = Count(120),
+        /// Whether its limit is learnt from what it refuses.
+        learn_rate: bool = false,
+        /// The least that is learnt.
+        requests_per_minute_min: Count<1, 1_000_000> = Count(6),
         /// Calls at once.
         concurrency: Count<1, 1024> = Count(8),
+        /// Fewer while it is late.
+        concurrency_adaptive: bool = false,
         /// For one attempt.
         timeout: Wait = Wait::ms(10 * SECOND),
         /// For its connection.
@@ -241,8 +247,14 @@ table! {
         account_id_file: FileName = FileName::default(),
         /// The vendor's budget. Its data changes once a day, so little is needed.
         requests_per_minute: Count<1, 1_000_000> = Count(60),
+        /// Whether its limit is learnt from what it refuses.
+        learn_rate: bool = false,
+        /// The least that is learnt.
+        requests_per_minute_min: Count<1, 1_000_000> = Count(6),
         /// Calls at once.
         concurrency: Count<1, 1024> = Count(4),
+        /// Fewer while it is late.
+        concurrency_adaptive: bool = false,
         /// For one attempt.
         timeout: Wait = Wait::ms(15 * SECOND),
         /// For its connection.

@@ -109,9 +109,12 @@ impl Record {
         self.route.get().copied().unwrap_or(Route::Other)
     }
 
-    /// Notes who asks and who pays.
+    /// Notes who asks and who pays. The caller has a request in flight from here to the record's end.
     pub fn set_caller(&self, caller: Arc<Caller>, payer: Arc<Payer>) {
-        let _ = self.payer.set((caller, payer));
+        caller.entered();
+        if let Err((caller, _)) = self.payer.set((caller, payer)) {
+            caller.left();
+        }
     }
 
     /// Who asks, once authenticated.
@@ -137,6 +140,14 @@ impl Record {
     /// Vendor requests made for it so far.
     pub fn vendor_calls(&self) -> u32 {
         self.payer.get().map_or(0, |(_, payer)| payer.calls())
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if let Some((caller, _)) = self.payer.get() {
+            caller.left();
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use serde_json::value::RawValue;
 
-use super::answer::{Answer, Asker};
+use super::answer::{Account, Answer, Asker};
 use super::billed::{Billed, BilledClient, invoiced_contracts};
 use super::billing::{Billing, BillingBody};
 use super::cases::Cases;
@@ -16,7 +16,9 @@ use super::{Ingredients, LinkTo, Policy, ReadError};
 use crate::cache::{CacheNote, Forward, Found};
 use crate::clock::{Clock, Duration};
 use crate::domain::json::{Members, write_text};
-use crate::domain::{CacheOutcome, ContractId, DateRange, Month, Operation, SearchQuery, Vendor};
+use crate::domain::{
+    CacheOutcome, ContractId, DateRange, Kind, Month, Operation, SearchQuery, Vendor,
+};
 use crate::snapshot::{End, Growth, View, Want};
 use crate::upstream::UpstreamError;
 
@@ -133,9 +135,14 @@ impl Overview {
     }
 
     async fn customer_rows(&self, asker: &Asker) -> Part<Vec<(Option<String>, String)>> {
+        let account = self.account(Vendor::Wiv, Kind::Customers);
         match self.customers.book(asker).await {
-            Err(error) => Part::failed(error),
+            Err(error) => {
+                account.refused();
+                Part::failed(error)
+            }
             Ok(Found { entry, note }) => {
+                account.answered_part(asker, &note);
                 let rows = entry.value.rows(asker);
                 let rows = rows.map(|(id, row)| (id.map(str::to_owned), row.to_owned()));
                 Part {
@@ -147,7 +154,25 @@ impl Overview {
         }
     }
 
+    fn account(&self, vendor: Vendor, kind: Kind) -> Account<'_> {
+        Account {
+            metrics: self.customers.metrics(),
+            vendor,
+            kind,
+        }
+    }
+
     async fn case_totals(&self, asker: &Asker, range: DateRange) -> Part<CaseTotals> {
+        let account = self.account(Vendor::Wiv, Kind::Cases);
+        let part = self.count_cases(asker, range).await;
+        match &part.note {
+            Some(note) => account.answered_part(asker, note),
+            None => account.refused(),
+        }
+        part
+    }
+
+    async fn count_cases(&self, asker: &Asker, range: DateRange) -> Part<CaseTotals> {
         let query = Arc::new(SearchQuery {
             range: Some(range),
             ..SearchQuery::default()
@@ -209,7 +234,16 @@ impl Overview {
     }
 
     async fn contracts(&self, asker: &Asker, month: Month) -> Part<Vec<BilledContract>> {
-        let Found { entry, note } = match self.billing.find_month(asker, month).await {
+        let account = self.account(Vendor::Nable, Kind::Billing);
+        let told = |found: Result<Found<_>, ReadError>| {
+            match &found {
+                Ok(found) => account.answered_part(asker, &found.note),
+                Err(ReadError::BillingNotAllowed) => {}
+                Err(_) => account.refused(),
+            }
+            found
+        };
+        let Found { entry, note } = match told(self.billing.find_month(asker, month).await) {
             Ok(found) => found,
             Err(error) => return Part::failed(error),
         };
@@ -230,16 +264,18 @@ impl Overview {
             return Part::failed(ReadError::overloaded());
         }
         let asked = contracts.iter().map(|contract| async move {
-            let found = self
-                .billing
-                .find_services(asker, month, &contract.id)
-                .await?;
-            Ok::<_, ReadError>((contract, found))
+            let found = self.billing.find_services(asker, month, &contract.id);
+            (contract, found.await)
         });
         let mut value = Vec::with_capacity(contracts.len());
-        for answer in join_all(asked).await {
-            let (contract, Found { entry, note }) = match answer {
-                Ok(answer) => answer,
+        // All of them are counted, whatever becomes of the part.
+        let answers = join_all(asked).await.into_iter();
+        let answers: Vec<_> = answers
+            .map(|(contract, found)| (contract, told(found)))
+            .collect();
+        for (contract, answer) in answers {
+            let Found { entry, note } = match answer {
+                Ok(found) => found,
                 // Half of the contracts would look like a small bill.
                 Err(error) => return Part::failed(error),
             };

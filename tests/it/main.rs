@@ -22,6 +22,7 @@ mod crowd;
 mod framing;
 mod hostile;
 mod json;
+mod limits;
 mod matrix;
 mod paging;
 mod proof;
