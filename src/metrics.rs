@@ -173,6 +173,8 @@ pub struct Metrics {
     pub log_lines_dropped: IntCounter,
     /// Connections open on the public listener.
     pub connections: IntGauge,
+    /// Connections closed at once, because their peer had as many as it may.
+    pub connections_refused: IntCounter,
 }
 
 /// The counters of one caller, resolved once.
@@ -441,6 +443,10 @@ impl Metrics {
                 "Access log lines dropped because the reader of the log was too slow.",
             )?,
             connections: gauge("connections", "Connections open on the public listener.")?,
+            connections_refused: counter(
+                "connections_refused_total",
+                "Connections closed at once: their peer had limits.connections_per_peer_max open.",
+            )?,
             registry: registry.clone(),
         };
         for vendor in Vendor::ALL {

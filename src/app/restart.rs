@@ -43,6 +43,7 @@ pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
         idle_timeout,
         write_stall_timeout,
         connections_max,
+        connections_per_peer_max,
         drain_delay,
         drain_grace,
     } = &fixed.server;
@@ -70,6 +71,10 @@ pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
         (
             "limits.connections_max",
             *connections_max != server.connections_max,
+        ),
+        (
+            "limits.connections_per_peer_max",
+            *connections_per_peer_max != server.connections_per_peer_max,
         ),
         ("limits.drain_delay", *drain_delay != server.drain_delay),
         ("limits.drain_grace", *drain_grace != server.drain_grace),

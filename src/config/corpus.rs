@@ -531,7 +531,7 @@ fn secrets_are_read_and_open_files_are_warned_of() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         path.display().to_string()
     };
-    let (key, old) = (file("k", CANARY, 0o600), file("o", "older\n", 0o644));
+    let (key, old) = (file("k", CANARY, 0o600), file("o", "older-one\n", 0o644));
     let account = file("a", "001H\n", 0o600);
     let text = format!(
         "auth.mode = \"open\"\n[nable]\napi_key_file = \"{key}\"\napi_key_fallback_file = \"{old}\"\naccount_id_file = \"{account}\"\n[pagination]\ntoken_key_file = \"{key}\"\n"
@@ -549,6 +549,18 @@ fn secrets_are_read_and_open_files_are_warned_of() {
     let nable = secrets.nable.unwrap();
     assert_eq!(nable.account.as_str(), "001H");
     assert!(nable.keys.fallback.is_some());
+    // Keys that could stand in any answer.
+    for short in ["k", "hunter2\n"] {
+        file("o", short, 0o644);
+        let shown = settings.read_secrets().unwrap_err().to_string();
+        let named = format!("nable.api_key_fallback_file: the file {old} is shorter than 8 bytes");
+        assert!(
+            shown.contains(&named) && !shown.contains("hunter2"),
+            "{shown}"
+        );
+    }
+    file("o", "hunter23", 0o644);
+    assert!(settings.read_secrets().is_ok());
     // An account that would change the path it is put into.
     file("a", "../x", 0o600);
     let shown = settings.read_secrets().unwrap_err().to_string();

@@ -179,6 +179,8 @@ table! {
         write_stall_timeout: Wait = Wait::ms(15 * SECOND),
         /// Connections at once.
         connections_max: Count<1, 1_000_000> = Count(4096),
+        /// Connections of one peer at once.
+        connections_per_peer_max: Count<1, 1_000_000> = Count(2048),
         /// Requests at once.
         requests_in_flight_max: Count<1, 1_000_000> = Count(1024),
         /// Vendor calls that one caller's `Cache-Control` may force per minute.

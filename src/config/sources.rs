@@ -79,6 +79,14 @@ fn shown(source: &SecretSource) -> String {
     }
 }
 
+/// The setting that names the source.
+fn setting(path: &str, source: &SecretSource) -> String {
+    match source {
+        SecretSource::Env(_) => format!("{path}_env"),
+        SecretSource::File(_) => format!("{path}_file"),
+    }
+}
+
 struct Reader {
     report: Report,
     warnings: Vec<String>,
@@ -87,10 +95,7 @@ struct Reader {
 impl Reader {
     /// Reads what `<path>_env` or `<path>_file` names.
     fn read(&mut self, path: &str, source: &SecretSource) -> Option<Secret> {
-        let setting = match source {
-            SecretSource::Env(_) => format!("{path}_env"),
-            SecretSource::File(_) => format!("{path}_file"),
-        };
+        let setting = setting(path, source);
         self.warn_if_readable(&setting, source);
         match source.read() {
             Ok(secret) => Some(secret),
@@ -147,22 +152,33 @@ impl Reader {
         }
     }
 
+    fn key(&mut self, path: &str, source: &SecretSource) -> Option<VendorKey> {
+        let secret = self.read(path, source)?;
+        VendorKey::checked(secret)
+            .map_err(|problem| {
+                let setting = setting(path, source);
+                self.report
+                    .add(&setting, format!("{} {problem}", shown(source)));
+            })
+            .ok()
+    }
+
     fn vendor(&mut self, settings: &VendorSettings) -> Option<VendorSecrets> {
         let at = |setting: &str| format!("{}.{setting}", settings.vendor.as_str());
-        let primary = self.read(&at("api_key"), &settings.key);
+        let primary = self.key(&at("api_key"), &settings.key);
         let fallback = settings
             .key_fallback
             .as_ref()
-            .map(|source| self.read(&at("api_key_fallback"), source));
+            .map(|source| self.key(&at("api_key_fallback"), source));
         let account = match &settings.account {
             AccountSource::Given(id) => Some(id.clone()),
             AccountSource::Kept(source) => self.account(&at("account_id"), source),
         };
         Some(VendorSecrets {
             keys: VendorKeys {
-                primary: VendorKey::new(primary?),
+                primary: primary?,
                 fallback: match fallback {
-                    Some(fallback) => Some(VendorKey::new(fallback?)),
+                    Some(fallback) => Some(fallback?),
                     None => None,
                 },
             },

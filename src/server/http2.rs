@@ -22,7 +22,7 @@ use self::frames::Frames;
 use self::streams::{Open, ReaderWatch, StreamTasks, Streams, this_reader};
 use super::connection::{Answering, Connections, Ending, IDLE_WHILE_CLOSING};
 use super::drain::DrainPhase;
-use super::pulse::{Felt, Pulse, Verdict};
+use super::pulse::{Arrived, Felt, Pulse, Verdict};
 use crate::clock::{self, Clock, Duration, Instant};
 use crate::exchange::{AnswerBody, Answered, Arrival, BodyCut, Boxed, Peer};
 
@@ -54,7 +54,7 @@ const PIECE_BYTES_MAX: usize = 16 * 1024;
 /// Serves one connection to its end.
 pub async fn serve<I>(on: Connections, io: I, peer: Peer) -> Ending
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send,
+    I: AsyncRead + AsyncWrite + Arrived + Unpin + Send,
 {
     let clock = on.clock.clone();
     let mut patience = on.patience;
@@ -149,7 +149,7 @@ struct Counted<I> {
     unfinished: Option<u64>,
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Counted<I> {
+impl<I: AsyncRead + Arrived + Unpin> AsyncRead for Counted<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,9 +1,12 @@
 //! The listeners: connections in, drain out.
 
 mod connection;
+mod descriptors;
 mod drain;
 mod http2;
+mod inherit;
 mod listen;
+mod peers;
 mod pulse;
 mod tls;
 
@@ -13,8 +16,9 @@ use crate::clock::Duration;
 
 pub use connection::{Answering, Connections, Ending};
 pub use drain::{Drain, DrainPhase};
+pub use inherit::Inherited;
 pub use listen::{BindError, Drained, Listeners, Server};
-pub use pulse::Patience;
+pub use pulse::{Arrived, Patience};
 pub use tls::{ClientAuth, Tls, TlsFile, TlsOptions, TlsProblem, TlsSetup};
 
 /// The `[listen]` and `[limits]` settings.
@@ -42,6 +46,8 @@ pub struct ServerOptions {
     pub write_stall_timeout: Duration,
     /// Connections open at once on the public listener.
     pub connections_max: usize,
+    /// Connections of one peer at once on the public listener.
+    pub connections_per_peer_max: usize,
     /// Requests in flight at once; more are refused as overloaded.
     pub requests_in_flight_max: usize,
     /// After a termination signal: time in which readiness fails while requests are still taken.

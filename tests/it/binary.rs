@@ -9,4 +9,5 @@ mod overview;
 mod paging;
 mod secrets;
 mod settings;
+mod sockets;
 mod surface;

@@ -105,9 +105,14 @@ impl Process {
     }
 
     /// Starts any program.
-    pub fn spawn(mut command: Command) -> Self {
+    pub fn spawn(command: Command) -> Self {
+        Self::spawn_over(command, Stdio::null())
+    }
+
+    /// The same, over this standard input.
+    pub fn spawn_over(mut command: Command, stdin: Stdio) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -674,7 +679,7 @@ pub fn page_of(answer: &Answer) -> (Vec<String>, Option<String>) {
     )
 }
 
-fn settings(vendors: &str, dir: &std::path::Path, stanzas: &str) -> String {
+pub fn settings(vendors: &str, dir: &std::path::Path, stanzas: &str) -> String {
     let nable_key = dir.join("nable.key");
     format!(
         r#"[listen]

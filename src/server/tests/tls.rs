@@ -12,7 +12,9 @@ use super::tls_kit::*;
 use crate::access::{CallerBook, ClientSan};
 use crate::clock::{Clock, Duration, Instant};
 use crate::metrics::Metrics;
-use crate::server::{ClientAuth, Drain, Ending, Listeners, Server, Tls, TlsFile, TlsSetup};
+use crate::server::{
+    ClientAuth, Drain, Ending, Inherited, Listeners, Server, Tls, TlsFile, TlsSetup,
+};
 
 /// One request over HTTP/1.1; its status.
 async fn ask<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I, headers: &str) -> u16 {
@@ -106,7 +108,9 @@ async fn a_handshake_that_was_cut_frees_its_place() {
     let mut options = super::drain::options();
     options.connections_max = 1;
     options.header_timeout = Duration::from_millis(300);
-    let listeners = Listeners::bind(&options).await.unwrap();
+    let listeners = Listeners::bind(&options, Inherited::default())
+        .await
+        .unwrap();
     let address = listeners.public_address();
     let drain = Drain::default();
     let answering = front.connections.answering.clone();
