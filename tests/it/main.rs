@@ -11,10 +11,13 @@
 
 mod kit;
 mod process;
+#[path = "../fuzz/src/promises/mod.rs"]
+mod promises;
 mod whole;
 
 mod binary;
 mod callers;
+mod corpus;
 mod crowd;
 mod framing;
 mod hostile;
@@ -24,5 +27,7 @@ mod paging;
 mod proof;
 mod quota;
 mod reload;
+mod smuggle;
+mod vectors;
 mod walks;
 mod words;
