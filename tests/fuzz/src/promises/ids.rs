@@ -123,5 +123,5 @@ fn credentials(bytes: &[u8]) {
     assert_eq!(both, plain && bytes.trim_ascii_start() == bytes);
     headers.insert("x-api-key", HeaderValue::from_static("another"));
     let other = presented(&headers);
-    assert!(bytes == b"another" || !matches!(other, Presented::CallerKey(_)));
+    assert!(bytes.trim_ascii_start() == b"another" || !matches!(other, Presented::CallerKey(_)));
 }

@@ -73,14 +73,15 @@ impl Stage {
             assert!(!refused || calls == 0, "{line}");
             self.innocent &= refused || told["code"] == "not_found";
         }
-        self.lines = lines.len();
         assert!(!self.innocent || whole.vendor_calls() == 0, "{lines:?}");
         let given = String::from_utf8_lossy(bytes);
         // Whoever sends a vendor's key may read of it.
         if !given.contains("sandbox-") {
             assert_no_vendor_key(&said, "an answer");
-            assert_no_vendor_key(&lines.concat(), "the access log");
+            let new: String = lines.iter().skip(self.lines).map(String::as_str).collect();
+            assert_no_vendor_key(&new, "the access log");
         }
+        self.lines = lines.len();
     }
 }
 
