@@ -4,14 +4,14 @@
 mod accept_encoding;
 mod answer;
 mod billing;
-mod cache_control;
+pub mod cache_control;
 mod case_export;
 mod case_search;
 mod customers;
 mod nable_drop_in;
 pub mod openapi;
 mod overview;
-mod query_string;
+pub mod query_string;
 pub mod question;
 mod recall;
 pub mod routes;

@@ -238,9 +238,80 @@ pub fn write_text(text: &str, out: &mut String) {
     out.push('"');
 }
 
+/// Whether `text` stands in this JSON, as it is or with escapes: `\/` and `\u002f` are a slash too.
+pub fn repeats(json: &[u8], text: &[u8]) -> bool {
+    let Some(first) = text.first() else {
+        return false;
+    };
+    // Two bytes rule most places out.
+    let mut places = json.iter().enumerate();
+    places.any(|(at, byte)| {
+        let rest = json.get(at..).unwrap_or_default();
+        (byte == first && rest.starts_with(text))
+            || ((byte == first || *byte == b'\\') && begins_escaped(rest, text))
+    })
+}
+
+fn begins_escaped(mut json: &[u8], mut text: &[u8]) -> bool {
+    while !text.is_empty() {
+        let mut encoded = [0; 4];
+        let (said, rest): (&[u8], _) = match json {
+            [b'\\', b'u', rest @ ..] => {
+                let Some((digits, rest)) = rest.split_first_chunk::<4>() else {
+                    return false;
+                };
+                let digits = std::str::from_utf8(digits).unwrap_or_default();
+                // Halves of a pair are no letters, and no secret holds what needs a pair.
+                let Some(letter) = u32::from_str_radix(digits, 16)
+                    .ok()
+                    .and_then(char::from_u32)
+                else {
+                    return false;
+                };
+                (letter.encode_utf8(&mut encoded).as_bytes(), rest)
+            }
+            [b'\\', byte @ (b'"' | b'\\' | b'/'), rest @ ..] => (std::slice::from_ref(byte), rest),
+            [byte, rest @ ..] => (std::slice::from_ref(byte), rest),
+            [] => return false,
+        };
+        let Some(after) = text.strip_prefix(said) else {
+            return false;
+        };
+        (json, text) = (rest, after);
+    }
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_found_in_any_spelling() {
+        let found = |json: &str, text: &str| repeats(json.as_bytes(), text.as_bytes());
+        for json in [
+            r#"{"a":"Bearer ab/c+=="}"#,
+            r#"{"a":"ab\/c+=="}"#,
+            r#"["\u0061\u0062/c\u002B=\u003d"]"#,
+            r#"{"\u0061b\u002fc+==":1}"#,
+        ] {
+            assert!(found(json, "ab/c+=="), "{json}");
+        }
+        for json in [
+            r#"["ab/c+="]"#,
+            r#"["\u0061\u0062"]"#,
+            r#"["ab\/c+\u003"#,
+            "",
+            "\\",
+            "\\u",
+        ] {
+            assert!(!found(json, "ab/c+=="), "{json}");
+        }
+        assert!(found(r#""x\u00e9\"y\\z""#, "é\"y\\z"));
+        // What is no JSON is searched as it stands.
+        assert!(found(r"key ab\c", r"ab\c"));
+        assert!(!found("abc", ""));
+    }
 
     fn canonical(text: &str) -> Result<String, JsonProblem> {
         let mut out = String::new();

@@ -281,12 +281,15 @@ async fn refusals_of_nable_are_kept_if_they_are_json_and_echo_no_key() {
 
 #[tokio::test(start_paused = true)]
 async fn a_good_answer_that_repeats_the_key_is_no_good_answer() {
-    let echo = format!("{{\"data\":[],\"you\":\"{CANARY}\"}}");
-    let replies = [Reply::ok(&echo), Reply::ok(&echo), Reply::ok(&echo)];
-    let rig = wiv_rig(TestVendor::replies(replies));
-    let error = ask(&rig, Operation::Search, spend()).await.unwrap_err();
-    assert_eq!(error.fault, Fault::Malformed);
-    assert!(!format!("{error} {error:?}").contains(CANARY));
+    let escaped: String = CANARY.bytes().map(|b| format!("\\u{b:04x}")).collect();
+    for said in [CANARY, &escaped, &CANARY.replace('-', "\\u002D")] {
+        let echo = format!("{{\"data\":[],\"you\":\"{said}\"}}");
+        let replies = [Reply::ok(&echo), Reply::ok(&echo), Reply::ok(&echo)];
+        let rig = wiv_rig(TestVendor::replies(replies));
+        let error = ask(&rig, Operation::Search, spend()).await.unwrap_err();
+        assert_eq!(error.fault, Fault::Malformed);
+        assert!(!format!("{error} {error:?}").contains(CANARY));
+    }
 }
 
 #[tokio::test(start_paused = true)]

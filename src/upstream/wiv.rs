@@ -10,7 +10,7 @@ use super::rows::RawRows;
 use super::scroll::ScrollId;
 use super::{Fault, UpstreamError, VendorAnswer, VendorCall, VendorOptions, VendorService};
 use crate::admission::Spend;
-use crate::domain::json::Members;
+use crate::domain::json::{self, Members};
 use crate::domain::{AccountId, CustomerId, Operation, PageSize, SearchQuery};
 
 /// Most members beside the documented ones that an envelope may hold.
@@ -252,8 +252,11 @@ fn search_page(text: &str) -> Result<SearchPage, BodyFault> {
         && scroll.reveal().len() >= TELLING_ID_BYTES_MIN
     {
         // Elasticsearch itself says the id a second time, as `_scroll_id`.
+        let id = scroll.reveal().as_bytes();
         order.retain(|member| match member {
-            EnvelopeMember::Other(_, raw) => !raw.contains(scroll.reveal()),
+            EnvelopeMember::Other(name, raw) => {
+                !json::repeats(name.as_bytes(), id) && !json::repeats(raw.as_bytes(), id)
+            }
             EnvelopeMember::Data | EnvelopeMember::NextPageKey => true,
         });
     }
@@ -348,14 +351,21 @@ mod tests {
 
     #[test]
     fn members_that_repeat_the_scroll_id_are_left_out() {
-        let id = "FGluY2x1ZGVfY29udGV4dA==";
-        let text = format!(
-            r#"{{"_scroll_id":"{id}","data":[],"next_page_key":{{"scroll_id":"{id}"}},"total":1}}"#
-        );
-        let page = search_page(&text).unwrap();
+        let id = "FGluY2x1ZGVfY29udGV4/A==";
         let total = EnvelopeMember::Other("total".to_owned(), "1".to_owned());
         let kept = [EnvelopeMember::Data, EnvelopeMember::NextPageKey, total];
-        assert_eq!(page.envelope, kept);
+        for again in [
+            format!(r#""_scroll_id":"{id}""#),
+            format!(r#""_scroll_id":"{}""#, id.replace('/', r"\/")),
+            format!(r#""a":[{{"b":"x {}"}}]"#, id.replace('=', r"\u003d")),
+            format!(r#""{id}":1"#),
+        ] {
+            let text = format!(
+                r#"{{{again},"data":[],"next_page_key":{{"scroll_id":"{id}"}},"total":1}}"#
+            );
+            let page = search_page(&text).unwrap();
+            assert_eq!(page.envelope, kept, "{again}");
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Broken, odd and enormous JSON as the body of a search: what is no JSON is refused before a vendor
 //! hears of it, what is some is taken, and where readers differ there is one answer.
 
+use msp_gateway::sandbox::{Fault, Kind, Operation};
+
 use crate::hostile::{bytes, gateway};
-use crate::whole::{ALL, search};
+use crate::whole::{ALL, Whole, search};
 
 /// Texts that are no JSON; `n_` in the known collections.
 fn broken_values() -> Vec<Vec<u8>> {
@@ -348,6 +350,62 @@ async fn broken_json_is_refused_before_a_vendor_hears_of_it() {
     }
     assert_eq!(whole.vendor_calls(), 0);
     println!("hostile: {} broken bodies refused", 2 * count);
+}
+
+/// Answers every search with this body and status 200.
+fn answers(whole: &Whole, body: &str) {
+    whole.sandbox.clear_faults();
+    let kind = Kind::Status {
+        status: 200,
+        body: Some(body.to_owned()),
+        retry_after: None,
+        processed: false,
+    };
+    whole.sandbox.fault(Fault::on(Operation::Search, kind));
+}
+
+#[tokio::test(start_paused = true)]
+async fn broken_json_of_a_vendor_is_no_answer() {
+    let mut count = 0;
+    for value in broken_values() {
+        // What is no UTF-8 is tried by the promises of the vendor's page.
+        let Ok(value) = String::from_utf8(value) else {
+            continue;
+        };
+        let as_a_row = format!("{{\"data\":[{value}],\"next_page_key\":null}}");
+        let in_the_envelope = format!("{{\"data\":[],\"x\":{value}}}");
+        for body in [value, as_a_row, in_the_envelope] {
+            if serde_json::from_str::<serde_json::Value>(&body).is_ok() {
+                // Broken by itself, whole between these brackets: `1]`, `[1,`.
+                continue;
+            }
+            let whole = gateway();
+            answers(&whole, &body);
+            let reply = whole.ask(search(ALL, "{}")).await;
+            let told = (reply.status, reply.code());
+            assert_eq!(told, (502, "vendor_protocol_error".to_owned()), "{body:?}");
+            assert_eq!(whole.metrics.panics.get(), 0);
+            count += 1;
+        }
+    }
+    println!("hostile: {count} broken answers refused");
+    assert!(count >= 3 * 188 - 100, "{count}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sound_json_of_a_vendor_passes_as_it_is() {
+    for value in sound_values() {
+        let whole = gateway();
+        answers(
+            &whole,
+            &format!("{{\"data\":[{value}],\"next_page_key\":null}}"),
+        );
+        let reply = whole.ask(search(ALL, "{}")).await;
+        assert_eq!(reply.status, 200, "{value}: {reply:?}");
+        let body = String::from_utf8(reply.body).unwrap();
+        let row = value.trim_matches([' ', '\t', '\r', '\n']);
+        assert_eq!(body, format!("{{\"data\":[{row}],\"next_page_key\":null}}"));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,10 +14,13 @@ mod authority;
 mod frames;
 mod kit;
 mod process;
+#[path = "../fuzz/src/promises/mod.rs"]
+mod promises;
 mod whole;
 
 mod binary;
 mod callers;
+mod corpus;
 mod crowd;
 mod framing;
 mod hostile;
@@ -28,6 +31,8 @@ mod paging;
 mod proof;
 mod quota;
 mod reload;
+mod smuggle;
 mod tls;
+mod vectors;
 mod walks;
 mod words;

@@ -316,11 +316,38 @@ fn versions_stay_above_known_faults() {
         ("h2", [0, 4, 18]),
         ("moka", [0, 12, 16]),
         ("tracing-subscriber", [0, 3, 20]),
+        ("prometheus", [0, 14, 0]),
+        ("rustls-webpki", [0, 103, 13]),
+        ("serde_json", [1, 0, 154]),
+        ("tokio", [1, 54, 0]),
+        ("tower-http", [0, 7, 0]),
     ] {
         let version = package(name);
         assert!(version.as_deref() >= Some(&floor[..]), "{name} {version:?}");
     }
+    assert_eq!(package("no-such-package"), None);
+    let deny = fs::read_to_string(source::root().join("deny.toml")).expect("deny.toml");
+    let banned: Vec<_> = deny
+        .lines()
+        .filter_map(|line| {
+            line.trim()
+                .strip_prefix("{ crate = \"")?
+                .strip_suffix("\" },")
+        })
+        .collect();
+    // deny.toml says why; here it holds also where cargo-deny is not to be had.
     for name in ["openssl", "reqwest", "chrono", "serde_yaml", "protobuf"] {
+        assert!(banned.contains(&name), "{name} is banned: {banned:?}");
+    }
+    for name in banned {
         assert_eq!(package(name), None, "{name} is not to be used");
     }
+}
+
+#[test]
+fn unsafe_code_is_forbidden_and_not_merely_absent() {
+    let manifest = fs::read_to_string(source::root().join("Cargo.toml")).expect("Cargo.toml");
+    let lints = manifest.split_once("[lints.rust]").expect("lints").1;
+    let lints = lints.split("\n[").next().expect("a section");
+    assert!(lints.contains("unsafe_code = \"forbid\""), "{lints}");
 }

@@ -79,14 +79,18 @@ pub fn sources() -> Vec<Source> {
     all
 }
 
-/// Every file below a folder, in order of name; nothing that a build or a run leaves behind.
+/// Every file below a folder, in order of name; nothing that a build or a run leaves behind, and not
+/// the fuzzers' corpus, which is no text.
 pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let entries = fs::read_dir(folder).expect("a folder is readable");
     for entry in entries.map(|entry| entry.expect("an entry is readable").path()) {
         let name = entry.file_name().unwrap_or_default();
         if entry.is_dir() {
-            if name != "target" && name != ".git" && name != "out" {
+            if !["target", ".git", "out", "corpus"]
+                .iter()
+                .any(|other| name == *other)
+            {
                 found.extend(files_below(&entry));
             }
         } else if name != ".git" {

@@ -10,6 +10,7 @@ use http_body_util::Full;
 use super::layer;
 use crate::admission::credential::{Chosen, KeyVerdict};
 use crate::admission::{Credential, Gates};
+use crate::domain::json;
 use crate::upstream::step::{Step, Transport};
 use crate::upstream::{BaseUrl, Fault, UpstreamError, VendorAnswer, VendorCall, VendorOptions};
 
@@ -55,7 +56,7 @@ impl<T: Transport> Step for Sign<T> {
                 Err(error)
             }
             // Good answers pass byte for byte, and so would our key.
-            Ok(answer) if repeats(&answer.body, &key) => {
+            Ok(answer) if json::repeats(&answer.body, key.as_bytes()) => {
                 let what = "the answer repeats the gateway's key";
                 Err(UpstreamError::new(operation, Fault::Malformed, what)
                     .with_status(answer.status))
@@ -111,15 +112,8 @@ fn drop_echo(error: &mut UpstreamError, key: &HeaderValue) {
     if error
         .vendor_body
         .as_ref()
-        .is_some_and(|body| repeats(body, key))
+        .is_some_and(|body| json::repeats(body, key.as_bytes()))
     {
         error.vendor_body = None;
     }
-}
-
-fn repeats(body: &Bytes, key: &HeaderValue) -> bool {
-    let key = key.as_bytes();
-    // The first byte alone rules most places out.
-    body.windows(key.len())
-        .any(|window| window.first() == key.first() && window == key)
 }

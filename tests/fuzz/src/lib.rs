@@ -1,0 +1,9 @@
+//! What the fuzz targets run. The promises are the same files that `tests/it/corpus.rs` holds the
+//! committed corpus to.
+
+#[path = "../../it/kit.rs"]
+pub mod kit;
+#[path = "../../it/whole.rs"]
+pub mod whole;
+
+pub mod promises;

@@ -1,0 +1,59 @@
+//! Settings: any text is taken whole or refused in lines that show nothing of it.
+
+use msp_gateway::config::from_text;
+use toml::{Table, Value};
+
+/// Stands for a secret in the wrong place; the corpus puts it into values.
+const CANARY: &str = "cAnArY";
+
+/// Whether a name holds the canary: names may be told.
+fn named(value: &Value) -> bool {
+    match value {
+        Value::Table(table) => table
+            .iter()
+            .any(|(name, value)| name.contains(CANARY) || named(value)),
+        Value::Array(items) => items.iter().any(named),
+        _ => false,
+    }
+}
+
+pub fn hold(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let read = from_text("fuzz.toml", text, []);
+    let told = match read {
+        Ok(settings) => {
+            // What is shown as in force is taken again, as the same.
+            let shown = settings.effective().expect("settings can be shown");
+            drop(settings);
+            shown
+        }
+        Err(refusal) => {
+            assert!(!refusal.problems.is_empty());
+            let told = refusal.to_string();
+            for line in told.lines() {
+                assert!(
+                    line.starts_with("fuzz.toml") || line.starts_with("settings"),
+                    "{line}"
+                );
+                assert!(line.chars().count() < 1_000, "{line}");
+            }
+            assert!(
+                !told.chars().any(|c| c.is_control() && c != '\n'),
+                "{told:?}"
+            );
+            let names = toml::from_str::<Table>(text).map(Value::Table);
+            if !names.is_ok_and(|table| named(&table)) {
+                assert!(!told.contains(CANARY), "{told}");
+            }
+            told
+        }
+    };
+    let again = from_text("fuzz.toml", text, []);
+    let again = match again {
+        Ok(settings) => settings.effective().expect("as before"),
+        Err(refusal) => refusal.to_string(),
+    };
+    assert_eq!(again, told, "one text, one outcome");
+}

@@ -1,0 +1,4 @@
+//! See `promises::csv`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| msp_gateway_fuzz::promises::csv::hold(bytes));

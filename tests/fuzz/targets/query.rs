@@ -1,0 +1,4 @@
+//! See `promises::query`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| msp_gateway_fuzz::promises::query::hold(bytes));
