@@ -113,6 +113,31 @@ impl VariantOutcome {
     }
 }
 
+/// How a TLS handshake ended. The label `outcome` of `tls_handshakes_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Handshake {
+    /// The connection stands.
+    Ok,
+    /// The peer speaks something else, trusts us not, or is not trusted.
+    Failed,
+    /// Not complete in time.
+    TimedOut,
+}
+
+impl Handshake {
+    /// Every outcome.
+    pub const ALL: [Self; 3] = [Self::Ok, Self::Failed, Self::TimedOut];
+
+    /// The word used in labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+        }
+    }
+}
+
 /// All metrics of one gateway. Clone the `Arc`, never the struct.
 pub struct Metrics {
     registry: Registry,
@@ -140,6 +165,8 @@ pub struct Metrics {
     cache_entries: IntGaugeVec,
     variants: IntCounterVec,
     config_reloads: IntCounterVec,
+    tls_handshakes: IntCounterVec,
+    certificate_not_after: IntGaugeVec,
     /// Panics contained at the request or flight boundary.
     pub panics: IntCounter,
     /// Access log lines dropped because the log could not keep up.
@@ -398,6 +425,16 @@ impl Metrics {
                 "Reloads of the settings, by outcome.",
                 &["outcome"],
             )?,
+            tls_handshakes: counters(
+                "tls_handshakes_total",
+                "TLS handshakes on our own listeners, by listener and how they ended.",
+                &["listener", "outcome"],
+            )?,
+            certificate_not_after: gauges(
+                "tls_certificate_not_after_timestamp_seconds",
+                "When the certificate that a listener shows runs out, in Unix time; only where TLS is on.",
+                &["listener"],
+            )?,
             panics: counter("panics_total", "Panics that were contained.")?,
             log_lines_dropped: counter(
                 "log_lines_dropped_total",
@@ -548,6 +585,25 @@ impl Metrics {
     pub fn config_reload(&self, applied: bool) {
         let outcome = if applied { "applied" } else { "refused" };
         self.config_reloads.with_label_values(&[outcome]).inc();
+    }
+
+    /// Tells when the certificate of a listener, `public` or `admin`, runs out.
+    pub fn set_certificate_not_after(&self, listener: &'static str, unix_s: i64) {
+        self.certificate_not_after
+            .with_label_values(&[listener])
+            .set(unix_s);
+        for outcome in Handshake::ALL {
+            // There from the start, so that rates can be told.
+            self.tls_handshakes
+                .with_label_values(&[listener, outcome.as_str()]);
+        }
+    }
+
+    /// Counts a TLS handshake on a listener.
+    pub fn tls_handshake(&self, listener: &'static str, outcome: Handshake) {
+        self.tls_handshakes
+            .with_label_values(&[listener, outcome.as_str()])
+            .inc();
     }
 
     /// The text that Prometheus scrapes.

@@ -32,10 +32,16 @@ fn call(method: &str, headers: &[(&str, &str)]) -> Call {
         panic!("no route");
     };
     let now = Instant::now();
-    let record = Record::new(&head, None, now, now + Duration::from_secs(30));
+    let record = Record::new(
+        &head,
+        crate::exchange::Peer::default(),
+        now,
+        now + Duration::from_secs(30),
+    );
     let spec = CallerSpec {
         name: "all".into(),
         keys: vec![CallerKeyHash::of(b"k")],
+        sans: Vec::new(),
         role: Role::Reader,
         audience: Audience::All,
         billing: true,
@@ -44,7 +50,7 @@ fn call(method: &str, headers: &[(&str, &str)]) -> Call {
         expires: None,
     };
     let book = CallerBook::new(&[spec], &Metrics::new().unwrap(), Clock::system());
-    let caller = book.find(b"k").unwrap();
+    let caller = book.find(Some(b"k"), None).unwrap();
     Call {
         head,
         body: Bytes::new(),

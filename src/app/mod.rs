@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::middleware::inbound::CrossOrigin;
 use crate::reads::{Ingredients, Policy, Reads};
 use crate::secrets::{SealingKey, sealing_key_of_this_process};
-use crate::server::{Answering, Drain, Listeners, Server, ServerOptions};
+use crate::server::{Answering, Drain, Listeners, Server, ServerOptions, Tls, TlsSetup};
 use crate::snapshot::{Sealer, Snapshots};
 use crate::stack::{Inbound, InboundParts, admin, inbound};
 use crate::telemetry::LogSink;
@@ -53,6 +53,8 @@ pub struct App {
     started: Instant,
     server: ServerOptions,
     fixed: restart::Fixed,
+    public_tls: Option<Arc<Tls>>,
+    admin_tls: Option<Arc<Tls>>,
     drain: Drain,
     in_flight: Arc<InFlight>,
     log: LogSink,
@@ -130,6 +132,12 @@ impl App {
             metrics: metrics.clone(),
         });
         let callers = Arc::new(caller_book(settings, None, &metrics, &clock));
+        let tls = |setup: &Option<TlsSetup>, listener| {
+            let setup = setup.clone()?;
+            Some(Tls::new(setup, listener, metrics.clone()))
+        };
+        let public_tls = tls(&secrets.certificates.public, "public");
+        let admin_tls = tls(&secrets.certificates.admin, "admin");
         let in_flight = InFlight::up_to(settings.server.requests_in_flight_max);
         Ok(Arc::new_cyclic(|app| {
             let build = Stacks {
@@ -148,6 +156,8 @@ impl App {
                 started: clock.now(),
                 server: settings.server.clone(),
                 fixed: restart::Fixed::of(settings),
+                public_tls,
+                admin_tls,
                 drain: Drain::default(),
                 callers: ArcSwap::new(callers.clone()),
                 wiv: wiv_side,
@@ -200,6 +210,14 @@ impl App {
                     .to_owned(),
             ));
         }
+        let certificates = &secrets.certificates;
+        let listeners = [
+            ("listen.public_tls", &self.public_tls, &certificates.public),
+            ("listen.admin_tls", &self.admin_tls, &certificates.admin),
+        ];
+        for (setting, tls, setup) in listeners {
+            self.check_certificate(setting, tls.as_deref(), setup.as_ref())?;
+        }
         restart::needed(&self.fixed, settings, &mut later);
         let before = self.callers.load();
         let callers = caller_book(settings, Some(&before), &self.metrics, &self.clock);
@@ -221,6 +239,11 @@ impl App {
         for prepared in [wiv, nable].into_iter().flatten() {
             prepared.commit();
         }
+        for (_, tls, setup) in listeners {
+            if let (Some(tls), Some(setup)) = (tls, setup) {
+                tls.replace(setup.clone());
+            }
+        }
         self.sealer.store(Arc::new(sealer));
         // Pages hold tokens of the sealing key they were rendered with.
         self.reads.cases.forget_pages();
@@ -232,6 +255,35 @@ impl App {
         self.public.store(Arc::new(public));
         self.admin.store(Arc::new(admin));
         Ok(later)
+    }
+
+    /// Refuses a new certificate that callers would refuse. The one in use may run out meanwhile:
+    /// that is no reason to refuse other settings.
+    fn check_certificate(
+        &self,
+        setting: &str,
+        tls: Option<&Tls>,
+        setup: Option<&TlsSetup>,
+    ) -> Result<(), BuildError> {
+        let (Some(tls), Some(setup)) = (tls, setup) else {
+            return Ok(());
+        };
+        match setup.untimely(self.clock.wall()) {
+            Some(why) if !setup.is_same_certificate(&tls.current()) => Err(BuildError(format!(
+                "{setting}.certificate_file: the new certificate {why}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// TLS of the public listener.
+    pub fn public_tls(&self) -> Option<&Arc<Tls>> {
+        self.public_tls.as_ref()
+    }
+
+    /// TLS of the admin listener.
+    pub fn admin_tls(&self) -> Option<&Arc<Tls>> {
+        self.admin_tls.as_ref()
     }
 
     /// Tells when to leave.
@@ -264,6 +316,8 @@ impl App {
             metrics: self.metrics.clone(),
             public: self.public(),
             admin: self.admin(),
+            public_tls: self.public_tls.clone(),
+            admin_tls: self.admin_tls.clone(),
             drain: self.drain.clone(),
         };
         tokio::select! {

@@ -31,6 +31,9 @@ pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
     let ServerOptions {
         public,
         admin,
+        // What is in them is taken over; see `App::apply`.
+        public_tls,
+        admin_tls,
         header_timeout,
         // These are part of the stack, which a reload builds anew.
         body_timeout: _,
@@ -47,6 +50,14 @@ pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
     let changes = [
         ("listen.public", *public != server.public),
         ("listen.admin", *admin != server.admin),
+        (
+            "listen.public_tls: TLS on or off",
+            public_tls.is_some() != server.public_tls.is_some(),
+        ),
+        (
+            "listen.admin_tls: TLS on or off",
+            admin_tls.is_some() != server.admin_tls.is_some(),
+        ),
         (
             "limits.header_timeout",
             *header_timeout != server.header_timeout,

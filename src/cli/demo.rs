@@ -140,6 +140,7 @@ fn secrets() -> Option<Secrets> {
         nable: Some(vendor(NABLE_KEY, NABLE_ACCOUNT)?),
         token_key: None,
         token_key_previous: None,
+        certificates: crate::config::Certificates::default(),
         warnings: Vec::new(),
     })
 }

@@ -58,8 +58,11 @@ pub fn run(path: &Path) -> i32 {
         drop(secrets);
         let reloader = Reloader::new(path, &settings);
         run::until_told(app, &settings.server, Some(reloader), |listeners| {
-            println!("public http://{}", listeners.public_address());
-            println!("admin http://{}", listeners.admin_address());
+            let scheme = |tls: bool| if tls { "https" } else { "http" };
+            let public = scheme(settings.server.public_tls.is_some());
+            let admin = scheme(settings.server.admin_tls.is_some());
+            println!("public {public}://{}", listeners.public_address());
+            println!("admin {admin}://{}", listeners.admin_address());
         })
         .await
     })

@@ -9,6 +9,7 @@ use super::file::{self, File, LINKS_MAX};
 use super::form::Of;
 use super::report::{Places, Refusal, Report};
 use super::sources::named;
+use super::tls;
 use super::vendor::{self, VendorSettings};
 use crate::access::{CallerSpec, Role};
 use crate::cache::{Lifetimes, VariantOptions};
@@ -98,7 +99,7 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         report,
     );
     report.verdict()?;
-    let mut warnings = Vec::new();
+    let mut warnings = callers::warnings(&file);
     if wiv.is_none() && nable.is_none() {
         warnings.push(
             "no vendor is enabled: name the variable or file of a key in wiv.api_key_env, wiv.api_key_file, nable.api_key_env or nable.api_key_file".to_owned(),
@@ -140,6 +141,8 @@ fn server(file: &File) -> ServerOptions {
     ServerOptions {
         public: file.listen.public.0,
         admin: file.listen.admin.0,
+        public_tls: tls::options(&file.listen.public_tls),
+        admin_tls: tls::options(&file.listen.admin_tls),
         admin_hosts: file.listen.admin_hosts.0.clone(),
         header_timeout: limits.header_timeout.get(),
         body_timeout: limits.body_timeout.get(),
@@ -161,6 +164,8 @@ fn listeners(file: &File, report: &mut Report) {
     if public.port() != 0 && public.port() == admin.port() && overlap {
         report.rule("listen.admin", "must be another address than listen.public");
     }
+    tls::check(tls::PUBLIC, &file.listen.public_tls, report);
+    tls::check(tls::ADMIN, &file.listen.admin_tls, report);
     let open = file.auth.mode == AuthMode::Open;
     if open && !public.ip().is_loopback() {
         report.rule(

@@ -16,6 +16,11 @@ const WHOLE: &str = r#"
 public = "127.0.0.1:0"
 admin = "127.0.0.1:0"
 admin_hosts = ["a.example"]
+[listen.public_tls]
+certificate_file = "/a"
+private_key_file = "/b"
+client_ca_file = "/c"
+client_auth = "optional"
 [auth]
 mode = "keys"
 [cors]
@@ -23,6 +28,7 @@ origins = ["https://a.example", "http://localhost:3000"]
 [[callers]]
 name = "a"
 key_hash = "sha256:0000000000000000000000000000000000000000000000000000000000000001"
+client_san = ["a.internal", "spiffe://corp.example/a"]
 role = "operator"
 customers = ["*"]
 billing = true

@@ -6,13 +6,14 @@ use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::form::{Address, AuthMode, Count, Level, Of};
-use super::lists::{Customers, KeyHashes};
+use super::lists::{ClientSans, Customers, KeyHashes};
 use super::measure::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Size, Time};
 use super::names::{BilledId, CallerName, Credential, Expiry, FileName, Text, VariableName, Zone};
 use super::vendor::BaseUrl;
 use super::web::{Hosts, Origins};
 use crate::access::Role;
 use crate::domain::{AccountId, CustomerId};
+use crate::server::ClientAuth;
 use jiff::tz::TimeZone;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -102,6 +103,24 @@ table! {
         admin: Address = loopback(9090),
         /// More names that the admin listener is asked by.
         admin_hosts: Hosts = Hosts::default(),
+        /// `[listen.public_tls]`
+        public_tls: ListenTls = ListenTls::default(),
+        /// `[listen.admin_tls]`
+        admin_tls: ListenTls = ListenTls::default(),
+    }
+}
+
+table! {
+    /// TLS on one listener.
+    ListenTls {
+        /// The certificate and those behind it.
+        certificate_file: FileName = FileName::default(),
+        /// Its key.
+        private_key_file: FileName = FileName::default(),
+        /// Who vouches for callers' certificates.
+        client_ca_file: FileName = FileName::default(),
+        /// Whether callers are asked for one.
+        client_auth: Of<ClientAuth> = Of(ClientAuth::None),
     }
 }
 
@@ -120,6 +139,8 @@ table! {
         name: Option<CallerName> = None,
         /// Of its keys.
         key_hash: Option<KeyHashes> = None,
+        /// In its certificates.
+        client_san: Option<ClientSans> = None,
         /// Reader unless said otherwise.
         role: Option<Of<Role>> = None,
         /// Whose data it may see.

@@ -70,6 +70,8 @@ fn every_key_is_in_the_reference_and_every_key_there_is_known() {
     for (path, known) in [
         ("", names::<File>()),
         ("listen", names::<file::Listen>()),
+        ("listen.public_tls", names::<file::ListenTls>()),
+        ("listen.admin_tls", names::<file::ListenTls>()),
         ("auth", names::<file::Auth>()),
         ("cors", names::<file::Cors>()),
         ("callers", names::<file::Caller>()),

@@ -5,9 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::check::Settings;
 use super::names::{FileName, VariableName};
 use super::report::{Refusal, Report};
+use super::tls::{self, Certificates};
 use super::vendor::{AccountSource, VendorSettings};
+use crate::clock::Clock;
 use crate::domain::AccountId;
 use crate::secrets::{Secret, SecretSource, VendorKey, VendorKeys};
+use crate::server::{TlsFile, TlsOptions, TlsSetup};
 
 /// Readable by users who are neither the owner nor of the file's group.
 const WORLD_READABLE: u32 = 0o004;
@@ -55,7 +58,9 @@ pub struct Secrets {
     pub token_key: Option<Secret>,
     /// The one before.
     pub token_key_previous: Option<Secret>,
-    /// Files that others may read; one line each, no values.
+    /// What listeners need to speak TLS.
+    pub certificates: Certificates,
+    /// Files that others may read, certificates that are out of date; one line each, no values.
     pub warnings: Vec<String>,
 }
 
@@ -86,6 +91,19 @@ impl Reader {
             SecretSource::Env(_) => format!("{path}_env"),
             SecretSource::File(_) => format!("{path}_file"),
         };
+        self.warn_if_readable(&setting, source);
+        match source.read() {
+            Ok(secret) => Some(secret),
+            Err(problem) => {
+                let problem = problem.to_string();
+                self.report
+                    .add(&setting, format!("{} {problem}", shown(source)));
+                None
+            }
+        }
+    }
+
+    fn warn_if_readable(&mut self, setting: &str, source: &SecretSource) {
         if let SecretSource::File(file) = source
             && let Ok(about) = std::fs::metadata(file)
             && about.permissions().mode() & WORLD_READABLE != 0
@@ -95,12 +113,35 @@ impl Reader {
                 shown(source)
             ));
         }
-        match source.read() {
-            Ok(secret) => Some(secret),
+    }
+
+    fn tls(&mut self, path: &str, options: &TlsOptions) -> Option<TlsSetup> {
+        let at = |file: TlsFile| format!("{path}.{}", file.setting());
+        let source = |file| {
+            let path = match file {
+                TlsFile::Certificate => &options.certificate_file,
+                TlsFile::PrivateKey => &options.private_key_file,
+                TlsFile::ClientCa => options.client_ca_file.as_ref()?,
+            };
+            Some(SecretSource::File(path.clone()))
+        };
+        let named = |file| source(file).map_or_else(String::new, |source| shown(&source));
+        if let Some(key) = source(TlsFile::PrivateKey) {
+            self.warn_if_readable(&at(TlsFile::PrivateKey), &key);
+        }
+        match TlsSetup::load(options) {
+            Ok(setup) => {
+                if let Some(why) = setup.untimely(Clock::system().wall()) {
+                    let file = TlsFile::Certificate;
+                    let (setting, file) = (at(file), named(file));
+                    self.warnings
+                        .push(format!("{setting}: the certificate in {file} {why}"));
+                }
+                Some(setup)
+            }
             Err(problem) => {
-                let problem = problem.to_string();
-                self.report
-                    .add(&setting, format!("{} {problem}", shown(source)));
+                let text = format!("{} {}", named(problem.file), problem.why);
+                self.report.add(&at(problem.file), text);
                 None
             }
         }
@@ -141,7 +182,8 @@ impl Reader {
 }
 
 impl Settings {
-    /// The files that secrets are read from: a change of their content is a rotation.
+    /// The files that secrets and certificates are read from: a change of their content is a
+    /// rotation.
     pub fn secret_files(&self) -> Vec<std::path::PathBuf> {
         let vendors = [&self.wiv, &self.nable].into_iter().flatten();
         let of_vendors = vendors.flat_map(|vendor| {
@@ -151,6 +193,11 @@ impl Settings {
             };
             [Some(&vendor.key), vendor.key_fallback.as_ref(), account]
         });
+        let listeners = [&self.server.public_tls, &self.server.admin_tls];
+        let of_tls = listeners.into_iter().flatten().flat_map(|tls| {
+            let always = [&tls.certificate_file, &tls.private_key_file];
+            always.into_iter().chain(&tls.client_ca_file).cloned()
+        });
         of_vendors
             .chain([self.token_key.as_ref(), self.token_key_previous.as_ref()])
             .flatten()
@@ -158,6 +205,7 @@ impl Settings {
                 SecretSource::File(path) => Some(path.clone()),
                 SecretSource::Env(_) => None,
             })
+            .chain(of_tls)
             .collect()
     }
 
@@ -177,12 +225,19 @@ impl Settings {
         };
         let token_key = token("pagination.token_key", &self.token_key);
         let token_key_previous = token("pagination.token_key_previous", &self.token_key_previous);
+        let mut of_listener =
+            |path, tls: &Option<TlsOptions>| tls.as_ref().and_then(|tls| reader.tls(path, tls));
+        let certificates = Certificates {
+            public: of_listener(tls::PUBLIC, &self.server.public_tls),
+            admin: of_listener(tls::ADMIN, &self.server.admin_tls),
+        };
         reader.report.verdict()?;
         Ok(Secrets {
             wiv,
             nable,
             token_key,
             token_key_previous,
+            certificates,
             warnings: reader.warnings,
         })
     }

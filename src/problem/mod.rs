@@ -86,11 +86,16 @@ impl Problem {
         this
     }
 
-    /// No caller key, or not a known one: one text for both.
-    pub fn authentication_required() -> Self {
+    /// No caller key and no client certificate that names a caller, or not a known one: one text for
+    /// all. With a certificate it also says what that must be.
+    pub fn authentication_required(with_certificate: bool) -> Self {
         Self::new(
             Code::AuthenticationRequired,
-            "Send a caller key as \"Authorization: Bearer …\" or \"X-API-Key: …\".",
+            if with_certificate {
+                "Send a caller key as \"Authorization: Bearer …\" or \"X-API-Key: …\", or come with a client certificate that names one caller; if both, of the same caller."
+            } else {
+                "Send a caller key as \"Authorization: Bearer …\" or \"X-API-Key: …\"."
+            },
         )
     }
 

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use super::drain::{Drain, DrainPhase};
 use super::pulse::{Busy, Felt, Patience, Pulse, Verdict};
 use crate::clock::{self, Clock, Duration};
-use crate::exchange::{AnswerBody, Answered, Arrival, BodyCut, Boxed};
+use crate::exchange::{AnswerBody, Answered, Arrival, BodyCut, Boxed, Peer};
 
 /// Answers requests: a stack, or the choice of one among several.
 pub type Answering = Arc<dyn Fn(Arrival) -> Boxed<Result<Answered, Infallible>> + Send + Sync>;
@@ -36,7 +36,7 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 /// While leaving, a connection without a request is closed after this time: long enough for a
 /// request that is already on its way.
-const IDLE_WHILE_CLOSING: Duration = Duration::from_secs(1);
+pub(super) const IDLE_WHILE_CLOSING: Duration = Duration::from_secs(1);
 
 /// Serves connections of one listener. Cheap to clone.
 #[derive(Clone)]
@@ -63,9 +63,21 @@ pub enum Ending {
 }
 
 impl Connections {
-    /// Serves one connection to its end. Works on anything that reads and writes, so TLS can be put
-    /// below it and tests need no socket.
-    pub async fn serve<I>(self, io: I, peer: Option<SocketAddr>) -> Ending
+    /// Serves one connection in the clear to its end. Works on anything that reads and writes, so
+    /// tests need no socket.
+    pub async fn serve<I>(self, io: I, address: Option<SocketAddr>) -> Ending
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let peer = Peer {
+            address,
+            certificate: None,
+        };
+        self.http1(io, peer).await
+    }
+
+    /// Serves one connection over HTTP/1.1 to its end, in the clear or above TLS.
+    pub(super) async fn http1<I>(self, io: I, peer: Peer) -> Ending
     where
         I: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -152,7 +164,7 @@ struct PerConnection {
     answering: Answering,
     drain: Drain,
     pulse: Arc<Pulse>,
-    peer: Option<SocketAddr>,
+    peer: Peer,
 }
 
 impl Service<Request<Incoming>> for PerConnection {
@@ -165,7 +177,7 @@ impl Service<Request<Incoming>> for PerConnection {
         Tracked {
             inner: (self.answering)(Arrival {
                 request,
-                peer: self.peer,
+                peer: self.peer.clone(),
             }),
             busy: Some(busy),
             drain: self.drain.clone(),

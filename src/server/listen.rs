@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::ServerOptions;
 use super::connection::{Answering, Connections, Ending};
 use super::drain::{Drain, DrainPhase};
+use super::tls::Tls;
 use crate::clock::{self, Clock, Duration};
 use crate::metrics::Metrics;
 
@@ -122,6 +123,10 @@ pub struct Server {
     pub public: Answering,
     /// Answers operators.
     pub admin: Answering,
+    /// TLS for callers; absent: in the clear.
+    pub public_tls: Option<Arc<Tls>>,
+    /// TLS for operators; absent: in the clear.
+    pub admin_tls: Option<Arc<Tls>>,
     /// Tells when to leave.
     pub drain: Drain,
 }
@@ -137,6 +142,8 @@ impl Server {
             metrics,
             public,
             admin,
+            public_tls,
+            admin_tls,
             drain,
         } = self;
         let patience = options.patience();
@@ -145,6 +152,7 @@ impl Server {
             slots: Arc::new(Semaphore::new(connections_max)),
             cuts: Arc::default(),
             metrics: Some(metrics),
+            tls: public_tls,
             connections: Connections {
                 answering: public,
                 patience,
@@ -158,6 +166,7 @@ impl Server {
             slots: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
             cuts: Arc::default(),
             metrics: None,
+            tls: admin_tls,
             connections: Connections {
                 answering: admin,
                 patience,
@@ -219,6 +228,7 @@ struct Gatherer {
     slots: Arc<Semaphore>,
     cuts: Arc<AtomicUsize>,
     metrics: Option<Arc<Metrics>>,
+    tls: Option<Arc<Tls>>,
     connections: Connections,
 }
 
@@ -266,8 +276,14 @@ impl Gatherer {
         let connections = self.connections.clone();
         let cuts = self.cuts.clone();
         let counted = self.metrics.clone().map(Counted::new);
+        let tls = self.tls.clone();
         tokio::spawn(async move {
-            if connections.serve(stream, Some(peer)).await == Ending::Cut {
+            let end = match &tls {
+                None => connections.serve(stream, Some(peer)).await,
+                // Boxed: a connection in the clear need not be as large as one over TLS.
+                Some(tls) => Box::pin(connections.serve_tls(tls, stream, Some(peer))).await,
+            };
+            if end == Ending::Cut {
                 cuts.fetch_add(1, Ordering::Relaxed);
             }
             drop((counted, slot));

@@ -2,8 +2,10 @@
 
 mod connection;
 mod drain;
+mod http2;
 mod listen;
 mod pulse;
+mod tls;
 
 use std::net::SocketAddr;
 
@@ -13,6 +15,7 @@ pub use connection::{Answering, Connections, Ending};
 pub use drain::{Drain, DrainPhase};
 pub use listen::{BindError, Drained, Listeners, Server};
 pub use pulse::Patience;
+pub use tls::{ClientAuth, Tls, TlsFile, TlsOptions, TlsProblem, TlsSetup};
 
 /// The `[listen]` and `[limits]` settings.
 #[derive(Clone, Debug)]
@@ -21,6 +24,10 @@ pub struct ServerOptions {
     pub public: SocketAddr,
     /// Operators and Prometheus connect here.
     pub admin: SocketAddr,
+    /// TLS for callers; absent: in the clear.
+    pub public_tls: Option<TlsOptions>,
+    /// TLS for operators and Prometheus; absent: in the clear.
+    pub admin_tls: Option<TlsOptions>,
     /// More names that the admin listener is asked by. Without any, and beyond loopback, by all.
     pub admin_hosts: Vec<String>,
     /// A request's head must be complete within this time.

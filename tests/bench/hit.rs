@@ -116,6 +116,7 @@ api_key_env = "UNUSED"
         nable: vendor(NABLE_KEY, NABLE_ACCOUNT),
         token_key: None,
         token_key_previous: None,
+        certificates: msp_gateway::config::Certificates::default(),
         warnings: Vec::new(),
     };
     let settings = config::from_text("bench", &text, []).expect("good settings");

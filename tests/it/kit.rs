@@ -150,6 +150,7 @@ impl Rig {
         let spec = CallerSpec {
             name: "test".into(),
             keys: vec![CallerKeyHash::of(b"test")],
+            sans: Vec::new(),
             role: Role::Reader,
             audience,
             billing: true,
@@ -159,7 +160,7 @@ impl Rig {
         };
         let book = CallerBook::new(&[spec], &self.metrics, self.clock.clone());
         Asker {
-            caller: book.find(b"test").unwrap(),
+            caller: book.find(Some(b"test"), None).unwrap(),
             payer: Payer::caller("test".into(), None),
             deadline: Instant::now() + patience,
             directives: Directives::default(),

@@ -9,6 +9,9 @@
     clippy::panic
 )]
 
+#[path = "../../src/server/tests/authority.rs"]
+mod authority;
+mod frames;
 mod kit;
 mod process;
 mod whole;
@@ -25,5 +28,6 @@ mod paging;
 mod proof;
 mod quota;
 mod reload;
+mod tls;
 mod walks;
 mod words;

@@ -126,6 +126,10 @@ impl Process {
         Self::start(arguments, environment).ended()
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).unwrap();
         kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
@@ -398,7 +402,7 @@ struct Seen {
 pub struct World {
     pub vendors: Vendors,
     pub gateway: Process,
-    /// `http://host:port`
+    /// `http://host:port`, or `https://…`
     pub public: String,
     pub admin: String,
     pub dir: tempfile::TempDir,
@@ -440,8 +444,8 @@ impl World {
         let head = base64::engine::general_purpose::URL_SAFE.encode(SCROLL_ID_HEAD);
         Self {
             vendors,
-            public: format!("http://{}", after(&printed, "public http://")),
-            admin: format!("http://{}", after(&printed, "admin http://")),
+            public: after(&printed, "public "),
+            admin: after(&printed, "admin "),
             gateway,
             dir,
             web,

@@ -112,6 +112,7 @@ pub fn secrets() -> Secrets {
         nable: Some(vendor_secrets("SANDBOX", sandbox::NABLE_KEY, None)),
         token_key: None,
         token_key_previous: None,
+        certificates: msp_gateway::config::Certificates::default(),
         warnings: Vec::new(),
     }
 }
@@ -205,6 +206,18 @@ impl Whole {
     /// A caller's new connection.
     pub fn connect(&self) -> Peer {
         self.peer(&self.public)
+    }
+
+    /// The other end of a new connection that is to speak TLS, to either listener.
+    pub fn open_tls(&self, admin: bool) -> DuplexStream {
+        let (connections, tls) = match admin {
+            true => (&self.admin, self.app.admin_tls()),
+            false => (&self.public, self.app.public_tls()),
+        };
+        let (connections, tls) = (connections.clone(), tls.unwrap().clone());
+        let (near, far) = duplex(256 * 1024);
+        tokio::spawn(async move { connections.serve_tls(&tls, far, None).await });
+        near
     }
 
     fn peer(&self, connections: &Connections) -> Peer {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use msp_gateway::admission::{CircuitState, Lane};
 use msp_gateway::cache::{CacheNote, Coding, Detail, Forward, Standing, VariantOptions, Variants};
 use msp_gateway::domain::{CacheOutcome, Kind, Saved, Vendor};
-use msp_gateway::metrics::{Metrics, VariantOutcome, WalkOutcome};
+use msp_gateway::metrics::{Handshake, Metrics, VariantOutcome, WalkOutcome};
 use msp_gateway::telemetry::AccessEntry;
 use msp_gateway::upstream::Fault;
 
@@ -34,6 +34,10 @@ fn sets() -> Vec<(&'static str, Vec<&'static str>)> {
             VariantOutcome::ALL.map(VariantOutcome::as_str).to_vec(),
         ),
         ("kind", Kind::ALL.map(Kind::as_str).to_vec()),
+        (
+            "TLS handshake",
+            Handshake::ALL.map(Handshake::as_str).to_vec(),
+        ),
     ]
 }
 

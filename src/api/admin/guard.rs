@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header;
 use http::request::Parts;
 
-use crate::access::{Caller, CallerBook, Role};
+use crate::access::{Caller, CallerBook, ClientCertificate, Role};
 use crate::exchange::credentials::{Presented, presented};
 use crate::exchange::site::{OwnNames, is_from_another_site};
 use crate::problem::{Code, Problem};
@@ -13,18 +13,20 @@ use crate::problem::{Code, Problem};
 /// The operator who asks; on a loopback listener nobody needs to say who they are.
 pub(super) fn operator(
     head: &Parts,
+    certificate: Option<&ClientCertificate>,
     callers: &CallerBook,
     names: &OwnNames,
     loopback: bool,
 ) -> Result<Option<Arc<Caller>>, Problem> {
     refuse_other_sites(head, names)?;
     let caller = match presented(&head.headers) {
-        Presented::CallerKey(text) => callers.find(text),
-        Presented::Nothing | Presented::Unclear => None,
+        Presented::CallerKey(text) => callers.find(Some(text), certificate),
+        Presented::Nothing => callers.find(None, certificate),
+        Presented::Unclear => None,
     };
     match caller {
         _ if loopback => Ok(caller),
-        None => Err(Problem::authentication_required()),
+        None => Err(Problem::authentication_required(certificate.is_some())),
         Some(caller) if caller.role == Role::Operator => Ok(Some(caller)),
         Some(_) => Err(Problem::new(
             Code::OperatorRequired,

@@ -138,6 +138,7 @@ impl Service<Named> for Admin {
 impl Inner {
     async fn serve(&self, named: Named) -> Result<Answered, Problem> {
         let head = &named.head;
+        let certificate = named.record.peer.certificate.as_deref();
         let post_only = match head.uri.path() {
             "/admin/purge" => true,
             "/metrics" | "/healthz" | "/readyz" | "/admin/status" | "/admin/explain" => false,
@@ -161,13 +162,14 @@ impl Inner {
                 Ok(json(StatusCode::OK, &self.reads.status()))
             }
             "/admin/explain" => {
-                let operator = guard::operator(head, &self.callers, &self.names, self.loopback)?;
+                let operator =
+                    guard::operator(head, certificate, &self.callers, &self.names, self.loopback)?;
                 let (question, caller) = explain::read(head.uri.query(), &self.callers, operator)?;
                 let explained = self.reads.explain(&question, &caller)?;
                 Ok(json(StatusCode::OK, &explained))
             }
             _ => {
-                guard::operator(head, &self.callers, &self.names, self.loopback)?;
+                guard::operator(head, certificate, &self.callers, &self.names, self.loopback)?;
                 guard::is_json(head)?;
                 let body = ReadingBody::new(named.body, self.body_timeout)
                     .await

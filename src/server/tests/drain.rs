@@ -10,11 +10,13 @@ use super::kit::*;
 use crate::clock::{Clock, Duration};
 use crate::server::{Drain, DrainPhase, Drained, Listeners, Server, ServerOptions};
 
-fn options() -> ServerOptions {
+pub fn options() -> ServerOptions {
     ServerOptions {
         public: "127.0.0.1:0".parse().unwrap(),
         admin_hosts: Vec::new(),
         admin: "127.0.0.1:0".parse().unwrap(),
+        public_tls: None,
+        admin_tls: None,
         header_timeout: Duration::from_secs(10),
         body_timeout: Duration::from_secs(15),
         request_timeout: REQUEST_TIMEOUT,
@@ -44,6 +46,8 @@ async fn run(front: &Front, options: ServerOptions) -> Running {
         metrics: front.metrics.clone(),
         public: answering.clone(),
         admin: answering,
+        public_tls: None,
+        admin_tls: None,
         drain: drain.clone(),
     };
     Running {

@@ -58,10 +58,11 @@ pub const LIMITED: &str = "x-api-key: k-limited\r\n";
 pub const IN_FLIGHT_MAX: usize = 2;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub fn callers(metrics: &Metrics, clock: &Clock) -> Arc<CallerBook> {
+pub fn specs() -> Vec<CallerSpec> {
     let spec = |name: &str, role, limit| CallerSpec {
         name: name.into(),
         keys: vec![CallerKeyHash::of(format!("k-{name}").as_bytes())],
+        sans: Vec::new(),
         role,
         audience: Audience::All,
         billing: true,
@@ -69,12 +70,15 @@ pub fn callers(metrics: &Metrics, clock: &Clock) -> Arc<CallerBook> {
         forced_refreshes_per_minute: 6,
         expires: None,
     };
-    let specs = [
+    vec![
         spec("all", Role::Reader, None),
         spec("limited", Role::Reader, Some(6)),
         spec("op", Role::Operator, None),
-    ];
-    Arc::new(CallerBook::new(&specs, metrics, clock.clone()))
+    ]
+}
+
+pub fn callers(metrics: &Metrics, clock: &Clock) -> Arc<CallerBook> {
+    Arc::new(CallerBook::new(&specs(), metrics, clock.clone()))
 }
 
 pub fn ok(text: &'static str) -> Answered {
@@ -97,6 +101,19 @@ impl Front {
     pub fn shared_with(
         cross_origin: Option<Arc<CrossOrigin>>,
         handler: impl Fn(Call) -> Boxed<Result<Answered, Problem>> + Send + Sync + 'static,
+    ) -> Self {
+        Self::of(cross_origin, handler, callers)
+    }
+
+    /// Answers these callers with `{}`.
+    pub fn knowing(callers: impl FnOnce(&Metrics, &Clock) -> Arc<CallerBook>) -> Self {
+        Self::of(None, |_| Box::pin(async { Ok(ok("{}")) }), callers)
+    }
+
+    fn of(
+        cross_origin: Option<Arc<CrossOrigin>>,
+        handler: impl Fn(Call) -> Boxed<Result<Answered, Problem>> + Send + Sync + 'static,
+        callers: impl FnOnce(&Metrics, &Clock) -> Arc<CallerBook>,
     ) -> Self {
         let metrics = Metrics::new().unwrap();
         let clock = Clock::anchored("2026-11-22T12:00:00Z".parse().unwrap());

@@ -115,6 +115,7 @@ open_scrolls_max = 400
         nable: Some(vendor(NABLE_KEY, NABLE_ACCOUNT)),
         token_key: None,
         token_key_previous: None,
+        certificates: msp_gateway::config::Certificates::default(),
         warnings: Vec::new(),
     };
     let metrics = Metrics::new().map_err(|why| why.to_string())?;
