@@ -85,6 +85,34 @@ impl WalkOutcome {
     }
 }
 
+/// How the making of a coded variant ended. The label `outcome` of `coded_variants_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VariantOutcome {
+    /// It is kept.
+    Made,
+    /// It would be no smaller than the body.
+    NotSmaller,
+    /// The coder failed.
+    Failed,
+    /// Too many wait to be made; it is tried again when it is next wanted.
+    Crowded,
+}
+
+impl VariantOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 4] = [Self::Made, Self::NotSmaller, Self::Failed, Self::Crowded];
+
+    /// The word used in labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Made => "made",
+            Self::NotSmaller => "not_smaller",
+            Self::Failed => "failed",
+            Self::Crowded => "crowded",
+        }
+    }
+}
+
 /// All metrics of one gateway. Clone the `Arc`, never the struct.
 pub struct Metrics {
     registry: Registry,
@@ -108,6 +136,7 @@ pub struct Metrics {
     pub duplicate_rows: IntCounter,
     cache_bytes: IntGaugeVec,
     cache_entries: IntGaugeVec,
+    variants: IntCounterVec,
     config_reloads: IntCounterVec,
     /// Panics contained at the request or flight boundary.
     pub panics: IntCounter,
@@ -332,6 +361,11 @@ impl Metrics {
             )?,
             cache_bytes: gauges("cache_bytes", "Bytes held, by store.", &["store"])?,
             cache_entries: gauges("cache_entries", "Entries held, by store.", &["store"])?,
+            variants: counters(
+                "coded_variants_total",
+                "Bodies put into a content coding, by coding and how that ended.",
+                &["coding", "outcome"],
+            )?,
             config_reloads: counters(
                 "config_reloads_total",
                 "Reloads of the settings, by outcome.",
@@ -450,7 +484,21 @@ impl Metrics {
         self.walks.with_label_values(&[outcome.as_str()]).inc();
     }
 
-    /// Sets the size of a store: `answers`, `pages` or `snapshots`.
+    /// Shows a coding's counts from zero on.
+    pub fn declare_variant(&self, coding: &'static str) {
+        for outcome in VariantOutcome::ALL {
+            self.variants.with_label_values(&[coding, outcome.as_str()]);
+        }
+    }
+
+    /// Counts the making of a coded variant.
+    pub fn variant(&self, coding: &'static str, outcome: VariantOutcome) {
+        self.variants
+            .with_label_values(&[coding, outcome.as_str()])
+            .inc();
+    }
+
+    /// Sets the size of a store: `answers`, `pages`, `variants` or `snapshots`.
     pub fn set_store(&self, store: &'static str, entries: u64, bytes: u64) {
         let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.cache_entries

@@ -63,6 +63,7 @@ pub fn codes(line: &Line) -> Vec<Code> {
         Code::MalformedRequest,
         Code::InvalidQuery,
         Code::AuthenticationRequired,
+        Code::CrossSiteRefused,
         Code::MethodNotAllowed,
         Code::RequestTimeout,
         Code::BodyTooLarge,

@@ -15,7 +15,9 @@ use crate::config::check::{AuthMode, Settings};
 use crate::config::{Secrets, VendorSettings};
 use crate::domain::Vendor;
 use crate::exchange::InFlight;
+use crate::exchange::site::OwnNames;
 use crate::metrics::Metrics;
+use crate::middleware::inbound::CrossOrigin;
 use crate::reads::{Ingredients, Policy, Reads};
 use crate::secrets::{SealingKey, sealing_key_of_this_process};
 use crate::server::{Answering, Drain, Listeners, Server, ServerOptions};
@@ -123,6 +125,7 @@ impl App {
             sealer: sealer.clone(),
             policy: policy.clone(),
             cache_bytes_max: settings.cache.bytes_max,
+            compression: settings.compression,
             clock: clock.clone(),
             metrics: metrics.clone(),
         });
@@ -137,6 +140,7 @@ impl App {
                 in_flight: &in_flight,
                 reads: &reads,
                 server: &settings.server,
+                cross_origin: &settings.cross_origin,
             };
             Self {
                 public: ArcSwap::from_pointee(build.public()),
@@ -208,6 +212,7 @@ impl App {
             in_flight: &self.in_flight,
             reads: &self.reads,
             server: &server,
+            cross_origin: &settings.cross_origin,
         };
         let public = build.public();
         let admin = build.admin(desk::Desk::of(Arc::downgrade(self)));
@@ -221,6 +226,7 @@ impl App {
         self.reads.cases.forget_pages();
         self.policy.store(Arc::new(settings.policy.clone()));
         self.snapshots.configure(settings.snapshots.clone());
+        self.reads.variants.configure(settings.compression);
         self.in_flight.admit_up_to(server.requests_in_flight_max);
         self.callers.store(callers);
         self.public.store(Arc::new(public));
@@ -292,6 +298,7 @@ struct Stacks<'a> {
     in_flight: &'a Arc<InFlight>,
     reads: &'a Reads,
     server: &'a ServerOptions,
+    cross_origin: &'a Option<Arc<CrossOrigin>>,
 }
 
 impl Stacks<'_> {
@@ -304,16 +311,23 @@ impl Stacks<'_> {
             in_flight: self.in_flight.clone(),
             request_timeout: self.server.request_timeout,
             body_timeout: self.server.body_timeout,
+            cross_origin: self.cross_origin.clone(),
         };
         inbound(parts, crate::api::Routes::new(self.reads.clone()))
     }
 
     fn admin(&self, desk: desk::Desk) -> Inbound {
+        let loopback = self.server.admin.ip().is_loopback();
+        let names = match &self.server.admin_hosts {
+            none if none.is_empty() && !loopback => OwnNames::Any,
+            more => OwnNames::Only(more.clone()),
+        };
         let service = crate::api::admin::Admin::new(
             Arc::new(desk),
             self.metrics.clone(),
             self.callers.clone(),
-            self.server.admin.ip().is_loopback(),
+            loopback,
+            names,
             self.server.body_timeout,
         );
         let timeout = self.server.request_timeout;

@@ -32,10 +32,11 @@ pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
         public,
         admin,
         header_timeout,
-        // These three are part of the stack, which a reload builds anew.
+        // These are part of the stack, which a reload builds anew.
         body_timeout: _,
         request_timeout: _,
         requests_in_flight_max: _,
+        admin_hosts: _,
         idle_timeout,
         write_stall_timeout,
         connections_max,

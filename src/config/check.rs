@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::callers;
 use super::file::{self, File, LINKS_MAX};
@@ -10,8 +11,9 @@ use super::report::{Places, Refusal, Report};
 use super::sources::named;
 use super::vendor::{self, VendorSettings};
 use crate::access::{CallerSpec, Role};
-use crate::cache::Lifetimes;
+use crate::cache::{Lifetimes, VariantOptions};
 use crate::domain::PageSize;
+use crate::middleware::inbound::CrossOrigin;
 use crate::reads::{GradedLifetimes, Link, LinkTo, Policy};
 use crate::secrets::SecretSource;
 use crate::server::ServerOptions;
@@ -42,6 +44,8 @@ pub struct Settings {
     pub server: ServerOptions,
     /// Who is let in.
     pub auth: AuthMode,
+    /// Whose web pages may read answers.
+    pub cross_origin: Option<Arc<CrossOrigin>>,
     /// `[[callers]]`; names and keys are unique.
     pub callers: Vec<CallerSpec>,
     /// wiv; `None` where no key is named.
@@ -56,6 +60,8 @@ pub struct Settings {
     pub snapshots: SnapshotOptions,
     /// Answers in memory.
     pub cache: CacheSettings,
+    /// Which of them are coded.
+    pub compression: VariantOptions,
     /// Seals page tokens; `None`: derived from the wiv key.
     pub token_key: Option<SecretSource>,
     /// Sealed them before.
@@ -66,7 +72,7 @@ pub struct Settings {
     pub warnings: Vec<String>,
     pub(super) file: File,
     pub(super) places: Places,
-    pub(super) label: Option<std::sync::Arc<str>>,
+    pub(super) label: Option<Arc<str>>,
 }
 
 /// Checks the rules and cuts the mirror into options.
@@ -101,6 +107,8 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
     Ok(Settings {
         server: server(&file),
         auth: file.auth.mode,
+        cross_origin: CrossOrigin::of(file.cors.origins.0.clone(), file.cors.max_age.get())
+            .map(Arc::new),
         callers,
         wiv,
         nable,
@@ -109,6 +117,10 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         snapshots,
         cache: CacheSettings {
             bytes_max: file.cache.bytes_max.get(),
+        },
+        compression: VariantOptions {
+            enabled: file.compression.enabled,
+            bytes_min: usize::try_from(file.compression.bytes_min.get()).unwrap_or(usize::MAX),
         },
         token_key,
         token_key_previous,
@@ -128,6 +140,7 @@ fn server(file: &File) -> ServerOptions {
     ServerOptions {
         public: file.listen.public.0,
         admin: file.listen.admin.0,
+        admin_hosts: file.listen.admin_hosts.0.clone(),
         header_timeout: limits.header_timeout.get(),
         body_timeout: limits.body_timeout.get(),
         request_timeout: limits.request_timeout.get(),

@@ -15,8 +15,11 @@ const WHOLE: &str = r#"
 [listen]
 public = "127.0.0.1:0"
 admin = "127.0.0.1:0"
+admin_hosts = ["a.example"]
 [auth]
 mode = "keys"
+[cors]
+origins = ["https://a.example", "http://localhost:3000"]
 [[callers]]
 name = "a"
 key_hash = "sha256:0000000000000000000000000000000000000000000000000000000000000001"
@@ -159,7 +162,15 @@ fn wrong(path: &str) -> Vec<Value> {
         ]
         .contains(&key);
     let id = key == "customer_id";
-    let flag = ["billing", "derive_customer", "access", "refresh_ahead"].contains(&key);
+    let may_be_empty = ["origins", "admin_hosts"].contains(&key);
+    let flag = [
+        "billing",
+        "derive_customer",
+        "access",
+        "refresh_ahead",
+        "enabled",
+    ]
+    .contains(&key);
     let number = ["account_id", "client_id"].contains(&key);
     let nothing = key.ends_with("_env") || key.ends_with("_file");
     let mut values = vec![
@@ -170,8 +181,10 @@ fn wrong(path: &str) -> Vec<Value> {
         Value::Table(Table::from_iter([(CANARY.to_owned(), Value::from(CANARY))])),
         Value::Array(vec![Value::from(CONTROL), Value::from(5)]),
         Value::Array(vec![Value::Array(vec![Value::from(CONTROL)])]),
-        Value::Array(vec![]),
     ];
+    if !may_be_empty {
+        values.push(Value::Array(vec![]));
+    }
     if !free && !id {
         values.push(Value::from(CANARY));
         values.push(Value::from(format!("5s {CANARY}")));

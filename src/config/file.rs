@@ -10,6 +10,7 @@ use super::lists::{Customers, KeyHashes};
 use super::measure::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Size, Time};
 use super::names::{BilledId, CallerName, Credential, Expiry, FileName, Text, VariableName, Zone};
 use super::vendor::BaseUrl;
+use super::web::{Hosts, Origins};
 use crate::access::Role;
 use crate::domain::{AccountId, CustomerId};
 use jiff::tz::TimeZone;
@@ -65,6 +66,8 @@ table! {
         auth: Auth = Auth::default(),
         /// `[[callers]]`
         callers: Vec<Caller> = Vec::new(),
+        /// `[cors]`
+        cors: Cors = Cors::default(),
         /// `[limits]`
         limits: Limits = Limits::default(),
         /// `[wiv]`
@@ -83,6 +86,8 @@ table! {
         pagination: Pagination = Pagination::default(),
         /// `[cache]`
         cache: Cache = Cache::default(),
+        /// `[compression]`
+        compression: Compression = Compression::default(),
         /// `[log]`
         log: Log = Log::default(),
     }
@@ -95,6 +100,8 @@ table! {
         public: Address = loopback(8080),
         /// Operators and Prometheus connect here.
         admin: Address = loopback(9090),
+        /// More names that the admin listener is asked by.
+        admin_hosts: Hosts = Hosts::default(),
     }
 }
 
@@ -123,6 +130,16 @@ table! {
         requests_per_minute: Option<Count<1, 10_000_000>> = None,
         /// Absent: never.
         expires: Option<Expiry> = None,
+    }
+}
+
+table! {
+    /// Web pages of other origins.
+    Cors {
+        /// Whose pages may read answers.
+        origins: Origins = Origins::default(),
+        /// How long browsers may remember that. Two hours are the most that any of them does.
+        max_age: Time<0, DAY> = Time::ms(10 * MINUTE),
     }
 }
 
@@ -349,6 +366,16 @@ table! {
         bytes_max: Size<{ 64 * KIB }, { 1024 * GIB }> = Size::bytes(256 * MIB),
         /// Hot answers are refreshed before they are stale.
         refresh_ahead: bool = false,
+    }
+}
+
+table! {
+    /// Answers in content codings.
+    Compression {
+        /// Whether answers in memory are coded.
+        enabled: bool = true,
+        /// Smaller ones are left as they are.
+        bytes_min: Size<256, { 1024 * MIB }> = Size::bytes(KIB),
     }
 }
 

@@ -16,7 +16,7 @@ const KEYS_MAX: usize = 16;
 const CUSTOMERS_MAX: usize = 10_000;
 
 /// Reads a list of forms; any wrong one makes the whole setting wrong.
-fn list<'de, T, A, V>(mut seq: A, max: usize, visitor: &V) -> Result<Vec<T>, A::Error>
+pub(super) fn list<'de, T, A, V>(mut seq: A, max: usize, visitor: &V) -> Result<Vec<T>, A::Error>
 where
     T: Form,
     A: SeqAccess<'de>,

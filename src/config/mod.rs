@@ -17,6 +17,7 @@ pub mod report;
 mod show;
 pub mod sources;
 pub mod vendor;
+pub mod web;
 
 #[cfg(test)]
 mod corpus;

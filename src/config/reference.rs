@@ -71,6 +71,7 @@ fn every_key_is_in_the_reference_and_every_key_there_is_known() {
         ("", names::<File>()),
         ("listen", names::<file::Listen>()),
         ("auth", names::<file::Auth>()),
+        ("cors", names::<file::Cors>()),
         ("callers", names::<file::Caller>()),
         ("limits", names::<file::Limits>()),
         ("wiv", names::<file::Wiv>()),
@@ -86,6 +87,7 @@ fn every_key_is_in_the_reference_and_every_key_there_is_known() {
         ("links", names::<file::Link>()),
         ("pagination", names::<file::Pagination>()),
         ("cache", names::<file::Cache>()),
+        ("compression", names::<file::Compression>()),
         ("log", names::<file::Log>()),
     ] {
         assert_eq!(in_reference(&table, path), known, "[{path}]");

@@ -9,6 +9,7 @@ pub mod call;
 pub mod credentials;
 pub mod permit;
 pub mod record;
+pub mod site;
 pub mod trace;
 
 pub use body::{AnswerBody, BodyCut};

@@ -94,6 +94,14 @@ impl Problem {
         )
     }
 
+    /// A browser asks on behalf of a page of another site, or under a name that is not ours.
+    pub fn cross_site_refused() -> Self {
+        Self::new(
+            Code::CrossSiteRefused,
+            "Web pages of other sites may not ask this, nor anybody under a host name that is not this listener's.",
+        )
+    }
+
     /// No such path.
     pub fn not_found() -> Self {
         Self::new(

@@ -1,6 +1,6 @@
 //! Both vendors in one answer, with what is known of each part's age.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -293,6 +293,7 @@ impl Overview {
         let billed = contracts.value.as_ref().unwrap_or(&no_contracts);
         let policy = self.policy.load();
         let links = Links::new(&policy, &rows);
+        let clients = LinkedClients::new(&links, billed);
 
         let mut out = String::with_capacity(4096);
         out.push_str(&format!(
@@ -304,18 +305,14 @@ impl Overview {
             if at > 0 {
                 out.push(',');
             }
-            self.write_customer(id.as_deref(), row, &totals, billed, &links, &mut out);
+            let clients = id.as_deref().map_or(&[][..], |id| clients.of(id));
+            write_customer(id.as_deref(), row, &totals, clients, &mut out);
         }
         out.push_str("],\"contracts\":[");
         let whole = asker.audience().is_all();
         let mut first = true;
-        for contract in billed {
-            let linked = contract
-                .billed
-                .clients
-                .iter()
-                .any(|c| links.customer_of(c).is_some());
-            if whole || linked {
+        for (contract, linked) in billed.iter().zip(&clients.linked_contracts) {
+            if whole || *linked {
                 if !std::mem::take(&mut first) {
                     out.push(',');
                 }
@@ -324,15 +321,11 @@ impl Overview {
         }
         out.push_str("],\"unlinked_clients\":[");
         let mut first = true;
-        for contract in billed.iter().filter(|_| whole) {
-            for entry in &contract.billed.clients {
-                if links.customer_of(entry).is_none() {
-                    if !std::mem::take(&mut first) {
-                        out.push(',');
-                    }
-                    write_client(entry, &contract.id, &mut out);
-                }
+        for (entry, contract) in clients.unlinked.iter().filter(|_| whole) {
+            if !std::mem::take(&mut first) {
+                out.push(',');
             }
+            write_client(entry, contract, &mut out);
         }
         out.push_str("],\"parts\":{\"wiv.customers\":");
         write_part(&customers, &mut out);
@@ -343,62 +336,55 @@ impl Overview {
         out.push_str("}}");
         out
     }
+}
 
-    fn write_customer(
-        &self,
-        id: Option<&str>,
-        row: &str,
-        totals: &Part<CaseTotals>,
-        contracts: &[BilledContract],
-        links: &Links,
-        out: &mut String,
-    ) {
-        out.push('{');
-        if let Ok(Members(members)) = serde_json::from_str(row) {
-            for (name, raw) in &members {
-                // Ours would be told apart from the vendor's by nobody.
-                if name != "cases" && name != "billed_clients" {
-                    write_text(name, out);
-                    out.push(':');
-                    out.push_str(RawValue::get(raw));
+fn write_customer(
+    id: Option<&str>,
+    row: &str,
+    totals: &Part<CaseTotals>,
+    clients: &[(&BilledClient, &ContractId)],
+    out: &mut String,
+) {
+    out.push('{');
+    if let Ok(Members(members)) = serde_json::from_str(row) {
+        for (name, raw) in &members {
+            // Ours would be told apart from the vendor's by nobody.
+            if name != "cases" && name != "billed_clients" {
+                write_text(name, out);
+                out.push(':');
+                out.push_str(RawValue::get(raw));
+                out.push(',');
+            }
+        }
+    }
+    out.push_str("\"cases\":");
+    match &totals.value {
+        Err(_) => out.push_str("null"),
+        Ok(totals) => {
+            let none = BTreeMap::new();
+            let by_type = id
+                .and_then(|id| totals.by_customer.get(id))
+                .unwrap_or(&none);
+            let total: u64 = by_type.values().sum();
+            out.push_str(&format!("{{\"total\":{total},\"by_type\":{{"));
+            for (at, (name, count)) in by_type.iter().enumerate() {
+                if at > 0 {
                     out.push(',');
                 }
+                write_text(name, out);
+                out.push_str(&format!(":{count}"));
             }
+            out.push_str("}}");
         }
-        out.push_str("\"cases\":");
-        match &totals.value {
-            Err(_) => out.push_str("null"),
-            Ok(totals) => {
-                let none = BTreeMap::new();
-                let by_type = id
-                    .and_then(|id| totals.by_customer.get(id))
-                    .unwrap_or(&none);
-                let total: u64 = by_type.values().sum();
-                out.push_str(&format!("{{\"total\":{total},\"by_type\":{{"));
-                for (at, (name, count)) in by_type.iter().enumerate() {
-                    if at > 0 {
-                        out.push(',');
-                    }
-                    write_text(name, out);
-                    out.push_str(&format!(":{count}"));
-                }
-                out.push_str("}}");
-            }
-        }
-        out.push_str(",\"billed_clients\":[");
-        let mut first = true;
-        for contract in contracts {
-            for entry in &contract.billed.clients {
-                if id.is_some() && links.customer_of(entry) == id {
-                    if !std::mem::take(&mut first) {
-                        out.push(',');
-                    }
-                    write_client(entry, &contract.id, out);
-                }
-            }
-        }
-        out.push_str("]}");
     }
+    out.push_str(",\"billed_clients\":[");
+    for (at, (entry, contract)) in clients.iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        write_client(entry, contract, out);
+    }
+    out.push_str("]}");
 }
 
 /// Whose customer a billed client is: by a configured link, else by its exact name.
@@ -415,7 +401,8 @@ impl Links {
             by_link_name: HashMap::new(),
             by_name: HashMap::new(),
         };
-        let shown = |id: &str| rows.iter().any(|(row, _)| row.as_deref() == Some(id));
+        let ids: HashSet<_> = rows.iter().filter_map(|(id, _)| id.as_deref()).collect();
+        let shown = |id: &str| ids.contains(id);
         for link in policy
             .links
             .iter()
@@ -444,6 +431,43 @@ impl Links {
                 .filter(|_| !entry.name.is_empty())
         };
         by_id.or_else(by_name).or_else(same_name).map(|id| &**id)
+    }
+}
+
+/// Billed clients by the customer they are, found once: an answer may have thousands of each.
+struct LinkedClients<'a> {
+    by_customer: HashMap<&'a str, Vec<(&'a BilledClient, &'a ContractId)>>,
+    unlinked: Vec<(&'a BilledClient, &'a ContractId)>,
+    /// Of each contract, whether any of its clients is a customer.
+    linked_contracts: Vec<bool>,
+}
+
+impl<'a> LinkedClients<'a> {
+    fn new(links: &'a Links, contracts: &'a [BilledContract]) -> Self {
+        let mut this = Self {
+            by_customer: HashMap::new(),
+            unlinked: Vec::new(),
+            linked_contracts: Vec::with_capacity(contracts.len()),
+        };
+        for contract in contracts {
+            let mut linked = false;
+            for entry in &contract.billed.clients {
+                let billed = (entry, &contract.id);
+                match links.customer_of(entry) {
+                    Some(customer) => {
+                        linked = true;
+                        this.by_customer.entry(customer).or_default().push(billed);
+                    }
+                    None => this.unlinked.push(billed),
+                }
+            }
+            this.linked_contracts.push(linked);
+        }
+        this
+    }
+
+    fn of(&self, customer: &str) -> &[(&'a BilledClient, &'a ContractId)] {
+        self.by_customer.get(customer).map_or(&[], Vec::as_slice)
     }
 }
 

@@ -21,6 +21,8 @@ pub struct ServerOptions {
     pub public: SocketAddr,
     /// Operators and Prometheus connect here.
     pub admin: SocketAddr,
+    /// More names that the admin listener is asked by. Without any, and beyond loopback, by all.
+    pub admin_hosts: Vec<String>,
     /// A request's head must be complete within this time.
     pub header_timeout: Duration,
     /// A request's body must be complete within this time.

@@ -1,7 +1,7 @@
 //! The whole gateway without sockets: bytes in at a caller's connection, bytes out at the sandbox
 //! vendors. Everything that leaves is kept, so that a test can look for what must never leave.
 
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -317,8 +317,23 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// The body without its content coding.
+    pub fn decoded(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let read = match self.header("content-encoding") {
+            "" => return self.body.clone(),
+            "zstd" => zstd::Decoder::new(&*self.body)
+                .unwrap()
+                .read_to_end(&mut out),
+            "gzip" => flate2::read::GzDecoder::new(&*self.body).read_to_end(&mut out),
+            other => panic!("{other}"),
+        };
+        read.unwrap();
+        out
+    }
+
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).expect("JSON")
+        serde_json::from_slice(&self.decoded()).expect("JSON")
     }
 
     pub fn header(&self, name: &str) -> &str {

@@ -3,22 +3,29 @@
 use std::sync::Arc;
 
 use futures_util::future::Either;
+use http::request::Parts;
 use hyper::service::Service;
 use tower::Layer;
 use tower::layer::layer_fn;
 
-use super::{OrRefuse, refuse};
+use super::{CrossOrigin, OrRefuse, refuse};
 use crate::access::CallerBook;
 use crate::admission::Payer;
 use crate::exchange::credentials::{Presented, X_API_KEY, presented};
+use crate::exchange::site::{self, OwnNames};
 use crate::exchange::{Answered, Known, Routed};
 use crate::problem::Problem;
 
-/// Finds callers in `book`.
-pub fn authenticate<S>(book: Arc<CallerBook>) -> impl Layer<S, Service = Authenticate<S>> {
+/// Finds callers in `book`. Where nobody needs a key, a browser's user is not asked either, so pages
+/// of other sites than the chosen ones are refused.
+pub fn authenticate<S>(
+    book: Arc<CallerBook>,
+    cross_origin: Option<Arc<CrossOrigin>>,
+) -> impl Layer<S, Service = Authenticate<S>> {
     layer_fn(move |inner| Authenticate {
         inner,
         book: book.clone(),
+        cross_origin: cross_origin.clone(),
     })
 }
 
@@ -26,6 +33,18 @@ pub fn authenticate<S>(book: Arc<CallerBook>) -> impl Layer<S, Service = Authent
 pub struct Authenticate<S> {
     inner: S,
     book: Arc<CallerBook>,
+    cross_origin: Option<Arc<CrossOrigin>>,
+}
+
+impl<S> Authenticate<S> {
+    /// Open listeners are loopback ones.
+    fn is_from_another_site(&self, head: &Parts) -> bool {
+        let welcome = |origin: &_| {
+            let chosen = self.cross_origin.as_deref();
+            chosen.is_some_and(|chosen| chosen.welcomes(origin))
+        };
+        site::is_from_another_site(head, &OwnNames::THIS_MACHINE, welcome)
+    }
 }
 
 impl<S> Service<Routed> for Authenticate<S>
@@ -38,7 +57,12 @@ where
 
     fn call(&self, mut routed: Routed) -> Self::Future {
         let caller = match presented(&routed.named.head.headers) {
-            Presented::Nothing => self.book.without_key(),
+            Presented::Nothing => match self.book.without_key() {
+                Some(_) if self.is_from_another_site(&routed.named.head) => {
+                    return refuse(Problem::cross_site_refused());
+                }
+                everyone => everyone,
+            },
             // A wrong key is refused in open mode too: its sender believes to be somebody.
             Presented::CallerKey(text) => self.book.find(text),
             Presented::Unclear => None,

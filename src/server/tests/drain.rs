@@ -13,6 +13,7 @@ use crate::server::{Drain, DrainPhase, Drained, Listeners, Server, ServerOptions
 fn options() -> ServerOptions {
     ServerOptions {
         public: "127.0.0.1:0".parse().unwrap(),
+        admin_hosts: Vec::new(),
         admin: "127.0.0.1:0".parse().unwrap(),
         header_timeout: Duration::from_secs(10),
         body_timeout: Duration::from_secs(15),

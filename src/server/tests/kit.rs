@@ -13,6 +13,7 @@ use crate::clock::{Clock, Duration};
 use crate::domain::Audience;
 use crate::exchange::{AnswerBody, Answered, Boxed, Call, InFlight};
 use crate::metrics::Metrics;
+use crate::middleware::inbound::CrossOrigin;
 use crate::problem::Problem;
 use crate::server::connection::Connections;
 use crate::server::drain::Drain;
@@ -89,6 +90,14 @@ impl Front {
     pub fn with(
         handler: impl Fn(Call) -> Boxed<Result<Answered, Problem>> + Send + Sync + 'static,
     ) -> Self {
+        Self::shared_with(None, handler)
+    }
+
+    /// Whose web pages may read answers.
+    pub fn shared_with(
+        cross_origin: Option<Arc<CrossOrigin>>,
+        handler: impl Fn(Call) -> Boxed<Result<Answered, Problem>> + Send + Sync + 'static,
+    ) -> Self {
         let metrics = Metrics::new().unwrap();
         let clock = Clock::anchored("2026-11-22T12:00:00Z".parse().unwrap());
         let log = LogSink::kept(clock.clone());
@@ -102,6 +111,7 @@ impl Front {
             in_flight: in_flight.clone(),
             request_timeout: REQUEST_TIMEOUT,
             body_timeout: Duration::from_secs(15),
+            cross_origin,
         };
         let stub = Stub {
             handler: Arc::new(handler),
