@@ -18,10 +18,6 @@ use crate::snapshot::{
 };
 use crate::upstream::Wiv;
 
-/// Vendor pages of a search for all customers up to which it is read anew when a view of it is asked
-/// for while stale: no more calls than a few customers' own searches.
-const DERIVED_REFRESH_PAGES_MAX: usize = 4;
-
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PageKey {
     snapshot: SnapshotId,
@@ -278,9 +274,7 @@ impl Cases {
         let stale = snapshot.standing(true, now) == Standing::Stale;
         if stale && standings.contains(&Standing::Fresh) {
             // While all is read anew, an own answer that is as stale does as well.
-            let page = self.snapshots.options.load().vendor_page_size.get();
-            let small = snapshot.size().0 <= page * DERIVED_REFRESH_PAGES_MAX;
-            if own_standing == Some(Standing::Stale) || !small {
+            if own_standing == Some(Standing::Stale) || !self.snapshots.is_read_whole(&snapshot) {
                 return None;
             }
         }
@@ -309,6 +303,7 @@ impl Cases {
         detail: Detail,
     ) -> Result<(Answer, Option<Saved>), ReadError> {
         let note = self.derived_note(&place.snapshot, detail);
+        place.snapshot.note_view();
         let answer = self.page(asker, place, Some(note)).await?;
         Ok((answer, Some(Saved::Derived)))
     }

@@ -150,6 +150,8 @@ pub struct Snapshot {
     last_used: AtomicU64,
     last_paged: AtomicU64,
     ended_by_purge: AtomicBool,
+    /// Views of single customers were cut from it since its last refresh began.
+    viewed: AtomicBool,
     birth: Instant,
     charged: AtomicU64,
     total: Arc<AtomicU64>,
@@ -203,6 +205,7 @@ impl Snapshot {
             last_used: AtomicU64::new(0),
             last_paged: AtomicU64::new(0),
             ended_by_purge: AtomicBool::new(false),
+            viewed: AtomicBool::new(false),
             birth,
             charged: AtomicU64::new(0),
             total,
@@ -261,6 +264,16 @@ impl Snapshot {
         if offset > 0 {
             self.last_paged.fetch_max(ms, Ordering::Relaxed);
         }
+    }
+
+    /// Notes that a search for one customer was answered from it, so that all its rows are in use.
+    pub fn note_view(&self) {
+        self.viewed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was so since this was last asked.
+    pub(super) fn take_view(&self) -> bool {
+        self.viewed.swap(false, Ordering::Relaxed)
     }
 
     /// When a page after the first was last read.

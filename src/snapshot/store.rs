@@ -29,6 +29,10 @@ use crate::upstream::Wiv;
 /// idle one costs under a kilobyte beside its rows.
 const LINEAGES_MAX: usize = 65_536;
 
+/// Vendor pages of a search for all customers up to which all of them are read anew where a view of one
+/// customer is wanted: no more calls than a few customers' own searches.
+const WHOLE_REFRESH_PAGES_MAX: usize = 4;
+
 /// Everything the walks and readers of one credential share.
 pub struct Snapshots {
     pub(super) wiv: Arc<Wiv>,
@@ -345,11 +349,20 @@ impl Snapshots {
         interactive: bool,
     ) {
         let lifetimes = ask.lifetimes;
-        let (store, lineage, current) = (self.clone(), lineage.clone(), current.clone());
+        // Views of single customers need all rows fresh. Read only in part, it would be read a second
+        // time for the next view; and where the first page changed, each view would be searched alone.
+        let viewed = current.take_view() && current.is_complete() && self.is_read_whole(current);
         // All rows are compared in the background too; a caller who waits for all reads them after.
-        let whole = ask.whole && !interactive;
+        let whole = (ask.whole || viewed) && !interactive;
+        let (store, lineage, current) = (self.clone(), lineage.clone(), current.clone());
         let walk = Walk::refresh(store, lineage, current, lifetimes, interactive, whole);
         tokio::spawn(walk.run());
+    }
+
+    /// Whether a snapshot is small enough for all its rows to be read anew for views of it.
+    pub fn is_read_whole(&self, snapshot: &Snapshot) -> bool {
+        let page = self.options.load().vendor_page_size.get();
+        snapshot.size().0 <= page * WHOLE_REFRESH_PAGES_MAX
     }
 
     /// A page of a snapshot, as soon as its rows and one more are known. The walk goes on when a

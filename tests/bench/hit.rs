@@ -1,6 +1,7 @@
-//! `hit gateway|bare get_4k|post_12k|post_119k COUNT`: asks one question COUNT times over one
+//! `hit gateway|bare get_4k|post_12k|post_119k COUNT [ROUNDS]`: asks one question COUNT times over one
 //! connection, everything in one thread, for counting instructions. The difference between two
-//! counts is the cost of a hit, the caller's own few reads and writes included on both sides.
+//! counts is the cost of a hit, the caller's own few reads and writes included on both sides. ROUNDS
+//! of a loop that does nothing make each hit dearer, to see whether that is noticed.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,13 +32,16 @@ use tokio::net::{TcpListener, TcpStream};
 const CALLER_KEY: &str = "bench-0123456789abcdef0123456789abcdef0123456789";
 /// Readings before anything is counted: a page is kept from its second on.
 const WARM_UP: usize = 200;
+/// Of the simulated vendor; more than a page of 250 in half a year.
+const CASES: usize = 3_000;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [who, what, count] = words.as_slice() else {
-        panic!("gateway|bare get_4k|post_12k|post_119k COUNT");
+    let ([who, what, count] | [who, what, count, _]) = words.as_slice() else {
+        panic!("gateway|bare get_4k|post_12k|post_119k COUNT [ROUNDS]");
     };
     let count: usize = count.parse().expect("a number");
+    let rounds: u64 = words.get(3).map_or(0, |text| text.parse().expect("rounds"));
     let (method, target, body) = match what.as_str() {
         "get_4k" => ("GET", "/msp/customers?fields=id,name", String::new()),
         "post_12k" => ("POST", "/v2/cases/msp/search", search(25)),
@@ -65,7 +69,7 @@ fn main() {
             _ => panic!("{who}"),
         };
         let stream = TcpStream::connect(address).await.unwrap();
-        ask(stream, request.as_bytes(), WARM_UP + count).await;
+        ask(stream, request.as_bytes(), WARM_UP + count, rounds).await;
     });
 }
 
@@ -81,7 +85,12 @@ async fn gateway() -> SocketAddr {
     let listener = TcpListener::bind(any).await.unwrap();
     let vendors = listener.local_addr().unwrap();
     let clock = Clock::system();
-    let sandbox = Sandbox::new(Options::default(), clock.clone());
+    // A small world: making a large one costs more than all that is counted.
+    let options = Options {
+        cases: CASES,
+        ..Options::default()
+    };
+    let sandbox = Sandbox::new(options, clock.clone());
     tokio::spawn(sandbox.serve(listener, std::future::pending()));
     let hash = CallerKeyHash::of(CALLER_KEY.as_bytes());
     let text = format!(
@@ -152,9 +161,12 @@ async fn bare(what: &str) -> SocketAddr {
     address
 }
 
-async fn ask(mut stream: TcpStream, request: &[u8], count: usize) {
+async fn ask(mut stream: TcpStream, request: &[u8], count: usize, rounds: u64) {
     let mut buffer = vec![0; 256 << 10];
     for _ in 0..count {
+        for round in 0..rounds {
+            std::hint::black_box(round);
+        }
         stream.write_all(request).await.unwrap();
         let (mut filled, mut expected) = (0, usize::MAX);
         while filled < expected {

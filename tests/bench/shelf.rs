@@ -18,6 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// Bytes of bodies that the cache holds at most.
 const CACHE_BYTES_MAX: u64 = 256 << 20;
 
+/// Stands for every path that has no body of its own.
+const ANY_PATH: &str = "*";
+
 /// Bodies by path, and the answers made of them so far by method, target and body.
 pub struct Shelf {
     bodies: HashMap<String, Bytes>,
@@ -50,7 +53,8 @@ impl Shelf {
         let found = match known {
             Some(body) => Some(body),
             None => {
-                let body = self.bodies.get(head.uri.path()).cloned();
+                let body = self.bodies.get(head.uri.path());
+                let body = body.or_else(|| self.bodies.get(ANY_PATH)).cloned();
                 if let (Some(cache), Some(body)) = (&self.cache, &body) {
                     cache.insert(identity, body.clone());
                 }

@@ -1,4 +1,5 @@
--- Sends one request over and over; told by the environment. With N=1 every body is another one.
+-- Sends one request over and over; told by the environment. With BENCH_UNIQUE every body is another
+-- one, with BENCH_AMONG every target one of so many: their number stands for `@`.
 local method = os.getenv("BENCH_METHOD") or "GET"
 local body = os.getenv("BENCH_BODY")
 wrk.method = method
@@ -15,7 +16,20 @@ if os.getenv("BENCH_UNIQUE") then
   local n = tonumber(os.getenv("BENCH_UNIQUE"))
   request = function()
     n = n + 1
-    return wrk.format(nil, nil, nil, string.gsub(body, "@", tostring(n)))
+    return wrk.format(nil, nil, nil, (string.gsub(body, "@", tostring(n))))
+  end
+end
+
+if os.getenv("BENCH_AMONG") then
+  local count = tonumber(os.getenv("BENCH_AMONG"))
+  local before, after
+  -- wrk knows its host only once it runs, so the template is made then.
+  init = function()
+    local text = wrk.format(method, (string.gsub(os.getenv("BENCH_TARGET"), "@", "\1")))
+    before, after = string.match(text, "^(.-)\1(.*)$")
+  end
+  request = function()
+    return before .. math.random(0, count - 1) .. after
   end
 end
 

@@ -227,3 +227,56 @@ async fn views_of_a_stale_snapshot_of_all_are_refreshed_by_one_walk() {
     }
     assert_eq!(rig.searches() + rig.continues() - before, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_customers_are_cut_from_is_refreshed_whole() {
+    let rig = Rig::new(Setup::default());
+    let customers = rig.sandbox.customers();
+    // Of two vendor pages.
+    let all = first(
+        500,
+        r#","date_range":{"start":"2025-10-01","end":"2026-11-20"}"#,
+    );
+    let rows = rig
+        .sandbox
+        .expected_rows(None, range("2025-10-01", "2026-11-20"));
+    assert!((501..=1_000).contains(&rows.len()), "{} rows", rows.len());
+    let page = rig.page(&rig.everyone(), None, &all).await.unwrap();
+    let next = continued(page.token.as_deref().unwrap(), None);
+    rig.page(&rig.everyone(), None, &next).await.unwrap();
+    for round in 0..5 {
+        let view = rig
+            .page(&rig.everyone(), Some(&customers[0].id), &all)
+            .await
+            .unwrap();
+        assert_eq!(view.answer.note.outcome, CacheOutcome::Derived);
+        sleep(Duration::from_secs(70)).await;
+        let before = rig.searches() + rig.continues();
+        // A new case, so that the first rows differ; and somebody looks at them first.
+        rig.sandbox.insert(1, Some(&customers[1].id), None).unwrap();
+        rig.page(&rig.everyone(), None, &all).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        for customer in &customers[..20] {
+            let page = rig.page(&rig.everyone(), Some(&customer.id), &all).await;
+            let page = page.unwrap();
+            assert_eq!(
+                page.answer.note.outcome,
+                CacheOutcome::Derived,
+                "round {round}"
+            );
+            let theirs = rig
+                .sandbox
+                .expected_rows(Some(&customer.id), range("2025-10-01", "2026-11-20"));
+            assert!(page.rows[..] == theirs[..theirs.len().min(500)]);
+        }
+        assert_eq!(
+            rig.searches() + rig.continues() - before,
+            2,
+            "round {round}"
+        );
+    }
+}
+
+fn range(start: &str, end: &str) -> Option<(jiff::civil::Date, jiff::civil::Date)> {
+    Some((start.parse().unwrap(), end.parse().unwrap()))
+}

@@ -1,7 +1,7 @@
 //! How many vendor calls a dashboard day costs: through msp-gateway, nginx and Varnish, over the same
 //! simulated vendors, with the same trace, at the same freshness.
 //!
-//! `cargo run --release --example vendor_calls [-- SECONDS [SEED]]`. See `tests/bench/README.md`.
+//! `cargo run --release --example vendor_calls [-- SECONDS [SEED…]]`. See `tests/bench/README.md`.
 
 #![allow(
     missing_docs,
@@ -12,9 +12,10 @@
 )]
 
 mod parties;
+mod reasons;
 mod trace;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -32,6 +33,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use parties::{CALLER_KEY, Party};
+use reasons::{CallLog, Lanes, searches};
 use trace::{Ask, Event, IMPATIENT, draw};
 
 const SECONDS: u64 = 30;
@@ -53,18 +55,38 @@ struct Tally {
     right: AtomicU64,
 }
 
+/// What one party did with one trace, or with several.
+#[derive(Clone, Default)]
 struct Line {
     name: String,
     requests: u64,
     errors: u64,
-    calls: Vec<(Operation, u64)>,
+    calls: BTreeMap<Operation, u64>,
     lists: u64,
     right: u64,
+    lanes: Lanes,
+    searches: BTreeMap<String, u64>,
 }
 
 impl Line {
+    fn add(&mut self, more: &Self) {
+        self.requests += more.requests;
+        self.errors += more.errors;
+        self.lists += more.lists;
+        self.right += more.right;
+        for (operation, calls) in &more.calls {
+            *self.calls.entry(*operation).or_default() += calls;
+        }
+        for (lane, calls) in &more.lanes {
+            *self.lanes.entry(lane.clone()).or_default() += calls;
+        }
+        for (search, calls) in &more.searches {
+            *self.searches.entry(search.clone()).or_default() += calls;
+        }
+    }
+
     fn total(&self) -> u64 {
-        self.calls.iter().map(|(_, calls)| calls).sum()
+        self.calls.values().sum()
     }
 
     fn per_thousand(&self) -> f64 {
@@ -197,8 +219,9 @@ impl Door {
     }
 }
 
-async fn play(party: Party, sandbox: &Arc<Sandbox>, trace: &[Vec<Event>]) -> Line {
+async fn play(party: Party, sandbox: &Arc<Sandbox>, trace: &[Vec<Event>], log: &CallLog) -> Line {
     sandbox.reset();
+    log.take();
     let months = sandbox.months();
     let door = Arc::new(Door {
         address: party.address,
@@ -246,6 +269,8 @@ async fn play(party: Party, sandbox: &Arc<Sandbox>, trace: &[Vec<Event>]) -> Lin
             .collect(),
         lists: read(&door.tally.lists),
         right: read(&door.tally.right),
+        lanes: log.take(),
+        searches: searches(sandbox),
     };
     party.end().await;
     line
@@ -293,20 +318,21 @@ fn prepare() -> Result<bool, String> {
     Ok(module())
 }
 
-fn print(lines: &[Line], seconds: u64) {
-    println!("\nvendor calls by operation, {seconds} s of trace\n");
+/// The parties, in the order in which they play.
+const GATEWAY: usize = 0;
+const FIRST_PEER: usize = 2;
+/// Peers that cache POST. The one after them caches no search, and so gives right lists.
+const CACHING_PEERS: std::ops::Range<usize> = FIRST_PEER..4;
+const RIGHT_PEER: usize = 4;
+const PARTIES: usize = 5;
+
+fn print_table(lines: &[Line]) {
     println!(
         "| | requests | customers | search | continue | billing | all | per 1,000 requests | lists read right | failed |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for line in lines {
-        let of = |wanted: Operation| {
-            let found = line
-                .calls
-                .iter()
-                .find(|(operation, _)| *operation == wanted);
-            found.map_or(0, |(_, calls)| *calls)
-        };
+        let of = |operation| line.calls.get(&operation).copied().unwrap_or_default();
         println!(
             "| {} | {} | {} | {} | {} | {} | {} | {:.1} | {} of {} | {} |",
             line.name,
@@ -322,22 +348,50 @@ fn print(lines: &[Line], seconds: u64) {
             line.errors,
         );
     }
-    let ours = lines[0].per_thousand();
-    let best = lines[2..]
-        .iter()
-        .map(Line::per_thousand)
-        .fold(f64::MAX, f64::min);
+}
+
+/// Calls of ours to those of the best caching peer: (for each request, of the whole trace, whole trace
+/// to the peer that gives right lists).
+fn ratios(lines: &[Line]) -> (f64, f64, f64) {
+    let best = |of: fn(&Line) -> f64| {
+        let peers = lines[CACHING_PEERS].iter().map(of);
+        of(&lines[GATEWAY]) / peers.fold(f64::MAX, f64::min)
+    };
+    let total = |line: &Line| line.total() as f64;
+    (
+        best(Line::per_thousand),
+        best(total),
+        total(&lines[GATEWAY]) / total(&lines[RIGHT_PEER]),
+    )
+}
+
+fn print_ratios(lines: &[Line]) {
+    let (each, whole, right) = ratios(lines);
     println!(
-        "\nmsp-gateway / best peer = {:.3} (target: at most 0.200)",
-        ours / best
+        "\nmsp-gateway / best caching peer = {each:.3} in calls per request (target: at most 0.200), {whole:.3} in calls of the trace; \
+         / nginx that caches no search = {right:.3} in calls of the trace\n"
     );
 }
 
-async fn run(seconds: u64, seed: u64) -> Result<(), String> {
+fn print_reasons(line: &Line) {
+    println!("where the calls of {} come from\n", line.name);
+    println!("| operation | lane | calls |\n|---|---|---|");
+    for ((operation, lane), calls) in &line.lanes {
+        println!("| {operation} | {lane} | {calls} |");
+    }
+    println!("\n| first searches of | calls |\n|---|---|");
+    for (search, calls) in &line.searches {
+        println!("| {search} | {calls} |");
+    }
+    println!();
+}
+
+async fn run(seconds: u64, seeds: &[u64]) -> Result<(), String> {
     let module = prepare()?;
     if !module {
         eprintln!("vendor_calls: without varnish-modules Varnish passes POST through");
     }
+    let log = CallLog::install()?;
     let work = tempfile::tempdir().map_err(|why| why.to_string())?;
     let sandbox = Sandbox::new(
         Options {
@@ -354,36 +408,58 @@ async fn run(seconds: u64, seed: u64) -> Result<(), String> {
     let listener = listener.map_err(|why| why.to_string())?;
     let vendors = listener.local_addr().map_err(|why| why.to_string())?;
     let vendor_task = tokio::spawn(sandbox.clone().serve(listener, std::future::pending()));
-    let trace = draw(seed, Duration::from_secs(seconds), sandbox.options().today);
-    let mut lines = Vec::new();
-    for party in 0..4 {
-        let party = match party {
-            0 => parties::gateway(vendors, true).await?,
-            1 => parties::gateway(vendors, false).await?,
-            2 => parties::nginx(vendors, work.path()).await?,
-            _ => parties::varnish(vendors, work.path(), module).await?,
-        };
-        eprintln!("{} on {} …", party.name, party.address);
-        lines.push(play(party, &sandbox, &trace).await);
+    let mut sums: Vec<Line> = Vec::new();
+    for seed in seeds {
+        let trace = draw(*seed, Duration::from_secs(seconds), sandbox.options().today);
+        let mut lines = Vec::new();
+        for party in 0..PARTIES {
+            let party = match party {
+                0 => parties::gateway(vendors, false).await?,
+                1 => parties::gateway(vendors, true).await?,
+                2 => parties::nginx(vendors, work.path(), true).await?,
+                3 => parties::varnish(vendors, work.path(), module).await?,
+                _ => parties::nginx(vendors, work.path(), false).await?,
+            };
+            eprintln!("seed {seed}: {} on {} …", party.name, party.address);
+            lines.push(play(party, &sandbox, &trace, &log).await);
+        }
+        println!("\nseed {seed}, {seconds} s of trace\n");
+        print_table(&lines);
+        print_ratios(&lines);
+        match sums.as_mut_slice() {
+            [] => sums = lines,
+            sums => sums
+                .iter_mut()
+                .zip(&lines)
+                .for_each(|(sum, line)| sum.add(line)),
+        }
     }
     vendor_task.abort();
-    print(&lines, seconds);
+    if seeds.len() > 1 {
+        println!("all {} seeds together\n", seeds.len());
+        print_table(&sums);
+        print_ratios(&sums);
+    }
+    print_reasons(&sums[GATEWAY]);
     Ok(())
 }
 
 fn main() {
-    let mut numbers = std::env::args().skip(1).map(|text| text.parse::<u64>());
-    let seconds = numbers.next().unwrap_or(Ok(SECONDS));
-    let seed = numbers.next().unwrap_or(Ok(SEED));
-    let (Ok(seconds @ 1..=600), Ok(seed), None) = (seconds, seed, numbers.next()) else {
-        eprintln!("usage: vendor_calls [SECONDS (1 to 600) [SEED]]");
-        std::process::exit(2);
+    let numbers: Result<Vec<u64>, _> = std::env::args().skip(1).map(|text| text.parse()).collect();
+    let (seconds, seeds) = match numbers.as_deref() {
+        Ok([]) => (SECONDS, vec![SEED]),
+        Ok([seconds @ 1..=600]) => (*seconds, vec![SEED]),
+        Ok([seconds @ 1..=600, seeds @ ..]) => (*seconds, seeds.to_vec()),
+        _ => {
+            eprintln!("usage: vendor_calls [SECONDS (1 to 600) [SEED…]]");
+            std::process::exit(2);
+        }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .expect("a runtime");
-    if let Err(why) = runtime.block_on(run(seconds, seed)) {
+    if let Err(why) = runtime.block_on(run(seconds, &seeds)) {
         eprintln!("vendor_calls: {why}");
         std::process::exit(1);
     }

@@ -145,10 +145,20 @@ open_scrolls_max = 400
 }
 
 /// nginx as one would set it up for this: POST cached by its body, one fetch at a time per key, stale
-/// while it updates in the background, fetches that outlive their callers.
-pub async fn nginx(vendors: SocketAddr, work: &Path) -> Result<Party, String> {
+/// while it updates in the background, fetches that outlive their callers. Without `searches` it caches
+/// no search: the only way in which it hands out right lists, for a cached first page makes all its
+/// readers share one cursor.
+pub async fn nginx(vendors: SocketAddr, work: &Path, searches: bool) -> Result<Party, String> {
+    let name = if searches {
+        "nginx"
+    } else {
+        "nginx, searches not cached"
+    };
+    let cache_searches = if searches { "" } else { "proxy_cache off;" };
     let address = free_port()?;
     let folder = work.display();
+    // Nothing is left over from another run.
+    let store = format!("cache-{}", address.port());
     let user = if rustix::process::geteuid().is_root() {
         "user root;"
     } else {
@@ -170,7 +180,7 @@ http {{
   scgi_temp_path {folder}/scgi;
   client_body_buffer_size 128k;
   client_max_body_size 128k;
-  proxy_cache_path {folder}/cache keys_zone=answers:16m max_size=256m;
+  proxy_cache_path {folder}/{store} keys_zone=answers:16m max_size=256m;
   upstream vendors {{ server {vendors}; keepalive 64; }}
   server {{
     listen {address};
@@ -184,7 +194,7 @@ http {{
     proxy_cache_lock on;
     proxy_cache_use_stale updating error timeout;
     proxy_cache_background_update on;
-    location / {{ proxy_cache_valid 200 {CASES_S}s; proxy_set_header X-API-Key {WIV_KEY}; proxy_pass http://vendors; }}
+    location / {{ {cache_searches} proxy_cache_valid 200 {CASES_S}s; proxy_set_header X-API-Key {WIV_KEY}; proxy_pass http://vendors; }}
     location /msp/ {{ proxy_cache_valid 200 {CUSTOMERS_S}s; proxy_set_header X-API-Key {WIV_KEY}; proxy_pass http://vendors; }}
     location /ws/ {{ proxy_cache_valid 200 {BILLING_S}s; proxy_set_header X-API-Key {NABLE_KEY}; proxy_pass http://vendors; }}
   }}
@@ -196,7 +206,7 @@ http {{
     let mut command = Command::new("nginx");
     command.arg("-p").arg(work).arg("-c").arg(&file);
     command.args(["-g", "daemon off; master_process off;"]);
-    start("nginx", command, address, work).await
+    start(name, command, address, work).await
 }
 
 /// Varnish likewise; bodies are hashed by the module `bodyaccess`, without which POST is passed on.
@@ -257,7 +267,7 @@ sub vcl_backend_response {{
         .arg("-f")
         .arg(&file)
         .arg("-n")
-        .arg(work.join("varnish"));
+        .arg(work.join(format!("varnish-{}", address.port())));
     start("Varnish", command, address, work).await
 }
 

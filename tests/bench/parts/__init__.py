@@ -1,0 +1,14 @@
+"""The parts of the benchmark, in the order in which they run."""
+
+from . import coded, cold, connections, dead, entries, hits, pages, tail
+
+PARTS = {
+    "hits": hits.run,
+    "coded": coded.run,
+    "cold": cold.run,
+    "dead": dead.run,
+    "pages": pages.run,
+    "entries": entries.run,
+    "connections": connections.run,
+    "tail": tail.run,
+}
