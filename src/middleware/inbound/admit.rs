@@ -1,4 +1,4 @@
-//! Refuses what is more than can be served at once.
+//! Refuses what is more than can be served at once. Stands behind the body: dripping ones hold nothing.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tower::Layer;
 use tower::layer::layer_fn;
 
 use super::{OrRefuse, refuse};
-use crate::exchange::{Answered, InFlight, Permit, Routed};
+use crate::exchange::{Answered, InFlight, Permit};
 use crate::problem::Problem;
 
 /// Admits requests while `gate` has permits.
@@ -23,23 +23,24 @@ pub fn admit<S>(gate: Arc<InFlight>) -> impl Layer<S, Service = Admit<S>> {
 }
 
 /// See [`admit`].
+#[derive(Clone)]
 pub struct Admit<S> {
     inner: S,
     gate: Arc<InFlight>,
 }
 
-impl<S> Service<Routed> for Admit<S>
+impl<S, R> Service<R> for Admit<S>
 where
-    S: Service<Routed, Response = Answered, Error = Problem>,
+    S: Service<R, Response = Answered, Error = Problem>,
 {
     type Response = Answered;
     type Error = Problem;
     type Future = OrRefuse<Admitted<S::Future>>;
 
-    fn call(&self, routed: Routed) -> Self::Future {
+    fn call(&self, request: R) -> Self::Future {
         match self.gate.enter() {
             Some(permit) => Either::Right(Admitted {
-                inner: self.inner.call(routed),
+                inner: self.inner.call(request),
                 permit: Some(permit),
             }),
             None => refuse(Problem::overloaded()),
