@@ -103,14 +103,16 @@ where
         // Before authentication: a path that does not exist needs no key to be told so, and a browser
         // that asks what a page may send has none.
         .layer(match_route(routes::find, cross_origin.clone()))
-        // Refuse before spending on hashes and bodies; the permit leaves with the answer's last byte.
-        .layer(admit(in_flight.clone()))
         // Before any cache is asked: a revoked key must not get what is remembered.
         .layer(authenticate(callers, cross_origin))
-        // After authentication: bucket and share belong to a caller, not to an address.
-        .layer(throttle(clock, in_flight))
-        // Last: only those who may ask can make us hold a body.
+        // After authentication: the bucket belongs to a caller, not to an address.
+        .layer(throttle(clock))
+        // Only those who may ask can make us hold a body.
         .layer(read_body(body_timeout))
+        // Below the body: one that drips must not hold a place that a complete request could have.
+        // After authentication: places are shared between callers.
+        // The permit leaves with the answer's last byte.
+        .layer(admit(in_flight))
         .service(handlers);
     Inbound(stack)
 }

@@ -171,19 +171,9 @@ impl Caller {
         }
     }
 
-    /// Notes that a request of this caller is in flight, until [`Self::left`].
-    pub fn entered(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Notes that a request of this caller has ended.
-    pub fn left(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Its requests in flight.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+    /// Counts its requests in flight; who admits one adds it, and takes it back at its end.
+    pub fn in_flight(&self) -> &Arc<AtomicUsize> {
+        &self.in_flight
     }
 
     /// When a request of this caller was last admitted; `None` if never since the start.

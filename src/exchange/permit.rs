@@ -17,7 +17,10 @@ pub struct InFlight {
 
 /// The right to be in flight; given back when dropped, which is when the answer's body ends.
 #[derive(Debug)]
-pub struct Permit(Arc<InFlight>);
+pub struct Permit {
+    gate: Arc<InFlight>,
+    of_caller: Arc<AtomicUsize>,
+}
 
 impl InFlight {
     /// Admits up to `limit` requests at once.
@@ -33,25 +36,20 @@ impl InFlight {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// A permit, or `None` when the limit is reached. Never waits: a request that cannot be served
-    /// now is better refused now.
-    pub fn enter(self: &Arc<Self>) -> Option<Permit> {
-        if self.now.fetch_add(1, Ordering::Relaxed) < self.limit.load(Ordering::Relaxed) {
-            Some(Permit(self.clone()))
-        } else {
-            self.now.fetch_sub(1, Ordering::Relaxed);
-            None
-        }
-    }
-
-    /// Whether a caller may have so many requests in flight, the one that holds a permit now among
-    /// them.
-    pub fn has_share_for(&self, of_caller: usize) -> bool {
-        let free = self
-            .limit
-            .load(Ordering::Relaxed)
-            .saturating_sub(self.now());
-        of_caller <= (free + 1).saturating_mul(TIMES_FREE)
+    /// A permit for a caller that has `of_caller` requests in flight, or `None` when the limit or the
+    /// caller's share is reached. Never waits: a request that cannot be served now is better refused
+    /// now.
+    pub fn enter(self: &Arc<Self>, of_caller: &Arc<AtomicUsize>) -> Option<Permit> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
+        let own = of_caller.fetch_add(1, Ordering::Relaxed) + 1;
+        // Gives both back if it is not given out.
+        let permit = Permit {
+            gate: self.clone(),
+            of_caller: of_caller.clone(),
+        };
+        let share = (limit.saturating_sub(now) + 1).saturating_mul(TIMES_FREE);
+        (now <= limit && own <= share).then_some(permit)
     }
 
     /// Permits given out and not given back.
@@ -62,7 +60,8 @@ impl InFlight {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.now.fetch_sub(1, Ordering::Relaxed);
+        self.gate.now.fetch_sub(1, Ordering::Relaxed);
+        self.of_caller.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -70,49 +69,48 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
+    fn nobody() -> Arc<AtomicUsize> {
+        Arc::default()
+    }
+
     #[test]
     fn a_permit_comes_back_when_dropped() {
-        let gate = InFlight::up_to(1);
-        let first = gate.enter().unwrap();
-        assert!(gate.enter().is_none());
-        assert_eq!(gate.now(), 1);
+        let (gate, caller) = (InFlight::up_to(1), nobody());
+        let first = gate.enter(&caller).unwrap();
+        assert!(gate.enter(&caller).is_none());
+        assert_eq!((gate.now(), caller.load(Ordering::Relaxed)), (1, 1));
         drop(first);
-        assert!(gate.enter().is_some());
-        assert_eq!(gate.now(), 0);
+        assert!(gate.enter(&caller).is_some());
+        assert_eq!((gate.now(), caller.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]
     fn one_caller_leaves_room_for_another() {
-        let gate = InFlight::up_to(32);
+        let (gate, greedy) = (InFlight::up_to(32), nobody());
         let mut held = Vec::new();
-        while let Some(permit) = gate.enter() {
-            if !gate.has_share_for(held.len() + 1) {
-                break;
-            }
+        while let Some(permit) = gate.enter(&greedy) {
             held.push(permit);
         }
         assert_eq!(held.len(), 28);
         for _ in 0..4 {
-            held.push(gate.enter().unwrap());
-            assert!(gate.has_share_for(1));
+            held.push(gate.enter(&nobody()).unwrap());
         }
-        assert!(gate.enter().is_none());
+        assert!(gate.enter(&nobody()).is_none());
         // Few places have no reserve.
-        let few = InFlight::up_to(7);
-        for n in 1..=7 {
-            held.push(few.enter().unwrap());
-            assert!(few.has_share_for(n));
+        let (few, one) = (InFlight::up_to(7), nobody());
+        for _ in 1..=7 {
+            held.push(few.enter(&one).unwrap());
         }
     }
 
     #[test]
     fn a_lower_limit_lets_those_inside_finish() {
-        let gate = InFlight::up_to(2);
-        let inside = (gate.enter(), gate.enter());
+        let (gate, caller) = (InFlight::up_to(2), nobody());
+        let inside = (gate.enter(&caller), gate.enter(&caller));
         gate.admit_up_to(1);
-        assert!(gate.enter().is_none());
+        assert!(gate.enter(&caller).is_none());
         drop(inside);
-        let one = gate.enter();
-        assert!(one.is_some() && gate.enter().is_none());
+        let one = gate.enter(&caller);
+        assert!(one.is_some() && gate.enter(&caller).is_none());
     }
 }

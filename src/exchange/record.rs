@@ -109,12 +109,9 @@ impl Record {
         self.route.get().copied().unwrap_or(Route::Other)
     }
 
-    /// Notes who asks and who pays. The caller has a request in flight from here to the record's end.
+    /// Notes who asks and who pays.
     pub fn set_caller(&self, caller: Arc<Caller>, payer: Arc<Payer>) {
-        caller.entered();
-        if let Err((caller, _)) = self.payer.set((caller, payer)) {
-            caller.left();
-        }
+        let _ = self.payer.set((caller, payer));
     }
 
     /// Who asks, once authenticated.
@@ -140,14 +137,6 @@ impl Record {
     /// Vendor requests made for it so far.
     pub fn vendor_calls(&self) -> u32 {
         self.payer.get().map_or(0, |(_, payer)| payer.calls())
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        if let Some((caller, _)) = self.payer.get() {
-            caller.left();
-        }
     }
 }
 

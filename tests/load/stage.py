@@ -21,7 +21,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 KEY = "mspgw_key_of_the_load_0123456789abcdef"
 # Puts the socket on standard input where a service manager does.
 PASS = 'exec 3<&0 0</dev/null; LISTEN_PID=$$ exec "$0" "$@"'
-FILES_MAX = 40_000
+# Twice the connections of the largest part: a gateway gives callers half of its files.
+FILES_MAX = 20_000
 
 running = []
 

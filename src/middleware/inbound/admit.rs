@@ -1,4 +1,4 @@
-//! Refuses what is more than can be served at once.
+//! Refuses what is more than can be served at once, or more than a caller's share of that.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use tower::Layer;
 use tower::layer::layer_fn;
 
 use super::{OrRefuse, refuse};
-use crate::exchange::{Answered, InFlight, Permit, Routed};
+use crate::exchange::{Answered, Call, InFlight, Permit};
 use crate::problem::Problem;
 
-/// Admits requests while `gate` has permits.
+/// Admits requests while `gate` has permits for their callers.
 pub fn admit<S>(gate: Arc<InFlight>) -> impl Layer<S, Service = Admit<S>> {
     layer_fn(move |inner| Admit {
         inner,
@@ -23,23 +23,24 @@ pub fn admit<S>(gate: Arc<InFlight>) -> impl Layer<S, Service = Admit<S>> {
 }
 
 /// See [`admit`].
+#[derive(Clone)]
 pub struct Admit<S> {
     inner: S,
     gate: Arc<InFlight>,
 }
 
-impl<S> Service<Routed> for Admit<S>
+impl<S> Service<Call> for Admit<S>
 where
-    S: Service<Routed, Response = Answered, Error = Problem>,
+    S: Service<Call, Response = Answered, Error = Problem>,
 {
     type Response = Answered;
     type Error = Problem;
     type Future = OrRefuse<Admitted<S::Future>>;
 
-    fn call(&self, routed: Routed) -> Self::Future {
-        match self.gate.enter() {
+    fn call(&self, call: Call) -> Self::Future {
+        match self.gate.enter(call.caller.in_flight()) {
             Some(permit) => Either::Right(Admitted {
-                inner: self.inner.call(routed),
+                inner: self.inner.call(call),
                 permit: Some(permit),
             }),
             None => refuse(Problem::overloaded()),

@@ -142,6 +142,25 @@ async fn a_request_that_has_arrived_finds_its_connection_open() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn slow_bodies_take_no_place_from_complete_requests() {
+    let front = Front::new();
+    let mut slow = Vec::new();
+    for _ in 0..4 * IN_FLIGHT_MAX {
+        let mut peer = front.connect();
+        let head = post("/v2/cases/msp/search", KEY, "{}");
+        peer.send(&head[..head.len() - 1]).await;
+        slow.push(peer);
+    }
+    crate::clock::sleep(SECOND).await;
+    assert_eq!(front.ask(get("/msp/customers", KEY)).await.status, 200);
+    // Each of them is answered once it is complete.
+    for peer in &mut slow {
+        peer.send("}").await;
+        assert_eq!(peer.reply().await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_body_is_told_408() {
     let front = Front::new();
     let start = Instant::now();
