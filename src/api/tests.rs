@@ -46,7 +46,7 @@ fn call(method: &str, headers: &[(&str, &str)]) -> Call {
     let book = CallerBook::new(&[spec], &Metrics::new().unwrap(), Clock::system());
     let caller = book.find(b"k").unwrap();
     Call {
-        head,
+        head: Box::new(head),
         body: Bytes::new(),
         record,
         matched,
