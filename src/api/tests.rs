@@ -52,7 +52,7 @@ fn call(method: &str, headers: &[(&str, &str)]) -> Call {
     let book = CallerBook::new(&[spec], &Metrics::new().unwrap(), Clock::system());
     let caller = book.find(Some(b"k"), None).unwrap();
     Call {
-        head,
+        head: Box::new(head),
         body: Bytes::new(),
         record,
         matched,

@@ -36,8 +36,8 @@ pub struct Arrival {
 /// A request with a name.
 #[derive(Debug)]
 pub struct Named {
-    /// Method, target, headers.
-    pub head: Parts,
+    /// Method, target, headers. Boxed: it passes ten layers by value.
+    pub head: Box<Parts>,
     /// Not yet read.
     pub body: Incoming,
     /// What is known of it.
@@ -68,7 +68,7 @@ pub struct Known {
 #[derive(Debug)]
 pub struct Call {
     /// Method, target, headers.
-    pub head: Parts,
+    pub head: Box<Parts>,
     /// The whole body.
     pub body: Bytes,
     /// What is known of it.

@@ -52,9 +52,8 @@ pin_project! {
         ends: Instant,
         looked: bool,
         // Only made when there is something to wait for: a hit needs no timer, and a hit with a body
-        // waits once for hyper to hand it over.
-        #[pin]
-        timer: Option<clock::Sleep>,
+        // waits once for hyper to hand it over. Boxed, for the same reason.
+        timer: Option<Pin<Box<clock::Sleep>>>,
     }
 }
 
@@ -62,7 +61,7 @@ impl<F: Future<Output = Result<Answered, Problem>>> Future for Timed<F> {
     type Output = Result<Answered, Problem>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+        let this = self.project();
         if let Poll::Ready(done) = this.inner.poll(cx) {
             return Poll::Ready(done);
         }
@@ -70,12 +69,13 @@ impl<F: Future<Output = Result<Answered, Problem>>> Future for Timed<F> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if this.timer.is_none() {
-            this.timer.set(Some(clock::sleep_until(*this.ends)));
-        }
-        match this.timer.as_mut().as_pin_mut().map(|t| t.poll(cx)) {
-            Some(Poll::Ready(())) => Poll::Ready(Err(Problem::timed_out(None))),
-            Some(Poll::Pending) | None => Poll::Pending,
-        }
+        let ends = *this.ends;
+        let timer = this
+            .timer
+            .get_or_insert_with(|| Box::pin(clock::sleep_until(ends)));
+        timer
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(Problem::timed_out(None)))
     }
 }

@@ -32,6 +32,10 @@ impl<S: Service<Named>> Service<Arrival> for NameRequest<S> {
         let (head, body) = arrival.request.into_parts();
         let now = self.clock.now();
         let record = Record::new(&head, arrival.peer, now, now + self.limit);
-        self.inner.call(Named { head, body, record })
+        self.inner.call(Named {
+            head: Box::new(head),
+            body,
+            record,
+        })
     }
 }

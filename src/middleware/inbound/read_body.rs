@@ -68,7 +68,7 @@ where
             });
         }
         Either::Right(BodyThen::Reading {
-            body: ReadingBody::new(named.body, self.limit),
+            reading: Box::pin(ReadingBody::new(named.body, self.limit)),
             waiting: Some(waiting),
             inner: self.inner.clone(),
         })
@@ -77,7 +77,7 @@ where
 
 /// A call without its body yet.
 struct Waiting {
-    head: Parts,
+    head: Box<Parts>,
     record: Arc<Record>,
     matched: Matched,
     caller: Arc<Caller>,
@@ -111,9 +111,9 @@ pin_project! {
     /// See [`read_body`].
     #[project = BodyThenProj]
     pub enum BodyThen<S: Service<Call>> {
+        // Boxed: most requests have no body, and should not carry the room for reading one.
         Reading {
-            #[pin]
-            body: ReadingBody,
+            reading: Pin<Box<ReadingBody>>,
             waiting: Option<Waiting>,
             inner: S,
         },
@@ -135,11 +135,11 @@ where
             let next = match self.as_mut().project() {
                 BodyThenProj::Answering { inner } => return inner.poll(cx),
                 BodyThenProj::Reading {
-                    body,
+                    reading,
                     waiting,
                     inner,
                 } => {
-                    let body = ready!(body.poll(cx)).map_err(problem)?;
+                    let body = ready!(reading.as_mut().poll(cx)).map_err(problem)?;
                     let Some(waiting) = waiting.take() else {
                         // Polled after it ended.
                         return Poll::Pending;
