@@ -139,6 +139,17 @@ for name, value in re.findall(r"^Environment=(\w+)=(.*)$", unit, re.M):
 for name in sorted(credentials):
     bad("msp-gateway.service", f"the credential {name} is not used")
 
+# The socket is the one that the settings name, under the name that the gateway knows.
+held = text(HERE, "msp-gateway.socket")
+public = tomllib.loads(text(ROOT, "config.toml"))["listen"]["public"]
+if f"\nListenStream={public}\n" not in held:
+    bad("msp-gateway.socket", f"does not listen on listen.public of config.toml, {public}")
+if "\nFileDescriptorName=public\n" not in held:
+    bad("msp-gateway.socket", "does not name its socket public")
+for line in ("Wants=msp-gateway.socket", "After=msp-gateway.socket", "Type=notify"):
+    if f"\n{line}\n" not in unit:
+        bad("msp-gateway.service", f"lacks {line}")
+
 # Kubernetes
 kinds = {}
 folder = sorted(os.listdir(os.path.join(HERE, "kubernetes")))

@@ -85,6 +85,59 @@ impl WalkOutcome {
     }
 }
 
+/// How the making of a coded variant ended. The label `outcome` of `coded_variants_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VariantOutcome {
+    /// It is kept.
+    Made,
+    /// It would be no smaller than the body.
+    NotSmaller,
+    /// The coder failed.
+    Failed,
+    /// Too many wait to be made; it is tried again when it is next wanted.
+    Crowded,
+}
+
+impl VariantOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 4] = [Self::Made, Self::NotSmaller, Self::Failed, Self::Crowded];
+
+    /// The word used in labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Made => "made",
+            Self::NotSmaller => "not_smaller",
+            Self::Failed => "failed",
+            Self::Crowded => "crowded",
+        }
+    }
+}
+
+/// How a TLS handshake ended. The label `outcome` of `tls_handshakes_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Handshake {
+    /// The connection stands.
+    Ok,
+    /// The peer speaks something else, trusts us not, or is not trusted.
+    Failed,
+    /// Not complete in time.
+    TimedOut,
+}
+
+impl Handshake {
+    /// Every outcome.
+    pub const ALL: [Self; 3] = [Self::Ok, Self::Failed, Self::TimedOut];
+
+    /// The word used in labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+        }
+    }
+}
+
 /// All metrics of one gateway. Clone the `Arc`, never the struct.
 pub struct Metrics {
     registry: Registry,
@@ -97,6 +150,8 @@ pub struct Metrics {
     caller_calls: IntCounterVec,
     caller_saved: IntCounterVec,
     budget_remaining: IntGaugeVec,
+    rate_limit: IntGaugeVec,
+    concurrency_limit: IntGaugeVec,
     circuit_state: IntGaugeVec,
     credential_fallbacks: IntCounterVec,
     walks: IntCounterVec,
@@ -108,13 +163,18 @@ pub struct Metrics {
     pub duplicate_rows: IntCounter,
     cache_bytes: IntGaugeVec,
     cache_entries: IntGaugeVec,
+    variants: IntCounterVec,
     config_reloads: IntCounterVec,
+    tls_handshakes: IntCounterVec,
+    certificate_not_after: IntGaugeVec,
     /// Panics contained at the request or flight boundary.
     pub panics: IntCounter,
     /// Access log lines dropped because the log could not keep up.
     pub log_lines_dropped: IntCounter,
     /// Connections open on the public listener.
     pub connections: IntGauge,
+    /// Connections closed at once, because their peer had as many as it may.
+    pub connections_refused: IntCounter,
 }
 
 /// The counters of one caller, resolved once.
@@ -169,6 +229,16 @@ impl CallerMeter {
     }
 }
 
+/// The gauges of one vendor's pace, resolved once.
+pub struct PaceGauges {
+    /// Requests that the budget admits right now.
+    pub remaining: IntGauge,
+    /// Requests a minute that are in force.
+    pub rate_limit: IntGauge,
+    /// Requests at once that are in force.
+    pub concurrency_limit: IntGauge,
+}
+
 /// Counts the vendor calls that one caller caused.
 #[derive(Clone, Debug)]
 pub struct CallsCaused(IntCounter);
@@ -177,6 +247,11 @@ impl CallsCaused {
     /// Counts one.
     pub fn add(&self) {
         self.0.inc();
+    }
+
+    /// How many so far.
+    pub fn count(&self) -> u64 {
+        self.0.get()
     }
 }
 
@@ -294,7 +369,7 @@ impl Metrics {
                 .collect(),
             caller_calls: counters(
                 "caller_vendor_calls_total",
-                "Vendor calls that a caller caused.",
+                "Vendor calls that a caller caused; those of \"gateway\" are refreshes and reading ahead.",
                 &["caller"],
             )?,
             caller_saved: counters(
@@ -305,6 +380,16 @@ impl Metrics {
             budget_remaining: gauges(
                 "vendor_budget_remaining",
                 "Requests that the vendor's budget admits right now.",
+                &["vendor"],
+            )?,
+            rate_limit: gauges(
+                "vendor_rate_limit",
+                "Requests a minute that the vendor is asked at most: as configured, or as learnt.",
+                &["vendor"],
+            )?,
+            concurrency_limit: gauges(
+                "vendor_concurrency_limit",
+                "Requests that the vendor is asked at once: as configured, or as it bears.",
                 &["vendor"],
             )?,
             circuit_state: gauges(
@@ -332,10 +417,25 @@ impl Metrics {
             )?,
             cache_bytes: gauges("cache_bytes", "Bytes held, by store.", &["store"])?,
             cache_entries: gauges("cache_entries", "Entries held, by store.", &["store"])?,
+            variants: counters(
+                "coded_variants_total",
+                "Bodies put into a content coding, by coding and how that ended.",
+                &["coding", "outcome"],
+            )?,
             config_reloads: counters(
                 "config_reloads_total",
                 "Reloads of the settings, by outcome.",
                 &["outcome"],
+            )?,
+            tls_handshakes: counters(
+                "tls_handshakes_total",
+                "TLS handshakes on our own listeners, by listener and how they ended.",
+                &["listener", "outcome"],
+            )?,
+            certificate_not_after: gauges(
+                "tls_certificate_not_after_timestamp_seconds",
+                "When the certificate that a listener shows runs out, in Unix time; only where TLS is on.",
+                &["listener"],
             )?,
             panics: counter("panics_total", "Panics that were contained.")?,
             log_lines_dropped: counter(
@@ -343,6 +443,10 @@ impl Metrics {
                 "Access log lines dropped because the reader of the log was too slow.",
             )?,
             connections: gauge("connections", "Connections open on the public listener.")?,
+            connections_refused: counter(
+                "connections_refused_total",
+                "Connections closed at once: their peer had limits.connections_per_peer_max open.",
+            )?,
             registry: registry.clone(),
         };
         for vendor in Vendor::ALL {
@@ -376,6 +480,11 @@ impl Metrics {
             calls: self.caller_calls.with_label_values(&[name]),
             saved: self.caller_saved.with_label_values(&[name]),
         }
+    }
+
+    /// To be told of each vendor call that no caller waited for: refreshes and reading ahead.
+    pub fn background_calls(&self) -> CallsCaused {
+        CallsCaused(self.caller_calls.with_label_values(&["gateway"]))
     }
 
     /// Observes one answered request; `None` where no cache was asked.
@@ -423,11 +532,14 @@ impl Metrics {
             .observe(seconds);
     }
 
-    /// Sets the budget left at a vendor.
-    pub fn set_budget_remaining(&self, vendor: Vendor, requests: i64) {
-        self.budget_remaining
-            .with_label_values(&[vendor.as_str()])
-            .set(requests);
+    /// The gauges of a vendor's pace; none are shown before somebody asks for them.
+    pub fn pace(&self, vendor: Vendor) -> PaceGauges {
+        let of = |gauges: &IntGaugeVec| gauges.with_label_values(&[vendor.as_str()]);
+        PaceGauges {
+            remaining: of(&self.budget_remaining),
+            rate_limit: of(&self.rate_limit),
+            concurrency_limit: of(&self.concurrency_limit),
+        }
     }
 
     /// Sets the circuit of a vendor: 0 closed, 1 half-open, 2 open.
@@ -450,7 +562,21 @@ impl Metrics {
         self.walks.with_label_values(&[outcome.as_str()]).inc();
     }
 
-    /// Sets the size of a store: `answers`, `pages` or `snapshots`.
+    /// Shows a coding's counts from zero on.
+    pub fn declare_variant(&self, coding: &'static str) {
+        for outcome in VariantOutcome::ALL {
+            self.variants.with_label_values(&[coding, outcome.as_str()]);
+        }
+    }
+
+    /// Counts the making of a coded variant.
+    pub fn variant(&self, coding: &'static str, outcome: VariantOutcome) {
+        self.variants
+            .with_label_values(&[coding, outcome.as_str()])
+            .inc();
+    }
+
+    /// Sets the size of a store: `answers`, `pages`, `variants` or `snapshots`.
     pub fn set_store(&self, store: &'static str, entries: u64, bytes: u64) {
         let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.cache_entries
@@ -465,6 +591,25 @@ impl Metrics {
     pub fn config_reload(&self, applied: bool) {
         let outcome = if applied { "applied" } else { "refused" };
         self.config_reloads.with_label_values(&[outcome]).inc();
+    }
+
+    /// Tells when the certificate of a listener, `public` or `admin`, runs out.
+    pub fn set_certificate_not_after(&self, listener: &'static str, unix_s: i64) {
+        self.certificate_not_after
+            .with_label_values(&[listener])
+            .set(unix_s);
+        for outcome in Handshake::ALL {
+            // There from the start, so that rates can be told.
+            self.tls_handshakes
+                .with_label_values(&[listener, outcome.as_str()]);
+        }
+    }
+
+    /// Counts a TLS handshake on a listener.
+    pub fn tls_handshake(&self, listener: &'static str, outcome: Handshake) {
+        self.tls_handshakes
+            .with_label_values(&[listener, outcome.as_str()])
+            .inc();
     }
 
     /// The text that Prometheus scrapes.

@@ -14,6 +14,10 @@ use zeroize::{Zeroize as _, Zeroizing};
 /// Longest secret accepted, in bytes. Vendor keys are under 200; a larger file is a mistaken path.
 pub const SECRET_BYTES_MAX: usize = 4096;
 
+/// Shortest vendor key accepted, in bytes. Vendors' answers are searched for the key that was sent; a
+/// shorter one could stand in a good answer by chance, and would be guessed in no time.
+pub const VENDOR_KEY_BYTES_MIN: usize = 8;
+
 /// Where a secret is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
@@ -43,6 +47,8 @@ pub enum SecretProblem {
     Empty,
     /// More than [`SECRET_BYTES_MAX`] bytes.
     TooLong,
+    /// A vendor key of less than [`VENDOR_KEY_BYTES_MIN`] bytes.
+    TooShort,
     /// A character that no header can carry.
     BadCharacter,
 }
@@ -54,6 +60,10 @@ impl fmt::Display for SecretProblem {
             Self::Unreadable(why) => write!(f, "cannot be read: {why}"),
             Self::Empty => f.write_str("is empty"),
             Self::TooLong => write!(f, "is longer than {SECRET_BYTES_MAX} bytes"),
+            Self::TooShort => write!(
+                f,
+                "is shorter than {VENDOR_KEY_BYTES_MIN} bytes: no key, or one that could stand in any answer"
+            ),
             Self::BadCharacter => f.write_str("holds a character other than visible ASCII"),
         }
     }
@@ -128,6 +138,17 @@ impl VendorKey {
     /// A key from its secret.
     pub fn new(secret: Secret) -> Self {
         Self(secret)
+    }
+
+    /// The same, of a secret that an operator gave as one.
+    ///
+    /// # Errors
+    /// If it is too short to be told from other text.
+    pub fn checked(secret: Secret) -> Result<Self, SecretProblem> {
+        if secret.0.len() < VENDOR_KEY_BYTES_MIN {
+            return Err(SecretProblem::TooShort);
+        }
+        Ok(Self(secret))
     }
 
     /// The header value for the wire, marked sensitive so that nothing prints it. For the `sign`

@@ -8,8 +8,8 @@ use crate::clock::{Clock, Duration};
 use crate::exchange::{Answered, Arrival, Boxed, Call, InFlight};
 use crate::metrics::Metrics;
 use crate::middleware::inbound::{
-    Observer, admit, authenticate, check_framing, contain_panic, deadline, match_route,
-    name_request, observe, read_body, render_problem, throttle,
+    CrossOrigin, Observer, admit, authenticate, check_framing, contain_panic, deadline,
+    match_route, name_request, observe, read_body, render_problem, share_answers, throttle,
 };
 use crate::middleware::outbound::count::CountLayer;
 use crate::middleware::outbound::observe::ObserveLayer;
@@ -47,6 +47,8 @@ pub struct InboundParts {
     pub request_timeout: Duration,
     /// A request's body must be complete within this time.
     pub body_timeout: Duration,
+    /// Whose web pages may read answers.
+    pub cross_origin: Option<Arc<CrossOrigin>>,
 }
 
 /// A whole stack on its way in, boxed at this one seam. Takes a request, gives an answer, never fails.
@@ -73,6 +75,7 @@ where
         in_flight,
         request_timeout,
         body_timeout,
+        cross_origin,
     } = parts;
     let observer = Observer {
         clock: clock.clone(),
@@ -81,6 +84,8 @@ where
         log,
     };
     let stack = ServiceBuilder::new()
+        // Over all that answers: a page must be able to read a refusal too.
+        .layer(share_answers(cross_origin.clone()))
         // Layers of many types end here.
         .layer(layer_fn(boxed))
         // A request has a name before anything can go wrong with it.
@@ -95,14 +100,15 @@ where
         .layer(deadline())
         // First of the refusals: a request that can be read in two ways is not looked at further.
         .layer(check_framing())
-        // Before authentication: a path that does not exist needs no key to be told so.
-        .layer(match_route(routes::find))
+        // Before authentication: a path that does not exist needs no key to be told so, and a browser
+        // that asks what a page may send has none.
+        .layer(match_route(routes::find, cross_origin.clone()))
         // Refuse before spending on hashes and bodies; the permit leaves with the answer's last byte.
-        .layer(admit(in_flight))
+        .layer(admit(in_flight.clone()))
         // Before any cache is asked: a revoked key must not get what is remembered.
-        .layer(authenticate(callers))
-        // After authentication: the bucket belongs to a caller, not to an address.
-        .layer(throttle(clock))
+        .layer(authenticate(callers, cross_origin))
+        // After authentication: bucket and share belong to a caller, not to an address.
+        .layer(throttle(clock, in_flight))
         // Last: only those who may ask can make us hold a body.
         .layer(read_body(body_timeout))
         .service(handlers);
@@ -182,7 +188,7 @@ pub fn outbound<C: VendorConnector>(
         .layer(RefuseLayer::new(gates))
         // Budget, place and turn. Holds the place until everything below has ended, the answer's
         // body among it.
-        .layer(PaceLayer::new(gates))
+        .layer(PaceLayer::new(gates, options.timeout))
         // Below the queue: the vendor may have failed while this call waited, and the circuit hears
         // of calls only that were really made.
         .layer(TripLayer::new(gates, options.timeout, clock()))

@@ -331,7 +331,8 @@ impl Queue {
 /// If the filter cannot be read, or events already go somewhere.
 pub fn events_to_stderr(filter: &str) -> Result<(), String> {
     use tracing_subscriber::prelude::*;
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+    // What the h2 crate tells when asked for details may hold targets and headers as peers sent them.
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("{filter},h2=error"))
         .map_err(|why| format!("log filter: {why}"))?;
     let lines = tracing_subscriber::fmt::layer()
         .json()

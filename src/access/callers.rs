@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 
+use super::certificate::{ClientCertificate, ClientSan};
 use super::throttle::{ForcedRefreshes, Throttle};
 use crate::clock::Clock;
 use crate::domain::Audience;
@@ -89,6 +90,8 @@ pub struct CallerSpec {
     pub name: String,
     /// Hashes of the keys that are live; several during a rotation.
     pub keys: Vec<CallerKeyHash>,
+    /// Names in client certificates that speak for it.
+    pub sans: Vec<ClientSan>,
     /// What it may do.
     pub role: Role,
     /// Whose data it may see.
@@ -99,7 +102,7 @@ pub struct CallerSpec {
     pub requests_per_minute: Option<u32>,
     /// Vendor calls that its `Cache-Control` may force per minute.
     pub forced_refreshes_per_minute: u32,
-    /// When its keys stop working; absent means never.
+    /// When its keys and certificates stop working; absent means never.
     pub expires: Option<Timestamp>,
 }
 
@@ -121,6 +124,7 @@ pub struct Caller {
     pub meter: CallerMeter,
     expires: Option<Timestamp>,
     last_used_s: Arc<AtomicI64>,
+    in_flight: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for Caller {
@@ -148,13 +152,15 @@ impl Caller {
             meter: metrics.caller(&spec.name),
             expires: spec.expires,
             last_used_s: Arc::default(),
+            in_flight: Arc::default(),
         }
     }
 
     /// Takes over what a reload must not forget of the caller of the same name: when it was last
-    /// seen and, unless its limits are others now, how much of them is used.
+    /// seen, what it has in flight and, unless its limits are others now, how much of them is used.
     fn inherit(&mut self, before: &Self) {
         self.last_used_s = before.last_used_s.clone();
+        self.in_flight = before.in_flight.clone();
         if let (Some(ours), Some(theirs)) = (&mut self.throttle, &before.throttle)
             && ours.limit() == theirs.limit()
         {
@@ -163,6 +169,21 @@ impl Caller {
         if self.forced.limit() == before.forced.limit() {
             self.forced = before.forced.clone();
         }
+    }
+
+    /// Notes that a request of this caller is in flight, until [`Self::left`].
+    pub fn entered(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a request of this caller has ended.
+    pub fn left(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Its requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     /// When a request of this caller was last admitted; `None` if never since the start.
@@ -174,9 +195,10 @@ impl Caller {
     }
 }
 
-/// Every caller, found by the hash of its key.
+/// Every caller, found by the hash of its key or a name in its client certificate.
 pub struct CallerBook {
     by_key: HashMap<CallerKeyHash, Arc<Caller>>,
+    by_san: HashMap<ClientSan, Arc<Caller>>,
     all: Vec<Arc<Caller>>,
     /// Answers everyone where `auth.mode = "open"`.
     open: Option<Arc<Caller>>,
@@ -186,7 +208,7 @@ pub struct CallerBook {
 }
 
 impl CallerBook {
-    /// A book of these callers. Names and keys are unique, which the settings' check ensures.
+    /// A book of these callers. Names, keys and certificates' names are unique, which the settings' check ensures.
     pub fn new(specs: &[CallerSpec], metrics: &Metrics, clock: Clock) -> Self {
         Self::after(None, specs, metrics, clock)
     }
@@ -198,7 +220,7 @@ impl CallerBook {
         metrics: &Metrics,
         clock: Clock,
     ) -> Self {
-        let mut by_key = HashMap::new();
+        let (mut by_key, mut by_san) = (HashMap::new(), HashMap::new());
         let mut all = Vec::with_capacity(specs.len());
         for spec in specs {
             let mut caller = Caller::new(spec, metrics);
@@ -209,10 +231,14 @@ impl CallerBook {
             for hash in &spec.keys {
                 by_key.insert(*hash, caller.clone());
             }
+            for san in &spec.sans {
+                by_san.insert(san.clone(), caller.clone());
+            }
             all.push(caller);
         }
         Self {
             by_key,
+            by_san,
             all,
             open: None,
             anonymous: metrics.caller("anonymous"),
@@ -231,6 +257,7 @@ impl CallerBook {
         let everyone = CallerSpec {
             name: "open".into(),
             keys: Vec::new(),
+            sans: Vec::new(),
             role: Role::Operator,
             audience: Audience::All,
             billing: true,
@@ -238,18 +265,39 @@ impl CallerBook {
             forced_refreshes_per_minute,
             expires: None,
         };
-        let everyone = Arc::new(Caller::new(&everyone, metrics));
+        let mut everyone = Caller::new(&everyone, metrics);
+        if let Some(known) = before.and_then(|book| book.open.as_ref()) {
+            everyone.inherit(known);
+        }
+        let everyone = Arc::new(everyone);
         let mut book = Self::after(before, specs, metrics, clock);
         book.all.push(everyone.clone());
         book.open = Some(everyone);
         book
     }
 
-    /// Whose key this is. `None` for unknown and expired keys alike.
-    pub fn find(&self, presented: &[u8]) -> Option<Arc<Caller>> {
-        let hash = CallerKeyHash::of(presented);
-        let (stored, caller) = self.by_key.get_key_value(&hash)?;
-        aws_lc_rs::constant_time::verify_slices_are_equal(&stored.0, &hash.0).ok()?;
+    /// Who sent a request with this caller key, on a connection with this client certificate. `None`
+    /// for nobody: an unknown or expired key or caller, a certificate that has run out, names of
+    /// several callers in one, or a key and a certificate of two callers. A certificate that names
+    /// no caller says nothing: then the key alone decides.
+    pub fn find(
+        &self,
+        presented: Option<&[u8]>,
+        certificate: Option<&ClientCertificate>,
+    ) -> Option<Arc<Caller>> {
+        let by_key = match presented {
+            Some(text) => Some(self.by_key(text)?),
+            None => None,
+        };
+        let by_certificate = match certificate {
+            Some(certificate) => self.by_certificate(certificate).ok()?,
+            None => None,
+        };
+        let caller = match (by_key, by_certificate) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other).then_some(one)?,
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => return self.without_key(),
+        };
         let now = self.clock.wall();
         if caller.expires.is_some_and(|expires| now >= expires) {
             return None;
@@ -258,9 +306,37 @@ impl CallerBook {
         Some(caller.clone())
     }
 
-    /// Who is meant when no key was presented: everyone's caller in open mode, else nobody.
+    /// Who is meant when nobody says who they are: everyone's caller in open mode, else nobody.
     pub fn without_key(&self) -> Option<Arc<Caller>> {
         self.open.clone()
+    }
+
+    fn by_key(&self, presented: &[u8]) -> Option<&Arc<Caller>> {
+        let hash = CallerKeyHash::of(presented);
+        let (stored, caller) = self.by_key.get_key_value(&hash)?;
+        aws_lc_rs::constant_time::verify_slices_are_equal(&stored.0, &hash.0).ok()?;
+        Some(caller)
+    }
+
+    fn by_certificate(
+        &self,
+        certificate: &ClientCertificate,
+    ) -> Result<Option<&Arc<Caller>>, Nobody> {
+        if certificate.is_over(self.clock.wall()) {
+            return Err(Nobody);
+        }
+        let mut found: Option<&Arc<Caller>> = None;
+        for caller in certificate
+            .sans()
+            .iter()
+            .filter_map(|san| self.by_san.get(san))
+        {
+            if found.is_some_and(|other| !Arc::ptr_eq(other, caller)) {
+                return Err(Nobody);
+            }
+            found = Some(caller);
+        }
+        Ok(found)
     }
 
     /// A caller by its configured name.
@@ -274,6 +350,9 @@ impl CallerBook {
     }
 }
 
+/// A certificate that must not be used.
+struct Nobody;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,6 +364,7 @@ mod tests {
                 .iter()
                 .map(|k| CallerKeyHash::of(k.as_bytes()))
                 .collect(),
+            sans: Vec::new(),
             role: Role::Reader,
             audience: Audience::All,
             billing: true,
@@ -301,12 +381,60 @@ mod tests {
         let mut old = spec("old", &["k3"]);
         old.expires = Some("2026-11-22T12:00:10Z".parse().unwrap());
         let book = CallerBook::new(&[spec("a", &["k1", "k2"]), old], &metrics, clock);
-        assert_eq!(&*book.find(b"k1").unwrap().name, "a");
-        assert_eq!(&*book.find(b"k2").unwrap().name, "a");
-        assert!(book.find(b"k").is_none() && book.find(b"").is_none());
-        assert!(book.find(b"k3").is_some() && book.without_key().is_none());
+        let find = |key: &[u8]| book.find(Some(key), None).map(|c| c.name.to_string());
+        assert_eq!(find(b"k1").unwrap(), "a");
+        assert_eq!(find(b"k2").unwrap(), "a");
+        assert!(find(b"k").is_none() && find(b"").is_none());
+        assert!(find(b"k3").is_some() && book.find(None, None).is_none());
         crate::clock::sleep(crate::clock::Duration::from_secs(10)).await;
-        assert!(book.find(b"k3").is_none());
+        assert!(find(b"k3").is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_is_as_good_as_a_key_and_must_agree_with_one() {
+        let metrics = Metrics::new().unwrap();
+        let clock = Clock::anchored("2026-11-22T12:00:00Z".parse().unwrap());
+        let with_sans = |name: &str, keys: &[&str], sans: &[&str]| CallerSpec {
+            sans: sans
+                .iter()
+                .filter_map(|san| ClientSan::parse(san))
+                .collect(),
+            ..spec(name, keys)
+        };
+        let specs = [
+            with_sans("a", &["k1"], &["a.internal", "spiffe://corp.example/a"]),
+            with_sans("b", &["k2"], &["b.internal"]),
+        ];
+        let book = CallerBook::new(&specs, &metrics, clock);
+        let certificate = |sans: &[&str]| {
+            let until = "2026-11-22T12:00:09Z".parse().unwrap();
+            ClientCertificate::new(sans.iter().filter_map(|san| ClientSan::parse(san)), until)
+        };
+        let find = |key: Option<&str>, sans: &[&str]| {
+            let found = book.find(key.map(str::as_bytes), Some(&certificate(sans)));
+            found.map(|caller| caller.name.to_string())
+        };
+        let a = Some("a".to_owned());
+        assert_eq!(find(None, &["A.internal"]), a);
+        assert_eq!(
+            find(
+                None,
+                &["x.internal", "spiffe://corp.example/a", "a.internal"]
+            ),
+            a
+        );
+        assert_eq!(find(Some("k1"), &["a.internal"]), a);
+        assert_eq!(find(Some("k1"), &["x.internal"]), a);
+        assert_eq!(find(Some("k2"), &["a.internal"]), None);
+        assert_eq!(find(Some("k"), &["a.internal"]), None);
+        assert_eq!(find(None, &["a.internal", "b.internal"]), None);
+        assert_eq!(find(None, &["x.internal"]), None);
+        assert_eq!(find(None, &["spiffe://corp.example/A"]), None);
+        assert_eq!(find(None, &[]), None);
+        // The connection outlives the certificate.
+        crate::clock::sleep(crate::clock::Duration::from_secs(10)).await;
+        assert_eq!(find(None, &["a.internal"]), None);
+        assert_eq!(find(Some("k1"), &["a.internal"]), None);
     }
 
     #[test]

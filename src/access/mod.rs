@@ -1,7 +1,9 @@
 //! Who calls, and what they may see.
 
 pub mod callers;
+pub mod certificate;
 pub mod throttle;
 
 pub use callers::{Caller, CallerBook, CallerKeyHash, CallerSpec, Role};
+pub use certificate::{ClientCertificate, ClientSan};
 pub use throttle::{Allowance, ForcedRefreshes, Throttle};

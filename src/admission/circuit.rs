@@ -74,7 +74,8 @@ impl Circuit {
         }
     }
 
-    fn heard(&self, ticket: Ticket, verdict: Verdict) {
+    /// Returns whether the vendor is back with it.
+    fn heard(&self, ticket: Ticket, verdict: Verdict) -> bool {
         let mut breaker = self.breaker.lock();
         let before = breaker.state();
         breaker.heard(self.clock.now(), ticket, verdict);
@@ -90,6 +91,7 @@ impl Circuit {
             }
             _ => {}
         }
+        before != CircuitState::Closed && after == CircuitState::Closed
     }
 
     fn show(&self, state: CircuitState) {
@@ -105,15 +107,14 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// Tells how the call went.
-    pub fn heard(mut self, verdict: Verdict) {
-        self.tell(verdict);
+    /// Tells how the call went. Returns whether the circuit closed with it: the vendor is back.
+    pub fn heard(mut self, verdict: Verdict) -> bool {
+        self.tell(verdict)
     }
 
-    fn tell(&mut self, verdict: Verdict) {
-        if let Some(ticket) = self.ticket.take() {
-            self.circuit.heard(ticket, verdict);
-        }
+    fn tell(&mut self, verdict: Verdict) -> bool {
+        let ticket = self.ticket.take();
+        ticket.is_some_and(|ticket| self.circuit.heard(ticket, verdict))
     }
 }
 

@@ -55,7 +55,7 @@ impl Gates {
         let (own_clock, own_metrics) = (|| clock.clone(), || Arc::clone(metrics));
         Self {
             vendor,
-            governor: Governor::new(vendor, settings.pace, own_clock(), own_metrics()),
+            governor: Governor::new(vendor, settings.pace, own_clock(), metrics),
             circuit: Circuit::new(vendor, settings.circuit, own_clock(), own_metrics()),
             credential: Credential::new(
                 vendor,

@@ -10,11 +10,12 @@ use tokio::sync::Notify;
 
 use super::limits;
 use super::pace::{Asked, Called, Pace, PaceSettings, PaceSnapshot, Refusal};
+use super::places::Felt;
 use super::queue::WaiterId;
-use super::spend::Spend;
-use crate::clock::{Clock, Duration, sleep_until};
+use super::spend::{Lane, Spend};
+use crate::clock::{Clock, Duration, Instant, sleep_until};
 use crate::domain::Vendor;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PaceGauges};
 
 struct Waiting {
     /// Told when the verdict is there. The next one in line keeps the time for all, so it is also
@@ -45,7 +46,7 @@ impl Inner {
 pub struct Governor {
     vendor: Vendor,
     clock: Clock,
-    metrics: Arc<Metrics>,
+    gauges: PaceGauges,
     inner: Mutex<Inner>,
 }
 
@@ -55,13 +56,13 @@ impl Governor {
         vendor: Vendor,
         settings: PaceSettings,
         clock: Clock,
-        metrics: Arc<Metrics>,
+        metrics: &Metrics,
     ) -> Arc<Self> {
         let pace = Pace::new(settings, clock.now());
         let this = Self {
             vendor,
             clock,
-            metrics,
+            gauges: metrics.pace(vendor),
             inner: Mutex::new(Inner {
                 pace,
                 waiting: HashMap::new(),
@@ -81,9 +82,22 @@ impl Governor {
     /// What operators see; brings the metric up to date.
     pub fn snapshot(&self) -> PaceSnapshot {
         let snapshot = self.inner.lock().pace.snapshot(self.clock.now());
-        self.metrics
-            .set_budget_remaining(self.vendor, i64::from(snapshot.remaining));
+        self.show(&snapshot);
         snapshot
+    }
+
+    fn show(&self, snapshot: &PaceSnapshot) {
+        let places = i64::try_from(snapshot.concurrency_limit).unwrap_or(i64::MAX);
+        self.gauges.remaining.set(i64::from(snapshot.remaining));
+        self.gauges.rate_limit.set(i64::from(snapshot.rate_limit));
+        self.gauges.concurrency_limit.set(places);
+    }
+
+    /// The vendor is back after a failure: it gets requests at the rate, and no burst on top.
+    pub fn begin_anew(&self) {
+        let mut inner = self.inner.lock();
+        inner.pace.begin_anew(self.clock.now());
+        self.settle(&mut inner, None);
     }
 
     /// Waits for budget and a place, until the deadline at most.
@@ -95,10 +109,17 @@ impl Governor {
         let Some(waiter) = self.ask(spend)? else {
             return Ok(self.permit());
         };
+        let mut wanted = spend.lane == Lane::Interactive && self.clock.now() < spend.wanted_until;
         loop {
             let wake = {
                 let mut inner = self.inner.lock();
                 let now = self.clock.now();
+                if wanted && now >= spend.wanted_until {
+                    // Its callers have left.
+                    wanted = false;
+                    let payer = spend.payer.name();
+                    inner.pace.yield_to_others(waiter.id, Lane::Refresh, payer);
+                }
                 self.settle(&mut inner, Some(waiter.id));
                 // A turn that comes with the deadline goes to the next one.
                 if now >= spend.deadline {
@@ -112,9 +133,13 @@ impl Governor {
                     verdict?;
                     return Ok(waiter.into_permit());
                 }
+                let latest = match wanted {
+                    true => spend.deadline.min(spend.wanted_until),
+                    false => spend.deadline,
+                };
                 match inner.pace.next(now) {
-                    Some((id, Some(at))) if id == waiter.id => at.min(spend.deadline),
-                    _ => spend.deadline,
+                    Some((id, Some(at))) if id == waiter.id => at.min(latest),
+                    _ => latest,
                 }
             };
             tokio::select! {
@@ -154,12 +179,15 @@ impl Governor {
 
     fn ask(self: &Arc<Self>, spend: &Spend) -> Result<Option<Waiter>, Refusal> {
         let mut inner = self.inner.lock();
-        let (asked, displaced) = inner.pace.ask(
-            self.clock.now(),
-            spend.lane,
-            spend.payer.name(),
-            spend.deadline,
-        );
+        let now = self.clock.now();
+        let (lane, latest) = match spend.lane {
+            Lane::Interactive if now < spend.wanted_until => {
+                (Lane::Interactive, spend.wanted_until.min(spend.deadline))
+            }
+            Lane::Interactive => (Lane::Refresh, spend.deadline),
+            lane => (lane, spend.deadline),
+        };
+        let (asked, displaced) = inner.pace.ask(now, lane, spend.payer.name(), latest);
         let waiter = match asked {
             Asked::Admitted => None,
             Asked::Refused(refusal) => return Err(refusal),
@@ -187,7 +215,9 @@ impl Governor {
     fn permit(self: &Arc<Self>) -> Permit {
         Permit {
             governor: Arc::clone(self),
+            began: self.clock.now(),
             sent: true,
+            felt: Felt::Nothing,
         }
     }
 
@@ -204,14 +234,14 @@ impl Governor {
         {
             waiting.notify.notify_one();
         }
-        let remaining = inner.pace.snapshot(now).remaining;
-        self.metrics
-            .set_budget_remaining(self.vendor, i64::from(remaining));
+        self.show(&inner.pace.snapshot(now));
     }
 
-    fn release(&self, sent: bool) {
+    fn release(&self, permit: &Permit) {
         let mut inner = self.inner.lock();
-        inner.pace.release(sent);
+        let now = self.clock.now();
+        inner.pace.felt(now, permit.felt, permit.began);
+        inner.pace.release(permit.sent);
         self.settle(&mut inner, None);
     }
 }
@@ -255,7 +285,9 @@ impl Drop for Waiter {
 #[must_use = "dropping it frees the place"]
 pub struct Permit {
     governor: Arc<Governor>,
+    began: Instant,
     sent: bool,
+    felt: Felt,
 }
 
 impl Permit {
@@ -263,11 +295,22 @@ impl Permit {
     pub fn unsent(mut self) {
         self.sent = false;
     }
+
+    /// Since it was given.
+    pub fn age(&self) -> Duration {
+        let now = self.governor.clock.now();
+        now.saturating_duration_since(self.began)
+    }
+
+    /// Gives the place back and says how the call went.
+    pub fn ended(mut self, felt: Felt) {
+        self.felt = felt;
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.governor.release(self.sent);
+        self.governor.clone().release(self);
     }
 }
 
@@ -276,24 +319,31 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::admission::{Lane, Payer};
+    use crate::admission::Payer;
     use crate::clock::{sleep, timeout};
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn governor(requests_per_minute: u32, concurrency: usize) -> Arc<Governor> {
-        let settings = PaceSettings {
+    fn settings(requests_per_minute: u32, concurrency: usize) -> PaceSettings {
+        PaceSettings {
             requests_per_minute,
             concurrency,
-        };
+            learn_down_to: None,
+            concurrency_adaptive: false,
+        }
+    }
+
+    fn governor(requests_per_minute: u32, concurrency: usize) -> Arc<Governor> {
+        let settings = settings(requests_per_minute, concurrency);
         let metrics = Metrics::new().unwrap();
-        Governor::new(Vendor::Wiv, settings, Clock::system(), metrics)
+        Governor::new(Vendor::Wiv, settings, Clock::system(), &metrics)
     }
 
     fn spend(lane: Lane, caller: &str, wait: Duration) -> Spend {
         Spend {
             lane,
             deadline: Clock::system().now() + wait,
+            wanted_until: Clock::system().now() + wait,
             payer: Payer::caller(caller.into(), None),
         }
     }
@@ -404,6 +454,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn whom_nobody_waits_for_any_more_lets_others_pass() {
+        let governor = governor(60, 1);
+        let left = |wait| Spend {
+            wanted_until: Clock::system().now() + wait,
+            ..spend(Lane::Interactive, "a", SECOND * 60)
+        };
+        let log: Arc<Mutex<Vec<&'static str>>> = Arc::default();
+        let held = governor
+            .admit(&spend(Lane::Interactive, "x", SECOND))
+            .await
+            .unwrap();
+        let abandoned = {
+            let (governor, log, spend) = (Arc::clone(&governor), Arc::clone(&log), left(SECOND));
+            tokio::spawn(async move {
+                let permit = governor.admit(&spend).await;
+                log.lock().push("abandoned");
+                drop(permit);
+            })
+        };
+        sleep(SECOND * 2).await;
+        assert_eq!(governor.snapshot().queued[1], (Lane::Refresh, 1));
+        let wanted = go(&governor, &log, Lane::Interactive, "b-1");
+        tokio::task::yield_now().await;
+        drop(held);
+        wanted.await.unwrap();
+        abandoned.await.unwrap();
+        assert_eq!(*log.lock(), ["b-1", "abandoned"]);
+        // Who would be too late is told at once; whose callers have left waits with the background.
+        let governor = self::governor(6, 1);
+        drop(governor.admit(&spend(Lane::Interactive, "x", SECOND)).await);
+        assert!(governor.admit(&left(SECOND)).await.is_err());
+        let start = Clock::system().now();
+        drop(governor.admit(&left(Duration::ZERO)).await.unwrap());
+        assert_eq!(start.elapsed(), SECOND * 10);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_429_refuses_the_waiting_and_a_reset_lets_them_wait() {
         let governor = governor(600, 1);
         let held = governor
@@ -446,10 +533,7 @@ mod tests {
         let waiting = go(&governor, &log, Lane::Interactive, "a-1");
         tokio::task::yield_now().await;
         let start = Clock::system().now();
-        governor.set(PaceSettings {
-            requests_per_minute: 600,
-            concurrency: 1,
-        });
+        governor.set(settings(600, 1));
         waiting.await.unwrap();
         assert!(start.elapsed() < SECOND);
     }

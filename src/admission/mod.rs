@@ -1,6 +1,6 @@
 //! How much work is accepted: pure decisions about lanes, budgets, permits and circuits.
 //!
-//! `pace`, `queue`, `breaker` and `retry` decide from what they are told, the time among it;
+//! `pace`, `rate`, `places`, `queue`, `breaker` and `retry` decide from what they are told, the time among it;
 //! `governor`, `circuit` and `credential` are the shared handles around them. [`Gates`] bundles
 //! those of one vendor, so that a reload can build a new stack without forgetting anything.
 
@@ -11,7 +11,9 @@ pub mod gates;
 pub mod governor;
 pub mod limits;
 pub mod pace;
+pub mod places;
 pub mod queue;
+pub mod rate;
 pub mod retry;
 pub mod spend;
 
@@ -21,5 +23,6 @@ pub use credential::Credential;
 pub use gates::{GateSettings, Gates};
 pub use governor::{Governor, Permit};
 pub use pace::{PaceSettings, PaceSnapshot, Refusal};
+pub use places::Felt;
 pub use retry::{RetryBudget, RetrySettings};
 pub use spend::{Lane, Payer, Spend};

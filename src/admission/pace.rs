@@ -2,18 +2,16 @@
 //! front of which callers queue by urgency. Pure: told the time, asked for decisions.
 //!
 //! The bucket is kept as *credit*, a duration: one request costs `60 s / requests_per_minute` of
-//! it, and it grows as time passes. Integers only, so no rounding can send a request too many.
+//! it, and it grows as time passes. See [`Rate`].
 
 use std::sync::Arc;
 
 use super::Lane;
+use super::places::{Felt, Places};
 use super::queue::{Queue, WaiterId};
+use super::rate::{Bounds, Learned, Rate};
 use crate::clock::{Duration, Instant};
 
-/// The bucket holds what flows in within ten seconds (and one request at least): enough for the
-/// questions of a dashboard that opens, little enough that a minute never sees much more than the
-/// configured rate.
-const BURST_SECONDS: u32 = 10;
 /// Most who wait for one credential. At 120 requests a minute the last of them would wait two
 /// minutes, longer than any deadline.
 pub const WAITERS_MAX: usize = 256;
@@ -33,51 +31,37 @@ pub struct PaceSettings {
     pub requests_per_minute: u32,
     /// Requests at once, at least 1.
     pub concurrency: usize,
+    /// Where the vendor's limit is to be learnt: the rate never goes below so many requests a
+    /// minute. `requests_per_minute` is the ceiling then. `None`: the rate is that.
+    pub learn_down_to: Option<u32>,
+    /// Whether fewer calls at once are made while the vendor is late; `concurrency` is the ceiling.
+    pub concurrency_adaptive: bool,
 }
 
 impl PaceSettings {
-    fn rate(self) -> u32 {
-        self.requests_per_minute.max(1)
+    fn bounds(self) -> Bounds {
+        let ceiling = Rate::per_minute(self.requests_per_minute);
+        Bounds {
+            floor: self
+                .learn_down_to
+                .map_or(ceiling, |floor| Rate::per_minute(floor).min(ceiling)),
+            ceiling,
+        }
     }
 
     fn places(self) -> usize {
         self.concurrency.max(1)
     }
+}
 
-    /// Requests that may go out back to back.
-    pub fn burst(self) -> u32 {
-        (self.rate() / (60 / BURST_SECONDS)).max(1)
-    }
-
-    fn cost(self) -> Duration {
-        Duration::from_secs(60) / self.rate()
-    }
-
-    fn credit_max(self) -> Duration {
-        self.cost() * self.burst()
-    }
-
-    /// Credit that must be there before a request of this lane goes: background work leaves a part
-    /// of the burst to those who wait.
-    fn needed(self, lane: Lane) -> Duration {
-        let reserve = match lane {
-            Lane::Interactive => 0,
-            Lane::Refresh => 10,
-            Lane::ReadAhead | Lane::Export => 25,
-        };
-        (self.cost() + self.credit_max() * reserve / 100).min(self.credit_max())
-    }
-
-    /// Requests at once up to which this lane may add one.
-    fn places_for(self, lane: Lane) -> usize {
-        let all = self.places();
-        let kept = match lane {
-            Lane::Interactive => 0,
-            Lane::Refresh => 1,
-            Lane::ReadAhead | Lane::Export => (all / 4).max(1),
-        };
-        all.saturating_sub(kept).max(1)
-    }
+/// Requests at once, of `all`, up to which this lane may add one.
+fn places_for(all: usize, lane: Lane) -> usize {
+    let kept = match lane {
+        Lane::Interactive => 0,
+        Lane::Refresh => 1,
+        Lane::ReadAhead | Lane::Export => (all / 4).max(1),
+    };
+    all.saturating_sub(kept).max(1)
 }
 
 /// Nothing was sent, and when to come back.
@@ -114,6 +98,10 @@ pub enum Called {
 pub struct PaceSnapshot {
     /// The settings in force.
     pub settings: PaceSettings,
+    /// Requests a minute, as configured or as learnt.
+    pub rate_limit: u32,
+    /// Requests at once, as configured or as the vendor bears.
+    pub concurrency_limit: usize,
     /// Requests that could go right now.
     pub remaining: u32,
     /// Requests under way.
@@ -135,6 +123,10 @@ struct Hold {
 #[derive(Debug)]
 pub struct Pace {
     settings: PaceSettings,
+    /// The rate in force.
+    rate: Rate,
+    learned: Learned,
+    places: Places,
     credit: Duration,
     /// Up to when credit was counted; ahead of now while the vendor said stop.
     counted: Instant,
@@ -149,9 +141,13 @@ pub struct Pace {
 impl Pace {
     /// Starts with a full bucket.
     pub fn new(settings: PaceSettings, now: Instant) -> Self {
+        let rate = settings.bounds().ceiling;
         Self {
             settings,
-            credit: settings.credit_max(),
+            rate,
+            learned: Learned::default(),
+            places: Places::default(),
+            credit: rate.credit_max(),
             counted: now,
             in_flight: 0,
             queue: Queue::default(),
@@ -164,9 +160,14 @@ impl Pace {
     /// Changes rates; the part of the burst that is left stays the same number of requests.
     pub fn set(&mut self, settings: PaceSettings, now: Instant) {
         self.count(now);
-        let requests = self.credit.as_secs_f64() / self.settings.cost().as_secs_f64();
         self.settings = settings;
-        self.credit = settings.cost().mul_f64(requests).min(settings.credit_max());
+        if settings.learn_down_to.is_none() {
+            self.learned = Learned::default();
+        }
+        if !settings.concurrency_adaptive {
+            self.places = Places::default();
+        }
+        self.reprice(now);
     }
 
     /// Asks to send one request.
@@ -240,8 +241,17 @@ impl Pace {
     pub fn next(&self, now: Instant) -> Option<(WaiterId, Option<Instant>)> {
         let (lane, id) = self.queue.front()?;
         let free = self.in_flight < self.places_for(lane);
-        let wait = self.wait_of(now, lane, 0);
-        Some((id, free.then(|| now + wait)))
+        let at = now + self.wait_of(now, lane, 0);
+        // What the vendor told of its count may be over before, and the rate another one.
+        let at = self.learned.told_until(now).map_or(at, |over| at.min(over));
+        Some((id, free.then_some(at)))
+    }
+
+    /// One that waits goes on waiting in another lane, behind its payer's others there.
+    pub fn yield_to_others(&mut self, id: WaiterId, lane: Lane, caller: &Arc<str>) {
+        if self.queue.remove(id) {
+            self.queue.push(lane, caller, id);
+        }
     }
 
     /// One stops waiting.
@@ -253,8 +263,22 @@ impl Pace {
     pub fn release(&mut self, sent: bool) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if !sent {
-            self.credit = (self.credit + self.settings.cost()).min(self.settings.credit_max());
+            self.credit = (self.credit + self.rate.cost()).min(self.rate.credit_max());
         }
+    }
+
+    /// How a request went that is under way still and began at `began`.
+    pub fn felt(&mut self, now: Instant, felt: Felt, began: Instant) {
+        if self.settings.concurrency_adaptive {
+            let (in_flight, max) = (self.in_flight, self.settings.places());
+            self.places.heard(felt, began, now, in_flight, max);
+        }
+    }
+
+    /// The vendor is back after a failure: it gets requests at the rate, and no burst on top.
+    pub fn begin_anew(&mut self, now: Instant) {
+        self.count(now);
+        self.credit = self.credit.min(self.rate.cost());
     }
 
     /// The vendor answered 429. Returns the time for which nothing will be sent.
@@ -263,6 +287,11 @@ impl Pace {
         let holding = self.hold.filter(|hold| hold.until > now);
         // Answers of requests that were under way together are one strike.
         if !holding.is_some_and(|hold| hold.refuses) {
+            // Refused again without an answer between: that says nothing new about the rate.
+            if self.strikes == 0 && self.learns() {
+                self.learned.refused(self.rate);
+                self.reprice(now);
+            }
             self.strikes = self.strikes.saturating_add(1);
         }
         let doubled = HOLD_FIRST * 2u32.saturating_pow(self.strikes.saturating_sub(1).min(8));
@@ -277,14 +306,25 @@ impl Pace {
         if self.hold.is_none_or(|hold| hold.until <= now) {
             self.strikes = 0;
         }
+        if self.learns() {
+            self.count(now);
+            self.learned.answered(self.settings.bounds());
+            self.reprice(now);
+        }
     }
 
     /// The vendor said how many requests it will take still.
     pub fn told_remaining(&mut self, now: Instant, requests: u64, reset: Option<Duration>) {
         self.count(now);
-        let burst = u64::from(self.settings.burst());
+        if let Some(reset) = reset
+            && self.learns()
+        {
+            self.learned.told(now, requests, reset);
+            self.reprice(now);
+        }
+        let burst = u64::from(self.rate.burst());
         let left = u32::try_from(requests.min(burst)).unwrap_or(u32::MAX);
-        self.credit = self.credit.min(self.settings.cost() * left);
+        self.credit = self.credit.min(self.rate.cost() * left);
         let already = self.hold.is_some_and(|hold| hold.until > now);
         if let (0, Some(reset), false) = (requests, reset, already) {
             self.stop_until(now + reset, false);
@@ -298,9 +338,11 @@ impl Pace {
             .hold
             .map(|hold| hold.until.saturating_duration_since(now))
             .filter(|left| !left.is_zero());
-        let whole = self.credit.as_nanos() / self.settings.cost().as_nanos().max(1);
+        let whole = self.credit.as_nanos() / self.rate.cost().as_nanos().max(1);
         PaceSnapshot {
             settings: self.settings,
+            rate_limit: self.rate.whole(),
+            concurrency_limit: self.places.limit(self.settings.places()),
             remaining: match hold_down {
                 Some(_) => 0,
                 None => u32::try_from(whole).unwrap_or(u32::MAX),
@@ -313,15 +355,36 @@ impl Pace {
 
     fn count(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.counted);
-        self.credit = (self.credit + passed).min(self.settings.credit_max());
+        self.credit = (self.credit + passed).min(self.rate.credit_max());
         self.counted = self.counted.max(now);
+        // What the vendor told of its count may be over.
+        self.reprice(now);
+    }
+
+    fn learns(&self) -> bool {
+        self.settings.learn_down_to.is_some()
+    }
+
+    /// Takes over the rate that is in force now; what is left of the burst stays the same number of
+    /// requests.
+    fn reprice(&mut self, now: Instant) {
+        let bounds = self.settings.bounds();
+        let rate = match self.settings.learn_down_to {
+            None => bounds.ceiling,
+            Some(_) => self.learned.rate(bounds, now),
+        };
+        if rate != self.rate {
+            let requests = self.credit.as_secs_f64() / self.rate.cost().as_secs_f64();
+            self.rate = rate;
+            self.credit = rate.cost().mul_f64(requests).min(rate.credit_max());
+        }
     }
 
     /// One request may go when the stop ends, if the rate allows it; the rest grows back from there.
     fn stop_until(&mut self, until: Instant, refuses: bool) {
         self.hold = Some(Hold { until, refuses });
         let passed = until.saturating_duration_since(self.counted);
-        self.credit = (self.credit + passed).min(self.settings.cost());
+        self.credit = (self.credit + passed).min(self.rate.cost());
         self.counted = until;
     }
 
@@ -338,375 +401,29 @@ impl Pace {
             // After a 429 one request tries whether the vendor takes calls again.
             return 1;
         }
-        self.settings.places_for(lane)
+        places_for(self.places.limit(self.settings.places()), lane)
     }
 
     fn admits(&self, now: Instant, lane: Lane) -> bool {
         self.hold.is_none_or(|hold| hold.until <= now)
             && self.in_flight < self.places_for(lane)
-            && self.credit >= self.settings.needed(lane)
+            && self.credit >= self.rate.needed(lane)
     }
 
     fn take(&mut self) {
         self.in_flight += 1;
-        self.credit = self.credit.saturating_sub(self.settings.cost());
+        self.credit = self.credit.saturating_sub(self.rate.cost());
     }
 
     /// The least time until a request of `lane` goes, if `ahead` others go before it.
     fn wait_of(&self, now: Instant, lane: Lane, ahead: usize) -> Duration {
         let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
-        let needed = self.settings.needed(lane) + self.settings.cost().saturating_mul(ahead);
+        let needed = self.rate.needed(lane) + self.rate.cost().saturating_mul(ahead);
         // `counted` is ahead of now exactly by what is left of a stop.
         self.counted.saturating_duration_since(now) + needed.saturating_sub(self.credit)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::clock::Clock;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn pace(requests_per_minute: u32, concurrency: usize) -> (Pace, Instant) {
-        let now = Clock::system().now();
-        let settings = PaceSettings {
-            requests_per_minute,
-            concurrency,
-        };
-        (Pace::new(settings, now), now)
-    }
-
-    fn ask(pace: &mut Pace, now: Instant, lane: Lane, caller: &str, wait: Duration) -> Asked {
-        pace.ask(now, lane, &caller.into(), now + wait).0
-    }
-
-    #[test]
-    fn a_burst_goes_at_once_and_the_rest_at_the_rate() {
-        let (mut pace, now) = pace(120, 100);
-        for _ in 0..20 {
-            assert_eq!(
-                ask(&mut pace, now, Lane::Interactive, "a", SECOND),
-                Asked::Admitted
-            );
-        }
-        assert_eq!(pace.snapshot(now).remaining, 0);
-        let Asked::Queued(id) = ask(&mut pace, now, Lane::Interactive, "a", SECOND) else {
-            panic!("queued");
-        };
-        let half = now + Duration::from_millis(500);
-        assert_eq!(pace.next(now), Some((id, Some(half))));
-        assert_eq!(pace.advance(half - Duration::from_nanos(1)), []);
-        assert_eq!(pace.advance(half), [Called::Admitted(id)]);
-    }
-
-    #[test]
-    fn a_wait_past_the_deadline_is_refused_at_once_with_its_length() {
-        let (mut pace, now) = pace(6, 8);
-        assert_eq!(
-            ask(&mut pace, now, Lane::Interactive, "a", SECOND),
-            Asked::Admitted
-        );
-        let Asked::Refused(refusal) = ask(&mut pace, now, Lane::Interactive, "a", SECOND * 10)
-        else {
-            panic!("refused");
-        };
-        assert_eq!(refusal.retry_after, SECOND * 10);
-        assert!(matches!(
-            ask(&mut pace, now, Lane::Interactive, "a", SECOND * 11),
-            Asked::Queued(_)
-        ));
-        let Asked::Refused(refusal) = ask(&mut pace, now, Lane::Interactive, "a", SECOND * 11)
-        else {
-            panic!("refused: one waits already");
-        };
-        assert_eq!(refusal.retry_after, SECOND * 20);
-    }
-
-    #[test]
-    fn nobody_overtakes_those_who_wait_already() {
-        let (mut pace, now) = pace(6, 8);
-        for _ in 0..2 {
-            ask(&mut pace, now, Lane::Interactive, "a", SECOND * 30);
-        }
-        let later = now + SECOND * 10;
-        let newcomer = ask(&mut pace, later, Lane::Interactive, "b", SECOND * 30);
-        assert!(matches!(newcomer, Asked::Queued(_)));
-        let [Called::Admitted(first)] = pace.advance(later)[..] else {
-            panic!("the budget is for one");
-        };
-        assert_ne!(Asked::Queued(first), newcomer);
-    }
-
-    #[test]
-    fn background_work_leaves_a_reserve() {
-        let (mut pace, now) = pace(120, 100);
-        let mut sent = |lane| {
-            let mut n = 0;
-            while ask(&mut pace, now, lane, "a", Duration::from_nanos(1)) == Asked::Admitted {
-                n += 1;
-            }
-            n
-        };
-        assert_eq!(sent(Lane::Export), 15);
-        assert_eq!(sent(Lane::ReadAhead), 0);
-        assert_eq!(sent(Lane::Refresh), 3);
-        assert_eq!(sent(Lane::Interactive), 2);
-    }
-
-    #[test]
-    fn background_work_leaves_places() {
-        let (mut pace, now) = pace(60_000, 8);
-        let mut sent = |lane| {
-            let mut n = 0;
-            while ask(&mut pace, now, lane, "a", SECOND) == Asked::Admitted {
-                n += 1;
-            }
-            n
-        };
-        assert_eq!(sent(Lane::Export), 6);
-        assert_eq!(sent(Lane::Refresh), 1);
-        assert_eq!(sent(Lane::Interactive), 1);
-    }
-
-    #[test]
-    fn the_slowest_rate_still_serves_every_lane() {
-        for lane in Lane::ALL {
-            let (mut pace, now) = pace(1, 1);
-            assert_eq!(ask(&mut pace, now, lane, "a", SECOND), Asked::Admitted);
-            pace.release(true);
-            let Asked::Queued(id) = ask(&mut pace, now, lane, "a", SECOND * 61) else {
-                panic!("queued");
-            };
-            assert_eq!(pace.advance(now + SECOND * 60), [Called::Admitted(id)]);
-        }
-    }
-
-    #[test]
-    fn a_429_stops_everything_then_one_at_a_time() {
-        let (mut pace, now) = pace(600, 8);
-        for _ in 0..8 {
-            assert_eq!(
-                ask(&mut pace, now, Lane::Interactive, "a", SECOND * 9),
-                Asked::Admitted
-            );
-        }
-        let Asked::Queued(waiting) = ask(&mut pace, now, Lane::Interactive, "a", SECOND * 9) else {
-            panic!("queued");
-        };
-        assert_eq!(pace.rate_limited(now, None), SECOND * 5);
-        // The others that were under way come back with the same word: one strike.
-        for _ in 0..7 {
-            assert_eq!(pace.rate_limited(now, None), SECOND * 5);
-            pace.release(true);
-        }
-        pace.release(true);
-        let [Called::Refused(id, refusal)] = pace.advance(now)[..] else {
-            panic!("the one who waited is refused");
-        };
-        assert_eq!((id, refusal.retry_after), (waiting, SECOND * 5));
-        let Asked::Refused(refusal) =
-            ask(&mut pace, now + SECOND, Lane::Interactive, "a", SECOND * 60)
-        else {
-            panic!("refused");
-        };
-        assert_eq!(refusal.retry_after, SECOND * 4);
-
-        let now = now + SECOND * 5;
-        assert_eq!(
-            ask(&mut pace, now, Lane::Interactive, "a", SECOND * 9),
-            Asked::Admitted
-        );
-        let later = now + SECOND;
-        assert!(matches!(
-            ask(&mut pace, later, Lane::Interactive, "b", SECOND * 9),
-            Asked::Queued(_)
-        ));
-        pace.answered(later);
-        assert_eq!(pace.advance(later).len(), 1);
-        assert_eq!(pace.rate_limited(later, None), SECOND * 5, "a new strike");
-    }
-
-    #[test]
-    fn holds_double_and_a_named_time_rules() {
-        let (mut pace, mut now) = pace(600, 8);
-        for seconds in [5, 10, 20, 40, 60, 60] {
-            let hold = pace.rate_limited(now, None);
-            assert_eq!(hold, SECOND * seconds);
-            now += hold;
-        }
-        assert_eq!(pace.rate_limited(now, Some(SECOND * 7)), SECOND * 7);
-        now += SECOND * 7;
-        assert_eq!(pace.rate_limited(now, Some(Duration::ZERO)), SECOND);
-        assert_eq!(pace.snapshot(now).hold_down, Some(SECOND));
-        assert_eq!(pace.snapshot(now).remaining, 0);
-    }
-
-    #[test]
-    fn what_the_vendor_has_left_bounds_what_is_sent() {
-        let (mut pace, now) = pace(120, 100);
-        pace.told_remaining(now, 2, Some(SECOND * 30));
-        let mut go = |wait, at| pace.ask(at, Lane::Interactive, &"a".into(), at + wait).0;
-        assert_eq!(go(SECOND, now), Asked::Admitted);
-        assert_eq!(go(SECOND, now), Asked::Admitted);
-        assert!(matches!(go(SECOND, now), Asked::Queued(_)));
-        pace.told_remaining(now, 0, Some(SECOND * 3));
-        let Asked::Refused(refusal) = ask(&mut pace, now, Lane::Interactive, "a", SECOND) else {
-            panic!("refused: the count resets after its deadline");
-        };
-        assert!(refusal.retry_after >= SECOND * 3);
-        assert_eq!(pace.advance(now + SECOND * 2), []);
-        assert_eq!(pace.advance(now + SECOND * 3).len(), 1);
-    }
-
-    #[test]
-    fn the_queue_is_bounded() {
-        let (mut pace, now) = pace(60_000, 1);
-        assert_eq!(
-            ask(&mut pace, now, Lane::Export, "a", SECOND),
-            Asked::Admitted
-        );
-        for _ in 0..WAITERS_MAX {
-            assert!(matches!(
-                ask(&mut pace, now, Lane::Export, "a", SECOND * 9),
-                Asked::Queued(_)
-            ));
-        }
-        assert!(matches!(
-            ask(&mut pace, now, Lane::Export, "a", SECOND * 9),
-            Asked::Refused(_)
-        ));
-        let (asked, displaced) = pace.ask(now, Lane::Interactive, &"b".into(), now + SECOND * 9);
-        assert!(matches!(asked, Asked::Queued(_)));
-        assert!(matches!(displaced, Some(Called::Refused(..))));
-    }
-
-    #[test]
-    fn new_rates_keep_what_is_left() {
-        let (mut pace, now) = pace(120, 8);
-        for _ in 0..8 {
-            ask(&mut pace, now, Lane::Interactive, "a", SECOND);
-        }
-        let faster = PaceSettings {
-            requests_per_minute: 1200,
-            concurrency: 2,
-        };
-        pace.set(faster, now);
-        let seen = pace.snapshot(now);
-        assert_eq!((seen.remaining, seen.in_flight), (12, 8));
-        for _ in 0..7 {
-            pace.release(true);
-        }
-        assert_eq!(
-            ask(&mut pace, now, Lane::Interactive, "a", SECOND),
-            Asked::Admitted
-        );
-        assert!(matches!(
-            ask(&mut pace, now, Lane::Interactive, "a", SECOND),
-            Asked::Queued(_)
-        ));
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Ask(usize, u8, u64),
-        Pass(u64),
-        End(bool),
-        Leave,
-        Limited(Option<u64>),
-        Told(u64, u64),
-    }
-
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            6 => (0usize..4, 0u8..3, 0u64..20_000).prop_map(|(l, c, d)| Step::Ask(l, c, d)),
-            4 => (0u64..3_000).prop_map(Step::Pass),
-            4 => any::<bool>().prop_map(Step::End),
-            1 => Just(Step::Leave),
-            1 => proptest::option::of(0u64..9).prop_map(Step::Limited),
-            1 => (0u64..5, 0u64..9).prop_map(|(r, t)| Step::Told(r, t)),
-        ];
-        proptest::collection::vec(step, 1..200)
-    }
-
-    proptest! {
-        /// Whatever happens: never more at once than allowed, never more in any stretch of time
-        /// than burst and rate give, nothing during a hold-down, and nobody is forgotten.
-        #[test]
-        fn limits_hold_whatever_happens(rpm in 1u32..2_000, places in 1usize..10, steps in steps()) {
-            let (mut pace, start) = pace(rpm, places);
-            let mut now = start;
-            let mut sent: Vec<Instant> = Vec::new();
-            let mut waiting: Vec<WaiterId> = Vec::new();
-            let mut in_flight = 0usize;
-            let mut held_until = start;
-            for step in steps {
-                let mut called = Vec::new();
-                match step {
-                    Step::Ask(lane, caller, wait_ms) => {
-                        let caller: Arc<str> = caller.to_string().into();
-                        let deadline = now + Duration::from_millis(wait_ms);
-                        let (asked, displaced) = pace.ask(now, Lane::ALL[lane], &caller, deadline);
-                        match asked {
-                            Asked::Admitted => { in_flight += 1; sent.push(now); }
-                            Asked::Queued(id) => waiting.push(id),
-                            Asked::Refused(_) => {}
-                        }
-                        called.extend(displaced);
-                    }
-                    Step::Pass(ms) => now += Duration::from_millis(ms),
-                    Step::End(went) => if in_flight > 0 {
-                        in_flight -= 1;
-                        // Only the newest can be unsent, as its credit is what is given back.
-                        let unsent = !went && sent.last() == Some(&now) && held_until <= now;
-                        if unsent { sent.pop(); }
-                        pace.release(!unsent);
-                        if went { pace.answered(now); }
-                    },
-                    Step::Leave => if let Some(id) = waiting.pop() { pace.leave(id) },
-                    Step::Limited(after) => {
-                        let hold = pace.rate_limited(now, after.map(Duration::from_secs));
-                        held_until = now + hold;
-                    }
-                    Step::Told(left, reset) => {
-                        pace.told_remaining(now, left, Some(Duration::from_secs(reset)));
-                    }
-                }
-                called.extend(pace.advance(now));
-                for call in called {
-                    let id = match call {
-                        Called::Admitted(id) => { in_flight += 1; sent.push(now); id }
-                        Called::Refused(id, _) => id,
-                    };
-                    let at = waiting.iter().position(|w| *w == id);
-                    prop_assert!(at.is_some(), "{id} was called twice or never waited");
-                    waiting.remove(at.unwrap());
-                }
-                let seen = pace.snapshot(now);
-                prop_assert_eq!(seen.in_flight, in_flight);
-                prop_assert_eq!(seen.queued.iter().map(|(_, n)| n).sum::<usize>(), waiting.len());
-                prop_assert!(in_flight <= places);
-                prop_assert_eq!(pace.next(now).is_some(), !waiting.is_empty());
-            }
-            let settings = PaceSettings { requests_per_minute: rpm, concurrency: places };
-            for (first, from) in sent.iter().enumerate() {
-                for (last, to) in sent.iter().enumerate().skip(first) {
-                    let span = to.duration_since(*from);
-                    let most = f64::from(settings.burst()) + span.as_secs_f64() * f64::from(rpm) / 60.0;
-                    prop_assert!((last - first + 1) as f64 <= most + 1.001);
-                }
-            }
-            // Once everything ended and time passed, all who still wait get through.
-            for _ in 0..in_flight { pace.release(true); }
-            let mut now = now.max(held_until);
-            while let Some((_, at)) = pace.next(now) {
-                now = at.unwrap_or(now).max(now);
-                let called = pace.advance(now);
-                prop_assert!(!called.is_empty(), "stuck");
-                for _ in &called { pace.release(true); pace.answered(now); }
-            }
-        }
-    }
-}
+#[path = "pace_tests.rs"]
+mod tests;

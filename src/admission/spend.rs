@@ -91,12 +91,13 @@ impl Payer {
         self.traceparent.as_ref()
     }
 
-    /// Notes one request that went out to a vendor.
-    pub fn charge(&self) {
+    /// Notes one request that went out to a vendor. Returns whether a caller's ledger has it.
+    pub fn charge(&self) -> bool {
         self.calls.fetch_add(1, Ordering::Relaxed);
         if let Some(ledger) = &self.ledger {
             ledger.add();
         }
+        self.ledger.is_some()
     }
 
     /// Requests that went out to vendors so far.
@@ -112,6 +113,9 @@ pub struct Spend {
     pub lane: Lane,
     /// When waiting for budget and answer ends.
     pub deadline: Instant,
+    /// Until when a caller waits for it. Its turn in the interactive lane must come before; later the
+    /// call is worth having still, but not in the way of those whom somebody waits for.
+    pub wanted_until: Instant,
     /// Who caused it.
     pub payer: Arc<Payer>,
 }

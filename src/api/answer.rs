@@ -1,9 +1,13 @@
 //! How a read's answer is told.
 
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use std::sync::Arc;
 
-use super::cache_control::none_match_names;
-use crate::cache::CacheNote;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+
+use super::accept_encoding::Accepted;
+use super::cache_control::none_match;
+use crate::cache::{CacheNote, Coding, Etag, Variants};
 use crate::clock::Duration;
 use crate::exchange::{AnswerBody, Answered, Call};
 use crate::reads::Answer;
@@ -19,35 +23,85 @@ pub const VARY: HeaderValue = HeaderValue::from_static("Authorization, X-API-Key
 /// Room for our headers, `X-Request-Id`, `RateLimit` and hyper's `Date` and `Content-Length`.
 const HEADERS_EXPECTED: usize = 12;
 
-/// The response for a read's answer; 304 where the caller has it already.
-pub fn respond(call: &Call, answer: Answer) -> Answered {
+/// The response for a read's answer: in a content coding that the caller takes, where a variant is at
+/// hand; 304 where the caller has it already, in whatever form it takes.
+pub fn respond(call: &Call, answer: Answer, variants: &Arc<Variants>) -> Answered {
     call.record.set_cache(answer.note.outcome);
-    let unchanged = call.head.method != Method::POST
-        && answer
-            .etag
-            .as_ref()
-            .is_some_and(|tag| none_match_names(&call.head.headers, tag.value()));
-    let mut response = if unchanged {
-        let mut response = Response::new(AnswerBody::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response.headers_mut().reserve(HEADERS_EXPECTED);
-        response
-    } else {
-        let mut response = Response::new(AnswerBody::full(answer.body));
-        response.headers_mut().reserve(HEADERS_EXPECTED);
-        response.headers_mut().insert(header::CONTENT_TYPE, JSON);
-        response
+    let headers = &call.head.headers;
+    // Answers without a tag are joined anew for each request; there is nothing to keep a variant of.
+    let Some(tag) = answer.etag else {
+        let mut response = whole(answer.body);
+        tell_freshness(response.headers_mut(), &answer.note, answer.age);
+        return response;
     };
-    let headers = response.headers_mut();
-    if let Some(tag) = answer.etag {
-        headers.insert(header::ETAG, tag.value().clone());
+    let accepted = Accepted::of(headers);
+    let conditional =
+        call.head.method != Method::POST && headers.contains_key(header::IF_NONE_MATCH);
+    if conditional && let Some(held) = held(headers, &accepted, &tag) {
+        return not_modified(held, &answer.note, answer.age);
     }
-    tell_freshness(headers, &answer.note, answer.age);
+    let variant = variants.find(accepted.codings().iter(), &answer.body, &tag);
+    let etag = match &variant {
+        Some(variant) => variant.etag.clone(),
+        None => tag.value().clone(),
+    };
+    if conditional && none_match(headers, |one| one == b"*") {
+        return not_modified(etag, &answer.note, answer.age);
+    }
+    let mut response = match variant {
+        Some(variant) => {
+            let mut response = whole(variant.body);
+            let coding = variant.coding.header_value();
+            response
+                .headers_mut()
+                .insert(header::CONTENT_ENCODING, coding);
+            response
+        }
+        None => whole(answer.body),
+    };
+    response.headers_mut().insert(header::ETAG, etag);
+    tell_freshness(response.headers_mut(), &answer.note, answer.age);
+    response
+}
+
+/// The tag of a form of this body that the caller names and still takes. It has the body then,
+/// whichever form it would be sent now.
+fn held(headers: &HeaderMap, accepted: &Accepted, tag: &Etag) -> Option<HeaderValue> {
+    let mut held = None;
+    none_match(headers, |one| {
+        held = if one == tag.value().as_bytes() {
+            accepted.takes_plain().then(|| tag.value().clone())
+        } else {
+            Coding::ALL
+                .into_iter()
+                .find(|coding| tag.names_form(one, coding.as_str()))
+                .filter(|coding| accepted.takes(*coding))
+                .map(|coding| tag.of_form(coding.as_str()))
+        };
+        held.is_some()
+    });
+    held
+}
+
+fn whole(body: Bytes) -> Answered {
+    let mut response = Response::new(AnswerBody::full(body));
+    response.headers_mut().reserve(HEADERS_EXPECTED);
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response
+}
+
+fn not_modified(etag: HeaderValue, note: &CacheNote, age: Duration) -> Answered {
+    let mut response = Response::new(AnswerBody::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    let headers = response.headers_mut();
+    headers.reserve(HEADERS_EXPECTED);
+    headers.insert(header::ETAG, etag);
+    tell_freshness(headers, note, age);
     response
 }
 
 /// Adds `Cache-Status`, `Age`, `Cache-Control` and `Vary`.
-pub fn tell_freshness(headers: &mut http::HeaderMap, note: &CacheNote, age: Duration) {
+pub fn tell_freshness(headers: &mut HeaderMap, note: &CacheNote, age: Duration) {
     // The text is made of RFC 9211's tokens and numbers.
     if let Ok(value) = HeaderValue::try_from(note.header_text()) {
         headers.insert(CACHE_STATUS.clone(), value);

@@ -53,19 +53,25 @@ fn seconds(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(digits.parse().unwrap_or(u64::MAX)))
 }
 
-/// Whether `If-None-Match` names this tag: weak comparison, lists and `*` understood.
-pub fn none_match_names(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+/// Whether `If-None-Match` names a tag that `is_one` knows: lists are understood, tags compared weakly,
+/// and `*` is passed as it is.
+pub fn none_match(headers: &HeaderMap, mut is_one: impl FnMut(&[u8]) -> bool) -> bool {
     headers
         .get_all(header::IF_NONE_MATCH)
         .iter()
-        .any(|value| list_names(value.as_bytes(), tag.as_bytes()))
+        .any(|value| list_names(value.as_bytes(), &mut is_one))
+}
+
+/// Whether `If-None-Match` names this tag, or any.
+pub fn none_match_names(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+    none_match(headers, |one| one == tag.as_bytes() || one == b"*")
 }
 
 /// An entity tag may itself hold commas, so the list is read tag by tag.
-fn list_names(list: &[u8], tag: &[u8]) -> bool {
+fn list_names(list: &[u8], is_one: &mut impl FnMut(&[u8]) -> bool) -> bool {
     let mut rest = list.trim_ascii();
     if rest == b"*" {
-        return true;
+        return is_one(rest);
     }
     loop {
         while let [b',' | b' ' | b'\t', after @ ..] = rest {
@@ -81,7 +87,7 @@ fn list_names(list: &[u8], tag: &[u8]) -> bool {
         let Some((one, after)) = opaque.split_at_checked(end + 2) else {
             return false;
         };
-        if one == tag {
+        if is_one(one) {
             return true;
         }
         rest = after;

@@ -1,6 +1,7 @@
 //! The public surface: one table of routes, and for each question one file that reads it strictly
 //! and tells the answer.
 
+mod accept_encoding;
 mod answer;
 mod billing;
 pub mod cache_control;

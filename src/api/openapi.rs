@@ -63,6 +63,7 @@ pub fn codes(line: &Line) -> Vec<Code> {
         Code::MalformedRequest,
         Code::InvalidQuery,
         Code::AuthenticationRequired,
+        Code::CrossSiteRefused,
         Code::MethodNotAllowed,
         Code::RequestTimeout,
         Code::BodyTooLarge,
@@ -169,12 +170,13 @@ fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": "One caching endpoint in front of wiv and N-able. Vendor members pass byte for byte."
         },
-        "security": [{"bearer": []}, {"apiKey": []}],
+        "security": [{"bearer": []}, {"apiKey": []}, {"certificate": []}],
         "paths": paths,
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
-                "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+                "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "certificate": {"type": "mutualTLS"}
             },
             "headers": {
                 "Cache-Status": {

@@ -81,7 +81,7 @@ async fn search(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     let search = understood(&of, &call)?;
     let asker = call.asker(directives(&call.head.headers));
     let answer = of.reads.cases.answer(&asker, &search).await?;
-    Ok(answer::respond(&call, answer))
+    Ok(answer::respond(&call, answer, &of.reads.variants))
 }
 
 async fn customers(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
@@ -90,7 +90,7 @@ async fn customers(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     };
     let asker = call.asker(directives(&call.head.headers));
     let answer = of.reads.customers.list(&asker, fields).await?;
-    Ok(answer::respond(&call, answer))
+    Ok(answer::respond(&call, answer, &of.reads.variants))
 }
 
 async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
@@ -154,5 +154,5 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
         Question::Overview(request) => reads.overview.get(&asker, request).await?,
         Question::OpenApi => return Ok(openapi::respond(&call)),
     };
-    Ok(answer::respond(&call, answer))
+    Ok(answer::respond(&call, answer, &of.reads.variants))
 }

@@ -1,5 +1,7 @@
 //! The table of routes and the questions, read from whole requests.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
@@ -8,7 +10,7 @@ use super::question::{Asked, Question};
 use super::routes::find;
 use crate::access::{CallerBook, CallerKeyHash, CallerSpec, Role};
 use crate::admission::Payer;
-use crate::cache::CacheNote;
+use crate::cache::{CacheNote, Coding, VariantOptions, Variants};
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::{Audience, CacheOutcome, FieldSet};
 use crate::exchange::{Answered, Call, Record, Routing};
@@ -30,10 +32,16 @@ fn call(method: &str, headers: &[(&str, &str)]) -> Call {
         panic!("no route");
     };
     let now = Instant::now();
-    let record = Record::new(&head, None, now, now + Duration::from_secs(30));
+    let record = Record::new(
+        &head,
+        crate::exchange::Peer::default(),
+        now,
+        now + Duration::from_secs(30),
+    );
     let spec = CallerSpec {
         name: "all".into(),
         keys: vec![CallerKeyHash::of(b"k")],
+        sans: Vec::new(),
         role: Role::Reader,
         audience: Audience::All,
         billing: true,
@@ -42,7 +50,7 @@ fn call(method: &str, headers: &[(&str, &str)]) -> Call {
         expires: None,
     };
     let book = CallerBook::new(&[spec], &Metrics::new().unwrap(), Clock::system());
-    let caller = book.find(b"k").unwrap();
+    let caller = book.find(Some(b"k"), None).unwrap();
     Call {
         head,
         body: Bytes::new(),
@@ -54,16 +62,140 @@ fn call(method: &str, headers: &[(&str, &str)]) -> Call {
 }
 
 fn told(method: &str, headers: &[(&str, &str)]) -> (CacheOutcome, Answered) {
-    let call = call(method, headers);
     let body = Bytes::from_static(b"{\"data\":[]}");
+    let options = VariantOptions::default();
+    let variants = Variants::new(1 << 20, options, Metrics::new().unwrap());
+    told_of(method, headers, body, &variants)
+}
+
+fn told_of(
+    method: &str,
+    headers: &[(&str, &str)],
+    body: Bytes,
+    variants: &Arc<Variants>,
+) -> (CacheOutcome, Answered) {
+    let call = call(method, headers);
     let answer = Answer {
         etag: Some(Etag::of(&body)),
         body,
         age: Duration::from_millis(12_900),
         note: CacheNote::hit(42),
     };
-    let told = respond(&call, answer);
+    let told = respond(&call, answer, variants);
     (call.record.cache().unwrap(), told)
+}
+
+/// A body with all its variants, made.
+async fn coded(variants: &Arc<Variants>) -> Bytes {
+    let body: String = (0..500).map(|n| format!("{{\"case\":{n}}},")).collect();
+    let body = Bytes::from(body);
+    for coding in Coding::ALL {
+        let asked = || {
+            let (_, answer) = told_of(
+                "GET",
+                &[("accept-encoding", coding.as_str())],
+                body.clone(),
+                variants,
+            );
+            answer.headers().contains_key("content-encoding")
+        };
+        // The first and the second time the body is plain, whatever the caller takes.
+        assert!(!asked() && !asked());
+        while !asked() {
+            tokio::task::yield_now().await;
+        }
+    }
+    body
+}
+
+#[tokio::test]
+async fn a_variant_is_sent_to_whoever_takes_it_and_has_its_own_tag() {
+    let variants = Variants::new(1 << 20, VariantOptions::default(), Metrics::new().unwrap());
+    let body = coded(&variants).await;
+    let tag = Etag::of(&body);
+    for (accepts, coding) in [
+        ("gzip", Some(Coding::Gzip)),
+        ("gzip, deflate, br, zstd", Some(Coding::Zstd)),
+        ("gzip, br;q=0.5", Some(Coding::Gzip)),
+        ("br;q=0.5, *;q=0.1", Some(Coding::Brotli)),
+        ("*;q=0.1, gzip;q=0, zstd;q=0", Some(Coding::Brotli)),
+        ("identity, gzip;q=0.9", None),
+        ("gzip;q=0", None),
+        ("deflate", None),
+        // Nothing that is at hand: plain, and not a refusal.
+        ("identity;q=0, deflate", None),
+    ] {
+        let asked = [("accept-encoding", accepts)];
+        for method in ["GET", "HEAD", "POST", "QUERY"] {
+            let (_, answer) = told_of(method, &asked, body.clone(), &variants);
+            let headers = answer.headers();
+            assert_eq!(answer.status(), 200);
+            let told = headers.get("content-encoding");
+            assert_eq!(told, coding.map(Coding::header_value).as_ref(), "{accepts}");
+            assert_eq!(headers["content-type"], "application/json");
+            assert!(
+                headers["vary"]
+                    .to_str()
+                    .unwrap()
+                    .contains("Accept-Encoding")
+            );
+            let (form, expected) = match coding {
+                Some(coding) => (tag.of_form(coding.as_str()), coding.encode(&body).unwrap()),
+                None => (tag.value().clone(), body.clone()),
+            };
+            assert_eq!(headers["etag"], form, "{accepts}");
+            assert_eq!(answer.body().bytes(), Some(&expected), "{accepts}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_caller_has_a_body_in_each_form_that_it_takes() {
+    let variants = Variants::new(1 << 20, VariantOptions::default(), Metrics::new().unwrap());
+    let body = coded(&variants).await;
+    let tag = Etag::of(&body);
+    let plain = tag.value().to_str().unwrap().to_owned();
+    let form = |coding: &str| tag.of_form(coding).to_str().unwrap().to_owned();
+    let weak = format!("\"x\", W/{}", form("br"));
+    for (has, accepts, told) in [
+        (form("gzip"), Some("gzip"), Some(form("gzip"))),
+        // It could be sent in zstd now, but what it has is as good.
+        (form("gzip"), Some("zstd, gzip"), Some(form("gzip"))),
+        (weak, Some("br"), Some(form("br"))),
+        // It got this before the variant was made.
+        (plain.clone(), Some("gzip"), Some(plain.clone())),
+        (plain.clone(), None, Some(plain.clone())),
+        (form("gzip"), None, Some(form("gzip"))),
+        ("*".to_owned(), Some("gzip"), Some(form("gzip"))),
+        ("*".to_owned(), None, Some(plain.clone())),
+        // It names what it does not take any more.
+        (form("gzip"), Some("br"), None),
+        (form("gzip"), Some(""), None),
+        (plain.clone(), Some("identity;q=0, br"), None),
+        (form("deflate"), Some("gzip"), None),
+        (
+            Etag::of(b"other")
+                .of_form("gzip")
+                .to_str()
+                .unwrap()
+                .to_owned(),
+            Some("gzip"),
+            None,
+        ),
+    ] {
+        let mut asked = vec![("if-none-match", has.as_str())];
+        asked.extend(accepts.map(|accepts| ("accept-encoding", accepts)));
+        for method in ["GET", "HEAD", "QUERY"] {
+            let (_, answer) = told_of(method, &asked, body.clone(), &variants);
+            assert_eq!(answer.status() == 304, told.is_some(), "{has} {accepts:?}");
+            if let Some(told) = &told {
+                assert_eq!(answer.headers()["etag"], *told, "{has} {accepts:?}");
+                assert!(!answer.headers().contains_key("content-encoding"));
+                assert!(answer.headers().contains_key("vary"));
+                assert!(answer.body().bytes().is_none());
+            }
+        }
+    }
 }
 
 #[tokio::test]

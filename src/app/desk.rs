@@ -103,6 +103,7 @@ impl App {
                 "bytes_max": options.snapshot_bytes_max,
             },
             "callers": callers,
+            "background": {"vendor_calls": self.metrics.background_calls().count()},
         })
     }
 
@@ -181,8 +182,10 @@ fn vendor_status(side: &Option<Side>) -> Value {
         "key_rejected": gates.credential.is_rejected(),
         "budget": {
             "requests_per_minute": pace.settings.requests_per_minute,
+            "rate_limit": pace.rate_limit,
             "remaining": pace.remaining,
             "concurrency": pace.settings.concurrency,
+            "concurrency_limit": pace.concurrency_limit,
             "in_flight": pace.in_flight,
             "queued": queued,
             "hold_down_s": pace.hold_down.map(|wait| wait.as_secs()),

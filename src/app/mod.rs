@@ -15,10 +15,12 @@ use crate::config::check::{AuthMode, Settings};
 use crate::config::{Secrets, VendorSettings};
 use crate::domain::Vendor;
 use crate::exchange::InFlight;
+use crate::exchange::site::OwnNames;
 use crate::metrics::Metrics;
+use crate::middleware::inbound::CrossOrigin;
 use crate::reads::{Ingredients, Policy, Reads};
 use crate::secrets::{SealingKey, sealing_key_of_this_process};
-use crate::server::{Answering, Drain, Listeners, Server, ServerOptions};
+use crate::server::{Answering, Drain, Listeners, Server, ServerOptions, Tls, TlsSetup};
 use crate::snapshot::{Sealer, Snapshots};
 use crate::stack::{Inbound, InboundParts, admin, inbound};
 use crate::telemetry::LogSink;
@@ -51,6 +53,8 @@ pub struct App {
     started: Instant,
     server: ServerOptions,
     fixed: restart::Fixed,
+    public_tls: Option<Arc<Tls>>,
+    admin_tls: Option<Arc<Tls>>,
     drain: Drain,
     in_flight: Arc<InFlight>,
     log: LogSink,
@@ -123,10 +127,17 @@ impl App {
             sealer: sealer.clone(),
             policy: policy.clone(),
             cache_bytes_max: settings.cache.bytes_max,
+            compression: settings.compression,
             clock: clock.clone(),
             metrics: metrics.clone(),
         });
         let callers = Arc::new(caller_book(settings, None, &metrics, &clock));
+        let tls = |setup: &Option<TlsSetup>, listener| {
+            let setup = setup.clone()?;
+            Some(Tls::new(setup, listener, metrics.clone()))
+        };
+        let public_tls = tls(&secrets.certificates.public, "public");
+        let admin_tls = tls(&secrets.certificates.admin, "admin");
         let in_flight = InFlight::up_to(settings.server.requests_in_flight_max);
         Ok(Arc::new_cyclic(|app| {
             let build = Stacks {
@@ -137,6 +148,7 @@ impl App {
                 in_flight: &in_flight,
                 reads: &reads,
                 server: &settings.server,
+                cross_origin: &settings.cross_origin,
             };
             Self {
                 public: ArcSwap::from_pointee(build.public()),
@@ -144,6 +156,8 @@ impl App {
                 started: clock.now(),
                 server: settings.server.clone(),
                 fixed: restart::Fixed::of(settings),
+                public_tls,
+                admin_tls,
                 drain: Drain::default(),
                 callers: ArcSwap::new(callers.clone()),
                 wiv: wiv_side,
@@ -196,6 +210,14 @@ impl App {
                     .to_owned(),
             ));
         }
+        let certificates = &secrets.certificates;
+        let listeners = [
+            ("listen.public_tls", &self.public_tls, &certificates.public),
+            ("listen.admin_tls", &self.admin_tls, &certificates.admin),
+        ];
+        for (setting, tls, setup) in listeners {
+            self.check_certificate(setting, tls.as_deref(), setup.as_ref())?;
+        }
         restart::needed(&self.fixed, settings, &mut later);
         let before = self.callers.load();
         let callers = caller_book(settings, Some(&before), &self.metrics, &self.clock);
@@ -208,6 +230,7 @@ impl App {
             in_flight: &self.in_flight,
             reads: &self.reads,
             server: &server,
+            cross_origin: &settings.cross_origin,
         };
         let public = build.public();
         let admin = build.admin(desk::Desk::of(Arc::downgrade(self)));
@@ -216,16 +239,51 @@ impl App {
         for prepared in [wiv, nable].into_iter().flatten() {
             prepared.commit();
         }
+        for (_, tls, setup) in listeners {
+            if let (Some(tls), Some(setup)) = (tls, setup) {
+                tls.replace(setup.clone());
+            }
+        }
         self.sealer.store(Arc::new(sealer));
         // Pages hold tokens of the sealing key they were rendered with.
         self.reads.cases.forget_pages();
         self.policy.store(Arc::new(settings.policy.clone()));
         self.snapshots.configure(settings.snapshots.clone());
+        self.reads.variants.configure(settings.compression);
         self.in_flight.admit_up_to(server.requests_in_flight_max);
         self.callers.store(callers);
         self.public.store(Arc::new(public));
         self.admin.store(Arc::new(admin));
         Ok(later)
+    }
+
+    /// Refuses a new certificate that callers would refuse. The one in use may run out meanwhile:
+    /// that is no reason to refuse other settings.
+    fn check_certificate(
+        &self,
+        setting: &str,
+        tls: Option<&Tls>,
+        setup: Option<&TlsSetup>,
+    ) -> Result<(), BuildError> {
+        let (Some(tls), Some(setup)) = (tls, setup) else {
+            return Ok(());
+        };
+        match setup.untimely(self.clock.wall()) {
+            Some(why) if !setup.is_same_certificate(&tls.current()) => Err(BuildError(format!(
+                "{setting}.certificate_file: the new certificate {why}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// TLS of the public listener.
+    pub fn public_tls(&self) -> Option<&Arc<Tls>> {
+        self.public_tls.as_ref()
+    }
+
+    /// TLS of the admin listener.
+    pub fn admin_tls(&self) -> Option<&Arc<Tls>> {
+        self.admin_tls.as_ref()
     }
 
     /// Tells when to leave.
@@ -258,6 +316,8 @@ impl App {
             metrics: self.metrics.clone(),
             public: self.public(),
             admin: self.admin(),
+            public_tls: self.public_tls.clone(),
+            admin_tls: self.admin_tls.clone(),
             drain: self.drain.clone(),
         };
         tokio::select! {
@@ -292,6 +352,7 @@ struct Stacks<'a> {
     in_flight: &'a Arc<InFlight>,
     reads: &'a Reads,
     server: &'a ServerOptions,
+    cross_origin: &'a Option<Arc<CrossOrigin>>,
 }
 
 impl Stacks<'_> {
@@ -304,16 +365,23 @@ impl Stacks<'_> {
             in_flight: self.in_flight.clone(),
             request_timeout: self.server.request_timeout,
             body_timeout: self.server.body_timeout,
+            cross_origin: self.cross_origin.clone(),
         };
         inbound(parts, crate::api::Routes::new(self.reads.clone()))
     }
 
     fn admin(&self, desk: desk::Desk) -> Inbound {
+        let loopback = self.server.admin.ip().is_loopback();
+        let names = match &self.server.admin_hosts {
+            none if none.is_empty() && !loopback => OwnNames::Any,
+            more => OwnNames::Only(more.clone()),
+        };
         let service = crate::api::admin::Admin::new(
             Arc::new(desk),
             self.metrics.clone(),
             self.callers.clone(),
-            self.server.admin.ip().is_loopback(),
+            loopback,
+            names,
             self.server.body_timeout,
         );
         let timeout = self.server.request_timeout;

@@ -31,14 +31,19 @@ pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
     let ServerOptions {
         public,
         admin,
+        // What is in them is taken over; see `App::apply`.
+        public_tls,
+        admin_tls,
         header_timeout,
-        // These three are part of the stack, which a reload builds anew.
+        // These are part of the stack, which a reload builds anew.
         body_timeout: _,
         request_timeout: _,
         requests_in_flight_max: _,
+        admin_hosts: _,
         idle_timeout,
         write_stall_timeout,
         connections_max,
+        connections_per_peer_max,
         drain_delay,
         drain_grace,
     } = &fixed.server;
@@ -46,6 +51,14 @@ pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
     let changes = [
         ("listen.public", *public != server.public),
         ("listen.admin", *admin != server.admin),
+        (
+            "listen.public_tls: TLS on or off",
+            public_tls.is_some() != server.public_tls.is_some(),
+        ),
+        (
+            "listen.admin_tls: TLS on or off",
+            admin_tls.is_some() != server.admin_tls.is_some(),
+        ),
         (
             "limits.header_timeout",
             *header_timeout != server.header_timeout,
@@ -58,6 +71,10 @@ pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
         (
             "limits.connections_max",
             *connections_max != server.connections_max,
+        ),
+        (
+            "limits.connections_per_peer_max",
+            *connections_per_peer_max != server.connections_per_peer_max,
         ),
         ("limits.drain_delay", *drain_delay != server.drain_delay),
         ("limits.drain_grace", *drain_grace != server.drain_grace),

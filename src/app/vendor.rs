@@ -142,7 +142,9 @@ fn options(
     let mut options = VendorOptions::new(settings.vendor, url, secrets.account.clone());
     options.key_header = settings.key_header.clone();
     options.requests_per_minute = settings.requests_per_minute;
+    options.learn_down_to = settings.learn_down_to;
     options.concurrency = settings.concurrency;
+    options.concurrency_adaptive = settings.concurrency_adaptive;
     options.timeout = settings.timeout;
     options.connect_timeout = settings.connect_timeout;
     Ok(options)

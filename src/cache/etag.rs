@@ -4,27 +4,91 @@ use http::HeaderValue;
 
 /// A strong entity tag, ready as a header value: a hash of the body's bytes in quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Etag(HeaderValue);
+pub struct Etag {
+    value: HeaderValue,
+    digest: [u8; DIGEST_BYTES],
+}
+
+/// Bytes of the hash that a tag tells.
+pub(super) const DIGEST_BYTES: usize = 16;
 
 impl Etag {
     /// Of these bytes.
     pub fn of(body: &[u8]) -> Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let digit = |n: u8| DIGITS.get(usize::from(n & 15)).copied().unwrap_or(b'0');
-        let hash = blake3::hash(body);
-        let mut text = Vec::with_capacity(34);
-        text.push(b'"');
-        for byte in hash.as_bytes().iter().take(16) {
-            text.push(digit(byte >> 4));
-            text.push(digit(*byte));
+        let mut digest = [0; DIGEST_BYTES];
+        for (to, from) in digest.iter_mut().zip(blake3::hash(body).as_bytes()) {
+            *to = *from;
         }
-        text.push(b'"');
-        // Quotes and hex digits always make a value.
-        Self(HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("\"\"")))
+        Self {
+            value: written(&digest, ""),
+            digest,
+        }
     }
 
     /// The header's value.
     pub fn value(&self) -> &HeaderValue {
-        &self.0
+        &self.value
+    }
+
+    /// The hash that the tag tells: bodies with one hash are one body.
+    pub(super) fn digest(&self) -> [u8; DIGEST_BYTES] {
+        self.digest
+    }
+
+    /// The tag of the same body in another form: other bytes, so another tag.
+    pub fn of_form(&self, name: &str) -> HeaderValue {
+        written(&self.digest, name)
+    }
+
+    /// Whether `tag`, quotes included, is this body's in the form of this name.
+    pub fn names_form(&self, tag: &[u8], name: &str) -> bool {
+        let plain = self.value.as_bytes();
+        // The plain tag without its closing quote, a dash, the name, and the quote.
+        plain
+            .strip_suffix(b"\"")
+            .and_then(|start| tag.strip_prefix(start))
+            .and_then(|rest| rest.strip_prefix(b"-"))
+            .and_then(|rest| rest.strip_suffix(b"\""))
+            .is_some_and(|rest| rest == name.as_bytes())
+    }
+}
+
+fn written(digest: &[u8], form: &str) -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |n: u8| DIGITS.get(usize::from(n & 15)).copied().unwrap_or(b'0');
+    let mut text = Vec::with_capacity(3 + 2 * digest.len() + form.len());
+    text.push(b'"');
+    for byte in digest {
+        text.push(digit(byte >> 4));
+        text.push(digit(*byte));
+    }
+    if !form.is_empty() {
+        text.push(b'-');
+        text.extend_from_slice(form.as_bytes());
+    }
+    text.push(b'"');
+    // Quotes, hex digits and our own words always make a value.
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_has_its_own_tag() {
+        let tag = Etag::of(b"body");
+        let plain = tag.value().to_str().unwrap();
+        assert_eq!(plain.len(), 34);
+        let gzip = tag.of_form("gzip");
+        assert_eq!(
+            gzip.to_str().unwrap(),
+            format!("{}-gzip\"", plain.strip_suffix('"').unwrap())
+        );
+        assert!(tag.names_form(gzip.as_bytes(), "gzip"));
+        assert!(!tag.names_form(gzip.as_bytes(), "zip"));
+        assert!(!tag.names_form(gzip.as_bytes(), "br"));
+        assert!(!tag.names_form(plain.as_bytes(), "gzip"));
+        assert!(!Etag::of(b"other").names_form(gzip.as_bytes(), "gzip"));
     }
 }

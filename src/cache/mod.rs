@@ -1,5 +1,6 @@
 //! Remembering answers. Does not know how they are fetched.
 
+pub mod coding;
 pub mod etag;
 pub mod flight;
 pub mod freshness;
@@ -8,7 +9,9 @@ pub mod local;
 pub mod lookup;
 pub mod note;
 pub mod pages;
+pub mod variants;
 
+pub use coding::Coding;
 pub use etag::Etag;
 pub use flight::{FlightEnd, Flights};
 pub use freshness::{Directives, HOT_HITS, Lifetimes, Standing};
@@ -17,3 +20,4 @@ pub use local::{Entry, Fetched, Local};
 pub use lookup::{FetchError, Found, LookupError, Shelf, Terms};
 pub use note::{CacheNote, Detail, Forward};
 pub use pages::{Pages, Rendered};
+pub use variants::{Variant, VariantOptions, Variants};

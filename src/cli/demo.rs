@@ -15,7 +15,7 @@ use crate::domain::{AccountId, Month};
 use crate::metrics::Metrics;
 use crate::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
 use crate::secrets::{Secret, VendorKey, VendorKeys};
-use crate::server::Listeners;
+use crate::server::{Inherited, Listeners};
 use crate::telemetry::{LogSink, events_to_stderr};
 
 /// Serves until told to leave; returns the exit code.
@@ -87,10 +87,10 @@ async fn demo(public: SocketAddr, admin: SocketAddr) -> i32 {
     let vendors_task = tokio::spawn(Arc::clone(&vendor).serve(listener, async {
         let _ = stopped.await;
     }));
-    let code = run::until_told(app, &settings.server, None, |listeners| {
+    let bound = |listeners: &Listeners| {
         println!("{}", lines.text(listeners, vendors, &caller_key));
-    })
-    .await;
+    };
+    let code = run::until_told(app, &settings.server, Inherited::default(), None, bound).await;
     let _ = stop.send(());
     let _ = vendors_task.await;
     code
@@ -140,6 +140,7 @@ fn secrets() -> Option<Secrets> {
         nable: Some(vendor(NABLE_KEY, NABLE_ACCOUNT)?),
         token_key: None,
         token_key_previous: None,
+        certificates: crate::config::Certificates::default(),
         warnings: Vec::new(),
     })
 }

@@ -9,7 +9,7 @@ use super::{FINE, refuse};
 use crate::app::App;
 use crate::clock;
 use crate::reload::Reloader;
-use crate::server::{Listeners, ServerOptions};
+use crate::server::{Inherited, Listeners, ServerOptions};
 
 /// A runtime with a thread per core. On a single core it is one without the scheduler that shares
 /// work among threads: there is nobody to share with, and it costs more than a tenth of a hit (see
@@ -24,14 +24,15 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     builder.enable_all().thread_name("msp-gateway").build()
 }
 
-/// Binds, tells `bound` the listeners, serves until a signal says to leave, and leaves in order.
+/// Takes the `inherited` sockets and binds what is missing, tells `bound` the listeners, serves until a signal says to leave, and leaves in order.
 pub async fn until_told(
     app: Arc<App>,
     options: &ServerOptions,
+    inherited: Inherited,
     reloader: Option<Reloader>,
     bound: impl FnOnce(&Listeners),
 ) -> i32 {
-    let listeners = match Listeners::bind(options).await {
+    let listeners = match Listeners::bind(options, inherited).await {
         Ok(listeners) => listeners,
         Err(error) => return refuse(error),
     };

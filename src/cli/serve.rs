@@ -9,14 +9,22 @@ use crate::config;
 use crate::metrics::Metrics;
 use crate::reload::Reloader;
 use crate::secrets::forbid_core_dumps;
+use crate::server::{Inherited, Listeners};
 use crate::telemetry::{LogSink, events_to_stderr, panics_to_events};
 
 /// Serves until told to leave; returns the exit code.
 pub fn run(path: &Path) -> i32 {
+    // First of all: later, other files could stand where these sockets should be.
+    let inherited = match Inherited::from_environment() {
+        Ok(inherited) => inherited,
+        Err(error) => return refuse(error),
+    };
     let settings = match config::load(Some(path)) {
         Ok(settings) => settings,
         Err(refusal) => return refuse(refusal),
     };
+    // Before the first secret is read; told once there is a log.
+    let core_dumps = forbid_core_dumps();
     let secrets = match settings.read_secrets() {
         Ok(secrets) => secrets,
         Err(refusal) => return refuse(refusal),
@@ -29,7 +37,7 @@ pub fn run(path: &Path) -> i32 {
     }
     // A panic's own text may hold anything a vendor or a caller sent.
     panics_to_events();
-    if let Err(why) = forbid_core_dumps() {
+    if let Err(why) = core_dumps {
         tracing::warn!(why, "core dumps could not be switched off");
     }
     let metrics = match Metrics::new() {
@@ -57,10 +65,13 @@ pub fn run(path: &Path) -> i32 {
         };
         drop(secrets);
         let reloader = Reloader::new(path, &settings);
-        run::until_told(app, &settings.server, Some(reloader), |listeners| {
-            println!("public http://{}", listeners.public_address());
-            println!("admin http://{}", listeners.admin_address());
-        })
-        .await
+        let bound = |listeners: &Listeners| {
+            let scheme = |tls: bool| if tls { "https" } else { "http" };
+            let public = scheme(settings.server.public_tls.is_some());
+            let admin = scheme(settings.server.admin_tls.is_some());
+            println!("public {public}://{}", listeners.public_address());
+            println!("admin {admin}://{}", listeners.admin_address());
+        };
+        run::until_told(app, &settings.server, inherited, Some(reloader), bound).await
     })
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::file::{CALLERS_MAX, File};
 use super::form::AuthMode;
 use super::report::Report;
+use super::tls::asks_for_certificates;
 use crate::access::{CallerSpec, Role};
 
 /// The callers, complete and told apart by name and by key.
@@ -19,19 +20,19 @@ pub(super) fn specs(file: &File, report: &mut Report) -> Vec<CallerSpec> {
             "nobody could call: add the [[callers]] stanza that `msp-gateway caller new NAME` prints",
         );
     }
-    let (mut names, mut keys) = (HashMap::new(), HashMap::new());
+    let (mut names, mut keys, mut sans) = (HashMap::new(), HashMap::new(), HashMap::new());
     let mut specs = Vec::with_capacity(file.callers.len());
     for (i, caller) in file.callers.iter().enumerate() {
         let at = |setting: &str| format!("callers[{i}].{setting}");
-        let (Some(name), Some(hashes), Some(customers)) =
-            (&caller.name, &caller.key_hash, &caller.customers)
+        let known_by = caller.key_hash.is_some() || caller.client_san.is_some();
+        let (Some(name), true, Some(customers)) = (&caller.name, known_by, &caller.customers)
         else {
             for (missing, setting, why) in [
                 (caller.name.is_none(), "name", "is missing: say who calls"),
                 (
-                    caller.key_hash.is_none(),
+                    !known_by,
                     "key_hash",
-                    "is missing: `msp-gateway caller new NAME` prints it",
+                    "is missing: `msp-gateway caller new NAME` prints it; or give client_san",
                 ),
                 (
                     caller.customers.is_none(),
@@ -49,15 +50,24 @@ pub(super) fn specs(file: &File, report: &mut Report) -> Vec<CallerSpec> {
             let text = format!("callers[{first}] has this name already");
             report.rule(&at("name"), text);
         }
-        for hash in &hashes.0 {
+        let hashes = caller.key_hash.as_ref().map_or(&[][..], |hashes| &hashes.0);
+        for hash in hashes {
             if let Some(first) = keys.insert(*hash, i) {
                 let text = format!("callers[{first}] has this key already");
                 report.rule(&at("key_hash"), text);
             }
         }
+        let known = caller.client_san.as_ref().map_or(&[][..], |sans| &sans.0);
+        for san in known {
+            if let Some(first) = sans.insert(san.clone(), i) {
+                let text = format!("callers[{first}] has one of these names already");
+                report.rule(&at("client_san"), text);
+            }
+        }
         specs.push(CallerSpec {
             name: name.0.clone(),
-            keys: hashes.0.clone(),
+            keys: hashes.to_vec(),
+            sans: known.to_vec(),
             role: caller.role.as_ref().map_or(Role::Reader, |role| role.0),
             audience: customers.0.clone(),
             billing: caller.billing.unwrap_or(customers.0.is_all()),
@@ -67,4 +77,23 @@ pub(super) fn specs(file: &File, report: &mut Report) -> Vec<CallerSpec> {
         });
     }
     specs
+}
+
+/// What is allowed and yet cannot work.
+pub(super) fn warnings(file: &File) -> Vec<String> {
+    if asks_for_certificates(&file.listen) {
+        return Vec::new();
+    }
+    let with_names = file
+        .callers
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| c.client_san.is_some());
+    with_names
+        .map(|(i, _)| {
+            format!(
+                "callers[{i}].client_san: no listener asks for certificates; set client_auth in listen.public_tls or listen.admin_tls"
+            )
+        })
+        .collect()
 }

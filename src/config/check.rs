@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::callers;
 use super::file::{self, File, LINKS_MAX};
 use super::form::Of;
 use super::report::{Places, Refusal, Report};
 use super::sources::named;
+use super::tls;
 use super::vendor::{self, VendorSettings};
 use crate::access::{CallerSpec, Role};
-use crate::cache::Lifetimes;
+use crate::cache::{Lifetimes, VariantOptions};
 use crate::domain::PageSize;
+use crate::middleware::inbound::CrossOrigin;
 use crate::reads::{GradedLifetimes, Link, LinkTo, Policy};
 use crate::secrets::SecretSource;
 use crate::server::ServerOptions;
@@ -42,6 +45,8 @@ pub struct Settings {
     pub server: ServerOptions,
     /// Who is let in.
     pub auth: AuthMode,
+    /// Whose web pages may read answers.
+    pub cross_origin: Option<Arc<CrossOrigin>>,
     /// `[[callers]]`; names and keys are unique.
     pub callers: Vec<CallerSpec>,
     /// wiv; `None` where no key is named.
@@ -56,6 +61,8 @@ pub struct Settings {
     pub snapshots: SnapshotOptions,
     /// Answers in memory.
     pub cache: CacheSettings,
+    /// Which of them are coded.
+    pub compression: VariantOptions,
     /// Seals page tokens; `None`: derived from the wiv key.
     pub token_key: Option<SecretSource>,
     /// Sealed them before.
@@ -66,7 +73,7 @@ pub struct Settings {
     pub warnings: Vec<String>,
     pub(super) file: File,
     pub(super) places: Places,
-    pub(super) label: Option<std::sync::Arc<str>>,
+    pub(super) label: Option<Arc<str>>,
 }
 
 /// Checks the rules and cuts the mirror into options.
@@ -92,7 +99,7 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         report,
     );
     report.verdict()?;
-    let mut warnings = Vec::new();
+    let mut warnings = callers::warnings(&file);
     if wiv.is_none() && nable.is_none() {
         warnings.push(
             "no vendor is enabled: name the variable or file of a key in wiv.api_key_env, wiv.api_key_file, nable.api_key_env or nable.api_key_file".to_owned(),
@@ -101,6 +108,8 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
     Ok(Settings {
         server: server(&file),
         auth: file.auth.mode,
+        cross_origin: CrossOrigin::of(file.cors.origins.0.clone(), file.cors.max_age.get())
+            .map(Arc::new),
         callers,
         wiv,
         nable,
@@ -109,6 +118,10 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         snapshots,
         cache: CacheSettings {
             bytes_max: file.cache.bytes_max.get(),
+        },
+        compression: VariantOptions {
+            enabled: file.compression.enabled,
+            bytes_min: usize::try_from(file.compression.bytes_min.get()).unwrap_or(usize::MAX),
         },
         token_key,
         token_key_previous,
@@ -128,12 +141,16 @@ fn server(file: &File) -> ServerOptions {
     ServerOptions {
         public: file.listen.public.0,
         admin: file.listen.admin.0,
+        public_tls: tls::options(&file.listen.public_tls),
+        admin_tls: tls::options(&file.listen.admin_tls),
+        admin_hosts: file.listen.admin_hosts.0.clone(),
         header_timeout: limits.header_timeout.get(),
         body_timeout: limits.body_timeout.get(),
         request_timeout: limits.request_timeout.get(),
         idle_timeout: limits.idle_timeout.get(),
         write_stall_timeout: limits.write_stall_timeout.get(),
         connections_max: limits.connections_max.to_usize(),
+        connections_per_peer_max: limits.connections_per_peer_max.to_usize(),
         requests_in_flight_max: limits.requests_in_flight_max.to_usize(),
         drain_delay: limits.drain_delay.get(),
         drain_grace: limits.drain_grace.get(),
@@ -148,6 +165,8 @@ fn listeners(file: &File, report: &mut Report) {
     if public.port() != 0 && public.port() == admin.port() && overlap {
         report.rule("listen.admin", "must be another address than listen.public");
     }
+    tls::check(tls::PUBLIC, &file.listen.public_tls, report);
+    tls::check(tls::ADMIN, &file.listen.admin_tls, report);
     let open = file.auth.mode == AuthMode::Open;
     if open && !public.ip().is_loopback() {
         report.rule(

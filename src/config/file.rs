@@ -6,12 +6,14 @@ use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::form::{Address, AuthMode, Count, Level, Of};
-use super::lists::{Customers, KeyHashes};
+use super::lists::{ClientSans, Customers, KeyHashes};
 use super::measure::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Size, Time};
 use super::names::{BilledId, CallerName, Credential, Expiry, FileName, Text, VariableName, Zone};
 use super::vendor::BaseUrl;
+use super::web::{Hosts, Origins};
 use crate::access::Role;
 use crate::domain::{AccountId, CustomerId};
+use crate::server::ClientAuth;
 use jiff::tz::TimeZone;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -65,6 +67,8 @@ table! {
         auth: Auth = Auth::default(),
         /// `[[callers]]`
         callers: Vec<Caller> = Vec::new(),
+        /// `[cors]`
+        cors: Cors = Cors::default(),
         /// `[limits]`
         limits: Limits = Limits::default(),
         /// `[wiv]`
@@ -83,6 +87,8 @@ table! {
         pagination: Pagination = Pagination::default(),
         /// `[cache]`
         cache: Cache = Cache::default(),
+        /// `[compression]`
+        compression: Compression = Compression::default(),
         /// `[log]`
         log: Log = Log::default(),
     }
@@ -95,6 +101,26 @@ table! {
         public: Address = loopback(8080),
         /// Operators and Prometheus connect here.
         admin: Address = loopback(9090),
+        /// More names that the admin listener is asked by.
+        admin_hosts: Hosts = Hosts::default(),
+        /// `[listen.public_tls]`
+        public_tls: ListenTls = ListenTls::default(),
+        /// `[listen.admin_tls]`
+        admin_tls: ListenTls = ListenTls::default(),
+    }
+}
+
+table! {
+    /// TLS on one listener.
+    ListenTls {
+        /// The certificate and those behind it.
+        certificate_file: FileName = FileName::default(),
+        /// Its key.
+        private_key_file: FileName = FileName::default(),
+        /// Who vouches for callers' certificates.
+        client_ca_file: FileName = FileName::default(),
+        /// Whether callers are asked for one.
+        client_auth: Of<ClientAuth> = Of(ClientAuth::None),
     }
 }
 
@@ -113,6 +139,8 @@ table! {
         name: Option<CallerName> = None,
         /// Of its keys.
         key_hash: Option<KeyHashes> = None,
+        /// In its certificates.
+        client_san: Option<ClientSans> = None,
         /// Reader unless said otherwise.
         role: Option<Of<Role>> = None,
         /// Whose data it may see.
@@ -123,6 +151,16 @@ table! {
         requests_per_minute: Option<Count<1, 10_000_000>> = None,
         /// Absent: never.
         expires: Option<Expiry> = None,
+    }
+}
+
+table! {
+    /// Web pages of other origins.
+    Cors {
+        /// Whose pages may read answers.
+        origins: Origins = Origins::default(),
+        /// How long browsers may remember that. Two hours are the most that any of them does.
+        max_age: Time<0, DAY> = Time::ms(10 * MINUTE),
     }
 }
 
@@ -141,6 +179,8 @@ table! {
         write_stall_timeout: Wait = Wait::ms(15 * SECOND),
         /// Connections at once.
         connections_max: Count<1, 1_000_000> = Count(4096),
+        /// Connections of one peer at once.
+        connections_per_peer_max: Count<1, 1_000_000> = Count(2048),
         /// Requests at once.
         requests_in_flight_max: Count<1, 1_000_000> = Count(1024),
         /// Vendor calls that one caller's `Cache-Control` may force per minute.
@@ -171,8 +211,14 @@ table! {
         credential: Credential = Credential("wiv".to_owned()),
         /// The vendor's budget.
         requests_per_minute: Count<1, 1_000_000> = Count(120),
+        /// Whether its limit is learnt from what it refuses.
+        learn_rate: bool = false,
+        /// The least that is learnt.
+        requests_per_minute_min: Count<1, 1_000_000> = Count(6),
         /// Calls at once.
         concurrency: Count<1, 1024> = Count(8),
+        /// Fewer while it is late.
+        concurrency_adaptive: bool = false,
         /// For one attempt.
         timeout: Wait = Wait::ms(10 * SECOND),
         /// For its connection.
@@ -203,8 +249,14 @@ table! {
         account_id_file: FileName = FileName::default(),
         /// The vendor's budget. Its data changes once a day, so little is needed.
         requests_per_minute: Count<1, 1_000_000> = Count(60),
+        /// Whether its limit is learnt from what it refuses.
+        learn_rate: bool = false,
+        /// The least that is learnt.
+        requests_per_minute_min: Count<1, 1_000_000> = Count(6),
         /// Calls at once.
         concurrency: Count<1, 1024> = Count(4),
+        /// Fewer while it is late.
+        concurrency_adaptive: bool = false,
         /// For one attempt.
         timeout: Wait = Wait::ms(15 * SECOND),
         /// For its connection.
@@ -349,6 +401,16 @@ table! {
         bytes_max: Size<{ 64 * KIB }, { 1024 * GIB }> = Size::bytes(256 * MIB),
         /// Hot answers are refreshed before they are stale.
         refresh_ahead: bool = false,
+    }
+}
+
+table! {
+    /// Answers in content codings.
+    Compression {
+        /// Whether answers in memory are coded.
+        enabled: bool = true,
+        /// Smaller ones are left as they are.
+        bytes_min: Size<256, { 1024 * MIB }> = Size::bytes(KIB),
     }
 }
 

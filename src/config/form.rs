@@ -9,6 +9,7 @@ use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::ser::Serializer;
 
 use crate::access::Role;
+use crate::server::ClientAuth;
 
 /// One setting's value.
 pub trait Form: Sized {
@@ -208,6 +209,20 @@ impl Form for Role {
         [Self::Reader, Self::Operator]
             .into_iter()
             .find(|role| role.as_str() == text)
+    }
+
+    fn to_text(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+impl Form for ClientAuth {
+    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"none\", \"optional\" or \"required\"")
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|word| word.as_str() == text)
     }
 
     fn to_text(&self) -> String {

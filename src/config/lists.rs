@@ -1,4 +1,4 @@
-//! Forms that are lists: a caller's keys, and its customers.
+//! Forms that are lists: a caller's keys, the names in its certificates, and its customers.
 
 use std::fmt;
 
@@ -7,16 +7,18 @@ use serde::ser::Serializer;
 
 use super::form::{Form, Of, refused};
 use super::names::Text;
-use crate::access::CallerKeyHash;
+use crate::access::{CallerKeyHash, ClientSan};
 use crate::domain::{Audience, CustomerId};
 
 /// Keys one caller may have at once. Two are needed during a rotation.
 const KEYS_MAX: usize = 16;
+/// Names of certificates one caller may have.
+const SANS_MAX: usize = 16;
 /// Customers one caller may list. An MSP with more gives the caller `["*"]`.
 const CUSTOMERS_MAX: usize = 10_000;
 
 /// Reads a list of forms; any wrong one makes the whole setting wrong.
-fn list<'de, T, A, V>(mut seq: A, max: usize, visitor: &V) -> Result<Vec<T>, A::Error>
+pub(super) fn list<'de, T, A, V>(mut seq: A, max: usize, visitor: &V) -> Result<Vec<T>, A::Error>
 where
     T: Form,
     A: SeqAccess<'de>,
@@ -94,6 +96,55 @@ impl serde::Serialize for KeyHashes {
             [one] => s.serialize_str(&one.to_text()),
             many => s.collect_seq(many.iter().map(Form::to_text)),
         }
+    }
+}
+
+impl Form for ClientSan {
+    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a DNS name or a URI")
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+
+    fn to_text(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+/// The names in certificates that speak for a caller.
+#[derive(Clone, Debug)]
+pub struct ClientSans(pub Vec<ClientSan>);
+
+impl<'de> serde::Deserialize<'de> for ClientSans {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = ClientSans;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(
+                    f,
+                    "a list of 1 to {SANS_MAX} DNS names or URIs, such as \"dashboards.internal\" or \"spiffe://corp.example/dashboards\", without wildcards"
+                )
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<ClientSans, A::Error> {
+                let names = list(seq, SANS_MAX, &self)?;
+                if names.is_empty() {
+                    return Err(refused(&self));
+                }
+                Ok(ClientSans(names))
+            }
+        }
+        d.deserialize_any(Names)
+    }
+}
+
+impl serde::Serialize for ClientSans {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_seq(self.0.iter().map(Form::to_text))
     }
 }
 

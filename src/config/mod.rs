@@ -16,7 +16,9 @@ pub mod names;
 pub mod report;
 mod show;
 pub mod sources;
+pub mod tls;
 pub mod vendor;
+pub mod web;
 
 #[cfg(test)]
 mod corpus;
@@ -28,4 +30,5 @@ pub use form::Level;
 pub use load::{from_text, load};
 pub use report::Refusal;
 pub use sources::{Secrets, VendorSecrets};
+pub use tls::Certificates;
 pub use vendor::{AccountSource, VendorSettings};

@@ -70,7 +70,10 @@ fn every_key_is_in_the_reference_and_every_key_there_is_known() {
     for (path, known) in [
         ("", names::<File>()),
         ("listen", names::<file::Listen>()),
+        ("listen.public_tls", names::<file::ListenTls>()),
+        ("listen.admin_tls", names::<file::ListenTls>()),
         ("auth", names::<file::Auth>()),
+        ("cors", names::<file::Cors>()),
         ("callers", names::<file::Caller>()),
         ("limits", names::<file::Limits>()),
         ("wiv", names::<file::Wiv>()),
@@ -86,6 +89,7 @@ fn every_key_is_in_the_reference_and_every_key_there_is_known() {
         ("links", names::<file::Link>()),
         ("pagination", names::<file::Pagination>()),
         ("cache", names::<file::Cache>()),
+        ("compression", names::<file::Compression>()),
         ("log", names::<file::Log>()),
     ] {
         assert_eq!(in_reference(&table, path), known, "[{path}]");

@@ -5,9 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::check::Settings;
 use super::names::{FileName, VariableName};
 use super::report::{Refusal, Report};
+use super::tls::{self, Certificates};
 use super::vendor::{AccountSource, VendorSettings};
+use crate::clock::Clock;
 use crate::domain::AccountId;
 use crate::secrets::{Secret, SecretSource, VendorKey, VendorKeys};
+use crate::server::{TlsFile, TlsOptions, TlsSetup};
 
 /// Readable by users who are neither the owner nor of the file's group.
 const WORLD_READABLE: u32 = 0o004;
@@ -55,7 +58,9 @@ pub struct Secrets {
     pub token_key: Option<Secret>,
     /// The one before.
     pub token_key_previous: Option<Secret>,
-    /// Files that others may read; one line each, no values.
+    /// What listeners need to speak TLS.
+    pub certificates: Certificates,
+    /// Files that others may read, certificates that are out of date; one line each, no values.
     pub warnings: Vec<String>,
 }
 
@@ -74,6 +79,14 @@ fn shown(source: &SecretSource) -> String {
     }
 }
 
+/// The setting that names the source.
+fn setting(path: &str, source: &SecretSource) -> String {
+    match source {
+        SecretSource::Env(_) => format!("{path}_env"),
+        SecretSource::File(_) => format!("{path}_file"),
+    }
+}
+
 struct Reader {
     report: Report,
     warnings: Vec<String>,
@@ -82,19 +95,8 @@ struct Reader {
 impl Reader {
     /// Reads what `<path>_env` or `<path>_file` names.
     fn read(&mut self, path: &str, source: &SecretSource) -> Option<Secret> {
-        let setting = match source {
-            SecretSource::Env(_) => format!("{path}_env"),
-            SecretSource::File(_) => format!("{path}_file"),
-        };
-        if let SecretSource::File(file) = source
-            && let Ok(about) = std::fs::metadata(file)
-            && about.permissions().mode() & WORLD_READABLE != 0
-        {
-            self.warnings.push(format!(
-                "{setting}: {} can be read by every user of this machine; chmod 640 it",
-                shown(source)
-            ));
-        }
+        let setting = setting(path, source);
+        self.warn_if_readable(&setting, source);
         match source.read() {
             Ok(secret) => Some(secret),
             Err(problem) => {
@@ -106,22 +108,77 @@ impl Reader {
         }
     }
 
+    fn warn_if_readable(&mut self, setting: &str, source: &SecretSource) {
+        if let SecretSource::File(file) = source
+            && let Ok(about) = std::fs::metadata(file)
+            && about.permissions().mode() & WORLD_READABLE != 0
+        {
+            self.warnings.push(format!(
+                "{setting}: {} can be read by every user of this machine; chmod 640 it",
+                shown(source)
+            ));
+        }
+    }
+
+    fn tls(&mut self, path: &str, options: &TlsOptions) -> Option<TlsSetup> {
+        let at = |file: TlsFile| format!("{path}.{}", file.setting());
+        let source = |file| {
+            let path = match file {
+                TlsFile::Certificate => &options.certificate_file,
+                TlsFile::PrivateKey => &options.private_key_file,
+                TlsFile::ClientCa => options.client_ca_file.as_ref()?,
+            };
+            Some(SecretSource::File(path.clone()))
+        };
+        let named = |file| source(file).map_or_else(String::new, |source| shown(&source));
+        if let Some(key) = source(TlsFile::PrivateKey) {
+            self.warn_if_readable(&at(TlsFile::PrivateKey), &key);
+        }
+        match TlsSetup::load(options) {
+            Ok(setup) => {
+                if let Some(why) = setup.untimely(Clock::system().wall()) {
+                    let file = TlsFile::Certificate;
+                    let (setting, file) = (at(file), named(file));
+                    self.warnings
+                        .push(format!("{setting}: the certificate in {file} {why}"));
+                }
+                Some(setup)
+            }
+            Err(problem) => {
+                let text = format!("{} {}", named(problem.file), problem.why);
+                self.report.add(&at(problem.file), text);
+                None
+            }
+        }
+    }
+
+    fn key(&mut self, path: &str, source: &SecretSource) -> Option<VendorKey> {
+        let secret = self.read(path, source)?;
+        VendorKey::checked(secret)
+            .map_err(|problem| {
+                let setting = setting(path, source);
+                self.report
+                    .add(&setting, format!("{} {problem}", shown(source)));
+            })
+            .ok()
+    }
+
     fn vendor(&mut self, settings: &VendorSettings) -> Option<VendorSecrets> {
         let at = |setting: &str| format!("{}.{setting}", settings.vendor.as_str());
-        let primary = self.read(&at("api_key"), &settings.key);
+        let primary = self.key(&at("api_key"), &settings.key);
         let fallback = settings
             .key_fallback
             .as_ref()
-            .map(|source| self.read(&at("api_key_fallback"), source));
+            .map(|source| self.key(&at("api_key_fallback"), source));
         let account = match &settings.account {
             AccountSource::Given(id) => Some(id.clone()),
             AccountSource::Kept(source) => self.account(&at("account_id"), source),
         };
         Some(VendorSecrets {
             keys: VendorKeys {
-                primary: VendorKey::new(primary?),
+                primary: primary?,
                 fallback: match fallback {
-                    Some(fallback) => Some(VendorKey::new(fallback?)),
+                    Some(fallback) => Some(fallback?),
                     None => None,
                 },
             },
@@ -141,7 +198,8 @@ impl Reader {
 }
 
 impl Settings {
-    /// The files that secrets are read from: a change of their content is a rotation.
+    /// The files that secrets and certificates are read from: a change of their content is a
+    /// rotation.
     pub fn secret_files(&self) -> Vec<std::path::PathBuf> {
         let vendors = [&self.wiv, &self.nable].into_iter().flatten();
         let of_vendors = vendors.flat_map(|vendor| {
@@ -151,6 +209,11 @@ impl Settings {
             };
             [Some(&vendor.key), vendor.key_fallback.as_ref(), account]
         });
+        let listeners = [&self.server.public_tls, &self.server.admin_tls];
+        let of_tls = listeners.into_iter().flatten().flat_map(|tls| {
+            let always = [&tls.certificate_file, &tls.private_key_file];
+            always.into_iter().chain(&tls.client_ca_file).cloned()
+        });
         of_vendors
             .chain([self.token_key.as_ref(), self.token_key_previous.as_ref()])
             .flatten()
@@ -158,6 +221,7 @@ impl Settings {
                 SecretSource::File(path) => Some(path.clone()),
                 SecretSource::Env(_) => None,
             })
+            .chain(of_tls)
             .collect()
     }
 
@@ -177,12 +241,19 @@ impl Settings {
         };
         let token_key = token("pagination.token_key", &self.token_key);
         let token_key_previous = token("pagination.token_key_previous", &self.token_key_previous);
+        let mut of_listener =
+            |path, tls: &Option<TlsOptions>| tls.as_ref().and_then(|tls| reader.tls(path, tls));
+        let certificates = Certificates {
+            public: of_listener(tls::PUBLIC, &self.server.public_tls),
+            admin: of_listener(tls::ADMIN, &self.server.admin_tls),
+        };
         reader.report.verdict()?;
         Ok(Secrets {
             wiv,
             nable,
             token_key,
             token_key_previous,
+            certificates,
             warnings: reader.warnings,
         })
     }

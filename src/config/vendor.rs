@@ -94,8 +94,12 @@ pub struct VendorSettings {
     pub key_header: HeaderName,
     /// The vendor's budget.
     pub requests_per_minute: u32,
+    /// Where the vendor's limit is to be learnt: the least requests a minute.
+    pub learn_down_to: Option<u32>,
     /// Calls at once.
     pub concurrency: usize,
+    /// Fewer while the vendor is late.
+    pub concurrency_adaptive: bool,
     /// For one attempt, until its body was read.
     pub timeout: Duration,
     /// For its connection.
@@ -137,9 +141,33 @@ fn attempt(table: &str, timeout: file::Wait, connect: file::Wait, report: &mut R
     }
 }
 
+/// The least rate, where it is to be learnt.
+fn learn_down_to(
+    table: &str,
+    learn: bool,
+    least: u32,
+    most: u32,
+    report: &mut Report,
+) -> Option<u32> {
+    if learn && least > most {
+        report.rule(
+            &format!("{table}.requests_per_minute_min"),
+            format!("must not be more than {table}.requests_per_minute"),
+        );
+    }
+    learn.then_some(least)
+}
+
 /// wiv; `None` where it is disabled or wrong.
 pub(super) fn wiv(wiv: &file::Wiv, report: &mut Report) -> Option<VendorSettings> {
     attempt("wiv", wiv.timeout, wiv.connect_timeout, report);
+    let learn_down_to = learn_down_to(
+        "wiv",
+        wiv.learn_rate,
+        wiv.requests_per_minute_min.to_u32(),
+        wiv.requests_per_minute.to_u32(),
+        report,
+    );
     let key = named("wiv.api_key", &wiv.api_key_env, &wiv.api_key_file, report);
     let fallback = named(
         "wiv.api_key_fallback",
@@ -153,7 +181,9 @@ pub(super) fn wiv(wiv: &file::Wiv, report: &mut Report) -> Option<VendorSettings
         base_url: wiv.base_url.0.as_str().to_owned(),
         key_header: wiv.api_key_header.0.clone(),
         requests_per_minute: wiv.requests_per_minute.to_u32(),
+        learn_down_to,
         concurrency: wiv.concurrency.to_usize(),
+        concurrency_adaptive: wiv.concurrency_adaptive,
         timeout: wiv.timeout.get(),
         connect_timeout: wiv.connect_timeout.get(),
         // The form was an account id's already.
@@ -166,6 +196,13 @@ pub(super) fn wiv(wiv: &file::Wiv, report: &mut Report) -> Option<VendorSettings
 /// N-able; `None` where it is disabled or wrong.
 pub(super) fn nable(nable: &file::Nable, report: &mut Report) -> Option<VendorSettings> {
     attempt("nable", nable.timeout, nable.connect_timeout, report);
+    let learn_down_to = learn_down_to(
+        "nable",
+        nable.learn_rate,
+        nable.requests_per_minute_min.to_u32(),
+        nable.requests_per_minute.to_u32(),
+        report,
+    );
     let key = named(
         "nable.api_key",
         &nable.api_key_env,
@@ -209,7 +246,9 @@ pub(super) fn nable(nable: &file::Nable, report: &mut Report) -> Option<VendorSe
         base_url: nable.base_url.0.as_str().to_owned(),
         key_header: nable.api_key_header.0.clone(),
         requests_per_minute: nable.requests_per_minute.to_u32(),
+        learn_down_to,
         concurrency: nable.concurrency.to_usize(),
+        concurrency_adaptive: nable.concurrency_adaptive,
         timeout: nable.timeout.get(),
         connect_timeout: nable.connect_timeout.get(),
         account,

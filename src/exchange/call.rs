@@ -9,11 +9,20 @@ use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::record::Record;
-use crate::access::Caller;
+use crate::access::{Caller, ClientCertificate};
 use crate::admission::Payer;
 use crate::cache::Directives;
 use crate::domain::Route;
 use crate::reads::Asker;
+
+/// The other end of a connection, as far as the connection itself tells it. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// Its address; none where the connection is no socket.
+    pub address: Option<SocketAddr>,
+    /// Its verified client certificate.
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
 
 /// A request as hyper read it.
 #[derive(Debug)]
@@ -21,7 +30,7 @@ pub struct Arrival {
     /// Head, and the body still on its way.
     pub request: http::Request<Incoming>,
     /// Who is connected.
-    pub peer: Option<SocketAddr>,
+    pub peer: Peer,
 }
 
 /// A request with a name.

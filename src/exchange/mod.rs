@@ -9,11 +9,12 @@ pub mod call;
 pub mod credentials;
 pub mod permit;
 pub mod record;
+pub mod site;
 pub mod trace;
 
 pub use body::{AnswerBody, BodyCut};
 pub use bound::{BodyFault, ReadingBody};
-pub use call::{Arrival, BodyRule, Call, Known, Matched, Named, Routed, Routing};
+pub use call::{Arrival, BodyRule, Call, Known, Matched, Named, Peer, Routed, Routing};
 pub use permit::{InFlight, Permit};
 pub use record::{Record, RequestId, Tail};
 

@@ -3,6 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// How many times the free places one caller may have: alone seven of eight, two of them seven of
+/// fifteen each. So one that sends a thousand slow questions leaves room for another's, and fewer than
+/// eight places have no reserve.
+const TIMES_FREE: usize = 7;
+
 /// Counts requests in flight against a limit.
 #[derive(Debug)]
 pub struct InFlight {
@@ -39,6 +44,16 @@ impl InFlight {
         }
     }
 
+    /// Whether a caller may have so many requests in flight, the one that holds a permit now among
+    /// them.
+    pub fn has_share_for(&self, of_caller: usize) -> bool {
+        let free = self
+            .limit
+            .load(Ordering::Relaxed)
+            .saturating_sub(self.now());
+        of_caller <= (free + 1).saturating_mul(TIMES_FREE)
+    }
+
     /// Permits given out and not given back.
     pub fn now(&self) -> usize {
         self.now.load(Ordering::Relaxed)
@@ -64,6 +79,30 @@ mod tests {
         drop(first);
         assert!(gate.enter().is_some());
         assert_eq!(gate.now(), 0);
+    }
+
+    #[test]
+    fn one_caller_leaves_room_for_another() {
+        let gate = InFlight::up_to(32);
+        let mut held = Vec::new();
+        while let Some(permit) = gate.enter() {
+            if !gate.has_share_for(held.len() + 1) {
+                break;
+            }
+            held.push(permit);
+        }
+        assert_eq!(held.len(), 28);
+        for _ in 0..4 {
+            held.push(gate.enter().unwrap());
+            assert!(gate.has_share_for(1));
+        }
+        assert!(gate.enter().is_none());
+        // Few places have no reserve.
+        let few = InFlight::up_to(7);
+        for n in 1..=7 {
+            held.push(few.enter().unwrap());
+            assert!(few.has_share_for(n));
+        }
     }
 
     #[test]

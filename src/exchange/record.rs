@@ -1,11 +1,11 @@
 //! What is known of a request so far, for metrics, the access log and the answer.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use http::{HeaderName, HeaderValue, Method, Uri};
 
+use super::call::Peer;
 use crate::access::Caller;
 use crate::admission::Payer;
 use crate::clock::{Duration, Instant};
@@ -67,7 +67,7 @@ pub struct Record {
     /// As sent. Only its path is ever logged.
     pub target: Uri,
     /// Who is connected.
-    pub peer: Option<SocketAddr>,
+    pub peer: Peer,
     /// To be sent to vendors.
     pub trace: Option<HeaderValue>,
     route: OnceLock<Route>,
@@ -80,7 +80,7 @@ impl Record {
     /// A record of a request of which only the head is known.
     pub fn new(
         head: &http::request::Parts,
-        peer: Option<SocketAddr>,
+        peer: Peer,
         arrived: Instant,
         deadline: Instant,
     ) -> Arc<Self> {
@@ -109,9 +109,12 @@ impl Record {
         self.route.get().copied().unwrap_or(Route::Other)
     }
 
-    /// Notes who asks and who pays.
+    /// Notes who asks and who pays. The caller has a request in flight from here to the record's end.
     pub fn set_caller(&self, caller: Arc<Caller>, payer: Arc<Payer>) {
-        let _ = self.payer.set((caller, payer));
+        caller.entered();
+        if let Err((caller, _)) = self.payer.set((caller, payer)) {
+            caller.left();
+        }
     }
 
     /// Who asks, once authenticated.
@@ -137,6 +140,14 @@ impl Record {
     /// Vendor requests made for it so far.
     pub fn vendor_calls(&self) -> u32 {
         self.payer.get().map_or(0, |(_, payer)| payer.calls())
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if let Some((caller, _)) = self.payer.get() {
+            caller.left();
+        }
     }
 }
 
@@ -171,7 +182,7 @@ impl Drop for Tail {
         let record = &self.record;
         self.log.write(|| AccessEntry {
             request_id: record.id.0,
-            peer: record.peer,
+            peer: record.peer.address,
             caller: record.caller().map(|caller| caller.name.clone()),
             route: record.route(),
             method: record.method.clone(),

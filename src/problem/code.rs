@@ -26,6 +26,8 @@ pub enum Code {
     BillingNotAllowed,
     /// Only operators may do this.
     OperatorRequired,
+    /// A browser asks on behalf of a page of another site.
+    CrossSiteRefused,
     /// No such path.
     NotFound,
     /// N-able has no such month or contract.
@@ -72,7 +74,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::MalformedRequest,
         Self::InvalidFields,
         Self::InvalidBody,
@@ -83,6 +85,7 @@ impl Code {
         Self::CustomerNotAllowed,
         Self::BillingNotAllowed,
         Self::OperatorRequired,
+        Self::CrossSiteRefused,
         Self::NotFound,
         Self::BillingNotFound,
         Self::AccountNotFound,
@@ -130,6 +133,11 @@ impl Code {
             }
             Self::BillingNotAllowed => (S::FORBIDDEN, "billing_not_allowed", "Billing not allowed"),
             Self::OperatorRequired => (S::FORBIDDEN, "operator_required", "Operator required"),
+            Self::CrossSiteRefused => (
+                S::FORBIDDEN,
+                "cross_site_refused",
+                "Cross-site request refused",
+            ),
             Self::NotFound => (S::NOT_FOUND, "not_found", "Not found"),
             Self::BillingNotFound => (S::NOT_FOUND, "billing_not_found", "Billing not found"),
             Self::AccountNotFound => (S::NOT_FOUND, "account_not_found", "Account not found"),

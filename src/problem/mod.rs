@@ -86,11 +86,24 @@ impl Problem {
         this
     }
 
-    /// No caller key, or not a known one: one text for both.
-    pub fn authentication_required() -> Self {
+    /// No caller key and no client certificate that names a caller, or not a known one: one text for
+    /// all. With a certificate it also says what that must be.
+    pub fn authentication_required(with_certificate: bool) -> Self {
         Self::new(
             Code::AuthenticationRequired,
-            "Send a caller key as \"Authorization: Bearer …\" or \"X-API-Key: …\".",
+            if with_certificate {
+                "Send a caller key as \"Authorization: Bearer …\" or \"X-API-Key: …\", or come with a client certificate that names one caller; if both, of the same caller."
+            } else {
+                "Send a caller key as \"Authorization: Bearer …\" or \"X-API-Key: …\"."
+            },
+        )
+    }
+
+    /// A browser asks on behalf of a page of another site, or under a name that is not ours.
+    pub fn cross_site_refused() -> Self {
+        Self::new(
+            Code::CrossSiteRefused,
+            "Web pages of other sites may not ask this, nor anybody under a host name that is not this listener's.",
         )
     }
 

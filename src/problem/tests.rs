@@ -11,7 +11,7 @@ use crate::upstream::{Fault, UpstreamError};
 fn record(route: Route) -> Arc<Record> {
     let (head, ()) = http::Request::new(()).into_parts();
     let now = Instant::now();
-    let record = Record::new(&head, None, now, now);
+    let record = Record::new(&head, crate::exchange::Peer::default(), now, now);
     record.set_route(route);
     record
 }
@@ -64,7 +64,10 @@ async fn a_body_that_is_no_dictionary_is_told_in_the_vendors_words() {
 
 #[tokio::test]
 async fn nable_paths_carry_nables_members() {
-    let body = json(&Problem::authentication_required(), Route::NableBilling);
+    let body = json(
+        &Problem::authentication_required(false),
+        Route::NableBilling,
+    );
     assert_eq!(body["message"], "Unauthorized");
     assert_eq!(body["http_status_code"], 401);
     assert_eq!(body["error"], "Authentication required");
@@ -74,7 +77,7 @@ async fn nable_paths_carry_nables_members() {
 #[tokio::test]
 async fn headers_say_what_to_do_next() {
     let record = record(Route::Customers);
-    let answer = Problem::authentication_required().respond(&record);
+    let answer = Problem::authentication_required(false).respond(&record);
     assert_eq!(answer.headers()["www-authenticate"], "Bearer");
     assert_eq!(answer.headers()["cache-control"], "no-store");
     assert_eq!(answer.headers()["content-type"], "application/problem+json");

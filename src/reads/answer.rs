@@ -37,6 +37,7 @@ impl Asker {
         Spend {
             lane: Lane::Interactive,
             deadline: self.deadline,
+            wanted_until: self.deadline,
             payer: self.payer.clone(),
         }
     }
@@ -76,9 +77,22 @@ pub(super) struct Account<'a> {
 }
 
 impl Account<'_> {
-    /// Counts an answer: how it came about, and the vendor call it did not cost.
+    /// Counts the answer to a request: how it came about, and the vendor call it did not cost.
     pub fn answered(&self, asker: &Asker, note: &CacheNote, saved: Option<Saved>) {
         self.metrics.lookup(self.kind, note.outcome);
+        // A stale answer that stands in for a call which failed has cost that call.
+        if asker.payer.calls() == 0 {
+            self.saved(asker, note, saved);
+        }
+    }
+
+    /// Counts the answer to one of several questions of a request.
+    pub fn answered_part(&self, asker: &Asker, note: &CacheNote) {
+        self.metrics.lookup(self.kind, note.outcome);
+        self.saved(asker, note, None);
+    }
+
+    fn saved(&self, asker: &Asker, note: &CacheNote, saved: Option<Saved>) {
         let saved = saved.or(match note.outcome {
             CacheOutcome::Hit => Some(Saved::Hit),
             CacheOutcome::Stale | CacheOutcome::Negative => Some(Saved::Stale),

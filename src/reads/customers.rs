@@ -216,6 +216,7 @@ pub(super) fn spend(clock: &Clock, waited: bool, asker: &Asker) -> Spend {
         Spend {
             lane: Lane::Refresh,
             deadline: soonest,
+            wanted_until: soonest,
             payer: Payer::gateway(),
         }
     }

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::cache::{VariantOptions, Variants};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::snapshot::{Sealer, Snapshots};
@@ -33,6 +34,8 @@ use crate::upstream::{Nable, Wiv};
 const ANSWERS_SHARE: u64 = 4;
 /// Share for customer lists cut to fields and audiences.
 const CUTS_SHARE: u64 = 8;
+/// Share for bodies in content codings, which are a fifth of their plain size.
+const VARIANTS_SHARE: u64 = 8;
 
 /// What all reads are made of.
 pub struct Ingredients {
@@ -48,6 +51,8 @@ pub struct Ingredients {
     pub policy: Arc<ArcSwap<Policy>>,
     /// `cache.bytes_max`.
     pub cache_bytes_max: u64,
+    /// `[compression]`
+    pub compression: VariantOptions,
     /// Time.
     pub clock: Clock,
     /// Counters.
@@ -67,6 +72,8 @@ pub struct Reads {
     pub billing: Arc<billing::Billing>,
     /// Both vendors in one answer.
     pub overview: Arc<overview::Overview>,
+    /// Their answers in content codings.
+    pub variants: Arc<Variants>,
 }
 
 impl Reads {
@@ -74,11 +81,13 @@ impl Reads {
     pub fn new(of: Ingredients) -> Self {
         let answers = of.cache_bytes_max / ANSWERS_SHARE / 2;
         let cuts = of.cache_bytes_max / CUTS_SHARE;
-        let pages = of.cache_bytes_max - 2 * answers - cuts;
+        let coded = of.cache_bytes_max / VARIANTS_SHARE;
+        let pages = of.cache_bytes_max - 2 * answers - cuts - coded;
         let customers = Arc::new(customers::Customers::new(&of, answers, cuts));
         let cases = Arc::new(cases::Cases::new(&of, pages));
         let billing = Arc::new(billing::Billing::new(&of, answers));
         Self {
+            variants: Variants::new(coded, of.compression, of.metrics.clone()),
             export: Arc::new(export::Export::new(&of, cases.clone())),
             overview: Arc::new(overview::Overview::new(
                 &of,
@@ -106,5 +115,9 @@ impl Reads {
         self.customers
             .metrics()
             .set_store("pages", cuts.0 + pages.0, cuts.1 + pages.1);
+        let (entries, bytes) = self.variants.size();
+        self.customers
+            .metrics()
+            .set_store("variants", entries, bytes);
     }
 }

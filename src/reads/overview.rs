@@ -1,13 +1,13 @@
 //! Both vendors in one answer, with what is known of each part's age.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use serde_json::value::RawValue;
 
-use super::answer::{Answer, Asker};
+use super::answer::{Account, Answer, Asker};
 use super::billed::{Billed, BilledClient, invoiced_contracts};
 use super::billing::{Billing, BillingBody};
 use super::cases::Cases;
@@ -16,7 +16,9 @@ use super::{Ingredients, LinkTo, Policy, ReadError};
 use crate::cache::{CacheNote, Forward, Found};
 use crate::clock::{Clock, Duration};
 use crate::domain::json::{Members, write_text};
-use crate::domain::{CacheOutcome, ContractId, DateRange, Month, Operation, SearchQuery, Vendor};
+use crate::domain::{
+    CacheOutcome, ContractId, DateRange, Kind, Month, Operation, SearchQuery, Vendor,
+};
 use crate::snapshot::{End, Growth, View, Want};
 use crate::upstream::UpstreamError;
 
@@ -133,9 +135,14 @@ impl Overview {
     }
 
     async fn customer_rows(&self, asker: &Asker) -> Part<Vec<(Option<String>, String)>> {
+        let account = self.account(Vendor::Wiv, Kind::Customers);
         match self.customers.book(asker).await {
-            Err(error) => Part::failed(error),
+            Err(error) => {
+                account.refused();
+                Part::failed(error)
+            }
             Ok(Found { entry, note }) => {
+                account.answered_part(asker, &note);
                 let rows = entry.value.rows(asker);
                 let rows = rows.map(|(id, row)| (id.map(str::to_owned), row.to_owned()));
                 Part {
@@ -147,7 +154,25 @@ impl Overview {
         }
     }
 
+    fn account(&self, vendor: Vendor, kind: Kind) -> Account<'_> {
+        Account {
+            metrics: self.customers.metrics(),
+            vendor,
+            kind,
+        }
+    }
+
     async fn case_totals(&self, asker: &Asker, range: DateRange) -> Part<CaseTotals> {
+        let account = self.account(Vendor::Wiv, Kind::Cases);
+        let part = self.count_cases(asker, range).await;
+        match &part.note {
+            Some(note) => account.answered_part(asker, note),
+            None => account.refused(),
+        }
+        part
+    }
+
+    async fn count_cases(&self, asker: &Asker, range: DateRange) -> Part<CaseTotals> {
         let query = Arc::new(SearchQuery {
             range: Some(range),
             ..SearchQuery::default()
@@ -209,7 +234,16 @@ impl Overview {
     }
 
     async fn contracts(&self, asker: &Asker, month: Month) -> Part<Vec<BilledContract>> {
-        let Found { entry, note } = match self.billing.find_month(asker, month).await {
+        let account = self.account(Vendor::Nable, Kind::Billing);
+        let told = |found: Result<Found<_>, ReadError>| {
+            match &found {
+                Ok(found) => account.answered_part(asker, &found.note),
+                Err(ReadError::BillingNotAllowed) => {}
+                Err(_) => account.refused(),
+            }
+            found
+        };
+        let Found { entry, note } = match told(self.billing.find_month(asker, month).await) {
             Ok(found) => found,
             Err(error) => return Part::failed(error),
         };
@@ -230,16 +264,18 @@ impl Overview {
             return Part::failed(ReadError::overloaded());
         }
         let asked = contracts.iter().map(|contract| async move {
-            let found = self
-                .billing
-                .find_services(asker, month, &contract.id)
-                .await?;
-            Ok::<_, ReadError>((contract, found))
+            let found = self.billing.find_services(asker, month, &contract.id);
+            (contract, found.await)
         });
         let mut value = Vec::with_capacity(contracts.len());
-        for answer in join_all(asked).await {
-            let (contract, Found { entry, note }) = match answer {
-                Ok(answer) => answer,
+        // All of them are counted, whatever becomes of the part.
+        let answers = join_all(asked).await.into_iter();
+        let answers: Vec<_> = answers
+            .map(|(contract, found)| (contract, told(found)))
+            .collect();
+        for (contract, answer) in answers {
+            let Found { entry, note } = match answer {
+                Ok(found) => found,
                 // Half of the contracts would look like a small bill.
                 Err(error) => return Part::failed(error),
             };
@@ -293,6 +329,7 @@ impl Overview {
         let billed = contracts.value.as_ref().unwrap_or(&no_contracts);
         let policy = self.policy.load();
         let links = Links::new(&policy, &rows);
+        let clients = LinkedClients::new(&links, billed);
 
         let mut out = String::with_capacity(4096);
         out.push_str(&format!(
@@ -304,18 +341,14 @@ impl Overview {
             if at > 0 {
                 out.push(',');
             }
-            self.write_customer(id.as_deref(), row, &totals, billed, &links, &mut out);
+            let clients = id.as_deref().map_or(&[][..], |id| clients.of(id));
+            write_customer(id.as_deref(), row, &totals, clients, &mut out);
         }
         out.push_str("],\"contracts\":[");
         let whole = asker.audience().is_all();
         let mut first = true;
-        for contract in billed {
-            let linked = contract
-                .billed
-                .clients
-                .iter()
-                .any(|c| links.customer_of(c).is_some());
-            if whole || linked {
+        for (contract, linked) in billed.iter().zip(&clients.linked_contracts) {
+            if whole || *linked {
                 if !std::mem::take(&mut first) {
                     out.push(',');
                 }
@@ -324,15 +357,11 @@ impl Overview {
         }
         out.push_str("],\"unlinked_clients\":[");
         let mut first = true;
-        for contract in billed.iter().filter(|_| whole) {
-            for entry in &contract.billed.clients {
-                if links.customer_of(entry).is_none() {
-                    if !std::mem::take(&mut first) {
-                        out.push(',');
-                    }
-                    write_client(entry, &contract.id, &mut out);
-                }
+        for (entry, contract) in clients.unlinked.iter().filter(|_| whole) {
+            if !std::mem::take(&mut first) {
+                out.push(',');
             }
+            write_client(entry, contract, &mut out);
         }
         out.push_str("],\"parts\":{\"wiv.customers\":");
         write_part(&customers, &mut out);
@@ -343,62 +372,55 @@ impl Overview {
         out.push_str("}}");
         out
     }
+}
 
-    fn write_customer(
-        &self,
-        id: Option<&str>,
-        row: &str,
-        totals: &Part<CaseTotals>,
-        contracts: &[BilledContract],
-        links: &Links,
-        out: &mut String,
-    ) {
-        out.push('{');
-        if let Ok(Members(members)) = serde_json::from_str(row) {
-            for (name, raw) in &members {
-                // Ours would be told apart from the vendor's by nobody.
-                if name != "cases" && name != "billed_clients" {
-                    write_text(name, out);
-                    out.push(':');
-                    out.push_str(RawValue::get(raw));
+fn write_customer(
+    id: Option<&str>,
+    row: &str,
+    totals: &Part<CaseTotals>,
+    clients: &[(&BilledClient, &ContractId)],
+    out: &mut String,
+) {
+    out.push('{');
+    if let Ok(Members(members)) = serde_json::from_str(row) {
+        for (name, raw) in &members {
+            // Ours would be told apart from the vendor's by nobody.
+            if name != "cases" && name != "billed_clients" {
+                write_text(name, out);
+                out.push(':');
+                out.push_str(RawValue::get(raw));
+                out.push(',');
+            }
+        }
+    }
+    out.push_str("\"cases\":");
+    match &totals.value {
+        Err(_) => out.push_str("null"),
+        Ok(totals) => {
+            let none = BTreeMap::new();
+            let by_type = id
+                .and_then(|id| totals.by_customer.get(id))
+                .unwrap_or(&none);
+            let total: u64 = by_type.values().sum();
+            out.push_str(&format!("{{\"total\":{total},\"by_type\":{{"));
+            for (at, (name, count)) in by_type.iter().enumerate() {
+                if at > 0 {
                     out.push(',');
                 }
+                write_text(name, out);
+                out.push_str(&format!(":{count}"));
             }
+            out.push_str("}}");
         }
-        out.push_str("\"cases\":");
-        match &totals.value {
-            Err(_) => out.push_str("null"),
-            Ok(totals) => {
-                let none = BTreeMap::new();
-                let by_type = id
-                    .and_then(|id| totals.by_customer.get(id))
-                    .unwrap_or(&none);
-                let total: u64 = by_type.values().sum();
-                out.push_str(&format!("{{\"total\":{total},\"by_type\":{{"));
-                for (at, (name, count)) in by_type.iter().enumerate() {
-                    if at > 0 {
-                        out.push(',');
-                    }
-                    write_text(name, out);
-                    out.push_str(&format!(":{count}"));
-                }
-                out.push_str("}}");
-            }
-        }
-        out.push_str(",\"billed_clients\":[");
-        let mut first = true;
-        for contract in contracts {
-            for entry in &contract.billed.clients {
-                if id.is_some() && links.customer_of(entry) == id {
-                    if !std::mem::take(&mut first) {
-                        out.push(',');
-                    }
-                    write_client(entry, &contract.id, out);
-                }
-            }
-        }
-        out.push_str("]}");
     }
+    out.push_str(",\"billed_clients\":[");
+    for (at, (entry, contract)) in clients.iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        write_client(entry, contract, out);
+    }
+    out.push_str("]}");
 }
 
 /// Whose customer a billed client is: by a configured link, else by its exact name.
@@ -415,7 +437,8 @@ impl Links {
             by_link_name: HashMap::new(),
             by_name: HashMap::new(),
         };
-        let shown = |id: &str| rows.iter().any(|(row, _)| row.as_deref() == Some(id));
+        let ids: HashSet<_> = rows.iter().filter_map(|(id, _)| id.as_deref()).collect();
+        let shown = |id: &str| ids.contains(id);
         for link in policy
             .links
             .iter()
@@ -444,6 +467,43 @@ impl Links {
                 .filter(|_| !entry.name.is_empty())
         };
         by_id.or_else(by_name).or_else(same_name).map(|id| &**id)
+    }
+}
+
+/// Billed clients by the customer they are, found once: an answer may have thousands of each.
+struct LinkedClients<'a> {
+    by_customer: HashMap<&'a str, Vec<(&'a BilledClient, &'a ContractId)>>,
+    unlinked: Vec<(&'a BilledClient, &'a ContractId)>,
+    /// Of each contract, whether any of its clients is a customer.
+    linked_contracts: Vec<bool>,
+}
+
+impl<'a> LinkedClients<'a> {
+    fn new(links: &'a Links, contracts: &'a [BilledContract]) -> Self {
+        let mut this = Self {
+            by_customer: HashMap::new(),
+            unlinked: Vec::new(),
+            linked_contracts: Vec::with_capacity(contracts.len()),
+        };
+        for contract in contracts {
+            let mut linked = false;
+            for entry in &contract.billed.clients {
+                let billed = (entry, &contract.id);
+                match links.customer_of(entry) {
+                    Some(customer) => {
+                        linked = true;
+                        this.by_customer.entry(customer).or_default().push(billed);
+                    }
+                    None => this.unlinked.push(billed),
+                }
+            }
+            this.linked_contracts.push(linked);
+        }
+        this
+    }
+
+    fn of(&self, customer: &str) -> &[(&'a BilledClient, &'a ContractId)] {
+        self.by_customer.get(customer).map_or(&[], Vec::as_slice)
     }
 }
 

@@ -51,6 +51,10 @@ impl Reads {
                 self.cases.forget_pages();
             }
         }
+        if !soft {
+            // They are named by their bytes and not by what was purged.
+            self.variants.clear();
+        }
         purged
     }
 }

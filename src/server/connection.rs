@@ -16,9 +16,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::drain::{Drain, DrainPhase};
-use super::pulse::{Busy, Felt, Patience, Pulse, Verdict};
+use super::pulse::{Arrived, Busy, Felt, Patience, Pulse, Verdict};
 use crate::clock::{self, Clock, Duration};
-use crate::exchange::{AnswerBody, Answered, Arrival, BodyCut, Boxed};
+use crate::exchange::{AnswerBody, Answered, Arrival, BodyCut, Boxed, Peer};
 
 /// Answers requests: a stack, or the choice of one among several.
 pub type Answering = Arc<dyn Fn(Arrival) -> Boxed<Result<Answered, Infallible>> + Send + Sync>;
@@ -34,9 +34,13 @@ const HEAD_BYTES_MAX: usize = 24 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 
-/// While leaving, a connection without a request is closed after this time: long enough for a
-/// request that is already on its way.
-const IDLE_WHILE_CLOSING: Duration = Duration::from_secs(1);
+/// While leaving, a connection without a request is closed after this time, and not before all
+/// connections had it: a caller that asks within it, or within `drain_delay` before it, is moved on by
+/// its answer. A connection that is closed while its caller asks costs the caller that request.
+pub(super) const IDLE_WHILE_CLOSING: Duration = Duration::from_secs(1);
+
+/// When bytes were found that the runtime has not heard of yet: it hears of them within this time.
+const BEFORE_ANOTHER_LOOK: Duration = Duration::from_millis(20);
 
 /// Serves connections of one listener. Cheap to clone.
 #[derive(Clone)]
@@ -63,11 +67,23 @@ pub enum Ending {
 }
 
 impl Connections {
-    /// Serves one connection to its end. Works on anything that reads and writes, so TLS can be put
-    /// below it and tests need no socket.
-    pub async fn serve<I>(self, io: I, peer: Option<SocketAddr>) -> Ending
+    /// Serves one connection in the clear to its end. Works on anything that reads and writes, so
+    /// tests need no socket.
+    pub async fn serve<I>(self, io: I, address: Option<SocketAddr>) -> Ending
     where
-        I: AsyncRead + AsyncWrite + Unpin + Send,
+        I: AsyncRead + AsyncWrite + Arrived + Unpin + Send,
+    {
+        let peer = Peer {
+            address,
+            certificate: None,
+        };
+        self.http1(io, peer).await
+    }
+
+    /// Serves one connection over HTTP/1.1 to its end, in the clear or above TLS.
+    pub(super) async fn http1<I>(self, io: I, peer: Peer) -> Ending
+    where
+        I: AsyncRead + AsyncWrite + Arrived + Unpin + Send,
     {
         let pulse = Pulse::new(self.clock.clone());
         let mut patience = self.patience;
@@ -94,6 +110,7 @@ impl Connections {
         let mut closing = std::pin::pin!(self.drain.reached(DrainPhase::Closing));
         let mut cut = std::pin::pin!(self.drain.reached(DrainPhase::Cut));
         let mut told = false;
+        let mut idle_until = self.clock.now();
         let first_look = self.clock.now() + patience.header.min(patience.write_stall);
         let mut look = std::pin::pin!(clock::sleep_until(first_look));
         let end = loop {
@@ -109,12 +126,25 @@ impl Connections {
                 () = &mut closing, if !told => {
                     told = true;
                     patience.idle = patience.idle.min(IDLE_WHILE_CLOSING);
+                    idle_until = self.clock.now() + patience.idle;
                 }
                 () = &mut cut => break Ending::Cut,
             }
             match pulse.verdict(&patience) {
                 Verdict::LookAt(then) => look.as_mut().reset(then),
+                Verdict::Idle if self.clock.now() < idle_until => look.as_mut().reset(idle_until),
                 Verdict::Idle => {
+                    pulse.begin_last_look();
+                    let polled = std::future::poll_fn(|cx| {
+                        Poll::Ready(connection.poll_without_shutdown(cx))
+                    });
+                    if polled.await.is_ready() {
+                        break Ending::Done;
+                    }
+                    if pulse.end_last_look() {
+                        look.as_mut().reset(self.clock.now() + BEFORE_ANOTHER_LOOK);
+                        continue;
+                    }
                     Pin::new(&mut connection).graceful_shutdown();
                     look.as_mut().reset(self.clock.now() + patience.header);
                 }
@@ -152,7 +182,7 @@ struct PerConnection {
     answering: Answering,
     drain: Drain,
     pulse: Arc<Pulse>,
-    peer: Option<SocketAddr>,
+    peer: Peer,
 }
 
 impl Service<Request<Incoming>> for PerConnection {
@@ -165,7 +195,7 @@ impl Service<Request<Incoming>> for PerConnection {
         Tracked {
             inner: (self.answering)(Arrival {
                 request,
-                peer: self.peer,
+                peer: self.peer.clone(),
             }),
             busy: Some(busy),
             drain: self.drain.clone(),

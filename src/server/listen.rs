@@ -12,7 +12,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::ServerOptions;
 use super::connection::{Answering, Connections, Ending};
+use super::descriptors::room_for;
 use super::drain::{Drain, DrainPhase};
+use super::inherit::Inherited;
+use super::peers::Peers;
+use super::tls::Tls;
 use crate::clock::{self, Clock, Duration};
 use crate::metrics::Metrics;
 
@@ -24,30 +28,26 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 /// At the end: how long the admin listener's connections may take.
 const ADMIN_GRACE: Duration = Duration::from_secs(1);
 
-/// An address could not be bound.
+/// There is no listener at an address.
 #[derive(Debug)]
 pub struct BindError {
-    /// The setting that names it.
+    /// The setting or variable that names it.
     pub setting: &'static str,
-    /// The address.
-    pub address: SocketAddr,
-    /// Why.
-    pub why: io::Error,
+    why: String,
+}
+
+impl BindError {
+    pub(super) fn new(setting: &'static str, why: impl Into<String>) -> Self {
+        Self {
+            setting,
+            why: why.into(),
+        }
+    }
 }
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let why = match self.why.kind() {
-            io::ErrorKind::AddrInUse => "another program listens there already".to_owned(),
-            io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
-            io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-            _ => self.why.to_string(),
-        };
-        write!(
-            f,
-            "{}: cannot listen on {}: {why}",
-            self.setting, self.address
-        )
+        write!(f, "{}: {}", self.setting, self.why)
     }
 }
 
@@ -56,51 +56,70 @@ impl std::error::Error for BindError {}
 /// Both listeners, bound.
 #[derive(Debug)]
 pub struct Listeners {
-    public: TcpListener,
-    admin: TcpListener,
-    public_address: SocketAddr,
-    admin_address: SocketAddr,
+    public: Listener,
+    admin: Listener,
+}
+
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    /// Others hold it too, and take its waiting connections when we leave.
+    shared: bool,
 }
 
 impl Listeners {
-    /// Binds both, or neither.
+    /// Takes what is inherited and binds the rest: both, or neither.
     ///
     /// # Errors
-    /// If an address cannot be bound.
-    pub async fn bind(options: &ServerOptions) -> Result<Self, BindError> {
-        let (public, public_address) = bind("listen.public", options.public).await?;
-        let (admin, admin_address) = bind("listen.admin", options.admin).await?;
+    /// If an address cannot be bound, or an inherited socket is at another.
+    pub async fn bind(
+        options: &ServerOptions,
+        mut inherited: Inherited,
+    ) -> Result<Self, BindError> {
+        let public = inherited.take_public(options.public)?;
+        let admin = inherited.take_admin(options.admin)?;
         Ok(Self {
-            public,
-            admin,
-            public_address,
-            admin_address,
+            public: bind("listen.public", options.public, public).await?,
+            admin: bind("listen.admin", options.admin, admin).await?,
         })
     }
 
     /// Where callers connect; with port 0 in the settings, the port that was found.
     pub fn public_address(&self) -> SocketAddr {
-        self.public_address
+        self.public.address
     }
 
     /// Where operators connect.
     pub fn admin_address(&self) -> SocketAddr {
-        self.admin_address
+        self.admin.address
     }
 }
 
 async fn bind(
     setting: &'static str,
     address: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), BindError> {
-    let failed = |why| BindError {
-        setting,
-        address,
-        why,
+    inherited: Option<std::net::TcpListener>,
+) -> Result<Listener, BindError> {
+    let failed = |why: io::Error| {
+        let why = match why.kind() {
+            io::ErrorKind::AddrInUse => "another program listens there already".to_owned(),
+            io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+            io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+            _ => why.to_string(),
+        };
+        BindError::new(setting, format!("cannot listen on {address}: {why}"))
     };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+    let shared = inherited.is_some();
+    let socket = match inherited {
+        Some(socket) => TcpListener::from_std(socket).map_err(failed)?,
+        None => TcpListener::bind(address).await.map_err(failed)?,
+    };
+    Ok(Listener {
+        address: socket.local_addr().map_err(failed)?,
+        socket,
+        shared,
+    })
 }
 
 /// How a drain ended.
@@ -122,6 +141,10 @@ pub struct Server {
     pub public: Answering,
     /// Answers operators.
     pub admin: Answering,
+    /// TLS for callers; absent: in the clear.
+    pub public_tls: Option<Arc<Tls>>,
+    /// TLS for operators; absent: in the clear.
+    pub admin_tls: Option<Arc<Tls>>,
     /// Tells when to leave.
     pub drain: Drain,
 }
@@ -137,14 +160,18 @@ impl Server {
             metrics,
             public,
             admin,
+            public_tls,
+            admin_tls,
             drain,
         } = self;
         let patience = options.patience();
-        let connections_max = options.connections_max.clamp(1, Semaphore::MAX_PERMITS);
+        let connections_max = room_for(options.connections_max).min(Semaphore::MAX_PERMITS);
         let public = Gatherer {
             slots: Arc::new(Semaphore::new(connections_max)),
             cuts: Arc::default(),
+            peers: Peers::up_to(options.connections_per_peer_max),
             metrics: Some(metrics),
+            tls: public_tls,
             connections: Connections {
                 answering: public,
                 patience,
@@ -157,7 +184,10 @@ impl Server {
         let admin = Gatherer {
             slots: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
             cuts: Arc::default(),
+            // Few as they are, and one Prometheus may stand for all.
+            peers: Peers::up_to(ADMIN_CONNECTIONS_MAX),
             metrics: None,
+            tls: admin_tls,
             connections: Connections {
                 answering: admin,
                 patience,
@@ -218,12 +248,15 @@ async fn all_back(slots: &Semaphore, total: usize) {
 struct Gatherer {
     slots: Arc<Semaphore>,
     cuts: Arc<AtomicUsize>,
+    peers: Peers,
     metrics: Option<Arc<Metrics>>,
+    tls: Option<Arc<Tls>>,
     connections: Connections,
 }
 
 impl Gatherer {
-    async fn accept(self, listener: TcpListener) {
+    async fn accept(self, from: Listener) {
+        let listener = from.socket;
         let drain = self.connections.drain.clone();
         let mut closing = std::pin::pin!(drain.reached(DrainPhase::Closing));
         loop {
@@ -250,6 +283,10 @@ impl Gatherer {
                 }
             }
         }
+        if from.shared {
+            // Who waits at a socket that outlives us waits for the next gateway.
+            return;
+        }
         // Those who were let in by the system, but not yet by us, would be reset.
         while let Ok(slot) = self.slots.clone().try_acquire_owned() {
             match listener.accept().now_or_never() {
@@ -261,16 +298,29 @@ impl Gatherer {
     }
 
     fn take(&self, slot: OwnedSemaphorePermit, stream: TcpStream, peer: SocketAddr) {
+        let Some(seat) = self.peers.sit(peer.ip()) else {
+            // Closed at once, so that one peer's connections leave room for the others'.
+            if let Some(metrics) = &self.metrics {
+                metrics.connections_refused.inc();
+            }
+            return;
+        };
         // An answer's last packet must not wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
         let connections = self.connections.clone();
         let cuts = self.cuts.clone();
         let counted = self.metrics.clone().map(Counted::new);
+        let tls = self.tls.clone();
         tokio::spawn(async move {
-            if connections.serve(stream, Some(peer)).await == Ending::Cut {
+            let end = match &tls {
+                None => connections.serve(stream, Some(peer)).await,
+                // Boxed: a connection in the clear need not be as large as one over TLS.
+                Some(tls) => Box::pin(connections.serve_tls(tls, stream, Some(peer))).await,
+            };
+            if end == Ending::Cut {
                 cuts.fetch_add(1, Ordering::Relaxed);
             }
-            drop((counted, slot));
+            drop((counted, seat, slot));
         });
     }
 }

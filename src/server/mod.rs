@@ -1,9 +1,14 @@
 //! The listeners: connections in, drain out.
 
 mod connection;
+mod descriptors;
 mod drain;
+mod http2;
+mod inherit;
 mod listen;
+mod peers;
 mod pulse;
+mod tls;
 
 use std::net::SocketAddr;
 
@@ -11,8 +16,10 @@ use crate::clock::Duration;
 
 pub use connection::{Answering, Connections, Ending};
 pub use drain::{Drain, DrainPhase};
+pub use inherit::Inherited;
 pub use listen::{BindError, Drained, Listeners, Server};
-pub use pulse::Patience;
+pub use pulse::{Arrived, Patience};
+pub use tls::{ClientAuth, Tls, TlsFile, TlsOptions, TlsProblem, TlsSetup};
 
 /// The `[listen]` and `[limits]` settings.
 #[derive(Clone, Debug)]
@@ -21,6 +28,12 @@ pub struct ServerOptions {
     pub public: SocketAddr,
     /// Operators and Prometheus connect here.
     pub admin: SocketAddr,
+    /// TLS for callers; absent: in the clear.
+    pub public_tls: Option<TlsOptions>,
+    /// TLS for operators and Prometheus; absent: in the clear.
+    pub admin_tls: Option<TlsOptions>,
+    /// More names that the admin listener is asked by. Without any, and beyond loopback, by all.
+    pub admin_hosts: Vec<String>,
     /// A request's head must be complete within this time.
     pub header_timeout: Duration,
     /// A request's body must be complete within this time.
@@ -33,6 +46,8 @@ pub struct ServerOptions {
     pub write_stall_timeout: Duration,
     /// Connections open at once on the public listener.
     pub connections_max: usize,
+    /// Connections of one peer at once on the public listener.
+    pub connections_per_peer_max: usize,
     /// Requests in flight at once; more are refused as overloaded.
     pub requests_in_flight_max: usize,
     /// After a termination signal: time in which readiness fails while requests are still taken.

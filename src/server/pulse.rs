@@ -7,7 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -38,6 +38,37 @@ pub struct Pulse {
     since_ms: AtomicU64,
     /// Milliseconds plus one; 0 while writes go on.
     stalled_ms: AtomicU64,
+    /// A last look before an idle connection is closed, and whether it saw something.
+    last_look: AtomicBool,
+    saw_bytes: AtomicBool,
+}
+
+/// Tells bytes that the runtime has not heard of yet.
+pub trait Arrived {
+    /// Whether bytes lie in the system, unread.
+    fn has_arrived(&self) -> bool;
+}
+
+impl Arrived for tokio::net::TcpStream {
+    fn has_arrived(&self) -> bool {
+        let mut byte = [0; 1];
+        let look = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        matches!(rustix::net::recv(self, &mut byte, look), Ok((_, bytes)) if bytes > 0)
+    }
+}
+
+/// Records that lie decrypted already have been heard of.
+impl<I: Arrived> Arrived for tokio_rustls::server::TlsStream<I> {
+    fn has_arrived(&self) -> bool {
+        self.get_ref().0.has_arrived()
+    }
+}
+
+/// A pipe in memory tells at once.
+impl Arrived for tokio::io::DuplexStream {
+    fn has_arrived(&self) -> bool {
+        false
+    }
 }
 
 /// What to do about a connection.
@@ -60,6 +91,8 @@ impl Pulse {
             state: AtomicU8::new(HEAD),
             since_ms: AtomicU64::new(0),
             stalled_ms: AtomicU64::new(0),
+            last_look: AtomicBool::new(false),
+            saw_bytes: AtomicBool::new(false),
         })
     }
 
@@ -83,6 +116,19 @@ impl Pulse {
         if self.state.load(Ordering::Relaxed) == IDLE {
             self.enter(HEAD);
         }
+    }
+
+    /// From now on a read that would wait asks the system itself: a busy runtime hears of bytes late,
+    /// and a request that is already here must not find its connection closed.
+    pub fn begin_last_look(&self) {
+        self.saw_bytes.store(false, Ordering::Relaxed);
+        self.last_look.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the look; whether there were bytes.
+    pub fn end_last_look(&self) -> bool {
+        self.last_look.store(false, Ordering::Relaxed);
+        self.saw_bytes.load(Ordering::Relaxed)
     }
 
     fn write_waits(&self) {
@@ -148,7 +194,7 @@ pub struct Felt<I> {
     pub pulse: Arc<Pulse>,
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Felt<I> {
+impl<I: AsyncRead + Arrived + Unpin> AsyncRead for Felt<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -159,6 +205,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Felt<I> {
         let polled = Pin::new(&mut this.io).poll_read(cx, buf);
         if buf.filled().len() > before {
             this.pulse.bytes_came();
+        } else if this.pulse.last_look.load(Ordering::Relaxed) && this.io.has_arrived() {
+            this.pulse.saw_bytes.store(true, Ordering::Relaxed);
         }
         polled
     }

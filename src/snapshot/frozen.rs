@@ -369,8 +369,10 @@ impl Snapshot {
     /// States that every row is wanted: the walk goes on to its end even if nobody waits any more.
     pub fn want_all(&self, payer: &Arc<Payer>) {
         let mut state = self.lock();
+        if !state.is_paid_for(Want::Page) {
+            state.payer = Some(payer.clone());
+        }
         state.wanted_pages = usize::MAX;
-        state.payer = Some(payer.clone());
         drop(state);
         self.demand.notify_one();
     }
@@ -378,12 +380,14 @@ impl Snapshot {
     /// States that one row more than is known is wanted.
     pub fn want_more(&self, want: Want, payer: &Arc<Payer>, until: Instant) {
         let mut state = self.lock();
+        if !state.is_paid_for(want) {
+            state.payer = Some(payer.clone());
+        }
         let rows = state.rows.len() + 1;
         match want {
             Want::Page => state.wanted_pages = state.wanted_pages.max(rows),
             Want::Export => state.wanted_export = state.wanted_export.max(rows),
         }
-        state.payer = Some(payer.clone());
         state.wanted_until = state.wanted_until.max(Some(until));
         drop(state);
         self.demand.notify_one();
@@ -483,9 +487,11 @@ impl Snapshot {
         self.lock().purged
     }
 
-    /// Says who pays for the next call that callers wait for.
-    pub(super) fn charge_to(&self, payer: &Arc<Payer>) {
-        self.lock().payer = Some(payer.clone());
+    /// Says who pays for the next call that callers wait for, and how long they do.
+    pub(super) fn charge_to(&self, payer: &Arc<Payer>, until: Instant) {
+        let mut state = self.lock();
+        state.payer = Some(payer.clone());
+        state.wanted_until = state.wanted_until.max(Some(until));
     }
 
     /// Calls `each` with (customer, case type) of every row of `view`, which count as served.
@@ -530,6 +536,14 @@ impl Drop for Snapshot {
 }
 
 impl State {
+    /// Whether somebody else wants rows already, no less urgently: who asks first pays, and the others
+    /// share what it brings.
+    fn is_paid_for(&self, want: Want) -> bool {
+        let pages = self.wanted_pages > self.rows.len();
+        let exports = self.wanted_export > self.rows.len();
+        self.payer.is_some() && (pages || (exports && want == Want::Export))
+    }
+
     fn index(&mut self, view: &View) -> &ViewIndex {
         self.uses += 1;
         if self.views.len() >= VIEWS_MAX && !self.views.contains_key(view) {

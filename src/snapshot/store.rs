@@ -318,7 +318,7 @@ impl Snapshots {
         let seen = lineage.failures();
         let led = lineage.begin_refresh(now).map_err(OpenError::Walk)?;
         if led {
-            current.charge_to(&ask.payer);
+            current.charge_to(&ask.payer, ask.deadline);
             self.launch_refresh(lineage, current, ask, true);
         }
         loop {

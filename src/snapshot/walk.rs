@@ -27,6 +27,8 @@ const CALL_WAIT: Duration = Duration::from_secs(20);
 const REWALK_PAUSE: Duration = Duration::from_millis(50);
 /// Longest such pause.
 const REWALK_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Shortest pause of a scroll that is to end because searches wait for slots, but finds no budget.
+const PRESS_PAUSE: Duration = Duration::from_millis(500);
 /// A failure answers everyone who asks within this time, so that a burst of readers does not become
 /// a burst of searches.
 const FAILURE_HOLD: Duration = Duration::from_millis(300);
@@ -67,6 +69,10 @@ pub(super) struct Walk {
     pub(super) drained: usize,
     /// Read-ahead found no budget; the next demand tries again.
     pub(super) read_ahead_paused: bool,
+    /// The page under way is read because searches wait for slots.
+    pub(super) presses: bool,
+    /// No such page before then: the last one found no budget.
+    pub(super) pressing_from: Instant,
     /// How long answers of this walk may be used, as its search was graded when it began.
     pub(super) lifetimes: Lifetimes,
     /// When its scroll was begun.
@@ -148,6 +154,8 @@ impl Walk {
             grows: purpose == Purpose::Grow,
             drained: 0,
             read_ahead_paused: false,
+            presses: false,
+            pressing_from: last_fetch,
             lifetimes,
             began: last_fetch,
             last_fetch,
@@ -237,12 +245,15 @@ impl Walk {
             return ScrollEnd::NotBegun(WalkFailure::Overloaded);
         }
         let slot_deadline = clock.now() + options.slot_wait_max;
-        let taken = self.store.slots.take(options.scroll_expiry, slot_deadline);
+        let spend = self.spend(self.first_lane());
+        let slots = &self.store.slots;
+        let taken = slots.take(&spend, options.scroll_expiry, slot_deadline);
         let Some(slot) = taken.await else {
             return ScrollEnd::NotBegun(WalkFailure::Overloaded);
         };
         let began = clock.now();
         self.began = began;
+        // Anew: others may have come meanwhile, with more time.
         let spend = self.spend(self.first_lane());
         let query = self.target.query.clone();
         let found = self
@@ -284,7 +295,7 @@ impl Walk {
                 }
             }
             page = loop {
-                let lane = match self.next().await {
+                let lane = match self.next(&scroll.slot).await {
                     Next::Abandon => return ScrollEnd::Over(WalkOutcome::Abandoned),
                     Next::Fetch(lane) => lane,
                 };
@@ -317,6 +328,12 @@ impl Walk {
         if matches!(self.purpose, Purpose::Refresh { .. }) && !self.settled && self.shadow.is_some()
         {
             return Some(ScrollEnd::Lost(error));
+        }
+        if self.presses {
+            // Left now, its slot would linger; a little later it may end.
+            let pause = error.retry_after.unwrap_or_default().max(PRESS_PAUSE);
+            self.pressing_from = self.store.clock.now() + pause;
+            return None;
         }
         match lane {
             Lane::Interactive => self.announce_failure(WalkFailure::Upstream(error)),
@@ -353,9 +370,11 @@ impl Walk {
             Lane::Refresh | Lane::ReadAhead => (None, None),
         };
         let soonest = self.store.clock.now() + CALL_WAIT;
+        let deadline = until.map_or(soonest, |until| until.max(soonest));
         Spend {
             lane,
-            deadline: until.map_or(soonest, |until| until.max(soonest)),
+            deadline,
+            wanted_until: until.unwrap_or(deadline),
             payer: payer.unwrap_or_else(Payer::gateway),
         }
     }
@@ -375,7 +394,7 @@ impl Walk {
     }
 
     /// What to do next; waits until there is something.
-    async fn next(&mut self) -> Next {
+    async fn next(&mut self, slot: &Slot) -> Next {
         let store = self.store.clone();
         let lineage = self.lineage.clone();
         loop {
@@ -386,7 +405,7 @@ impl Walk {
             let (mut short, mut pressed) = (std::pin::pin!(short), std::pin::pin!(pressed));
             short.as_mut().enable();
             pressed.as_mut().enable();
-            let idle_at = match self.decide() {
+            let idle_at = match self.decide(slot) {
                 Ok(next) => return next,
                 Err(idle_at) => idle_at,
             };
@@ -400,7 +419,7 @@ impl Walk {
     }
 
     /// What to do now, or until when there is nothing to do.
-    fn decide(&mut self) -> Result<Next, Instant> {
+    fn decide(&mut self, slot: &Slot) -> Result<Next, Instant> {
         if let Purpose::Refresh { interactive, .. } = self.purpose
             && !self.settled
             && self.shadow.is_some()
@@ -418,6 +437,7 @@ impl Walk {
         if let Some(lane) = wanted_lane(&state) {
             self.drained = 0;
             self.read_ahead_paused = false;
+            slot.busy();
             return Ok(Next::Fetch(lane));
         }
         // Whoever looks at the first page again and again wants no more rows, and must not keep the
@@ -436,8 +456,13 @@ impl Walk {
             return leave(&mut state);
         }
         // Ending a scroll is the only way to free its slot, so this goes before read-ahead.
-        if self.store.slots.is_short() {
-            return Ok(Next::Fetch(Lane::Refresh));
+        self.presses = false;
+        if let Some(lane) = slot.idle() {
+            if now >= self.pressing_from {
+                self.presses = true;
+                return Ok(Next::Fetch(lane));
+            }
+            return Err(self.pressing_from);
         }
         let ahead = options.read_ahead_pages * options.vendor_page_size.get();
         let reads_on = state.end == End::Growing && state.furthest > 0;

@@ -28,8 +28,12 @@ pub struct VendorOptions {
     pub key_header: HeaderName,
     /// Requests a minute; a sixth of it may go out back to back.
     pub requests_per_minute: u32,
+    /// Where the vendor's limit is to be learnt: the least requests a minute. See [`PaceSettings`].
+    pub learn_down_to: Option<u32>,
     /// Requests at once.
     pub concurrency: usize,
+    /// Whether fewer requests at once are made while the vendor is late.
+    pub concurrency_adaptive: bool,
     /// Time for one attempt, from the request to the end of the answer's body.
     pub timeout: Duration,
     /// Time for a connection, name lookup and TLS included.
@@ -58,7 +62,9 @@ impl VendorOptions {
             // Header names compare without case; HTTP/1 sends them lower-case.
             key_header: HeaderName::from_static("x-api-key"),
             requests_per_minute: 120,
+            learn_down_to: None,
             concurrency: 8,
+            concurrency_adaptive: false,
             timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(30),
@@ -76,6 +82,8 @@ impl VendorOptions {
             pace: PaceSettings {
                 requests_per_minute: self.requests_per_minute,
                 concurrency: self.concurrency,
+                learn_down_to: self.learn_down_to,
+                concurrency_adaptive: self.concurrency_adaptive,
             },
             circuit: CircuitSettings {
                 // Probes that all hang until their timeout fill the places exactly.

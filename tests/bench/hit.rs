@@ -22,7 +22,7 @@ use msp_gateway::domain::AccountId;
 use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
 use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
-use msp_gateway::server::Listeners;
+use msp_gateway::server::{Inherited, Listeners};
 use msp_gateway::telemetry::LogSink;
 use shelf::Shelf;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -116,12 +116,15 @@ api_key_env = "UNUSED"
         nable: vendor(NABLE_KEY, NABLE_ACCOUNT),
         token_key: None,
         token_key_previous: None,
+        certificates: msp_gateway::config::Certificates::default(),
         warnings: Vec::new(),
     };
     let settings = config::from_text("bench", &text, []).expect("good settings");
     let metrics = Metrics::new().unwrap();
     let app = App::build(&settings, &secrets, LogSink::off(), clock, metrics).unwrap();
-    let listeners = Listeners::bind(&settings.server).await.unwrap();
+    let listeners = Listeners::bind(&settings.server, Inherited::default())
+        .await
+        .unwrap();
     let address = listeners.public_address();
     tokio::spawn(async move { app.run(listeners).await });
     address

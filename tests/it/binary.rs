@@ -3,9 +3,11 @@
 //! Nothing here sleeps: every wait is for something that can be seen, and has an end.
 
 mod demo;
+mod floods;
 mod lifecycle;
 mod overview;
 mod paging;
 mod secrets;
 mod settings;
+mod sockets;
 mod surface;

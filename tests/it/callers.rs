@@ -196,11 +196,13 @@ fn is_own(row: &serde_json::Value) -> bool {
 /// One caller of the interleaving: pages searches to their ends and starts again.
 async fn page_on(whole: Arc<Whole>, scoped: bool, requests: usize, seed: u64) -> Vec<String> {
     let mut dice = fastrand::Rng::with_seed(seed);
-    let headers = if scoped { TWO } else { ALL };
     let mut tokens = Vec::new();
     let mut peer: Peer = whole.connect();
     let mut token: Option<String> = None;
     for n in 0..requests {
+        let takes = ["", "accept-encoding: gzip\r\n", "accept-encoding: zstd\r\n"];
+        let headers = if scoped { TWO } else { ALL };
+        let headers = &*format!("{headers}{}", takes[dice.usize(0..takes.len())]);
         let size = dice.usize(1..=40);
         let question = match (&token, dice.u8(0..12)) {
             (Some(token), 0..=8) => search(
@@ -252,7 +254,7 @@ async fn page_on(whole: Arc<Whole>, scoped: bool, requests: usize, seed: u64) ->
 
 /// No id of another customer stands anywhere in the answer, whatever its form.
 fn no_foreign(question: &str, reply: &Reply) {
-    let text = String::from_utf8(reply.body.clone()).unwrap();
+    let text = String::from_utf8(reply.decoded()).unwrap();
     for (at, _) in text.match_indices("org_") {
         let digits: String = text[at + 4..]
             .chars()
@@ -279,6 +281,10 @@ async fn ten_thousand_interleaved_requests_show_no_foreign_row() {
         if scoped { &mut own } else { &mut foreign }.extend(tokens);
     }
     assert!(own.len() > 500 && foreign.len() > 500);
+    for coding in ["gzip", "zstd"] {
+        let made = format!("coded_variants_total{{coding=\"{coding}\",outcome=\"made\"}}");
+        assert!(whole.metric(&made).await > 10.0, "{coding}");
+    }
     // A token of another audience opens nothing, and neither says why.
     for (tokens, headers) in [(&foreign, TWO), (&own, ALL)] {
         for token in tokens.iter().rev().take(200) {
@@ -287,4 +293,32 @@ async fn ten_thousand_interleaved_requests_show_no_foreign_row() {
             assert_eq!((reply.status, &*reply.code()), (400, "invalid_page_token"));
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_needs_a_key_web_pages_of_other_sites_are_refused() {
+    let settings = format!(
+        "{SETTINGS}[auth]\nmode = \"open\"\n[cors]\norigins = [\"https://dash.example\"]\n{}",
+        caller("all", "")
+    );
+    let whole = Whole::with(&settings, &secrets(), world());
+    let ask = async |host: &str, headers: &str| {
+        let request = get("/msp/customers", headers).replace("host: x", &format!("host: {host}"));
+        let reply = whole.ask(request).await;
+        (reply.status, reply.code())
+    };
+    let fine = (200, String::new());
+    let refused = (403, "cross_site_refused".to_owned());
+    let here = "127.0.0.1:8080";
+    assert_eq!(ask(here, "").await, fine);
+    assert_eq!(ask("localhost:8080", "").await, fine);
+    let page = "origin: https://evil.example\r\nsec-fetch-site: cross-site\r\n";
+    assert_eq!(ask(here, page).await, refused);
+    assert_eq!(ask(here, "sec-fetch-site: same-site\r\n").await, refused);
+    // A site whose name was made to mean this machine.
+    assert_eq!(ask("evil.example:8080", "").await, refused);
+    let chosen = "origin: https://dash.example\r\nsec-fetch-site: cross-site\r\n";
+    assert_eq!(ask(here, chosen).await, fine);
+    // Who presents a key is known by it, wherever the page comes from.
+    assert_eq!(ask("gateway.internal", &format!("{page}{ALL}")).await, fine);
 }

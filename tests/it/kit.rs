@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use msp_gateway::access::{CallerBook, CallerKeyHash, CallerSpec, Role};
 use msp_gateway::admission::Payer;
-use msp_gateway::cache::{Directives, Lifetimes};
+use msp_gateway::cache::{Directives, Lifetimes, VariantOptions};
 use msp_gateway::clock::{Clock, Duration, Instant};
 use msp_gateway::domain::query::SearchRequest;
 use msp_gateway::domain::{AccountId, Audience, CustomerId, Vendor};
@@ -129,6 +129,7 @@ impl Rig {
             sealer: Arc::new(ArcSwap::from_pointee(Sealer::new(&sealing, None).unwrap())),
             policy: Arc::new(ArcSwap::from_pointee(policy)),
             cache_bytes_max: 64 << 20,
+            compression: VariantOptions::default(),
             clock: clock.clone(),
             metrics: metrics.clone(),
         });
@@ -149,6 +150,7 @@ impl Rig {
         let spec = CallerSpec {
             name: "test".into(),
             keys: vec![CallerKeyHash::of(b"test")],
+            sans: Vec::new(),
             role: Role::Reader,
             audience,
             billing: true,
@@ -158,7 +160,7 @@ impl Rig {
         };
         let book = CallerBook::new(&[spec], &self.metrics, self.clock.clone());
         Asker {
-            caller: book.find(b"test").unwrap(),
+            caller: book.find(Some(b"test"), None).unwrap(),
             payer: Payer::caller("test".into(), None),
             deadline: Instant::now() + patience,
             directives: Directives::default(),

@@ -9,6 +9,9 @@
     clippy::panic
 )]
 
+#[path = "../../src/server/tests/authority.rs"]
+mod authority;
+mod frames;
 mod kit;
 mod process;
 #[path = "../fuzz/src/promises/mod.rs"]
@@ -22,12 +25,14 @@ mod crowd;
 mod framing;
 mod hostile;
 mod json;
+mod limits;
 mod matrix;
 mod paging;
 mod proof;
 mod quota;
 mod reload;
 mod smuggle;
+mod tls;
 mod vectors;
 mod walks;
 mod words;

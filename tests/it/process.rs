@@ -105,9 +105,14 @@ impl Process {
     }
 
     /// Starts any program.
-    pub fn spawn(mut command: Command) -> Self {
+    pub fn spawn(command: Command) -> Self {
+        Self::spawn_over(command, Stdio::null())
+    }
+
+    /// The same, over this standard input.
+    pub fn spawn_over(mut command: Command, stdin: Stdio) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -124,6 +129,10 @@ impl Process {
     /// Runs it to its end.
     pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
         Self::start(arguments, environment).ended()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -398,7 +407,7 @@ struct Seen {
 pub struct World {
     pub vendors: Vendors,
     pub gateway: Process,
-    /// `http://host:port`
+    /// `http://host:port`, or `https://…`
     pub public: String,
     pub admin: String,
     pub dir: tempfile::TempDir,
@@ -440,8 +449,8 @@ impl World {
         let head = base64::engine::general_purpose::URL_SAFE.encode(SCROLL_ID_HEAD);
         Self {
             vendors,
-            public: format!("http://{}", after(&printed, "public http://")),
-            admin: format!("http://{}", after(&printed, "admin http://")),
+            public: after(&printed, "public "),
+            admin: after(&printed, "admin "),
             gateway,
             dir,
             web,
@@ -670,7 +679,7 @@ pub fn page_of(answer: &Answer) -> (Vec<String>, Option<String>) {
     )
 }
 
-fn settings(vendors: &str, dir: &std::path::Path, stanzas: &str) -> String {
+pub fn settings(vendors: &str, dir: &std::path::Path, stanzas: &str) -> String {
     let nable_key = dir.join("nable.key");
     format!(
         r#"[listen]

@@ -1,7 +1,7 @@
 //! The whole gateway without sockets: bytes in at a caller's connection, bytes out at the sandbox
 //! vendors. Everything that leaves is kept, so that a test can look for what must never leave.
 
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -112,6 +112,7 @@ pub fn secrets() -> Secrets {
         nable: Some(vendor_secrets("SANDBOX", sandbox::NABLE_KEY, None)),
         token_key: None,
         token_key_previous: None,
+        certificates: msp_gateway::config::Certificates::default(),
         warnings: Vec::new(),
     }
 }
@@ -205,6 +206,18 @@ impl Whole {
     /// A caller's new connection.
     pub fn connect(&self) -> Peer {
         self.peer(&self.public)
+    }
+
+    /// The other end of a new connection that is to speak TLS, to either listener.
+    pub fn open_tls(&self, admin: bool) -> DuplexStream {
+        let (connections, tls) = match admin {
+            true => (&self.admin, self.app.admin_tls()),
+            false => (&self.public, self.app.public_tls()),
+        };
+        let (connections, tls) = (connections.clone(), tls.unwrap().clone());
+        let (near, far) = duplex(256 * 1024);
+        tokio::spawn(async move { connections.serve_tls(&tls, far, None).await });
+        near
     }
 
     fn peer(&self, connections: &Connections) -> Peer {
@@ -317,8 +330,23 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// The body without its content coding.
+    pub fn decoded(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let read = match self.header("content-encoding") {
+            "" => return self.body.clone(),
+            "zstd" => zstd::Decoder::new(&*self.body)
+                .unwrap()
+                .read_to_end(&mut out),
+            "gzip" => flate2::read::GzDecoder::new(&*self.body).read_to_end(&mut out),
+            other => panic!("{other}"),
+        };
+        read.unwrap();
+        out
+    }
+
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).expect("JSON")
+        serde_json::from_slice(&self.decoded()).expect("JSON")
     }
 
     pub fn header(&self, name: &str) -> &str {

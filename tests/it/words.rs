@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use msp_gateway::admission::{CircuitState, Lane};
-use msp_gateway::cache::{CacheNote, Detail, Forward, Standing};
+use msp_gateway::cache::{CacheNote, Coding, Detail, Forward, Standing, VariantOptions, Variants};
 use msp_gateway::domain::{CacheOutcome, Kind, Saved, Vendor};
-use msp_gateway::metrics::{Metrics, WalkOutcome};
+use msp_gateway::metrics::{Handshake, Metrics, VariantOutcome, WalkOutcome};
 use msp_gateway::telemetry::AccessEntry;
 use msp_gateway::upstream::Fault;
 
@@ -29,7 +29,15 @@ fn sets() -> Vec<(&'static str, Vec<&'static str>)> {
         ),
         ("lane", Lane::ALL.map(Lane::as_str).to_vec()),
         ("walk", WalkOutcome::ALL.map(WalkOutcome::as_str).to_vec()),
+        (
+            "coded variant",
+            VariantOutcome::ALL.map(VariantOutcome::as_str).to_vec(),
+        ),
         ("kind", Kind::ALL.map(Kind::as_str).to_vec()),
+        (
+            "TLS handshake",
+            Handshake::ALL.map(Handshake::as_str).to_vec(),
+        ),
     ]
 }
 
@@ -96,6 +104,16 @@ fn metrics_use_the_words() {
     }
     for walk in WalkOutcome::ALL.map(WalkOutcome::as_str) {
         has(format!("msp_gateway_walks_total{{outcome=\"{walk}\"}}"));
+    }
+    let _variants = Variants::new(1 << 20, VariantOptions::default(), metrics.clone());
+    let text = metrics.render().unwrap();
+    for outcome in VariantOutcome::ALL.map(VariantOutcome::as_str) {
+        for coding in Coding::ALL.map(Coding::as_str) {
+            let line = format!(
+                "msp_gateway_coded_variants_total{{coding=\"{coding}\",outcome=\"{outcome}\"}}"
+            );
+            assert!(text.contains(&line), "{line}");
+        }
     }
     // The states of a circuit are numbers there; the help says which.
     has("0 closed, 1 half-open, 2 open.".to_owned());

@@ -15,6 +15,7 @@ use super::question::Question;
 use crate::access::{Caller, CallerBook};
 use crate::clock::Duration;
 use crate::domain::{CustomerId, Kind, Vendor};
+use crate::exchange::site::OwnNames;
 use crate::exchange::{AnswerBody, Answered, Boxed, Named, ReadingBody};
 use crate::metrics::Metrics;
 use crate::problem::{Code, Problem};
@@ -97,17 +98,19 @@ struct Inner {
     metrics: Arc<Metrics>,
     callers: Arc<CallerBook>,
     loopback: bool,
+    names: OwnNames,
     body_timeout: Duration,
 }
 
 impl Admin {
     /// `loopback`: the listener is bound to a loopback address, so that whoever reaches it may also
-    /// purge and explain.
+    /// purge and explain. `names`: by which names it is asked, where a browser could be tricked.
     pub fn new(
         reads: Arc<dyn AdminReads>,
         metrics: Arc<Metrics>,
         callers: Arc<CallerBook>,
         loopback: bool,
+        names: OwnNames,
         body_timeout: Duration,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -115,6 +118,7 @@ impl Admin {
             metrics,
             callers,
             loopback,
+            names,
             body_timeout,
         }))
     }
@@ -134,6 +138,7 @@ impl Service<Named> for Admin {
 impl Inner {
     async fn serve(&self, named: Named) -> Result<Answered, Problem> {
         let head = &named.head;
+        let certificate = named.record.peer.certificate.as_deref();
         let post_only = match head.uri.path() {
             "/admin/purge" => true,
             "/metrics" | "/healthz" | "/readyz" | "/admin/status" | "/admin/explain" => false,
@@ -153,17 +158,18 @@ impl Inner {
             "/healthz" => Ok(json(StatusCode::OK, &serde_json::json!({"alive": true}))),
             "/readyz" => Ok(self.readiness()),
             "/admin/status" => {
-                guard::refuse_other_sites(head, self.loopback)?;
+                guard::refuse_other_sites(head, &self.names)?;
                 Ok(json(StatusCode::OK, &self.reads.status()))
             }
             "/admin/explain" => {
-                let operator = guard::operator(head, &self.callers, self.loopback)?;
+                let operator =
+                    guard::operator(head, certificate, &self.callers, &self.names, self.loopback)?;
                 let (question, caller) = explain::read(head.uri.query(), &self.callers, operator)?;
                 let explained = self.reads.explain(&question, &caller)?;
                 Ok(json(StatusCode::OK, &explained))
             }
             _ => {
-                guard::operator(head, &self.callers, self.loopback)?;
+                guard::operator(head, certificate, &self.callers, &self.names, self.loopback)?;
                 guard::is_json(head)?;
                 let body = ReadingBody::new(named.body, self.body_timeout)
                     .await

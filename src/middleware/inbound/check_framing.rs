@@ -4,7 +4,7 @@
 
 use futures_util::future::Either;
 use http::request::Parts;
-use http::{HeaderMap, Method, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use http_body::Body as _;
 use hyper::service::Service;
 use tower::Layer;
@@ -58,8 +58,30 @@ fn check(head: &Parts, without_body: bool) -> Result<(), Problem> {
     if head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE) {
         return Err(Problem::malformed("No other protocol is spoken here."));
     }
+    if head.version == Version::HTTP_2 {
+        check_connection_headers(&head.headers)?;
+    }
     check_transfer_coding(&head.headers)?;
     check_target(head, is_1_0)
+}
+
+/// HTTP/2 frames its messages itself. The h2 crate resets a stream with such a header before we see
+/// it; should it ever let one pass, it is refused here.
+fn check_connection_headers(headers: &HeaderMap) -> Result<(), Problem> {
+    let of_http_1 = [
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+    ];
+    let other = |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"trailers");
+    let mut codings = headers.get_all(header::TE).iter();
+    if of_http_1.iter().any(|name| headers.contains_key(name)) || codings.any(other) {
+        return Err(Problem::malformed(
+            "An HTTP/2 request may not have a header about its connection.",
+        ));
+    }
+    Ok(())
 }
 
 fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
@@ -107,16 +129,21 @@ fn check_target(head: &Parts, is_1_0: bool) -> Result<(), Problem> {
     if hosts.next().is_some() {
         return Err(Problem::malformed("A request has one Host."));
     }
-    if host.is_none() && !is_1_0 {
-        return Err(Problem::malformed("An HTTP/1.1 request needs a Host."));
-    }
+    let is_2 = head.version == Version::HTTP_2;
     let Some(authority) = head.uri.authority() else {
-        return Ok(());
+        return match host {
+            None if is_2 => Err(Problem::malformed("An HTTP/2 request needs an :authority.")),
+            None if !is_1_0 => Err(Problem::malformed("An HTTP/1.1 request needs a Host.")),
+            _ => Ok(()),
+        };
     };
-    let same = host.is_some_and(|host| {
-        host.as_bytes()
-            .eq_ignore_ascii_case(authority.as_str().as_bytes())
-    });
+    let same = match host {
+        Some(host) => host
+            .as_bytes()
+            .eq_ignore_ascii_case(authority.as_str().as_bytes()),
+        // Over HTTP/2 the authority is the host.
+        None => is_2 && !authority.as_str().contains('@'),
+    };
     if same {
         Ok(())
     } else {
@@ -158,6 +185,39 @@ mod tests {
         assert_eq!(code(|b| b.uri("http://y/msp/customers")), malformed);
         assert_eq!(code(|b| b.uri("http://x:80/msp/customers")), malformed);
         assert_eq!(code(|b| b.uri("http://u@x/msp/customers")), malformed);
+    }
+
+    #[test]
+    fn http_2_names_its_host_once_and_has_no_connection_headers() {
+        let of = |uri: &str, pairs: &[(&str, &str)]| {
+            let mut builder = http::Request::get(uri).version(Version::HTTP_2);
+            for (name, value) in pairs {
+                builder = builder.header(*name, *value);
+            }
+            let (head, ()) = builder.body(()).unwrap().into_parts();
+            check(&head, true).map_err(|problem| problem.code())
+        };
+        let malformed = Err(Code::MalformedRequest);
+        let x = "https://x/msp/customers";
+        assert_eq!(of(x, &[]), Ok(()));
+        assert_eq!(of(x, &[("host", "X")]), Ok(()));
+        assert_eq!(of("/msp/customers", &[("host", "x")]), Ok(()));
+        assert_eq!(of(x, &[("te", "trailers")]), Ok(()));
+        assert_eq!(of("/msp/customers", &[]), malformed);
+        assert_eq!(of(x, &[("host", "y")]), malformed);
+        assert_eq!(of(x, &[("host", "x"), ("host", "x")]), malformed);
+        assert_eq!(of("https://u@x/msp/customers", &[]), malformed);
+        for (name, value) in [
+            ("connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("keep-alive", "1"),
+            ("proxy-connection", "keep-alive"),
+            ("upgrade", "h2c"),
+            ("te", "gzip"),
+            ("te", "trailers, gzip"),
+        ] {
+            assert_eq!(of(x, &[(name, value)]), malformed, "{name}: {value}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Holds callers to their own rate.
+//! Holds callers to their own rate, and to their share of what may be in flight.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_util::future::Either;
@@ -12,14 +13,15 @@ use tower::layer::layer_fn;
 use super::{OrRefuse, refuse};
 use crate::access::Allowance;
 use crate::clock::Clock;
-use crate::exchange::{Answered, Known};
+use crate::exchange::{Answered, InFlight, Known};
 use crate::problem::{Problem, tell_allowance};
 
-/// Throttles callers.
-pub fn throttle<S>(clock: Clock) -> impl Layer<S, Service = Throttling<S>> {
+/// Throttles callers, who share what `gate` admits.
+pub fn throttle<S>(clock: Clock, gate: Arc<InFlight>) -> impl Layer<S, Service = Throttling<S>> {
     layer_fn(move |inner| Throttling {
         inner,
         clock: clock.clone(),
+        gate: gate.clone(),
     })
 }
 
@@ -27,6 +29,7 @@ pub fn throttle<S>(clock: Clock) -> impl Layer<S, Service = Throttling<S>> {
 pub struct Throttling<S> {
     inner: S,
     clock: Clock,
+    gate: Arc<InFlight>,
 }
 
 impl<S> Service<Known> for Throttling<S>
@@ -38,6 +41,9 @@ where
     type Future = OrRefuse<Throttled<S::Future>>;
 
     fn call(&self, known: Known) -> Self::Future {
+        if !self.gate.has_share_for(known.caller.in_flight()) {
+            return refuse(Problem::overloaded());
+        }
         let admitted = match &known.caller.throttle {
             None => Ok(None),
             Some(throttle) => throttle.admit(self.clock.now()).map(Some),

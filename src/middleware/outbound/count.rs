@@ -6,16 +6,24 @@ use super::layer;
 use crate::admission::Payer;
 use crate::clock::{Clock, Instant};
 use crate::domain::Operation;
-use crate::metrics::Metrics;
+use crate::metrics::{CallsCaused, Metrics};
 use crate::upstream::step::Step;
 use crate::upstream::{Fault, UpstreamError, VendorAnswer, VendorCall};
 
-layer!(CountLayer => Count { metrics: Arc<Metrics>, clock: Clock });
+layer!(CountLayer => Count {
+    metrics: Arc<Metrics>,
+    background: CallsCaused,
+    clock: Clock,
+});
 
 impl CountLayer {
     /// Counts into these metrics.
     pub fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
-        Self { metrics, clock }
+        Self {
+            background: metrics.background_calls(),
+            metrics,
+            clock,
+        }
     }
 }
 
@@ -25,6 +33,7 @@ impl<S: Step> Step for Count<S> {
             operation: call.operation,
             payer: Arc::clone(&call.spend.payer),
             metrics: &self.metrics,
+            background: &self.background,
             clock: &self.clock,
             begun: self.clock.now(),
             // Stays if the call is dropped before it ends.
@@ -40,6 +49,7 @@ struct Attempt<'a> {
     operation: Operation,
     payer: Arc<Payer>,
     metrics: &'a Metrics,
+    background: &'a CallsCaused,
     clock: &'a Clock,
     begun: Instant,
     ended: Option<Fault>,
@@ -47,8 +57,9 @@ struct Attempt<'a> {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if !self.ended.is_some_and(Fault::was_not_sent) {
-            self.payer.charge();
+        let sent = !self.ended.is_some_and(Fault::was_not_sent);
+        if sent && !self.payer.charge() {
+            self.background.add();
         }
         let took = self.clock.now().saturating_duration_since(self.begun);
         let outcome = self.ended.map_or("ok", Fault::as_str);

@@ -3,17 +3,22 @@
 use std::sync::Arc;
 
 use super::layer;
-use crate::admission::{Gates, Governor};
+use crate::admission::{Felt, Gates, Governor};
+use crate::clock::Duration;
 use crate::upstream::step::Step;
 use crate::upstream::{Fault, UpstreamError, VendorAnswer, VendorCall};
 
-layer!(PaceLayer => Pace { governor: Arc<Governor> });
+layer!(PaceLayer => Pace {
+    governor: Arc<Governor>,
+    late_after: Duration,
+});
 
 impl PaceLayer {
-    /// Shares the vendor's budget.
-    pub fn new(gates: &Gates) -> Self {
+    /// Shares the vendor's budget. `timeout` is that of one attempt; half of it is late.
+    pub fn new(gates: &Gates, timeout: Duration) -> Self {
         Self {
             governor: Arc::clone(&gates.governor),
+            late_after: timeout / 2,
         }
     }
 }
@@ -29,7 +34,13 @@ impl<S: Step> Step for Pace<S> {
         if result.as_ref().is_err_and(UpstreamError::was_refused_here) {
             permit.unsent();
         } else {
-            drop(permit);
+            let felt = match &result {
+                Err(error) if error.fault == Fault::Timeout => Felt::Late,
+                Ok(_) if permit.age() > self.late_after => Felt::Late,
+                Ok(_) => Felt::Prompt,
+                Err(_) => Felt::Nothing,
+            };
+            permit.ended(felt);
         }
         result
     }

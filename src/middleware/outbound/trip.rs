@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::layer;
 use super::refuse::{circuit_open, keys_refused};
 use crate::admission::breaker::Verdict;
-use crate::admission::{Circuit, Credential, Gates};
+use crate::admission::{Circuit, Credential, Gates, Governor};
 use crate::clock::{Clock, Duration};
 use crate::upstream::step::Step;
 use crate::upstream::{Fault, UpstreamError, VendorAnswer, VendorCall};
@@ -17,6 +17,7 @@ const FAIR_TIME: Duration = Duration::from_secs(1);
 layer!(TripLayer => Trip {
     circuit: Arc<Circuit>,
     credential: Arc<Credential>,
+    governor: Arc<Governor>,
     fair_time: Duration,
     clock: Clock,
 });
@@ -27,6 +28,7 @@ impl TripLayer {
         Self {
             circuit: Arc::clone(&gates.circuit),
             credential: Arc::clone(&gates.credential),
+            governor: Arc::clone(&gates.governor),
             fair_time: FAIR_TIME.min(timeout),
             clock,
         }
@@ -46,7 +48,10 @@ impl<S: Step> Step for Trip<S> {
         let begun = self.clock.now();
         let result = self.inner.send(call).await;
         let had = self.clock.now().saturating_duration_since(begun);
-        pass.heard(verdict(&result, had >= self.fair_time));
+        if pass.heard(verdict(&result, had >= self.fair_time)) {
+            // Everyone has waited for this: not all at once.
+            self.governor.begin_anew();
+        }
         result
     }
 }

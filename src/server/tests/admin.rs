@@ -11,6 +11,7 @@ use crate::api::Question;
 use crate::api::admin::{Admin, AdminReads, Purge, PurgeTarget, Readiness, VendorState};
 use crate::clock::{Clock, Duration};
 use crate::domain::{Kind, Vendor};
+use crate::exchange::site::OwnNames;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::server::connection::Connections;
@@ -55,6 +56,11 @@ fn listener(stub: &Arc<Stub>, loopback: bool) -> Connections {
         metrics.clone(),
         callers(&metrics, &clock),
         loopback,
+        if loopback {
+            OwnNames::THIS_MACHINE
+        } else {
+            OwnNames::Any
+        },
         Duration::from_secs(5),
     );
     let stack = crate::stack::admin(clock.clone(), metrics, Duration::from_secs(10), admin);
@@ -162,9 +168,39 @@ async fn web_pages_cannot_purge() {
             status
         );
     }
+    let named = |target: &str, host: &str| get(target, "").replace("host: x", host);
     let rebound = post("/admin/purge", JSON, body).replace("host: x", "host: evil.example");
-    assert_eq!(ask(&on, rebound).await.status, 403);
+    assert_eq!(
+        ask(&on, rebound).await.problem(),
+        (403, "cross_site_refused".to_owned())
+    );
     assert!(stub.purges.lock().is_empty());
+    for target in [
+        "/admin/status",
+        "/admin/explain?target=/msp/customers&caller=all",
+    ] {
+        let reply = ask(&on, named(target, "host: evil.example:9090")).await;
+        assert_eq!(reply.problem().1, "cross_site_refused");
+        assert_eq!(
+            ask(&on, named(target, "host: localhost:9090")).await.status,
+            200
+        );
+    }
+    // Scrapers and probes ask by any name.
+    for target in ["/metrics", "/healthz", "/readyz"] {
+        let reply = ask(&on, named(target, "host: pod-7.gateway.svc:9090")).await;
+        assert_eq!(reply.status, 200, "{target}");
+    }
+    // Beyond loopback any name will do: there a browser would need a key, and has none.
+    let beyond = listener(&stub, false);
+    let reply = ask(&beyond, named("/admin/status", "host: gateway.internal")).await;
+    assert_eq!(reply.status, 200);
+    let purge = post(
+        "/admin/purge",
+        &format!("{JSON}x-api-key: k-op\r\norigin: https://evil.example\r\n"),
+        body,
+    );
+    assert_eq!(ask(&beyond, purge).await.problem().1, "cross_site_refused");
 }
 
 #[tokio::test(start_paused = true)]

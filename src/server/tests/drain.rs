@@ -8,18 +8,22 @@ use tokio::sync::Semaphore;
 
 use super::kit::*;
 use crate::clock::{Clock, Duration};
-use crate::server::{Drain, DrainPhase, Drained, Listeners, Server, ServerOptions};
+use crate::server::{Drain, DrainPhase, Drained, Inherited, Listeners, Server, ServerOptions};
 
-fn options() -> ServerOptions {
+pub fn options() -> ServerOptions {
     ServerOptions {
         public: "127.0.0.1:0".parse().unwrap(),
+        admin_hosts: Vec::new(),
         admin: "127.0.0.1:0".parse().unwrap(),
+        public_tls: None,
+        admin_tls: None,
         header_timeout: Duration::from_secs(10),
         body_timeout: Duration::from_secs(15),
         request_timeout: REQUEST_TIMEOUT,
         idle_timeout: Duration::from_secs(60),
         write_stall_timeout: Duration::from_secs(15),
         connections_max: 100,
+        connections_per_peer_max: 100,
         requests_in_flight_max: IN_FLIGHT_MAX,
         drain_delay: Duration::ZERO,
         drain_grace: Duration::from_secs(20),
@@ -33,7 +37,11 @@ struct Running {
 }
 
 async fn run(front: &Front, options: ServerOptions) -> Running {
-    let listeners = Listeners::bind(&options).await.unwrap();
+    run_over(front, options, Inherited::default()).await
+}
+
+async fn run_over(front: &Front, options: ServerOptions, inherited: Inherited) -> Running {
+    let listeners = Listeners::bind(&options, inherited).await.unwrap();
     let address = listeners.public_address();
     let drain = Drain::default();
     let answering = front.connections.answering.clone();
@@ -43,6 +51,8 @@ async fn run(front: &Front, options: ServerOptions) -> Running {
         metrics: front.metrics.clone(),
         public: answering.clone(),
         admin: answering,
+        public_tls: None,
+        admin_tls: None,
         drain: drain.clone(),
     };
     Running {
@@ -136,8 +146,75 @@ async fn an_occupied_port_names_its_setting() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut options = options();
     options.admin = taken.local_addr().unwrap();
-    let error = Listeners::bind(&options).await.unwrap_err();
+    let error = Listeners::bind(&options, Inherited::default())
+        .await
+        .unwrap_err();
     assert_eq!(error.setting, "listen.admin");
     let text = error.to_string();
     assert!(text.contains("another program listens there"), "{text}");
+}
+
+#[tokio::test]
+async fn an_inherited_socket_keeps_who_waits_for_the_next() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let inherited = || Inherited::public(held.try_clone().unwrap());
+    let front = Front::new();
+    let first = run_over(&front, options(), inherited()).await;
+    assert_eq!(first.address, held.local_addr().unwrap());
+    let mut text = String::new();
+    let mut served = send(first.address).await;
+    while front.seen.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    first.drain.begin();
+    first.drain.reached(DrainPhase::Closing).await;
+    // Nobody accepts any more, and nobody is refused.
+    let mut waiting = send(first.address).await;
+    assert_eq!(first.task.await.unwrap(), Drained { cut: 0 });
+    served.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    assert_eq!(front.seen.lock().len(), 1);
+    let second = run_over(&front, options(), inherited()).await;
+    second.drain.begin();
+    let mut text = String::new();
+    waiting.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    assert_eq!(second.task.await.unwrap(), Drained { cut: 0 });
+}
+
+#[tokio::test]
+async fn one_peer_leaves_room_for_others() {
+    let front = Front::new();
+    let mut options = options();
+    options.connections_per_peer_max = 2;
+    let running = run(&front, options).await;
+    let from = async |text: &str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{text}:0").parse().unwrap()).unwrap();
+        socket.connect(running.address).await.unwrap()
+    };
+    let mut held = vec![from("127.0.0.1").await, from("127.0.0.1").await];
+    let mut byte = [0];
+    let ended = from("127.0.0.1").await.read(&mut byte).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    assert_eq!(front.metrics.connections_refused.get(), 1);
+    let mut other = from("127.0.0.2").await;
+    other
+        .write_all(get("/msp/customers", KEY).as_bytes())
+        .await
+        .unwrap();
+    assert_eq!(other.read(&mut byte).await.unwrap(), 1);
+    // A place is free again once its connection has ended.
+    drop(held.pop());
+    while front.metrics.connections.get() > 2 {
+        tokio::task::yield_now().await;
+    }
+    let mut again = from("127.0.0.1").await;
+    again
+        .write_all(get("/msp/customers", KEY).as_bytes())
+        .await
+        .unwrap();
+    assert_eq!(again.read(&mut byte).await.unwrap(), 1);
+    running.drain.cut();
+    running.task.await.unwrap();
 }

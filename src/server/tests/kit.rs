@@ -13,6 +13,7 @@ use crate::clock::{Clock, Duration};
 use crate::domain::Audience;
 use crate::exchange::{AnswerBody, Answered, Boxed, Call, InFlight};
 use crate::metrics::Metrics;
+use crate::middleware::inbound::CrossOrigin;
 use crate::problem::Problem;
 use crate::server::connection::Connections;
 use crate::server::drain::Drain;
@@ -57,10 +58,11 @@ pub const LIMITED: &str = "x-api-key: k-limited\r\n";
 pub const IN_FLIGHT_MAX: usize = 2;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub fn callers(metrics: &Metrics, clock: &Clock) -> Arc<CallerBook> {
+pub fn specs() -> Vec<CallerSpec> {
     let spec = |name: &str, role, limit| CallerSpec {
         name: name.into(),
         keys: vec![CallerKeyHash::of(format!("k-{name}").as_bytes())],
+        sans: Vec::new(),
         role,
         audience: Audience::All,
         billing: true,
@@ -68,12 +70,15 @@ pub fn callers(metrics: &Metrics, clock: &Clock) -> Arc<CallerBook> {
         forced_refreshes_per_minute: 6,
         expires: None,
     };
-    let specs = [
+    vec![
         spec("all", Role::Reader, None),
         spec("limited", Role::Reader, Some(6)),
         spec("op", Role::Operator, None),
-    ];
-    Arc::new(CallerBook::new(&specs, metrics, clock.clone()))
+    ]
+}
+
+pub fn callers(metrics: &Metrics, clock: &Clock) -> Arc<CallerBook> {
+    Arc::new(CallerBook::new(&specs(), metrics, clock.clone()))
 }
 
 pub fn ok(text: &'static str) -> Answered {
@@ -89,6 +94,27 @@ impl Front {
     pub fn with(
         handler: impl Fn(Call) -> Boxed<Result<Answered, Problem>> + Send + Sync + 'static,
     ) -> Self {
+        Self::shared_with(None, handler)
+    }
+
+    /// Whose web pages may read answers.
+    pub fn shared_with(
+        cross_origin: Option<Arc<CrossOrigin>>,
+        handler: impl Fn(Call) -> Boxed<Result<Answered, Problem>> + Send + Sync + 'static,
+    ) -> Self {
+        Self::of(cross_origin, handler, callers)
+    }
+
+    /// Answers these callers with `{}`.
+    pub fn knowing(callers: impl FnOnce(&Metrics, &Clock) -> Arc<CallerBook>) -> Self {
+        Self::of(None, |_| Box::pin(async { Ok(ok("{}")) }), callers)
+    }
+
+    fn of(
+        cross_origin: Option<Arc<CrossOrigin>>,
+        handler: impl Fn(Call) -> Boxed<Result<Answered, Problem>> + Send + Sync + 'static,
+        callers: impl FnOnce(&Metrics, &Clock) -> Arc<CallerBook>,
+    ) -> Self {
         let metrics = Metrics::new().unwrap();
         let clock = Clock::anchored("2026-11-22T12:00:00Z".parse().unwrap());
         let log = LogSink::kept(clock.clone());
@@ -102,6 +128,7 @@ impl Front {
             in_flight: in_flight.clone(),
             request_timeout: REQUEST_TIMEOUT,
             body_timeout: Duration::from_secs(15),
+            cross_origin,
         };
         let stub = Stub {
             handler: Arc::new(handler),

@@ -1,11 +1,18 @@
 //! Slow and greedy peers, and more requests than may be in flight.
 
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, DuplexStream, ReadBuf, duplex};
 
 use super::kit::*;
 use crate::clock::{Duration, Instant};
 use crate::exchange::AnswerBody;
+use crate::server::Arrived;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -62,6 +69,76 @@ async fn idle_connections_live_longer_than_slow_heads() {
     peer.send(format!("/customers HTTP/1.1\r\nhost: x\r\n{KEY}\r\n"))
         .await;
     assert_eq!(peer.reply().await.unwrap().status, 200);
+}
+
+/// A connection of which the system may know more than the runtime was told.
+struct Late {
+    io: DuplexStream,
+    arrived: Arc<AtomicBool>,
+}
+
+impl Arrived for Late {
+    fn has_arrived(&self) -> bool {
+        self.arrived.load(Ordering::Relaxed)
+    }
+}
+
+impl AsyncRead for Late {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Late {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_has_arrived_finds_its_connection_open() {
+    let front = Front::new();
+    let (near, io) = duplex(64 * 1024);
+    let arrived = Arc::new(AtomicBool::new(false));
+    let late = Late {
+        io,
+        arrived: arrived.clone(),
+    };
+    let mut peer = Peer {
+        io: near,
+        buffer: Vec::new(),
+        head_only: false,
+        task: tokio::spawn(front.connections.clone().serve(late, None)),
+    };
+    peer.send(get("/msp/customers", KEY)).await;
+    assert_eq!(peer.reply().await.unwrap().status, 200);
+    // The next request is here just before the idle time is over, and is heard of just after it.
+    arrived.store(true, Ordering::Relaxed);
+    crate::clock::sleep(60 * SECOND + Duration::from_millis(50)).await;
+    peer.send(get("/msp/customers", KEY)).await;
+    assert_eq!(peer.reply().await.unwrap().status, 200);
+    // One of which nothing is here is closed.
+    arrived.store(false, Ordering::Relaxed);
+    let start = Instant::now();
+    assert_eq!(peer.rest().await, "");
+    let idle = start.elapsed();
+    assert!((60 * SECOND..61 * SECOND).contains(&idle), "{idle:?}");
 }
 
 #[tokio::test(start_paused = true)]

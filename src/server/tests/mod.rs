@@ -1,9 +1,14 @@
 //! The whole front over in-memory pipes: raw bytes in, raw bytes out, a stub where the reads are.
 
 mod admin;
+mod authority;
+mod cross_origin;
 mod drain;
 mod framing;
+mod http2;
 mod kit;
 mod limits;
 mod order;
 mod outcomes;
+mod tls;
+mod tls_kit;

@@ -13,7 +13,7 @@ use msp_gateway::domain::AccountId;
 use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{NABLE_ACCOUNT, NABLE_KEY, WIV_KEY};
 use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
-use msp_gateway::server::{Drain, Listeners};
+use msp_gateway::server::{Drain, Inherited, Listeners};
 use msp_gateway::telemetry::LogSink;
 use tokio::task::JoinHandle;
 
@@ -115,6 +115,7 @@ open_scrolls_max = 400
         nable: Some(vendor(NABLE_KEY, NABLE_ACCOUNT)),
         token_key: None,
         token_key_previous: None,
+        certificates: msp_gateway::config::Certificates::default(),
         warnings: Vec::new(),
     };
     let metrics = Metrics::new().map_err(|why| why.to_string())?;
@@ -126,7 +127,7 @@ open_scrolls_max = 400
         metrics,
     )
     .map_err(|why| why.to_string())?;
-    let listeners = Listeners::bind(&settings.server)
+    let listeners = Listeners::bind(&settings.server, Inherited::default())
         .await
         .map_err(|why| why.to_string())?;
     let address = listeners.public_address();

@@ -41,9 +41,11 @@ fn options(vendor: Vendor) -> VendorOptions {
 }
 
 pub fn spend() -> Spend {
+    let deadline = Instant::now() + Duration::from_secs(30);
     Spend {
         lane: Lane::Interactive,
-        deadline: Instant::now() + Duration::from_secs(30),
+        deadline,
+        wanted_until: deadline,
         payer: Payer::gateway(),
     }
 }

@@ -1,0 +1,437 @@
+//! A vendor's pace: burst and rate, lanes, hold-downs, what is learnt, and the limits that hold whatever happens.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::Clock;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn settings(requests_per_minute: u32, concurrency: usize) -> PaceSettings {
+    PaceSettings {
+        requests_per_minute,
+        concurrency,
+        learn_down_to: None,
+        concurrency_adaptive: false,
+    }
+}
+
+fn pace(requests_per_minute: u32, concurrency: usize) -> (Pace, Instant) {
+    let now = Clock::system().now();
+    (
+        Pace::new(settings(requests_per_minute, concurrency), now),
+        now,
+    )
+}
+
+fn ask(pace: &mut Pace, now: Instant, lane: Lane, caller: &str, wait: Duration) -> Asked {
+    pace.ask(now, lane, &caller.into(), now + wait).0
+}
+
+#[test]
+fn a_burst_goes_at_once_and_the_rest_at_the_rate() {
+    let (mut pace, now) = pace(120, 100);
+    for _ in 0..20 {
+        assert_eq!(
+            ask(&mut pace, now, Lane::Interactive, "a", SECOND),
+            Asked::Admitted
+        );
+    }
+    assert_eq!(pace.snapshot(now).remaining, 0);
+    let Asked::Queued(id) = ask(&mut pace, now, Lane::Interactive, "a", SECOND) else {
+        panic!("queued");
+    };
+    let half = now + Duration::from_millis(500);
+    assert_eq!(pace.next(now), Some((id, Some(half))));
+    assert_eq!(pace.advance(half - Duration::from_nanos(1)), []);
+    assert_eq!(pace.advance(half), [Called::Admitted(id)]);
+}
+
+#[test]
+fn a_wait_past_the_deadline_is_refused_at_once_with_its_length() {
+    let (mut pace, now) = pace(6, 8);
+    assert_eq!(
+        ask(&mut pace, now, Lane::Interactive, "a", SECOND),
+        Asked::Admitted
+    );
+    let Asked::Refused(refusal) = ask(&mut pace, now, Lane::Interactive, "a", SECOND * 10) else {
+        panic!("refused");
+    };
+    assert_eq!(refusal.retry_after, SECOND * 10);
+    assert!(matches!(
+        ask(&mut pace, now, Lane::Interactive, "a", SECOND * 11),
+        Asked::Queued(_)
+    ));
+    let Asked::Refused(refusal) = ask(&mut pace, now, Lane::Interactive, "a", SECOND * 11) else {
+        panic!("refused: one waits already");
+    };
+    assert_eq!(refusal.retry_after, SECOND * 20);
+}
+
+#[test]
+fn nobody_overtakes_those_who_wait_already() {
+    let (mut pace, now) = pace(6, 8);
+    for _ in 0..2 {
+        ask(&mut pace, now, Lane::Interactive, "a", SECOND * 30);
+    }
+    let later = now + SECOND * 10;
+    let newcomer = ask(&mut pace, later, Lane::Interactive, "b", SECOND * 30);
+    assert!(matches!(newcomer, Asked::Queued(_)));
+    let [Called::Admitted(first)] = pace.advance(later)[..] else {
+        panic!("the budget is for one");
+    };
+    assert_ne!(Asked::Queued(first), newcomer);
+}
+
+#[test]
+fn background_work_leaves_a_reserve() {
+    let (mut pace, now) = pace(120, 100);
+    let mut sent = |lane| {
+        let mut n = 0;
+        while ask(&mut pace, now, lane, "a", Duration::from_nanos(1)) == Asked::Admitted {
+            n += 1;
+        }
+        n
+    };
+    assert_eq!(sent(Lane::Export), 15);
+    assert_eq!(sent(Lane::ReadAhead), 0);
+    assert_eq!(sent(Lane::Refresh), 3);
+    assert_eq!(sent(Lane::Interactive), 2);
+}
+
+#[test]
+fn background_work_leaves_places() {
+    let (mut pace, now) = pace(60_000, 8);
+    let mut sent = |lane| {
+        let mut n = 0;
+        while ask(&mut pace, now, lane, "a", SECOND) == Asked::Admitted {
+            n += 1;
+        }
+        n
+    };
+    assert_eq!(sent(Lane::Export), 6);
+    assert_eq!(sent(Lane::Refresh), 1);
+    assert_eq!(sent(Lane::Interactive), 1);
+}
+
+#[test]
+fn the_slowest_rate_still_serves_every_lane() {
+    for lane in Lane::ALL {
+        let (mut pace, now) = pace(1, 1);
+        assert_eq!(ask(&mut pace, now, lane, "a", SECOND), Asked::Admitted);
+        pace.release(true);
+        let Asked::Queued(id) = ask(&mut pace, now, lane, "a", SECOND * 61) else {
+            panic!("queued");
+        };
+        assert_eq!(pace.advance(now + SECOND * 60), [Called::Admitted(id)]);
+    }
+}
+
+#[test]
+fn a_429_stops_everything_then_one_at_a_time() {
+    let (mut pace, now) = pace(600, 8);
+    for _ in 0..8 {
+        assert_eq!(
+            ask(&mut pace, now, Lane::Interactive, "a", SECOND * 9),
+            Asked::Admitted
+        );
+    }
+    let Asked::Queued(waiting) = ask(&mut pace, now, Lane::Interactive, "a", SECOND * 9) else {
+        panic!("queued");
+    };
+    assert_eq!(pace.rate_limited(now, None), SECOND * 5);
+    // The others that were under way come back with the same word: one strike.
+    for _ in 0..7 {
+        assert_eq!(pace.rate_limited(now, None), SECOND * 5);
+        pace.release(true);
+    }
+    pace.release(true);
+    let [Called::Refused(id, refusal)] = pace.advance(now)[..] else {
+        panic!("the one who waited is refused");
+    };
+    assert_eq!((id, refusal.retry_after), (waiting, SECOND * 5));
+    let Asked::Refused(refusal) = ask(&mut pace, now + SECOND, Lane::Interactive, "a", SECOND * 60)
+    else {
+        panic!("refused");
+    };
+    assert_eq!(refusal.retry_after, SECOND * 4);
+
+    let now = now + SECOND * 5;
+    assert_eq!(
+        ask(&mut pace, now, Lane::Interactive, "a", SECOND * 9),
+        Asked::Admitted
+    );
+    let later = now + SECOND;
+    assert!(matches!(
+        ask(&mut pace, later, Lane::Interactive, "b", SECOND * 9),
+        Asked::Queued(_)
+    ));
+    pace.answered(later);
+    assert_eq!(pace.advance(later).len(), 1);
+    assert_eq!(pace.rate_limited(later, None), SECOND * 5, "a new strike");
+}
+
+#[test]
+fn holds_double_and_a_named_time_rules() {
+    let (mut pace, mut now) = pace(600, 8);
+    for seconds in [5, 10, 20, 40, 60, 60] {
+        let hold = pace.rate_limited(now, None);
+        assert_eq!(hold, SECOND * seconds);
+        now += hold;
+    }
+    assert_eq!(pace.rate_limited(now, Some(SECOND * 7)), SECOND * 7);
+    now += SECOND * 7;
+    assert_eq!(pace.rate_limited(now, Some(Duration::ZERO)), SECOND);
+    assert_eq!(pace.snapshot(now).hold_down, Some(SECOND));
+    assert_eq!(pace.snapshot(now).remaining, 0);
+}
+
+#[test]
+fn what_the_vendor_has_left_bounds_what_is_sent() {
+    let (mut pace, now) = pace(120, 100);
+    pace.told_remaining(now, 2, Some(SECOND * 30));
+    let mut go = |wait, at| pace.ask(at, Lane::Interactive, &"a".into(), at + wait).0;
+    assert_eq!(go(SECOND, now), Asked::Admitted);
+    assert_eq!(go(SECOND, now), Asked::Admitted);
+    assert!(matches!(go(SECOND, now), Asked::Queued(_)));
+    pace.told_remaining(now, 0, Some(SECOND * 3));
+    let Asked::Refused(refusal) = ask(&mut pace, now, Lane::Interactive, "a", SECOND) else {
+        panic!("refused: the count resets after its deadline");
+    };
+    assert!(refusal.retry_after >= SECOND * 3);
+    assert_eq!(pace.advance(now + SECOND * 2), []);
+    assert_eq!(pace.advance(now + SECOND * 3).len(), 1);
+}
+
+#[test]
+fn the_queue_is_bounded() {
+    let (mut pace, now) = pace(60_000, 1);
+    assert_eq!(
+        ask(&mut pace, now, Lane::Export, "a", SECOND),
+        Asked::Admitted
+    );
+    for _ in 0..WAITERS_MAX {
+        assert!(matches!(
+            ask(&mut pace, now, Lane::Export, "a", SECOND * 9),
+            Asked::Queued(_)
+        ));
+    }
+    assert!(matches!(
+        ask(&mut pace, now, Lane::Export, "a", SECOND * 9),
+        Asked::Refused(_)
+    ));
+    let (asked, displaced) = pace.ask(now, Lane::Interactive, &"b".into(), now + SECOND * 9);
+    assert!(matches!(asked, Asked::Queued(_)));
+    assert!(matches!(displaced, Some(Called::Refused(..))));
+}
+
+#[test]
+fn new_rates_keep_what_is_left() {
+    let (mut pace, now) = pace(120, 8);
+    for _ in 0..8 {
+        ask(&mut pace, now, Lane::Interactive, "a", SECOND);
+    }
+    pace.set(settings(1200, 2), now);
+    let seen = pace.snapshot(now);
+    assert_eq!((seen.remaining, seen.in_flight), (12, 8));
+    for _ in 0..7 {
+        pace.release(true);
+    }
+    assert_eq!(
+        ask(&mut pace, now, Lane::Interactive, "a", SECOND),
+        Asked::Admitted
+    );
+    assert!(matches!(
+        ask(&mut pace, now, Lane::Interactive, "a", SECOND),
+        Asked::Queued(_)
+    ));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Ask(usize, u8, u64),
+    Pass(u64),
+    End(bool),
+    Leave,
+    Limited(Option<u64>),
+    Told(u64, u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (0usize..4, 0u8..3, 0u64..20_000).prop_map(|(l, c, d)| Step::Ask(l, c, d)),
+        4 => (0u64..3_000).prop_map(Step::Pass),
+        4 => any::<bool>().prop_map(Step::End),
+        1 => Just(Step::Leave),
+        1 => proptest::option::of(0u64..9).prop_map(Step::Limited),
+        1 => (0u64..5, 0u64..9).prop_map(|(r, t)| Step::Told(r, t)),
+    ];
+    proptest::collection::vec(step, 1..200)
+}
+
+proptest! {
+    /// Whatever happens: never more at once than allowed, never more in any stretch of time
+    /// than burst and rate give, nothing during a hold-down, and nobody is forgotten.
+    #[test]
+    fn limits_hold_whatever_happens(
+        rpm in 1u32..2_000,
+        places in 1usize..10,
+        learns in any::<bool>(),
+        steps in steps(),
+    ) {
+        let (_, start) = pace(rpm, places);
+        let settings = PaceSettings {
+            learn_down_to: learns.then_some(1),
+            concurrency_adaptive: learns,
+            ..settings(rpm, places)
+        };
+        let mut pace = Pace::new(settings, start);
+        let mut now = start;
+        let mut sent: Vec<Instant> = Vec::new();
+        let mut waiting: Vec<WaiterId> = Vec::new();
+        let mut in_flight = 0usize;
+        let mut held_until = start;
+        for step in steps {
+            let mut called = Vec::new();
+            match step {
+                Step::Ask(lane, caller, wait_ms) => {
+                    let caller: Arc<str> = caller.to_string().into();
+                    let deadline = now + Duration::from_millis(wait_ms);
+                    let (asked, displaced) = pace.ask(now, Lane::ALL[lane], &caller, deadline);
+                    match asked {
+                        Asked::Admitted => { in_flight += 1; sent.push(now); }
+                        Asked::Queued(id) => waiting.push(id),
+                        Asked::Refused(_) => {}
+                    }
+                    called.extend(displaced);
+                }
+                Step::Pass(ms) => now += Duration::from_millis(ms),
+                Step::End(went) => if in_flight > 0 {
+                    in_flight -= 1;
+                    // Only the newest can be unsent, as its credit is what is given back.
+                    let unsent = !went && sent.last() == Some(&now) && held_until <= now;
+                    if unsent { sent.pop(); }
+                    pace.release(!unsent);
+                    if went { pace.answered(now); }
+                },
+                Step::Leave => if let Some(id) = waiting.pop() { pace.leave(id) },
+                Step::Limited(after) => {
+                    let hold = pace.rate_limited(now, after.map(Duration::from_secs));
+                    held_until = now + hold;
+                }
+                Step::Told(left, reset) => {
+                    pace.told_remaining(now, left, Some(Duration::from_secs(reset)));
+                }
+            }
+            called.extend(pace.advance(now));
+            for call in called {
+                let id = match call {
+                    Called::Admitted(id) => { in_flight += 1; sent.push(now); id }
+                    Called::Refused(id, _) => id,
+                };
+                let at = waiting.iter().position(|w| *w == id);
+                prop_assert!(at.is_some(), "{id} was called twice or never waited");
+                waiting.remove(at.unwrap());
+            }
+            let seen = pace.snapshot(now);
+            prop_assert_eq!(seen.in_flight, in_flight);
+            prop_assert_eq!(seen.queued.iter().map(|(_, n)| n).sum::<usize>(), waiting.len());
+            prop_assert!(in_flight <= places);
+            prop_assert_eq!(pace.next(now).is_some(), !waiting.is_empty());
+        }
+        for (first, from) in sent.iter().enumerate() {
+            for (last, to) in sent.iter().enumerate().skip(first) {
+                let span = to.duration_since(*from);
+                let most = f64::from(Rate::per_minute(rpm).burst()) + span.as_secs_f64() * f64::from(rpm) / 60.0;
+                prop_assert!((last - first + 1) as f64 <= most + 1.001);
+            }
+        }
+        // Once everything ended and time passed, all who still wait get through.
+        for _ in 0..in_flight { pace.release(true); }
+        let mut now = now.max(held_until);
+        let mut idle = 0;
+        while let Some((_, at)) = pace.next(now) {
+            now = at.unwrap_or(now).max(now);
+            let called = pace.advance(now);
+            // Where a rate is learnt, what the vendor told may be over first.
+            idle = if called.is_empty() { idle + 1 } else { 0 };
+            prop_assert!(idle <= if learns { 3 } else { 0 }, "stuck");
+            for _ in &called { pace.release(true); pace.answered(now); }
+        }
+    }
+}
+
+#[test]
+fn a_refused_rate_is_cut_once_a_strike_and_grows_back() {
+    let (_, start) = pace(120, 8);
+    let learning = PaceSettings {
+        learn_down_to: Some(6),
+        ..settings(120, 8)
+    };
+    let mut pace = Pace::new(learning, start);
+    let mut now = start;
+    assert_eq!(pace.snapshot(now).rate_limit, 120);
+    // Eight come back refused together, then a probe does: one strike, and nothing new.
+    for _ in 0..8 {
+        pace.rate_limited(now, Some(SECOND * 9));
+    }
+    now += SECOND * 9;
+    pace.rate_limited(now, Some(SECOND * 9));
+    assert_eq!(pace.snapshot(now).rate_limit, 84);
+    now += SECOND * 9;
+    pace.answered(now);
+    pace.rate_limited(now, Some(SECOND));
+    assert_eq!(pace.snapshot(now).rate_limit, 58);
+    now += SECOND;
+    let before = pace.snapshot(now).rate_limit;
+    for _ in 0..300 {
+        pace.answered(now);
+    }
+    assert!(pace.snapshot(now).rate_limit > before);
+    // What the vendor told is spread, and forgotten when its count starts anew.
+    pace.told_remaining(now, 10, Some(SECOND * 60));
+    assert_eq!(pace.snapshot(now).rate_limit, 10);
+    assert!(pace.snapshot(now + SECOND * 60).rate_limit > before);
+    // Not to be learnt any more: as configured.
+    pace.set(settings(120, 8), now);
+    assert_eq!(pace.snapshot(now).rate_limit, 120);
+    pace.rate_limited(now, None);
+    assert_eq!(pace.snapshot(now).rate_limit, 120);
+}
+
+#[test]
+fn a_vendor_that_is_back_gets_the_rate_and_no_burst() {
+    let (mut pace, now) = pace(120, 100);
+    pace.begin_anew(now);
+    let mut go = |at| pace.ask(at, Lane::Interactive, &"a".into(), at + SECOND).0;
+    assert_eq!(go(now), Asked::Admitted);
+    assert!(matches!(go(now), Asked::Queued(_)));
+}
+
+#[test]
+fn a_late_vendor_gets_fewer_calls_at_once() {
+    let (_, now) = pace(60_000, 8);
+    let adaptive = PaceSettings {
+        concurrency_adaptive: true,
+        ..settings(60_000, 8)
+    };
+    let mut pace = Pace::new(adaptive, now);
+    let go = |pace: &mut Pace| {
+        pace.ask(now, Lane::Interactive, &"a".into(), now + SECOND * 9)
+            .0
+    };
+    for _ in 0..8 {
+        assert_eq!(go(&mut pace), Asked::Admitted);
+    }
+    let later = now + SECOND * 6;
+    for _ in 0..5 {
+        pace.felt(later, Felt::Late, now);
+        pace.release(true);
+    }
+    assert_eq!(pace.snapshot(later).concurrency_limit, 4);
+    assert_eq!(go(&mut pace), Asked::Admitted);
+    assert!(matches!(go(&mut pace), Asked::Queued(_)));
+    // As configured where it is not to adapt.
+    pace.set(settings(60_000, 8), later);
+    assert_eq!(pace.snapshot(later).concurrency_limit, 8);
+}

@@ -1,0 +1,108 @@
+//! How many calls at once a vendor bears, where that is to be found out. Pure.
+//!
+//! A vendor that is given more than it can work on keeps the rest waiting until it is late, and goes on
+//! working at what nobody waits for any more. So a late answer takes a share of the places away, and
+//! each round of prompt ones gives one back: additive increase, multiplicative decrease, up to the
+//! configured number.
+
+use crate::clock::Instant;
+
+/// What a late call leaves of the places, in percent.
+const CUT_PERCENT: u64 = 60;
+/// Places are counted in thousandths, to grow by a part of one.
+const ONE: u64 = 1_000;
+
+/// How a call went, as far as crowding tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Felt {
+    /// In good time.
+    Prompt,
+    /// Past half of its time limit, or not at all within it.
+    Late,
+    /// It failed in another way.
+    Nothing,
+}
+
+/// The places in use, of a greatest number.
+#[derive(Debug, Default)]
+pub struct Places {
+    /// In thousandths; `None` while all may be used.
+    now: Option<u64>,
+    /// Calls begun before then are of the crowd that was cut already.
+    cut: Option<Instant>,
+}
+
+impl Places {
+    /// Calls at once, of at most `max`.
+    pub fn limit(&self, max: usize) -> usize {
+        let limit = self
+            .now
+            .map_or(max, |now| usize::try_from(now / ONE).unwrap_or(usize::MAX));
+        limit.clamp(1, max.max(1))
+    }
+
+    /// Hears of a call that began at `began`, while `in_flight` were under way, itself among them.
+    pub fn heard(
+        &mut self,
+        felt: Felt,
+        began: Instant,
+        now: Instant,
+        in_flight: usize,
+        max: usize,
+    ) {
+        let limit = self.limit(max);
+        match felt {
+            Felt::Nothing => {}
+            Felt::Late => {
+                if self.cut.is_none_or(|cut| began >= cut) {
+                    let of = self.now.unwrap_or(max as u64 * ONE);
+                    self.now = Some((of * CUT_PERCENT / 100).max(ONE));
+                    self.cut = Some(now);
+                }
+            }
+            // What was not used was not tried.
+            Felt::Prompt if in_flight >= limit => {
+                if let Some(places) = self.now {
+                    let grown = places + ONE * ONE / places.max(ONE);
+                    self.now = (grown < max as u64 * ONE).then_some(grown);
+                }
+            }
+            Felt::Prompt => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, Duration};
+
+    #[test]
+    fn one_crowd_is_cut_once_and_prompt_rounds_give_back() {
+        let start = Clock::system().now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut places = Places::default();
+        assert_eq!(places.limit(8), 8);
+        for _ in 0..8 {
+            places.heard(Felt::Late, at(0), at(10), 8, 8);
+        }
+        assert_eq!(places.limit(8), 4);
+        // Alone it proves nothing.
+        places.heard(Felt::Prompt, at(11), at(12), 1, 8);
+        assert_eq!(places.limit(8), 4);
+        for _ in 0..7 {
+            places.heard(Felt::Prompt, at(11), at(12), 5, 8);
+        }
+        assert_eq!(places.limit(8), 6);
+        for _ in 0..20 {
+            places.heard(Felt::Prompt, at(11), at(12), 8, 8);
+        }
+        assert_eq!((places.limit(8), places.now), (8, None));
+        for s in 20..40 {
+            places.heard(Felt::Late, at(s), at(s), 1, 8);
+        }
+        assert_eq!((places.limit(8), places.limit(0)), (1, 1));
+        places.heard(Felt::Prompt, at(50), at(50), 1, 8);
+        assert_eq!(places.limit(8), 2);
+    }
+}

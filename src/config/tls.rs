@@ -1,0 +1,134 @@
+//! The rules of `[listen.public_tls]` and `[listen.admin_tls]`, and reading their files.
+
+use super::file::{Listen, ListenTls};
+use super::report::Report;
+use crate::server::{ClientAuth, TlsOptions, TlsSetup};
+
+/// The tables' paths.
+pub(super) const PUBLIC: &str = "listen.public_tls";
+pub(super) const ADMIN: &str = "listen.admin_tls";
+
+/// TLS of both listeners, its files read; `None` where a listener is in the clear.
+#[derive(Clone, Debug, Default)]
+pub struct Certificates {
+    /// For callers.
+    pub public: Option<TlsSetup>,
+    /// For operators and Prometheus.
+    pub admin: Option<TlsSetup>,
+}
+
+/// Whether anybody can come with a certificate at all.
+pub(super) fn asks_for_certificates(listen: &Listen) -> bool {
+    [&listen.public_tls, &listen.admin_tls]
+        .into_iter()
+        .any(|table| table.client_auth.0 != ClientAuth::None)
+}
+
+/// Holds the keys of a table to each other.
+pub(super) fn check(path: &str, table: &ListenTls, report: &mut Report) {
+    let at = |setting: &str| format!("{path}.{setting}");
+    let on = !table.certificate_file.0.is_empty();
+    let asks = table.client_auth.0 != ClientAuth::None;
+    let has_authority = !table.client_ca_file.0.is_empty();
+    if on && table.private_key_file.0.is_empty() {
+        report.rule(
+            &at("private_key_file"),
+            "is missing: name the file with the key of certificate_file",
+        );
+    }
+    if !on && (!table.private_key_file.0.is_empty() || asks || has_authority) {
+        report.rule(
+            &at("certificate_file"),
+            "is missing: without it there is no TLS, and the rest of this table means nothing",
+        );
+    } else if asks && !has_authority {
+        report.rule(
+            &at("client_ca_file"),
+            "is missing: client_auth needs to know who vouches for callers' certificates",
+        );
+    } else if has_authority && !asks {
+        report.rule(
+            &at("client_auth"),
+            "must be \"optional\" or \"required\" where client_ca_file stands",
+        );
+    }
+}
+
+/// What the listener takes; `None`: in the clear.
+pub(super) fn options(table: &ListenTls) -> Option<TlsOptions> {
+    let path = |text: &str| (!text.is_empty()).then(|| text.into());
+    Some(TlsOptions {
+        certificate_file: path(&table.certificate_file.0)?,
+        private_key_file: path(&table.private_key_file.0)?,
+        client_ca_file: path(&table.client_ca_file.0),
+        client_auth: table.client_auth.0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::from_text;
+
+    #[test]
+    fn keys_of_a_table_stand_together() {
+        let wrong = |lines: &str| {
+            let text = format!("auth.mode = \"open\"\n[listen.public_tls]\n{lines}\n");
+            from_text("c", &text, [])
+                .err()
+                .map(|refusal| refusal.to_string())
+        };
+        let pair = "certificate_file = \"/a\"\nprivate_key_file = \"/b\"\n";
+        assert_eq!(wrong(""), None);
+        assert_eq!(wrong(pair), None);
+        let asked = "client_ca_file = \"/c\"\nclient_auth = \"required\"\n";
+        assert_eq!(wrong(&format!("{pair}{asked}")), None);
+        for (lines, setting) in [
+            ("certificate_file = \"/a\"", "private_key_file: is missing"),
+            ("private_key_file = \"/b\"", "certificate_file: is missing"),
+            (asked, "certificate_file: is missing"),
+            (
+                &format!("{pair}client_auth = \"optional\""),
+                "client_ca_file: is missing",
+            ),
+            (
+                &format!("{pair}client_ca_file = \"/c\""),
+                "client_auth: must be",
+            ),
+        ] {
+            let told = wrong(lines).unwrap();
+            let setting = format!("listen.public_tls.{setting}");
+            assert!(told.contains(&setting) && !told.contains('\n'), "{told}");
+        }
+    }
+
+    #[test]
+    fn callers_by_certificate_need_a_listener_that_asks() {
+        let caller =
+            "[[callers]]\nname = \"a\"\nclient_san = [\"a.internal\"]\ncustomers = [\"*\"]\n";
+        let settings = from_text("c", caller, []).unwrap();
+        let told = settings
+            .warnings
+            .iter()
+            .any(|line| line.contains("callers[0].client_san"));
+        assert!(told, "{:?}", settings.warnings);
+        let listener = "[listen.public_tls]\ncertificate_file = \"/a\"\nprivate_key_file = \"/b\"\nclient_ca_file = \"/c\"\nclient_auth = \"optional\"\n";
+        let settings = from_text("c", &format!("{caller}{listener}"), []).unwrap();
+        let told = settings
+            .warnings
+            .iter()
+            .any(|line| line.contains("client_san"));
+        assert!(!told, "{:?}", settings.warnings);
+        let twice = format!("{caller}{}", caller.replace("\"a\"", "\"b\""));
+        let refused = from_text("c", &twice, []).unwrap_err().to_string();
+        assert!(
+            refused.contains("callers[1].client_san: callers[0] has one"),
+            "{refused}"
+        );
+        let unknown = caller.replace("client_san = [\"a.internal\"]\n", "");
+        let refused = from_text("c", &unknown, []).unwrap_err().to_string();
+        assert!(
+            refused.contains("callers[0].key_hash: is missing"),
+            "{refused}"
+        );
+    }
+}

@@ -1,0 +1,60 @@
+//! Descriptors: each connection takes one, and the system gives so many.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Half of the descriptors is for callers' connections. The rest is for the vendors', the admin
+/// listener, files that are read at a reload, and what libraries open: running out of them would
+/// take down more than it saves.
+const SHARE_OF_CALLERS: u64 = 2;
+
+/// How many of the `wanted` connections there is room for. Raises the soft limit as far as that needs
+/// and the hard one allows.
+pub fn room_for(wanted: usize) -> usize {
+    let needed = u64::try_from(wanted)
+        .unwrap_or(u64::MAX)
+        .saturating_mul(SHARE_OF_CALLERS);
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    let mut soft = limit.current.unwrap_or(u64::MAX);
+    if soft < needed && soft < hard {
+        let raised = Rlimit {
+            current: Some(needed.min(hard)),
+            maximum: limit.maximum,
+        };
+        match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => soft = needed.min(hard),
+            Err(why) => tracing::warn!(%why, "the limit of open files could not be raised"),
+        }
+    }
+    let room = room(wanted, soft);
+    if room < wanted {
+        tracing::warn!(
+            setting = "limits.connections_max",
+            wanted,
+            room,
+            open_files = soft,
+            "fewer connections than configured: half of the limit of open files"
+        );
+    }
+    room
+}
+
+fn room(wanted: usize, soft: u64) -> usize {
+    let share = usize::try_from(soft / SHARE_OF_CALLERS).unwrap_or(usize::MAX);
+    wanted.min(share).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_get_half_of_the_descriptors() {
+        assert_eq!(room(4096, 1_048_576), 4096);
+        assert_eq!(room(4096, 8192), 4096);
+        assert_eq!(room(4096, 1024), 512);
+        assert_eq!(room(4096, 256), 128);
+        assert_eq!(room(4096, 1), 1);
+        assert_eq!(room(10, u64::MAX), 10);
+    }
+}

@@ -1,0 +1,335 @@
+//! One connection over HTTP/2: the bounds of the protocol, and the same patience as over HTTP/1.1.
+
+mod frames;
+mod streams;
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use self::frames::Frames;
+use self::streams::{Open, ReaderWatch, StreamTasks, Streams, this_reader};
+use super::connection::{Answering, Connections, Ending, IDLE_WHILE_CLOSING};
+use super::drain::DrainPhase;
+use super::pulse::{Arrived, Felt, Pulse, Verdict};
+use crate::clock::{self, Clock, Duration, Instant};
+use crate::exchange::{AnswerBody, Answered, Arrival, BodyCut, Boxed, Peer};
+
+/// Requests at once on one connection: as many as browsers and clients use by default.
+const STREAMS_MAX: u32 = 100;
+/// All headers of a request, each with the 32 bytes that HTTP/2 adds. The check of framing refuses
+/// less than this in good form; beyond it the h2 crate answers a bare 431.
+const HEADER_LIST_BYTES_MAX: u32 = 24 * 1024;
+/// Unread bytes of one request's body; no body may be larger.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// Unread bytes of all bodies of a connection.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// The largest frame that is taken: the smallest bound the protocol has.
+const FRAME_BYTES_MAX: u32 = 16 * 1024;
+/// Bytes of one answer that wait for the socket.
+const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Requests that were reset before anybody looked at them (rapid reset, CVE-2023-44487).
+const RESET_UNSEEN_MAX: usize = 20;
+/// Streams that a peer has made us reset (CVE-2025-8671).
+const RESET_BY_US_MAX: usize = 100;
+/// A connection that says nothing for so long is asked whether it lives,
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// and closed if it does not say so.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of an answer, handed on at once. hyper waits for the reader's window before each piece and not
+/// within it, so this is what an answer can leave behind unread, beyond the window.
+const PIECE_BYTES_MAX: usize = 16 * 1024;
+
+/// Serves one connection to its end.
+pub async fn serve<I>(on: Connections, io: I, peer: Peer) -> Ending
+where
+    I: AsyncRead + AsyncWrite + Arrived + Unpin + Send,
+{
+    let clock = on.clock.clone();
+    let mut patience = on.patience;
+    // Tells of the socket only: whether it takes what we write.
+    let pulse = Pulse::new(clock.clone());
+    let _busy = pulse.busy();
+    let streams = Streams::new(clock.clone());
+    let io = TokioIo::new(Counted {
+        io: Felt {
+            io,
+            pulse: pulse.clone(),
+        },
+        streams: streams.clone(),
+        frames: Frames::new(clock.clone()),
+        unfinished: Some(0),
+    });
+    let mut builder = http2::Builder::new(StreamTasks {
+        write_stall: patience.write_stall,
+    });
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+        .max_pending_accept_reset_streams(RESET_UNSEEN_MAX)
+        .max_local_error_reset_streams(RESET_BY_US_MAX)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT);
+    let mut connection = std::pin::pin!(builder.serve_connection(
+        io,
+        PerConnection {
+            answering: on.answering,
+            clock: clock.clone(),
+            streams: streams.clone(),
+            peer,
+        },
+    ));
+    let mut closing = std::pin::pin!(on.drain.reached(DrainPhase::Closing));
+    let mut cut = std::pin::pin!(on.drain.reached(DrainPhase::Cut));
+    let mut leaving = false;
+    // Told to go; until then it may answer that it has heard.
+    let mut until: Option<Instant> = None;
+    let first_look = clock.now() + patience.header.min(patience.write_stall);
+    let mut look = std::pin::pin!(clock::sleep_until(first_look));
+    loop {
+        tokio::select! {
+            biased;
+            done = connection.as_mut() => {
+                if let Err(why) = done {
+                    tracing::debug!(%why, "connection ended");
+                }
+                return Ending::Done;
+            }
+            () = &mut look => {}
+            () = &mut closing, if !leaving => {
+                leaving = true;
+                patience.idle = patience.idle.min(IDLE_WHILE_CLOSING);
+                // What was sent before the peer heard of it is still taken.
+                connection.as_mut().graceful_shutdown();
+                until = Some(clock.now() + IDLE_WHILE_CLOSING);
+            }
+            () = &mut cut => return Ending::Cut,
+        }
+        let now = clock.now();
+        let next = match (streams.verdict(&patience), pulse.verdict(&patience)) {
+            (Verdict::Slow, _) | (_, Verdict::Slow) => return Ending::Slow,
+            (Verdict::LookAt(one), Verdict::LookAt(other)) => one.min(other),
+            (_, _) => match until {
+                None => {
+                    connection.as_mut().graceful_shutdown();
+                    let then = now + patience.header;
+                    until = Some(then);
+                    then
+                }
+                Some(then) if now < then => then,
+                Some(_) => return Ending::Slow,
+            },
+        };
+        look.as_mut().reset(next);
+    }
+}
+
+/// A connection whose frames are counted.
+struct Counted<I> {
+    io: Felt<I>,
+    streams: Arc<Streams>,
+    frames: Frames,
+    /// The frame that was on its way when we last looked.
+    unfinished: Option<u64>,
+}
+
+impl<I: AsyncRead + Arrived + Unpin> AsyncRead for Counted<I> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        let came = buf.filled().get(before..).unwrap_or_default();
+        if this.frames.came(came).is_err() {
+            let why = "frames without end that carry nothing";
+            return Poll::Ready(Err(io::Error::other(why)));
+        }
+        let unfinished = this.frames.unfinished();
+        if unfinished != this.unfinished {
+            this.unfinished = unfinished;
+            match unfinished {
+                Some(_) => this.streams.frame_begins(),
+                None => this.streams.frame_ends(),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I> Counted<I> {
+    fn note(&mut self, polled: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = polled {
+            self.frames.sent(*bytes);
+        }
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Counted<I> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.note(&polled);
+        polled
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.note(&polled);
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+/// What hyper calls.
+struct PerConnection {
+    answering: Answering,
+    clock: Clock,
+    streams: Arc<Streams>,
+    peer: Peer,
+}
+
+impl Service<Request<Incoming>> for PerConnection {
+    type Response = Response<StreamBody>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        let open = self.streams.open();
+        let is_head = request.method() == Method::HEAD;
+        Answer {
+            inner: (self.answering)(Arrival {
+                request,
+                peer: self.peer.clone(),
+            }),
+            clock: self.clock.clone(),
+            open: Some(open),
+            is_head,
+        }
+    }
+}
+
+/// An answer on its way.
+struct Answer {
+    inner: Boxed<Result<Answered, Infallible>>,
+    clock: Clock,
+    open: Option<Open>,
+    is_head: bool,
+}
+
+impl Future for Answer {
+    type Output = Result<Response<StreamBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let Ok(mut answer) = ready!(this.inner.as_mut().poll(cx));
+        // The stream ends with its answer; the connection does not, whatever the request was.
+        answer.headers_mut().remove(header::CONNECTION);
+        if this.is_head
+            && let Some(bytes) = answer.body().size_hint().exact()
+        {
+            // hyper leaves the body of an answer to HEAD away over HTTP/1.1 only.
+            let headers = answer.headers_mut();
+            if bytes > 0 && !headers.contains_key(header::CONTENT_LENGTH) {
+                headers.insert(header::CONTENT_LENGTH, bytes.into());
+            }
+        }
+        let open = this.open.take();
+        Poll::Ready(Ok(answer.map(|inner| StreamBody {
+            inner,
+            head_only: this.is_head,
+            rest: Bytes::new(),
+            reader: this_reader(),
+            clock: this.clock.clone(),
+            _open: open,
+        })))
+    }
+}
+
+/// The answer's body, in pieces; its stream counts as open until its end.
+struct StreamBody {
+    inner: AnswerBody,
+    head_only: bool,
+    rest: Bytes,
+    reader: Option<Arc<ReaderWatch>>,
+    clock: Clock,
+    _open: Option<Open>,
+}
+
+impl Body for StreamBody {
+    type Data = Bytes;
+    type Error = BodyCut;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
+        let this = self.get_mut();
+        if this.rest.is_empty() {
+            if let Some(reader) = &this.reader {
+                reader.taken();
+            }
+            match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => this.rest = data,
+                    Err(other) => return Poll::Ready(Some(Ok(other))),
+                },
+                ended => return Poll::Ready(ended),
+            }
+        }
+        let piece = this.rest.split_to(this.rest.len().min(PIECE_BYTES_MAX));
+        if let Some(reader) = &this.reader {
+            reader.waits(this.clock.now());
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.head_only || (self.rest.is_empty() && self.inner.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.inner.size_hint().exact() {
+            Some(bytes) => SizeHint::with_exact(bytes + self.rest.len() as u64),
+            None => SizeHint::default(),
+        }
+    }
+}

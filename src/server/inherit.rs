@@ -1,0 +1,175 @@
+//! Sockets that the service manager bound for us and keeps over restarts.
+//!
+//! systemd passes them as `LISTEN_FDS` and `LISTEN_FDNAMES`. While no gateway accepts, callers wait in
+//! the socket's queue instead of being refused; the next gateway takes them from there.
+
+use std::net::{SocketAddr, TcpListener};
+
+use listenfd::ListenFd;
+use rustix::net::sockopt::socket_acceptconn;
+
+use super::listen::BindError;
+
+/// Sockets by what they are for; each is taken once.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    public: Option<TcpListener>,
+    admin: Option<TcpListener>,
+}
+
+impl Inherited {
+    /// Takes what the environment names. Call it before anything else opens descriptors or starts
+    /// threads: it also takes the names out of the environment.
+    ///
+    /// # Errors
+    /// If a socket has no name of ours, is no listening TCP socket, or is named twice.
+    pub fn from_environment() -> Result<Self, BindError> {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut sockets = ListenFd::from_env();
+        let mut taken = Self::default();
+        for (at, name) in named(&names, sockets.len())?.into_iter().enumerate() {
+            let place = match name {
+                Name::Public => &mut taken.public,
+                Name::Admin => &mut taken.admin,
+            };
+            let refused =
+                |why| BindError::new(name.setting(), format!("the inherited socket {why}"));
+            let socket = sockets
+                .take_tcp_listener(at)
+                .ok()
+                .flatten()
+                .ok_or_else(|| refused("is no TCP socket"))?;
+            if !socket_acceptconn(&socket).unwrap_or(false) {
+                return Err(refused("does not listen"));
+            }
+            if place.replace(socket).is_some() {
+                return Err(refused(
+                    "stands beside another of its name; give it one address",
+                ));
+            }
+        }
+        Ok(taken)
+    }
+
+    #[cfg(test)]
+    pub(super) fn public(socket: TcpListener) -> Self {
+        Self {
+            public: Some(socket),
+            admin: None,
+        }
+    }
+
+    pub(super) fn take_public(&mut self, configured: SocketAddr) -> Taken {
+        checked(Name::Public, self.public.take(), configured)
+    }
+
+    pub(super) fn take_admin(&mut self, configured: SocketAddr) -> Taken {
+        checked(Name::Admin, self.admin.take(), configured)
+    }
+}
+
+/// The socket, if one was inherited.
+type Taken = Result<Option<TcpListener>, BindError>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Name {
+    Public,
+    Admin,
+}
+
+impl Name {
+    const fn setting(self) -> &'static str {
+        match self {
+            Self::Public => "listen.public",
+            Self::Admin => "listen.admin",
+        }
+    }
+}
+
+/// The names of so many sockets. A single one without a name is the public one.
+fn named(names: &str, count: usize) -> Result<Vec<Name>, BindError> {
+    let unnamed = || {
+        BindError::new(
+            "LISTEN_FDNAMES",
+            "must name each inherited socket \"public\" or \"admin\" (FileDescriptorName= in its unit)",
+        )
+    };
+    if count == 1 && names.is_empty() {
+        return Ok(vec![Name::Public]);
+    }
+    let names: Option<Vec<Name>> = names
+        .split(':')
+        .filter(|_| count > 0)
+        .map(|name| match name {
+            "public" => Some(Name::Public),
+            "admin" => Some(Name::Admin),
+            _ => None,
+        })
+        .collect();
+    names
+        .filter(|names| names.len() == count)
+        .ok_or_else(unnamed)
+}
+
+/// What the settings say of an address decides who needs a key, so the socket must be where they say.
+fn checked(name: Name, socket: Option<TcpListener>, configured: SocketAddr) -> Taken {
+    let Some(socket) = socket else {
+        return Ok(None);
+    };
+    let refused = |why: String| BindError::new(name.setting(), why);
+    let address = socket
+        .local_addr()
+        .map_err(|why| refused(why.to_string()))?;
+    let any_port = configured.port() == 0 && configured.ip() == address.ip();
+    if address != configured && !any_port {
+        return Err(refused(format!(
+            "is {configured}, but the inherited socket listens on {address}; write the same in both"
+        )));
+    }
+    socket
+        .set_nonblocking(true)
+        .map_err(|why| refused(why.to_string()))?;
+    Ok(Some(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_are_known_by_name() {
+        let of = |names, count| named(names, count).ok();
+        assert_eq!(of("", 0), Some(vec![]));
+        assert_eq!(of("left:over", 0), Some(vec![]));
+        assert_eq!(of("", 1), Some(vec![Name::Public]));
+        assert_eq!(of("admin:public", 2), Some(vec![Name::Admin, Name::Public]));
+        assert_eq!(of("public", 2), None);
+        assert_eq!(of("", 2), None);
+        assert_eq!(of("msp-gateway.socket", 1), None);
+        assert_eq!(of("public:admin", 1), None);
+    }
+
+    #[test]
+    fn an_inherited_socket_is_where_the_settings_say() {
+        let bound = || {
+            let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = socket.local_addr().unwrap();
+            (Some(socket), address)
+        };
+        let (socket, address) = bound();
+        assert!(checked(Name::Public, socket, address).unwrap().is_some());
+        let (socket, _) = bound();
+        let any = "127.0.0.1:0".parse().unwrap();
+        assert!(checked(Name::Public, socket, any).unwrap().is_some());
+        for other in ["127.0.0.1:1", "127.0.0.2:0", "[::1]:0"] {
+            let (socket, _) = bound();
+            let error = checked(Name::Admin, socket, other.parse().unwrap()).unwrap_err();
+            let text = error.to_string();
+            assert!(
+                text.starts_with("listen.admin: is ") && text.contains(other),
+                "{text}"
+            );
+        }
+        assert!(checked(Name::Admin, None, any).unwrap().is_none());
+    }
+}

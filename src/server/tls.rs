@@ -1,0 +1,375 @@
+//! TLS on a listener: certificates from files, checked whole, exchanged while connections go on.
+
+use std::fmt;
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoClientAuth, NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{Error as TlsError, InconsistentKeys, RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::der::Decode as _;
+use zeroize::Zeroizing;
+
+use super::connection::{Connections, Ending};
+use super::drain::DrainPhase;
+use super::http2;
+use super::pulse::Arrived;
+use crate::access::{ClientCertificate, ClientSan};
+use crate::clock;
+use crate::exchange::Peer;
+use crate::metrics::{Handshake, Metrics};
+
+/// Largest file of certificates or keys. A bundle of all public authorities has 200 KiB.
+const PEM_BYTES_MAX: usize = 1 << 20;
+/// What is spoken, most wanted first.
+const PROTOCOLS: [&[u8]; 2] = [HTTP_2, b"http/1.1"];
+const HTTP_2: &[u8] = b"h2";
+
+/// Whether callers come with certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// Nobody is asked for one.
+    None,
+    /// Whoever has one may show it.
+    Optional,
+    /// Without one there is no connection.
+    Required,
+}
+
+impl ClientAuth {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::None, Self::Optional, Self::Required];
+
+    /// The word used in settings.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Optional => "optional",
+            Self::Required => "required",
+        }
+    }
+}
+
+/// The settings of TLS on one listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// The certificate, then those that lead to its authority, as PEM.
+    pub certificate_file: PathBuf,
+    /// Its private key, as PEM: PKCS#8, PKCS#1 or SEC1, not encrypted.
+    pub private_key_file: PathBuf,
+    /// The authorities of callers' certificates, as PEM; there where callers are asked for one.
+    pub client_ca_file: Option<PathBuf>,
+    /// Whether callers are asked for a certificate.
+    pub client_auth: ClientAuth,
+}
+
+/// One of the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsFile {
+    /// `certificate_file`
+    Certificate,
+    /// `private_key_file`
+    PrivateKey,
+    /// `client_ca_file`
+    ClientCa,
+}
+
+impl TlsFile {
+    /// The setting's name within its table.
+    pub const fn setting(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate_file",
+            Self::PrivateKey => "private_key_file",
+            Self::ClientCa => "client_ca_file",
+        }
+    }
+}
+
+/// Why TLS cannot be spoken with these files. Holds nothing of what is in them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsProblem {
+    /// Which one is wrong.
+    pub file: TlsFile,
+    /// What is wrong with it, as the end of a sentence that begins with its name.
+    pub why: String,
+}
+
+fn wrong(file: TlsFile, why: impl Into<String>) -> TlsProblem {
+    TlsProblem {
+        file,
+        why: why.into(),
+    }
+}
+
+/// Everything a listener needs to speak TLS, read and checked. Cheap to clone.
+#[derive(Clone)]
+pub struct TlsSetup {
+    config: Arc<ServerConfig>,
+    certificate: CertificateDer<'static>,
+    not_before: Timestamp,
+    not_after: Timestamp,
+}
+
+impl fmt::Debug for TlsSetup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsSetup")
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TlsSetup {
+    /// Reads the files now.
+    ///
+    /// # Errors
+    /// If one is missing or not what it should be, or if certificate and key do not belong together.
+    pub fn load(options: &TlsOptions) -> Result<Self, TlsProblem> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let chain = certificates(TlsFile::Certificate, &options.certificate_file)?;
+        let key = private_key(&options.private_key_file, &provider)?;
+        let [certificate, ..] = chain.as_slice() else {
+            return Err(wrong(TlsFile::Certificate, "holds no certificate"));
+        };
+        let certificate = certificate.clone();
+        let certified = CertifiedKey::new(chain, key);
+        match certified.keys_match() {
+            Ok(()) => {}
+            Err(TlsError::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+                let why = "holds another key than the one that certificate_file is for";
+                return Err(wrong(TlsFile::PrivateKey, why));
+            }
+            Err(_) => return Err(wrong(TlsFile::Certificate, UNREADABLE)),
+        }
+        let (not_before, not_after) =
+            validity(&certificate).ok_or_else(|| wrong(TlsFile::Certificate, UNREADABLE))?;
+        let verifier = match (&options.client_ca_file, options.client_auth) {
+            (None, _) | (_, ClientAuth::None) => None,
+            (Some(file), asked) => {
+                let roots = Arc::new(authorities(file)?);
+                let builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+                let builder = match asked {
+                    ClientAuth::Required => builder,
+                    ClientAuth::Optional | ClientAuth::None => builder.allow_unauthenticated(),
+                };
+                let built = builder.build();
+                Some(built.map_err(|_| wrong(TlsFile::ClientCa, "holds no usable authority"))?)
+            }
+        };
+        let asks = verifier.is_some();
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|_| wrong(TlsFile::PrivateKey, "cannot be used by this build"))?;
+        let builder = match verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_client_cert_verifier(Arc::new(NoClientAuth)),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+        if asks {
+            // A resumed session is not checked again: it would outlive its certificate and authority.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
+        Ok(Self {
+            config: Arc::new(config),
+            certificate,
+            not_before,
+            not_after,
+        })
+    }
+
+    /// When the certificate runs out.
+    pub fn not_after(&self) -> Timestamp {
+        self.not_after
+    }
+
+    /// What callers will say of the certificate at this time; `None` if nothing.
+    pub fn untimely(&self, now: Timestamp) -> Option<String> {
+        if now > self.not_after {
+            Some(format!("expired at {}", self.not_after))
+        } else if now < self.not_before {
+            Some(format!("is not valid before {}", self.not_before))
+        } else {
+            None
+        }
+    }
+
+    /// Whether the other one shows the same certificate.
+    pub fn is_same_certificate(&self, other: &Self) -> bool {
+        self.certificate == other.certificate
+    }
+}
+
+const UNREADABLE: &str = "holds a certificate that cannot be read";
+
+fn read(file: TlsFile, path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsProblem> {
+    let unreadable =
+        |error: std::io::Error| wrong(file, format!("cannot be read: {}", error.kind()));
+    let opened = std::fs::File::open(path).map_err(unreadable)?;
+    let size = opened.metadata().map_err(unreadable)?.len();
+    if size > PEM_BYTES_MAX as u64 {
+        return Err(wrong(file, "is larger than 1 MiB"));
+    }
+    // Room for all at once: what a growing vector leaves behind is not wiped.
+    let room = usize::try_from(size).unwrap_or(PEM_BYTES_MAX) + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    opened
+        .take(PEM_BYTES_MAX as u64)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    Ok(bytes)
+}
+
+fn certificates(file: TlsFile, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsProblem> {
+    let bytes = read(file, path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(wrong(file, "holds no certificate in PEM form")),
+        Ok(found) => Ok(found),
+        Err(_) => Err(wrong(file, "is cut short or no PEM file")),
+    }
+}
+
+fn private_key(
+    path: &Path,
+    provider: &CryptoProvider,
+) -> Result<Arc<dyn rustls::sign::SigningKey>, TlsProblem> {
+    use rustls::pki_types::pem::Error as PemError;
+    let file = TlsFile::PrivateKey;
+    let bytes = read(file, path)?;
+    let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
+        PemError::NoItemsFound => wrong(
+            file,
+            "holds no private key in PEM form, or an encrypted one",
+        ),
+        _ => wrong(file, "is cut short or no PEM file"),
+    })?;
+    provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(|_| wrong(file, "holds a private key that cannot be used"))
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, TlsProblem> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(TlsFile::ClientCa, path)? {
+        roots
+            .add(certificate)
+            .map_err(|_| wrong(TlsFile::ClientCa, UNREADABLE))?;
+    }
+    Ok(roots)
+}
+
+/// From when until when a certificate is good. Serial numbers and the like are not our business, so
+/// they may be as odd as they are.
+fn validity(certificate: &CertificateDer<'_>) -> Option<(Timestamp, Timestamp)> {
+    let parsed = CertificateInner::<Raw>::from_der(certificate).ok()?;
+    let validity = parsed.tbs_certificate().validity();
+    let time = |time: &x509_cert::time::Time| {
+        let seconds = i64::try_from(time.to_unix_duration().as_secs()).ok()?;
+        Timestamp::from_second(seconds).ok()
+    };
+    Some((time(&validity.not_before)?, time(&validity.not_after)?))
+}
+
+/// What a verified client certificate says. The names are read by what has verified it, so that
+/// nobody can make two readers see two names.
+fn client_certificate(leaf: &CertificateDer<'_>) -> Option<ClientCertificate> {
+    let verified = webpki::EndEntityCert::try_from(leaf).ok()?;
+    let dns = verified.valid_dns_names().filter_map(ClientSan::dns);
+    let uris = verified.valid_uri_names().filter_map(ClientSan::uri);
+    let (_, not_after) = validity(leaf)?;
+    Some(ClientCertificate::new(dns.chain(uris), not_after))
+}
+
+/// TLS of one listener: the setup of the moment. Connections keep the one they began with.
+pub struct Tls {
+    setup: ArcSwap<TlsSetup>,
+    listener: &'static str,
+    metrics: Arc<Metrics>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// For a listener, `public` or `admin`.
+    pub fn new(setup: TlsSetup, listener: &'static str, metrics: Arc<Metrics>) -> Arc<Self> {
+        metrics.set_certificate_not_after(listener, setup.not_after.as_second());
+        Arc::new(Self {
+            setup: ArcSwap::from_pointee(setup),
+            listener,
+            metrics,
+        })
+    }
+
+    /// What new connections get.
+    pub fn current(&self) -> Arc<TlsSetup> {
+        self.setup.load_full()
+    }
+
+    /// Gives new connections another setup.
+    pub fn replace(&self, setup: TlsSetup) {
+        self.metrics
+            .set_certificate_not_after(self.listener, setup.not_after.as_second());
+        self.setup.store(Arc::new(setup));
+    }
+}
+
+impl Connections {
+    /// Serves one connection that begins with a TLS handshake, which may take as long as a head.
+    pub async fn serve_tls<I>(self, tls: &Tls, io: I, address: Option<SocketAddr>) -> Ending
+    where
+        I: AsyncRead + AsyncWrite + Arrived + Unpin + Send,
+    {
+        let config = tls.setup.load().config.clone();
+        let handshake = TlsAcceptor::from(config).accept(io);
+        let in_time = clock::timeout(self.patience.header, handshake);
+        let drain = self.drain.clone();
+        let shaken = tokio::select! {
+            biased;
+            shaken = in_time => shaken,
+            () = drain.reached(DrainPhase::Cut) => return Ending::Cut,
+        };
+        let count = |outcome| tls.metrics.tls_handshake(tls.listener, outcome);
+        let stream = match shaken {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(why)) => {
+                count(Handshake::Failed);
+                tracing::debug!(%why, listener = tls.listener, "TLS handshake failed");
+                return Ending::Done;
+            }
+            Err(_) => {
+                count(Handshake::TimedOut);
+                return Ending::Slow;
+            }
+        };
+        count(Handshake::Ok);
+        let (_, session) = stream.get_ref();
+        let leaf = session.peer_certificates().and_then(<[_]>::first);
+        let peer = Peer {
+            address,
+            certificate: leaf.and_then(client_certificate).map(Arc::new),
+        };
+        if session.alpn_protocol() == Some(HTTP_2) {
+            http2::serve(self, stream, peer).await
+        } else {
+            self.http1(stream, peer).await
+        }
+    }
+}

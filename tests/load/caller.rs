@@ -1,0 +1,286 @@
+//! Callers who ask again and again and count what goes wrong. They repeat nothing: what other clients
+//! mend by asking a second time is a failure here.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use msp_gateway::clock::{Duration, Instant, sleep, timeout};
+use tokio::net::TcpSocket;
+
+/// Longest wait for an answer, its body included, and for a connection.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How to ask.
+#[derive(Clone)]
+pub struct Load {
+    /// Where.
+    pub address: SocketAddr,
+    /// Where from; absent: as the system likes.
+    pub from: Option<IpAddr>,
+    /// Presented as `X-API-Key`; empty: none.
+    pub key: String,
+    /// Connections that ask one request after the other.
+    pub busy: usize,
+    /// Connections that pause up to this long before each request.
+    pub pausing: (usize, Duration),
+    /// Requests a second, all busy connections together; 0: as fast as they are answered.
+    pub rate: u64,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Answered with 200 and a whole body.
+    pub good: u64,
+    /// All others, by what happened.
+    pub failed: BTreeMap<String, u64>,
+    /// Connections opened.
+    pub connections: u64,
+    /// Connections that the gateway closed while no request was on them.
+    pub closed_idle: u64,
+    /// Seconds each good answer took, sorted.
+    pub took: Vec<f32>,
+}
+
+impl Tally {
+    /// All failures.
+    pub fn failures(&self) -> u64 {
+        self.failed.values().sum()
+    }
+
+    /// The time within which this share of the good answers came, in seconds.
+    pub fn within(&self, share: f64) -> f32 {
+        let at = (self.took.len() as f64 * share) as usize;
+        let last = self.took.len().saturating_sub(1);
+        self.took.get(at.min(last)).copied().unwrap_or(0.0)
+    }
+
+    fn add(&mut self, other: Self) {
+        self.good += other.good;
+        self.connections += other.connections;
+        self.closed_idle += other.closed_idle;
+        self.took.extend(other.took);
+        for (what, count) in other.failed {
+            *self.failed.entry(what).or_default() += count;
+        }
+    }
+}
+
+/// Tells callers when to stop, and how far they are.
+#[derive(Clone, Default)]
+pub struct Progress {
+    stop: Arc<AtomicBool>,
+    asked: Arc<AtomicU64>,
+}
+
+impl Progress {
+    /// Each caller ends after the request it is at.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Requests that have ended.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    fn over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+impl Load {
+    /// Asks until told to stop.
+    pub async fn run(&self, progress: &Progress) -> Tally {
+        let (pausing, pause) = self.pausing;
+        let mut callers = tokio::task::JoinSet::new();
+        for nth in 0..self.busy + pausing {
+            let pause = if nth < self.busy {
+                Duration::ZERO
+            } else {
+                pause
+            };
+            callers.spawn(Caller::new(self.clone(), progress.clone(), nth, pause).run());
+        }
+        let mut all = Tally::default();
+        while let Some(tally) = callers.join_next().await {
+            match tally {
+                Ok(tally) => all.add(tally),
+                Err(why) => {
+                    let what = format!("the caller itself failed: {why}");
+                    all.failed.insert(what, 1);
+                }
+            }
+        }
+        all.took.sort_by(f32::total_cmp);
+        all
+    }
+}
+
+struct Caller {
+    load: Load,
+    progress: Progress,
+    /// Between requests: the longest pause of one that pauses, the time between two of a rate.
+    pause: Duration,
+    every: Duration,
+    asked: usize,
+    tally: Tally,
+}
+
+impl Caller {
+    fn new(load: Load, progress: Progress, nth: usize, pause: Duration) -> Self {
+        let busy = u64::try_from(load.busy).unwrap_or(1);
+        let every = match load.rate {
+            0 => Duration::ZERO,
+            rate => Duration::from_micros(1_000_000 * busy / rate),
+        };
+        Self {
+            load,
+            progress,
+            pause,
+            every,
+            asked: nth,
+            tally: Tally::default(),
+        }
+    }
+
+    async fn run(mut self) -> Tally {
+        let mut connection = None;
+        let mut due = Instant::now();
+        while !self.progress.over() {
+            if !self.pause.is_zero() {
+                sleep(self.pause.mul_f64(fastrand::f64())).await;
+            } else if !self.every.is_zero() {
+                due += self.every;
+                let wait = due.saturating_duration_since(Instant::now());
+                if wait.is_zero() {
+                    due = Instant::now();
+                } else {
+                    sleep(wait).await;
+                }
+            }
+            if let Err(what) = self.ask(&mut connection).await {
+                connection = None;
+                *self.tally.failed.entry(what).or_default() += 1;
+            }
+            self.progress.asked.fetch_add(1, Ordering::Relaxed);
+        }
+        self.tally
+    }
+
+    /// One request, on the connection at hand or a new one.
+    async fn ask(
+        &mut self,
+        connection: &mut Option<SendRequest<Full<Bytes>>>,
+    ) -> Result<(), String> {
+        let begun = Instant::now();
+        let answered = timeout(PATIENCE, self.answered(connection)).await;
+        answered.map_err(|_| "no answer in time".to_owned())??;
+        self.tally.good += 1;
+        self.tally.took.push(begun.elapsed().as_secs_f32());
+        Ok(())
+    }
+
+    async fn answered(
+        &mut self,
+        connection: &mut Option<SendRequest<Full<Bytes>>>,
+    ) -> Result<(), String> {
+        let mut request = self.request();
+        self.asked += 1;
+        let answer = loop {
+            let kept = connection.take();
+            let is_new = kept.is_none();
+            let mut sender = match kept {
+                Some(kept) => kept,
+                None => self.connect().await?,
+            };
+            match sender.try_send_request(request).await {
+                Ok(answer) => {
+                    *connection = Some(sender);
+                    break answer;
+                }
+                // The connection had been closed, and not a byte of the request was written: a client
+                // sees that first, and opens another.
+                Err(mut unsent) => match unsent.take_message() {
+                    Some(back) if !is_new => {
+                        self.tally.closed_idle += 1;
+                        request = back;
+                    }
+                    _ => return Err(format!("no answer: {}", told(unsent.error()))),
+                },
+            }
+        };
+        let status = answer.status();
+        let closing = answer.headers().get(header::CONNECTION);
+        let closing = closing.is_some_and(|value| value == "close");
+        let body = answer.into_body().collect().await;
+        body.map_err(|why| format!("a cut body: {}", told(&why)))?;
+        if closing {
+            *connection = None;
+        }
+        if status != 200 {
+            return Err(format!("status {status}"));
+        }
+        Ok(())
+    }
+
+    async fn connect(&mut self) -> Result<SendRequest<Full<Bytes>>, String> {
+        self.tally.connections += 1;
+        let connecting = async {
+            let socket = if self.load.address.is_ipv4() {
+                TcpSocket::new_v4()?
+            } else {
+                TcpSocket::new_v6()?
+            };
+            if let Some(from) = self.load.from {
+                socket.bind(SocketAddr::new(from, 0))?;
+            }
+            socket.connect(self.load.address).await
+        };
+        let stream = connecting
+            .await
+            .map_err(|why| format!("no connection: {}", why.kind()))?;
+        let shaken = handshake(TokioIo::new(stream)).await;
+        let (sender, driver) = shaken.map_err(|why| format!("no connection: {}", told(&why)))?;
+        tokio::spawn(driver);
+        Ok(sender)
+    }
+
+    /// Lists, first pages and what is cut from either, in turn.
+    fn request(&self) -> Request<Full<Bytes>> {
+        let mut request = Request::builder().header(header::HOST, self.load.address.to_string());
+        if !self.load.key.is_empty() {
+            request = request.header("x-api-key", &self.load.key);
+        }
+        let built = match self.asked % 3 {
+            0 => request.uri("/msp/customers").body(Full::default()),
+            1 => request
+                .uri("/msp/customers?fields=id")
+                .body(Full::default()),
+            _ => request
+                .method("POST")
+                .uri("/v2/cases/msp/search")
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(Full::from("{\"max_returned_items\":25}")),
+        };
+        built.unwrap_or_default()
+    }
+}
+
+/// An error with its causes.
+fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    text
+}
