@@ -142,10 +142,9 @@ pub fn find(method: &Method, path: &str) -> Routing {
 /// one segment and is never empty.
 fn fit(pattern: &str, path: &str) -> Option<[(u16, u16); PARAMS_MAX]> {
     let mut params = [(0, 0); PARAMS_MAX];
-    if pattern == path {
-        return Some(params);
-    }
-    let (fixed, _) = pattern.split_once('{')?;
+    let Some((fixed, _)) = pattern.split_once('{') else {
+        return (pattern == path).then_some(params);
+    };
     let mut at = fixed.len();
     let mut rest = path.strip_prefix(fixed)?;
     let mut wanted = pattern.get(at..)?.split('/').peekable();
@@ -210,6 +209,8 @@ mod tests {
         let found = |p: &str| route("GET", p).map(|(_, params)| params.join("|"));
         assert_eq!(found("/v1/billing/202409/c-1"), Some("202409|c-1".into()));
         assert_eq!(found("/v1/billing/202409"), Some("202409".into()));
+        // A pattern asked for as it stands is a path like any other.
+        assert_eq!(found("/v1/billing/{timeframe}"), Some("{timeframe}".into()));
         assert_eq!(
             route(
                 "POST",
