@@ -243,13 +243,13 @@ pub fn repeats(json: &[u8], text: &[u8]) -> bool {
     let Some(first) = text.first() else {
         return false;
     };
-    // Two bytes rule most places out.
-    let mut places = json.iter().enumerate();
-    places.any(|(at, byte)| {
-        let rest = json.get(at..).unwrap_or_default();
-        (byte == first && rest.starts_with(text))
-            || ((byte == first || *byte == b'\\') && begins_escaped(rest, text))
-    })
+    if memchr::memmem::find(json, text).is_some() {
+        return true;
+    }
+    // Else it stands there with escapes or not at all. Two bytes rule most places out.
+    memchr::memchr(b'\\', json).is_some()
+        && memchr::memchr2_iter(*first, b'\\', json)
+            .any(|at| json.get(at..).is_some_and(|rest| begins_escaped(rest, text)))
 }
 
 fn begins_escaped(mut json: &[u8], mut text: &[u8]) -> bool {
