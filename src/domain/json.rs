@@ -248,8 +248,10 @@ pub fn repeats(json: &[u8], text: &[u8]) -> bool {
     }
     // Else it stands there with escapes or not at all. Two bytes rule most places out.
     memchr::memchr(b'\\', json).is_some()
-        && memchr::memchr2_iter(*first, b'\\', json)
-            .any(|at| json.get(at..).is_some_and(|rest| begins_escaped(rest, text)))
+        && memchr::memchr2_iter(*first, b'\\', json).any(|at| {
+            json.get(at..)
+                .is_some_and(|rest| begins_escaped(rest, text))
+        })
 }
 
 fn begins_escaped(mut json: &[u8], mut text: &[u8]) -> bool {
