@@ -48,6 +48,10 @@ const JITTER: f64 = 0.10;
 /// Share of `fresh` after which an answer that proved hot is refreshed ahead of its time: late, for
 /// each refresh ahead is a vendor call earlier than need be.
 const AHEAD_OF: f64 = 0.80;
+/// How long callers wait for the vendor where an answer that is usable on error is at hand, counted
+/// from the beginning of the fetch, so that nobody waits anew while one hangs. Longer than a healthy
+/// vendor takes, and little beside the time limit of an attempt, which a vendor that hangs uses up.
+pub const ON_ERROR_WAIT: Duration = Duration::from_secs(2);
 /// Times an answer was served fresh since its birth that make it hot.
 pub const HOT_HITS: u32 = 3;
 
