@@ -58,7 +58,10 @@ pub const HOT_HITS: u32 = 3;
 impl Lifetimes {
     /// `fresh` of one entry. `draw` lies in 0..1 and is the entry's own, so that it does not flicker.
     pub fn fresh_with(&self, draw: f64) -> Duration {
-        self.fresh.mul_f64(1.0 - JITTER * draw.clamp(0.0, 1.0))
+        // In nanoseconds, which f64 holds well enough: this is asked several times for each answer.
+        let nanos = u64::try_from(self.fresh.as_nanos()).unwrap_or(u64::MAX);
+        let less = nanos as f64 * (JITTER * draw.clamp(0.0, 1.0));
+        Duration::from_nanos(nanos - (less as u64).min(nanos))
     }
 
     /// What an answer born at `born` may be used for.

@@ -35,6 +35,12 @@ const LINEAGES_MAX: usize = 65_536;
 /// customer is wanted: no more calls than a few customers' own searches.
 const WHOLE_REFRESH_PAGES_MAX: usize = 4;
 
+/// Once the budget is full, room is made for a share of it in advance: one in so many bytes.
+const ROOM_IN_ADVANCE: u64 = 16;
+/// But no snapshot of more than one in so many bytes goes before it must: looking for those is cheap,
+/// for there cannot be many.
+const SMALL_SNAPSHOT: u64 = 1024;
+
 /// Everything the walks and readers of one credential share.
 pub struct Snapshots {
     pub(super) wiv: Arc<Wiv>,
@@ -553,28 +559,39 @@ impl Snapshots {
         if self.bytes() <= max {
             return;
         }
-        let mut candidates: Vec<Arc<Snapshot>> = self
+        let mut candidates: Vec<(Instant, Arc<Snapshot>)> = self
             .by_id
             .iter()
             .map(|(_, snapshot)| snapshot)
             .filter(|snapshot| !snapshot.is_growing())
+            .map(|snapshot| (snapshot.last_used(), snapshot))
             .collect();
-        candidates.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.last_used()));
-        while self.bytes() > max {
-            let Some(oldest) = candidates.pop() else {
+        candidates.sort_unstable_by_key(|(used, _)| std::cmp::Reverse(*used));
+        // Looking through all of them for each small one would cost a full store more than what it
+        // looks for, so a bit of room is made in advance.
+        let enough = max - max / ROOM_IN_ADVANCE;
+        let small = max / SMALL_SNAPSHOT;
+        while let Some((_, oldest)) = candidates.pop() {
+            let (_, _, bytes) = oldest.size();
+            let held = self.bytes();
+            if held <= enough || (held <= max && bytes > small) {
                 break;
-            };
+            }
             self.let_go(&oldest);
         }
+        self.by_id.run_pending_tasks();
     }
 
     fn let_go(&self, snapshot: &Arc<Snapshot>) {
         self.by_id.invalidate(&snapshot.id);
+        // moka frees what is invalidated in its own time; the budget wants it now. What a purge ends
+        // while a walk still fills it is charged until the walk lets go.
+        if !snapshot.is_growing() {
+            snapshot.uncharge();
+        }
         if let Some(lineage) = self.existing_lineage(&snapshot.key) {
             lineage.forget(snapshot);
         }
-        // moka frees an invalidated entry in its own time; the budget wants it now.
-        self.by_id.run_pending_tasks();
     }
 
     /// Lets go of what is over. To be called every few seconds.
@@ -617,6 +634,7 @@ impl Snapshots {
                 self.let_go(&snapshot);
             }
         }
+        self.by_id.run_pending_tasks();
         purged
     }
 
