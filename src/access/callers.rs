@@ -126,6 +126,7 @@ pub struct Caller {
     expires: Option<Timestamp>,
     last_used_s: Arc<AtomicI64>,
     in_flight: Arc<AtomicUsize>,
+    exports: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for Caller {
@@ -154,6 +155,7 @@ impl Caller {
             expires: spec.expires,
             last_used_s: Arc::default(),
             in_flight: Arc::default(),
+            exports: Arc::default(),
         }
     }
 
@@ -162,6 +164,7 @@ impl Caller {
     fn inherit(&mut self, before: &Self) {
         self.last_used_s = before.last_used_s.clone();
         self.in_flight = before.in_flight.clone();
+        self.exports = before.exports.clone();
         if let (Some(ours), Some(theirs)) = (&mut self.throttle, &before.throttle)
             && ours.limit() == theirs.limit()
         {
@@ -175,6 +178,11 @@ impl Caller {
     /// Counts its requests in flight; who admits one adds it, and takes it back at its end.
     pub fn in_flight(&self) -> &Arc<AtomicUsize> {
         &self.in_flight
+    }
+
+    /// Counts its exports that run, as [`in_flight`](Self::in_flight) does its requests.
+    pub fn exports(&self) -> &Arc<AtomicUsize> {
+        &self.exports
     }
 
     /// When a request of this caller was last admitted; `None` if never since the start.
