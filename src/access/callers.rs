@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
+use foldhash::fast::RandomState;
 use jiff::Timestamp;
 
 use super::certificate::{ClientCertificate, ClientSan};
@@ -195,7 +196,8 @@ impl Caller {
 
 /// Every caller, found by the hash of its key or a name in its client certificate.
 pub struct CallerBook {
-    by_key: HashMap<CallerKeyHash, Arc<Caller>>,
+    // What is looked for is a SHA-256 already: no caller chooses where it falls.
+    by_key: HashMap<CallerKeyHash, Arc<Caller>, RandomState>,
     by_san: HashMap<ClientSan, Arc<Caller>>,
     all: Vec<Arc<Caller>>,
     /// Answers everyone where `auth.mode = "open"`.
@@ -218,7 +220,7 @@ impl CallerBook {
         metrics: &Metrics,
         clock: Clock,
     ) -> Self {
-        let (mut by_key, mut by_san) = (HashMap::new(), HashMap::new());
+        let (mut by_key, mut by_san) = (HashMap::default(), HashMap::new());
         let mut all = Vec::with_capacity(specs.len());
         for spec in specs {
             let mut caller = Caller::new(spec, metrics);

@@ -19,7 +19,9 @@ use super::view::View;
 use super::walk::Walk;
 use crate::access::ForcedRefreshes;
 use crate::admission::Payer;
-use crate::cache::{CacheKey, CacheNote, Detail, Directives, Forward, Lifetimes, Standing};
+use crate::cache::{
+    CacheKey, CacheNote, Detail, Directives, Forward, Lifetimes, ON_ERROR_WAIT, Standing, Wanted,
+};
 use crate::clock::{Clock, Instant, timeout_at};
 use crate::domain::SearchQuery;
 use crate::metrics::Metrics;
@@ -209,13 +211,13 @@ impl Snapshots {
                 Verdict::Serve => return opened(hit),
                 Verdict::RefreshAhead => {
                     if let Ok(true) = lineage.begin_refresh(now) {
-                        self.launch_refresh(&lineage, &current, ask, false);
+                        self.launch_refresh(&lineage, &current, ask, Wanted::Later);
                     }
                     return opened(hit);
                 }
                 Verdict::ServeAndRefresh => {
                     if let Ok(true) = lineage.begin_refresh(now) {
-                        self.launch_refresh(&lineage, &current, ask, false);
+                        self.launch_refresh(&lineage, &current, ask, Wanted::Later);
                     }
                     return opened(match hit.detail {
                         None => hit.with_detail(Detail::StaleWhileRevalidate),
@@ -226,13 +228,17 @@ impl Snapshots {
                 Verdict::Ask(why) => why,
             };
             // Boxed, as below: a hit never waits, and should not carry the room for it.
-            match Box::pin(self.wait_for_refresh(&lineage, &current, ask, now)).await {
+            let usable = |at| current.standing(ask.whole, at) != Standing::Expired;
+            // Who asks for something newer has the patience for it.
+            let wanted = match why == Forward::Stale && usable(now) {
+                true => Wanted::Soon,
+                false => Wanted::Now,
+            };
+            match Box::pin(self.wait_for_refresh(&lineage, &current, ask, wanted)).await {
                 Ok(led) => asked = Some((why, led)),
                 Err(error) => {
                     let now = self.clock.now();
-                    if !stale_may_stand_in(&error)
-                        || current.standing(ask.whole, now) == Standing::Expired
-                    {
+                    if !stale_may_stand_in(&error) || !usable(now) {
                         return Err(error);
                     }
                     let hit = CacheNote::hit(current.ttl_s(ask.whole, now));
@@ -322,14 +328,22 @@ impl Snapshots {
         lineage: &Arc<Lineage>,
         current: &Arc<Snapshot>,
         ask: &Open,
-        now: Instant,
+        wanted: Wanted,
     ) -> Result<bool, OpenError> {
         let mut changes = lineage.changes();
         let seen = lineage.failures();
+        let now = self.clock.now();
         let led = lineage.begin_refresh(now).map_err(OpenError::Walk)?;
+        let soon = lineage.refreshing_since().unwrap_or(now) + ON_ERROR_WAIT;
+        let until = match wanted {
+            Wanted::Soon if current.standing(ask.whole, soon) != Standing::Expired => {
+                soon.min(ask.deadline)
+            }
+            _ => ask.deadline,
+        };
         if led {
-            current.charge_to(&ask.payer, ask.deadline);
-            self.launch_refresh(lineage, current, ask, true);
+            current.charge_to(&ask.payer, until);
+            self.launch_refresh(lineage, current, ask, wanted);
         }
         loop {
             changes.borrow_and_update();
@@ -339,7 +353,7 @@ impl Snapshots {
             if !lineage.is_refreshing() {
                 return Ok(led);
             }
-            match timeout_at(ask.deadline, changes.changed()).await {
+            match timeout_at(until, changes.changed()).await {
                 Err(_) => return Err(OpenError::DeadlinePassed),
                 Ok(Err(_)) => return Err(OpenError::Walk(WalkFailure::Internal)),
                 Ok(Ok(())) => {}
@@ -352,16 +366,16 @@ impl Snapshots {
         lineage: &Arc<Lineage>,
         current: &Arc<Snapshot>,
         ask: &Open,
-        interactive: bool,
+        wanted: Wanted,
     ) {
         let lifetimes = ask.lifetimes;
         // Views of single customers need all rows fresh. Read only in part, it would be read a second
         // time for the next view; and where the first page changed, each view would be searched alone.
         let viewed = current.take_view() && current.is_complete() && self.is_read_whole(current);
         // All rows are compared in the background too; a caller who waits for all reads them after.
-        let whole = (ask.whole || viewed) && !interactive;
+        let whole = (ask.whole || viewed) && wanted == Wanted::Later;
         let (store, lineage, current) = (self.clone(), lineage.clone(), current.clone());
-        let walk = Walk::refresh(store, lineage, current, lifetimes, interactive, whole);
+        let walk = Walk::refresh(store, lineage, current, lifetimes, wanted, whole);
         tokio::spawn(walk.run());
     }
 
