@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
+use foldhash::fast::RandomState;
 use jiff::Timestamp;
 
 use super::certificate::{ClientCertificate, ClientSan};
@@ -125,6 +126,7 @@ pub struct Caller {
     expires: Option<Timestamp>,
     last_used_s: Arc<AtomicI64>,
     in_flight: Arc<AtomicUsize>,
+    exports: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for Caller {
@@ -153,6 +155,7 @@ impl Caller {
             expires: spec.expires,
             last_used_s: Arc::default(),
             in_flight: Arc::default(),
+            exports: Arc::default(),
         }
     }
 
@@ -161,6 +164,7 @@ impl Caller {
     fn inherit(&mut self, before: &Self) {
         self.last_used_s = before.last_used_s.clone();
         self.in_flight = before.in_flight.clone();
+        self.exports = before.exports.clone();
         if let (Some(ours), Some(theirs)) = (&mut self.throttle, &before.throttle)
             && ours.limit() == theirs.limit()
         {
@@ -176,6 +180,11 @@ impl Caller {
         &self.in_flight
     }
 
+    /// Counts its exports that run, as [`in_flight`](Self::in_flight) does its requests.
+    pub fn exports(&self) -> &Arc<AtomicUsize> {
+        &self.exports
+    }
+
     /// When a request of this caller was last admitted; `None` if never since the start.
     pub fn last_used(&self) -> Option<Timestamp> {
         match self.last_used_s.load(Ordering::Relaxed) {
@@ -187,7 +196,8 @@ impl Caller {
 
 /// Every caller, found by the hash of its key or a name in its client certificate.
 pub struct CallerBook {
-    by_key: HashMap<CallerKeyHash, Arc<Caller>>,
+    // What is looked for is a SHA-256 already: no caller chooses where it falls.
+    by_key: HashMap<CallerKeyHash, Arc<Caller>, RandomState>,
     by_san: HashMap<ClientSan, Arc<Caller>>,
     all: Vec<Arc<Caller>>,
     /// Answers everyone where `auth.mode = "open"`.
@@ -210,7 +220,7 @@ impl CallerBook {
         metrics: &Metrics,
         clock: Clock,
     ) -> Self {
-        let (mut by_key, mut by_san) = (HashMap::new(), HashMap::new());
+        let (mut by_key, mut by_san) = (HashMap::default(), HashMap::new());
         let mut all = Vec::with_capacity(specs.len());
         for spec in specs {
             let mut caller = Caller::new(spec, metrics);

@@ -1,6 +1,6 @@
 //! How much work is accepted: pure decisions about lanes, budgets, permits and circuits.
 //!
-//! `pace`, `rate`, `places`, `queue`, `breaker` and `retry` decide from what they are told, the time among it;
+//! `pace`, `rate`, `ramp`, `places`, `queue`, `breaker` and `retry` decide from what they are told, the time among it;
 //! `governor`, `circuit` and `credential` are the shared handles around them. [`Gates`] bundles
 //! those of one vendor, so that a reload can build a new stack without forgetting anything.
 
@@ -13,6 +13,7 @@ pub mod limits;
 pub mod pace;
 pub mod places;
 pub mod queue;
+pub mod ramp;
 pub mod rate;
 pub mod retry;
 pub mod spend;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::Lane;
 use super::places::{Felt, Places};
 use super::queue::{Queue, WaiterId};
+use super::ramp::Ramp;
 use super::rate::{Bounds, Learned, Rate};
 use crate::clock::{Duration, Instant};
 
@@ -136,6 +137,8 @@ pub struct Pace {
     hold: Option<Hold>,
     /// 429 answers in a row, each after a hold-down of its own. Above zero one request at a time.
     strikes: u32,
+    /// The vendor came back lately.
+    ramp: Option<Ramp>,
 }
 
 impl Pace {
@@ -154,6 +157,7 @@ impl Pace {
             next_id: 0,
             hold: None,
             strikes: 0,
+            ramp: None,
         }
     }
 
@@ -191,7 +195,7 @@ impl Pace {
         }
         let more_urgent_wait = self.queue.front().is_some_and(|(first, _)| first <= lane);
         if !more_urgent_wait && self.admits(now, lane) {
-            self.take();
+            self.take(lane);
             return (Asked::Admitted, None);
         }
         let wait = self.wait_of(now, lane, self.queue.ahead_of(lane, caller));
@@ -226,7 +230,7 @@ impl Pace {
             if let Some(refusal) = stopped {
                 called.push(Called::Refused(id, refusal));
             } else if self.admits(now, lane) {
-                self.take();
+                self.take(lane);
                 called.push(Called::Admitted(id));
             } else {
                 break;
@@ -275,10 +279,12 @@ impl Pace {
         }
     }
 
-    /// The vendor is back after a failure: it gets requests at the rate, and no burst on top.
+    /// The vendor is back after a failure: it gets requests at the rate, no burst on top, and
+    /// background work only by and by.
     pub fn begin_anew(&mut self, now: Instant) {
         self.count(now);
         self.credit = self.credit.min(self.rate.cost());
+        self.ramp = Some(Ramp::new(now));
     }
 
     /// The vendor answered 429. Returns the time for which nothing will be sent.
@@ -303,8 +309,9 @@ impl Pace {
 
     /// The vendor answered something else than 429.
     pub fn answered(&mut self, now: Instant) {
-        if self.hold.is_none_or(|hold| hold.until <= now) {
+        if self.strikes > 0 && self.hold.is_none_or(|hold| hold.until <= now) {
             self.strikes = 0;
+            self.ramp = Some(Ramp::new(now));
         }
         if self.learns() {
             self.count(now);
@@ -359,6 +366,15 @@ impl Pace {
         self.counted = self.counted.max(now);
         // What the vendor told of its count may be over.
         self.reprice(now);
+        let cost = self.rate.cost();
+        if let Some(ramp) = &mut self.ramp {
+            ramp.count(now, cost);
+            if ramp.is_over(now, cost) {
+                // What was saved up meanwhile is no burst for what was held back.
+                self.credit = self.credit.min(cost);
+                self.ramp = None;
+            }
+        }
     }
 
     fn learns(&self) -> bool {
@@ -408,19 +424,35 @@ impl Pace {
         self.hold.is_none_or(|hold| hold.until <= now)
             && self.in_flight < self.places_for(lane)
             && self.credit >= self.rate.needed(lane)
+            && self.ramp_wait(now, lane, 0).is_zero()
     }
 
-    fn take(&mut self) {
+    /// Time until the vendor's return lets one of `lane` go, if `ahead` others go before it.
+    fn ramp_wait(&self, now: Instant, lane: Lane, ahead: usize) -> Duration {
+        let Some(ramp) = self.ramp.filter(|_| lane != Lane::Interactive) else {
+            return Duration::ZERO;
+        };
+        let others = ahead.saturating_sub(self.queue.len_of(Lane::Interactive));
+        let calls = u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1);
+        ramp.wait(now, self.rate.cost().saturating_mul(calls))
+    }
+
+    fn take(&mut self, lane: Lane) {
+        if let Some(ramp) = self.ramp.as_mut().filter(|_| lane != Lane::Interactive) {
+            ramp.take(self.rate.cost());
+        }
         self.in_flight += 1;
         self.credit = self.credit.saturating_sub(self.rate.cost());
     }
 
     /// The least time until a request of `lane` goes, if `ahead` others go before it.
     fn wait_of(&self, now: Instant, lane: Lane, ahead: usize) -> Duration {
-        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
-        let needed = self.rate.needed(lane) + self.rate.cost().saturating_mul(ahead);
+        let before = u32::try_from(ahead).unwrap_or(u32::MAX);
+        let needed = self.rate.needed(lane) + self.rate.cost().saturating_mul(before);
         // `counted` is ahead of now exactly by what is left of a stop.
-        self.counted.saturating_duration_since(now) + needed.saturating_sub(self.credit)
+        let bucket =
+            self.counted.saturating_duration_since(now) + needed.saturating_sub(self.credit);
+        bucket.max(self.ramp_wait(now, lane, ahead))
     }
 }
 

@@ -14,7 +14,7 @@ use super::question::{Asked, Question};
 use crate::domain::SearchQuery;
 use crate::domain::json::Object;
 use crate::exchange::body::{BodyCut, EXPORT_ROWS};
-use crate::exchange::{AnswerBody, Answered, Call};
+use crate::exchange::{AnswerBody, Answered, Call, Permit};
 use crate::problem::Problem;
 use crate::reads::export::{ExportFormat, ExportStream};
 
@@ -54,9 +54,10 @@ pub(super) async fn respond(
     stream: ExportStream,
     format: ExportFormat,
     trailer: bool,
+    place: Permit,
 ) -> Answered {
     call.record.set_cache(stream.note.outcome);
-    let mut response = Response::new(AnswerBody::rows(stream.pieces, trailer));
+    let mut response = Response::new(AnswerBody::rows(stream.pieces, trailer, Some(place)));
     let headers = response.headers_mut();
     let (media, name) = match format {
         ExportFormat::Ndjson => (

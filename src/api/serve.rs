@@ -9,7 +9,7 @@ use super::question::{Asked, Question};
 use super::recall::{Recall, Spelling};
 use super::{answer, case_export, openapi};
 use crate::domain::Route;
-use crate::exchange::{Answered, Boxed, Call};
+use crate::exchange::{Answered, Boxed, Call, InFlight};
 use crate::problem::{Code, Problem};
 use crate::reads::billing::SoftFailure;
 use crate::reads::cases::Search;
@@ -21,14 +21,16 @@ pub struct Routes(Arc<Parts>);
 
 struct Parts {
     reads: Reads,
+    exports: Arc<InFlight>,
     recall: Recall,
 }
 
 impl Routes {
-    /// Answers from these reads.
-    pub fn new(reads: Reads) -> Self {
+    /// Answers from these reads, with so many exports at once.
+    pub fn new(reads: Reads, exports: Arc<InFlight>) -> Self {
         Self(Arc::new(Parts {
             reads,
+            exports,
             recall: Recall::new(),
         }))
     }
@@ -112,8 +114,13 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
                     "An export needs HTTP/1.1.",
                 ));
             }
+            // An export lasts as long as its reader likes: those who read slowly must find the end of
+            // their own places, and never those of everyone.
+            let Some(place) = of.exports.enter(call.caller.exports()) else {
+                return Err(Problem::exports_overloaded());
+            };
             let stream = reads.export.begin(&asker, query, format).await?;
-            return Ok(case_export::respond(&call, stream, format, trailer).await);
+            return Ok(case_export::respond(&call, stream, format, trailer, place).await);
         }
         Question::Billing { month, contract } => {
             let soft = SoftFailure::Refuse;

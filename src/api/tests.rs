@@ -13,7 +13,7 @@ use crate::admission::Payer;
 use crate::cache::{CacheNote, Coding, VariantOptions, Variants};
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::{Audience, CacheOutcome, FieldSet};
-use crate::exchange::{Answered, Call, Record, Routing};
+use crate::exchange::{Answered, Call, InFlight, Record, Routing};
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::reads::export::{ExportFormat, ExportStream};
@@ -242,12 +242,17 @@ async fn an_export_names_its_form_and_has_no_tag() {
             note: CacheNote::hit(1),
             pieces,
         };
-        let answer = super::case_export::respond(&call, stream, format, true).await;
+        let places = InFlight::up_to(1);
+        let place = places.enter(call.caller.exports()).unwrap();
+        let answer = super::case_export::respond(&call, stream, format, true, place).await;
+        assert_eq!(places.now(), 1, "held by the body");
         assert_eq!(answer.headers()["content-type"], media);
         assert_eq!(answer.headers()["trailer"], "x-export-rows");
         assert!(!answer.headers().contains_key("etag"));
         let attached = answer.headers()["content-disposition"].to_str().unwrap();
         assert!(attached.starts_with("attachment; filename="));
+        drop(answer);
+        assert_eq!(places.now(), 0);
     }
 }
 

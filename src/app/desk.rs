@@ -95,6 +95,7 @@ impl App {
             "uptime_s": now.saturating_duration_since(self.started).as_secs(),
             "draining": self.drain.is_draining(),
             "requests_in_flight": self.in_flight.now(),
+            "exports_running": self.exports.now(),
             "vendors": vendors,
             "scrolls": {"open": open, "max": options.open_scrolls_max, "searches_waiting": waiting},
             "snapshots": {

@@ -57,6 +57,7 @@ pub struct App {
     admin_tls: Option<Arc<Tls>>,
     drain: Drain,
     in_flight: Arc<InFlight>,
+    exports: Arc<InFlight>,
     log: LogSink,
     reads: Reads,
     snapshots: Arc<Snapshots>,
@@ -139,6 +140,7 @@ impl App {
         let public_tls = tls(&secrets.certificates.public, "public");
         let admin_tls = tls(&secrets.certificates.admin, "admin");
         let in_flight = InFlight::up_to(settings.server.requests_in_flight_max);
+        let exports = InFlight::up_to(settings.server.exports_max);
         Ok(Arc::new_cyclic(|app| {
             let build = Stacks {
                 clock: &clock,
@@ -146,6 +148,7 @@ impl App {
                 callers: &callers,
                 log: &log,
                 in_flight: &in_flight,
+                exports: &exports,
                 reads: &reads,
                 server: &settings.server,
                 cross_origin: &settings.cross_origin,
@@ -165,6 +168,7 @@ impl App {
                 clock: clock.clone(),
                 metrics: metrics.clone(),
                 in_flight: in_flight.clone(),
+                exports: exports.clone(),
                 log: log.clone(),
                 reads: reads.clone(),
                 snapshots,
@@ -228,6 +232,7 @@ impl App {
             callers: &callers,
             log: &self.log,
             in_flight: &self.in_flight,
+            exports: &self.exports,
             reads: &self.reads,
             server: &server,
             cross_origin: &settings.cross_origin,
@@ -251,6 +256,7 @@ impl App {
         self.snapshots.configure(settings.snapshots.clone());
         self.reads.variants.configure(settings.compression);
         self.in_flight.admit_up_to(server.requests_in_flight_max);
+        self.exports.admit_up_to(server.exports_max);
         self.callers.store(callers);
         self.public.store(Arc::new(public));
         self.admin.store(Arc::new(admin));
@@ -350,6 +356,7 @@ struct Stacks<'a> {
     callers: &'a Arc<CallerBook>,
     log: &'a LogSink,
     in_flight: &'a Arc<InFlight>,
+    exports: &'a Arc<InFlight>,
     reads: &'a Reads,
     server: &'a ServerOptions,
     cross_origin: &'a Option<Arc<CrossOrigin>>,
@@ -367,7 +374,8 @@ impl Stacks<'_> {
             body_timeout: self.server.body_timeout,
             cross_origin: self.cross_origin.clone(),
         };
-        inbound(parts, crate::api::Routes::new(self.reads.clone()))
+        let routes = crate::api::Routes::new(self.reads.clone(), self.exports.clone());
+        inbound(parts, routes)
     }
 
     fn admin(&self, desk: desk::Desk) -> Inbound {

@@ -39,6 +39,7 @@ pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
         body_timeout: _,
         request_timeout: _,
         requests_in_flight_max: _,
+        exports_max: _,
         admin_hosts: _,
         idle_timeout,
         write_stall_timeout,

@@ -56,6 +56,7 @@ enum Slot<T, E> {
     Flying {
         end: watch::Receiver<End<T, E>>,
         waiters: Arc<AtomicUsize>,
+        began: Instant,
     },
     Held {
         end: FlightEnd<T, E>,
@@ -77,6 +78,8 @@ pub struct Ticket<K, T, E> {
     waiters: Arc<AtomicUsize>,
     /// Whether this caller's request began the flight.
     pub led: bool,
+    /// When the flight began.
+    pub began: Instant,
 }
 
 impl<K, T, E> Drop for Ticket<K, T, E> {
@@ -123,14 +126,18 @@ where
             Some(Slot::Held { end, until }) if now < *until => {
                 return Boarding::JustFailed(end.clone());
             }
-            Some(Slot::Flying { end, waiters }) => {
+            Some(Slot::Flying {
+                end,
+                waiters,
+                began,
+            }) => {
                 if waiters.load(Ordering::Relaxed) >= WAITERS_PER_FLIGHT_MAX
                     || self.waiters.load(Ordering::Relaxed) >= WAITERS_MAX
                 {
                     return Boarding::Crowded;
                 }
-                let (end, waiters) = (end.clone(), waiters.clone());
-                return Boarding::Ticket(self.ticket(end, waiters, false));
+                let (end, waiters, began) = (end.clone(), waiters.clone(), *began);
+                return Boarding::Ticket(self.ticket(end, waiters, began, false));
             }
             Some(Slot::Held { .. }) | None => {}
         }
@@ -141,9 +148,10 @@ where
             Slot::Flying {
                 end: end.clone(),
                 waiters: waiters.clone(),
+                began: now,
             },
         );
-        let ticket = self.ticket(end, waiters, true);
+        let ticket = self.ticket(end, waiters, now, true);
         drop(slots);
         self.launch(key.clone(), fetch(), send);
         Boarding::Ticket(ticket)
@@ -165,6 +173,7 @@ where
         self: &Arc<Self>,
         end: watch::Receiver<End<T, E>>,
         waiters: Arc<AtomicUsize>,
+        began: Instant,
         led: bool,
     ) -> Ticket<K, T, E> {
         waiters.fetch_add(1, Ordering::Relaxed);
@@ -174,6 +183,7 @@ where
             end,
             waiters,
             led,
+            began,
         }
     }
 

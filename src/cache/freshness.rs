@@ -48,13 +48,20 @@ const JITTER: f64 = 0.10;
 /// Share of `fresh` after which an answer that proved hot is refreshed ahead of its time: late, for
 /// each refresh ahead is a vendor call earlier than need be.
 const AHEAD_OF: f64 = 0.80;
+/// How long callers wait for the vendor where an answer that is usable on error is at hand, counted
+/// from the beginning of the fetch, so that nobody waits anew while one hangs. Longer than a healthy
+/// vendor takes, and little beside the time limit of an attempt, which a vendor that hangs uses up.
+pub const ON_ERROR_WAIT: Duration = Duration::from_secs(2);
 /// Times an answer was served fresh since its birth that make it hot.
 pub const HOT_HITS: u32 = 3;
 
 impl Lifetimes {
     /// `fresh` of one entry. `draw` lies in 0..1 and is the entry's own, so that it does not flicker.
     pub fn fresh_with(&self, draw: f64) -> Duration {
-        self.fresh.mul_f64(1.0 - JITTER * draw.clamp(0.0, 1.0))
+        // In nanoseconds, which f64 holds well enough: this is asked several times for each answer.
+        let nanos = u64::try_from(self.fresh.as_nanos()).unwrap_or(u64::MAX);
+        let less = nanos as f64 * (JITTER * draw.clamp(0.0, 1.0));
+        Duration::from_nanos(nanos - (less as u64).min(nanos))
     }
 
     /// What an answer born at `born` may be used for.

@@ -13,7 +13,7 @@ use crate::clock::{Duration, Instant};
 use crate::domain::Kind;
 
 /// Bytes an entry costs beside its payload: key, counters, and moka's own nodes.
-pub const ENTRY_OVERHEAD_BYTES: u32 = 512;
+pub const ENTRY_OVERHEAD_BYTES: u32 = 1536;
 
 /// What a fetch brought.
 #[derive(Clone, Debug)]

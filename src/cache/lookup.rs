@@ -5,11 +5,12 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::flight::{Boarding, FlightEnd, Flights, Wait};
-use super::freshness::{Directives, Lifetimes, Standing};
+use super::freshness::{Directives, Lifetimes, ON_ERROR_WAIT, Standing};
 use super::key::CacheKey;
 use super::local::{Entry, Fetched, Local};
 use super::note::{CacheNote, Detail, Forward};
 use crate::access::ForcedRefreshes;
+use crate::admission::Lane;
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::CacheOutcome;
 
@@ -20,6 +21,27 @@ pub trait FetchError: Clone + Send + Sync + 'static {
 
     /// Whether a remembered answer may stand in: the vendor failed, the question was fine.
     fn allows_stale(&self) -> bool;
+}
+
+/// How much a fetch is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Nobody waits: what is remembered was served.
+    Later,
+    /// A caller waits a moment, and then does with what is remembered.
+    Soon,
+    /// A caller waits, and has nothing else.
+    Now,
+}
+
+impl Wanted {
+    /// The lane of its first vendor call. Callers who have something go behind those who have nothing.
+    pub fn lane(self) -> Lane {
+        match self {
+            Self::Later | Self::Soon => Lane::Refresh,
+            Self::Now => Lane::Interactive,
+        }
+    }
 }
 
 /// The answers of one kind, with their flights.
@@ -94,7 +116,7 @@ where
     }
 
     /// Finds the answer to `key`, fetching it if need be. `fetch` makes one vendor call; it is called
-    /// at most once, in a task of its own, with whether a caller waits for it.
+    /// at most once, in a task of its own, with how much it is wanted.
     ///
     /// # Errors
     /// When neither memory nor the vendor gives a usable answer in time.
@@ -105,7 +127,7 @@ where
         fetch: F,
     ) -> Result<Found<V>, LookupError<E>>
     where
-        F: FnOnce(bool) -> Fut,
+        F: FnOnce(Wanted) -> Fut,
         Fut: Future<Output = Result<Fetched<V>, E>> + Send + 'static,
     {
         let now = self.clock.now();
@@ -126,7 +148,7 @@ where
                 }
                 Verdict::ServeAndRefresh(note) => {
                     self.flights
-                        .launch_unwaited(key, || self.fill(key, fetch(false)));
+                        .launch_unwaited(key, || self.fill(key, fetch(Wanted::Later)));
                     return Ok(Found {
                         entry: entry.clone(),
                         note: told(note),
@@ -144,7 +166,16 @@ where
             return Err(LookupError::NotCached);
         }
 
-        let ticket = match self.flights.board(key, || self.fill(key, fetch(true))) {
+        let usable = |at| {
+            let entry = remembered.as_ref();
+            entry.is_some_and(|e| e.standing(&terms.lifetimes, at) != Standing::Expired)
+        };
+        // Who asks for something newer has the patience for it.
+        let wanted = match why == Forward::Stale && usable(now) {
+            true => Wanted::Soon,
+            false => Wanted::Now,
+        };
+        let ticket = match self.flights.board(key, || self.fill(key, fetch(wanted))) {
             Boarding::Ticket(ticket) => ticket,
             Boarding::JustFailed(end) => {
                 return self.fall_back(self.failure(end), remembered, terms);
@@ -154,8 +185,13 @@ where
             }
         };
         let collapsed = !ticket.led;
+        let soon = ticket.began + ON_ERROR_WAIT;
+        let until = match wanted {
+            Wanted::Soon if usable(soon) => soon.min(terms.deadline),
+            _ => terms.deadline,
+        };
         // Boxed: a hit never waits, and should not carry the room for it.
-        match Box::pin(ticket.wait(terms.deadline)).await {
+        match Box::pin(ticket.wait(until)).await {
             Wait::Ended(FlightEnd::Landed(Landed { entry, kept })) => {
                 let note = CacheNote::forwarded(why, kept, collapsed);
                 if entry.negative {

@@ -140,7 +140,6 @@ impl CacheNote {
 
     /// The value of `Cache-Status`.
     pub fn header_text(&self) -> String {
-        use std::fmt::Write as _;
         let mut out = String::with_capacity(64);
         out.push_str("msp-gateway");
         match self.forward {
@@ -157,8 +156,8 @@ impl CacheNote {
             out.push_str("; collapsed");
         }
         if let Some(ttl_s) = self.ttl_s {
-            // Writing to a String cannot fail.
-            let _ = write!(out, "; ttl={ttl_s}");
+            out.push_str("; ttl=");
+            out.push_str(itoa::Buffer::new().format(ttl_s));
         }
         if let Some(detail) = self.detail {
             out.push_str("; detail=");

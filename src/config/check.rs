@@ -152,6 +152,7 @@ fn server(file: &File) -> ServerOptions {
         connections_max: limits.connections_max.to_usize(),
         connections_per_peer_max: limits.connections_per_peer_max.to_usize(),
         requests_in_flight_max: limits.requests_in_flight_max.to_usize(),
+        exports_max: limits.exports_max.to_usize(),
         drain_delay: limits.drain_delay.get(),
         drain_grace: limits.drain_grace.get(),
     }

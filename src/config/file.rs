@@ -183,6 +183,8 @@ table! {
         connections_per_peer_max: Count<1, 1_000_000> = Count(2048),
         /// Requests at once.
         requests_in_flight_max: Count<1, 1_000_000> = Count(1024),
+        /// Exports at once.
+        exports_max: Count<1, 1_000_000> = Count(32),
         /// Vendor calls that one caller's `Cache-Control` may force per minute.
         forced_refreshes_per_minute: Count<0, 1_000_000> = Count(6),
         /// Between failing readiness and refusing connections.

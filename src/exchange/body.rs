@@ -32,6 +32,8 @@ enum Content {
     Rows {
         pieces: mpsc::Receiver<ExportPiece>,
         trailer: bool,
+        // Among exports; `None` in tests of other things.
+        _place: Option<Permit>,
     },
     /// The stream was cut, and what was written before is on its way.
     Cut,
@@ -76,9 +78,13 @@ impl AnswerBody {
         }
     }
 
-    /// Rows as they come; with `trailer`, their number at the end.
-    pub fn rows(pieces: mpsc::Receiver<ExportPiece>, trailer: bool) -> Self {
-        Self::with(Content::Rows { pieces, trailer })
+    /// Rows as they come; with `trailer`, their number at the end. `place` is held until then.
+    pub fn rows(pieces: mpsc::Receiver<ExportPiece>, trailer: bool, place: Option<Permit>) -> Self {
+        Self::with(Content::Rows {
+            pieces,
+            trailer,
+            _place: place,
+        })
     }
 
     /// A body in a content coding.
@@ -144,7 +150,9 @@ impl Body for AnswerBody {
                 this.ended();
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Content::Rows { pieces, trailer } => match std::task::ready!(pieces.poll_recv(cx)) {
+            Content::Rows {
+                pieces, trailer, ..
+            } => match std::task::ready!(pieces.poll_recv(cx)) {
                 Some(ExportPiece::Lines(lines)) => {
                     this.sent(&lines);
                     Poll::Ready(Some(Ok(Frame::data(lines))))
@@ -211,14 +219,14 @@ mod tests {
         let (to, from) = mpsc::channel(4);
         to.try_send(ExportPiece::Lines("a\n".into())).unwrap();
         to.try_send(ExportPiece::End { rows: 1 }).unwrap();
-        let whole = AnswerBody::rows(from, true).collect().await.unwrap();
+        let whole = AnswerBody::rows(from, true, None).collect().await.unwrap();
         assert_eq!(whole.trailers().unwrap()[EXPORT_ROWS], "1");
         assert_eq!(whole.to_bytes(), "a\n");
 
         let (to, from) = mpsc::channel(4);
         to.try_send(ExportPiece::Lines("a\n".into())).unwrap();
         drop(to);
-        let cut = AnswerBody::rows(from, false).collect().await;
+        let cut = AnswerBody::rows(from, false, None).collect().await;
         assert_eq!(cut.unwrap_err(), BodyCut);
     }
 }

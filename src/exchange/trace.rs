@@ -1,6 +1,8 @@
 //! The caller's `traceparent`, continued towards the vendor.
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// `00-` trace id `-` parent id `-` flags.
 const TRACEPARENT_BYTES: usize = 55;
@@ -9,7 +11,7 @@ const TRACEPARENT_BYTES: usize = 55;
 /// `None` if the caller sent none, several, or anything but W3C's version 00; a bad one is ignored,
 /// as W3C asks.
 pub fn continued(headers: &HeaderMap) -> Option<HeaderValue> {
-    let mut values = headers.get_all("traceparent").iter();
+    let mut values = headers.get_all(&TRACEPARENT).iter();
     let value = values.next()?;
     if values.next().is_some() {
         return None;

@@ -30,6 +30,9 @@ const VENDOR_BODY_BYTES_MAX: usize = 64 * 1024;
 /// When to come back after being shed: one second, since what sheds is over in milliseconds.
 const SHED_RETRY: Duration = Duration::from_secs(1);
 
+/// When to come back where exports fill their places: they take seconds.
+const EXPORT_RETRY: Duration = Duration::from_secs(5);
+
 /// The policy's name in `RateLimit` headers.
 const LIMIT_NAME: &str = "caller";
 
@@ -146,6 +149,15 @@ impl Problem {
             "The gateway has as many requests in hand as it may; nothing was asked of a vendor.",
         )
         .retry_after(SHED_RETRY)
+    }
+
+    /// As many exports run as may, or as this caller may.
+    pub fn exports_overloaded() -> Self {
+        Self::new(
+            Code::Overloaded,
+            "As many exports run as may at once; nothing was asked of a vendor.",
+        )
+        .retry_after(EXPORT_RETRY)
     }
 
     /// The answer was not ready in time; who is waited for, if that is known.

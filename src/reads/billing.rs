@@ -8,7 +8,9 @@ use bytes::Bytes;
 use super::answer::{Account, Answer, Asker};
 use super::customers::spend;
 use super::{Ingredients, Policy, ReadError};
-use crate::cache::{CacheKey, Detail, Fetched, Found, Lifetimes, Rendered, Shelf, Subject, Terms};
+use crate::cache::{
+    CacheKey, Detail, Fetched, Found, Lifetimes, Rendered, Shelf, Subject, Terms, Wanted,
+};
 use crate::clock::Clock;
 use crate::domain::{ContractId, Kind, Month, Vendor};
 use crate::metrics::Metrics;
@@ -127,8 +129,8 @@ impl Billing {
             month,
             contract: contract.clone(),
         };
-        self.find(asker, month, subject, move |waited| async move {
-            let spend = spend(&clock, waited, &by);
+        self.find(asker, month, subject, move |wanted| async move {
+            let spend = spend(&clock, wanted, &by);
             nable.billable_services(&month, &contract_id, spend).await
         })
         .await
@@ -149,7 +151,7 @@ impl Billing {
             asker,
             month,
             Subject::Invoices { month },
-            move |waited| async move { nable.invoices(&month, spend(&clock, waited, &by)).await },
+            move |wanted| async move { nable.invoices(&month, spend(&clock, wanted, &by)).await },
         )
         .await
     }
@@ -159,7 +161,7 @@ impl Billing {
         asker: &Asker,
         month: Month,
         subject: Subject,
-        ask: impl FnOnce(bool) -> Fut,
+        ask: impl FnOnce(Wanted) -> Fut,
     ) -> Result<Found<Arc<BillingBody>>, ReadError>
     where
         Fut: Future<Output = Result<NableAnswer, UpstreamError>> + Send + 'static,
@@ -177,8 +179,8 @@ impl Billing {
             deadline: asker.deadline,
         };
         let key = self.key(subject);
-        let found = self.shelf.lookup(&key, &terms, |waited| {
-            let asked = ask(waited);
+        let found = self.shelf.lookup(&key, &terms, |wanted| {
+            let asked = ask(wanted);
             async move { remembered(asked.await) }
         });
         found

@@ -6,8 +6,10 @@ use arc_swap::ArcSwap;
 
 use super::answer::{Account, Answer, Asker};
 use super::{Ingredients, Policy, ReadError};
-use crate::cache::{CacheKey, CacheNote, Detail, Lifetimes, Pages, Rendered, Standing, Subject};
-use crate::clock::{Clock, Instant};
+use crate::cache::{
+    CacheKey, CacheNote, Detail, Lifetimes, ON_ERROR_WAIT, Pages, Rendered, Standing, Subject,
+};
+use crate::clock::{Clock, Instant, timeout_at};
 use crate::domain::period::RangeGrade;
 use crate::domain::query::SearchRequest;
 use crate::domain::{CacheOutcome, Kind, PageSize, Saved, SearchQuery, Vendor};
@@ -17,6 +19,9 @@ use crate::snapshot::{
     Claims, Open, Opened, PageAsk, Sealer, Snapshot, SnapshotId, Snapshots, View,
 };
 use crate::upstream::Wiv;
+
+/// What a view of all may be where the vendor gives nothing better.
+const OLDER: [Standing; 2] = [Standing::Stale, Standing::OnError];
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PageKey {
@@ -195,28 +200,55 @@ impl Cases {
             // Boxed, as below: rarer than the rest, which should not carry the room for it.
             return Box::pin(self.derived_page(asker, place, derived.detail)).await;
         }
-        let opened = match self.open_keyed(asker, key, query, false).await {
-            Ok(opened) => {
-                let view = View::new(None, asker.audience().clone());
-                let note = opened.note;
-                self.page(asker, place(opened.snapshot, view), Some(note))
-                    .await
-            }
-            Err(error) => Err(error),
+        let asked = async {
+            let opened = self.open_keyed(asker, key, query, false).await?;
+            let view = View::new(None, asker.audience().clone());
+            let note = opened.note;
+            let place = place(opened.snapshot, view);
+            self.page(asker, place, Some(note)).await
+        };
+        let opened = match query.customer {
+            None => asked.await,
+            Some(_) => self.within_patience(asker, query, key, asked).await,
         };
         match opened {
             Ok(answer) => Ok((answer, None)),
-            Err(error) if error.allows_stale() => {
-                let older = [Standing::Stale, Standing::OnError];
-                match self.derived(asker, query, &older) {
-                    Some(derived) => {
-                        let place = place(derived.snapshot, derived.view);
-                        Box::pin(self.derived_page(asker, place, Detail::StaleOnError)).await
-                    }
-                    None => Err(error),
+            Err(error) if error.allows_stale() => match self.derived(asker, query, &OLDER) {
+                Some(derived) => {
+                    let place = place(derived.snapshot, derived.view);
+                    Box::pin(self.derived_page(asker, place, Detail::StaleOnError)).await
                 }
-            }
+                None => Err(error),
+            },
             Err(error) => Err(error),
+        }
+    }
+
+    /// A search for one customer. Where an older view of all would do on error, the vendor has a moment
+    /// to answer, not all of the caller's time.
+    async fn within_patience(
+        &self,
+        asker: &Asker,
+        query: &Arc<SearchQuery>,
+        key: &CacheKey,
+        asked: impl Future<Output = Result<Answer, ReadError>>,
+    ) -> Result<Answer, ReadError> {
+        tokio::pin!(asked);
+        // Counted from the walk's beginning, so that nobody waits anew for one that hangs.
+        let own = self.snapshots.current(key).filter(|s| s.ages().is_none());
+        let since = own.map_or_else(|| self.clock.now(), |own| own.birth());
+        let soon = (since + ON_ERROR_WAIT).min(asker.deadline);
+        if let Ok(answered) = timeout_at(soon, &mut asked).await {
+            return answered;
+        }
+        // Who asks for something newer has the patience for it.
+        let directives = asker.directives;
+        let takes_old = !directives.no_cache && directives.max_age.is_none();
+        match takes_old && self.derived(asker, query, &OLDER).is_some() {
+            true => Err(ReadError::DeadlinePassed {
+                vendor: Vendor::Wiv,
+            }),
+            false => asked.await,
         }
     }
 
@@ -266,7 +298,11 @@ impl Cases {
         let now = self.clock.now();
         let own = self.snapshots.current(&self.key(query));
         let own_standing = own.as_ref().map(|own| own.standing(false, now));
-        if own.is_some_and(|own| own.is_growing()) || own_standing == Some(Standing::Fresh) {
+        // Its first rows have to be waited for, which is not for whom older ones will do.
+        let joined = |own: Arc<Snapshot>| {
+            own.is_growing() && (own.ages().is_some() || standings.contains(&Standing::Fresh))
+        };
+        if own.is_some_and(joined) || own_standing == Some(Standing::Fresh) {
             return None;
         }
         let all = Arc::new(query.for_all_customers());

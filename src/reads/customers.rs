@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use super::answer::{Account, Answer, Asker};
 use super::{Ingredients, Policy, ReadError};
-use crate::admission::{Lane, Payer, Spend};
+use crate::admission::{Payer, Spend};
 use crate::cache::{
-    CacheKey, CacheNote, Detail, Fetched, Found, Pages, Rendered, Shelf, Subject, Terms,
+    CacheKey, CacheNote, Detail, Fetched, Found, Pages, Rendered, Shelf, Subject, Terms, Wanted,
 };
 use crate::clock::{Clock, Duration};
 use crate::domain::audience::AudienceFingerprint;
@@ -144,8 +144,8 @@ impl Customers {
         let (wiv, clock, by) = (self.wiv.clone(), self.clock.clone(), asker.clone());
         let found = self
             .shelf
-            .lookup(&self.key, &terms, move |waited| async move {
-                let list = wiv.customers(spend(&clock, waited, &by)).await?;
+            .lookup(&self.key, &terms, move |wanted| async move {
+                let list = wiv.customers(spend(&clock, wanted, &by)).await?;
                 let book = CustomerBook::new(list);
                 Ok(Fetched {
                     hash: book.hash,
@@ -206,19 +206,23 @@ impl Customers {
 }
 
 /// A call that a caller waits for, or a refresh in the background.
-pub(super) fn spend(clock: &Clock, waited: bool, asker: &Asker) -> Spend {
+pub(super) fn spend(clock: &Clock, wanted: Wanted, asker: &Asker) -> Spend {
     let soonest = clock.now() + FETCH_WAIT;
-    if waited {
-        let mut spend = asker.spend();
-        spend.deadline = spend.deadline.max(soonest);
-        spend
-    } else {
-        Spend {
-            lane: Lane::Refresh,
+    match wanted {
+        Wanted::Now => {
+            let mut spend = asker.spend();
+            spend.deadline = spend.deadline.max(soonest);
+            spend
+        }
+        Wanted::Soon | Wanted::Later => Spend {
+            lane: wanted.lane(),
             deadline: soonest,
             wanted_until: soonest,
-            payer: Payer::gateway(),
-        }
+            payer: match wanted {
+                Wanted::Later => Payer::gateway(),
+                _ => asker.payer.clone(),
+            },
+        },
     }
 }
 

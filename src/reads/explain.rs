@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Reads;
 use crate::admission::Lane;
-use crate::cache::{CacheKey, Lifetimes, Standing, Subject};
+use crate::cache::{CacheKey, Lifetimes, Standing, Subject, Wanted};
 use crate::clock::{Clock, Duration};
 use crate::domain::{ContractId, Month, Operation, SearchQuery};
 
@@ -41,7 +41,7 @@ impl Explanation {
             lifetimes,
             grade: None,
             snapshot: None,
-            lane: Some(Lane::Interactive),
+            lane: Some(Wanted::Now.lane()),
             call: Some(call),
         }
     }
@@ -52,8 +52,9 @@ impl Explanation {
         self.age = Some(age);
         (self.lane, self.call) = match standing {
             Standing::Fresh => (None, None),
-            Standing::Stale => (Some(Lane::Refresh), self.call),
-            Standing::OnError | Standing::Expired => (Some(Lane::Interactive), self.call),
+            Standing::Stale => (Some(Wanted::Later.lane()), self.call),
+            Standing::OnError => (Some(Wanted::Soon.lane()), self.call),
+            Standing::Expired => (Some(Wanted::Now.lane()), self.call),
         };
         self
     }

@@ -15,8 +15,13 @@ use crate::domain::{Kind, SearchQuery, Vendor};
 use crate::metrics::Metrics;
 use crate::snapshot::{End, Growth, PageFailure, Snapshot, View, Want};
 
-/// Rows written at once: a piece is one vendor page at most.
-const ROWS_PER_PIECE: usize = 500;
+/// Rows whose names make the columns of a CSV.
+const ROWS_FOR_COLUMNS: usize = 500;
+/// Rows written at once.
+const ROWS_PER_PIECE: usize = 100;
+/// Bytes of rows written at once, but for one row that is longer: what an export holds for a slow
+/// reader is some of these, and what it does between two turns of others is to write one.
+const PIECE_BYTES_MAX: usize = 64 * 1024;
 /// Pieces that may wait for a slow reader.
 const PIECES_AHEAD: usize = 2;
 /// An export whose next row does not come for so long is cut: the vendor has no budget for it.
@@ -175,7 +180,7 @@ impl Run {
         let mut lines = match format {
             ExportFormat::Ndjson => Lines::Ndjson,
             ExportFormat::Csv => {
-                Lines::Csv(CsvLines::new(&self.snapshot.first_rows(ROWS_PER_PIECE)))
+                Lines::Csv(CsvLines::new(&self.snapshot.first_rows(ROWS_FOR_COLUMNS)))
             }
         };
         let head = lines.head();
@@ -189,9 +194,10 @@ impl Run {
             let (rows, end) = self
                 .snapshot
                 .rows_known(&self.view, written, ROWS_PER_PIECE);
+            let rows = piece_of(&rows);
             if !rows.is_empty() {
                 written += rows.len();
-                let Some(text) = lines.write(&rows) else {
+                let Some(text) = lines.write(rows) else {
                     return;
                 };
                 if send.send(ExportPiece::Lines(text)).await.is_err() {
@@ -213,13 +219,28 @@ impl Run {
                 End::Broken => return tracing::warn!("export cut: its snapshot broke"),
                 End::Growing => {
                     let deadline = self.clock.now() + STALL_MAX;
-                    if let Err(failure) = self.wait(deadline, &mut changes).await {
+                    let waited = tokio::select! {
+                        waited = self.wait(deadline, &mut changes) => waited,
+                        () = send.closed() => return,
+                    };
+                    if let Err(failure) = waited {
                         return tracing::warn!(?failure, "export cut");
                     }
                 }
             }
         }
     }
+}
+
+/// The first of these rows, as many as a piece may hold, and one at least.
+fn piece_of(rows: &[Bytes]) -> &[Bytes] {
+    let mut bytes = 0;
+    let fit = rows.iter().take_while(|row| {
+        bytes += row.len() + 1;
+        bytes <= PIECE_BYTES_MAX
+    });
+    let most = fit.count().max(1).min(rows.len());
+    rows.get(..most).unwrap_or_default()
 }
 
 enum Lines {
@@ -241,15 +262,42 @@ impl Lines {
                 let mut out = Vec::with_capacity(rows.iter().map(|row| row.len() + 1).sum());
                 for row in rows {
                     // A line-end within JSON can only stand between its parts, never in a text.
-                    out.extend(row.iter().map(|b| match b {
-                        b'\n' | b'\r' => b' ',
-                        b => *b,
-                    }));
+                    let mut rest = &row[..];
+                    while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
+                        let (before, from) = rest.split_at(at);
+                        out.extend_from_slice(before);
+                        out.push(b' ');
+                        rest = from.get(1..).unwrap_or_default();
+                    }
+                    out.extend_from_slice(rest);
                     out.push(b'\n');
                 }
                 Some(out.into())
             }
             Self::Csv(lines) => lines.write(rows),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_is_bounded_in_bytes_and_never_empty() {
+        let rows = |bytes: usize, count| vec![Bytes::from(vec![b'x'; bytes]); count];
+        assert_eq!(piece_of(&[]).len(), 0);
+        assert_eq!(piece_of(&rows(600, 100)).len(), 100);
+        assert_eq!(piece_of(&rows(1_023, 100)).len(), 64);
+        assert_eq!(piece_of(&rows(1_024, 100)).len(), 63);
+        // One that is too long for any piece is a piece of its own.
+        assert_eq!(piece_of(&rows(PIECE_BYTES_MAX, 3)).len(), 1);
+    }
+
+    #[test]
+    fn a_row_is_one_line() {
+        let row = Bytes::from_static(b"{\r\n \"a\": 1,\n\"b\":\"x\\ny\"}\n");
+        let lines = Lines::Ndjson.write(&[row, "{}".into()]).unwrap();
+        assert_eq!(lines, "{   \"a\": 1, \"b\":\"x\\ny\"} \n{}\n");
     }
 }

@@ -50,6 +50,8 @@ pub struct ServerOptions {
     pub connections_per_peer_max: usize,
     /// Requests in flight at once; more are refused as overloaded.
     pub requests_in_flight_max: usize,
+    /// Exports running at once; more are refused as overloaded.
+    pub exports_max: usize,
     /// After a termination signal: time in which readiness fails while requests are still taken.
     pub drain_delay: Duration,
     /// Then: time for requests in flight to end.

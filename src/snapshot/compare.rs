@@ -4,6 +4,7 @@
 use super::frozen::{Ages, End, State};
 use super::rows::By;
 use super::walk::{Purpose, Scroll, Step, Walk};
+use crate::cache::Wanted;
 use crate::metrics::WalkOutcome;
 
 impl Walk {
@@ -11,8 +12,8 @@ impl Walk {
     pub(super) fn compare(&mut self, scroll: &Scroll, end: Option<End>) -> Step {
         match self.purpose {
             Purpose::Grow => self.compare_to_grow(scroll, end),
-            Purpose::Refresh { interactive, whole } => {
-                self.compare_to_refresh(scroll, end, interactive, whole)
+            Purpose::Refresh { wanted, whole } => {
+                self.compare_to_refresh(scroll, end, wanted, whole)
             }
         }
     }
@@ -66,7 +67,7 @@ impl Walk {
         &mut self,
         scroll: &Scroll,
         end: Option<End>,
-        interactive: bool,
+        wanted: Wanted,
         whole: bool,
     ) -> Step {
         let Some(shadow) = &mut self.shadow else {
@@ -76,7 +77,8 @@ impl Walk {
         shadow.share_last(&state.rows);
         let served = state.published.max(state.promised);
         let cover = if whole { usize::MAX } else { served };
-        let decided = self.settled || interactive || end.is_some() || shadow.len() >= cover;
+        let decided =
+            self.settled || wanted != Wanted::Later || end.is_some() || shadow.len() >= cover;
         if !decided {
             return Step::GoOn;
         }

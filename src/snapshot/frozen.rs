@@ -20,6 +20,9 @@ use crate::upstream::{EnvelopeMember, UpstreamError};
 /// Views whose row numbers a snapshot remembers; the least recently used goes first and is found
 /// anew when asked again. Each costs four bytes a row.
 const VIEWS_MAX: usize = 32;
+/// Bytes a snapshot costs beside its rows: itself, its search, its lineage and what finds it. So that
+/// searches without a row are bounded too.
+const SNAPSHOT_OVERHEAD_BYTES: u64 = 3 * 1024;
 
 /// Where a snapshot's growth stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +157,7 @@ pub struct Snapshot {
     viewed: AtomicBool,
     birth: Instant,
     charged: AtomicU64,
+    let_go: AtomicBool,
     total: Arc<AtomicU64>,
     clock: Clock,
 }
@@ -174,6 +178,7 @@ impl Snapshot {
             id = fastrand::u128(..).to_le_bytes();
         }
         let birth = clock.now();
+        total.fetch_add(SNAPSHOT_OVERHEAD_BYTES, Ordering::AcqRel);
         Arc::new(Self {
             id: SnapshotId(u128::from_le_bytes(id)),
             key,
@@ -207,7 +212,8 @@ impl Snapshot {
             ended_by_purge: AtomicBool::new(false),
             viewed: AtomicBool::new(false),
             birth,
-            charged: AtomicU64::new(0),
+            charged: AtomicU64::new(SNAPSHOT_OVERHEAD_BYTES),
+            let_go: AtomicBool::new(false),
             total,
             clock,
         })
@@ -526,11 +532,24 @@ impl Snapshot {
         });
     }
 
+    /// Nobody finds it any more: its bytes are no longer charged, though its last reader may hold
+    /// them for a moment.
+    pub(super) fn uncharge(&self) {
+        self.let_go.store(true, Ordering::Release);
+        let charged = self.charged.swap(0, Ordering::AcqRel);
+        self.total.fetch_sub(charged, Ordering::AcqRel);
+    }
+
     fn recharge(&self) {
+        if self.let_go.load(Ordering::Acquire) {
+            return;
+        }
         let bytes = {
             let state = self.lock();
             let views = state.views.values();
-            state.rows.bytes() + views.map(|(index, _)| index.bytes()).sum::<u64>()
+            SNAPSHOT_OVERHEAD_BYTES
+                + state.rows.bytes()
+                + views.map(|(index, _)| index.bytes()).sum::<u64>()
         };
         let before = self.charged.swap(bytes, Ordering::AcqRel);
         if bytes >= before {

@@ -28,7 +28,8 @@ pub struct Lineage {
 #[derive(Default)]
 struct State {
     current: Option<Arc<Snapshot>>,
-    refreshing: bool,
+    /// Since when a refresh is under way.
+    refreshing: Option<Instant>,
     failures: u64,
     failure: Option<(WalkFailure, Instant)>,
 }
@@ -83,19 +84,19 @@ impl Lineage {
         {
             state.current = None;
         }
-        state.current.is_none() && !state.refreshing
+        state.current.is_none() && state.refreshing.is_none()
     }
 
     /// Whether nothing is held and nothing goes on.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.state.lock();
-        state.current.is_none() && !state.refreshing
+        state.current.is_none() && state.refreshing.is_none()
     }
 
     /// Begins a refresh, unless one is under way or failed a moment ago.
     pub(super) fn begin_refresh(&self, now: Instant) -> Result<bool, WalkFailure> {
         let mut state = self.state.lock();
-        if state.refreshing {
+        if state.refreshing.is_some() {
             return Ok(false);
         }
         if let Some((failure, until)) = &state.failure
@@ -103,14 +104,14 @@ impl Lineage {
         {
             return Err(failure.clone());
         }
-        state.refreshing = true;
+        state.refreshing = Some(now);
         Ok(true)
     }
 
     /// Ends a refresh and wakes those who wait for it. A failure is held until the given time.
     pub(super) fn end_refresh(&self, failure: Option<(WalkFailure, Instant)>) {
         let mut state = self.state.lock();
-        state.refreshing = false;
+        state.refreshing = None;
         if failure.is_some() {
             state.failures += 1;
         }
@@ -149,6 +150,11 @@ impl Lineage {
 
     /// Whether a refresh is under way.
     pub fn is_refreshing(&self) -> bool {
+        self.refreshing_since().is_some()
+    }
+
+    /// Since when a refresh is under way, if one is.
+    pub(super) fn refreshing_since(&self) -> Option<Instant> {
         self.state.lock().refreshing
     }
 

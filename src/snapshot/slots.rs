@@ -27,6 +27,10 @@ const WAITING_MAX: usize = 4_096;
 /// because one came first. Fewer than eight slots have no reserve.
 const TIMES_FREE: usize = 7;
 
+/// Part of the slots that only searches which a caller waits for may have: others may hold theirs while
+/// they wait long for the vendor's budget. Fewer than eight slots have no such part.
+const KEPT_PART: usize = 4;
+
 /// Names one who waits, and then the slot it got.
 type SlotId = u64;
 
@@ -56,6 +60,8 @@ struct State {
 
 struct Running {
     payer: Arc<str>,
+    /// Its search has not been answered: it may wait for the vendor's budget still.
+    opening: bool,
     /// Since when nobody wants rows of its scroll.
     idle: Option<u64>,
     /// Being read to its end because searches wait.
@@ -117,13 +123,14 @@ impl Slots {
         (state.used(), state.waiting.len())
     }
 
-    /// Takes a slot on a payer's account, waiting until `deadline` at most. The slot lingers for
-    /// `linger` where its scroll is left open.
+    /// Takes a slot on a payer's account, waiting until `deadline` at most; as long as it is wanted
+    /// where slots are short only because searches that have one wait for the vendor. The slot lingers
+    /// for `linger` where its scroll is left open.
     pub async fn take(
         self: &Arc<Self>,
         spend: &Spend,
         linger: Duration,
-        deadline: Instant,
+        mut deadline: Instant,
     ) -> Option<Slot> {
         let waiter = self.ask(spend, linger)?;
         loop {
@@ -138,8 +145,13 @@ impl Slots {
                 if !state.waiting.contains_key(&waiter.id) {
                     return None;
                 }
-                if self.clock.now() >= deadline {
-                    return None;
+                let now = self.clock.now();
+                if now >= deadline {
+                    let moves = state.running.values().any(|running| running.opening);
+                    if !moves || now >= spend.wanted_until {
+                        return None;
+                    }
+                    deadline = spend.wanted_until;
                 }
                 let expiry = state.lingering.front().map(|(expiry, _)| *expiry);
                 expiry.map_or(deadline, |expiry| expiry.min(deadline))
@@ -226,8 +238,14 @@ impl State {
             return None;
         }
         let may = free.saturating_mul(TIMES_FREE);
+        let kept = if self.max < 8 {
+            0
+        } else {
+            self.max / KEPT_PART
+        };
         self.waiting
             .iter()
+            .filter(|(_, waiting)| waiting.lane == Lane::Interactive || free > kept)
             .map(|(id, waiting)| (waiting.lane, self.held(&waiting.payer), *id))
             .filter(|(_, held, _)| *held < may)
             .min()
@@ -243,6 +261,7 @@ impl State {
             id,
             Running {
                 payer: waiting.payer,
+                opening: true,
                 idle: None,
                 draining: false,
             },
@@ -337,6 +356,14 @@ impl Drop for Waiter {
 }
 
 impl Slot {
+    /// Its search was answered: a scroll is open now.
+    pub fn opened(&self) {
+        let mut state = self.slots.state.lock();
+        if let Some(running) = state.running.get_mut(&self.id) {
+            running.opening = false;
+        }
+    }
+
     /// The scroll has ended at the vendor, or never began.
     pub fn end(mut self) {
         self.ended = true;
@@ -410,9 +437,10 @@ mod tests {
 
     async fn take(slots: &Arc<Slots>, payer: &str, patience: Duration) -> Option<Slot> {
         let deadline = Clock::system().now() + patience;
-        slots
+        let taken = slots
             .take(&spend(Lane::Interactive, payer), LINGER, deadline)
-            .await
+            .await;
+        taken.inspect(Slot::opened)
     }
 
     /// Asks in the background and notes its name when it gets one.

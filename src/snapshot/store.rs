@@ -19,7 +19,9 @@ use super::view::View;
 use super::walk::Walk;
 use crate::access::ForcedRefreshes;
 use crate::admission::Payer;
-use crate::cache::{CacheKey, CacheNote, Detail, Directives, Forward, Lifetimes, Standing};
+use crate::cache::{
+    CacheKey, CacheNote, Detail, Directives, Forward, Lifetimes, ON_ERROR_WAIT, Standing, Wanted,
+};
 use crate::clock::{Clock, Instant, timeout_at};
 use crate::domain::SearchQuery;
 use crate::metrics::Metrics;
@@ -32,6 +34,12 @@ const LINEAGES_MAX: usize = 65_536;
 /// Vendor pages of a search for all customers up to which all of them are read anew where a view of one
 /// customer is wanted: no more calls than a few customers' own searches.
 const WHOLE_REFRESH_PAGES_MAX: usize = 4;
+
+/// Once the budget is full, room is made for a share of it in advance: one in so many bytes.
+const ROOM_IN_ADVANCE: u64 = 16;
+/// But no snapshot of more than one in so many bytes goes before it must: looking for those is cheap,
+/// for there cannot be many.
+const SMALL_SNAPSHOT: u64 = 1024;
 
 /// Everything the walks and readers of one credential share.
 pub struct Snapshots {
@@ -203,13 +211,13 @@ impl Snapshots {
                 Verdict::Serve => return opened(hit),
                 Verdict::RefreshAhead => {
                     if let Ok(true) = lineage.begin_refresh(now) {
-                        self.launch_refresh(&lineage, &current, ask, false);
+                        self.launch_refresh(&lineage, &current, ask, Wanted::Later);
                     }
                     return opened(hit);
                 }
                 Verdict::ServeAndRefresh => {
                     if let Ok(true) = lineage.begin_refresh(now) {
-                        self.launch_refresh(&lineage, &current, ask, false);
+                        self.launch_refresh(&lineage, &current, ask, Wanted::Later);
                     }
                     return opened(match hit.detail {
                         None => hit.with_detail(Detail::StaleWhileRevalidate),
@@ -220,13 +228,17 @@ impl Snapshots {
                 Verdict::Ask(why) => why,
             };
             // Boxed, as below: a hit never waits, and should not carry the room for it.
-            match Box::pin(self.wait_for_refresh(&lineage, &current, ask, now)).await {
+            let usable = |at| current.standing(ask.whole, at) != Standing::Expired;
+            // Who asks for something newer has the patience for it.
+            let wanted = match why == Forward::Stale && usable(now) {
+                true => Wanted::Soon,
+                false => Wanted::Now,
+            };
+            match Box::pin(self.wait_for_refresh(&lineage, &current, ask, wanted)).await {
                 Ok(led) => asked = Some((why, led)),
                 Err(error) => {
                     let now = self.clock.now();
-                    if !stale_may_stand_in(&error)
-                        || current.standing(ask.whole, now) == Standing::Expired
-                    {
+                    if !stale_may_stand_in(&error) || !usable(now) {
                         return Err(error);
                     }
                     let hit = CacheNote::hit(current.ttl_s(ask.whole, now));
@@ -316,14 +328,22 @@ impl Snapshots {
         lineage: &Arc<Lineage>,
         current: &Arc<Snapshot>,
         ask: &Open,
-        now: Instant,
+        wanted: Wanted,
     ) -> Result<bool, OpenError> {
         let mut changes = lineage.changes();
         let seen = lineage.failures();
+        let now = self.clock.now();
         let led = lineage.begin_refresh(now).map_err(OpenError::Walk)?;
+        let soon = lineage.refreshing_since().unwrap_or(now) + ON_ERROR_WAIT;
+        let until = match wanted {
+            Wanted::Soon if current.standing(ask.whole, soon) != Standing::Expired => {
+                soon.min(ask.deadline)
+            }
+            _ => ask.deadline,
+        };
         if led {
-            current.charge_to(&ask.payer, ask.deadline);
-            self.launch_refresh(lineage, current, ask, true);
+            current.charge_to(&ask.payer, until);
+            self.launch_refresh(lineage, current, ask, wanted);
         }
         loop {
             changes.borrow_and_update();
@@ -333,7 +353,7 @@ impl Snapshots {
             if !lineage.is_refreshing() {
                 return Ok(led);
             }
-            match timeout_at(ask.deadline, changes.changed()).await {
+            match timeout_at(until, changes.changed()).await {
                 Err(_) => return Err(OpenError::DeadlinePassed),
                 Ok(Err(_)) => return Err(OpenError::Walk(WalkFailure::Internal)),
                 Ok(Ok(())) => {}
@@ -346,16 +366,16 @@ impl Snapshots {
         lineage: &Arc<Lineage>,
         current: &Arc<Snapshot>,
         ask: &Open,
-        interactive: bool,
+        wanted: Wanted,
     ) {
         let lifetimes = ask.lifetimes;
         // Views of single customers need all rows fresh. Read only in part, it would be read a second
         // time for the next view; and where the first page changed, each view would be searched alone.
         let viewed = current.take_view() && current.is_complete() && self.is_read_whole(current);
         // All rows are compared in the background too; a caller who waits for all reads them after.
-        let whole = (ask.whole || viewed) && !interactive;
+        let whole = (ask.whole || viewed) && wanted == Wanted::Later;
         let (store, lineage, current) = (self.clone(), lineage.clone(), current.clone());
-        let walk = Walk::refresh(store, lineage, current, lifetimes, interactive, whole);
+        let walk = Walk::refresh(store, lineage, current, lifetimes, wanted, whole);
         tokio::spawn(walk.run());
     }
 
@@ -539,28 +559,39 @@ impl Snapshots {
         if self.bytes() <= max {
             return;
         }
-        let mut candidates: Vec<Arc<Snapshot>> = self
+        let mut candidates: Vec<(Instant, Arc<Snapshot>)> = self
             .by_id
             .iter()
             .map(|(_, snapshot)| snapshot)
             .filter(|snapshot| !snapshot.is_growing())
+            .map(|snapshot| (snapshot.last_used(), snapshot))
             .collect();
-        candidates.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.last_used()));
-        while self.bytes() > max {
-            let Some(oldest) = candidates.pop() else {
+        candidates.sort_unstable_by_key(|(used, _)| std::cmp::Reverse(*used));
+        // Looking through all of them for each small one would cost a full store more than what it
+        // looks for, so a bit of room is made in advance.
+        let enough = max - max / ROOM_IN_ADVANCE;
+        let small = max / SMALL_SNAPSHOT;
+        while let Some((_, oldest)) = candidates.pop() {
+            let (_, _, bytes) = oldest.size();
+            let held = self.bytes();
+            if held <= enough || (held <= max && bytes > small) {
                 break;
-            };
+            }
             self.let_go(&oldest);
         }
+        self.by_id.run_pending_tasks();
     }
 
     fn let_go(&self, snapshot: &Arc<Snapshot>) {
         self.by_id.invalidate(&snapshot.id);
+        // moka frees what is invalidated in its own time; the budget wants it now. What a purge ends
+        // while a walk still fills it is charged until the walk lets go.
+        if !snapshot.is_growing() {
+            snapshot.uncharge();
+        }
         if let Some(lineage) = self.existing_lineage(&snapshot.key) {
             lineage.forget(snapshot);
         }
-        // moka frees an invalidated entry in its own time; the budget wants it now.
-        self.by_id.run_pending_tasks();
     }
 
     /// Lets go of what is over. To be called every few seconds.
@@ -603,6 +634,7 @@ impl Snapshots {
                 self.let_go(&snapshot);
             }
         }
+        self.by_id.run_pending_tasks();
         purged
     }
 

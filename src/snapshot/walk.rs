@@ -13,7 +13,7 @@ use super::rows::Rows;
 use super::slots::Slot;
 use super::store::Snapshots;
 use crate::admission::{Lane, Payer, Spend};
-use crate::cache::Lifetimes;
+use crate::cache::{Lifetimes, Wanted};
 use crate::clock::{Duration, Instant, sleep, sleep_until};
 use crate::domain::Operation;
 use crate::domain::record::RowId;
@@ -40,8 +40,8 @@ pub(super) enum Purpose {
     Grow,
     /// To learn whether the target is still what the vendor answers.
     Refresh {
-        /// Callers wait: decide by the first vendor page.
-        interactive: bool,
+        /// How much. Where callers wait, the first vendor page decides.
+        wanted: Wanted,
         /// Compare every row, not only those that were served.
         whole: bool,
     },
@@ -126,10 +126,10 @@ impl Walk {
         lineage: Arc<Lineage>,
         target: Arc<Snapshot>,
         lifetimes: Lifetimes,
-        interactive: bool,
+        wanted: Wanted,
         whole: bool,
     ) -> Self {
-        let purpose = Purpose::Refresh { interactive, whole };
+        let purpose = Purpose::Refresh { wanted, whole };
         Self::new(store, lineage, target, purpose, lifetimes)
     }
 
@@ -270,6 +270,7 @@ impl Walk {
                 return ScrollEnd::NotBegun(WalkFailure::Upstream(error));
             }
         };
+        slot.opened();
         let first_page = clock.now();
         let mut scroll = Scroll {
             id: None,
@@ -348,8 +349,7 @@ impl Walk {
 
     fn first_lane(&self) -> Lane {
         match self.purpose {
-            Purpose::Refresh { interactive, .. } if !interactive => Lane::Refresh,
-            Purpose::Refresh { .. } => Lane::Interactive,
+            Purpose::Refresh { wanted, .. } => wanted.lane(),
             Purpose::Grow => {
                 let state = self.target.lock();
                 if state.wanted_pages == 0 && state.wanted_export > 0 {
@@ -367,6 +367,7 @@ impl Walk {
                 let state = self.target.lock();
                 (state.payer.clone(), state.wanted_until)
             }
+            Lane::Refresh if self.is_wanted_soon() => (self.target.lock().payer.clone(), None),
             Lane::Refresh | Lane::ReadAhead => (None, None),
         };
         let soonest = self.store.clock.now() + CALL_WAIT;
@@ -377,6 +378,17 @@ impl Walk {
             wanted_until: until.unwrap_or(deadline),
             payer: payer.unwrap_or_else(Payer::gateway),
         }
+    }
+
+    /// Whether it is a refresh that callers wait a moment for: on their account, then.
+    fn is_wanted_soon(&self) -> bool {
+        matches!(
+            self.purpose,
+            Purpose::Refresh {
+                wanted: Wanted::Soon,
+                ..
+            }
+        )
     }
 
     /// Stops growing, unless a reader waits; the two are decided together, so that none is missed.
@@ -420,16 +432,11 @@ impl Walk {
 
     /// What to do now, or until when there is nothing to do.
     fn decide(&mut self, slot: &Slot) -> Result<Next, Instant> {
-        if let Purpose::Refresh { interactive, .. } = self.purpose
+        if let Purpose::Refresh { wanted, .. } = self.purpose
             && !self.settled
             && self.shadow.is_some()
         {
-            let lane = if interactive {
-                Lane::Interactive
-            } else {
-                Lane::Refresh
-            };
-            return Ok(Next::Fetch(lane));
+            return Ok(Next::Fetch(wanted.lane()));
         }
         let options = self.store.options.load();
         let now = self.store.clock.now();

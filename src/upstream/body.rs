@@ -43,29 +43,36 @@ pub fn json_text(bytes: &[u8]) -> Result<&str, BodyFault> {
 /// answer means nothing, and the parser refuses it anyway.
 fn is_too_deep(bytes: &[u8]) -> bool {
     let mut depth = 0usize;
-    let mut in_string = false;
-    let mut escaped = false;
-    for byte in bytes {
-        if escaped {
-            escaped = false;
-            continue;
-        }
-        match (in_string, byte) {
-            (true, b'\\') => escaped = true,
-            (true, b'"') => in_string = false,
-            (true, _) => {}
-            (false, b'"') => in_string = true,
-            (false, b'{' | b'[') => {
+    let mut rest = bytes;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            // Nearly all of a page is text, which is looked at many bytes at a time.
+            b'"' => rest = after_string(after),
+            b'{' | b'[' => {
                 depth += 1;
                 if depth > DEPTH_MAX {
                     return true;
                 }
             }
-            (false, b'}' | b']') => depth = depth.saturating_sub(1),
-            (false, _) => {}
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
         }
     }
     false
+}
+
+/// What follows a string, of which the first quote was read.
+fn after_string(mut text: &[u8]) -> &[u8] {
+    while let Some(at) = memchr::memchr2(b'"', b'\\', text) {
+        let (quote, skip) = (text.get(at) == Some(&b'"'), at + 1);
+        // What a backslash escapes ends no string.
+        text = text.get(skip + usize::from(!quote)..).unwrap_or_default();
+        if quote {
+            return text;
+        }
+    }
+    &[]
 }
 
 /// Refuses answers that say they are something else than JSON: an error page with status 200 is

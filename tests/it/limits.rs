@@ -411,3 +411,63 @@ async fn who_asks_first_pays_and_the_others_share() {
     let calls: Vec<_> = payers.iter().map(|payer| payer.calls()).collect();
     assert_eq!(calls, [1, 0, 0]);
 }
+
+/// Readers who take nothing of their exports fill the places of exports, at most seven of eight for one
+/// caller, and nobody else's; after `write_stall_timeout` all of them are gone.
+#[tokio::test(start_paused = true)]
+async fn stalled_exports_hold_only_the_places_of_exports() {
+    let mut text = SETTINGS.to_owned();
+    text += "[limits]\nexports_max = 8\nwrite_stall_timeout = \"15s\"\n";
+    text += &caller("slow", "");
+    text += &caller("good", "");
+    text += &caller("op", "role = \"operator\"");
+    let large = sandbox::Options {
+        cases: 2_000,
+        ..world()
+    };
+    let whole = Whole::with(&text, &secrets(), large);
+    let ask = |caller: &str| get("/v1/cases/export", &key(caller));
+    let running = async || {
+        let status = whole.ask_admin(get("/admin/status", &key("op"))).await;
+        status.json()["exports_running"].as_u64().unwrap()
+    };
+    let export = whole.ask(ask("good")).await;
+    assert_eq!(export.status, 200);
+    assert!(export.body.len() > 1_000_000, "{}", export.body.len());
+    assert_eq!(running().await, 0, "a place comes back with the last row");
+
+    let mut stalled = Vec::new();
+    for number in 0..40 {
+        let mut peer = whole.connect();
+        peer.send(ask("slow")).await;
+        if number < 7 {
+            stalled.push(peer);
+            continue;
+        }
+        let refused = peer.reply().await.unwrap();
+        assert_eq!((refused.status, &*refused.code()), (503, "overloaded"));
+        assert_eq!(refused.header("retry-after"), "5");
+    }
+    assert_eq!(running().await, 7);
+    // Another caller's export, and everyone's other questions.
+    assert_eq!(whole.ask(ask("good")).await.status, 200);
+    for name in ["slow", "good"] {
+        let search = post("/v2/cases/msp/search", &key(name), "{}");
+        assert_eq!(whole.ask(search).await.status, 200);
+    }
+    // A stalled export is cut, visibly, and its place is free.
+    sleep(16 * SECOND).await;
+    assert_eq!(running().await, 0);
+    for mut peer in stalled {
+        let got = peer.rest().await;
+        assert!(got.len() < export.body.len() && !got.ends_with("0\r\n\r\n"));
+    }
+    assert_eq!(whole.ask(ask("slow")).await.status, 200);
+    // One that leaves gives its place back at once.
+    let mut peer = whole.connect();
+    peer.send(ask("slow")).await;
+    while running().await == 0 {}
+    drop(peer);
+    sleep(SECOND).await;
+    assert_eq!(running().await, 0);
+}

@@ -27,6 +27,7 @@ mod hostile;
 mod json;
 mod limits;
 mod matrix;
+mod outages;
 mod paging;
 mod proof;
 mod quota;

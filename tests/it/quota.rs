@@ -1,6 +1,7 @@
 //! As few vendor calls as possible, and a failing vendor is left in peace.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use msp_gateway::cache::{Detail, Lifetimes};
 use msp_gateway::clock::{Duration, Instant, sleep, timeout};
@@ -15,13 +16,13 @@ use crate::kit::{Rig, Setup, first};
 
 /// A question of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ask {
+pub enum Ask {
     Customers,
     Search,
     Billing,
 }
 
-const ALL: [Ask; 3] = [Ask::Customers, Ask::Search, Ask::Billing];
+pub const ALL: [Ask; 3] = [Ask::Customers, Ask::Search, Ask::Billing];
 const MONTH: &str = "202609";
 
 impl Ask {
@@ -33,7 +34,7 @@ impl Ask {
         }
     }
 
-    async fn of(self, rig: &Rig, asker: &Asker) -> Result<Answer, ReadError> {
+    pub async fn of(self, rig: &Rig, asker: &Asker) -> Result<Answer, ReadError> {
         match self {
             Self::Customers => rig.reads.customers.list(asker, FieldSet::ALL).await,
             Self::Search => {
@@ -52,18 +53,18 @@ impl Ask {
         }
     }
 
-    async fn ok(self, rig: &Rig) -> Answer {
+    pub async fn ok(self, rig: &Rig) -> Answer {
         self.of(rig, &rig.everyone()).await.unwrap()
     }
 }
 
-fn rig(change: impl FnOnce(&mut Setup)) -> Arc<Rig> {
+pub fn rig(change: impl FnOnce(&mut Setup)) -> Arc<Rig> {
     let mut setup = Setup::default();
     change(&mut setup);
     Arc::new(Rig::new(setup))
 }
 
-fn seconds(fresh: u64, stale: u64, on_error: u64) -> Lifetimes {
+pub fn seconds(fresh: u64, stale: u64, on_error: u64) -> Lifetimes {
     Lifetimes {
         fresh: Duration::from_secs(fresh),
         stale: Duration::from_secs(stale),
@@ -71,7 +72,7 @@ fn seconds(fresh: u64, stale: u64, on_error: u64) -> Lifetimes {
     }
 }
 
-fn vendor_calls(rig: &Rig) -> u64 {
+pub fn vendor_calls(rig: &Rig) -> u64 {
     Operation::ALL.iter().map(|op| rig.asked(*op)).sum()
 }
 
@@ -199,7 +200,7 @@ async fn a_vendor_that_says_not_now_is_left_alone() {
 
 /// A search that nobody has asked: a day's cases, which fit in one vendor page, with a filter that
 /// the vendor does not know.
-fn one_day(number: u32) -> String {
+pub fn one_day(number: u32) -> String {
     let range = r#","date_range":{"start":"2026-11-02","end":"2026-11-02"}"#;
     first(25, &format!("{range},\"number\":{number}"))
 }
@@ -270,9 +271,9 @@ async fn a_dead_vendor_costs_no_hit_and_few_attempts_and_is_noticed_when_back() 
         back.elapsed()
     );
     // Two hundred callers come back at once, each with a search of its own and the stale list.
-    let mut tasks = JoinSet::new();
+    let (mut tasks, told_later) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
     for at in 0..200 {
-        let rig = rig.clone();
+        let (rig, told_later) = (rig.clone(), told_later.clone());
         tasks.spawn(async move {
             let _ = Ask::Customers.of(&rig, &rig.everyone()).await;
             let body = one_day(10_000 + at);
@@ -280,8 +281,12 @@ async fn a_dead_vendor_costs_no_hit_and_few_attempts_and_is_noticed_when_back() 
             for _ in 0..20 {
                 match rig.page(&rig.everyone(), None, &body).await {
                     Ok(_) => return true,
-                    Err(ReadError::Overloaded { retry_after }) => sleep(retry_after).await,
+                    Err(ReadError::Overloaded { retry_after }) => {
+                        told_later.fetch_add(1, Ordering::Relaxed);
+                        sleep(retry_after).await;
+                    }
                     Err(ReadError::Upstream(error)) => {
+                        told_later.fetch_add(1, Ordering::Relaxed);
                         assert_eq!(error.fault, VendorFault::BudgetExhausted);
                         sleep(error.retry_after.unwrap()).await;
                     }
@@ -301,6 +306,8 @@ async fn a_dead_vendor_costs_no_hit_and_few_attempts_and_is_noticed_when_back() 
     );
     let good = tasks.join_all().await.into_iter().filter(|ok| *ok).count();
     assert_eq!(good, 200);
+    // The budget has turns for all of them before their deadlines.
+    assert_eq!(told_later.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -434,7 +441,7 @@ async fn a_fill_that_began_before_a_purge_is_not_stored_after_it() {
     }
 }
 
-fn forcing(rig: &Rig, text: &str) -> Asker {
+pub fn forcing(rig: &Rig, text: &str) -> Asker {
     let mut asker = rig.everyone();
     match text {
         "no-cache" => asker.directives.no_cache = true,

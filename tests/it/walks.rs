@@ -264,6 +264,32 @@ async fn tokens_outlive_cache_pressure_up_to_the_budget_and_are_typed_beyond() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn searches_without_a_row_fill_the_budget_too() {
+    let rig = small(300, |s| s.snapshots.snapshot_bytes_max = 100_000);
+    let nothing = |run| {
+        let range = r#""date_range":{"start":"1990-01-01","end":"1990-01-02"}"#;
+        first(40, &format!(",{range},\"run\":{run}"))
+    };
+    for run in 0..200 {
+        let page = get(&rig, &nothing(run)).await.unwrap();
+        assert!(page.rows.is_empty());
+        sleep(Duration::from_millis(10)).await;
+    }
+    rig.reads.sweep();
+    let text = rig.metrics.render().unwrap();
+    let line = "msp_gateway_cache_entries{store=\"snapshots\"} ";
+    let held = text.lines().find_map(|one| one.strip_prefix(line));
+    let held: u64 = held.unwrap().parse().unwrap();
+    assert!((20..40).contains(&held), "{held} are held");
+    // The youngest are held, and answer.
+    let calls = rig.searches();
+    get(&rig, &nothing(199)).await.unwrap();
+    assert_eq!(rig.searches(), calls);
+    get(&rig, &nothing(0)).await.unwrap();
+    assert_eq!(rig.searches(), calls + 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_lives_as_long_as_it_is_used_and_no_longer_than_its_snapshot_may() {
     let rig = small(300, |s| {
         s.lifetimes.on_error = Duration::from_secs(60);

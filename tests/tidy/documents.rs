@@ -6,12 +6,13 @@ use std::fs;
 use super::source::{self, Source, end_of_brackets, sources};
 
 /// Documents whose code spans must exist.
-const DOCUMENTS: [&str; 5] = [
+const DOCUMENTS: [&str; 6] = [
     "README.md",
     "ARCHITECTURE.md",
     "SECURITY.md",
     "tests/README.md",
     "deploy/README.md",
+    "deploy/METRICS.md",
 ];
 /// Hosts that may stand in a URL outside of code: the vendors, this machine, licences, the lock file's
 /// public index, and names that no one owns.
@@ -350,4 +351,49 @@ fn unsafe_code_is_forbidden_and_not_merely_absent() {
     let lints = manifest.split_once("[lints.rust]").expect("lints").1;
     let lints = lints.split("\n[").next().expect("a section");
     assert!(lints.contains("unsafe_code = \"forbid\""), "{lints}");
+}
+
+/// (name, labels) of every metric that `src/metrics.rs` declares.
+fn declared_metrics() -> Vec<(String, Vec<String>)> {
+    let text = fs::read_to_string(source::root().join("src/metrics.rs")).expect("metrics.rs");
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or("");
+    let mut found = Vec::new();
+    for kind in ["counters(", "gauges(", "histograms(", "counter(", "gauge("] {
+        for (at, _) in code.match_indices(kind) {
+            let before = code[..at].chars().next_back();
+            if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+                continue;
+            }
+            let call = code[at..].split(")?").next().unwrap_or("");
+            let mut strings = call.split('"').skip(1).step_by(2);
+            let Some(name) = strings.next() else { continue };
+            let labels = call.rsplit_once("&[").map_or("", |(_, labels)| labels);
+            let labels = labels.split('"').skip(1).step_by(2).map(str::to_owned);
+            found.push((name.to_owned(), labels.collect()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn the_list_of_metrics_is_that_of_the_code() {
+    let text = fs::read_to_string(source::root().join("deploy/METRICS.md")).expect("METRICS.md");
+    let in_code = |cell: &str| -> Vec<String> {
+        let inside = cell.split('`').skip(1).step_by(2);
+        inside.map(str::to_owned).collect()
+    };
+    let mut listed: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| {
+            let mut cells = line.split('|').skip(1);
+            let name = in_code(cells.next().unwrap_or("")).concat();
+            (name, in_code(cells.next().unwrap_or("")))
+        })
+        .collect();
+    listed.sort();
+    let declared = declared_metrics();
+    assert!(declared.len() > 20, "{declared:?}");
+    assert_eq!(listed, declared);
 }

@@ -47,21 +47,35 @@ where
     }
 }
 
+/// How often a request has the headers that framing depends on: one look over all instead of a search
+/// for each.
+#[derive(Default)]
+struct Seen {
+    upgrade: usize,
+    transfer_encoding: usize,
+    host: usize,
+}
+
 fn check(head: &Parts, without_body: bool) -> Result<(), Problem> {
-    check_headers(&head.headers)?;
+    let seen = check_headers(&head.headers)?;
     let is_1_0 = head.version < Version::HTTP_11;
     if is_1_0 && !without_body {
         return Err(Problem::malformed(
             "An HTTP/1.0 request may not have a body.",
         ));
     }
-    if head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE) {
+    if head.method == Method::CONNECT || seen.upgrade > 0 {
         return Err(Problem::malformed("No other protocol is spoken here."));
     }
     if head.version == Version::HTTP_2 {
         check_connection_headers(&head.headers)?;
     }
-    check_transfer_coding(&head.headers)?;
+    if seen.transfer_encoding > 0 {
+        check_transfer_coding(&head.headers)?;
+    }
+    if seen.host > 1 {
+        return Err(Problem::malformed("A request has one Host."));
+    }
     check_target(head, is_1_0)
 }
 
@@ -84,13 +98,16 @@ fn check_connection_headers(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
+fn check_headers(headers: &HeaderMap) -> Result<Seen, Problem> {
     let too_large = |detail| Err(Problem::new(Code::HeadersTooLarge, detail).closing());
     if headers.len() > HEADERS_MAX {
         return too_large("A request may have 64 headers.");
     }
-    let mut bytes = 0;
+    let (mut bytes, mut seen) = (0, Seen::default());
     for (name, value) in headers {
+        seen.upgrade += usize::from(*name == header::UPGRADE);
+        seen.transfer_encoding += usize::from(*name == header::TRANSFER_ENCODING);
+        seen.host += usize::from(*name == header::HOST);
         bytes += name.as_str().len() + value.len();
         if name.as_str().contains('_') {
             // Some servers read X_API_KEY and X-API-KEY as one.
@@ -102,7 +119,7 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
     if bytes > HEADER_BYTES_MAX {
         return too_large("A request's headers may have 16 KiB together.");
     }
-    Ok(())
+    Ok(seen)
 }
 
 fn check_transfer_coding(headers: &HeaderMap) -> Result<(), Problem> {
@@ -124,11 +141,7 @@ fn check_target(head: &Parts, is_1_0: bool) -> Result<(), Problem> {
     if target_bytes > TARGET_BYTES_MAX {
         return Err(Problem::new(Code::UriTooLong, "A request's target may have 4 KiB.").closing());
     }
-    let mut hosts = head.headers.get_all(header::HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return Err(Problem::malformed("A request has one Host."));
-    }
+    let host = head.headers.get(header::HOST);
     let is_2 = head.version == Version::HTTP_2;
     let Some(authority) = head.uri.authority() else {
         return match host {

@@ -263,7 +263,7 @@ async fn a_permit_lasts_until_the_last_byte() {
     let from = parking_lot::Mutex::new(Some(from));
     let front = Front::with(move |_| {
         let from = from.lock().take().unwrap();
-        Box::pin(async move { Ok(http::Response::new(AnswerBody::rows(from, false))) })
+        Box::pin(async move { Ok(http::Response::new(AnswerBody::rows(from, false, None))) })
     });
     let mut peer = front.connect();
     peer.send(get("/v1/cases/export", KEY)).await;

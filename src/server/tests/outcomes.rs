@@ -160,7 +160,7 @@ fn exporting(pieces: Vec<ExportPiece>) -> Front {
             to.try_send(piece).unwrap();
         }
         Box::pin(async move {
-            let mut answer = http::Response::new(AnswerBody::rows(from, true));
+            let mut answer = http::Response::new(AnswerBody::rows(from, true, None));
             answer
                 .headers_mut()
                 .insert("trailer", http::HeaderValue::from_static("x-export-rows"));
