@@ -6,8 +6,8 @@
 //! what the vendor held at some moment. `MSP_PROOF_PAGINATIONS` and `MSP_PROOF_SEED` change the run.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use msp_gateway::clock::{Duration, sleep};
 use msp_gateway::domain::{Audience, CustomerId};
@@ -89,26 +89,44 @@ fn status(status: u16, retry_after: Option<&str>) -> Kind {
     }
 }
 
-fn number(row: &str) -> (u64, String) {
-    #[derive(serde::Deserialize)]
-    struct Row {
-        case_id: String,
-        customer_id: String,
+/// Case numbers and customers, by a row's text. The same rows are read by ten callers, and parsed once.
+#[derive(Default)]
+struct Numbers(Mutex<BTreeMap<String, (u64, String)>>);
+
+impl Numbers {
+    fn of(&self, row: &str) -> (u64, String) {
+        #[derive(serde::Deserialize)]
+        struct Row {
+            case_id: String,
+            customer_id: String,
+        }
+        let mut known = self.0.lock().unwrap();
+        if let Some(number) = known.get(row) {
+            return number.clone();
+        }
+        let parsed: Row = serde_json::from_str(row).unwrap();
+        let digits = parsed
+            .case_id
+            .trim_start_matches(|c: char| !c.is_ascii_digit());
+        let number = (digits.parse().unwrap(), parsed.customer_id);
+        known.insert(row.to_owned(), number.clone());
+        number
     }
-    let row: Row = serde_json::from_str(row).unwrap();
-    let digits = row
-        .case_id
-        .trim_start_matches(|c: char| !c.is_ascii_digit());
-    (digits.parse().unwrap(), row.customer_id)
 }
 
 /// Panics unless `rows` is what the vendor held for `customers` at some moment: new cases only ever
 /// come, numbered in order, so the highest number tells the moment.
-fn check(rig: &Rig, rows: &[String], customers: Option<&[CustomerId]>, context: &str) {
-    let newest = rows.iter().map(|row| number(row).0).max().unwrap_or(0);
+fn check(
+    rig: &Rig,
+    numbers: &Numbers,
+    rows: &[String],
+    customers: Option<&[CustomerId]>,
+    context: &str,
+) {
+    let newest = rows.iter().map(|row| numbers.of(row).0).max().unwrap_or(0);
     let mut expected = rig.sandbox.expected_rows(None, None);
     expected.retain(|row| {
-        let (at, customer) = number(row);
+        let (at, customer) = numbers.of(row);
         let made = rig.sandbox.options().cases as u64;
         at <= newest.max(made)
             && customers.is_none_or(|ids| ids.iter().any(|id| id.as_str() == customer))
@@ -144,7 +162,12 @@ async fn patient_page(
     }
 }
 
-async fn paginate(rig: Arc<Rig>, mut dice: fastrand::Rng, context: String) -> Tally {
+async fn paginate(
+    rig: Arc<Rig>,
+    numbers: Arc<Numbers>,
+    mut dice: fastrand::Rng,
+    context: String,
+) -> Tally {
     let customers: Vec<_> = rig.sandbox.customers();
     let some: Vec<CustomerId> = customers
         .iter()
@@ -200,7 +223,7 @@ async fn paginate(rig: Arc<Rig>, mut dice: fastrand::Rng, context: String) -> Ta
             };
             body = continued(&token, size);
         }
-        check(&rig, &rows, customers, &context);
+        check(&rig, &numbers, &rows, customers, &context);
         break;
     }
     if tally.errors.is_empty() {
@@ -240,10 +263,11 @@ fn group(seed: u64, share: f64) -> Tally {
         for fault in faults(share) {
             rig.sandbox.fault(fault);
         }
+        let numbers = Arc::new(Numbers::default());
         let mut tasks = tokio::task::JoinSet::new();
         for caller in 0..CALLERS {
             let context = format!("MSP_PROOF_SEED={seed} share={share} caller={caller}");
-            tasks.spawn(paginate(rig.clone(), dice.fork(), context));
+            tasks.spawn(paginate(rig.clone(), numbers.clone(), dice.fork(), context));
         }
         let mut tally = Tally::default();
         while let Some(end) = tasks.join_next().await {
