@@ -1,0 +1,67 @@
+//! `caller_timing [SAMPLES]`: whether the time that finding a caller takes tells how much of a presented
+//! key is right. Keys that share all but the last byte with a real one, against keys that share nothing,
+//! in random order; Welch's t over the times, less the slowest hundredth, which is the machine's. Below 4.5 in amount, nothing
+//! can be told apart. A time is never a test: this prints, and fails nothing.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)] // A tool.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use msp_gateway::access::{CallerBook, CallerKeyHash, CallerSpec, Role};
+use msp_gateway::clock::Clock;
+use msp_gateway::domain::Audience;
+use msp_gateway::metrics::Metrics;
+
+const REAL: &str = "mspgw_0123456789abcdef0123456789abcdef0123456789abcdef0123456789ab";
+
+fn main() {
+    let samples: usize = std::env::args()
+        .nth(1)
+        .map_or(1_000_000, |text| text.parse().expect("a number"));
+    let spec = CallerSpec {
+        name: "timed".into(),
+        keys: vec![CallerKeyHash::of(REAL.as_bytes())],
+        sans: Vec::new(),
+        role: Role::Reader,
+        audience: Audience::All,
+        billing: false,
+        requests_per_minute: None,
+        forced_refreshes_per_minute: 6,
+        expires: None,
+    };
+    let book = CallerBook::new(&[spec], &Metrics::new().unwrap(), Clock::system());
+    let mut nearly = REAL.as_bytes().to_vec();
+    *nearly.last_mut().unwrap() ^= 1;
+    let wrong: Vec<u8> = REAL.bytes().map(|byte| byte ^ 1).collect();
+    let mut times = [Vec::with_capacity(samples), Vec::with_capacity(samples)];
+    for _ in 0..2 * samples {
+        let class = fastrand::usize(..2);
+        let key = black_box(if class == 0 { &nearly } else { &wrong });
+        let begun = Instant::now();
+        let found = black_box(book.find(Some(key), None));
+        let took = begun.elapsed();
+        assert!(found.is_none());
+        times[class].push(took.as_nanos() as f64);
+    }
+    let mut all: Vec<f64> = times.concat();
+    all.sort_by(f64::total_cmp);
+    let cut = all[all.len() * 99 / 100];
+    let of = |times: &[f64]| {
+        let kept: Vec<f64> = times.iter().copied().filter(|time| *time <= cut).collect();
+        let n = kept.len() as f64;
+        let mean = kept.iter().sum::<f64>() / n;
+        let variance = kept.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        (n, mean, variance)
+    };
+    let (a, b) = (of(&times[0]), of(&times[1]));
+    let t = (a.1 - b.1) / (a.2 / a.0 + b.2 / b.0).sqrt();
+    println!("all but the last byte right: {} samples, mean {:.1} ns", a.0, a.1);
+    println!("every byte wrong:            {} samples, mean {:.1} ns", b.0, b.1);
+    println!("Welch's t: {t:.2} (below 4.5 in amount: no difference)");
+}
