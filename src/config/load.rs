@@ -145,6 +145,8 @@ fn remove(dict: &mut Dict, path: &[String], before: &str) -> Option<String> {
                 Value::Dict(_, below) if !rest.is_empty() => {
                     return remove(below, rest, &format!("{here}."));
                 }
+                // Emptied already, so it is no list of tables: it stands where a table belongs.
+                Value::Dict(_, below) if below.is_empty() => {}
                 _ if before.is_empty() => {
                     *item = Value::from(Dict::new());
                     return Some(here);
