@@ -8,7 +8,7 @@ use crate::clock::{Duration, sleep};
 use crate::config::{self, Settings};
 
 /// How often the files are looked at, by what the system says of them without reading them. A rotation
-/// by file change takes effect within a second: one look sees it, the next that it is over.
+/// by file change takes effect within about a second: one look sees it, the next that it is over.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Files that change at every look are read after so many all the same.
 const UNSETTLED_MAX: u32 = 10;
