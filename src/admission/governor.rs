@@ -177,6 +177,16 @@ impl Governor {
         hold
     }
 
+    /// Whether the vendor said stop since a call was admitted: what comes after the turn, making a
+    /// connection, takes its time.
+    ///
+    /// # Errors
+    /// What [`admit`](Self::admit) would say now.
+    pub fn may_still_send(&self) -> Result<(), Refusal> {
+        let inner = self.inner.lock();
+        inner.pace.stopped(self.clock.now()).map_or(Ok(()), Err)
+    }
+
     fn ask(self: &Arc<Self>, spend: &Spend) -> Result<Option<Waiter>, Refusal> {
         let mut inner = self.inner.lock();
         let now = self.clock.now();

@@ -404,7 +404,8 @@ impl Pace {
         self.counted = until;
     }
 
-    fn stopped(&self, now: Instant) -> Option<Refusal> {
+    /// What everyone is told while the vendor said to wait.
+    pub fn stopped(&self, now: Instant) -> Option<Refusal> {
         let hold = self.hold.filter(|h| h.refuses && h.until > now)?;
         Some(Refusal {
             retry_after: hold.until.saturating_duration_since(now),

@@ -3,13 +3,15 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Uri};
 use parking_lot::Mutex;
-use tower::ServiceExt as _;
+use tower::{Service as _, ServiceExt as _};
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::outbound;
 use super::test_vendor::{
     CANARY, CANARY_TWO, Reply, Rig, TestVendor, key, options, rig, spend, spend_of,
 };
@@ -549,6 +551,57 @@ async fn a_429_holds_everything_down() {
     sleep(SECOND * 7).await;
     rig.vendor.now_does(|_| Reply::ok(PAGE));
     assert!(ask(&rig, Operation::Search, spend()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_a_connection_is_not_sent_after_a_429() {
+    // The first answer comes while the others are making their connections. They would get the
+    // first one's, which is free again, or have to wait for their own.
+    for extra in ["", "connection: close\r\n"] {
+        let head = format!("retry-after: 30\r\n{extra}");
+        let vendor = TestVendor::replies([Reply::status(429, &head, "{}")]);
+        let rig = wiv_rig(vendor);
+        let begun = Arc::new(AtomicU32::new(0));
+        let connector = rig.vendor.connector();
+        let slower_each = tower::service_fn(move |uri: Uri| {
+            let mut connector = connector.clone();
+            let takes = MS * 100 * begun.fetch_add(1, Ordering::Relaxed);
+            async move {
+                sleep(takes).await;
+                connector.call(uri).await
+            }
+        });
+        let (clock, gates) = (Clock::system(), &rig.gates);
+        let service = outbound(&rig.options, gates, &clock, &rig.metrics, slower_each);
+        let rig = Arc::new(Rig { service, ..rig });
+        let tasks: Vec<_> = (0..5)
+            .map(|_| {
+                let rig = Arc::clone(&rig);
+                tokio::spawn(async move { ask(&rig, Operation::Search, spend()).await })
+            })
+            .collect();
+        let mut faults = Vec::new();
+        for task in tasks {
+            let error = task.await.unwrap().unwrap_err();
+            assert!(error.retry_after.unwrap() > SECOND * 29);
+            faults.push(error.fault);
+        }
+        assert_eq!(faults[0], Fault::RateLimited);
+        assert_eq!(faults[1..], [Fault::BudgetExhausted; 4]);
+        assert_eq!(rig.vendor.count(), 1);
+        // Nothing else was attempted, so nothing else is counted, and no place is left behind.
+        let text = rig.metrics.render().unwrap();
+        let attempts: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("msp_gateway_vendor_requests_total"))
+            .collect();
+        assert!(
+            matches!(attempts[..], [only] if only.contains("rate_limited") && only.ends_with(" 1")),
+            "{attempts:?}"
+        );
+        assert_eq!(rig.gates.governor.snapshot().in_flight, 0);
+        assert_eq!(rig.gates.circuit.snapshot().state, CircuitState::Closed);
+    }
 }
 
 #[tokio::test(start_paused = true)]

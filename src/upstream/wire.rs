@@ -1,8 +1,11 @@
 //! Sends one signed request and reads the whole answer: where faults are born.
 
 use std::error::Error as _;
+use std::future::{Future as _, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -10,6 +13,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::body;
@@ -92,11 +96,7 @@ impl<C: VendorConnector> Transport for Wire<C> {
         operation: Operation,
         request: Request<Full<Bytes>>,
     ) -> Result<VendorAnswer, UpstreamError> {
-        let response = self
-            .sender
-            .request(request)
-            .await
-            .map_err(|error| unanswered(operation, &error))?;
+        let response = self.send(operation, request).await?;
         let hold = self.governor.hear(response.status(), response.headers());
         if let Some((fault, detail)) = refusal(response.status()) {
             return Err(self.refused(operation, response, fault, detail, hold).await);
@@ -118,6 +118,33 @@ impl<C: VendorConnector> Transport for Wire<C> {
             headers: head.headers,
             body,
         })
+    }
+}
+
+impl<C: VendorConnector> Wire<C> {
+    /// Sends a request and waits for the head of its answer.
+    ///
+    /// Getting a connection takes time, because one must be made or another call must end. Whoever
+    /// gets one only after the vendor said stop is refused like those who ask now.
+    async fn send(
+        &self,
+        operation: Operation,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let connection = capture_connection(&mut request);
+        let mut sending = pin!(self.sender.request(request));
+        poll_fn(|cx| {
+            // The client writes to a connection in the same poll that notes it here.
+            if connection.connection_metadata().is_none()
+                && let Err(refusal) = self.governor.may_still_send()
+            {
+                let stopped = UpstreamError::new(operation, Fault::BudgetExhausted, refusal.why);
+                return Poll::Ready(Err(stopped.with_retry_after(refusal.retry_after)));
+            }
+            let sent = sending.as_mut().poll(cx);
+            sent.map_err(|error| unanswered(operation, &error))
+        })
+        .await
     }
 }
 

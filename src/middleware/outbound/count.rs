@@ -57,6 +57,10 @@ struct Attempt<'a> {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
+        if self.ended == Some(Fault::BudgetExhausted) {
+            // The vendor said stop before there was a connection: no attempt was made.
+            return;
+        }
         let sent = !self.ended.is_some_and(Fault::was_not_sent);
         if sent && !self.payer.charge() {
             self.background.add();
