@@ -344,6 +344,12 @@ impl CallerBook {
         self.all.iter().find(|c| &*c.name == name).cloned()
     }
 
+    /// The first caller who sees all customers, one with billing before one without.
+    pub fn who_sees_most(&self) -> Option<Arc<Caller>> {
+        let all = || self.all.iter().filter(|c| c.audience == Audience::All);
+        all().find(|c| c.billing).or_else(|| all().next()).cloned()
+    }
+
     /// Every caller, in the order of the settings.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Caller>> {
         self.all.iter()

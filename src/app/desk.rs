@@ -11,10 +11,9 @@ use crate::admission::breaker::CircuitState;
 use crate::api::admin::{AdminReads, Purge, PurgeTarget, Readiness, VendorState};
 use crate::api::question::Question;
 use crate::cache::Lifetimes;
-use crate::domain::Vendor;
-use crate::domain::query::SearchRequest;
+use crate::domain::{ContractId, Month, SearchQuery, Vendor};
 use crate::problem::{Code, Problem};
-use crate::reads::{self, Explanation};
+use crate::reads::{self, Explanation, ReadError};
 
 /// Speaks for the gateway. Weak, because the gateway holds the stack that holds this.
 pub(super) struct Desk(Weak<App>);
@@ -109,44 +108,71 @@ impl App {
     }
 
     fn explain(&self, question: &Question, caller: &Arc<Caller>) -> Result<Value, Problem> {
-        let billing = |month, contract| {
-            if caller.billing {
-                Ok(self.reads.explain_billing(&self.clock, month, contract))
-            } else {
-                Err(reads::ReadError::BillingNotAllowed)
-            }
+        let customers = || {
+            let lifetimes = self.policy.load().customers;
+            explained(&self.reads.explain_customers(&self.clock, lifetimes))
         };
-        let explanation = match question {
-            Question::Customers(_) => {
-                let lifetimes = self.policy.load().customers;
-                self.reads.explain_customers(&self.clock, lifetimes)
+        let search = |query: &SearchQuery, whole| {
+            explained(&self.reads.explain_search(&self.clock, query.clone(), whole))
+        };
+        let billing = |month: Month, contract: Option<&ContractId>| {
+            let contract = contract.cloned();
+            explained(&self.reads.explain_billing(&self.clock, month, contract))
+        };
+        let may_see = |query: &SearchQuery| match &query.customer {
+            Some(customer) if !caller.audience.contains(customer) => {
+                Err(ReadError::CustomerNotAllowed)
             }
-            Question::Search(SearchRequest {
-                query,
-                page_token: None,
-                ..
-            })
-            | Question::Export { query, .. } => {
-                if let Some(customer) = &query.customer
-                    && !caller.audience.contains(customer)
-                {
-                    return Err(reads::ReadError::CustomerNotAllowed.into());
-                }
-                self.reads.explain_search(&self.clock, query.clone())
+            _ => Ok(()),
+        };
+        let sees_billing = || match caller.billing {
+            true => Ok(()),
+            false => Err(ReadError::BillingNotAllowed),
+        };
+        Ok(match question {
+            Question::Customers(_) => customers(),
+            Question::Search(request) if request.page_token.is_none() => {
+                may_see(&request.query)?;
+                search(&request.query, false)
             }
-            Question::Billing { month, contract } => billing(*month, Some(contract.clone()))?,
-            Question::BillingMonth(month) => billing(*month, None)?,
+            Question::Export { query, .. } => {
+                may_see(query)?;
+                search(query, true)
+            }
+            Question::Billing { month, contract } => {
+                sees_billing()?;
+                billing(*month, Some(contract))
+            }
+            Question::BillingMonth(month) => {
+                sees_billing()?;
+                billing(*month, None)
+            }
             Question::Nable {
                 month, contract, ..
-            } => billing(*month, contract.clone())?,
-            Question::Search(_) | Question::Overview(_) | Question::OpenApi => {
+            } => {
+                sees_billing()?;
+                billing(*month, contract.as_ref())
+            }
+            Question::Overview(overview) => {
+                let (range, month) = self.reads.overview.covered(overview);
+                let cases = SearchQuery {
+                    range: Some(range),
+                    ..SearchQuery::default()
+                };
+                let billing = caller.billing.then(|| billing(month, None));
+                json!({"parts": {
+                    "wiv.customers": customers(),
+                    "wiv.cases": search(&cases, true),
+                    "nable.billing": billing,
+                }})
+            }
+            Question::Search(_) | Question::OpenApi => {
                 return Err(Problem::new(
                     Code::InvalidQuery,
-                    "Only a question with one identity can be explained: not a continuation, not the overview, not the description.",
+                    "A continuation is answered from its token's snapshot, and the description from the program: only first questions can be explained.",
                 ));
             }
-        };
-        Ok(explained(&explanation))
+        })
     }
 }
 
@@ -214,6 +240,9 @@ fn explained(explanation: &Explanation) -> Value {
     json!({
         "identity": explanation.identity,
         "held": explanation.held,
+        "negative": explanation.negative,
+        "derived_from": explanation.derived_from,
+        "under_way": explanation.under_way,
         "standing": explanation.standing.as_str(),
         "age_s": explanation.age.map(|age| age.as_secs()),
         "policy": {

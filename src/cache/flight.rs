@@ -210,6 +210,11 @@ where
         });
     }
 
+    /// Whether somebody who asks for `key` now would join a flight.
+    pub fn is_under_way(&self, key: &K) -> bool {
+        matches!(self.slots.lock().get(key), Some(Slot::Flying { .. }))
+    }
+
     /// Flights under way.
     pub fn under_way(&self) -> usize {
         let slots = self.slots.lock();

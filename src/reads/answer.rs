@@ -94,8 +94,8 @@ impl Account<'_> {
 
     fn saved(&self, asker: &Asker, note: &CacheNote, saved: Option<Saved>) {
         let saved = saved.or(match note.outcome {
-            CacheOutcome::Hit => Some(Saved::Hit),
-            CacheOutcome::Stale | CacheOutcome::Negative => Some(Saved::Stale),
+            CacheOutcome::Hit | CacheOutcome::Negative => Some(Saved::Hit),
+            CacheOutcome::Stale => Some(Saved::Stale),
             CacheOutcome::Collapsed => Some(Saved::Collapsed),
             CacheOutcome::Derived => Some(Saved::Derived),
             CacheOutcome::Projected => Some(Saved::Projected),
@@ -107,8 +107,10 @@ impl Account<'_> {
         }
     }
 
-    /// Counts a question without an answer.
-    pub fn refused(&self) {
-        self.metrics.lookup(self.kind, CacheOutcome::Error);
+    /// Counts a question without an answer, if memory was asked for one.
+    pub fn refused(&self, error: &ReadError) {
+        if error.came_after_lookup() {
+            self.metrics.lookup(self.kind, CacheOutcome::Error);
+        }
     }
 }

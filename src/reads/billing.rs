@@ -11,7 +11,7 @@ use super::{Ingredients, Policy, ReadError};
 use crate::cache::{
     CacheKey, Detail, Fetched, Found, Lifetimes, Rendered, Shelf, Subject, Terms, Wanted,
 };
-use crate::clock::Clock;
+use crate::clock::{Clock, Duration};
 use crate::domain::{ContractId, Kind, Month, Vendor};
 use crate::metrics::Metrics;
 use crate::upstream::{Fault, Nable, NableAnswer, UpstreamError};
@@ -72,6 +72,11 @@ impl Billing {
     /// What is asked of the vendor.
     pub fn key(&self, subject: Subject) -> CacheKey {
         CacheKey::new(self.nable.account().clone(), subject)
+    }
+
+    /// How long a soft failure is remembered.
+    pub fn negative_lifetime(&self) -> Duration {
+        self.policy.load().billing_negative
     }
 
     /// How long answers about a month live.
@@ -202,9 +207,7 @@ impl Billing {
         let Found { entry, note } = match found {
             Ok(found) => found,
             Err(error) => {
-                if !matches!(error, ReadError::BillingNotAllowed) {
-                    account.refused();
-                }
+                account.refused(&error);
                 return Err(error);
             }
         };

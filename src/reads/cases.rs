@@ -64,6 +64,16 @@ pub(super) struct Derived {
     pub stale: bool,
 }
 
+/// What a search for one customer may be cut from.
+pub(super) struct ViewSource {
+    /// A complete snapshot of all customers.
+    pub snapshot: Arc<Snapshot>,
+    /// It is past its freshness.
+    pub stale: bool,
+    /// What the search's own snapshot may be used for, if it has one.
+    pub own: Option<Standing>,
+}
+
 /// Answers `POST` and `QUERY /v2/cases/msp/search`.
 pub struct Cases {
     wiv: Arc<Wiv>,
@@ -169,7 +179,7 @@ impl Cases {
                 Ok(answer)
             }
             Err(error) => {
-                account.refused();
+                account.refused(&error);
                 Err(error)
             }
         }
@@ -292,32 +302,16 @@ impl Cases {
         standings: &[Standing],
     ) -> Option<Derived> {
         let customer = query.customer.clone()?;
-        if !self.policy.load().derive_customer {
-            return None;
-        }
         let now = self.clock.now();
-        let own = self.snapshots.current(&self.key(query));
-        let own_standing = own.as_ref().map(|own| own.standing(false, now));
-        // Its first rows have to be waited for, which is not for whom older ones will do.
-        let joined = |own: Arc<Snapshot>| {
-            own.is_growing() && (own.ages().is_some() || standings.contains(&Standing::Fresh))
-        };
-        if own.is_some_and(joined) || own_standing == Some(Standing::Fresh) {
-            return None;
-        }
-        let all = Arc::new(query.for_all_customers());
-        let snapshot = self.snapshots.complete(&self.key(&all), standings)?;
-        let stale = snapshot.standing(true, now) == Standing::Stale;
-        if stale && standings.contains(&Standing::Fresh) {
-            // While all is read anew, an own answer that is as stale does as well.
-            if own_standing == Some(Standing::Stale) || !self.snapshots.is_read_whole(&snapshot) {
-                return None;
-            }
-        }
+        let ViewSource {
+            snapshot,
+            stale,
+            own,
+        } = self.view_source(query, standings, now)?;
         let mut detail = Detail::Derived;
         if asker.directives.refuses_age(snapshot.age(true, now)) {
             // Where an own snapshot is usable, what is asked of it takes from the allowance.
-            let own_usable = own_standing.is_some_and(|own| own != Standing::Expired);
+            let own_usable = own.is_some_and(|own| own != Standing::Expired);
             if own_usable || asker.caller.forced.allow(now) {
                 return None;
             }
@@ -329,6 +323,42 @@ impl Cases {
             view,
             detail,
             stale,
+        })
+    }
+
+    /// The complete snapshot of all customers that a search for one would be cut from, unless the
+    /// search has a better answer of its own.
+    pub(super) fn view_source(
+        &self,
+        query: &Arc<SearchQuery>,
+        standings: &[Standing],
+        now: Instant,
+    ) -> Option<ViewSource> {
+        if query.customer.is_none() || !self.policy.load().derive_customer {
+            return None;
+        }
+        let current = self.snapshots.current(&self.key(query));
+        let own = current.as_ref().map(|own| own.standing(false, now));
+        // Its first rows have to be waited for, which is not for whom older ones will do.
+        let joined = |own: Arc<Snapshot>| {
+            own.is_growing() && (own.ages().is_some() || standings.contains(&Standing::Fresh))
+        };
+        if current.is_some_and(joined) || own == Some(Standing::Fresh) {
+            return None;
+        }
+        let all = Arc::new(query.for_all_customers());
+        let snapshot = self.snapshots.complete(&self.key(&all), standings)?;
+        let stale = snapshot.standing(true, now) == Standing::Stale;
+        if stale && standings.contains(&Standing::Fresh) {
+            // While all is read anew, an own answer that is as stale does as well.
+            if own == Some(Standing::Stale) || !self.snapshots.is_read_whole(&snapshot) {
+                return None;
+            }
+        }
+        Some(ViewSource {
+            snapshot,
+            stale,
+            own,
         })
     }
 

@@ -172,7 +172,7 @@ impl Customers {
         let Found { entry, note } = match self.book(asker).await {
             Ok(found) => found,
             Err(error) => {
-                account.refused();
+                account.refused(&error);
                 return Err(error);
             }
         };

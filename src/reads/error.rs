@@ -53,6 +53,17 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// Whether memory was asked before; else the question was refused for what it is.
+    pub fn came_after_lookup(&self) -> bool {
+        !matches!(
+            self,
+            Self::InvalidPageToken
+                | Self::CustomerNotAllowed
+                | Self::BillingNotAllowed
+                | Self::AccountNotFound
+        )
+    }
+
     /// Too much is going on.
     pub fn overloaded() -> Self {
         Self::Overloaded {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::Reads;
+use super::cases::ViewSource;
 use crate::admission::Lane;
-use crate::cache::{CacheKey, Lifetimes, Standing, Subject, Wanted};
-use crate::clock::{Clock, Duration};
+use crate::cache::{CacheKey, FetchError, Lifetimes, Shelf, Standing, Subject, Wanted};
+use crate::clock::{Clock, Duration, Instant};
 use crate::domain::{ContractId, Month, Operation, SearchQuery};
 
 /// What is known about a question.
@@ -15,6 +16,12 @@ pub struct Explanation {
     pub identity: String,
     /// Whether an answer is held.
     pub held: bool,
+    /// Whether what is held is that N-able has no such thing.
+    pub negative: bool,
+    /// Of a search for one customer that is cut from a complete one for all: that one's identity.
+    pub derived_from: Option<String>,
+    /// Whether a vendor is being asked already: who asks now waits with the others.
+    pub under_way: bool,
     /// What it may be used for.
     pub standing: Standing,
     /// Its age.
@@ -36,6 +43,9 @@ impl Explanation {
         Self {
             identity: key.to_string(),
             held: false,
+            negative: false,
+            derived_from: None,
+            under_way: false,
             standing: Standing::Expired,
             age: None,
             lifetimes,
@@ -50,13 +60,53 @@ impl Explanation {
         self.held = true;
         self.standing = standing;
         self.age = Some(age);
-        (self.lane, self.call) = match standing {
-            Standing::Fresh => (None, None),
-            Standing::Stale => (Some(Wanted::Later.lane()), self.call),
-            Standing::OnError => (Some(Wanted::Soon.lane()), self.call),
-            Standing::Expired => (Some(Wanted::Now.lane()), self.call),
+        self.lane = match standing {
+            Standing::Fresh => return self.answered(),
+            Standing::Stale => Some(Wanted::Later.lane()),
+            Standing::OnError => Some(Wanted::Soon.lane()),
+            Standing::Expired => Some(Wanted::Now.lane()),
         };
         self
+    }
+
+    /// Nothing would be called.
+    fn answered(mut self) -> Self {
+        (self.lane, self.call) = (None, None);
+        self
+    }
+
+    fn under_way(mut self, under_way: bool) -> Self {
+        self.under_way = under_way;
+        match under_way {
+            true => self.answered(),
+            false => self,
+        }
+    }
+
+    /// As [`Shelf::lookup`] would find it. `negative`: how long a soft failure is remembered.
+    fn on<V, E>(self, shelf: &Shelf<V, E>, key: &CacheKey, negative: Duration, now: Instant) -> Self
+    where
+        V: Clone + Send + Sync + 'static,
+        E: FetchError,
+    {
+        let lifetimes = self.lifetimes;
+        let explanation = match shelf.local.get(key) {
+            None => self,
+            Some(entry) => self.held(entry.standing(&lifetimes, now), entry.age(now)),
+        };
+        let good = [Standing::Fresh, Standing::Stale].contains(&explanation.standing);
+        match shelf.local.get_negative(key, negative, now) {
+            Some(failure) if !good => {
+                let mut explanation = explanation;
+                if explanation.standing == Standing::Expired {
+                    // Else the older good answer goes before it.
+                    explanation = explanation.held(Standing::Fresh, failure.age(now));
+                }
+                explanation.negative = true;
+                explanation.answered()
+            }
+            _ => explanation.under_way(shelf.flights.is_under_way(key)),
+        }
     }
 }
 
@@ -65,34 +115,45 @@ impl Reads {
     pub fn explain_customers(&self, clock: &Clock, lifetimes: Lifetimes) -> Explanation {
         let key = self.customers.key();
         let explanation = Explanation::new(&key, lifetimes, Operation::Customers);
-        let now = clock.now();
-        match self.customers.shelf().local.get(&key) {
-            None => explanation,
-            Some(entry) => explanation.held(entry.standing(&lifetimes, now), entry.age(now)),
-        }
+        explanation.on(self.customers.shelf(), &key, Duration::ZERO, clock.now())
     }
 
-    /// About a search without a page token.
-    pub fn explain_search(&self, clock: &Clock, query: SearchQuery) -> Explanation {
+    /// About a search without a page token. `whole`: all its rows are wanted, as the overview and exports do.
+    pub fn explain_search(&self, clock: &Clock, query: SearchQuery, whole: bool) -> Explanation {
         let query = Arc::new(query);
         let key = self.cases.key(&query);
         let (grade, lifetimes) = self.cases.lifetimes(&query);
         let mut explanation = Explanation::new(&key, lifetimes, Operation::Search);
         explanation.grade = Some(grade.as_str());
-        let now = clock.now();
-        match self.cases.snapshots().current(&key) {
-            None => explanation,
-            Some(current) => {
-                let standing = if current.is_growing() {
-                    Standing::Fresh
-                } else {
-                    current.standing(false, now)
-                };
-                let mut explanation = explanation.held(standing, current.age(false, now));
-                explanation.snapshot = Some((current.end().as_str(), current.size().0));
-                explanation
-            }
+        let (snapshots, now) = (self.cases.snapshots(), clock.now());
+        let usable = [Standing::Fresh, Standing::Stale];
+        if let Some(ViewSource {
+            snapshot: source, ..
+        }) = self.cases.view_source(&query, &usable, now)
+        {
+            let all = self.cases.key(&Arc::new(query.for_all_customers()));
+            explanation.derived_from = Some(all.to_string());
+            explanation.snapshot = Some((source.end().as_str(), source.size().0));
+            return explanation
+                .held(source.standing(true, now), source.age(true, now))
+                .under_way(snapshots.is_refreshing(&all));
         }
+        let Some(current) = snapshots.current(&key) else {
+            return explanation;
+        };
+        explanation.snapshot = Some((current.end().as_str(), current.size().0));
+        if current.ages().is_none() {
+            // Its first rows have still to come.
+            return explanation.under_way(true);
+        }
+        let growing = current.is_growing() && !current.is_purged();
+        let standing = match growing {
+            true => Standing::Fresh,
+            false => current.standing(whole, now),
+        };
+        explanation
+            .held(standing, current.age(whole, now))
+            .under_way(growing || snapshots.is_refreshing(&key))
     }
 
     /// About a month, or a contract in it.
@@ -107,12 +168,8 @@ impl Reads {
             None => (Subject::Invoices { month }, Operation::Invoices),
         };
         let key = self.billing.key(subject);
-        let lifetimes = self.billing.lifetimes(month);
-        let explanation = Explanation::new(&key, lifetimes, call);
-        let now = clock.now();
-        match self.billing.shelf().local.get(&key) {
-            None => explanation,
-            Some(entry) => explanation.held(entry.standing(&lifetimes, now), entry.age(now)),
-        }
+        let explanation = Explanation::new(&key, self.billing.lifetimes(month), call);
+        let negative = self.billing.negative_lifetime();
+        explanation.on(self.billing.shelf(), &key, negative, clock.now())
     }
 }

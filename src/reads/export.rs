@@ -97,7 +97,7 @@ impl Export {
                 Ok(stream)
             }
             Err(error) => {
-                account.refused();
+                account.refused(&error);
                 Err(error)
             }
         }

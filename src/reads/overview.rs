@@ -92,16 +92,24 @@ impl Overview {
         }
     }
 
+    /// The days and the month that a request is about.
+    pub fn covered(&self, request: &OverviewRequest) -> (DateRange, Month) {
+        let today = self.clock.today(&self.policy.load().time_zone);
+        let range = request
+            .range
+            .unwrap_or_else(|| DateRange::last_days(today, DAYS_DEFAULT));
+        (
+            range,
+            request.month.unwrap_or_else(|| Month::last_closed(today)),
+        )
+    }
+
     /// Joins customers, case totals and billing.
     ///
     /// # Errors
     /// With `require_all`, the missing part's own.
     pub async fn get(&self, asker: &Asker, request: OverviewRequest) -> Result<Answer, ReadError> {
-        let today = self.clock.today(&self.policy.load().time_zone);
-        let range = request
-            .range
-            .unwrap_or_else(|| DateRange::last_days(today, DAYS_DEFAULT));
-        let month = request.month.unwrap_or_else(|| Month::last_closed(today));
+        let (range, month) = self.covered(&request);
         // Time to join and send what is there, before the caller's own time is up.
         let margin = asker.deadline.saturating_duration_since(self.clock.now()) / 20;
         let asker = &Asker {
@@ -138,7 +146,7 @@ impl Overview {
         let account = self.account(Vendor::Wiv, Kind::Customers);
         match self.customers.book(asker).await {
             Err(error) => {
-                account.refused();
+                account.refused(&error);
                 Part::failed(error)
             }
             Ok(Found { entry, note }) => {
@@ -165,9 +173,10 @@ impl Overview {
     async fn case_totals(&self, asker: &Asker, range: DateRange) -> Part<CaseTotals> {
         let account = self.account(Vendor::Wiv, Kind::Cases);
         let part = self.count_cases(asker, range).await;
-        match &part.note {
-            Some(note) => account.answered_part(asker, note),
-            None => account.refused(),
+        match (&part.note, &part.value) {
+            (Some(note), _) => account.answered_part(asker, note),
+            (None, Err(error)) => account.refused(error),
+            (None, Ok(_)) => {}
         }
         part
     }
@@ -238,8 +247,7 @@ impl Overview {
         let told = |found: Result<Found<_>, ReadError>| {
             match &found {
                 Ok(found) => account.answered_part(asker, &found.note),
-                Err(ReadError::BillingNotAllowed) => {}
-                Err(_) => account.refused(),
+                Err(error) => account.refused(error),
             }
             found
         };

@@ -502,7 +502,7 @@ impl Snapshot {
     }
 
     /// Whether a soft purge made it stale.
-    pub(super) fn is_purged(&self) -> bool {
+    pub fn is_purged(&self) -> bool {
         self.lock().purged
     }
 

@@ -477,6 +477,12 @@ impl Snapshots {
         usable.then_some(current)
     }
 
+    /// Whether a refresh of a search is under way.
+    pub fn is_refreshing(&self, key: &CacheKey) -> bool {
+        self.existing_lineage(key)
+            .is_some_and(|lineage| lineage.is_refreshing())
+    }
+
     /// The current snapshot of a search, for explanations.
     pub fn current(&self, key: &CacheKey) -> Option<Arc<Snapshot>> {
         self.existing_lineage(key)?.current()

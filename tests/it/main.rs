@@ -22,6 +22,7 @@ mod binary;
 mod callers;
 mod corpus;
 mod crowd;
+mod explain;
 mod framing;
 mod hostile;
 mod json;

@@ -14,7 +14,7 @@ use crate::problem::Problem;
 const PARAMS: [&str; 4] = ["method", "target", "body", "caller"];
 
 /// Reads the request that is to be explained, and whose it would be: the named caller's, else the
-/// operator's who asks.
+/// operator's who asks, else that of somebody who sees everything.
 pub(super) fn read(
     query: Option<&str>,
     callers: &CallerBook,
@@ -26,8 +26,8 @@ pub(super) fn read(
             .named(name)
             .ok_or_else(|| wrong("caller", "is not the name of a caller"))?,
         None => operator
-            .or_else(|| callers.without_key())
-            .ok_or_else(|| wrong("caller", "is needed: whose request is it?"))?,
+            .or_else(|| callers.who_sees_most())
+            .ok_or_else(|| wrong("caller", "must name the caller whose request it would be"))?,
     };
     let method = params.get("method").unwrap_or("GET").as_bytes();
     let method = Method::from_bytes(method).map_err(|_| wrong("method", "is not a method"))?;

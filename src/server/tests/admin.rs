@@ -152,8 +152,10 @@ async fn web_pages_cannot_purge() {
     let on = listener(&stub, true);
     let body = r#"{"all":true}"#;
     for (headers, status) in [
-        ("", 415),
         ("content-type: text/plain\r\n", 415),
+        ("content-type: application/x-www-form-urlencoded\r\n", 415),
+        ("origin: https://evil.example\r\n", 403),
+        ("sec-fetch-site: cross-site\r\n", 403),
         (
             "content-type: application/json\r\norigin: https://evil.example\r\n",
             403,
@@ -221,7 +223,7 @@ async fn explanations_are_of_a_question_as_its_caller_would_ask_it() {
     assert_eq!(reply.json()["caller"], "all");
     for bad in [
         "",
-        "target=/msp/customers",
+        "caller=all",
         "target=/msp/customers&caller=nobody",
         "target=/nope&caller=all",
         "target=/v2/cases/msp/search&caller=all",
@@ -234,6 +236,9 @@ async fn explanations_are_of_a_question_as_its_caller_would_ask_it() {
             "{bad}"
         );
     }
+    // Where nobody is named, it is somebody who sees everything.
+    let reply = ask(&on, explain("target=/msp/customers")).await;
+    assert_eq!(reply.json()["caller"], "all");
     let reply = ask(&on, explain("target=/msp/customers?fields=nope&caller=all")).await;
     assert_eq!(reply.problem().1, "invalid_fields");
 }
