@@ -1,8 +1,10 @@
 //! One fetch that many wait for.
 //!
 //! The leader's work runs in a task of its own: callers only wait, each with its deadline, and an
-//! impatient caller changes nothing. At most one flight per key is under way; a failure is shared
+//! impatient caller changes nothing. At most one flight per key takes passengers; a failure is shared
 //! with those who waited and held for a moment, so that a burst does not become a burst of calls.
+//! A purge makes the flights under way outdated: they land for those who are aboard, and who asks
+//! from then on boards a successor.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -151,9 +153,9 @@ where
                 began: now,
             },
         );
-        let ticket = self.ticket(end, waiters, now, true);
+        let ticket = self.ticket(end, waiters.clone(), now, true);
         drop(slots);
-        self.launch(key.clone(), fetch(), send);
+        self.launch(key.clone(), waiters, fetch(), send);
         Boarding::Ticket(ticket)
     }
 
@@ -187,8 +189,13 @@ where
         }
     }
 
-    fn launch<Fut>(self: &Arc<Self>, key: K, fetch: Fut, send: watch::Sender<End<T, E>>)
-    where
+    fn launch<Fut>(
+        self: &Arc<Self>,
+        key: K,
+        own: Arc<AtomicUsize>,
+        fetch: Fut,
+        send: watch::Sender<End<T, E>>,
+    ) where
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
         let flights = self.clone();
@@ -197,6 +204,7 @@ where
             let landing = Landing {
                 flights: &flights,
                 key: &key,
+                own: &own,
                 hold: None,
             };
             let end = match AssertUnwindSafe(fetch).catch_unwind().await {
@@ -208,6 +216,13 @@ where
             // Nobody may be waiting any more.
             let _ = send.send(Some(end));
         });
+    }
+
+    /// From now on nobody boards a flight that is under way. Who is aboard stays.
+    pub fn outdate(&self) {
+        self.slots
+            .lock()
+            .retain(|_, slot| !matches!(slot, Slot::Flying { .. }));
     }
 
     /// Whether somebody who asks for `key` now would join a flight.
@@ -228,6 +243,8 @@ where
 struct Landing<'a, K: Eq + Hash, T, E> {
     flights: &'a Flights<K, T, E>,
     key: &'a K,
+    /// The count of its waiters, by which a flight knows its own slot.
+    own: &'a Arc<AtomicUsize>,
     hold: Option<(FlightEnd<T, E>, Instant)>,
 }
 
@@ -244,6 +261,11 @@ impl<K: Eq + Hash, T, E> Drop for Landing<'_, K, T, E> {
     fn drop(&mut self) {
         let mut slots = self.flights.slots.lock();
         let now = self.flights.clock.now();
+        if !matches!(slots.get(self.key), Some(Slot::Flying { waiters, .. }) if Arc::ptr_eq(waiters, self.own))
+        {
+            // Outdated: what stands here is a successor's, and so is the news of the vendor.
+            return;
+        }
         let Some(key) = slots.remove_entry(self.key).map(|(key, _)| key) else {
             return;
         };
@@ -353,6 +375,44 @@ mod tests {
                 ticket.wait(far()).await,
                 Wait::Ended(FlightEnd::Landed(1))
             ));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_boards_an_outdated_flight_and_it_has_one_successor() {
+        let flights = flights();
+        let lands = |number: u32, after_ms: u64| {
+            move || async move {
+                clock::sleep(Duration::from_millis(after_ms)).await;
+                match number {
+                    0 => Err("late"),
+                    number => Ok(number),
+                }
+            }
+        };
+        let end = async |boarding| {
+            let Boarding::Ticket(ticket) = boarding else {
+                panic!("no ticket")
+            };
+            format!("{:?}", ticket.wait(far()).await)
+        };
+        // An outdated flight lands before its successor, after it, or fails; none of it is its affair.
+        for (old, old_takes) in [(1, 100), (1, 900), (0, 100), (0, 900)] {
+            let aboard = flights.board(&"k", lands(old, old_takes));
+            flights.outdate();
+            let next = flights.board(&"k", lands(2, 500));
+            let joined = flights.board(&"k", lands(3, 500));
+            let ends = tokio::join!(end(aboard), end(next), end(joined));
+            let own = match old {
+                0 => "Ended(Failed(\"late\"))",
+                _ => "Ended(Landed(1))",
+            };
+            assert_eq!(ends.0, own);
+            assert_eq!(
+                (&*ends.1, &*ends.2),
+                ("Ended(Landed(2))", "Ended(Landed(2))")
+            );
+            assert!(flights.slots.lock().is_empty());
         }
     }
 

@@ -12,7 +12,7 @@ use super::note::{CacheNote, Detail, Forward};
 use crate::access::ForcedRefreshes;
 use crate::admission::Lane;
 use crate::clock::{Clock, Duration, Instant};
-use crate::domain::CacheOutcome;
+use crate::domain::{CacheOutcome, Kind};
 
 /// What a fetch may fail with.
 pub trait FetchError: Clone + Send + Sync + 'static {
@@ -113,6 +113,14 @@ where
             flights: Flights::new(clock.clone()),
             clock,
         })
+    }
+
+    /// Ends all answers of this kind, or makes them stale; returns how many. Fetches under way answer
+    /// those who wait for them already, and nobody else.
+    pub fn purge(&self, kind: Kind, soft: bool) -> u64 {
+        let purged = self.local.purge(kind, soft, |_| true);
+        self.flights.outdate();
+        purged
     }
 
     /// Finds the answer to `key`, fetching it if need be. `fetch` makes one vendor call; it is called

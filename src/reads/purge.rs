@@ -31,12 +31,10 @@ impl Reads {
     pub fn purge(&self, what: &Purge, soft: bool) -> u64 {
         let mut purged = 0;
         if what.covers(Kind::Customers) {
-            let local = &self.customers.shelf().local;
-            purged += local.purge(Kind::Customers, soft, |_| true);
+            purged += self.customers.shelf().purge(Kind::Customers, soft);
         }
         if what.covers(Kind::Billing) {
-            let local = &self.billing.shelf().local;
-            purged += local.purge(Kind::Billing, soft, |_| true);
+            purged += self.billing.shelf().purge(Kind::Billing, soft);
         }
         if what.covers(Kind::Cases) {
             let named = |subject: &Subject| match (what, subject) {
