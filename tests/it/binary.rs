@@ -3,6 +3,7 @@
 //! Nothing here sleeps: every wait is for something that can be seen, and has an end.
 
 mod demo;
+mod encrypted;
 mod floods;
 mod lifecycle;
 mod overview;

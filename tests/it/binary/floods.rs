@@ -1,22 +1,19 @@
 //! Frames without end over HTTP/2: each kind of flood ends its connection or costs nothing that
 //! lasts, and nobody else notices.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::Request;
 use msp_gateway::clock::{Duration, Instant, timeout};
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::authority::{Authority, Caller, Files, NAME};
+use super::encrypted::{Encrypted, Target};
+use crate::authority::NAME;
 use crate::frames::*;
-use crate::process::{PATIENCE, World, everyone, key};
+use crate::process::{PATIENCE, key};
 
 /// Of each kind; the long run takes ten times as many.
 const FRAMES: usize = 10_000;
@@ -32,23 +29,11 @@ fn frames_wanted() -> usize {
     wanted.and_then(|n| n.parse().ok()).unwrap_or(FRAMES)
 }
 
-/// Where the gateway listens, and how to speak to it.
-#[derive(Clone)]
-struct Target {
-    address: SocketAddr,
-    config: Arc<ClientConfig>,
-}
-
-impl Target {
-    async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
-        let stream = TcpStream::connect(self.address).await?;
-        stream.set_nodelay(true)?;
-        let name = ServerName::try_from(NAME).unwrap();
-        let connector = TlsConnector::from(self.config.clone());
-        let mut stream = connector.connect(name, stream).await?;
-        stream.write_all(PREFACE).await?;
-        Ok(stream)
-    }
+/// A connection that begins as HTTP/2 does.
+async fn opened(target: &Target) -> TlsStream<TcpStream> {
+    let mut stream = target.connect().await.unwrap();
+    stream.write_all(PREFACE).await.unwrap();
+    stream
 }
 
 fn get(path: &str) -> Vec<u8> {
@@ -197,7 +182,7 @@ struct Came {
 
 /// Sends on one connection until so many frames are sent or it ends.
 async fn one_connection(target: &Target, flood: &Flood, wanted: usize, came: &mut Came) {
-    let stream = target.connect().await.unwrap();
+    let stream = opened(target).await;
     let (mut reader, mut writer) = tokio::io::split(stream);
     let ended = Arc::new(AtomicBool::new(false));
     let reading = tokio::spawn({
@@ -248,10 +233,7 @@ impl Neighbour {
     async fn start(target: Target) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let stream = TcpStream::connect(target.address).await.unwrap();
-        let name = ServerName::try_from(NAME).unwrap();
-        let connector = TlsConnector::from(target.config.clone());
-        let stream = connector.connect(name, stream).await.unwrap();
+        let stream = target.connect().await.unwrap();
         let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();
         tokio::spawn(connection);
         let task = tokio::spawn(async move {
@@ -286,65 +268,9 @@ impl Neighbour {
     }
 }
 
-struct Flooded {
-    world: World,
-    target: Target,
-    _files: Files,
-}
-
-impl Flooded {
-    fn start(environment: &[(&str, &str)]) -> Self {
-        let authority = Authority::new();
-        let files = Files::of(&authority.server(NAME, (2020, 2100)));
-        let (certificate, private_key) = (files.path("tls.crt"), files.path("tls.key"));
-        let mut all = vec![
-            (
-                "MSP_GATEWAY__LISTEN__PUBLIC_TLS__CERTIFICATE_FILE",
-                certificate.to_str().unwrap(),
-            ),
-            (
-                "MSP_GATEWAY__LISTEN__PUBLIC_TLS__PRIVATE_KEY_FILE",
-                private_key.to_str().unwrap(),
-            ),
-            ("MSP_GATEWAY__LOG__LEVEL", "warn"),
-        ];
-        all.extend(environment);
-        let world = World::start(600, &everyone("alice"), &all);
-        let address = world.public.strip_prefix("https://").unwrap();
-        let target = Target {
-            address: address.parse().unwrap(),
-            config: Arc::new(Caller::speaking(b"h2").config(&authority)),
-        };
-        Self {
-            world,
-            target,
-            _files: files,
-        }
-    }
-
-    /// Resident memory of the gateway.
-    fn resident_kib(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.world.gateway.id());
-        let text = std::fs::read_to_string(path).unwrap();
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-
-    async fn until_quiet(&self) {
-        self.world
-            .until_admin("/admin/status", |answer| {
-                answer.json()["requests_in_flight"] == 0
-            })
-            .await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_end_their_connections_and_nothing_else() {
-    let flooded = Flooded::start(&[]);
+    let flooded = Encrypted::start(&[]);
     let (world, target) = (&flooded.world, &flooded.target);
     // Warm: caches, buffers of the runtime, the allocator's arenas.
     let warm = Neighbour::start(target.clone()).await;
@@ -387,7 +313,7 @@ async fn floods_end_their_connections_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_header_block_that_unfolds_is_not_unfolded() {
-    let flooded = Flooded::start(&[]);
+    let flooded = Encrypted::start(&[]);
     let target = &flooded.target;
     // One header of 4,000 bytes goes into the table; then each byte of a frame stands for it.
     let mut bomb = vec![0x40, 1, b'x', 0x7f];
@@ -397,7 +323,7 @@ async fn a_header_block_that_unfolds_is_not_unfolded() {
     let before = flooded.resident_kib();
     let neighbour = Neighbour::start(target.clone()).await;
     for _ in 0..50 {
-        let mut stream = target.connect().await.unwrap();
+        let mut stream = opened(target).await;
         let mut bytes = settings();
         bytes.extend(frame(HEADERS, END_STREAM | END_HEADERS, 1, &bomb));
         stream.write_all(&bytes).await.unwrap();
@@ -419,7 +345,7 @@ async fn a_header_block_that_unfolds_is_not_unfolded() {
 async fn windows_that_stay_shut_are_not_waited_for() {
     const CONNECTIONS: usize = 8;
     const STREAMS: usize = 100;
-    let flooded = Flooded::start(&[
+    let flooded = Encrypted::start(&[
         ("MSP_GATEWAY__LIMITS__WRITE_STALL_TIMEOUT", "2s"),
         ("MSP_GATEWAY__LIMITS__IDLE_TIMEOUT", "1s"),
         ("MSP_GATEWAY__LIMITS__HEADER_TIMEOUT", "3s"),
@@ -429,7 +355,7 @@ async fn windows_that_stay_shut_are_not_waited_for() {
     let before = flooded.resident_kib();
     let mut ends = Vec::new();
     for _ in 0..CONNECTIONS {
-        let mut stream = target.connect().await.unwrap();
+        let mut stream = opened(target).await;
         // SETTINGS_INITIAL_WINDOW_SIZE = 0
         let mut bytes = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
         for n in 0..STREAMS {
