@@ -162,6 +162,16 @@ pub struct Snapshot {
     clock: Clock,
 }
 
+/// An id that never comes again, not even in another process. The system's source practically cannot
+/// fail, and if it does the fast one still tells snapshots of one process apart.
+pub(super) fn draw_id() -> SnapshotId {
+    let mut id = [0; 16];
+    if aws_lc_rs::rand::fill(&mut id).is_err() {
+        return SnapshotId(fastrand::u128(..));
+    }
+    SnapshotId(u128::from_le_bytes(id))
+}
+
 impl Snapshot {
     /// An empty snapshot. Its bytes are charged to `total`.
     pub fn new(
@@ -171,16 +181,10 @@ impl Snapshot {
         total: Arc<AtomicU64>,
         clock: Clock,
     ) -> Arc<Self> {
-        let mut id = [0; 16];
-        // Ids must never repeat, not even between processes; the system's source practically cannot
-        // fail, and if it does the fast one still tells snapshots of one process apart.
-        if aws_lc_rs::rand::fill(&mut id).is_err() {
-            id = fastrand::u128(..).to_le_bytes();
-        }
         let birth = clock.now();
         total.fetch_add(SNAPSHOT_OVERHEAD_BYTES, Ordering::AcqRel);
         Arc::new(Self {
-            id: SnapshotId(u128::from_le_bytes(id)),
+            id: draw_id(),
             key,
             query,
             draw: fastrand::f64(),

@@ -10,7 +10,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::frozen::{Cut, CutPage, End, Snapshot, WalkFailure, Want};
+use super::frozen::{Cut, CutPage, End, Snapshot, WalkFailure, Want, draw_id};
 use super::lineage::Lineage;
 use super::options::SnapshotOptions;
 use super::slots::Slots;
@@ -148,6 +148,8 @@ impl Snapshots {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
+        // The first random bytes of a process take tens of milliseconds: no caller should wait for them.
+        draw_id();
         Arc::new(Self {
             wiv,
             slots: Slots::new(options.open_scrolls_max, clock.clone(), metrics.clone()),
