@@ -11,7 +11,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::DuplexStream;
 use tower::Service;
 
@@ -60,40 +60,44 @@ pub fn https_connector(
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(options.connect_timeout));
-    let builder = HttpsConnectorBuilder::new().with_tls_config(tls()?);
-    // A vendor configured with https is never called without, whatever else goes wrong.
+    let builder = HttpsConnectorBuilder::new();
+    // A vendor configured with https is never called without, whatever else goes wrong. Reading the
+    // roots takes longer than all else at a start, and is for those who are asked for a certificate.
     let builder = if options.base_url.is_https() {
-        builder.https_only()
+        builder.with_tls_config(trusting(roots)?).https_only()
     } else {
-        builder.https_or_http()
+        builder.with_tls_config(trusting(nobody)?).https_or_http()
     };
     Ok(builder.enable_http1().enable_http2().wrap_connector(tcp))
 }
 
-fn tls() -> Result<ClientConfig, rustls::Error> {
+type WantsVerifier = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
+type WantsAuth = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
+
+fn trusting(whom: impl FnOnce(WantsVerifier) -> WantsAuth) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = || {
-        ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-    };
-    let builder = match builder()?.with_native_roots() {
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(whom(builder).with_no_client_auth())
+}
+
+/// The system's roots, or Mozilla's.
+fn roots(builder: WantsVerifier) -> WantsAuth {
+    match builder.clone().with_native_roots() {
         Ok(builder) => builder,
         Err(problem) => {
             tracing::warn!(
                 problem = %problem.kind(),
                 "no usable root certificates on this system; the built-in ones are used"
             );
-            self::with_webpki(builder()?)
+            builder.with_webpki_roots()
         }
-    };
-    Ok(builder.with_no_client_auth())
+    }
 }
 
-type WantsVerifier = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
-type WantsAuth = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
-
-fn with_webpki(builder: WantsVerifier) -> WantsAuth {
-    builder.with_webpki_roots()
+/// No certificate is good.
+fn nobody(builder: WantsVerifier) -> WantsAuth {
+    builder.with_root_certificates(RootCertStore::empty())
 }
 
 /// Ends an attempt to connect, TLS and name lookup included, after a time.
@@ -212,7 +216,7 @@ mod tests {
         let base = BaseUrl::parse("https://api.wiv.ai").unwrap();
         let options = VendorOptions::new(Vendor::Wiv, base, account);
         assert!(https_connector(&options).is_ok());
-        let config = tls().unwrap();
+        let config = trusting(roots).unwrap();
         assert!(config.alpn_protocols.is_empty(), "the builder sets them");
     }
 }
