@@ -152,4 +152,39 @@ mod tests {
         assert_eq!(lives.ttl_s(born, 0.0, born + secs(40)), 60);
         assert_eq!(lives.ttl_s(born, 0.0, born + secs(103)), -4);
     }
+    #[test]
+    fn callers_refuse_ages_until_their_allowance_is_used_up() {
+        let secs = Duration::from_secs;
+        let all = Directives {
+            no_cache: true,
+            max_age: Some(secs(60)),
+            max_stale: Some(secs(9)),
+            only_if_cached: true,
+        };
+        let max_age = Directives {
+            no_cache: false,
+            ..all
+        };
+        let ages = [59, 60, 61].map(secs);
+        assert_eq!(
+            ages.map(|age| max_age.refuses_age(age)),
+            [false, false, true]
+        );
+        assert_eq!(ages.map(|age| all.refuses_age(age)), [true; 3]);
+        let neither = Directives {
+            max_age: None,
+            ..max_age
+        };
+        assert_eq!(ages.map(|age| neither.refuses_age(age)), [false; 3]);
+        // What costs no vendor call is obeyed all the same.
+        assert_eq!(all.unforced(), neither);
+    }
+
+    #[test]
+    fn standings_have_their_words() {
+        assert_eq!(
+            Standing::ALL.map(Standing::as_str),
+            ["fresh", "stale", "on_error", "expired"]
+        );
+    }
 }
