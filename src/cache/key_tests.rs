@@ -335,3 +335,42 @@ fn kinds_months_and_contracts_separate() {
         .collect();
     assert_eq!(keys.len(), 2 * subjects.len());
 }
+
+#[test]
+fn keys_whose_hashes_met_are_told_apart_by_their_parts() {
+    let own = key(SearchQuery::default());
+    let subject = Subject::Customers;
+    for (credential, subject) in [
+        (account("other"), own.subject.clone()),
+        (own.credential.clone(), subject),
+    ] {
+        let met = CacheKey {
+            credential,
+            subject,
+            fingerprint: own.fingerprint,
+        };
+        assert_ne!(own, met);
+    }
+    let other_hash = CacheKey {
+        fingerprint: [7; 32],
+        ..own.clone()
+    };
+    assert_ne!(own, other_hash);
+}
+
+#[test]
+fn keys_spread_in_a_table_and_show_the_start_of_their_fingerprint() {
+    use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+    let table = BuildHasherDefault::<DefaultHasher>::default();
+    let hashes: HashSet<u64> = (1..=100)
+        .map(|n| account(&format!("a{n}")))
+        .map(|account| table.hash_one(CacheKey::new(account, Subject::Customers)))
+        .collect();
+    assert_eq!(hashes.len(), 100);
+    let shown = CacheKey {
+        fingerprint: std::array::from_fn(|at| u8::try_from(at % 15).unwrap() * 17),
+        ..key(SearchQuery::default())
+    };
+    assert_eq!(shown.to_string(), "0011223344556677");
+    assert_eq!(format!("{shown:?}"), "CacheKey(0011223344556677)");
+}
