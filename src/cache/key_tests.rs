@@ -305,6 +305,9 @@ fn parts_do_not_run_into_each_other() {
         (r#"{"a":[1,2]}"#, r#"{"a":[2,1]}"#),
     ] {
         assert_ne!(parse(one), parse(two), "{one} {two}");
+        // By their hashes alone, for keys compare their parts as well.
+        let hash = |body| *parse(body).fingerprint();
+        assert_ne!(hash(one), hash(two), "{one} {two}");
     }
 }
 
@@ -334,6 +337,8 @@ fn kinds_months_and_contracts_separate() {
         .flat_map(|id| subjects.clone().map(|s| CacheKey::new(account(id), s)))
         .collect();
     assert_eq!(keys.len(), 2 * subjects.len());
+    let hashes: HashSet<_> = keys.iter().map(|key| *key.fingerprint()).collect();
+    assert_eq!(hashes.len(), keys.len());
 }
 
 #[test]
