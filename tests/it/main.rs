@@ -13,6 +13,8 @@
 mod authority;
 mod frames;
 mod kit;
+#[path = "../../src/server/tests/peer.rs"]
+mod peer;
 mod process;
 #[path = "../fuzz/src/promises/mod.rs"]
 mod promises;

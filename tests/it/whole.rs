@@ -1,10 +1,9 @@
 //! The whole gateway without sockets: bytes in at a caller's connection, bytes out at the sandbox
 //! vendors. Everything that leaves is kept, so that a test can look for what must never leave.
 
-use std::io::{Read as _, Write};
+use std::io::Write;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use msp_gateway::access::CallerKeyHash;
 use msp_gateway::app::{App, Way};
 use msp_gateway::clock::{Clock, Duration, Instant};
@@ -17,10 +16,11 @@ use msp_gateway::server::{Answering, Connections};
 use msp_gateway::telemetry::LogSink;
 use msp_gateway::upstream::connect::InMemory;
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::io::{DuplexStream, duplex};
 use tracing_subscriber::prelude::*;
 
 use crate::kit::NOW;
+pub use crate::peer::{Peer, Reply, get, post};
 
 /// Beyond this, an answer that was to come within the request timeout came too late.
 const LATE: Duration = Duration::from_millis(50);
@@ -223,12 +223,7 @@ impl Whole {
     fn peer(&self, connections: &Connections) -> Peer {
         let (near, far) = duplex(256 * 1024);
         tokio::spawn(connections.clone().serve(far, None));
-        Peer {
-            io: near,
-            buffer: Vec::new(),
-            head_only: false,
-            heard: self.heard.clone(),
-        }
+        Peer::new(near, self.heard.clone())
     }
 
     /// One request on a connection of its own; it is answered in time.
@@ -313,47 +308,7 @@ pub fn assert_no_vendor_key(text: &str, context: &str) {
     }
 }
 
-/// The caller's end of a connection.
-pub struct Peer {
-    pub io: DuplexStream,
-    pub head_only: bool,
-    buffer: Vec<u8>,
-    heard: Arc<Mutex<Vec<u8>>>,
-}
-
-/// An answer as it arrived.
-#[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Vec<u8>,
-}
-
 impl Reply {
-    /// The body without its content coding.
-    pub fn decoded(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        let read = match self.header("content-encoding") {
-            "" => return self.body.clone(),
-            "zstd" => zstd::Decoder::new(&*self.body)
-                .unwrap()
-                .read_to_end(&mut out),
-            "gzip" => flate2::read::GzDecoder::new(&*self.body).read_to_end(&mut out),
-            other => panic!("{other}"),
-        };
-        read.unwrap();
-        out
-    }
-
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.decoded()).expect("JSON")
-    }
-
-    pub fn header(&self, name: &str) -> &str {
-        let value = self.headers.get(name);
-        value.map_or("", |value| value.to_str().unwrap())
-    }
-
     /// The problem's code; empty where the answer is none.
     pub fn code(&self) -> String {
         if self.header("content-type") != "application/problem+json" {
@@ -363,108 +318,8 @@ impl Reply {
     }
 }
 
-impl Peer {
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        // The other end may have closed already, which is what some tests are about.
-        let _ = self.io.write_all(bytes.as_ref()).await;
-    }
-
-    /// The next answer; `None` if the connection ends before one.
-    pub async fn reply(&mut self) -> Option<Reply> {
-        let (status, headers, head) = loop {
-            if let Some(found) = self.head() {
-                break found;
-            }
-            if !self.more().await {
-                return None;
-            }
-        };
-        self.buffer.drain(..head);
-        let text = |name: &str| headers.get(name).map(|v| v.to_str().unwrap().to_owned());
-        let mut body = Vec::new();
-        if self.head_only || status == 304 || status < 200 {
-            self.head_only = false;
-        } else if let Some(length) = text("content-length") {
-            body = self.take(length.parse().unwrap()).await;
-        } else if text("transfer-encoding").as_deref() == Some("chunked") {
-            loop {
-                let line = self.line().await;
-                let size = usize::from_str_radix(&line, 16).unwrap();
-                body.extend(self.take(size).await);
-                if size == 0 {
-                    while !self.line().await.is_empty() {}
-                    break;
-                }
-                self.take(2).await;
-            }
-        }
-        Some(Reply {
-            status,
-            headers,
-            body,
-        })
-    }
-
-    async fn take(&mut self, bytes: usize) -> Vec<u8> {
-        while self.buffer.len() < bytes {
-            assert!(self.more().await, "the body was cut");
-        }
-        self.buffer.drain(..bytes).collect()
-    }
-
-    async fn line(&mut self) -> String {
-        loop {
-            if let Some(end) = self.buffer.windows(2).position(|two| two == b"\r\n") {
-                let line = self.take(end + 2).await;
-                return String::from_utf8(line[..end].to_vec()).unwrap();
-            }
-            assert!(self.more().await, "the body was cut");
-        }
-    }
-
-    /// Everything until the connection ends.
-    pub async fn rest(&mut self) -> String {
-        while self.more().await {}
-        String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
-    }
-
-    async fn more(&mut self) -> bool {
-        let before = self.buffer.len();
-        let read = self.io.read_buf(&mut self.buffer).await.unwrap_or(0);
-        self.heard.lock().extend_from_slice(&self.buffer[before..]);
-        read > 0
-    }
-
-    fn head(&self) -> Option<(u16, HeaderMap, usize)> {
-        let end = self.buffer.windows(4).position(|w| w == b"\r\n\r\n")?;
-        let text = std::str::from_utf8(&self.buffer[..end]).unwrap();
-        let mut lines = text.split("\r\n");
-        let status = lines.next().unwrap()[9..12].parse().unwrap();
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            let (name, value) = line.split_once(':').unwrap();
-            headers.append(
-                http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                value.trim().parse().unwrap(),
-            );
-        }
-        Some((status, headers, end + 4))
-    }
-}
-
 /// The header of the caller `all`.
 pub const ALL: &str = "x-api-key: k-all\r\n";
-
-pub fn get(target: &str, headers: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nhost: x\r\n{headers}\r\n")
-}
-
-pub fn post(target: &str, headers: &str, body: &str) -> String {
-    format!(
-        "POST {target} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n{headers}\r\n{body}",
-        body.len()
-    )
-}
 
 pub fn search(headers: &str, body: &str) -> String {
     post("/v2/cases/msp/search", headers, body)

@@ -162,7 +162,7 @@ async fn good_requests_in_one_packet_are_answered_in_order() {
         assert_eq!(peer.reply().await.unwrap().status, 200);
     }
     assert_eq!(front.seen.lock().len(), 3);
-    drop(peer.io);
+    drop(peer.peer);
     peer.task.await.unwrap();
 }
 

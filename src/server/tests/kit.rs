@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use hyper::service::Service;
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::io::duplex;
+use tokio::task::JoinHandle;
 
+pub use super::peer::{Peer, Reply, get, post};
 use crate::access::{CallerBook, CallerKeyHash, CallerSpec, Role};
 use crate::clock::{Clock, Duration};
 use crate::domain::Audience;
@@ -15,6 +16,7 @@ use crate::exchange::{AnswerBody, Answered, Boxed, Call, InFlight};
 use crate::metrics::Metrics;
 use crate::middleware::inbound::CrossOrigin;
 use crate::problem::Problem;
+use crate::server::Ending;
 use crate::server::connection::Connections;
 use crate::server::drain::Drain;
 use crate::server::pulse::Patience;
@@ -146,7 +148,7 @@ impl Front {
     }
 
     /// A new connection, whose other end is served.
-    pub fn connect(&self) -> Peer {
+    pub fn connect(&self) -> Served {
         connect(&self.connections)
     }
 
@@ -175,50 +177,41 @@ pub fn serving(stack: Inbound, clock: Clock, drain: Drain) -> Connections {
     }
 }
 
-pub fn connect(connections: &Connections) -> Peer {
+/// A peer that knows the task which serves it.
+pub struct Served {
+    pub peer: Peer,
+    pub task: JoinHandle<Ending>,
+}
+
+impl std::ops::Deref for Served {
+    type Target = Peer;
+
+    fn deref(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+impl std::ops::DerefMut for Served {
+    fn deref_mut(&mut self) -> &mut Peer {
+        &mut self.peer
+    }
+}
+
+pub fn connect(connections: &Connections) -> Served {
     connect_through(connections, 256 * 1024)
 }
 
 /// A pipe that holds so many bytes.
-pub fn connect_through(connections: &Connections, bytes: usize) -> Peer {
+pub fn connect_through(connections: &Connections, bytes: usize) -> Served {
     let (near, far) = duplex(bytes);
     let task = tokio::spawn(connections.clone().serve(far, None));
-    Peer {
-        io: near,
-        buffer: Vec::new(),
-        head_only: false,
+    Served {
+        peer: Peer::new(near, Arc::default()),
         task,
     }
 }
 
-/// The caller's end of a connection.
-pub struct Peer {
-    pub io: DuplexStream,
-    pub buffer: Vec<u8>,
-    /// The next reply is to a HEAD request.
-    pub head_only: bool,
-    pub task: tokio::task::JoinHandle<crate::server::Ending>,
-}
-
-/// An answer as it arrived.
-#[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Vec<u8>,
-}
-
 impl Reply {
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).expect("JSON")
-    }
-
-    pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
-    }
-
     /// (status, code of the problem)
     pub fn problem(&self) -> (u16, String) {
         assert_eq!(self.header("content-type"), "application/problem+json");
@@ -231,78 +224,4 @@ impl Reply {
         );
         (self.status, body["code"].as_str().unwrap().to_owned())
     }
-}
-
-impl Peer {
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        // The other end may have closed already, which is what some tests are about.
-        let _ = self.io.write_all(bytes.as_ref()).await;
-    }
-
-    /// The next answer; `None` if the connection ends before one.
-    pub async fn reply(&mut self) -> Option<Reply> {
-        let (status, headers, head) = loop {
-            if let Some(found) = self.head() {
-                break found;
-            }
-            if !self.more().await {
-                return None;
-            }
-        };
-        self.buffer.drain(..head);
-        let length = headers
-            .get("content-length")
-            .map(|v| v.to_str().unwrap().parse::<usize>().unwrap());
-        let mut body = Vec::new();
-        if self.head_only || status == 304 {
-            self.head_only = false;
-        } else if let Some(length) = length {
-            while self.buffer.len() < length {
-                assert!(self.more().await, "cut body");
-            }
-            body = self.buffer.drain(..length).collect();
-        }
-        Some(Reply {
-            status,
-            headers,
-            body,
-        })
-    }
-
-    /// Everything until the connection ends.
-    pub async fn rest(&mut self) -> String {
-        while self.more().await {}
-        String::from_utf8(std::mem::take(&mut self.buffer)).unwrap()
-    }
-
-    async fn more(&mut self) -> bool {
-        self.io.read_buf(&mut self.buffer).await.unwrap_or(0) > 0
-    }
-
-    fn head(&self) -> Option<(u16, HeaderMap, usize)> {
-        let end = self.buffer.windows(4).position(|w| w == b"\r\n\r\n")?;
-        let text = std::str::from_utf8(&self.buffer[..end]).unwrap();
-        let mut lines = text.split("\r\n");
-        let status = lines.next().unwrap()[9..12].parse().unwrap();
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            let (name, value) = line.split_once(':').unwrap();
-            headers.append(
-                http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                value.trim().parse().unwrap(),
-            );
-        }
-        Some((status, headers, end + 4))
-    }
-}
-
-pub fn get(target: &str, headers: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nhost: x\r\n{headers}\r\n")
-}
-
-pub fn post(target: &str, headers: &str, body: &str) -> String {
-    format!(
-        "POST {target} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n{headers}\r\n{body}",
-        body.len()
-    )
 }

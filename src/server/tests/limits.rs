@@ -17,7 +17,7 @@ use crate::server::Arrived;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// How long until the connection ends.
-async fn lives(peer: Peer) -> Duration {
+async fn lives(peer: Served) -> Duration {
     let start = Instant::now();
     peer.task.await.unwrap();
     start.elapsed()
@@ -120,10 +120,8 @@ async fn a_request_that_has_arrived_finds_its_connection_open() {
         io,
         arrived: arrived.clone(),
     };
-    let mut peer = Peer {
-        io: near,
-        buffer: Vec::new(),
-        head_only: false,
+    let mut peer = Served {
+        peer: Peer::new(near, Arc::default()),
         task: tokio::spawn(front.connections.clone().serve(late, None)),
     };
     peer.send(get("/msp/customers", KEY)).await;
@@ -267,7 +265,7 @@ async fn a_permit_lasts_until_the_last_byte() {
     });
     let mut peer = front.connect();
     peer.send(get("/v1/cases/export", KEY)).await;
-    assert_eq!(peer.reply().await.unwrap().status, 200);
+    assert_eq!(peer.reply_head().await.unwrap().0, 200);
     assert_eq!(front.in_flight.now(), 1);
     to.send(ExportPiece::Lines("{}\n".into())).await.unwrap();
     to.send(ExportPiece::End { rows: 1 }).await.unwrap();
@@ -275,6 +273,6 @@ async fn a_permit_lasts_until_the_last_byte() {
     while front.in_flight.now() > 0 {
         tokio::task::yield_now().await;
     }
-    drop(peer.io);
+    drop(peer.peer);
     peer.task.await.unwrap();
 }

@@ -10,5 +10,6 @@ mod kit;
 mod limits;
 mod order;
 mod outcomes;
+mod peer;
 mod tls;
 mod tls_kit;

@@ -54,7 +54,7 @@ async fn a_caller_who_leaves_is_499() {
     while front.seen.lock().is_empty() {
         tokio::task::yield_now().await;
     }
-    drop(peer.io);
+    drop(peer.peer);
     peer.task.await.unwrap();
     assert!(counted(
         &front,

@@ -3,6 +3,8 @@
 
 #[path = "../../it/kit.rs"]
 pub mod kit;
+#[path = "../../../src/server/tests/peer.rs"]
+pub mod peer;
 #[path = "../../it/whole.rs"]
 pub mod whole;
 

@@ -1,18 +1,22 @@
 //! Settings: any text is taken whole or refused in lines that show nothing of it.
 
 use msp_gateway::config::from_text;
-use toml::{Table, Value};
+use toml::de::{DeTable, DeValue};
 
 /// Stands for a secret in the wrong place; the corpus puts it into values.
 const CANARY: &str = "cAnArY";
 
 /// Whether a name holds the canary: names may be told.
-fn named(value: &Value) -> bool {
+fn named(table: &DeTable<'_>) -> bool {
+    table
+        .iter()
+        .any(|(name, value)| name.get_ref().contains(CANARY) || named_within(value.get_ref()))
+}
+
+fn named_within(value: &DeValue<'_>) -> bool {
     match value {
-        Value::Table(table) => table
-            .iter()
-            .any(|(name, value)| name.contains(CANARY) || named(value)),
-        Value::Array(items) => items.iter().any(named),
+        DeValue::Table(table) => named(table),
+        DeValue::Array(items) => items.iter().any(|item| named_within(item.get_ref())),
         _ => false,
     }
 }
@@ -43,8 +47,9 @@ pub fn hold(bytes: &[u8]) {
                 !told.chars().any(|c| c.is_control() && c != '\n'),
                 "{told:?}"
             );
-            let names = toml::from_str::<Table>(text).map(Value::Table);
-            if !names.is_ok_and(|table| named(&table)) {
+            // Read without looking at values: a number may be too large, and the names are told all the same.
+            let names = DeTable::parse(text);
+            if !names.is_ok_and(|table| named(table.get_ref())) {
                 assert!(!told.contains(CANARY), "{told}");
             }
             told
