@@ -1,6 +1,6 @@
 //! How a read's answer is told.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
@@ -9,7 +9,8 @@ use super::accept_encoding::Accepted;
 use super::cache_control::none_match;
 use crate::cache::{CacheNote, Coding, Etag, Variants};
 use crate::clock::Duration;
-use crate::exchange::{AnswerBody, Answered, Call};
+use crate::exchange::record::X_REQUEST_ID;
+use crate::exchange::{AnswerBody, Answered, Call, Mention};
 use crate::reads::Answer;
 
 static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -34,9 +35,12 @@ pub fn respond(call: &Call, answer: Answer, variants: &Arc<Variants>) -> Answere
         tell_freshness(response.headers_mut(), &answer.note, answer.age);
         return response;
     };
-    let accepted = Accepted::of(headers);
-    let conditional =
-        call.head.method != Method::POST && headers.contains_key(header::IF_NONE_MATCH);
+    let mentions = &call.record.mentions;
+    let accepted = match mentions.has(Mention::AcceptEncoding) {
+        true => Accepted::of(headers),
+        false => Accepted::default(),
+    };
+    let conditional = mentions.has(Mention::IfNoneMatch) && call.head.method != Method::POST;
     if conditional && let Some(held) = held(headers, &accepted, &tag) {
         return not_modified(held, &answer.note, answer.age);
     }
@@ -48,20 +52,58 @@ pub fn respond(call: &Call, answer: Answer, variants: &Arc<Variants>) -> Answere
     if conditional && none_match(headers, |one| one == b"*") {
         return not_modified(etag, &answer.note, answer.age);
     }
-    let mut response = match variant {
-        Some(variant) => {
-            let mut response = whole(variant.body);
-            let coding = variant.coding.header_value();
-            response
-                .headers_mut()
-                .insert(header::CONTENT_ENCODING, coding);
-            response
-        }
-        None => whole(answer.body),
+    let (body, coding) = match variant {
+        Some(variant) => (variant.body, Some(variant.coding)),
+        None => (answer.body, None),
     };
-    response.headers_mut().insert(header::ETAG, etag);
-    tell_freshness(response.headers_mut(), &answer.note, answer.age);
+    let mut response = Response::new(AnswerBody::full(body));
+    let headers = response.headers_mut();
+    *headers = tagged_head(etag, &answer.note, answer.age);
+    if let Some(coding) = coding {
+        headers.insert(header::CONTENT_ENCODING, coding.header_value());
+    }
     response
+}
+
+/// The head of an answer with a tag: what never changes as it is, and a place for each of the others,
+/// `X-Request-Id` among them, which a layer above fills. A copy of it costs a part of what as many
+/// insertions do.
+static TAGGED_HEAD: LazyLock<HeaderMap> = LazyLock::new(|| {
+    let mut head = HeaderMap::with_capacity(HEADERS_EXPECTED);
+    let later = HeaderValue::from_static("");
+    head.insert(header::CONTENT_TYPE, JSON);
+    head.insert(header::ETAG, later.clone());
+    head.insert(CACHE_STATUS.clone(), later.clone());
+    head.insert(header::AGE, later.clone());
+    head.insert(header::CACHE_CONTROL, PRIVATE);
+    head.insert(header::VARY, VARY);
+    head.insert(X_REQUEST_ID.clone(), later);
+    head
+});
+
+fn tagged_head(etag: HeaderValue, note: &CacheNote, age: Duration) -> HeaderMap {
+    let mut head = TAGGED_HEAD.clone();
+    let mut etag = Some(etag);
+    for (name, value) in &mut head {
+        if *name == header::ETAG {
+            if let Some(etag) = etag.take() {
+                *value = etag;
+            }
+        } else if *name == header::AGE {
+            *value = seconds(age);
+        } else if *name == CACHE_STATUS {
+            *value = note.header_value();
+        }
+    }
+    head
+}
+
+/// Like `HeaderValue::from`, in one allocation for three.
+fn seconds(of: Duration) -> HeaderValue {
+    let mut digits = itoa::Buffer::new();
+    // Digits always make a value.
+    HeaderValue::from_bytes(digits.format(of.as_secs()).as_bytes())
+        .unwrap_or(HeaderValue::from_static("0"))
 }
 
 /// The tag of a form of this body that the caller names and still takes. It has the body then,
@@ -102,11 +144,8 @@ fn not_modified(etag: HeaderValue, note: &CacheNote, age: Duration) -> Answered 
 
 /// Adds `Cache-Status`, `Age`, `Cache-Control` and `Vary`.
 pub fn tell_freshness(headers: &mut HeaderMap, note: &CacheNote, age: Duration) {
-    // The text is made of RFC 9211's tokens and numbers.
-    if let Ok(value) = HeaderValue::try_from(note.header_text()) {
-        headers.insert(CACHE_STATUS.clone(), value);
-    }
-    headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+    headers.insert(CACHE_STATUS.clone(), note.header_value());
+    headers.insert(header::AGE, seconds(age));
     headers.insert(header::CACHE_CONTROL, PRIVATE);
     headers.insert(header::VARY, VARY);
 }

@@ -8,12 +8,13 @@ use super::cache_control::directives;
 use super::question::{Asked, Question};
 use super::recall::{Recall, Spelling};
 use super::{answer, case_export, openapi};
+use crate::cache::Directives;
 use crate::domain::Route;
-use crate::exchange::{Answered, Boxed, Call, InFlight};
+use crate::exchange::{Answered, Boxed, Call, InFlight, Mention};
 use crate::problem::{Code, Problem};
 use crate::reads::billing::SoftFailure;
 use crate::reads::cases::Search;
-use crate::reads::{ReadError, Reads};
+use crate::reads::{Asker, ReadError, Reads};
 
 /// Answers every route of the public listener. Cheap to clone.
 #[derive(Clone)]
@@ -53,6 +54,15 @@ impl Service<Call> for Routes {
     }
 }
 
+fn asker(call: &Call) -> Asker {
+    let mentions = &call.record.mentions;
+    let said = mentions.has(Mention::CacheControl) || mentions.has(Mention::Pragma);
+    call.asker(match said {
+        true => directives(&call.head.headers),
+        false => Directives::default(),
+    })
+}
+
 fn read(call: &Call) -> Result<Question, Problem> {
     Question::read(Asked {
         matched: &call.matched,
@@ -81,7 +91,7 @@ fn understood(of: &Parts, call: &Call) -> Result<Arc<Search>, Problem> {
 
 async fn search(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     let search = understood(&of, &call)?;
-    let asker = call.asker(directives(&call.head.headers));
+    let asker = asker(&call);
     let answer = of.reads.cases.answer(&asker, &search).await?;
     Ok(answer::respond(&call, answer, &of.reads.variants))
 }
@@ -90,7 +100,7 @@ async fn customers(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     let Question::Customers(fields) = read(&call)? else {
         return Err(Problem::internal("a list was read as something else"));
     };
-    let asker = call.asker(directives(&call.head.headers));
+    let asker = asker(&call);
     let answer = of.reads.customers.list(&asker, fields).await?;
     Ok(answer::respond(&call, answer, &of.reads.variants))
 }
@@ -98,7 +108,7 @@ async fn customers(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
 async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     let reads = &of.reads;
     let question = read(&call)?;
-    let asker = call.asker(directives(&call.head.headers));
+    let asker = asker(&call);
     let answer = match question {
         Question::Customers(fields) => reads.customers.list(&asker, fields).await?,
         Question::Search(request) => reads.cases.search(&asker, request).await?,

@@ -64,10 +64,31 @@ impl Lifetimes {
         Duration::from_nanos(nanos - (less as u64).min(nanos))
     }
 
-    /// What an answer born at `born` may be used for.
-    pub fn standing(&self, born: Instant, draw: f64, now: Instant) -> Standing {
-        let age = now.saturating_duration_since(born);
-        let fresh = self.fresh_with(draw);
+    /// Where an answer born at `born` stands now.
+    pub fn judge(&self, born: Instant, draw: f64, now: Instant) -> Judged {
+        Judged {
+            age: now.saturating_duration_since(born),
+            fresh: self.fresh_with(draw),
+            stale: self.stale,
+            on_error: self.on_error,
+        }
+    }
+}
+
+/// An answer's age against its lifetimes, computed once for all that is asked of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged {
+    /// Since the vendor said so.
+    pub age: Duration,
+    fresh: Duration,
+    stale: Duration,
+    on_error: Duration,
+}
+
+impl Judged {
+    /// What it may be used for.
+    pub fn standing(&self) -> Standing {
+        let Self { age, fresh, .. } = *self;
         if age < fresh {
             Standing::Fresh
         } else if age < fresh.saturating_add(self.stale) {
@@ -79,17 +100,14 @@ impl Lifetimes {
         }
     }
 
-    /// Whether an answer born at `born` is fresh still, but not for long.
-    pub fn is_nearly_stale(&self, born: Instant, draw: f64, now: Instant) -> bool {
-        let age = now.saturating_duration_since(born);
-        let fresh = self.fresh_with(draw);
-        age < fresh && age >= fresh.mul_f64(AHEAD_OF)
+    /// Whether it is fresh still, but not for long.
+    pub fn is_nearly_stale(&self) -> bool {
+        self.age < self.fresh && self.age >= self.fresh.mul_f64(AHEAD_OF)
     }
 
     /// Seconds of freshness left; negative once stale.
-    pub fn ttl_s(&self, born: Instant, draw: f64, now: Instant) -> i64 {
-        let age = now.saturating_duration_since(born);
-        let fresh = self.fresh_with(draw);
+    pub fn ttl_s(&self) -> i64 {
+        let Self { age, fresh, .. } = *self;
         super::note::seconds_left(fresh.checked_sub(age), age.saturating_sub(fresh))
     }
 }
@@ -110,6 +128,11 @@ pub struct Directives {
 }
 
 impl Directives {
+    /// Whether any age could be refused by the caller's word.
+    pub fn limits_age(&self) -> bool {
+        self.no_cache || self.max_age.is_some()
+    }
+
     /// Whether an answer of this age is not to be served, by the caller's word.
     pub fn refuses_age(&self, age: Duration) -> bool {
         self.no_cache || self.max_age.is_some_and(|max| age > max)
@@ -138,7 +161,7 @@ mod tests {
             on_error: secs(500),
         };
         let born = Instant::now();
-        let at = |draw, s| lives.standing(born, draw, born + secs(s));
+        let at = |draw, s| lives.judge(born, draw, born + secs(s)).standing();
         assert_eq!(at(0.0, 99), Standing::Fresh);
         assert_eq!(at(0.0, 100), Standing::Stale);
         assert_eq!(at(0.0, 150), Standing::OnError);
@@ -146,11 +169,11 @@ mod tests {
         // Jitter shortens by a tenth at most.
         assert_eq!(at(1.0, 89), Standing::Fresh);
         assert_eq!(at(1.0, 90), Standing::Stale);
-        let nearly = |draw, s| lives.is_nearly_stale(born, draw, born + secs(s));
+        let nearly = |draw, s| lives.judge(born, draw, born + secs(s)).is_nearly_stale();
         assert!(!nearly(0.0, 79) && nearly(0.0, 80) && nearly(0.0, 99) && !nearly(0.0, 100));
         assert!(!nearly(1.0, 71) && nearly(1.0, 72) && !nearly(1.0, 90));
-        assert_eq!(lives.ttl_s(born, 0.0, born + secs(40)), 60);
-        assert_eq!(lives.ttl_s(born, 0.0, born + secs(103)), -4);
+        assert_eq!(lives.judge(born, 0.0, born + secs(40)).ttl_s(), 60);
+        assert_eq!(lives.judge(born, 0.0, born + secs(103)).ttl_s(), -4);
     }
     #[test]
     fn callers_refuse_ages_until_their_allowance_is_used_up() {

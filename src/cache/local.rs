@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use moka::sync::Cache;
 use parking_lot::RwLock;
 
-use super::freshness::{HOT_HITS, Lifetimes, Standing};
+use super::freshness::{HOT_HITS, Judged, Lifetimes, Standing};
 use super::key::CacheKey;
 use crate::clock::{Duration, Instant};
 use crate::domain::Kind;
@@ -61,14 +61,23 @@ impl Clone for Hits {
 impl<V> Entry<V> {
     /// Notes that it is served fresh. Says whether it proved hot and is nearly stale, so that it is
     /// worth refreshing ahead of its time.
-    pub(super) fn is_due(&self, lifetimes: &Lifetimes, now: Instant) -> bool {
+    pub(super) fn is_due(&self, judged: &Judged) -> bool {
         let before = self.hits.0.fetch_add(1, Ordering::Relaxed);
-        before >= HOT_HITS && lifetimes.is_nearly_stale(self.born, self.draw, now)
+        before >= HOT_HITS && judged.is_nearly_stale()
+    }
+
+    /// Its age against its lifetimes, whatever a purge says.
+    pub(super) fn judge(&self, lifetimes: &Lifetimes, now: Instant) -> Judged {
+        lifetimes.judge(self.born, self.draw, now)
     }
 
     /// What it may be used for.
     pub fn standing(&self, lifetimes: &Lifetimes, now: Instant) -> Standing {
-        match lifetimes.standing(self.born, self.draw, now) {
+        self.standing_of(&self.judge(lifetimes, now))
+    }
+
+    pub(super) fn standing_of(&self, judged: &Judged) -> Standing {
+        match judged.standing() {
             Standing::Fresh if self.purged => Standing::Stale,
             standing => standing,
         }
@@ -76,7 +85,11 @@ impl<V> Entry<V> {
 
     /// Seconds of freshness left; negative once stale.
     pub fn ttl_s(&self, lifetimes: &Lifetimes, now: Instant) -> i64 {
-        let ttl_s = lifetimes.ttl_s(self.born, self.draw, now);
+        self.ttl_s_of(&self.judge(lifetimes, now))
+    }
+
+    pub(super) fn ttl_s_of(&self, judged: &Judged) -> i64 {
+        let ttl_s = judged.ttl_s();
         if self.purged { ttl_s.min(-1) } else { ttl_s }
     }
 

@@ -224,6 +224,10 @@ where
         now: Instant,
     ) -> Directives {
         let directives = terms.directives;
+        if !directives.limits_age() {
+            // As nearly all: nothing is forced.
+            return directives;
+        }
         let would_do = |entry: &Arc<Entry<V>>| {
             directives.refuses_age(entry.age(now))
                 && entry.standing(&terms.lifetimes, now) != Standing::Expired
@@ -329,17 +333,17 @@ enum Verdict {
 }
 
 fn judge<V>(entry: &Entry<V>, terms: &Terms, directives: &Directives, now: Instant) -> Verdict {
-    let lifetimes = &terms.lifetimes;
-    let note = CacheNote::hit(entry.ttl_s(lifetimes, now));
-    if directives.refuses_age(entry.age(now)) {
+    let judged = entry.judge(&terms.lifetimes, now);
+    let note = CacheNote::hit(entry.ttl_s_of(&judged));
+    if directives.refuses_age(judged.age) {
         return match directives.only_if_cached {
             true => Verdict::Serve(note),
             false => Verdict::Ask(Forward::Request),
         };
     }
     let revalidating = note.with_detail(Detail::StaleWhileRevalidate);
-    match entry.standing(lifetimes, now) {
-        Standing::Fresh if terms.refresh_ahead && entry.is_due(lifetimes, now) => {
+    match entry.standing_of(&judged) {
+        Standing::Fresh if terms.refresh_ahead && entry.is_due(&judged) => {
             Verdict::ServeAndRefresh(note)
         }
         Standing::Fresh => Verdict::Serve(note),

@@ -14,7 +14,7 @@ pub mod variants;
 pub use coding::Coding;
 pub use etag::Etag;
 pub use flight::{FlightEnd, Flights};
-pub use freshness::{Directives, HOT_HITS, Lifetimes, ON_ERROR_WAIT, Standing};
+pub use freshness::{Directives, HOT_HITS, Judged, Lifetimes, ON_ERROR_WAIT, Standing};
 pub use key::{CacheKey, Subject};
 pub use local::{Entry, Fetched, Local};
 pub use lookup::{FetchError, Found, LookupError, Shelf, Terms, Wanted};

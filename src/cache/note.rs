@@ -1,5 +1,7 @@
 //! How an answer came about, as `Cache-Status` tells it (RFC 9211).
 
+use http::HeaderValue;
+
 use crate::clock::Duration;
 use crate::domain::CacheOutcome;
 
@@ -139,31 +141,65 @@ impl CacheNote {
     }
 
     /// The value of `Cache-Status`.
-    pub fn header_text(&self) -> String {
-        let mut out = String::with_capacity(64);
-        out.push_str("msp-gateway");
+    pub fn header_value(&self) -> HeaderValue {
+        let mut out = Line::default();
+        out.push("msp-gateway");
         match self.forward {
-            None => out.push_str("; hit"),
+            None => out.push("; hit"),
             Some(why) => {
-                out.push_str("; fwd=");
-                out.push_str(why.as_str());
+                out.push("; fwd=");
+                out.push(why.as_str());
             }
         }
         if self.stored {
-            out.push_str("; stored");
+            out.push("; stored");
         }
         if self.collapsed {
-            out.push_str("; collapsed");
+            out.push("; collapsed");
         }
         if let Some(ttl_s) = self.ttl_s {
-            out.push_str("; ttl=");
-            out.push_str(itoa::Buffer::new().format(ttl_s));
+            out.push("; ttl=");
+            out.push(itoa::Buffer::new().format(ttl_s));
         }
         if let Some(detail) = self.detail {
-            out.push_str("; detail=");
-            out.push_str(detail.as_str());
+            out.push("; detail=");
+            out.push(detail.as_str());
         }
-        out
+        // RFC 9211's tokens and numbers always make a value.
+        HeaderValue::from_bytes(out.bytes()).unwrap_or(HeaderValue::from_static("msp-gateway"))
+    }
+}
+
+/// Room for the longest `Cache-Status`, which has 101 bytes.
+const LINE_BYTES: usize = 128;
+
+/// A header's text while it is put together: on the stack, because every answer has one.
+struct Line {
+    bytes: [u8; LINE_BYTES],
+    len: usize,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self {
+            bytes: [0; LINE_BYTES],
+            len: 0,
+        }
+    }
+}
+
+impl Line {
+    /// Appends `text`; what has no room is left out.
+    fn push(&mut self, text: &str) {
+        let end = self.len + text.len();
+        if let Some(room) = self.bytes.get_mut(self.len..end) {
+            room.copy_from_slice(text.as_bytes());
+            self.len = end;
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 }
 
@@ -184,15 +220,18 @@ mod tests {
 
     #[test]
     fn header_texts() {
-        assert_eq!(CacheNote::hit(42).header_text(), "msp-gateway; hit; ttl=42");
         assert_eq!(
-            CacheNote::forwarded(Forward::UriMiss, true, true).header_text(),
+            CacheNote::hit(42).header_value(),
+            "msp-gateway; hit; ttl=42"
+        );
+        assert_eq!(
+            CacheNote::forwarded(Forward::UriMiss, true, true).header_value(),
             "msp-gateway; fwd=uri-miss; stored; collapsed"
         );
         assert_eq!(
             CacheNote::hit(-3)
                 .with_detail(Detail::StaleOnError)
-                .header_text(),
+                .header_value(),
             "msp-gateway; hit; ttl=-3; detail=stale-on-error"
         );
     }

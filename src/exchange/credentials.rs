@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, header};
 
+use super::mentions::{Mention, Mentions};
+
 /// What a request says of its sender.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Presented<'a> {
@@ -18,10 +20,19 @@ const CALLER_KEY_BYTES_MAX: usize = 512;
 
 /// Reads `Authorization: Bearer` and `X-API-Key`. Both may be there if they agree.
 pub fn presented(headers: &HeaderMap) -> Presented<'_> {
-    let Ok(authorization) = only(headers, &header::AUTHORIZATION) else {
+    presented_of(headers, &Mentions::of(headers))
+}
+
+/// The same where the headers have been looked over already.
+pub fn presented_of<'a>(headers: &'a HeaderMap, mentions: &Mentions) -> Presented<'a> {
+    let find = |mention, name| match mentions.has(mention) {
+        true => only(headers, name),
+        false => Ok(None),
+    };
+    let Ok(authorization) = find(Mention::Authorization, &header::AUTHORIZATION) else {
         return Presented::Unclear;
     };
-    let Ok(plain) = only(headers, &X_API_KEY) else {
+    let Ok(plain) = find(Mention::XApiKey, &X_API_KEY) else {
         return Presented::Unclear;
     };
     let bearer = match authorization {

@@ -7,6 +7,7 @@ pub mod body;
 pub mod bound;
 pub mod call;
 pub mod credentials;
+pub mod mentions;
 pub mod permit;
 pub mod record;
 pub mod site;
@@ -15,6 +16,7 @@ pub mod trace;
 pub use body::{AnswerBody, BodyCut};
 pub use bound::{BodyFault, ReadingBody};
 pub use call::{Arrival, BodyRule, Call, Known, Matched, Named, Peer, Routed, Routing};
+pub use mentions::{Mention, Mentions};
 pub use permit::{InFlight, Permit};
 pub use record::{Record, RequestId, Tail};
 

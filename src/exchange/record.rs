@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use http::{HeaderName, HeaderValue, Method, Uri};
 
 use super::call::Peer;
+use super::mentions::{Mention, Mentions};
 use crate::access::Caller;
 use crate::admission::Payer;
 use crate::clock::{Duration, Instant};
@@ -66,6 +67,8 @@ pub struct Record {
     pub method: Method,
     /// As sent. Only its path is ever logged.
     pub target: Uri,
+    /// Which headers it has.
+    pub mentions: Mentions,
     /// Who is connected.
     pub peer: Peer,
     /// To be sent to vendors.
@@ -84,14 +87,19 @@ impl Record {
         arrived: Instant,
         deadline: Instant,
     ) -> Arc<Self> {
+        let mentions = Mentions::of(&head.headers);
+        let traced = mentions.has(Mention::Traceparent);
         Arc::new(Self {
             id: RequestId::fresh(),
             arrived,
             deadline,
             method: head.method.clone(),
             target: head.uri.clone(),
+            mentions,
             peer,
-            trace: super::trace::continued(&head.headers),
+            trace: traced
+                .then(|| super::trace::continued(&head.headers))
+                .flatten(),
             route: OnceLock::new(),
             payer: OnceLock::new(),
             cache: OnceLock::new(),

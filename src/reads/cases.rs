@@ -279,17 +279,16 @@ impl Cases {
         query: &Arc<SearchQuery>,
         whole: bool,
     ) -> Result<Opened, ReadError> {
-        let (_, lifetimes) = self.lifetimes(query);
         let ask = Open {
-            key: key.clone(),
-            query: query.clone(),
-            lifetimes,
+            key,
+            query,
+            lifetimes: &|| self.lifetimes(query).1,
             whole,
             directives: asker.directives,
-            forced: asker.caller.forced.clone(),
+            forced: &asker.caller.forced,
             refresh_ahead: !whole && self.policy.load().refresh_ahead,
             deadline: asker.deadline,
-            payer: asker.payer.clone(),
+            payer: &asker.payer,
         };
         Ok(self.snapshots.open(&ask).await?)
     }

@@ -142,17 +142,18 @@ impl Reads {
             return explanation;
         };
         explanation.snapshot = Some((current.end().as_str(), current.size().0));
-        if current.ages().is_none() {
+        let look = current.look(whole, now);
+        if look.is_new() {
             // Its first rows have still to come.
             return explanation.under_way(true);
         }
-        let growing = current.is_growing() && !current.is_purged();
+        let growing = look.growing && !look.purged;
         let standing = match growing {
             true => Standing::Fresh,
-            false => current.standing(whole, now),
+            false => look.standing(),
         };
         explanation
-            .held(standing, current.age(whole, now))
+            .held(standing, look.age())
             .under_way(growing || snapshots.is_refreshing(&key))
     }
 

@@ -107,8 +107,8 @@ impl Connections {
                 peer,
             },
         );
-        let mut closing = std::pin::pin!(self.drain.reached(DrainPhase::Closing));
-        let mut cut = std::pin::pin!(self.drain.reached(DrainPhase::Cut));
+        let mut closing = self.drain.reached_quietly(DrainPhase::Closing);
+        let mut cut = self.drain.reached_quietly(DrainPhase::Cut);
         let mut told = false;
         let mut idle_until = self.clock.now();
         let first_look = self.clock.now() + patience.header.min(patience.write_stall);

@@ -1,8 +1,14 @@
 //! How the gateway leaves: step by step, so that no request is lost.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
+
+use crate::exchange::Boxed;
 
 /// The steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,11 +25,21 @@ pub enum DrainPhase {
 
 /// The one handle of the drain. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Drain(Arc<watch::Sender<DrainPhase>>);
+pub struct Drain(Arc<Steps>);
+
+#[derive(Debug)]
+struct Steps {
+    phase: watch::Sender<DrainPhase>,
+    /// The same as a number, which every request looks at.
+    number: AtomicU8,
+}
 
 impl Default for Drain {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(DrainPhase::Serving)))
+        Self(Arc::new(Steps {
+            phase: watch::Sender::new(DrainPhase::Serving),
+            number: AtomicU8::new(DrainPhase::Serving as u8),
+        }))
     }
 }
 
@@ -40,19 +56,20 @@ impl Drain {
 
     /// The current step.
     pub fn phase(&self) -> DrainPhase {
-        *self.0.borrow()
+        *self.0.phase.borrow()
     }
 
     /// Whether readiness should fail.
     pub fn is_draining(&self) -> bool {
-        self.phase() > DrainPhase::Serving
+        self.0.number.load(Ordering::Acquire) > DrainPhase::Serving as u8
     }
 
     /// Goes on to a later step; never back.
     pub(super) fn advance(&self, to: DrainPhase) {
-        self.0.send_if_modified(|phase| {
+        self.0.phase.send_if_modified(|phase| {
             let later = to > *phase;
             if later {
+                self.0.number.store(to as u8, Ordering::Release);
                 *phase = to;
             }
             later
@@ -62,6 +79,100 @@ impl Drain {
     /// Waits for a step or a later one.
     pub async fn reached(&self, phase: DrainPhase) {
         // The sender lives as long as this handle, so waiting cannot fail.
-        let _ = self.0.subscribe().wait_for(|now| *now >= phase).await;
+        let _ = self.0.phase.subscribe().wait_for(|now| *now >= phase).await;
+    }
+
+    /// The same for who is woken often by other things: as long as this one was not the reason, a poll
+    /// costs a look at a flag.
+    pub(super) fn reached_quietly(&self, phase: DrainPhase) -> Reached {
+        let drain = self.clone();
+        let bell = Arc::new(Bell {
+            rung: AtomicBool::new(true),
+            task: Mutex::new(Waker::noop().clone()),
+        });
+        Reached {
+            waiting: Box::pin(async move { drain.reached(phase).await }),
+            waker: bell.clone().into(),
+            bell,
+            task: None,
+        }
+    }
+}
+
+/// See [`Drain::reached_quietly`].
+pub(super) struct Reached {
+    waiting: Boxed<()>,
+    /// Rings the bell.
+    waker: Waker,
+    bell: Arc<Bell>,
+    /// Whom the bell wakes.
+    task: Option<Waker>,
+}
+
+/// Notes that what it was given to has something to tell, and wakes the task.
+struct Bell {
+    rung: AtomicBool,
+    task: Mutex<Waker>,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.rung.store(true, Ordering::Release);
+        self.task.lock().wake_by_ref();
+    }
+}
+
+impl Future for Reached {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if !this
+            .task
+            .as_ref()
+            .is_some_and(|task| task.will_wake(cx.waker()))
+        {
+            // Before the look at the flag: who rings after it finds the new task.
+            this.bell.task.lock().clone_from(cx.waker());
+            this.task = Some(cx.waker().clone());
+        }
+        if !this.bell.rung.load(Ordering::Acquire) || !this.bell.rung.swap(false, Ordering::AcqRel)
+        {
+            return Poll::Pending;
+        }
+        this.waiting
+            .as_mut()
+            .poll(&mut Context::from_waker(&this.waker))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{self, Duration};
+
+    async fn look(at: &mut Reached) -> Poll<()> {
+        std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *at).poll(cx))).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_wait_misses_no_step_however_often_it_is_polled() {
+        let drain = Drain::default();
+        let mut cut = drain.reached_quietly(DrainPhase::Cut);
+        for phase in [DrainPhase::Leaving, DrainPhase::Closing] {
+            // Polled for other reasons before and after each step.
+            assert!(look(&mut cut).await.is_pending());
+            drain.advance(phase);
+            assert!(look(&mut cut).await.is_pending());
+            assert!(look(&mut cut).await.is_pending());
+        }
+        // From now on nothing but the step itself wakes it, and another task than so far.
+        let waiting = tokio::spawn(cut);
+        tokio::task::yield_now().await;
+        drain.cut();
+        let ended = clock::timeout(Duration::from_secs(1), waiting).await;
+        assert!(matches!(ended, Ok(Ok(()))));
+        let mut late = drain.reached_quietly(DrainPhase::Closing);
+        assert!(look(&mut late).await.is_ready());
     }
 }

@@ -12,7 +12,7 @@ use super::rows::Rows;
 use super::token::SnapshotId;
 use super::view::{View, ViewIndex};
 use crate::admission::Payer;
-use crate::cache::{CacheKey, HOT_HITS, Lifetimes, Standing};
+use crate::cache::{CacheKey, HOT_HITS, Judged, Lifetimes, Standing};
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::SearchQuery;
 use crate::upstream::{EnvelopeMember, UpstreamError};
@@ -102,6 +102,45 @@ pub struct Ages {
     pub head: Instant,
     /// Every row.
     pub whole: Instant,
+}
+
+/// How a snapshot stood when it was looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// A walk was at work and more rows might come.
+    pub growing: bool,
+    /// A soft purge had made it stale.
+    pub purged: bool,
+    /// `None` before the vendor's first answer.
+    judged: Option<Judged>,
+}
+
+impl Look {
+    /// Whether the vendor had said nothing yet.
+    pub fn is_new(&self) -> bool {
+        self.judged.is_none()
+    }
+
+    /// What it may be used for.
+    pub fn standing(&self) -> Standing {
+        match self.judged.map(|judged| judged.standing()) {
+            None => Standing::Expired,
+            Some(Standing::Fresh) if self.purged => Standing::Stale,
+            Some(standing) => standing,
+        }
+    }
+
+    /// Seconds of freshness left; negative once stale.
+    pub fn ttl_s(&self) -> i64 {
+        let Some(judged) = self.judged else { return 0 };
+        let ttl_s = judged.ttl_s();
+        if self.purged { ttl_s.min(-1) } else { ttl_s }
+    }
+
+    /// Since the vendor last said so.
+    pub fn age(&self) -> Duration {
+        self.judged.map_or(Duration::ZERO, |judged| judged.age)
+    }
 }
 
 pub(super) struct State {
@@ -418,8 +457,7 @@ impl Snapshot {
 
     /// Whether a walk is at work and more rows may come: every first page of its search joins it.
     pub fn is_growing(&self) -> bool {
-        let state = self.lock();
-        state.growers > 0 && state.end == End::Growing
+        self.lock().is_growing()
     }
 
     /// Whether the vendor's end was reached.
@@ -447,37 +485,33 @@ impl Snapshot {
         self.lock().ages
     }
 
+    /// How it stands now, by its first rows or by all of them: one look for all that is asked of it.
+    pub fn look(&self, whole: bool, now: Instant) -> Look {
+        let state = self.lock();
+        let judged = state.ages.map(|ages| {
+            let born = if whole { ages.whole } else { ages.head };
+            state.lifetimes.judge(born, self.draw, now)
+        });
+        Look {
+            growing: state.is_growing(),
+            purged: state.purged,
+            judged,
+        }
+    }
+
     /// What its first rows, or all of them, may be used for.
     pub fn standing(&self, whole: bool, now: Instant) -> Standing {
-        let state = self.lock();
-        let Some(ages) = state.ages else {
-            return Standing::Expired;
-        };
-        let born = if whole { ages.whole } else { ages.head };
-        match state.lifetimes.standing(born, self.draw, now) {
-            Standing::Fresh if state.purged => Standing::Stale,
-            standing => standing,
-        }
+        self.look(whole, now).standing()
     }
 
     /// Seconds of freshness left; negative once stale.
     pub fn ttl_s(&self, whole: bool, now: Instant) -> i64 {
-        let state = self.lock();
-        let Some(ages) = state.ages else { return 0 };
-        let born = if whole { ages.whole } else { ages.head };
-        let ttl_s = state.lifetimes.ttl_s(born, self.draw, now);
-        if state.purged { ttl_s.min(-1) } else { ttl_s }
+        self.look(whole, now).ttl_s()
     }
 
     /// Since the vendor last said so.
     pub fn age(&self, whole: bool, now: Instant) -> Duration {
-        match self.ages() {
-            None => Duration::ZERO,
-            Some(ages) => {
-                let born = if whole { ages.whole } else { ages.head };
-                now.saturating_duration_since(born)
-            }
-        }
+        self.look(whole, now).age()
     }
 
     pub(super) fn lifetimes(&self) -> Lifetimes {
@@ -496,18 +530,16 @@ impl Snapshot {
         let mut state = self.lock();
         let before = state.hits;
         state.hits = before.saturating_add(1);
-        let due = |ages: Ages| state.lifetimes.is_nearly_stale(ages.head, self.draw, now);
+        let due = |ages: Ages| {
+            let judged = state.lifetimes.judge(ages.head, self.draw, now);
+            judged.is_nearly_stale()
+        };
         before >= HOT_HITS && state.ages.is_some_and(due)
     }
 
     /// Makes it stale, whatever its age.
     pub(super) fn make_stale(&self) {
         self.lock().purged = true;
-    }
-
-    /// Whether a soft purge made it stale.
-    pub fn is_purged(&self) -> bool {
-        self.lock().purged
     }
 
     /// Says who pays for the next call that callers wait for, and how long they do.
@@ -572,6 +604,10 @@ impl Drop for Snapshot {
 }
 
 impl State {
+    fn is_growing(&self) -> bool {
+        self.growers > 0 && self.end == End::Growing
+    }
+
     /// Whether somebody else wants rows already, no less urgently: who asks first pays, and the others
     /// share what it brings.
     fn is_paid_for(&self, want: Want) -> bool {

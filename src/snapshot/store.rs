@@ -10,7 +10,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::frozen::{Cut, CutPage, End, Snapshot, WalkFailure, Want, draw_id};
+use super::frozen::{Cut, CutPage, End, Look, Snapshot, WalkFailure, Want, draw_id};
 use super::lineage::Lineage;
 use super::options::SnapshotOptions;
 use super::slots::Slots;
@@ -57,26 +57,27 @@ pub struct Snapshots {
 }
 
 /// A request for the snapshot that answers a search.
-#[derive(Clone, Debug)]
-pub struct Open {
+#[derive(Clone, Copy)]
+pub struct Open<'a> {
     /// The search.
-    pub key: CacheKey,
+    pub key: &'a CacheKey,
     /// The same, in words.
-    pub query: Arc<SearchQuery>,
-    /// How long its answers may be used.
-    pub lifetimes: Lifetimes,
+    pub query: &'a Arc<SearchQuery>,
+    /// How long its answers may be used. Asked only where the vendor is: it takes a look at the
+    /// calendar.
+    pub lifetimes: &'a (dyn Fn() -> Lifetimes + Send + Sync),
     /// Whether all rows are wanted, so that the age of all counts.
     pub whole: bool,
     /// What the caller asks for.
     pub directives: Directives,
     /// How often it may force a vendor call.
-    pub forced: Arc<ForcedRefreshes>,
+    pub forced: &'a ForcedRefreshes,
     /// Whether what proved hot is refreshed before it is stale.
     pub refresh_ahead: bool,
     /// When the caller's answer is due.
     pub deadline: Instant,
     /// Pays for vendor calls.
-    pub payer: Arc<Payer>,
+    pub payer: &'a Arc<Payer>,
 }
 
 /// The snapshot that answers a search.
@@ -175,7 +176,7 @@ impl Snapshots {
     ///
     /// # Errors
     /// When no usable snapshot is held and the vendor gives none in time.
-    pub async fn open(self: &Arc<Self>, ask: &Open) -> Result<Opened, OpenError> {
+    pub async fn open(self: &Arc<Self>, ask: &Open<'_>) -> Result<Opened, OpenError> {
         let mut asked: Option<(Forward, bool)> = None;
         loop {
             let lineage = self.lineage(ask)?;
@@ -190,7 +191,8 @@ impl Snapshots {
             let Some(current) = current else {
                 return self.begin(&lineage, ask, now);
             };
-            let hit = CacheNote::hit(current.ttl_s(ask.whole, now));
+            let look = current.look(ask.whole, now);
+            let hit = CacheNote::hit(look.ttl_s());
             let opened = |note| {
                 Ok(Opened {
                     snapshot: current.clone(),
@@ -200,13 +202,13 @@ impl Snapshots {
             if let Some((why, led)) = asked {
                 return opened(CacheNote::forwarded(why, true, !led));
             }
-            let directives = obeyed(&current, ask, now);
+            let directives = obeyed(&look, ask, now);
             let hit = match directives == ask.directives {
                 true => hit,
                 false => hit.with_detail(Detail::AllowanceExhausted),
             };
-            let why = match self.judge(&current, ask, &directives, now) {
-                Verdict::Serve if current.ages().is_none() => {
+            let why = match self.judge(&current, &look, ask, &directives, now) {
+                Verdict::Serve if look.is_new() => {
                     // Nothing has come yet: this request waits for a walk that another began.
                     return opened(CacheNote::forwarded(Forward::UriMiss, true, true));
                 }
@@ -253,25 +255,26 @@ impl Snapshots {
     fn judge(
         &self,
         current: &Snapshot,
-        ask: &Open,
+        look: &Look,
+        ask: &Open<'_>,
         directives: &Directives,
         now: Instant,
     ) -> Verdict {
-        if current.is_growing() && !current.is_purged() && !directives.no_cache {
+        if look.growing && !look.purged && !directives.no_cache {
             // Joined however old: walks of one search never overlap.
             return Verdict::Serve;
         }
-        if current.ages().is_none() && !directives.no_cache && !directives.only_if_cached {
+        if look.is_new() && !directives.no_cache && !directives.only_if_cached {
             // Begun by another request a moment ago, whose walk is about to start: not old, but new.
             return Verdict::Serve;
         }
-        if directives.refuses_age(current.age(ask.whole, now)) {
+        if directives.refuses_age(look.age()) {
             return match directives.only_if_cached {
                 true => Verdict::Serve,
                 false => Verdict::Ask(Forward::Request),
             };
         }
-        match current.standing(ask.whole, now) {
+        match look.standing() {
             // One vendor page tells whether the first rows are still what they were; more than that
             // is not read on the mere guess that somebody will ask.
             Standing::Fresh
@@ -285,7 +288,7 @@ impl Snapshots {
             Standing::Stale if directives.only_if_cached => Verdict::Serve,
             Standing::Stale => Verdict::ServeAndRefresh,
             Standing::OnError | Standing::Expired => {
-                let past_s = current.ttl_s(ask.whole, now).saturating_neg();
+                let past_s = look.ttl_s().saturating_neg();
                 let fine = |max: crate::clock::Duration| {
                     i64::try_from(max.as_secs()).unwrap_or(i64::MAX) >= past_s
                 };
@@ -304,7 +307,7 @@ impl Snapshots {
     fn begin(
         self: &Arc<Self>,
         lineage: &Arc<Lineage>,
-        ask: &Open,
+        ask: &Open<'_>,
         now: Instant,
     ) -> Result<Opened, OpenError> {
         if ask.directives.only_if_cached {
@@ -316,7 +319,7 @@ impl Snapshots {
         if !self.has_room() {
             return Err(OpenError::Walk(WalkFailure::Overloaded));
         }
-        let (snapshot, led) = lineage.current_or(|| self.new_snapshot(lineage, ask.lifetimes));
+        let (snapshot, led) = lineage.current_or(|| self.new_snapshot(lineage, (ask.lifetimes)()));
         Ok(Opened {
             snapshot,
             note: CacheNote::forwarded(Forward::UriMiss, true, !led),
@@ -329,7 +332,7 @@ impl Snapshots {
         self: &Arc<Self>,
         lineage: &Arc<Lineage>,
         current: &Arc<Snapshot>,
-        ask: &Open,
+        ask: &Open<'_>,
         wanted: Wanted,
     ) -> Result<bool, OpenError> {
         let mut changes = lineage.changes();
@@ -344,7 +347,7 @@ impl Snapshots {
             _ => ask.deadline,
         };
         if led {
-            current.charge_to(&ask.payer, until);
+            current.charge_to(ask.payer, until);
             self.launch_refresh(lineage, current, ask, wanted);
         }
         loop {
@@ -367,10 +370,10 @@ impl Snapshots {
         self: &Arc<Self>,
         lineage: &Arc<Lineage>,
         current: &Arc<Snapshot>,
-        ask: &Open,
+        ask: &Open<'_>,
         wanted: Wanted,
     ) {
-        let lifetimes = ask.lifetimes;
+        let lifetimes = (ask.lifetimes)();
         // Views of single customers need all rows fresh. Read only in part, it would be read a second
         // time for the next view; and where the first page changed, each view would be searched alone.
         let viewed = current.take_view() && current.is_complete() && self.is_read_whole(current);
@@ -490,9 +493,9 @@ impl Snapshots {
         self.existing_lineage(key)?.current()
     }
 
-    fn lineage(&self, ask: &Open) -> Result<Arc<Lineage>, OpenError> {
+    fn lineage(&self, ask: &Open<'_>) -> Result<Arc<Lineage>, OpenError> {
         let mut lineages = self.lineages.lock();
-        if let Some(lineage) = lineages.get(&ask.key) {
+        if let Some(lineage) = lineages.get(ask.key) {
             return Ok(lineage.clone());
         }
         if lineages.len() >= LINEAGES_MAX {
@@ -655,12 +658,12 @@ impl Snapshots {
 
 /// What the caller asks for, less what its allowance does not pay: forcing a vendor call where the
 /// current snapshot would do.
-fn obeyed(current: &Snapshot, ask: &Open, now: Instant) -> Directives {
+fn obeyed(look: &Look, ask: &Open<'_>, now: Instant) -> Directives {
     let directives = ask.directives;
-    let forces = directives.refuses_age(current.age(ask.whole, now))
+    let forces = directives.refuses_age(look.age())
         && !directives.only_if_cached
-        && (directives.no_cache || !current.is_growing())
-        && current.standing(ask.whole, now) != Standing::Expired;
+        && (directives.no_cache || !look.growing)
+        && look.standing() != Standing::Expired;
     if forces && !ask.forced.allow(now) {
         directives.unforced()
     } else {

@@ -122,7 +122,7 @@ fn metrics_use_the_words() {
 #[test]
 fn the_header_uses_the_words() {
     for detail in Detail::ALL {
-        let text = CacheNote::hit(1).with_detail(detail).header_text();
+        let text = CacheNote::hit(1).with_detail(detail).header_value();
         assert_eq!(
             text,
             format!("msp-gateway; hit; ttl=1; detail={}", detail.as_str())
@@ -130,7 +130,7 @@ fn the_header_uses_the_words() {
     }
     for why in Forward::ALL {
         let note = CacheNote::forwarded(why, false, true);
-        let text = note.header_text();
+        let text = note.header_value();
         assert_eq!(
             text,
             format!("msp-gateway; fwd={}; collapsed", why.as_str())

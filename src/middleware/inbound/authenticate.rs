@@ -11,9 +11,9 @@ use tower::layer::layer_fn;
 use super::{CrossOrigin, OrRefuse, refuse};
 use crate::access::CallerBook;
 use crate::admission::Payer;
-use crate::exchange::credentials::{Presented, X_API_KEY, presented};
+use crate::exchange::credentials::{Presented, X_API_KEY, presented_of};
 use crate::exchange::site::{self, OwnNames};
-use crate::exchange::{Answered, Known, Routed};
+use crate::exchange::{Answered, Known, Mention, Routed};
 use crate::problem::Problem;
 
 /// Finds callers in `book`. Where nobody needs a key or a certificate is enough, a browser's user is
@@ -60,8 +60,9 @@ where
     type Future = OrRefuse<S::Future>;
 
     fn call(&self, mut routed: Routed) -> Self::Future {
+        let mentions = routed.named.record.mentions;
         let certificate = routed.named.record.peer.certificate.as_deref();
-        let caller = match presented(&routed.named.head.headers) {
+        let caller = match presented_of(&routed.named.head.headers, &mentions) {
             Presented::Nothing => {
                 let caller = self.book.find(None, certificate);
                 // What a browser shows unasked does not tell that its user asked.
@@ -79,8 +80,12 @@ where
         };
         // The key has done its work; nothing below can print what is not there.
         let headers = &mut routed.named.head.headers;
-        headers.remove(http::header::AUTHORIZATION);
-        headers.remove(&X_API_KEY);
+        if mentions.has(Mention::Authorization) {
+            headers.remove(http::header::AUTHORIZATION);
+        }
+        if mentions.has(Mention::XApiKey) {
+            headers.remove(&X_API_KEY);
+        }
         let record = &routed.named.record;
         let ledger = caller.meter.calls_caused();
         let payer = Payer::with_ledger(caller.name.clone(), record.trace.clone(), ledger);

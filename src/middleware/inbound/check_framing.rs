@@ -11,7 +11,7 @@ use tower::Layer;
 use tower::layer::layer_fn;
 
 use super::{OrRefuse, refuse};
-use crate::exchange::{Answered, Named};
+use crate::exchange::{Answered, Mention, Mentions, Named};
 use crate::problem::{Code, Problem};
 
 /// Most headers of a request. Browsers send about 20.
@@ -40,40 +40,35 @@ where
     type Future = OrRefuse<S::Future>;
 
     fn call(&self, named: Named) -> Self::Future {
-        match check(&named.head, named.body.is_end_stream()) {
+        match check(
+            &named.head,
+            &named.record.mentions,
+            named.body.is_end_stream(),
+        ) {
             Ok(()) => Either::Right(self.inner.call(named)),
             Err(problem) => refuse(problem),
         }
     }
 }
 
-/// How often a request has the headers that framing depends on: one look over all instead of a search
-/// for each.
-#[derive(Default)]
-struct Seen {
-    upgrade: usize,
-    transfer_encoding: usize,
-    host: usize,
-}
-
-fn check(head: &Parts, without_body: bool) -> Result<(), Problem> {
-    let seen = check_headers(&head.headers)?;
+fn check(head: &Parts, mentions: &Mentions, without_body: bool) -> Result<(), Problem> {
+    check_headers(&head.headers, mentions)?;
     let is_1_0 = head.version < Version::HTTP_11;
     if is_1_0 && !without_body {
         return Err(Problem::malformed(
             "An HTTP/1.0 request may not have a body.",
         ));
     }
-    if head.method == Method::CONNECT || seen.upgrade > 0 {
+    if head.method == Method::CONNECT || mentions.has(Mention::Upgrade) {
         return Err(Problem::malformed("No other protocol is spoken here."));
     }
     if head.version == Version::HTTP_2 {
         check_connection_headers(&head.headers)?;
     }
-    if seen.transfer_encoding > 0 {
+    if mentions.has(Mention::TransferEncoding) {
         check_transfer_coding(&head.headers)?;
     }
-    if seen.host > 1 {
+    if mentions.hosts > 1 {
         return Err(Problem::malformed("A request has one Host."));
     }
     check_target(head, is_1_0)
@@ -98,28 +93,21 @@ fn check_connection_headers(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_headers(headers: &HeaderMap) -> Result<Seen, Problem> {
+fn check_headers(headers: &HeaderMap, mentions: &Mentions) -> Result<(), Problem> {
     let too_large = |detail| Err(Problem::new(Code::HeadersTooLarge, detail).closing());
     if headers.len() > HEADERS_MAX {
         return too_large("A request may have 64 headers.");
     }
-    let (mut bytes, mut seen) = (0, Seen::default());
-    for (name, value) in headers {
-        seen.upgrade += usize::from(*name == header::UPGRADE);
-        seen.transfer_encoding += usize::from(*name == header::TRANSFER_ENCODING);
-        seen.host += usize::from(*name == header::HOST);
-        bytes += name.as_str().len() + value.len();
-        if name.as_str().contains('_') {
-            // Some servers read X_API_KEY and X-API-KEY as one.
-            return Err(Problem::malformed(
-                "A header's name may not hold an underscore.",
-            ));
-        }
+    if mentions.underscore {
+        // Some servers read X_API_KEY and X-API-KEY as one.
+        return Err(Problem::malformed(
+            "A header's name may not hold an underscore.",
+        ));
     }
-    if bytes > HEADER_BYTES_MAX {
+    if mentions.bytes > HEADER_BYTES_MAX {
         return too_large("A request's headers may have 16 KiB together.");
     }
-    Ok(seen)
+    Ok(())
 }
 
 fn check_transfer_coding(headers: &HeaderMap) -> Result<(), Problem> {
@@ -170,10 +158,14 @@ fn check_target(head: &Parts, is_1_0: bool) -> Result<(), Problem> {
 mod tests {
     use super::*;
 
+    fn checked(head: &Parts, without_body: bool) -> Result<(), Problem> {
+        check(head, &Mentions::of(&head.headers), without_body)
+    }
+
     fn code(build: impl FnOnce(http::request::Builder) -> http::request::Builder) -> Option<Code> {
         let builder = http::Request::get("/msp/customers").header("host", "x");
         let (head, ()) = build(builder).body(()).unwrap().into_parts();
-        check(&head, true).err().map(|p| p.code())
+        checked(&head, true).err().map(|p| p.code())
     }
 
     #[test]
@@ -208,7 +200,7 @@ mod tests {
                 builder = builder.header(*name, *value);
             }
             let (head, ()) = builder.body(()).unwrap().into_parts();
-            check(&head, true).map_err(|problem| problem.code())
+            checked(&head, true).map_err(|problem| problem.code())
         };
         let malformed = Err(Code::MalformedRequest);
         let x = "https://x/msp/customers";
@@ -250,9 +242,9 @@ mod tests {
     #[test]
     fn http_1_0_has_no_host_and_no_body() {
         let (mut head, ()) = http::Request::get("/").body(()).unwrap().into_parts();
-        assert!(check(&head, true).is_err());
+        assert!(checked(&head, true).is_err());
         head.version = Version::HTTP_10;
-        assert!(check(&head, true).is_ok());
-        assert!(check(&head, false).is_err());
+        assert!(checked(&head, true).is_ok());
+        assert!(checked(&head, false).is_err());
     }
 }

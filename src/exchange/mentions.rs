@@ -1,0 +1,129 @@
+//! What a request's headers are, told by one look over all of them: most requests have few, and every
+//! layer that asked for its own one would search anew for what is not there.
+
+use http::HeaderMap;
+
+/// A header that some layer looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mention {
+    /// `Authorization`
+    Authorization,
+    /// `X-API-Key`
+    XApiKey,
+    /// `traceparent`
+    Traceparent,
+    /// `Accept-Encoding`
+    AcceptEncoding,
+    /// `Cache-Control`
+    CacheControl,
+    /// `Pragma`
+    Pragma,
+    /// `If-None-Match`
+    IfNoneMatch,
+    /// `Upgrade`
+    Upgrade,
+    /// `Transfer-Encoding`
+    TransferEncoding,
+}
+
+impl Mention {
+    const fn bit(self) -> u16 {
+        1 << self as u16
+    }
+
+    /// By its name in lower case.
+    fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "authorization" => Self::Authorization,
+            "x-api-key" => Self::XApiKey,
+            "traceparent" => Self::Traceparent,
+            "accept-encoding" => Self::AcceptEncoding,
+            "cache-control" => Self::CacheControl,
+            "pragma" => Self::Pragma,
+            "if-none-match" => Self::IfNoneMatch,
+            "upgrade" => Self::Upgrade,
+            "transfer-encoding" => Self::TransferEncoding,
+            _ => return None,
+        })
+    }
+}
+
+/// See above.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mentions {
+    bits: u16,
+    /// How many `Host`s there are.
+    pub hosts: usize,
+    /// Names and values of all headers together.
+    pub bytes: usize,
+    /// Whether a name holds an underscore.
+    pub underscore: bool,
+}
+
+impl Mentions {
+    /// Looks over these headers.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut this = Self::default();
+        for (name, value) in headers {
+            let name = name.as_str();
+            this.bytes += name.len() + value.len();
+            match Mention::of(name) {
+                Some(mention) => this.bits |= mention.bit(),
+                None if name == "host" => this.hosts += 1,
+                None => this.underscore |= name.bytes().any(|b| b == b'_'),
+            }
+        }
+        this
+    }
+
+    /// Whether the header is there, once or more.
+    pub fn has(&self, header: Mention) -> bool {
+        self.bits & header.bit() != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderValue, header};
+
+    #[test]
+    fn what_is_there_is_told_and_nothing_else() {
+        let all = [
+            ("authorization", Mention::Authorization),
+            ("X-API-Key", Mention::XApiKey),
+            ("traceparent", Mention::Traceparent),
+            ("accept-encoding", Mention::AcceptEncoding),
+            ("Cache-Control", Mention::CacheControl),
+            ("pragma", Mention::Pragma),
+            ("if-none-match", Mention::IfNoneMatch),
+            ("upgrade", Mention::Upgrade),
+            ("transfer-encoding", Mention::TransferEncoding),
+        ];
+        for (name, mention) in all {
+            let name = header::HeaderName::from_bytes(name.as_bytes()).unwrap();
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static("h"));
+            headers.append(name.clone(), HeaderValue::from_static("v"));
+            headers.append(name.clone(), HeaderValue::from_static("w"));
+            let found = Mentions::of(&headers);
+            for (_, other) in all {
+                assert_eq!(found.has(other), other == mention, "{name}: {other:?}");
+            }
+            assert_eq!(found.hosts, 1);
+            assert_eq!(found.bytes, 5 + 2 * (name.as_str().len() + 1));
+            assert!(!found.underscore);
+        }
+    }
+
+    #[test]
+    fn hosts_are_counted_and_underscores_seen() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::HOST, HeaderValue::from_static("a"));
+        headers.append(header::HOST, HeaderValue::from_static("b"));
+        headers.append("x_api_key", HeaderValue::from_static(""));
+        let found = Mentions::of(&headers);
+        assert_eq!(found.hosts, 2);
+        assert!(found.underscore && !found.has(Mention::XApiKey));
+    }
+}
