@@ -159,7 +159,7 @@ impl Connections {
 }
 
 /// Says that we are done, and reads on for a moment.
-async fn linger<I: AsyncRead + AsyncWrite + Unpin>(mut io: I) {
+pub(super) async fn linger<I: AsyncRead + AsyncWrite + Unpin>(mut io: I) {
     let reading = async {
         if io.shutdown().await.is_err() {
             return;

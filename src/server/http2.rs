@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::frames::Frames;
 use self::streams::{Open, ReaderWatch, StreamTasks, Streams, this_reader};
-use super::connection::{Answering, Connections, Ending, IDLE_WHILE_CLOSING};
+use super::connection::{Answering, Connections, Ending, IDLE_WHILE_CLOSING, linger};
 use super::drain::DrainPhase;
 use super::pulse::{Arrived, Felt, Pulse, Verdict};
 use crate::clock::{self, Clock, Duration, Instant};
@@ -56,17 +56,30 @@ pub async fn serve<I>(on: Connections, io: I, peer: Peer) -> Ending
 where
     I: AsyncRead + AsyncWrite + Arrived + Unpin + Send,
 {
+    // Tells of the socket only: whether it takes what we write.
+    let pulse = Pulse::new(on.clock.clone());
+    let _busy = pulse.busy();
+    let mut felt = Felt {
+        io,
+        pulse: pulse.clone(),
+    };
+    let end = converse(on, &mut felt, &pulse, peer).await;
+    if end == Ending::Done {
+        linger(felt.io).await;
+    }
+    end
+}
+
+/// Answers until nothing is left to say, or patience ends.
+async fn converse<I>(on: Connections, io: &mut Felt<I>, pulse: &Arc<Pulse>, peer: Peer) -> Ending
+where
+    I: AsyncRead + AsyncWrite + Arrived + Unpin + Send,
+{
     let clock = on.clock.clone();
     let mut patience = on.patience;
-    // Tells of the socket only: whether it takes what we write.
-    let pulse = Pulse::new(clock.clone());
-    let _busy = pulse.busy();
     let streams = Streams::new(clock.clone());
     let io = TokioIo::new(Counted {
-        io: Felt {
-            io,
-            pulse: pulse.clone(),
-        },
+        io,
         streams: streams.clone(),
         frames: Frames::new(clock.clone()),
         unfinished: Some(0),
@@ -141,15 +154,15 @@ where
 }
 
 /// A connection whose frames are counted.
-struct Counted<I> {
-    io: Felt<I>,
+struct Counted<'a, I> {
+    io: &'a mut Felt<I>,
     streams: Arc<Streams>,
     frames: Frames,
     /// The frame that was on its way when we last looked.
     unfinished: Option<u64>,
 }
 
-impl<I: AsyncRead + Arrived + Unpin> AsyncRead for Counted<I> {
+impl<I: AsyncRead + Arrived + Unpin> AsyncRead for Counted<'_, I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -175,7 +188,7 @@ impl<I: AsyncRead + Arrived + Unpin> AsyncRead for Counted<I> {
     }
 }
 
-impl<I> Counted<I> {
+impl<I> Counted<'_, I> {
     fn note(&mut self, polled: &Poll<io::Result<usize>>) {
         if let Poll::Ready(Ok(bytes)) = polled {
             self.frames.sent(*bytes);
@@ -183,7 +196,7 @@ impl<I> Counted<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Counted<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for Counted<'_, I> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

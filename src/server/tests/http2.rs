@@ -208,13 +208,38 @@ async fn a_peer_that_does_not_hear_is_cut() {
     near.write_all(PREFACE).await.unwrap();
     near.write_all(NO_SETTINGS).await.unwrap();
     let start = Instant::now();
-    // It answers no ping: asked after twenty seconds, closed after ten more.
+    // It answers no ping: asked after twenty seconds, told to go after ten more, and read for another.
     task.await.unwrap();
     let took = start.elapsed();
-    assert!((30 * SECOND..31 * SECOND).contains(&took), "{took:?}");
+    assert!((30 * SECOND..32 * SECOND).contains(&took), "{took:?}");
     let mut bytes = Vec::new();
     near.read_to_end(&mut bytes).await.unwrap();
     assert!(bytes.windows(5).any(|w| w[3] == 7), "GOAWAY");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_after_the_end_is_read_and_meets_no_reset() {
+    let front = Front::new();
+    let (mut near, task) = serve(&front);
+    near.write_all(PREFACE).await.unwrap();
+    near.write_all(NO_SETTINGS).await.unwrap();
+    // A frame on a stream of the server's, which ends the connection at once.
+    near.write_all(&[0, 0, 4, 8, 0, 0, 0, 0, 2, 0, 0, 0, 0])
+        .await
+        .unwrap();
+    let mut heard = Vec::new();
+    near.read_to_end(&mut heard).await.unwrap();
+    assert!(heard.windows(5).any(|w| w[3] == 7), "GOAWAY");
+    for _ in 0..20 {
+        near.write_all(&[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8])
+            .await
+            .expect("somebody reads it");
+        sleep(SECOND / 40).await;
+    }
+    let start = Instant::now();
+    drop(near);
+    task.await.unwrap();
+    assert!(start.elapsed() < SECOND / 40, "nothing is left to read");
 }
 
 #[tokio::test(start_paused = true)]
