@@ -1,8 +1,8 @@
 //! A snapshot: the rows a walk gave, frozen in the vendor's order, and those who wait for more.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -201,6 +201,22 @@ pub struct Snapshot {
     clock: Clock,
 }
 
+/// Ids must never repeat, not even between processes: they count on from a number that is drawn once,
+/// from so many that the ranges of two processes do not meet.
+fn fresh_id() -> SnapshotId {
+    static FIRST: LazyLock<u128> = LazyLock::new(|| {
+        let mut first = [0; 16];
+        // The system's source practically cannot fail, and if it does the fast one still serves.
+        match aws_lc_rs::rand::fill(&mut first) {
+            Ok(()) => u128::from_le_bytes(first),
+            Err(_) => fastrand::u128(..),
+        }
+    });
+    static BEGUN: AtomicU64 = AtomicU64::new(0);
+    let number = BEGUN.fetch_add(1, Ordering::Relaxed);
+    SnapshotId(FIRST.wrapping_add(u128::from(number)))
+}
+
 impl Snapshot {
     /// An empty snapshot. Its bytes are charged to `total`.
     pub fn new(
@@ -210,16 +226,10 @@ impl Snapshot {
         total: Arc<AtomicU64>,
         clock: Clock,
     ) -> Arc<Self> {
-        let mut id = [0; 16];
-        // Ids must never repeat, not even between processes; the system's source practically cannot
-        // fail, and if it does the fast one still tells snapshots of one process apart.
-        if aws_lc_rs::rand::fill(&mut id).is_err() {
-            id = fastrand::u128(..).to_le_bytes();
-        }
         let birth = clock.now();
         total.fetch_add(SNAPSHOT_OVERHEAD_BYTES, Ordering::AcqRel);
         Arc::new(Self {
-            id: SnapshotId(u128::from_le_bytes(id)),
+            id: fresh_id(),
             key,
             query,
             draw: fastrand::f64(),
