@@ -11,6 +11,7 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use moka::sync::Cache;
 
+use crate::cache::Seen;
 use crate::reads::cases::Search;
 
 /// Longest question remembered, query string and body together; a search body is under 1 KiB.
@@ -23,7 +24,10 @@ const OVERHEAD_BYTES: usize = 1024;
 const READ_FACTOR: usize = 8;
 
 /// See above.
-pub struct Recall(Cache<Bytes, Arc<Search>, RandomState>);
+pub struct Recall {
+    searches: Cache<Bytes, Arc<Search>, RandomState>,
+    asked: Seen,
+}
 
 /// The bytes that a search was asked with: query string and body, kept apart by the first one's
 /// length.
@@ -49,25 +53,27 @@ impl Spelling {
 impl Recall {
     /// Remembers nothing yet.
     pub fn new() -> Self {
-        Self(
-            Cache::builder()
+        Self {
+            searches: Cache::builder()
                 .max_capacity(BYTES_MAX)
                 .weigher(|question: &Bytes, _| {
                     u32::try_from(OVERHEAD_BYTES + question.len() * READ_FACTOR).unwrap_or(u32::MAX)
                 })
                 .build_with_hasher(RandomState::default()),
-        )
+            asked: Seen::default(),
+        }
     }
 
     /// The search that was asked in this spelling.
     pub fn get(&self, spelling: &Spelling) -> Option<Arc<Search>> {
-        self.0.get(spelling.0.as_slice())
+        self.searches.get(spelling.0.as_slice())
     }
 
-    /// Remembers a search, unless it goes on from a page token: a walk asks each of those once.
+    /// Remembers a search that is asked a second time, unless it goes on from a page token: a walk asks
+    /// each of those once.
     pub fn keep(&self, spelling: Spelling, search: &Arc<Search>) {
-        if !search.is_continuation() {
-            self.0.insert(spelling.0.into(), search.clone());
+        if !search.is_continuation() && self.asked.again(&spelling.0) {
+            self.searches.insert(spelling.0.into(), search.clone());
         }
     }
 }

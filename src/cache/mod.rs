@@ -9,6 +9,7 @@ pub mod local;
 pub mod lookup;
 pub mod note;
 pub mod pages;
+pub mod seen;
 pub mod variants;
 
 pub use coding::Coding;
@@ -20,4 +21,5 @@ pub use local::{Entry, Fetched, Local};
 pub use lookup::{FetchError, Found, LookupError, Shelf, Terms, Wanted};
 pub use note::{CacheNote, Detail, Forward};
 pub use pages::{Pages, Rendered};
+pub use seen::Seen;
 pub use variants::{Variant, VariantOptions, Variants};

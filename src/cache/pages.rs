@@ -12,6 +12,7 @@ use moka::sync::Cache;
 
 use super::etag::Etag;
 use super::local::ENTRY_OVERHEAD_BYTES;
+use super::seen::Seen;
 
 /// A body with its entity tag.
 #[derive(Clone, Debug)]
@@ -30,14 +31,10 @@ impl Rendered {
     }
 }
 
-enum Page {
-    ReadOnce,
-    Kept(Rendered),
-}
-
 /// Rendered bodies by what they were cut from.
 pub struct Pages<K> {
-    pages: Cache<K, Arc<Page>, RandomState>,
+    pages: Cache<K, Arc<Rendered>, RandomState>,
+    read: Seen,
 }
 
 impl<K: Clone + Eq + Hash + Send + Sync + 'static> Pages<K> {
@@ -46,32 +43,26 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Pages<K> {
         Self {
             pages: Cache::builder()
                 .max_capacity(bytes_max)
-                .weigher(|_: &K, page: &Arc<Page>| match &**page {
-                    Page::ReadOnce => ENTRY_OVERHEAD_BYTES / 2,
-                    Page::Kept(rendered) => u32::try_from(rendered.body.len())
+                .weigher(|_: &K, page: &Arc<Rendered>| {
+                    u32::try_from(page.body.len())
                         .unwrap_or(u32::MAX)
-                        .saturating_add(ENTRY_OVERHEAD_BYTES),
+                        .saturating_add(ENTRY_OVERHEAD_BYTES)
                 })
                 .build_with_hasher(RandomState::default()),
+            read: Seen::default(),
         }
     }
 
     /// The kept body, if any.
     pub fn get(&self, key: &K) -> Option<Rendered> {
-        match &*self.pages.get(key)? {
-            Page::Kept(rendered) => Some(rendered.clone()),
-            Page::ReadOnce => None,
-        }
+        self.pages.get(key).map(|page| (*page).clone())
     }
 
     /// Notes a reading that had to render; keeps the body if it was not the first.
     pub fn note_reading(&self, key: &K, rendered: &Rendered) {
-        let page = match self.pages.get(key) {
-            None => Page::ReadOnce,
-            Some(page) if matches!(*page, Page::ReadOnce) => Page::Kept(rendered.clone()),
-            Some(_) => return,
-        };
-        self.pages.insert(key.clone(), Arc::new(page));
+        if self.read.again(key) {
+            self.pages.insert(key.clone(), Arc::new(rendered.clone()));
+        }
     }
 
     /// Forgets everything.

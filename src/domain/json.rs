@@ -238,6 +238,223 @@ pub fn write_text(text: &str, out: &mut String) {
     out.push('"');
 }
 
+/// Steps through JSON without making anything of it, many bytes at a time where it can. Whatever it
+/// passes is JSON; whatever it stops at may be some still, and wants the whole reader.
+#[derive(Clone, Copy, Debug)]
+pub struct Steps<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Steps<'a> {
+    /// Stands at the beginning of a text.
+    pub fn at_start_of(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// How many bytes were passed.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The text from here to where the other stands.
+    pub fn until(&self, other: &Self) -> Option<&'a str> {
+        self.text.get(self.at..other.at)
+    }
+
+    /// Passes space.
+    pub fn skip_space(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    /// Passes this byte and the space before it, if it comes next.
+    pub fn takes(&mut self, byte: u8) -> bool {
+        self.skip_space();
+        let comes = self.peek() == Some(byte);
+        self.at += usize::from(comes);
+        comes
+    }
+
+    /// Whether nothing but space follows.
+    pub fn is_over(mut self) -> bool {
+        self.skip_space();
+        self.peek().is_none()
+    }
+
+    /// Passes a member's name and its colon; `None` if it is written with escapes.
+    pub fn name(&mut self) -> Option<&'a str> {
+        if !self.takes(b'"') {
+            return None;
+        }
+        let len = plain_len(self.rest());
+        let name = self.text.get(self.at..self.at + len)?;
+        self.at += len;
+        (self.peek()? == b'"').then(|| self.at += 1)?;
+        self.takes(b':').then_some(name)
+    }
+
+    /// Passes a value in which nothing is nested deeper than `depth` levels; its text.
+    pub fn value(&mut self, depth: usize) -> Option<&'a str> {
+        self.skip_space();
+        let start = self.at;
+        match self.peek()? {
+            b'"' => {
+                self.at += 1;
+                self.string()?;
+            }
+            b'{' => {
+                let depth = depth.checked_sub(1)?;
+                self.at += 1;
+                if !self.takes(b'}') {
+                    loop {
+                        if !self.takes(b'"') {
+                            return None;
+                        }
+                        self.string()?;
+                        if !self.takes(b':') {
+                            return None;
+                        }
+                        self.value(depth)?;
+                        if !self.takes(b',') {
+                            break;
+                        }
+                    }
+                    self.takes(b'}').then_some(())?;
+                }
+            }
+            b'[' => {
+                let depth = depth.checked_sub(1)?;
+                self.at += 1;
+                if !self.takes(b']') {
+                    loop {
+                        self.value(depth)?;
+                        if !self.takes(b',') {
+                            break;
+                        }
+                    }
+                    self.takes(b']').then_some(())?;
+                }
+            }
+            b't' => self.word("true")?,
+            b'f' => self.word("false")?,
+            b'n' => self.word("null")?,
+            _ => self.number()?,
+        }
+        self.text.get(start..self.at)
+    }
+
+    fn word(&mut self, word: &str) -> Option<()> {
+        let comes = self.rest().starts_with(word.as_bytes());
+        comes.then(|| self.at += word.len())
+    }
+
+    /// A string behind its first quote.
+    fn string(&mut self) -> Option<()> {
+        loop {
+            self.at += plain_len(self.rest());
+            match self.rest() {
+                [b'"', ..] => {
+                    self.at += 1;
+                    return Some(());
+                }
+                [
+                    b'\\',
+                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't',
+                    ..,
+                ] => self.at += 2,
+                [b'\\', b'u', a, b, c, d, ..]
+                    if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) =>
+                {
+                    self.at += 6;
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    fn number(&mut self) -> Option<()> {
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.peek()? {
+            b'0' => self.at += 1,
+            b'1'..=b'9' => self.digits()?,
+            _ => return None,
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Some(())
+    }
+
+    /// One digit or more.
+    fn digits(&mut self) -> Option<()> {
+        let first = self.at;
+        while self.peek().is_some_and(|b| b.is_ascii_digit()) {
+            self.at += 1;
+        }
+        (self.at > first).then_some(())
+    }
+}
+
+/// Bytes looked at together once a string is long, in a form that compilers make vector instructions of.
+const TOGETHER: usize = 32;
+/// Bytes of a string from which it is long. Most are short: names, ids, days.
+const LONG: usize = 32;
+
+/// How many bytes of a string's rest stand for themselves.
+fn plain_len(text: &[u8]) -> usize {
+    let special = |byte: u8| (byte == b'"') | (byte == b'\\') | (byte < b' ');
+    let (mut at, mut rest) = (0, text);
+    while let Some((word, after)) = rest.split_first_chunk() {
+        if let Some(len) = first_special(*word) {
+            return at + len;
+        }
+        at += word.len();
+        rest = after;
+        while at >= LONG
+            && let Some((piece, after)) = rest.split_first_chunk::<TOGETHER>()
+            // Without a way out in the middle.
+            && !piece.iter().fold(false, |any, byte| any | special(*byte))
+        {
+            at += TOGETHER;
+            rest = after;
+        }
+    }
+    let len = rest.iter().position(|byte| special(*byte));
+    at + len.unwrap_or(rest.len())
+}
+
+/// The place of the first byte among eight that does not stand for itself.
+fn first_special(bytes: [u8; 8]) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let word = u64::from_le_bytes(bytes);
+    // The high bit of each byte that is below `n`, and of none before the first such.
+    let below = |word: u64, n: u8| word.wrapping_sub(ONES * u64::from(n)) & !word & HIGH;
+    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let found = is(b'"') | is(b'\\') | below(word, b' ');
+    (found != 0).then(|| (found.trailing_zeros() / 8) as usize)
+}
+
 /// Whether `text` stands in this JSON, as it is or with escapes: `\/` and `\u002f` are a slash too.
 pub fn repeats(json: &[u8], text: &[u8]) -> bool {
     let Some(first) = text.first() else {
@@ -313,6 +530,103 @@ mod tests {
         // What is no JSON is searched as it stands.
         assert!(found(r"key ab\c", r"ab\c"));
         assert!(!found("abc", ""));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_stands_for_itself_is_counted(
+            text in proptest::collection::vec(proptest::prop_oneof![
+                400 => b'#'..b'[', 2 => 0u8..=255, 1 => proptest::strategy::Just(b'"'),
+            ], 0..200),
+        ) {
+            let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+            let len = text.iter().position(special).unwrap_or(text.len());
+            proptest::prop_assert_eq!(plain_len(&text), len);
+        }
+    }
+
+    /// Whether the steps pass a text as one value.
+    fn passed(text: &str) -> bool {
+        let mut steps = Steps::at_start_of(text);
+        steps.value(DEPTH_MAX).is_some() && steps.is_over()
+    }
+
+    #[test]
+    fn steps_pass_json_and_nothing_else() {
+        let long = "é".repeat(100);
+        for good in [
+            "{}",
+            " [ ] ",
+            "0",
+            "-0.5e-07",
+            "1E+9",
+            "12.25",
+            "true",
+            "false",
+            "null",
+            "\"\"",
+            r#"{"a":[1,{"b":null}],"a":"\u00e9\"\\\/\b\f\n\r\t"}"#,
+            r#" { "a" : [ 1 , "x" ] , "" : { } } "#,
+            r#""\ud800""#,
+            &format!("[\"{long}\",\"{}\\\"{long}\"]", &long[..30]),
+        ] {
+            assert!(passed(good), "{good}");
+            assert!(serde_json::from_str::<&RawValue>(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            " ",
+            "{",
+            "[",
+            "[1,]",
+            "[,1]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{,}",
+            "{a:1}",
+            "{\"a\":1 \"b\":2}",
+            "[1 2]",
+            "01",
+            "-",
+            "1.",
+            ".5",
+            "1e",
+            "1e+",
+            "+1",
+            "tru",
+            "nul",
+            "\"",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"\\u12",
+            "\"a\nb\"",
+            "1 2",
+            "{} {}",
+            "[1]]",
+            "\u{feff}1",
+            &format!("\"{long}\u{1}\""),
+            &format!("\"{long}"),
+        ] {
+            assert!(!passed(bad), "{bad}");
+            assert!(serde_json::from_str::<&RawValue>(bad).is_err(), "{bad}");
+        }
+        let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(passed(&nested(DEPTH_MAX)) && !passed(&nested(DEPTH_MAX + 1)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn steps_pass_what_the_reader_takes(
+            pieces in proptest::collection::vec(proptest::sample::select(vec![
+                "{", "}", "[", "]", ",", ":", "\"", "\\", "u00e9", "a", "\"a\"", "\"b\":", "1", "0", "-",
+                ".", "e", "null", "true", " ", "\n", "é", "\u{1}", "\\\"", "0123456789012345678901234567",
+            ]), 0..12),
+        ) {
+            let text: String = pieces.concat();
+            let taken = serde_json::from_str::<&RawValue>(&text).is_ok();
+            proptest::prop_assert_eq!(passed(&text), taken, "{}", text);
+        }
     }
 
     fn canonical(text: &str) -> Result<String, JsonProblem> {

@@ -1,8 +1,8 @@
 //! A snapshot: the rows a walk gave, frozen in the vendor's order, and those who wait for more.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -201,14 +201,20 @@ pub struct Snapshot {
     clock: Clock,
 }
 
-/// An id that never comes again, not even in another process. The system's source practically cannot
-/// fail, and if it does the fast one still tells snapshots of one process apart.
-pub(super) fn draw_id() -> SnapshotId {
-    let mut id = [0; 16];
-    if aws_lc_rs::rand::fill(&mut id).is_err() {
-        return SnapshotId(fastrand::u128(..));
-    }
-    SnapshotId(u128::from_le_bytes(id))
+/// Ids must never repeat, not even between processes: they count on from a number that is drawn once,
+/// from so many that the ranges of two processes do not meet.
+pub(super) fn fresh_id() -> SnapshotId {
+    static FIRST: LazyLock<u128> = LazyLock::new(|| {
+        let mut first = [0; 16];
+        // The system's source practically cannot fail, and if it does the fast one still serves.
+        match aws_lc_rs::rand::fill(&mut first) {
+            Ok(()) => u128::from_le_bytes(first),
+            Err(_) => fastrand::u128(..),
+        }
+    });
+    static BEGUN: AtomicU64 = AtomicU64::new(0);
+    let number = BEGUN.fetch_add(1, Ordering::Relaxed);
+    SnapshotId(FIRST.wrapping_add(u128::from(number)))
 }
 
 impl Snapshot {
@@ -223,7 +229,7 @@ impl Snapshot {
         let birth = clock.now();
         total.fetch_add(SNAPSHOT_OVERHEAD_BYTES, Ordering::AcqRel);
         Arc::new(Self {
-            id: draw_id(),
+            id: fresh_id(),
             key,
             query,
             draw: fastrand::f64(),

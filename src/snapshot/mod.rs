@@ -5,6 +5,7 @@
 
 mod compare;
 pub mod frozen;
+mod held;
 pub mod lineage;
 pub mod options;
 pub mod page;

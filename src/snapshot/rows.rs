@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 
 use crate::domain::record::{CaseHead, RowId};
 use crate::upstream::RawRows;
@@ -21,22 +22,40 @@ pub const ROW_OVERHEAD_BYTES: u64 = 4 + 16 + 4 + 4;
 #[derive(Clone, Debug, Default)]
 pub struct Words {
     texts: Vec<Arc<str>>,
-    numbers: HashMap<Arc<str>, Word>,
+    /// Once there are more than are looked through.
+    numbers: HashMap<Arc<str>, Word, RandomState>,
 }
+
+/// As many texts are found as fast by looking at each: most pages have a few customers.
+const LOOKED_THROUGH_MAX: usize = 16;
 
 impl Words {
     fn number(&mut self, text: Option<&str>) -> Word {
         let Some(text) = text else { return NO_WORD };
-        if let Some(number) = self.numbers.get(text) {
-            return *number;
-        }
-        let Ok(number) = Word::try_from(self.texts.len()) else {
+        let known = match self.numbers.is_empty() {
+            true => self.texts.iter().position(|known| **known == *text),
+            false => self.numbers.get(text).map(|number| *number as usize),
+        };
+        let Ok(number) = Word::try_from(known.unwrap_or(self.texts.len())) else {
             return NO_WORD;
         };
+        if known.is_none() {
+            self.add(text, number);
+        }
+        number
+    }
+
+    fn add(&mut self, text: &str, number: Word) {
         let text: Arc<str> = text.into();
         self.texts.push(text.clone());
-        self.numbers.insert(text, number);
-        number
+        if self.texts.len() <= LOOKED_THROUGH_MAX {
+            return;
+        }
+        if self.numbers.is_empty() {
+            self.numbers.extend(self.texts.iter().cloned().zip(0..));
+        } else {
+            self.numbers.insert(text, number);
+        }
     }
 
     /// The text of a number.
@@ -200,8 +219,11 @@ impl Rows {
         let mut ids = Vec::with_capacity(count);
         let mut customers = Vec::with_capacity(count);
         let mut types = Vec::with_capacity(count);
-        for row in 0..count {
-            let head = CaseHead::read(page.get(row));
+        for (row, text) in page.iter().enumerate() {
+            let head = match page.places.get(row) {
+                Some(Some(places)) => CaseHead::read_at(text, places),
+                Some(None) | None => CaseHead::read(text),
+            };
             if !is_new(head.id) {
                 continue;
             }
@@ -311,6 +333,11 @@ impl Rows {
 
     /// Takes over another's rows from its row `first` on.
     pub fn take_from(&mut self, other: &Self, first: usize) {
+        if first == 0 && self.is_empty() && self.customers.is_empty() && self.types.is_empty() {
+            // As most walks begin, and many end: the same chunks, whose words have the same numbers.
+            *self = other.clone();
+            return;
+        }
         let at = other
             .starts
             .partition_point(|start| *start <= first)

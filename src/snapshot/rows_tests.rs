@@ -21,6 +21,7 @@ fn page(rows: &[String]) -> RawRows {
     RawRows {
         text: Bytes::from(text),
         ends,
+        places: Vec::new(),
     }
 }
 

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
-use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::frozen::{Cut, CutPage, End, Look, Snapshot, WalkFailure, Want, draw_id};
+use super::frozen::{Cut, CutPage, End, Look, Snapshot, WalkFailure, Want, fresh_id};
+use super::held::Held;
 use super::lineage::Lineage;
 use super::options::SnapshotOptions;
 use super::slots::Slots;
@@ -35,12 +35,6 @@ const LINEAGES_MAX: usize = 65_536;
 /// customer is wanted: no more calls than a few customers' own searches.
 const WHOLE_REFRESH_PAGES_MAX: usize = 4;
 
-/// Once the budget is full, room is made for a share of it in advance: one in so many bytes.
-const ROOM_IN_ADVANCE: u64 = 16;
-/// But no snapshot of more than one in so many bytes goes before it must: looking for those is cheap,
-/// for there cannot be many.
-const SMALL_SNAPSHOT: u64 = 1024;
-
 /// Everything the walks and readers of one credential share.
 pub struct Snapshots {
     pub(super) wiv: Arc<Wiv>,
@@ -50,7 +44,7 @@ pub struct Snapshots {
     pub options: ArcSwap<SnapshotOptions>,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
-    by_id: Cache<SnapshotId, Arc<Snapshot>, RandomState>,
+    held: Held,
     lineages: Mutex<HashMap<CacheKey, Arc<Lineage>, RandomState>>,
     total: Arc<AtomicU64>,
     purges: AtomicU64,
@@ -150,15 +144,14 @@ impl Snapshots {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         // The first random bytes of a process take tens of milliseconds: no caller should wait for them.
-        draw_id();
+        fresh_id();
         Arc::new(Self {
             wiv,
             slots: Slots::new(options.open_scrolls_max, clock.clone(), metrics.clone()),
             options: ArcSwap::from_pointee(options),
             clock,
             metrics,
-            // What goes first is decided in `make_room`, exactly and by our own clock.
-            by_id: Cache::builder().build_with_hasher(RandomState::default()),
+            held: Held::default(),
             lineages: Mutex::default(),
             total: Arc::new(AtomicU64::new(0)),
             purges: AtomicU64::new(0),
@@ -467,7 +460,7 @@ impl Snapshots {
 
     /// The snapshot that a page token names, if it is held still.
     pub fn find(&self, id: SnapshotId) -> Option<Arc<Snapshot>> {
-        let snapshot = self.by_id.get(&id)?;
+        let snapshot = self.held.get(id)?;
         let now = self.clock.now();
         (!snapshot.is_ended() && !self.is_over(&snapshot, now)).then_some(snapshot)
     }
@@ -526,13 +519,13 @@ impl Snapshots {
             self.total.clone(),
             self.clock.clone(),
         );
-        self.by_id.insert(snapshot.id, snapshot.clone());
+        self.held.insert(snapshot.clone());
         snapshot
     }
 
     /// Forgets a snapshot: its tokens end.
     pub(super) fn discard(&self, lineage: &Lineage, snapshot: &Arc<Snapshot>) {
-        self.by_id.invalidate(&snapshot.id);
+        self.held.remove(snapshot.id);
         lineage.forget(snapshot);
     }
 
@@ -570,32 +563,17 @@ impl Snapshots {
         if self.bytes() <= max {
             return;
         }
-        let mut candidates: Vec<(Instant, Arc<Snapshot>)> = self
-            .by_id
-            .iter()
-            .map(|(_, snapshot)| snapshot)
-            .filter(|snapshot| !snapshot.is_growing())
-            .map(|snapshot| (snapshot.last_used(), snapshot))
-            .collect();
-        candidates.sort_unstable_by_key(|(used, _)| std::cmp::Reverse(*used));
-        // Looking through all of them for each small one would cost a full store more than what it
-        // looks for, so a bit of room is made in advance.
-        let enough = max - max / ROOM_IN_ADVANCE;
-        let small = max / SMALL_SNAPSHOT;
-        while let Some((_, oldest)) = candidates.pop() {
-            let (_, _, bytes) = oldest.size();
-            let held = self.bytes();
-            if held <= enough || (held <= max && bytes > small) {
+        while self.bytes() > max {
+            let Some(oldest) = self.held.take_oldest(|snapshot| !snapshot.is_growing()) else {
                 break;
-            }
+            };
             self.let_go(&oldest);
         }
-        self.by_id.run_pending_tasks();
     }
 
     fn let_go(&self, snapshot: &Arc<Snapshot>) {
-        self.by_id.invalidate(&snapshot.id);
-        // moka frees what is invalidated in its own time; the budget wants it now. What a purge ends
+        self.held.remove(snapshot.id);
+        // Readers may hold it for a moment longer; the budget wants its bytes now. What a purge ends
         // while a walk still fills it is charged until the walk lets go.
         if !snapshot.is_growing() {
             snapshot.uncharge();
@@ -608,12 +586,11 @@ impl Snapshots {
     /// Lets go of what is over. To be called every few seconds.
     pub fn sweep(&self) {
         let now = self.clock.now();
-        for (_, snapshot) in &self.by_id {
+        for snapshot in self.held.all() {
             if self.is_over(&snapshot, now) || snapshot.is_ended() {
                 self.let_go(&snapshot);
             }
         }
-        self.by_id.run_pending_tasks();
         self.lineages.lock().retain(|_, lineage| {
             Arc::strong_count(lineage) > 1
                 || !lineage.is_idle()
@@ -625,7 +602,7 @@ impl Snapshots {
             .open_scrolls
             .set(i64::try_from(open).unwrap_or(i64::MAX));
         self.metrics
-            .set_store("snapshots", self.by_id.entry_count(), self.bytes());
+            .set_store("snapshots", self.count(), self.bytes());
     }
 
     /// Ends the snapshots that `which` names. Soft: they become stale and are refreshed when asked
@@ -633,7 +610,7 @@ impl Snapshots {
     pub fn purge(&self, soft: bool, which: impl Fn(&Snapshot) -> bool) -> u64 {
         self.purges.fetch_add(1, Ordering::AcqRel);
         let mut purged = 0;
-        for (_, snapshot) in &self.by_id {
+        for snapshot in self.held.all() {
             if !which(&snapshot) {
                 continue;
             }
@@ -645,14 +622,12 @@ impl Snapshots {
                 self.let_go(&snapshot);
             }
         }
-        self.by_id.run_pending_tasks();
         purged
     }
 
     /// Snapshots held.
     pub fn count(&self) -> u64 {
-        self.by_id.run_pending_tasks();
-        self.by_id.entry_count()
+        self.held.len() as u64
     }
 }
 

@@ -7,6 +7,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::frozen::{End, Snapshot, State, WalkFailure};
 use super::lineage::Lineage;
 use super::rows::Rows;
@@ -83,7 +85,8 @@ pub(super) struct Walk {
 pub(super) struct Scroll {
     pub(super) id: Option<ScrollId>,
     pub(super) slot: Slot,
-    pub(super) seen: HashSet<RowId>,
+    // A hash already, and of this process only.
+    pub(super) seen: HashSet<RowId, RandomState>,
     pub(super) page_prints: HashSet<[u8; 32]>,
     pub(super) pages: usize,
     pub(super) began: Instant,
@@ -275,7 +278,7 @@ impl Walk {
         let mut scroll = Scroll {
             id: None,
             slot,
-            seen: HashSet::new(),
+            seen: HashSet::default(),
             page_prints: HashSet::new(),
             pages: 0,
             began,
@@ -510,13 +513,19 @@ impl Walk {
         };
         scroll.pages += 1;
         let count = page.rows.len();
-        let mut print = blake3::Hasher::new();
+        // A scroll of a single page has no other one to repeat.
+        let alone = page.scroll.is_none() && scroll.page_prints.is_empty();
+        let mut print = (!alone).then(blake3::Hasher::new);
         let mut fresh = Rows::default();
+        scroll.seen.reserve(count);
         let repeated = fresh.append(&page.rows, |id| {
-            print.update(&id.0.to_le_bytes());
+            if let Some(print) = &mut print {
+                print.update(&id.0.to_le_bytes());
+            }
             scroll.seen.insert(id)
         });
-        if count > 0 && !scroll.page_prints.insert(*print.finalize().as_bytes()) {
+        let print = print.map(|print| *print.finalize().as_bytes());
+        if count > 0 && print.is_some_and(|print| !scroll.page_prints.insert(print)) {
             return lost("the vendor repeated a whole page");
         }
         self.store.metrics.duplicate_rows.inc_by(repeated as u64);

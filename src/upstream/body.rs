@@ -17,16 +17,23 @@ pub const fn malformed(detail: &'static str) -> BodyFault {
     (Fault::Malformed, detail)
 }
 
-/// The text of a body in strict UTF-8 whose JSON, if it is some, is not nested too deeply.
+/// The text of a body, in strict UTF-8.
 ///
 /// # Errors
 /// [`Fault::Malformed`].
-pub fn bounded_text(bytes: &[u8]) -> Result<&str, BodyFault> {
-    let text = std::str::from_utf8(bytes).map_err(|_| malformed("the body is not UTF-8"))?;
-    if is_too_deep(bytes) {
-        return Err(malformed("the body is nested too deeply"));
+pub fn text(bytes: &[u8]) -> Result<&str, BodyFault> {
+    std::str::from_utf8(bytes).map_err(|_| malformed("the body is not UTF-8"))
+}
+
+/// Refuses a text whose JSON, if it is some, is nested too deeply.
+///
+/// # Errors
+/// [`Fault::Malformed`].
+pub fn bounded(text: &str) -> Result<(), BodyFault> {
+    match is_too_deep(text.as_bytes()) {
+        true => Err(malformed("the body is nested too deeply")),
+        false => Ok(()),
     }
-    Ok(text)
 }
 
 /// The same of a body that certainly is JSON.
@@ -34,7 +41,8 @@ pub fn bounded_text(bytes: &[u8]) -> Result<&str, BodyFault> {
 /// # Errors
 /// [`Fault::Malformed`].
 pub fn json_text(bytes: &[u8]) -> Result<&str, BodyFault> {
-    let text = bounded_text(bytes)?;
+    let text = text(bytes)?;
+    bounded(text)?;
     let _: &RawValue = serde_json::from_str(text).map_err(|_| malformed("the body is not JSON"))?;
     Ok(text)
 }

@@ -111,8 +111,8 @@ impl Nable {
             })
             .await?;
         let good = body::check_type(&answer.headers)
-            .and_then(|()| body::bounded_text(&answer.body))
-            .and_then(|text| grade(text, is_good))
+            .and_then(|()| body::text(&answer.body))
+            .and_then(|text| body::bounded(text).and_then(|()| grade(text, is_good)))
             .map_err(|(fault, detail)| {
                 UpstreamError::new(operation, fault, detail).with_status(answer.status)
             })?;

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
+
+use crate::domain::record::Places;
 
 /// Rows as raw JSON text: all texts joined by `,`, and where each ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,24 +13,28 @@ pub struct RawRows {
     pub text: Bytes,
     /// The offset after each row, its comma not included.
     pub ends: Vec<u32>,
+    /// Where in each row its documented members stand; nothing for rows that take a closer look, and
+    /// none at all where nobody noted them.
+    pub places: Vec<Option<Places>>,
 }
 
 impl RawRows {
     /// Copies rows into one buffer. `None` past 4 GiB.
-    pub fn collect(rows: &[&RawValue]) -> Option<Self> {
-        let bytes = rows.iter().map(|row| row.get().len() + 1).sum();
+    pub fn collect(rows: &[&str], places: Vec<Option<Places>>) -> Option<Self> {
+        let bytes = rows.iter().map(|row| row.len() + 1).sum();
         let mut text = Vec::with_capacity(bytes);
         let mut ends = Vec::with_capacity(rows.len());
         for row in rows {
             if !text.is_empty() {
                 text.push(b',');
             }
-            text.extend_from_slice(row.get().as_bytes());
+            text.extend_from_slice(row.as_bytes());
             ends.push(u32::try_from(text.len()).ok()?);
         }
         Some(Self {
             text: text.into(),
             ends,
+            places,
         })
     }
 
@@ -53,7 +58,12 @@ impl RawRows {
 
     /// The texts in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
-        (0..self.len()).map(|index| self.get(index))
+        // Once for all of them.
+        let text = std::str::from_utf8(&self.text).unwrap_or("");
+        (0..self.len()).map(move |index| {
+            let range = self.range(index);
+            range.and_then(|range| text.get(range)).unwrap_or("")
+        })
     }
 
     fn range(&self, index: usize) -> Option<Range<usize>> {

@@ -1,16 +1,19 @@
 //! wiv: the customer list and case searches.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::Method;
 use serde_json::value::RawValue;
 use tower::ServiceExt as _;
 
-use super::body::{self, BodyFault, malformed};
+use super::body::{self, BodyFault, DEPTH_MAX, malformed};
 use super::rows::RawRows;
 use super::scroll::ScrollId;
 use super::{Fault, UpstreamError, VendorAnswer, VendorCall, VendorOptions, VendorService};
 use crate::admission::Spend;
-use crate::domain::json::{self, Members};
+use crate::domain::json::{self, Members, Steps};
+use crate::domain::record::Places;
 use crate::domain::{AccountId, CustomerId, Operation, PageSize, SearchQuery};
 
 /// Most members beside the documented ones that an envelope may hold.
@@ -212,7 +215,7 @@ fn read<T>(
     form: impl FnOnce(&str) -> Result<T, BodyFault>,
 ) -> Result<T, UpstreamError> {
     body::check_type(&answer.headers)
-        .and_then(|()| body::bounded_text(&answer.body))
+        .and_then(|()| body::text(&answer.body))
         .and_then(form)
         .map_err(|(fault, detail)| {
             UpstreamError::new(operation, fault, detail).with_status(answer.status)
@@ -221,26 +224,104 @@ fn read<T>(
 
 const NO_OBJECT: BodyFault = malformed("the body is not a JSON object");
 const NO_DATA: BodyFault = malformed("there is no data array");
+const TWICE: BodyFault = malformed("a documented member appears twice");
+const TOO_MANY: BodyFault = (Fault::TooLarge, "the rows are larger than 4 GiB");
 const BAD_KEY: BodyFault = malformed("next_page_key is not of the documented form");
 
+/// A search's answer in parts: its members in their order, `data` among them without a text.
+struct PageForm<'a> {
+    members: Vec<(Cow<'a, str>, Option<&'a str>)>,
+    rows: Option<Vec<&'a str>>,
+    places: Vec<Option<Places>>,
+}
+
+impl<'a> PageForm<'a> {
+    /// Reads a plain answer in one pass: rows are the most of it. `None` for any other, good or bad.
+    fn step_through(text: &'a str) -> Option<Self> {
+        let mut form = Self {
+            members: Vec::new(),
+            rows: None,
+            places: Vec::new(),
+        };
+        let mut steps = Steps::at_start_of(text);
+        if !steps.takes(b'{') {
+            return None;
+        }
+        loop {
+            let name = steps.name()?;
+            let raw = if name != "data" {
+                Some(steps.value(DEPTH_MAX - 1)?)
+            } else if form.rows.is_none() && steps.takes(b'[') {
+                let mut rows = Vec::new();
+                while !steps.takes(b']') {
+                    if !rows.is_empty() && !steps.takes(b',') {
+                        return None;
+                    }
+                    let (row, places) = Places::of_row(&mut steps, DEPTH_MAX - 2)?;
+                    rows.push(row);
+                    form.places.push(places);
+                }
+                form.rows = Some(rows);
+                None
+            } else {
+                return None;
+            };
+            form.members.push((Cow::Borrowed(name), raw));
+            if !steps.takes(b',') {
+                break;
+            }
+        }
+        (steps.takes(b'}') && steps.is_over()).then_some(form)
+    }
+
+    /// Reads any answer.
+    fn read(text: &'a str) -> Result<Self, BodyFault> {
+        body::bounded(text)?;
+        let Members(members) = serde_json::from_str(text).map_err(|_| NO_OBJECT)?;
+        let mut form = Self {
+            members: Vec::with_capacity(members.len()),
+            rows: None,
+            places: Vec::new(),
+        };
+        for (name, raw) in members {
+            let raw = if name == "data" {
+                let rows: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| NO_DATA)?;
+                once(
+                    &mut form.rows,
+                    rows.into_iter().map(RawValue::get).collect(),
+                )?;
+                None
+            } else {
+                Some(raw.get())
+            };
+            form.members.push((name, raw));
+        }
+        Ok(form)
+    }
+}
+
 fn search_page(text: &str) -> Result<SearchPage, BodyFault> {
-    let Members(members) = serde_json::from_str(text).map_err(|_| NO_OBJECT)?;
-    let (mut data, mut next) = (None, None);
+    let PageForm {
+        members,
+        rows,
+        places,
+    } = match PageForm::step_through(text) {
+        Some(form) => form,
+        None => PageForm::read(text)?,
+    };
+    let mut next = None;
     let mut others = Others::default();
     let mut order = Vec::with_capacity(members.len() + 1);
     for (name, raw) in members {
-        order.push(match name.as_ref() {
-            "data" => {
-                once(&mut data, raw)?;
-                EnvelopeMember::Data
-            }
-            "next_page_key" => {
+        order.push(match (name.as_ref(), raw) {
+            (_, None) => EnvelopeMember::Data,
+            ("next_page_key", Some(raw)) => {
                 once(&mut next, raw)?;
                 EnvelopeMember::NextPageKey
             }
-            _ => {
+            (_, Some(raw)) => {
                 others.push(&name, raw)?;
-                EnvelopeMember::Other(name.into_owned(), raw.get().to_owned())
+                EnvelopeMember::Other(name.into_owned(), raw.to_owned())
             }
         });
     }
@@ -261,13 +342,14 @@ fn search_page(text: &str) -> Result<SearchPage, BodyFault> {
         });
     }
     Ok(SearchPage {
-        rows: rows(data.ok_or(NO_DATA)?)?,
+        rows: RawRows::collect(&rows.ok_or(NO_DATA)?, places).ok_or(TOO_MANY)?,
         scroll,
         envelope: order,
     })
 }
 
 fn customer_list(text: &str, body: &Bytes) -> Result<CustomerList, BodyFault> {
+    body::bounded(text)?;
     let body = body.clone();
     let first = text.trim_start().as_bytes().first();
     if first == Some(&b'[') {
@@ -285,9 +367,9 @@ fn customer_list(text: &str, body: &Bytes) -> Result<CustomerList, BodyFault> {
         if name == "data" {
             once(&mut data, raw)?;
         } else if data.is_none() {
-            before.push(&name, raw)?;
+            before.push(&name, raw.get())?;
         } else {
-            after.push(&name, raw)?;
+            after.push(&name, raw.get())?;
         }
     }
     Ok(CustomerList {
@@ -301,23 +383,24 @@ fn customer_list(text: &str, body: &Bytes) -> Result<CustomerList, BodyFault> {
 }
 
 /// Two members of one name mean different things to different readers.
-fn once<'a>(slot: &mut Option<&'a RawValue>, raw: &'a RawValue) -> Result<(), BodyFault> {
+fn once<T>(slot: &mut Option<T>, raw: T) -> Result<(), BodyFault> {
     match slot.replace(raw) {
         None => Ok(()),
-        Some(_) => Err(malformed("a documented member appears twice")),
+        Some(_) => Err(TWICE),
     }
 }
 
 fn rows(data: &RawValue) -> Result<RawRows, BodyFault> {
     let rows: Vec<&RawValue> = serde_json::from_str(data.get()).map_err(|_| NO_DATA)?;
-    RawRows::collect(&rows).ok_or((Fault::TooLarge, "the rows are larger than 4 GiB"))
+    let rows: Vec<&str> = rows.into_iter().map(RawValue::get).collect();
+    RawRows::collect(&rows, Vec::new()).ok_or(TOO_MANY)
 }
 
-fn scroll(raw: &RawValue) -> Result<Option<ScrollId>, BodyFault> {
-    if raw.get() == "null" {
+fn scroll(raw: &str) -> Result<Option<ScrollId>, BodyFault> {
+    if raw == "null" {
         return Ok(None);
     }
-    let Members(members) = serde_json::from_str(raw.get()).map_err(|_| BAD_KEY)?;
+    let Members(members) = serde_json::from_str(raw).map_err(|_| BAD_KEY)?;
     let mut id = None;
     for (name, raw) in members {
         if name == "scroll_id" {
@@ -335,12 +418,12 @@ struct Others {
 }
 
 impl Others {
-    fn push(&mut self, name: &str, raw: &RawValue) -> Result<(), BodyFault> {
-        self.bytes += name.len() + raw.get().len();
+    fn push(&mut self, name: &str, raw: &str) -> Result<(), BodyFault> {
+        self.bytes += name.len() + raw.len();
         if self.members.len() >= ENVELOPE_MEMBERS_MAX || self.bytes > ENVELOPE_BYTES_MAX {
             return Err((Fault::TooLarge, "the envelope is larger than the limit"));
         }
-        self.members.push((name.to_owned(), raw.get().to_owned()));
+        self.members.push((name.to_owned(), raw.to_owned()));
         Ok(())
     }
 }
@@ -394,6 +477,45 @@ mod tests {
             ]
         );
         assert!(!format!("{page:?}").contains("FGlu"));
+    }
+
+    #[test]
+    fn plain_answers_are_read_in_one_pass_and_others_alike() {
+        for (text, plain) in [
+            (
+                r#"{"data":[{"a":1},2],"next_page_key":{"scroll_id":"s"}}"#,
+                true,
+            ),
+            (r#" {"t" : 1 , "data" : [ ] , "w":[{}] } "#, true),
+            (r#"{"d\u0061ta":[1],"x":2}"#, false),
+        ] {
+            let quick = PageForm::step_through(text);
+            assert_eq!(quick.is_some(), plain, "{text}");
+            let whole = PageForm::read(text).unwrap();
+            if let Some(quick) = quick {
+                assert_eq!(
+                    (quick.members, quick.rows),
+                    (whole.members, whole.rows),
+                    "{text}"
+                );
+            }
+        }
+        for bad in [
+            r#"{"data":[1,]}"#,
+            r#"{"data":[,1]}"#,
+            r#"{"data":[1 2]}"#,
+            r#"{"data":[1]"#,
+            r#"{"data":[1]} 2"#,
+            r#"{"data":[1],}"#,
+            r#"{"data":[],"data":[]}"#,
+            r#"{"data":{}}"#,
+            "[]",
+        ] {
+            assert!(PageForm::step_through(bad).is_none(), "{bad}");
+        }
+        let deep = |n: usize| format!("{{\"data\":[{}{}]}}", "[".repeat(n), "]".repeat(n));
+        assert!(search_page(&deep(DEPTH_MAX - 2)).is_ok());
+        assert!(search_page(&deep(DEPTH_MAX - 1)).is_err());
     }
 
     #[test]

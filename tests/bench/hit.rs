@@ -1,7 +1,10 @@
-//! `hit gateway|bare get_4k|post_12k|post_119k COUNT [ROUNDS]`: asks one question COUNT times over one
-//! connection, everything in one thread, for counting instructions. The difference between two
+//! `hit gateway|bare get_4k|post_12k|post_119k|cold COUNT [ROUNDS]`: asks one question COUNT times over
+//! one connection, everything in one thread, for counting instructions. The difference between two
 //! counts is the cost of a hit, the caller's own few reads and writes included on both sides. ROUNDS
 //! of a loop that does nothing make each hit dearer, to see whether that is noticed.
+//!
+//! `cold` asks a new search each time, before a vendor that answers all of them with one page of 25
+//! rows. It is in the same thread too; `bare` asks it directly, so the gateway's cost is the difference.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,6 +15,7 @@
 
 mod shelf;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
@@ -38,7 +42,7 @@ const CASES: usize = 3_000;
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let ([who, what, count] | [who, what, count, _]) = words.as_slice() else {
-        panic!("gateway|bare get_4k|post_12k|post_119k COUNT [ROUNDS]");
+        panic!("gateway|bare get_4k|post_12k|post_119k|cold COUNT [ROUNDS]");
     };
     let count: usize = count.parse().expect("a number");
     let rounds: u64 = words.get(3).map_or(0, |text| text.parse().expect("rounds"));
@@ -46,30 +50,38 @@ fn main() {
         "get_4k" => ("GET", "/msp/customers?fields=id,name", String::new()),
         "post_12k" => ("POST", "/v2/cases/msp/search", search(25)),
         "post_119k" => ("POST", "/v2/cases/msp/search", search(250)),
+        "cold" => ("POST", "/v2/cases/msp/search", new_search(0)),
         _ => panic!("{what}"),
     };
-    let mut request = format!(
-        "{method} {target} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {CALLER_KEY}\r\n"
-    );
-    if !body.is_empty() {
-        let len = body.len();
-        request +=
-            &format!("content-type: application/json\r\ncontent-length: {len}\r\n\r\n{body}");
-    } else {
-        request += "\r\n";
-    }
+    let request = |body: &str| {
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {CALLER_KEY}\r\n"
+        );
+        match body.len() {
+            0 => head + "\r\n",
+            len => format!(
+                "{head}content-type: application/json\r\ncontent-length: {len}\r\n\r\n{body}"
+            ),
+        }
+    };
+    let asked = request(&body);
+    let asked = |number| match what.as_str() {
+        "cold" => Cow::Owned(request(&new_search(number))),
+        _ => Cow::Borrowed(&asked),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
         let address = match who.as_str() {
-            "gateway" => gateway().await,
+            "gateway" if what == "cold" => gateway(Some(bare(what).await)).await,
+            "gateway" => gateway(None).await,
             "bare" => bare(what).await,
             _ => panic!("{who}"),
         };
         let stream = TcpStream::connect(address).await.unwrap();
-        ask(stream, request.as_bytes(), WARM_UP + count, rounds).await;
+        ask(stream, asked, WARM_UP + count, rounds).await;
     });
 }
 
@@ -79,8 +91,13 @@ fn search(size: usize) -> String {
     )
 }
 
-/// The whole product over simulated vendors.
-async fn gateway() -> SocketAddr {
+/// Each number another search, as long as the others.
+fn new_search(number: usize) -> String {
+    format!("{{\"max_returned_items\":25,\"n\":{}}}", 1_000_000 + number)
+}
+
+/// The whole product over simulated vendors, or over one that says the same to every search.
+async fn gateway(wiv: Option<SocketAddr>) -> SocketAddr {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = TcpListener::bind(any).await.unwrap();
     let vendors = listener.local_addr().unwrap();
@@ -93,6 +110,7 @@ async fn gateway() -> SocketAddr {
     let sandbox = Sandbox::new(options, clock.clone());
     tokio::spawn(sandbox.serve(listener, std::future::pending()));
     let hash = CallerKeyHash::of(CALLER_KEY.as_bytes());
+    let wiv = wiv.unwrap_or(vendors);
     let text = format!(
         r#"
 [listen]
@@ -103,8 +121,9 @@ name = "bench"
 key_hash = "{hash}"
 customers = ["*"]
 [wiv]
-base_url = "http://{vendors}"
+base_url = "http://{wiv}"
 api_key_env = "UNUSED"
+requests_per_minute = 1000000
 [nable]
 base_url = "http://{vendors}/ws/rest/V1/PSA_API"
 account_id = "{NABLE_ACCOUNT}"
@@ -147,10 +166,15 @@ async fn bare(what: &str) -> SocketAddr {
         _ => 119 << 10,
     };
     let paths = ["/msp/customers", "/v2/cases/msp/search"];
+    let cold = what == "cold";
+    let body = match cold {
+        true => one_page().into_bytes(),
+        false => vec![b'x'; bytes],
+    };
     let bodies: HashMap<_, _> = paths
-        .map(|path| (path.to_owned(), vec![b'x'; bytes].into()))
+        .map(|path| (path.to_owned(), body.clone().into()))
         .into();
-    let shelf = Shelf::new(bodies, true);
+    let shelf = Shelf::new(bodies, !cold);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -161,13 +185,32 @@ async fn bare(what: &str) -> SocketAddr {
     address
 }
 
-async fn ask(mut stream: TcpStream, request: &[u8], count: usize, rounds: u64) {
+/// What the vendor of the part `cold` answers.
+fn one_page() -> String {
+    let row = |n: usize| {
+        let customer = n % 9;
+        let text = "x".repeat(400);
+        format!(
+            "{{\"case_id\":\"c{n:04}\",\"customer_id\":\"org_{customer}\",\"case_type\":\"finding\",\"text\":\"{text}\"}}"
+        )
+    };
+    let rows: Vec<_> = (0..25).map(row).collect();
+    format!("{{\"data\":[{}],\"next_page_key\":null}}", rows.join(","))
+}
+
+async fn ask<'a>(
+    mut stream: TcpStream,
+    asked: impl Fn(usize) -> Cow<'a, String>,
+    count: usize,
+    rounds: u64,
+) {
     let mut buffer = vec![0; 256 << 10];
-    for _ in 0..count {
+    for number in 0..count {
         for round in 0..rounds {
             std::hint::black_box(round);
         }
-        stream.write_all(request).await.unwrap();
+        let request = asked(number);
+        stream.write_all(request.as_bytes()).await.unwrap();
         let (mut filled, mut expected) = (0, usize::MAX);
         while filled < expected {
             let read = stream.read(&mut buffer[filled..]).await.unwrap();
