@@ -187,16 +187,20 @@ impl Governor {
         inner.pace.stopped(self.clock.now()).map_or(Ok(()), Err)
     }
 
+    /// The least wait of one for whom so many others go first, beside those who wait, where
+    /// [`Self::admit`] would refuse it for that.
+    pub fn too_long(&self, spend: &Spend, others: usize) -> Option<Duration> {
+        let mut inner = self.inner.lock();
+        let now = self.clock.now();
+        let (lane, latest) = urgency(spend, now);
+        let payer = spend.payer.name();
+        inner.pace.too_long(now, lane, payer, others, latest)
+    }
+
     fn ask(self: &Arc<Self>, spend: &Spend) -> Result<Option<Waiter>, Refusal> {
         let mut inner = self.inner.lock();
         let now = self.clock.now();
-        let (lane, latest) = match spend.lane {
-            Lane::Interactive if now < spend.wanted_until => {
-                (Lane::Interactive, spend.wanted_until.min(spend.deadline))
-            }
-            Lane::Interactive => (Lane::Refresh, spend.deadline),
-            lane => (lane, spend.deadline),
-        };
+        let (lane, latest) = urgency(spend, now);
         let (asked, displaced) = inner.pace.ask(now, lane, spend.payer.name(), latest);
         let waiter = match asked {
             Asked::Admitted => None,
@@ -253,6 +257,17 @@ impl Governor {
         inner.pace.felt(now, permit.felt, permit.began);
         inner.pace.release(permit.sent);
         self.settle(&mut inner, None);
+    }
+}
+
+/// In which lane one who asks now waits, and until when.
+fn urgency(spend: &Spend, now: Instant) -> (Lane, Instant) {
+    match spend.lane {
+        Lane::Interactive if now < spend.wanted_until => {
+            (Lane::Interactive, spend.wanted_until.min(spend.deadline))
+        }
+        Lane::Interactive => (Lane::Refresh, spend.deadline),
+        lane => (lane, spend.deadline),
     }
 }
 

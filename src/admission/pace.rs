@@ -22,6 +22,11 @@ const HOLD_FIRST: Duration = Duration::from_secs(5);
 const HOLD_MAX: Duration = Duration::from_secs(60);
 /// Shortest hold-down, whatever the vendor named.
 const HOLD_MIN: Duration = Duration::from_secs(1);
+/// The time that a call usually takes counts for no more than this: a vendor that takes longer varies too
+/// much for a guess.
+const USUAL_MAX: Duration = Duration::from_secs(1);
+/// How many calls it takes until what is usual has followed.
+const USUAL_OF: u32 = 8;
 /// Said to those who found every place taken: how soon places usually free up.
 const CROWDED_RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -111,6 +116,9 @@ pub struct PaceSnapshot {
     pub queued: [(Lane, usize); Lane::ALL.len()],
     /// Time until the vendor may be called again, if it said stop.
     pub hold_down: Option<Duration>,
+    /// While the vendor comes back: the part of the rate that background work has, in percent, and the
+    /// time until it has all.
+    pub ramp: Option<(u8, Duration)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +147,8 @@ pub struct Pace {
     strikes: u32,
     /// The vendor came back lately.
     ramp: Option<Ramp>,
+    /// How long calls took lately.
+    usual: Duration,
 }
 
 impl Pace {
@@ -158,6 +168,7 @@ impl Pace {
             hold: None,
             strikes: 0,
             ramp: None,
+            usual: Duration::ZERO,
         }
     }
 
@@ -176,7 +187,8 @@ impl Pace {
 
     /// Asks to send one request.
     ///
-    /// Says no at once where the wait would surely end after `deadline`.
+    /// Says no at once where the wait would surely end after `deadline`, or so shortly before that no
+    /// answer comes in time.
     pub fn ask(
         &mut self,
         now: Instant,
@@ -199,7 +211,7 @@ impl Pace {
             return (Asked::Admitted, None);
         }
         let wait = self.wait_of(now, lane, self.queue.ahead_of(lane, caller));
-        if now + wait >= deadline {
+        if now + wait + self.usual >= deadline {
             let why = "the budget grows back after the deadline";
             let retry_after = wait;
             return (Asked::Refused(Refusal { retry_after, why }), None);
@@ -219,6 +231,26 @@ impl Pace {
         self.next_id += 1;
         self.queue.push(lane, caller, id);
         (Asked::Queued(id), displaced)
+    }
+
+    /// The least wait of a request for which so many others go beside those who wait here, where
+    /// [`Self::ask`] would refuse it for that. A stop counts for nothing: whoever comes before its end is
+    /// refused at once.
+    pub fn too_long(
+        &mut self,
+        now: Instant,
+        lane: Lane,
+        caller: &Arc<str>,
+        others: usize,
+        deadline: Instant,
+    ) -> Option<Duration> {
+        self.count(now);
+        if self.stopped(now).is_some() {
+            return None;
+        }
+        let ahead = self.queue.ahead_of(lane, caller).saturating_add(others);
+        let wait = self.wait_of(now, lane, ahead);
+        (now + wait + self.usual >= deadline).then_some(wait)
     }
 
     /// Calls those who need wait no longer. To be asked after every change.
@@ -273,6 +305,10 @@ impl Pace {
 
     /// How a request went that is under way still and began at `began`.
     pub fn felt(&mut self, now: Instant, felt: Felt, began: Instant) {
+        if felt != Felt::Nothing {
+            let took = now.saturating_duration_since(began).min(USUAL_MAX);
+            self.usual = (self.usual * (USUAL_OF - 1) + took) / USUAL_OF;
+        }
         if self.settings.concurrency_adaptive {
             let (in_flight, max) = (self.in_flight, self.settings.places());
             self.places.heard(felt, began, now, in_flight, max);
@@ -357,6 +393,7 @@ impl Pace {
             in_flight: self.in_flight,
             queued: Lane::ALL.map(|lane| (lane, self.queue.len_of(lane))),
             hold_down,
+            ramp: self.ramp.map(|ramp| ramp.standing(now)),
         }
     }
 

@@ -435,3 +435,60 @@ fn a_late_vendor_gets_fewer_calls_at_once() {
     pace.set(settings(60_000, 8), later);
     assert_eq!(pace.snapshot(later).concurrency_limit, 8);
 }
+
+#[test]
+fn while_a_vendor_comes_back_operators_see_what_background_work_gets() {
+    let (mut pace, now) = pace(120, 8);
+    assert_eq!(pace.snapshot(now).ramp, None);
+    pace.begin_anew(now);
+    assert_eq!(pace.snapshot(now).ramp, Some((20, SECOND * 30)));
+    let later = now + SECOND * 15;
+    assert_eq!(pace.snapshot(later).ramp, Some((60, SECOND * 15)));
+    assert_eq!(pace.snapshot(now + SECOND * 30).ramp, None);
+}
+
+#[test]
+fn who_would_get_its_answer_too_late_is_refused_too() {
+    let (mut pace, now) = pace(60, 100);
+    let half = SECOND / 2;
+    // Ten calls of half a second each.
+    for _ in 0..10 {
+        assert_eq!(
+            ask(&mut pace, now, Lane::Interactive, "a", SECOND),
+            Asked::Admitted
+        );
+    }
+    let now = now + half;
+    for _ in 0..10 {
+        for _ in 0..10 {
+            pace.felt(now, Felt::Prompt, now.checked_sub(half).unwrap());
+        }
+        pace.release(true);
+    }
+    // The next turn comes after half a second more, and its answer after as much again.
+    let wait = |pace: &mut Pace, ms| {
+        let patience = Duration::from_millis(ms);
+        ask(pace, now, Lane::Interactive, "a", patience)
+    };
+    let Asked::Refused(refusal) = wait(&mut pace, 990) else {
+        panic!("in time");
+    };
+    assert_eq!(refusal.retry_after, half);
+    let caller = "a".into();
+    let others = |pace: &mut Pace, n, ms| {
+        let until = now + Duration::from_millis(ms);
+        pace.too_long(now, Lane::Interactive, &caller, n, until)
+    };
+    assert_eq!(others(&mut pace, 2, 2_990), Some(half * 5));
+    assert_eq!(others(&mut pace, 2, 3_010), None);
+    assert!(matches!(wait(&mut pace, 1_010), Asked::Queued(_)));
+    assert_eq!(others(&mut pace, 2, 3_010), Some(half * 7));
+    // Of a vendor that takes long no more than a second counts.
+    for _ in 0..100 {
+        pace.felt(now, Felt::Late, now.checked_sub(SECOND * 9).unwrap_or(now));
+    }
+    assert_eq!(others(&mut pace, 0, 2_520), None);
+    // While the vendor said stop, whoever comes is told in its turn.
+    pace.rate_limited(now, Some(SECOND * 20));
+    assert_eq!(others(&mut pace, 100, 10), None);
+}

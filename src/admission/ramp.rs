@@ -31,6 +31,15 @@ impl Ramp {
         }
     }
 
+    /// The part of the rate that background work has now, in percent, and how long until it has all.
+    pub fn standing(&self, now: Instant) -> (u8, Duration) {
+        let passed = now.saturating_duration_since(self.began).min(LENGTH);
+        let done = passed.as_secs_f64() / LENGTH.as_secs_f64();
+        // Between 20 and 100.
+        let percent = (FIRST_PART + (1.0 - FIRST_PART) * done) * 100.0;
+        (percent as u8, LENGTH.saturating_sub(passed))
+    }
+
     /// Whether it is over: its time has passed, and no background work waits any more. To be asked after [`Self::count`].
     pub fn is_over(&self, now: Instant, cost: Duration) -> bool {
         now.saturating_duration_since(self.began) >= LENGTH && self.credit >= cost
@@ -114,6 +123,20 @@ mod tests {
         assert!((55..=61).contains(&second), "{second}");
         assert!((82..=88).contains(&third), "{third}");
         assert!((97..=101).contains(&after), "{after}");
+    }
+
+    #[test]
+    fn it_tells_how_far_it_is() {
+        let began = Clock::system().now();
+        let ramp = Ramp::new(began);
+        for (ms, percent, left_ms) in [
+            (0, 20, 30_000),
+            (15_000, 60, 15_000),
+            (29_900, 99, 100),
+            (60_000, 100, 0),
+        ] {
+            assert_eq!(ramp.standing(began + ms * MS), (percent, left_ms * MS));
+        }
     }
 
     #[test]

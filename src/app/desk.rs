@@ -216,6 +216,10 @@ fn vendor_status(side: &Option<Side>) -> Value {
             "in_flight": pace.in_flight,
             "queued": queued,
             "hold_down_s": pace.hold_down.map(|wait| wait.as_secs()),
+            "background": pace.ramp.map(|(percent, left)| json!({
+                "percent": percent,
+                "all_in_s": left.as_secs(),
+            })),
         },
     })
 }

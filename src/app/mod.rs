@@ -113,8 +113,10 @@ impl App {
             Some(side) => Nable::new(side.service(), side.options()),
             None => Nable::disabled(),
         });
+        let budget = wiv_side.as_ref().map(|side| side.gates().governor.clone());
         let snapshots = Snapshots::new(
             wiv.clone(),
+            budget,
             settings.snapshots.clone(),
             clock.clone(),
             metrics.clone(),

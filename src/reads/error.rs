@@ -109,7 +109,9 @@ impl From<WalkFailure> for ReadError {
     fn from(failure: WalkFailure) -> Self {
         match failure {
             WalkFailure::Upstream(error) => Self::Upstream(error),
-            WalkFailure::Overloaded => Self::overloaded(),
+            WalkFailure::Overloaded(after) => Self::Overloaded {
+                retry_after: after.unwrap_or(OVERLOADED_RETRY_AFTER),
+            },
             WalkFailure::Internal => Self::Internal,
         }
     }

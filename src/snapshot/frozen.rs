@@ -54,8 +54,9 @@ impl End {
 pub enum WalkFailure {
     /// The vendor, or the way to it.
     Upstream(UpstreamError),
-    /// No slot for another scroll in time, or no room for another snapshot.
-    Overloaded,
+    /// No slot for another scroll in time, or no room for another snapshot. When there may be, where
+    /// that is known.
+    Overloaded(Option<Duration>),
     /// The walk's task ended without a word.
     Internal,
 }

@@ -7,15 +7,18 @@
 //! hundred searches leaves room for another's first; and a slot that frees up goes to whoever holds
 //! fewest. While searches wait, as many idle scrolls are read to their end, those of the payer with
 //! most first: that is the only way to free a slot at the vendor.
+//!
+//! A search that surely gets its slot, or the vendor's budget after it, too late is refused at once: it
+//! would hold a place among the requests in flight for nothing.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::admission::{Lane, Spend};
+use crate::admission::{Governor, Lane, Spend};
 use crate::clock::{Clock, Duration, Instant, timeout_at};
 use crate::metrics::Metrics;
 
@@ -31,6 +34,14 @@ const TIMES_FREE: usize = 7;
 /// they wait long for the vendor's budget. Fewer than eight slots have no such part.
 const KEPT_PART: usize = 4;
 
+/// Scrolls by whose length the next ones are guessed. Fewer say nothing, and nor do those that ended
+/// while nobody waited: what somebody asked this morning may have been of another kind.
+const LATELY: usize = 16;
+/// Slots by which is guessed how many go to payers who come now and then; and how many of them, given
+/// while others wait, say something.
+const GIVEN: usize = 128;
+const GIVEN_MIN: usize = 32;
+
 /// Names one who waits, and then the slot it got.
 type SlotId = u64;
 
@@ -39,6 +50,8 @@ pub struct Slots {
     state: Mutex<State>,
     /// Rings when an idle scroll may have to be read to its end.
     pub pressed: Notify,
+    /// Whose budget searches wait for once they have a slot.
+    budget: Option<Arc<Governor>>,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
@@ -56,12 +69,16 @@ struct State {
     next_id: SlotId,
     /// Counts how often scrolls became idle, to know their order.
     idled: u64,
+    /// Vendor pages of the scrolls that were read to their end last, since somebody waits.
+    lately: VecDeque<usize>,
+    /// Whose the slots were that were given last, since somebody waits.
+    given: VecDeque<Arc<str>>,
 }
 
 struct Running {
     payer: Arc<str>,
-    /// Its search has not been answered: it may wait for the vendor's budget still.
-    opening: bool,
+    /// Vendor pages read of it. None: it may wait for the vendor's budget still.
+    pages: usize,
     /// Since when nobody wants rows of its scroll.
     idle: Option<u64>,
     /// Being read to its end because searches wait.
@@ -69,9 +86,16 @@ struct Running {
 }
 
 struct Waiting {
-    lane: Lane,
-    payer: Arc<str>,
+    spend: Spend,
+    /// For a slot, while nothing moves.
+    deadline: Instant,
     notify: Arc<Notify>,
+}
+
+impl Waiting {
+    fn payer(&self) -> &Arc<str> {
+        self.spend.payer.name()
+    }
 }
 
 /// A slot in use. Dropped without a word it lingers, because the scroll's fate is unknown.
@@ -82,9 +106,23 @@ pub struct Slot {
     ended: bool,
 }
 
+/// Why there is no slot, and when one may be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSlot {
+    /// The vendor's budget grows back after the deadline of whoever waits.
+    Budget(Duration),
+    /// Every scroll that may be open is. `None`: nothing tells when one ends.
+    Scrolls(Option<Duration>),
+}
+
 impl Slots {
-    /// `max` slots.
-    pub fn new(max: usize, clock: Clock, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// `max` slots. Without a budget nobody is refused for lack of it.
+    pub fn new(
+        max: usize,
+        budget: Option<Arc<Governor>>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         metrics
             .open_scrolls_max
             .set(i64::try_from(max).unwrap_or(i64::MAX));
@@ -94,6 +132,7 @@ impl Slots {
                 ..State::default()
             }),
             pressed: Notify::new(),
+            budget,
             clock,
             metrics,
         })
@@ -126,30 +165,33 @@ impl Slots {
     /// Takes a slot on a payer's account, waiting until `deadline` at most; as long as it is wanted
     /// where slots are short only because searches that have one wait for the vendor. The slot lingers
     /// for `linger` where its scroll is left open.
+    ///
+    /// # Errors
+    /// Refused at once where a slot, or the budget for its search, surely comes too late, and where too
+    /// many wait.
     pub async fn take(
         self: &Arc<Self>,
         spend: &Spend,
         linger: Duration,
         mut deadline: Instant,
-    ) -> Option<Slot> {
-        let waiter = self.ask(spend, linger)?;
+    ) -> Result<Slot, NoSlot> {
+        let waiter = self.ask(spend, linger, deadline)?;
         loop {
             let until = {
                 let mut state = self.state.lock();
                 self.settle(&mut state);
                 if state.running.contains_key(&waiter.id) {
                     drop(state);
-                    return Some(waiter.into_slot());
+                    return Ok(waiter.into_slot());
                 }
                 // Another's search was more modest.
                 if !state.waiting.contains_key(&waiter.id) {
-                    return None;
+                    return Err(NoSlot::Scrolls(None));
                 }
                 let now = self.clock.now();
                 if now >= deadline {
-                    let moves = state.running.values().any(|running| running.opening);
-                    if !moves || now >= spend.wanted_until {
-                        return None;
+                    if !state.moves() || now >= spend.wanted_until {
+                        return Err(NoSlot::Scrolls(state.next_expiry(now, waiter.id)));
                     }
                     deadline = spend.wanted_until;
                 }
@@ -161,24 +203,38 @@ impl Slots {
         }
     }
 
-    fn ask(self: &Arc<Self>, spend: &Spend, linger: Duration) -> Option<Waiter> {
+    fn ask(
+        self: &Arc<Self>,
+        spend: &Spend,
+        linger: Duration,
+        deadline: Instant,
+    ) -> Result<Waiter, NoSlot> {
         let notify = Arc::new(Notify::new());
         let mut state = self.state.lock();
-        if state.waiting.len() >= WAITING_MAX {
-            state.displace_for(spend.payer.name())?;
-        }
         let id = state.next_id;
         state.next_id += 1;
         state.waiting.insert(
             id,
             Waiting {
-                lane: spend.lane,
-                payer: Arc::clone(spend.payer.name()),
+                spend: spend.clone(),
+                deadline,
                 notify: Arc::clone(&notify),
             },
         );
+        state.give(self.clock.now());
+        if state.waiting.contains_key(&id) {
+            let mut refused = self.too_late(&state, id);
+            if refused.is_none() && state.waiting.len() > WAITING_MAX {
+                let room = state.displace_for(spend.payer.name());
+                refused = room.is_none().then_some(NoSlot::Scrolls(None));
+            }
+            if let Some(why) = refused {
+                state.waiting.remove(&id);
+                return Err(why);
+            }
+        }
         self.settle(&mut state);
-        Some(Waiter {
+        Ok(Waiter {
             slots: Arc::clone(self),
             id,
             linger,
@@ -187,14 +243,35 @@ impl Slots {
         })
     }
 
+    /// Whether the one of `id`, who waits, gets its slot after its deadline, or the budget for its search
+    /// after those who want it have left.
+    fn too_late(&self, state: &State, id: SlotId) -> Option<NoSlot> {
+        let now = self.clock.now();
+        let Waiting {
+            spend, deadline, ..
+        } = state.waiting.get(&id)?;
+        if let Some(wait) = state.next_expiry(now, id) {
+            // Until the first one nothing moves, which would put the deadline off.
+            let first = state.lingering.front().map_or(now, |(expiry, _)| *expiry);
+            if first >= *deadline || now + wait >= (*deadline).max(spend.wanted_until) {
+                return Some(NoSlot::Scrolls(Some(wait)));
+            }
+        }
+        // Work in the background has time.
+        let urgent = spend.lane == Lane::Interactive && now < spend.wanted_until;
+        let budget = self.budget.as_ref().filter(|_| urgent)?;
+        let others = state.calls_before(id, spend.wanted_until);
+        budget.too_long(spend, others).map(NoSlot::Budget)
+    }
+
     /// After any change: gives what is free to those who wait, and has idle scrolls look whether they
     /// must end.
     fn settle(&self, state: &mut State) {
-        state.expire(self.clock.now());
-        while let Some(id) = state.next_up() {
-            state.grant(id);
-        }
-        if !state.waiting.is_empty() {
+        state.give(self.clock.now());
+        if state.waiting.is_empty() {
+            state.lately.clear();
+            state.given.clear();
+        } else {
             self.pressed.notify_waiters();
         }
         let open = i64::try_from(state.used()).unwrap_or(i64::MAX);
@@ -230,6 +307,105 @@ impl State {
         }
     }
 
+    /// Gives what is free to those who wait.
+    fn give(&mut self, now: Instant) {
+        self.expire(now);
+        while let Some(id) = self.next_up() {
+            self.grant(id);
+        }
+    }
+
+    /// Whether slots are short only because searches that have one wait for the vendor, or the pages
+    /// that end a scroll do.
+    fn moves(&self) -> bool {
+        let waits = |running: &Running| running.pages == 0 || running.draining;
+        self.running.values().any(waits)
+    }
+
+    /// Free slots above which this lane may take one.
+    fn kept_from(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Interactive => 0,
+            _ if self.max < 8 => 0,
+            _ => self.max / KEPT_PART,
+        }
+    }
+
+    /// How long it takes at least until scrolls that were left have expired in such a number that the
+    /// one of `id`, who waits, may have a slot. `None` where another scroll may end before.
+    fn next_expiry(&self, now: Instant, id: SlotId) -> Option<Duration> {
+        if !self.running.is_empty() {
+            return None;
+        }
+        let waiting = self.waiting.get(&id)?;
+        let kept = self.kept_from(waiting.spend.lane);
+        let mut held = self.held(waiting.payer());
+        let mut free = self.max.saturating_sub(self.used());
+        for (expiry, payer) in &self.lingering {
+            free += 1;
+            if payer == waiting.payer() {
+                held = held.saturating_sub(1);
+            }
+            if free > kept && held < free.saturating_mul(TIMES_FREE) {
+                return Some(expiry.saturating_duration_since(now));
+            }
+        }
+        None
+    }
+
+    /// How many searches at least get a slot before the one of `id`, who waits: its payer's own, and as
+    /// many of each other payer, but those by which that one holds more already.
+    fn ahead_of(&self, id: SlotId) -> usize {
+        let Some(own) = self.waiting.get(&id) else {
+            return 0;
+        };
+        let mut of: HashMap<&Arc<str>, usize> = HashMap::new();
+        for (other, waiting) in &self.waiting {
+            let own_later = waiting.payer() == own.payer() && *other >= id;
+            if waiting.spend.lane <= own.spend.lane && !own_later {
+                *of.entry(waiting.payer()).or_default() += 1;
+            }
+        }
+        let before = of.remove(own.payer()).unwrap_or(0);
+        let held = self.held(own.payer());
+        let others = of.into_iter().map(|(payer, count)| {
+            let more = self.held(payer).saturating_sub(held);
+            count.min(before.saturating_sub(more))
+        });
+        before + others.sum::<usize>()
+    }
+
+    /// How many calls go before the search of the one of `id`, who waits and wants it until then: one for
+    /// each search before it, the pages that end a scroll for each of them and for itself, and those of
+    /// payers who come now and then and need not wait.
+    fn calls_before(&self, id: SlotId, until: Instant) -> usize {
+        let before = self.ahead_of(id);
+        // Those that were left end by themselves.
+        let expire = self.lingering.iter().take_while(|(at, _)| *at < until);
+        let ends = (before + 1).saturating_sub(expire.count());
+        let read = self.running.values().map(|one| one.pages.saturating_sub(1));
+        let pages = (ends * self.usual_pages().saturating_sub(1)).saturating_sub(read.sum());
+        let calls = before + pages;
+        let waiting: HashSet<&Arc<str>> = self.waiting.values().map(Waiting::payer).collect();
+        let of_those = self.given.iter().filter(|payer| waiting.contains(payer));
+        match of_those.count() {
+            of_those if of_those > 0 && self.given.len() >= GIVEN_MIN => {
+                calls * self.given.len() / of_those
+            }
+            _ => calls,
+        }
+    }
+
+    /// How many pages most scrolls have: three of four had so many or more, of the last ones.
+    fn usual_pages(&self) -> usize {
+        if self.lately.len() < LATELY {
+            return 1;
+        }
+        let mut lately: Vec<usize> = self.lately.iter().copied().collect();
+        lately.sort_unstable();
+        lately.get(LATELY / 4).copied().unwrap_or(1)
+    }
+
     /// Who gets a slot now: the most urgent of those whose payer has not got its share, of whoever
     /// holds fewest, in the order of their coming.
     fn next_up(&self) -> Option<SlotId> {
@@ -238,15 +414,10 @@ impl State {
             return None;
         }
         let may = free.saturating_mul(TIMES_FREE);
-        let kept = if self.max < 8 {
-            0
-        } else {
-            self.max / KEPT_PART
-        };
         self.waiting
             .iter()
-            .filter(|(_, waiting)| waiting.lane == Lane::Interactive || free > kept)
-            .map(|(id, waiting)| (waiting.lane, self.held(&waiting.payer), *id))
+            .filter(|(_, waiting)| free > self.kept_from(waiting.spend.lane))
+            .map(|(id, waiting)| (waiting.spend.lane, self.held(waiting.payer()), *id))
             .filter(|(_, held, _)| *held < may)
             .min()
             .map(|(_, _, id)| id)
@@ -256,12 +427,17 @@ impl State {
         let Some(waiting) = self.waiting.remove(&id) else {
             return;
         };
-        *self.held.entry(Arc::clone(&waiting.payer)).or_default() += 1;
+        let payer = Arc::clone(waiting.payer());
+        *self.held.entry(Arc::clone(&payer)).or_default() += 1;
+        self.given.push_back(Arc::clone(&payer));
+        if self.given.len() > GIVEN {
+            self.given.pop_front();
+        }
         self.running.insert(
             id,
             Running {
-                payer: waiting.payer,
-                opening: true,
+                payer,
+                pages: 0,
                 idle: None,
                 draining: false,
             },
@@ -269,18 +445,18 @@ impl State {
         waiting.notify.notify_one();
     }
 
-    /// Makes room among those who wait: the newest of the payer with most gives way to one with
-    /// fewer. `None` where that is the newcomer's own.
-    fn displace_for(&mut self, payer: &str) -> Option<()> {
-        let mut of: HashMap<&str, (usize, SlotId)> = HashMap::new();
+    /// Makes room among those who wait, the newcomer of `payer` among them: the newest of the payer with
+    /// most gives way to one with fewer. `None` where that is the newcomer's own.
+    fn displace_for(&mut self, payer: &Arc<str>) -> Option<()> {
+        let mut of: HashMap<&Arc<str>, (usize, SlotId)> = HashMap::new();
         for (id, waiting) in &self.waiting {
-            let (count, newest) = of.entry(&waiting.payer).or_default();
+            let (count, newest) = of.entry(waiting.payer()).or_default();
             *count += 1;
             *newest = *id;
         }
         let own = of.get(payer).map_or(0, |(count, _)| *count);
         let (count, newest) = of.into_values().max()?;
-        if count <= own + 1 {
+        if count <= own {
             return None;
         }
         let displaced = self.waiting.remove(&newest)?;
@@ -356,11 +532,11 @@ impl Drop for Waiter {
 }
 
 impl Slot {
-    /// Its search was answered: a scroll is open now.
-    pub fn opened(&self) {
+    /// A vendor page was answered; with the first a scroll is open.
+    pub fn page(&self) {
         let mut state = self.slots.state.lock();
         if let Some(running) = state.running.get_mut(&self.id) {
-            running.opening = false;
+            running.pages += 1;
         }
     }
 
@@ -402,6 +578,12 @@ impl Drop for Slot {
         };
         if self.ended {
             state.give_back(&running.payer);
+            if running.pages > 0 {
+                state.lately.push_back(running.pages);
+                if state.lately.len() > LATELY {
+                    state.lately.pop_front();
+                }
+            }
         } else {
             let expiry = self.slots.clock.now() + self.linger;
             // Settings may change the time, so keep the order.
@@ -415,248 +597,5 @@ impl Drop for Slot {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::admission::Payer;
-
-    const LINGER: Duration = Duration::from_secs(300);
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn slots(max: usize) -> Arc<Slots> {
-        Slots::new(max, Clock::system(), Metrics::new().unwrap())
-    }
-
-    fn spend(lane: Lane, payer: &str) -> Spend {
-        Spend {
-            lane,
-            deadline: Clock::system().now(),
-            wanted_until: Clock::system().now(),
-            payer: Payer::caller(payer.into(), None),
-        }
-    }
-
-    async fn take(slots: &Arc<Slots>, payer: &str, patience: Duration) -> Option<Slot> {
-        let deadline = Clock::system().now() + patience;
-        let taken = slots
-            .take(&spend(Lane::Interactive, payer), LINGER, deadline)
-            .await;
-        taken.inspect(Slot::opened)
-    }
-
-    /// Asks in the background and notes its name when it gets one.
-    async fn queue(
-        slots: &Arc<Slots>,
-        log: &Arc<Mutex<Vec<&'static str>>>,
-        lane: Lane,
-        name: &'static str,
-    ) -> tokio::task::JoinHandle<Option<Slot>> {
-        let (slots, log) = (Arc::clone(slots), Arc::clone(log));
-        let task = tokio::spawn(async move {
-            let spend = spend(lane, name.split('-').next().unwrap());
-            let deadline = Clock::system().now() + SECOND * 60;
-            let slot = slots.take(&spend, LINGER, deadline).await;
-            log.lock().push(name);
-            slot
-        });
-        tokio::task::yield_now().await;
-        task
-    }
-
-    fn is_clean(slots: &Slots) -> bool {
-        let state = slots.state.lock();
-        let held: usize = state.held.values().sum();
-        held == state.used() && state.waiting.is_empty() && state.held.values().all(|n| *n > 0)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn left_scrolls_linger_until_they_expire() {
-        let slots = slots(2);
-        let one = take(&slots, "a", Duration::ZERO).await.unwrap();
-        let two = take(&slots, "a", Duration::ZERO).await.unwrap();
-        assert!(take(&slots, "a", SECOND).await.is_none());
-        one.end();
-        let three = take(&slots, "a", Duration::ZERO).await.unwrap();
-        drop(two);
-        drop(three);
-        assert_eq!(slots.usage(), (2, 0));
-        assert!(take(&slots, "a", SECOND * 299).await.is_none());
-        take(&slots, "a", SECOND * 2).await.unwrap().end();
-        assert_eq!(slots.usage(), (0, 0));
-        assert!(is_clean(&slots));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_waiting_search_presses_and_is_woken() {
-        let slots = slots(1);
-        let held = take(&slots, "a", Duration::ZERO).await.unwrap();
-        assert_eq!(held.idle(), None);
-        let pressed = slots.pressed.notified();
-        let waiting = tokio::spawn({
-            let slots = slots.clone();
-            async move { take(&slots, "a", SECOND * 10).await.is_some() }
-        });
-        pressed.await;
-        assert_eq!(held.idle(), Some(Lane::Refresh));
-        held.end();
-        assert!(waiting.await.unwrap());
-        assert!(!slots.is_half_used() || slots.usage().1 == 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_payer_leaves_room_for_another() {
-        let slots = slots(32);
-        let mut held = Vec::new();
-        while let Some(slot) = take(&slots, "greedy", Duration::ZERO).await {
-            held.push(slot);
-        }
-        assert_eq!(held.len(), 28);
-        for payer in ["b", "c", "d", "e"] {
-            held.push(take(&slots, payer, Duration::ZERO).await.unwrap());
-        }
-        assert!(take(&slots, "f", Duration::ZERO).await.is_none());
-        // Few slots have no reserve.
-        let few = self::slots(4);
-        for _ in 0..4 {
-            held.push(take(&few, "greedy", Duration::ZERO).await.unwrap());
-        }
-        held.drain(..).for_each(Slot::end);
-        assert!(is_clean(&slots) && is_clean(&few));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_free_slot_goes_to_the_urgent_and_then_to_whoever_holds_fewest() {
-        let slots = slots(4);
-        let mut held = Vec::new();
-        for payer in ["a", "a", "a", "b"] {
-            held.push(take(&slots, payer, Duration::ZERO).await.unwrap());
-        }
-        let log = Arc::default();
-        let mut tasks = Vec::new();
-        for (lane, name) in [
-            (Lane::Export, "e-1"),
-            (Lane::Interactive, "a-1"),
-            (Lane::Interactive, "a-2"),
-            (Lane::Interactive, "b-1"),
-            (Lane::Interactive, "b-2"),
-            (Lane::Interactive, "c-1"),
-            (Lane::Refresh, "r-1"),
-        ] {
-            tasks.push(queue(&slots, &log, lane, name).await);
-        }
-        assert_eq!(slots.usage(), (4, 7));
-        // a holds 3, b 1, c 0; then a 2, b 0, c 1; then a 1 and b 1, twice.
-        for at in [0, 2, 0, 0] {
-            held.remove(at).end();
-            tokio::task::yield_now().await;
-        }
-        tokio::task::yield_now().await;
-        assert_eq!(*log.lock(), ["c-1", "b-1", "a-1", "a-2"]);
-        // What waits still: b-2, r-1, e-1.
-        for (name, at) in [("c-1", 5), ("b-1", 3), ("a-1", 1)] {
-            let slot = (&mut tasks[at]).await.unwrap().unwrap();
-            assert_eq!(
-                log.lock().iter().position(|n| *n == name).map(|p| p < 4),
-                Some(true)
-            );
-            slot.end();
-            tokio::task::yield_now().await;
-        }
-        tokio::task::yield_now().await;
-        assert_eq!(log.lock()[4..], ["b-2", "r-1", "e-1"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn as_many_idle_scrolls_end_as_searches_wait_and_the_greediest_first() {
-        let slots = slots(6);
-        let mut held = Vec::new();
-        for payer in ["b", "a", "a", "a", "c", "a"] {
-            held.push(take(&slots, payer, Duration::ZERO).await.unwrap());
-        }
-        let lanes = |held: &[Slot]| held.iter().map(Slot::idle).collect::<Vec<_>>();
-        held[5].busy();
-        assert_eq!(lanes(&held[..5]), [None; 5]);
-        let log = Arc::default();
-        let first = queue(&slots, &log, Lane::Interactive, "d-1").await;
-        let second = queue(&slots, &log, Lane::Interactive, "d-2").await;
-        let (refresh, export) = (Some(Lane::Refresh), Some(Lane::Export));
-        let want = [None, refresh, export, None, None];
-        assert_eq!(lanes(&held[..5]), want);
-        // Whoever is at it stays at it, and a reader's wish puts another in its place.
-        held[1].busy();
-        assert_eq!(lanes(&held[2..5]), [refresh, export, None]);
-        held.remove(2).end();
-        held.remove(2).end();
-        for task in [first, second] {
-            task.await.unwrap().unwrap().end();
-        }
-        assert_eq!(lanes(&held[..1]), [None]);
-        held.drain(..).for_each(Slot::end);
-        assert!(is_clean(&slots));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_leaves_keeps_nothing() {
-        let slots = slots(1);
-        let held = take(&slots, "a", Duration::ZERO).await.unwrap();
-        let log = Arc::default();
-        let gone = queue(&slots, &log, Lane::Interactive, "b-1").await;
-        let next = queue(&slots, &log, Lane::Interactive, "c-1").await;
-        // Granted and gone in the same moment: the slot passes on.
-        held.end();
-        gone.abort();
-        next.await.unwrap().unwrap().end();
-        assert_eq!(*log.lock(), ["c-1"]);
-        assert!(is_clean(&slots) && slots.usage() == (0, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn among_too_many_the_modest_find_a_place() {
-        let slots = slots(1);
-        let held = take(&slots, "a", Duration::ZERO).await.unwrap();
-        let log = Arc::default();
-        let mut tasks = Vec::new();
-        for _ in 0..WAITING_MAX {
-            tasks.push(queue(&slots, &log, Lane::Interactive, "a-1").await);
-        }
-        assert!(take(&slots, "a", SECOND).await.is_none());
-        let modest = queue(&slots, &log, Lane::Interactive, "b-1").await;
-        assert_eq!(slots.usage().1, WAITING_MAX);
-        // The newest of the many was told.
-        assert!(tasks.pop().unwrap().await.unwrap().is_none());
-        for task in tasks {
-            task.abort();
-            assert!(task.await.is_err());
-        }
-        held.end();
-        modest.await.unwrap().unwrap().end();
-        assert!(is_clean(&slots));
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn nothing_is_lost_when_searches_come_and_go_on_many_threads() {
-        let slots = slots(5);
-        let mut tasks = Vec::new();
-        for n in 0..2_000usize {
-            let slots = Arc::clone(&slots);
-            tasks.push(tokio::spawn(async move {
-                let spend = spend(Lane::ALL[n % 4], ["a", "b", "c"][n % 3]);
-                let deadline = Clock::system().now() + SECOND * 600;
-                let slot = slots.take(&spend, Duration::ZERO, deadline).await;
-                tokio::task::yield_now().await;
-                if let Some(slot) = slot
-                    && n % 2 == 0
-                {
-                    slot.end();
-                }
-            }));
-            if n % 5 == 0 {
-                tasks[fastrand::usize(..tasks.len())].abort();
-            }
-        }
-        for task in tasks {
-            let _ = task.await;
-        }
-        assert_eq!(slots.usage(), (0, 0));
-        assert!(is_clean(&slots));
-    }
-}
+#[path = "slots_tests.rs"]
+mod tests;

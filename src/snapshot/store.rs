@@ -18,7 +18,7 @@ use super::token::SnapshotId;
 use super::view::View;
 use super::walk::Walk;
 use crate::access::ForcedRefreshes;
-use crate::admission::Payer;
+use crate::admission::{Governor, Payer};
 use crate::cache::{
     CacheKey, CacheNote, Detail, Directives, Forward, Lifetimes, ON_ERROR_WAIT, Standing, Wanted,
 };
@@ -136,9 +136,10 @@ pub struct PageAsk<'a> {
 }
 
 impl Snapshots {
-    /// No snapshots yet.
+    /// No snapshots yet. `budget` is what wiv's calls wait for.
     pub fn new(
         wiv: Arc<Wiv>,
+        budget: Option<Arc<Governor>>,
         options: SnapshotOptions,
         clock: Clock,
         metrics: Arc<Metrics>,
@@ -147,7 +148,12 @@ impl Snapshots {
         fresh_id();
         Arc::new(Self {
             wiv,
-            slots: Slots::new(options.open_scrolls_max, clock.clone(), metrics.clone()),
+            slots: Slots::new(
+                options.open_scrolls_max,
+                budget,
+                clock.clone(),
+                metrics.clone(),
+            ),
             options: ArcSwap::from_pointee(options),
             clock,
             metrics,
@@ -310,7 +316,7 @@ impl Snapshots {
             return Err(OpenError::Walk(failure));
         }
         if !self.has_room() {
-            return Err(OpenError::Walk(WalkFailure::Overloaded));
+            return Err(OpenError::Walk(WalkFailure::Overloaded(None)));
         }
         let (snapshot, led) = lineage.current_or(|| self.new_snapshot(lineage, (ask.lifetimes)()));
         Ok(Opened {
@@ -492,7 +498,7 @@ impl Snapshots {
             return Ok(lineage.clone());
         }
         if lineages.len() >= LINEAGES_MAX {
-            return Err(OpenError::Walk(WalkFailure::Overloaded));
+            return Err(OpenError::Walk(WalkFailure::Overloaded(None)));
         }
         let lineage = Lineage::new(ask.key.clone(), ask.query.clone());
         lineages.insert(ask.key.clone(), lineage.clone());
@@ -659,7 +665,7 @@ fn stale_may_stand_in(error: &OpenError) -> bool {
         OpenError::Walk(WalkFailure::Upstream(error)) => {
             error.whose() != crate::upstream::Whose::Question
         }
-        OpenError::Walk(WalkFailure::Overloaded | WalkFailure::Internal)
+        OpenError::Walk(WalkFailure::Overloaded(_) | WalkFailure::Internal)
         | OpenError::DeadlinePassed => true,
         OpenError::NotCached => false,
     }

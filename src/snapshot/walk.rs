@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use super::frozen::{End, Snapshot, State, WalkFailure};
 use super::lineage::Lineage;
 use super::rows::Rows;
-use super::slots::Slot;
+use super::slots::{NoSlot, Slot};
 use super::store::Snapshots;
 use crate::admission::{Lane, Payer, Spend};
 use crate::cache::{Lifetimes, Wanted};
@@ -245,14 +245,15 @@ impl Walk {
         let clock = self.store.clock.clone();
         let purges = self.store.purges();
         if !self.store.has_room() {
-            return ScrollEnd::NotBegun(WalkFailure::Overloaded);
+            return ScrollEnd::NotBegun(WalkFailure::Overloaded(None));
         }
         let slot_deadline = clock.now() + options.slot_wait_max;
         let spend = self.spend(self.first_lane());
         let slots = &self.store.slots;
         let taken = slots.take(&spend, options.scroll_expiry, slot_deadline);
-        let Some(slot) = taken.await else {
-            return ScrollEnd::NotBegun(WalkFailure::Overloaded);
+        let slot = match taken.await {
+            Ok(slot) => slot,
+            Err(why) => return ScrollEnd::NotBegun(no_slot(why)),
         };
         let began = clock.now();
         self.began = began;
@@ -273,7 +274,7 @@ impl Walk {
                 return ScrollEnd::NotBegun(WalkFailure::Upstream(error));
             }
         };
-        slot.opened();
+        slot.page();
         let first_page = clock.now();
         let mut scroll = Scroll {
             id: None,
@@ -314,7 +315,10 @@ impl Walk {
                     .continue_scroll(id, size, &query, spend)
                     .await
                 {
-                    Ok(page) => break page,
+                    Ok(page) => {
+                        scroll.slot.page();
+                        break page;
+                    }
                     // The scroll has not moved, so it is good still.
                     Err(error) if error.fault.was_not_sent() || error.was_refused_here() => {
                         if let Some(end) = self.not_sent(lane, error) {
@@ -662,6 +666,18 @@ fn wanted_lane(state: &State) -> Option<Lane> {
     }
 }
 
+/// Nothing was asked of the vendor.
+fn no_slot(why: NoSlot) -> WalkFailure {
+    match why {
+        NoSlot::Scrolls(after) => WalkFailure::Overloaded(after),
+        NoSlot::Budget(after) => {
+            let detail = "the budget grows back after the deadline";
+            let error = UpstreamError::new(Operation::Search, Fault::BudgetExhausted, detail);
+            WalkFailure::Upstream(error.with_retry_after(after))
+        }
+    }
+}
+
 /// Whether the vendor gave a complete answer, so that no scroll can have been opened.
 fn is_answer(fault: Fault) -> bool {
     matches!(
@@ -689,6 +705,6 @@ fn may_pass(failure: &WalkFailure) -> bool {
                         | Fault::Malformed
                 )
         }
-        WalkFailure::Overloaded | WalkFailure::Internal => false,
+        WalkFailure::Overloaded(_) | WalkFailure::Internal => false,
     }
 }

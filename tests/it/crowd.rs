@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
-use msp_gateway::clock::{Duration, sleep};
+use msp_gateway::admission::Payer;
+use msp_gateway::clock::{Duration, Instant, sleep};
 use msp_gateway::reads::ReadError;
 use msp_gateway::sandbox;
+use msp_gateway::upstream::Fault;
 
 use crate::kit::{Rig, Setup, first};
 
@@ -32,6 +34,7 @@ async fn crowd(rig: &Arc<Rig>, within: Duration) -> (u64, u64) {
                     (1, 0)
                 }
                 Err(ReadError::Overloaded { .. }) => (0, 1),
+                Err(ReadError::Upstream(error)) if error.fault == Fault::BudgetExhausted => (0, 1),
                 Err(other) => panic!("{other:?}"),
             }
         });
@@ -92,4 +95,81 @@ async fn a_crowd_beyond_the_budget_is_told_so_and_a_new_search_is_served() {
         "{served} served, {overloaded} overloaded"
     );
     hold(&rig).await;
+}
+
+/// New questions of one vendor page each, this many in each of `seconds`. How long each took, and
+/// whether it was answered.
+async fn questions(
+    rig: &Arc<Rig>,
+    payer: &'static str,
+    each_second: u32,
+    seconds: u32,
+) -> Vec<(Duration, bool)> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..each_second * seconds {
+        let rig = rig.clone();
+        tasks.spawn(async move {
+            sleep(Duration::from_secs(1) * number / each_second).await;
+            let (begun, mut asker) = (Instant::now(), rig.everyone());
+            asker.payer = Payer::caller(payer.into(), None);
+            let question = first(25, &format!(",\"{payer}\":{number}"));
+            match rig.page(&asker, None, &question).await {
+                Ok(_) => (begun.elapsed(), true),
+                Err(ReadError::Upstream(error)) => {
+                    assert_eq!(error.fault, Fault::BudgetExhausted);
+                    let wait = error.retry_after.unwrap();
+                    if begun.elapsed().is_zero() {
+                        // Who waits already has thirty seconds of it.
+                        let until = Duration::from_secs(26);
+                        assert!(wait >= until && wait < until * 2, "{wait:?}");
+                    }
+                    (begun.elapsed(), false)
+                }
+                Err(ReadError::DeadlinePassed { .. }) => (begun.elapsed(), false),
+                Err(other) => panic!("{other:?}"),
+            }
+        });
+    }
+    tasks.join_all().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_times_the_budget_is_refused_at_once_and_the_budget_is_used() {
+    let rig = Arc::new(Rig::new(Setup {
+        world: sandbox::Options {
+            cases: 10,
+            wiv_requests_per_minute: None,
+            nable_requests_per_minute: None,
+            ..sandbox::Options::default()
+        },
+        wiv: Box::new(|wiv| {
+            wiv.requests_per_minute = 600;
+            wiv.concurrency = 8;
+        }),
+        ..Setup::default()
+    }));
+    // Ten calls a second are there; a hundred at first, and those of the thirty seconds after.
+    let (many, few) = tokio::join!(
+        questions(&rig, "many", 50, 60),
+        questions(&rig, "few", 1, 60)
+    );
+    let answered = many.iter().filter(|(_, is_good)| *is_good).count();
+    let left = 100 + 10 * 90 - few.len();
+    assert!(
+        answered * 100 >= left * 95 && answered <= left,
+        "{answered} of {left}"
+    );
+    let refused = many.len() - answered;
+    let late = many
+        .iter()
+        .filter(|(took, is_good)| !is_good && !took.is_zero());
+    let late = late.count();
+    println!("{answered} answered, {refused} refused, of them {late} late");
+    // Only who was let in before it was known how often another goes first.
+    assert!(late * 50 <= refused, "{late} of {refused}");
+    // Turns are taken between payers, however much one of them asks.
+    for (took, is_good) in few {
+        assert!(is_good && took < Duration::from_secs(1), "{took:?}");
+    }
+    assert_eq!(rig.searches() as usize, answered + 60);
 }

@@ -96,14 +96,20 @@ impl Rig {
         (setup.wiv)(&mut wiv_options);
         let gates = wiv_options.gates(keyring(sandbox::WIV_KEY), &clock, &metrics);
         let service = outbound(&wiv_options, &gates, &clock, &metrics, connector.clone());
+        let budget = Some(gates.governor.clone());
         let wiv = Arc::new(Wiv::new(service, &wiv_options));
         let mut nable_options = vendor(Vendor::Nable, "/ws/rest/V1/PSA_API", "SANDBOX");
         (setup.nable)(&mut nable_options);
         let gates = nable_options.gates(keyring(sandbox::NABLE_KEY), &clock, &metrics);
         let service = outbound(&nable_options, &gates, &clock, &metrics, connector);
         let nable = Arc::new(Nable::new(service, &nable_options));
-        let snapshots =
-            Snapshots::new(wiv.clone(), setup.snapshots, clock.clone(), metrics.clone());
+        let snapshots = Snapshots::new(
+            wiv.clone(),
+            budget,
+            setup.snapshots,
+            clock.clone(),
+            metrics.clone(),
+        );
         let mut policy = Policy {
             customers: setup.lifetimes,
             cases: GradedLifetimes {

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::{Request, header};
+use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use msp_gateway::clock::{Duration, Instant, sleep, timeout};
 use tokio::net::TcpSocket;
 
-/// Longest wait for an answer, its body included, and for a connection.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest wait for an answer, its body included, and for a connection: longer than a gateway lets
+/// anybody wait.
+const PATIENCE: Duration = Duration::from_secs(35);
 
 /// How to ask.
 #[derive(Clone)]
@@ -32,6 +33,9 @@ pub struct Load {
     pub pausing: (usize, Duration),
     /// Requests a second, all busy connections together; 0: as fast as they are answered.
     pub rate: u64,
+    /// The body of the searches to ask, in which `@` stands for the request's number; absent: what
+    /// is answered from memory.
+    pub search: Option<String>,
 }
 
 /// What came of it.
@@ -47,6 +51,10 @@ pub struct Tally {
     pub closed_idle: u64,
     /// Seconds each good answer took, sorted.
     pub took: Vec<f32>,
+    /// Seconds each refusal (503) took, sorted.
+    pub refused: Vec<f32>,
+    /// Refusals without `Retry-After`.
+    pub unadvised: u64,
 }
 
 impl Tally {
@@ -55,22 +63,32 @@ impl Tally {
         self.failed.values().sum()
     }
 
-    /// The time within which this share of the good answers came, in seconds.
-    pub fn within(&self, share: f64) -> f32 {
-        let at = (self.took.len() as f64 * share) as usize;
-        let last = self.took.len().saturating_sub(1);
-        self.took.get(at.min(last)).copied().unwrap_or(0.0)
-    }
-
-    fn add(&mut self, other: Self) {
+    /// Takes in another one.
+    pub fn add(&mut self, other: Self) {
         self.good += other.good;
         self.connections += other.connections;
         self.closed_idle += other.closed_idle;
         self.took.extend(other.took);
+        self.refused.extend(other.refused);
+        self.unadvised += other.unadvised;
         for (what, count) in other.failed {
             *self.failed.entry(what).or_default() += count;
         }
     }
+
+    /// Sorts the times.
+    pub fn sorted(mut self) -> Self {
+        self.took.sort_by(f32::total_cmp);
+        self.refused.sort_by(f32::total_cmp);
+        self
+    }
+}
+
+/// The time within which this share of them came, in seconds.
+pub fn within(sorted: &[f32], share: f64) -> f32 {
+    let at = (sorted.len() as f64 * share) as usize;
+    let last = sorted.len().saturating_sub(1);
+    sorted.get(at.min(last)).copied().unwrap_or(0.0)
 }
 
 /// Tells callers when to stop, and how far they are.
@@ -91,7 +109,8 @@ impl Progress {
         self.asked.load(Ordering::Relaxed)
     }
 
-    fn over(&self) -> bool {
+    /// Whether callers are to end.
+    pub fn over(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 }
@@ -100,6 +119,7 @@ impl Load {
     /// Asks until told to stop.
     pub async fn run(&self, progress: &Progress) -> Tally {
         let (pausing, pause) = self.pausing;
+        let load = Arc::new(self.clone());
         let mut callers = tokio::task::JoinSet::new();
         for nth in 0..self.busy + pausing {
             let pause = if nth < self.busy {
@@ -107,7 +127,7 @@ impl Load {
             } else {
                 pause
             };
-            callers.spawn(Caller::new(self.clone(), progress.clone(), nth, pause).run());
+            callers.spawn(Caller::new(load.clone(), progress.clone(), nth, pause).run());
         }
         let mut all = Tally::default();
         while let Some(tally) = callers.join_next().await {
@@ -119,23 +139,34 @@ impl Load {
                 }
             }
         }
-        all.took.sort_by(f32::total_cmp);
-        all
+        all.sorted()
     }
 }
 
-struct Caller {
-    load: Load,
+/// A connection that is kept.
+pub type Line = SendRequest<Full<Bytes>>;
+
+/// What an answer's head said.
+struct Answer {
+    status: StatusCode,
+    advised: bool,
+}
+
+/// One who asks.
+pub struct Caller {
+    load: Arc<Load>,
     progress: Progress,
     /// Between requests: the longest pause of one that pauses, the time between two of a rate.
     pause: Duration,
     every: Duration,
     asked: usize,
-    tally: Tally,
+    /// What came of it so far.
+    pub tally: Tally,
 }
 
 impl Caller {
-    fn new(load: Load, progress: Progress, nth: usize, pause: Duration) -> Self {
+    /// The first request has the number `nth`.
+    pub fn new(load: Arc<Load>, progress: Progress, nth: usize, pause: Duration) -> Self {
         let busy = u64::try_from(load.busy).unwrap_or(1);
         let every = match load.rate {
             0 => Duration::ZERO,
@@ -166,32 +197,44 @@ impl Caller {
                     sleep(wait).await;
                 }
             }
-            if let Err(what) = self.ask(&mut connection).await {
-                connection = None;
-                *self.tally.failed.entry(what).or_default() += 1;
-            }
-            self.progress.asked.fetch_add(1, Ordering::Relaxed);
+            self.ask(&mut connection).await;
         }
         self.tally
     }
 
-    /// One request, on the connection at hand or a new one.
-    async fn ask(
-        &mut self,
-        connection: &mut Option<SendRequest<Full<Bytes>>>,
-    ) -> Result<(), String> {
+    /// One request, on the connection at hand or a new one. Whether it was answered well.
+    pub async fn ask(&mut self, connection: &mut Option<Line>) -> bool {
         let begun = Instant::now();
         let answered = timeout(PATIENCE, self.answered(connection)).await;
-        answered.map_err(|_| "no answer in time".to_owned())??;
-        self.tally.good += 1;
-        self.tally.took.push(begun.elapsed().as_secs_f32());
-        Ok(())
+        let answered = answered.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+        let took = begun.elapsed().as_secs_f32();
+        let failed = match answered {
+            Ok(answer) if answer.status == StatusCode::OK => {
+                self.tally.good += 1;
+                self.tally.took.push(took);
+                None
+            }
+            Ok(answer) => {
+                if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+                    self.tally.refused.push(took);
+                    self.tally.unadvised += u64::from(!answer.advised);
+                }
+                Some(format!("status {}", answer.status))
+            }
+            Err(what) => {
+                *connection = None;
+                Some(what)
+            }
+        };
+        let is_good = failed.is_none();
+        if let Some(what) = failed {
+            *self.tally.failed.entry(what).or_default() += 1;
+        }
+        self.progress.asked.fetch_add(1, Ordering::Relaxed);
+        is_good
     }
 
-    async fn answered(
-        &mut self,
-        connection: &mut Option<SendRequest<Full<Bytes>>>,
-    ) -> Result<(), String> {
+    async fn answered(&mut self, connection: &mut Option<Line>) -> Result<Answer, String> {
         let mut request = self.request();
         self.asked += 1;
         let answer = loop {
@@ -220,18 +263,16 @@ impl Caller {
         let status = answer.status();
         let closing = answer.headers().get(header::CONNECTION);
         let closing = closing.is_some_and(|value| value == "close");
+        let advised = answer.headers().contains_key(header::RETRY_AFTER);
         let body = answer.into_body().collect().await;
         body.map_err(|why| format!("a cut body: {}", told(&why)))?;
         if closing {
             *connection = None;
         }
-        if status != 200 {
-            return Err(format!("status {status}"));
-        }
-        Ok(())
+        Ok(Answer { status, advised })
     }
 
-    async fn connect(&mut self) -> Result<SendRequest<Full<Bytes>>, String> {
+    async fn connect(&mut self) -> Result<Line, String> {
         self.tally.connections += 1;
         let connecting = async {
             let socket = if self.load.address.is_ipv4() {
@@ -253,25 +294,30 @@ impl Caller {
         Ok(sender)
     }
 
-    /// Lists, first pages and what is cut from either, in turn.
+    /// The search to ask; or lists, first pages and what is cut from either, in turn.
     fn request(&self) -> Request<Full<Bytes>> {
         let mut request = Request::builder().header(header::HOST, self.load.address.to_string());
         if !self.load.key.is_empty() {
             request = request.header("x-api-key", &self.load.key);
         }
-        let built = match self.asked % 3 {
-            0 => request.uri("/msp/customers").body(Full::default()),
-            1 => request
+        let built = match (&self.load.search, self.asked % 3) {
+            (Some(body), _) => search(request, body.replace('@', &self.asked.to_string())),
+            (None, 0) => request.uri("/msp/customers").body(Full::default()),
+            (None, 1) => request
                 .uri("/msp/customers?fields=id")
                 .body(Full::default()),
-            _ => request
-                .method("POST")
-                .uri("/v2/cases/msp/search")
-                .header(header::CONTENT_TYPE, "application/json")
-                .body(Full::from("{\"max_returned_items\":25}")),
+            _ => search(request, "{\"max_returned_items\":25}".to_owned()),
         };
         built.unwrap_or_default()
     }
+}
+
+fn search(request: http::request::Builder, body: String) -> http::Result<Request<Full<Bytes>>> {
+    request
+        .method("POST")
+        .uri("/v2/cases/msp/search")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::from(body))
 }
 
 /// An error with its causes.

@@ -1,7 +1,8 @@
 //! Loads a running gateway over loopback until its standard input ends, then prints one JSON line of
-//! what came of it. `restarts` and `slow` beside this file use it.
+//! what came of it. `overload`, `restarts` and `slow` beside this file use it.
 
 mod caller;
+mod open;
 
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use clap::Parser;
 use msp_gateway::clock::Duration;
 
-use caller::{Load, Progress};
+use caller::{Load, Progress, within};
 
 #[derive(Parser)]
 struct Arguments {
@@ -34,6 +35,13 @@ struct Arguments {
     /// Requests a second of the busy ones; 0 for as many as are answered
     #[arg(long, default_value_t = 0)]
     rate: u64,
+    /// Requests a second, up to a thousand, at random times, whatever the answers do; --busy is how many may wait for
+    /// theirs at once
+    #[arg(long, conflicts_with = "rate", conflicts_with = "pausing")]
+    open: Option<f64>,
+    /// Asks this search only; @ stands for the request's number
+    #[arg(long)]
+    search: Option<String>,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,6 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         busy: arguments.busy,
         pausing: (arguments.pausing, Duration::from_millis(arguments.pause)),
         rate: arguments.rate,
+        search: arguments.search,
     };
     let progress = Progress::default();
     let theirs = progress.clone();
@@ -62,16 +71,30 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let tally = runtime.block_on(load.run(&progress));
+    let (tally, seconds) = runtime.block_on(async {
+        match arguments.open {
+            Some(rate) => open::run(&load, rate, &progress).await,
+            None => (load.run(&progress).await, Vec::new()),
+        }
+    });
+    let times = |sorted: &[f32]| {
+        serde_json::json!({
+            "count": sorted.len(),
+            "p50_ms": within(sorted, 0.5) * 1e3,
+            "p99_ms": within(sorted, 0.99) * 1e3,
+            "max_ms": within(sorted, 1.0) * 1e3,
+        })
+    };
     let told = serde_json::json!({
         "good": tally.good,
         "failed": tally.failures(),
         "why": tally.failed,
         "connections": tally.connections,
         "closed_idle": tally.closed_idle,
-        "p50_ms": tally.within(0.5) * 1e3,
-        "p99_ms": tally.within(0.99) * 1e3,
-        "max_ms": tally.within(1.0) * 1e3,
+        "took": times(&tally.took),
+        "refused": times(&tally.refused),
+        "unadvised": tally.unadvised,
+        "seconds": seconds,
     });
     println!("{told}");
     Ok(())

@@ -1,4 +1,4 @@
-"""What `restarts` and `slow` share: builds, simulated vendors, a gateway, and load beside it.
+"""What `overload`, `restarts`, `slow` and `stalls` share: builds, simulated vendors, a gateway, and load beside it.
 
 Standard library only. Everything is on loopback, and ends with the program that uses this.
 """
@@ -101,7 +101,7 @@ class Stage:
         vendors = self.start(
             [self.binary, "sandbox", "--listen", "127.0.0.1:0", "--requests-per-minute", "0"]
         )
-        address = line_with(vendors, "wiv    http://")
+        self.vendors = address = line_with(vendors, "wiv    http://")
         self.config = os.path.join(self.work.name, "config.toml")
         digest = hashlib.sha256(KEY.encode()).hexdigest()
         with open(self.config, "w", encoding="utf-8") as file:
@@ -130,7 +130,7 @@ level = "warn"
         running.append(process)
         return process
 
-    def gateway(self, held=None, notify=None, files=None, **environment):
+    def gateway(self, held=None, notify=None, files=None, log=None, **environment):
         """A gateway; over a held socket if there is one. Returns it with its two addresses."""
         variables = {
             "PATH": os.environ.get("PATH", ""),
@@ -142,10 +142,12 @@ level = "warn"
         }
         command = [self.binary, "serve", "--config", self.config]
         more = {"stdin": subprocess.DEVNULL}
+        if log is not None:
+            more["stderr"] = log
         if held is not None:
             variables |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "public"}
             command = ["/bin/sh", "-c", PASS] + command
-            more = {"stdin": held.fileno()}
+            more["stdin"] = held.fileno()
         if notify is not None:
             variables["NOTIFY_SOCKET"] = notify
         if files is not None:
@@ -154,8 +156,8 @@ level = "warn"
         public = line_with(process, "public http://")
         return process, public, line_with(process, "admin http://")
 
-    def load(self, address, *arguments):
-        command = [self.loader, "--address", address, "--key", KEY, *map(str, arguments)]
+    def load(self, address, *arguments, key=KEY):
+        command = [self.loader, "--address", address, "--key", key, *map(str, arguments)]
         return self.start(command, stdin=subprocess.PIPE)
 
 
@@ -171,10 +173,11 @@ def tally(load):
     return json.loads(load.stdout.readall())
 
 
-def get(address, path, timeout=10, host="localhost", key=None):
+def get(address, path, timeout=10, host="localhost", key=None, method="GET", body=None):
     name, port = address.rsplit(":", 1)
     connection = http.client.HTTPConnection(name, int(port), timeout=timeout)
-    connection.request("GET", path, headers={"Host": host, **({"X-API-Key": key} if key else {})})
+    headers = {"Host": host, **({"X-API-Key": key} if key else {})}
+    connection.request(method, path, body=body, headers=headers)
     answer = connection.getresponse()
     body = answer.read()
     connection.close()

@@ -1,0 +1,89 @@
+//! Callers who come at random times, whatever those before them got: an open loop.
+
+use std::sync::Arc;
+
+use msp_gateway::clock::{Duration, Instant, sleep};
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use super::caller::{Caller, Line, Load, Progress, Tally};
+
+/// What came of one second.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Second {
+    /// Asked in it, and answered well at some time.
+    good: u32,
+    /// Asked in it, and not answered well.
+    failed: u32,
+    /// Good answers that came in it, whenever they were asked for.
+    answered: u32,
+}
+
+/// Asks so many times a second until told to stop. `Load::busy` is how many may wait at once: who finds
+/// none left does not ask, and has failed.
+pub async fn run(load: &Load, per_second: f64, progress: &Progress) -> (Tally, Vec<Second>) {
+    let load = Arc::new(load.clone());
+    let lines: Arc<Mutex<Vec<Line>>> = Arc::default();
+    let seconds: Arc<Mutex<Vec<Second>>> = Arc::default();
+    let begun = Instant::now();
+    let mut due = begun;
+    let mut callers = JoinSet::new();
+    let mut all = Tally::default();
+    let mut number = 0;
+    while !progress.over() {
+        due += Duration::from_secs_f64(-(1.0 - fastrand::f64()).ln() / per_second);
+        sleep(due.saturating_duration_since(Instant::now())).await;
+        while let Some(ended) = callers.try_join_next() {
+            taken(&mut all, ended);
+        }
+        if callers.len() >= load.busy {
+            *all.failed.entry("too many wait".to_owned()).or_default() += 1;
+            note(&seconds, begun.elapsed(), |second| second.failed += 1);
+            continue;
+        }
+        number += 1;
+        let mut caller = Caller::new(load.clone(), progress.clone(), number, Duration::ZERO);
+        let (lines, seconds, asked) = (lines.clone(), seconds.clone(), begun.elapsed());
+        callers.spawn(async move {
+            let mut line = lines.lock().pop();
+            let is_good = caller.ask(&mut line).await;
+            lines.lock().extend(line);
+            if is_good {
+                note(&seconds, begun.elapsed(), |second| second.answered += 1);
+            }
+            note(&seconds, asked, |second| match is_good {
+                true => second.good += 1,
+                false => second.failed += 1,
+            });
+            caller.tally
+        });
+    }
+    while let Some(ended) = callers.join_next().await {
+        taken(&mut all, ended);
+    }
+    let seconds = seconds.lock().clone();
+    (all.sorted(), seconds)
+}
+
+fn taken(all: &mut Tally, ended: Result<Tally, tokio::task::JoinError>) {
+    match ended {
+        Ok(tally) => all.add(tally),
+        Err(why) => {
+            let what = format!("the caller itself failed: {why}");
+            *all.failed.entry(what).or_default() += 1;
+        }
+    }
+}
+
+/// Notes something of the second in which `at` lies.
+fn note(seconds: &Mutex<Vec<Second>>, at: Duration, what: impl FnOnce(&mut Second)) {
+    let at = usize::try_from(at.as_secs()).unwrap_or(usize::MAX);
+    let mut seconds = seconds.lock();
+    if seconds.len() <= at {
+        seconds.resize(at + 1, Second::default());
+    }
+    if let Some(second) = seconds.get_mut(at) {
+        what(second);
+    }
+}
