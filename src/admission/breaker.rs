@@ -333,6 +333,27 @@ mod tests {
     }
 
     #[test]
+    fn states_have_their_words_and_their_places() {
+        let told = CircuitState::ALL.map(|state| (state.as_str(), state.gauge()));
+        assert_eq!(told, [("closed", 0), ("half_open", 1), ("open", 2)]);
+    }
+
+    #[test]
+    fn new_settings_rule_what_comes_and_keep_what_was() {
+        let (mut breaker, now) = breaker();
+        for _ in 0..3 {
+            assert!(call(&mut breaker, now, Verdict::Failed));
+        }
+        breaker.set(CircuitSettings {
+            consecutive_failures: 4,
+            ..CircuitSettings::default()
+        });
+        assert_eq!(breaker.state(), CircuitState::Closed);
+        assert!(call(&mut breaker, now, Verdict::Failed));
+        assert_eq!(breaker.state(), CircuitState::Open);
+    }
+
+    #[test]
     fn half_of_twenty_opens_it_within_the_window_only() {
         let (mut breaker, now) = breaker();
         for n in 0..19 {
