@@ -353,9 +353,10 @@ proptest! {
         while let Some((_, at)) = pace.next(now) {
             now = at.unwrap_or(now).max(now);
             let called = pace.advance(now);
-            // Where a rate is learnt, what the vendor told may be over first.
+            // What the vendor told may be over first where a rate is learnt, and its return, which
+            // takes away what was saved up for the lanes that wait for more than one call.
             idle = if called.is_empty() { idle + 1 } else { 0 };
-            prop_assert!(idle <= if learns { 3 } else { 0 }, "stuck");
+            prop_assert!(idle <= if learns { 3 } else { 1 }, "stuck");
             for _ in &called { pace.release(true); pace.answered(now); }
         }
     }
