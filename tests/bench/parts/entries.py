@@ -13,7 +13,7 @@ CACHE = 16 << 30
 TARGET = "/v1/billing/202601/c@"
 BILL = '{"BillableServices":[{"ServiceName":"backup","Quantity":12,"UnitPrice":"4.20"}],"AccountName":"Bench"}'
 # Bytes that an entry is charged beside its payload.
-OVERHEAD = 1536
+OVERHEAD = 1024
 # What goes through the cache is counted a little later.
 SETTLES_WITHIN_S = 20
 
