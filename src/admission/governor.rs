@@ -187,9 +187,9 @@ impl Governor {
         inner.pace.stopped(self.clock.now()).map_or(Ok(()), Err)
     }
 
-    /// The least wait of one for whom so many others go first, beside those who wait, where
-    /// [`Self::admit`] would refuse it for that.
-    pub fn too_long(&self, spend: &Spend, others: usize) -> Option<Duration> {
+    /// The least wait of one for whom so many others go first, beside those who wait, the last of them in
+    /// this lane, where [`Self::admit`] would refuse it for that.
+    pub fn too_long(&self, spend: &Spend, others: (usize, Lane)) -> Option<Duration> {
         let mut inner = self.inner.lock();
         let now = self.clock.now();
         let (lane, latest) = urgency(spend, now);

@@ -233,15 +233,15 @@ impl Pace {
         (Asked::Queued(id), displaced)
     }
 
-    /// The least wait of a request for which so many others go beside those who wait here, where
-    /// [`Self::ask`] would refuse it for that. A stop counts for nothing: whoever comes before its end is
-    /// refused at once.
+    /// The least wait of a request for which so many others go beside those who wait here, the last of
+    /// them in `last`, where [`Self::ask`] would refuse it for that. A stop counts for nothing: whoever
+    /// comes before its end is refused at once.
     pub fn too_long(
         &mut self,
         now: Instant,
         lane: Lane,
         caller: &Arc<str>,
-        others: usize,
+        (others, last): (usize, Lane),
         deadline: Instant,
     ) -> Option<Duration> {
         self.count(now);
@@ -249,7 +249,11 @@ impl Pace {
             return None;
         }
         let ahead = self.queue.ahead_of(lane, caller).saturating_add(others);
-        let wait = self.wait_of(now, lane, ahead);
+        let mut wait = self.wait_of(now, lane, ahead);
+        if others > 0 {
+            // Less urgent ones leave a part of the burst, and then there is no use in it.
+            wait = wait.max(self.bucket_wait(now, last, ahead - 1));
+        }
         (now + wait + self.usual >= deadline).then_some(wait)
     }
 
@@ -485,12 +489,16 @@ impl Pace {
 
     /// The least time until a request of `lane` goes, if `ahead` others go before it.
     fn wait_of(&self, now: Instant, lane: Lane, ahead: usize) -> Duration {
+        let bucket = self.bucket_wait(now, lane, ahead);
+        bucket.max(self.ramp_wait(now, lane, ahead))
+    }
+
+    /// The same, of the rate alone.
+    fn bucket_wait(&self, now: Instant, lane: Lane, ahead: usize) -> Duration {
         let before = u32::try_from(ahead).unwrap_or(u32::MAX);
         let needed = self.rate.needed(lane) + self.rate.cost().saturating_mul(before);
         // `counted` is ahead of now exactly by what is left of a stop.
-        let bucket =
-            self.counted.saturating_duration_since(now) + needed.saturating_sub(self.credit);
-        bucket.max(self.ramp_wait(now, lane, ahead))
+        self.counted.saturating_duration_since(now) + needed.saturating_sub(self.credit)
     }
 }
 

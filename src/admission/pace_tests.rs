@@ -478,12 +478,20 @@ fn who_would_get_its_answer_too_late_is_refused_too() {
     let caller = "a".into();
     let others = |pace: &mut Pace, n, ms| {
         let until = now + Duration::from_millis(ms);
-        pace.too_long(now, Lane::Interactive, &caller, n, until)
+        let others = (n, Lane::Interactive);
+        pace.too_long(now, Lane::Interactive, &caller, others, until)
     };
     assert_eq!(others(&mut pace, 2, 2_990), Some(half * 5));
     assert_eq!(others(&mut pace, 2, 3_010), None);
     assert!(matches!(wait(&mut pace, 1_010), Asked::Queued(_)));
     assert_eq!(others(&mut pace, 2, 3_010), Some(half * 7));
+    // A part of the burst is kept from background work: where the last before it is such, it lies idle.
+    let mut behind = |lane| {
+        let until = now + half * 7;
+        pace.too_long(now, Lane::Interactive, &caller, (2, lane), until)
+    };
+    assert_eq!(behind(Lane::Interactive), Some(half * 7));
+    assert_eq!(behind(Lane::Export), Some(half * 10));
     // Of a vendor that takes long no more than a second counts.
     for _ in 0..100 {
         pace.felt(now, Felt::Late, now.checked_sub(SECOND * 9).unwrap_or(now));

@@ -4,6 +4,7 @@
 //! a *page token* is what a caller holds. A *lineage* is all snapshots of one search.
 
 mod compare;
+mod forecast;
 pub mod frozen;
 mod held;
 pub mod lineage;

@@ -8,16 +8,17 @@
 //! fewest. While searches wait, as many idle scrolls are read to their end, those of the payer with
 //! most first: that is the only way to free a slot at the vendor.
 //!
-//! A search that surely gets its slot, or the vendor's budget after it, too late is refused at once: it
-//! would hold a place among the requests in flight for nothing.
+//! A search that gets its slot, or the vendor's budget after it, too late is refused at once: it would hold
+//! a place among the requests in flight for nothing. See [`super::forecast`].
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::forecast::Lately;
 use crate::admission::{Governor, Lane, Spend};
 use crate::clock::{Clock, Duration, Instant, timeout_at};
 use crate::metrics::Metrics;
@@ -28,22 +29,18 @@ const WAITING_MAX: usize = 4_096;
 /// How many times the free slots one payer may hold. Alone it gets seven of eight slots, two get
 /// seven of fifteen each: the more there are, the smaller the reserve, and nobody finds none left
 /// because one came first. Fewer than eight slots have no reserve.
-const TIMES_FREE: usize = 7;
+pub(super) const TIMES_FREE: usize = 7;
 
 /// Part of the slots that only searches which a caller waits for may have: others may hold theirs while
 /// they wait long for the vendor's budget. Fewer than eight slots have no such part.
 const KEPT_PART: usize = 4;
 
-/// Scrolls by whose length the next ones are guessed. Fewer say nothing, and nor do those that ended
-/// while nobody waited: what somebody asked this morning may have been of another kind.
-const LATELY: usize = 16;
-/// Slots by which is guessed how many go to payers who come now and then; and how many of them, given
-/// while others wait, say something.
-const GIVEN: usize = 128;
-const GIVEN_MIN: usize = 32;
+/// Who has no slot so shortly before its callers leave is told so while they listen: there is no time for
+/// an answer.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
 
 /// Names one who waits, and then the slot it got.
-type SlotId = u64;
+pub(super) type SlotId = u64;
 
 /// The slots of one vendor credential.
 pub struct Slots {
@@ -57,43 +54,40 @@ pub struct Slots {
 }
 
 #[derive(Default)]
-struct State {
-    max: usize,
-    running: HashMap<SlotId, Running>,
+pub(super) struct State {
+    pub max: usize,
+    pub running: HashMap<SlotId, Running>,
     /// When each left scroll expires at the vendor, in order, and whose it was.
-    lingering: VecDeque<(Instant, Arc<str>)>,
+    pub lingering: VecDeque<(Instant, Arc<str>)>,
     /// Slots of each payer, lingering ones among them; none without any.
     held: HashMap<Arc<str>, usize>,
     /// In the order of their coming.
-    waiting: BTreeMap<SlotId, Waiting>,
+    pub waiting: BTreeMap<SlotId, Waiting>,
     next_id: SlotId,
     /// Counts how often scrolls became idle, to know their order.
     idled: u64,
-    /// Vendor pages of the scrolls that were read to their end last, since somebody waits.
-    lately: VecDeque<usize>,
-    /// Whose the slots were that were given last, since somebody waits.
-    given: VecDeque<Arc<str>>,
+    pub lately: Lately,
 }
 
-struct Running {
+pub(super) struct Running {
     payer: Arc<str>,
     /// Vendor pages read of it. None: it may wait for the vendor's budget still.
-    pages: usize,
+    pub pages: usize,
     /// Since when nobody wants rows of its scroll.
     idle: Option<u64>,
     /// Being read to its end because searches wait.
     draining: bool,
 }
 
-struct Waiting {
-    spend: Spend,
+pub(super) struct Waiting {
+    pub spend: Spend,
     /// For a slot, while nothing moves.
-    deadline: Instant,
+    pub deadline: Instant,
     notify: Arc<Notify>,
 }
 
 impl Waiting {
-    fn payer(&self) -> &Arc<str> {
+    pub fn payer(&self) -> &Arc<str> {
         self.spend.payer.name()
     }
 }
@@ -190,10 +184,11 @@ impl Slots {
                 }
                 let now = self.clock.now();
                 if now >= deadline {
-                    if !state.moves() || now >= spend.wanted_until {
+                    let last = spend.wanted_until.checked_sub(LAST_MOMENT).unwrap_or(now);
+                    if !state.moves() || now >= last {
                         return Err(NoSlot::Scrolls(state.next_expiry(now, waiter.id)));
                     }
-                    deadline = spend.wanted_until;
+                    deadline = last;
                 }
                 let expiry = state.lingering.front().map(|(expiry, _)| *expiry);
                 expiry.map_or(deadline, |expiry| expiry.min(deadline))
@@ -223,7 +218,7 @@ impl Slots {
         );
         state.give(self.clock.now());
         if state.waiting.contains_key(&id) {
-            let mut refused = self.too_late(&state, id);
+            let mut refused = state.too_late(id, self.budget.as_deref(), self.clock.now());
             if refused.is_none() && state.waiting.len() > WAITING_MAX {
                 let room = state.displace_for(spend.payer.name());
                 refused = room.is_none().then_some(NoSlot::Scrolls(None));
@@ -243,34 +238,12 @@ impl Slots {
         })
     }
 
-    /// Whether the one of `id`, who waits, gets its slot after its deadline, or the budget for its search
-    /// after those who want it have left.
-    fn too_late(&self, state: &State, id: SlotId) -> Option<NoSlot> {
-        let now = self.clock.now();
-        let Waiting {
-            spend, deadline, ..
-        } = state.waiting.get(&id)?;
-        if let Some(wait) = state.next_expiry(now, id) {
-            // Until the first one nothing moves, which would put the deadline off.
-            let first = state.lingering.front().map_or(now, |(expiry, _)| *expiry);
-            if first >= *deadline || now + wait >= (*deadline).max(spend.wanted_until) {
-                return Some(NoSlot::Scrolls(Some(wait)));
-            }
-        }
-        // Work in the background has time.
-        let urgent = spend.lane == Lane::Interactive && now < spend.wanted_until;
-        let budget = self.budget.as_ref().filter(|_| urgent)?;
-        let others = state.calls_before(id, spend.wanted_until);
-        budget.too_long(spend, others).map(NoSlot::Budget)
-    }
-
     /// After any change: gives what is free to those who wait, and has idle scrolls look whether they
     /// must end.
     fn settle(&self, state: &mut State) {
         state.give(self.clock.now());
         if state.waiting.is_empty() {
-            state.lately.clear();
-            state.given.clear();
+            state.lately.calm();
         } else {
             self.pressed.notify_waiters();
         }
@@ -280,11 +253,11 @@ impl Slots {
 }
 
 impl State {
-    fn used(&self) -> usize {
+    pub fn used(&self) -> usize {
         self.running.len() + self.lingering.len()
     }
 
-    fn held(&self, payer: &str) -> usize {
+    pub fn held(&self, payer: &str) -> usize {
         self.held.get(payer).copied().unwrap_or(0)
     }
 
@@ -311,7 +284,7 @@ impl State {
     fn give(&mut self, now: Instant) {
         self.expire(now);
         while let Some(id) = self.next_up() {
-            self.grant(id);
+            self.grant(id, now);
         }
     }
 
@@ -323,87 +296,12 @@ impl State {
     }
 
     /// Free slots above which this lane may take one.
-    fn kept_from(&self, lane: Lane) -> usize {
+    pub fn kept_from(&self, lane: Lane) -> usize {
         match lane {
             Lane::Interactive => 0,
             _ if self.max < 8 => 0,
             _ => self.max / KEPT_PART,
         }
-    }
-
-    /// How long it takes at least until scrolls that were left have expired in such a number that the
-    /// one of `id`, who waits, may have a slot. `None` where another scroll may end before.
-    fn next_expiry(&self, now: Instant, id: SlotId) -> Option<Duration> {
-        if !self.running.is_empty() {
-            return None;
-        }
-        let waiting = self.waiting.get(&id)?;
-        let kept = self.kept_from(waiting.spend.lane);
-        let mut held = self.held(waiting.payer());
-        let mut free = self.max.saturating_sub(self.used());
-        for (expiry, payer) in &self.lingering {
-            free += 1;
-            if payer == waiting.payer() {
-                held = held.saturating_sub(1);
-            }
-            if free > kept && held < free.saturating_mul(TIMES_FREE) {
-                return Some(expiry.saturating_duration_since(now));
-            }
-        }
-        None
-    }
-
-    /// How many searches at least get a slot before the one of `id`, who waits: its payer's own, and as
-    /// many of each other payer, but those by which that one holds more already.
-    fn ahead_of(&self, id: SlotId) -> usize {
-        let Some(own) = self.waiting.get(&id) else {
-            return 0;
-        };
-        let mut of: HashMap<&Arc<str>, usize> = HashMap::new();
-        for (other, waiting) in &self.waiting {
-            let own_later = waiting.payer() == own.payer() && *other >= id;
-            if waiting.spend.lane <= own.spend.lane && !own_later {
-                *of.entry(waiting.payer()).or_default() += 1;
-            }
-        }
-        let before = of.remove(own.payer()).unwrap_or(0);
-        let held = self.held(own.payer());
-        let others = of.into_iter().map(|(payer, count)| {
-            let more = self.held(payer).saturating_sub(held);
-            count.min(before.saturating_sub(more))
-        });
-        before + others.sum::<usize>()
-    }
-
-    /// How many calls go before the search of the one of `id`, who waits and wants it until then: one for
-    /// each search before it, the pages that end a scroll for each of them and for itself, and those of
-    /// payers who come now and then and need not wait.
-    fn calls_before(&self, id: SlotId, until: Instant) -> usize {
-        let before = self.ahead_of(id);
-        // Those that were left end by themselves.
-        let expire = self.lingering.iter().take_while(|(at, _)| *at < until);
-        let ends = (before + 1).saturating_sub(expire.count());
-        let read = self.running.values().map(|one| one.pages.saturating_sub(1));
-        let pages = (ends * self.usual_pages().saturating_sub(1)).saturating_sub(read.sum());
-        let calls = before + pages;
-        let waiting: HashSet<&Arc<str>> = self.waiting.values().map(Waiting::payer).collect();
-        let of_those = self.given.iter().filter(|payer| waiting.contains(payer));
-        match of_those.count() {
-            of_those if of_those > 0 && self.given.len() >= GIVEN_MIN => {
-                calls * self.given.len() / of_those
-            }
-            _ => calls,
-        }
-    }
-
-    /// How many pages most scrolls have: three of four had so many or more, of the last ones.
-    fn usual_pages(&self) -> usize {
-        if self.lately.len() < LATELY {
-            return 1;
-        }
-        let mut lately: Vec<usize> = self.lately.iter().copied().collect();
-        lately.sort_unstable();
-        lately.get(LATELY / 4).copied().unwrap_or(1)
     }
 
     /// Who gets a slot now: the most urgent of those whose payer has not got its share, of whoever
@@ -423,16 +321,13 @@ impl State {
             .map(|(_, _, id)| id)
     }
 
-    fn grant(&mut self, id: SlotId) {
+    fn grant(&mut self, id: SlotId, now: Instant) {
         let Some(waiting) = self.waiting.remove(&id) else {
             return;
         };
         let payer = Arc::clone(waiting.payer());
         *self.held.entry(Arc::clone(&payer)).or_default() += 1;
-        self.given.push_back(Arc::clone(&payer));
-        if self.given.len() > GIVEN {
-            self.given.pop_front();
-        }
+        self.lately.give(id, &payer, now);
         self.running.insert(
             id,
             Running {
@@ -537,6 +432,8 @@ impl Slot {
         let mut state = self.slots.state.lock();
         if let Some(running) = state.running.get_mut(&self.id) {
             running.pages += 1;
+            let (pages, now) = (running.pages, self.slots.clock.now());
+            state.lately.read(self.id, pages, false, now);
         }
     }
 
@@ -578,12 +475,8 @@ impl Drop for Slot {
         };
         if self.ended {
             state.give_back(&running.payer);
-            if running.pages > 0 {
-                state.lately.push_back(running.pages);
-                if state.lately.len() > LATELY {
-                    state.lately.pop_front();
-                }
-            }
+            let now = self.slots.clock.now();
+            state.lately.read(self.id, running.pages, true, now);
         } else {
             let expiry = self.slots.clock.now() + self.linger;
             // Settings may change the time, so keep the order.
@@ -598,4 +491,4 @@ impl Drop for Slot {
 
 #[cfg(test)]
 #[path = "slots_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -1,18 +1,17 @@
-//! Slots: who gets one, who waits, who is refused at once.
+//! Slots: who gets one and who waits.
 
 use super::*;
-use crate::admission::{PaceSettings, Payer};
+use crate::admission::Payer;
 use crate::clock::sleep;
-use crate::domain::Vendor;
 
-const LINGER: Duration = Duration::from_secs(300);
+pub const LINGER: Duration = Duration::from_secs(300);
 const SECOND: Duration = Duration::from_secs(1);
 
-fn slots(max: usize) -> Arc<Slots> {
+pub fn slots(max: usize) -> Arc<Slots> {
     Slots::new(max, None, Clock::system(), Metrics::new().unwrap())
 }
 
-fn spend(lane: Lane, payer: &str) -> Spend {
+pub fn spend(lane: Lane, payer: &str) -> Spend {
     Spend {
         lane,
         deadline: Clock::system().now(),
@@ -21,7 +20,7 @@ fn spend(lane: Lane, payer: &str) -> Spend {
     }
 }
 
-async fn take(slots: &Arc<Slots>, payer: &str, patience: Duration) -> Option<Slot> {
+pub async fn take(slots: &Arc<Slots>, payer: &str, patience: Duration) -> Option<Slot> {
     let deadline = Clock::system().now() + patience;
     let taken = slots
         .take(&spend(Lane::Interactive, payer), LINGER, deadline)
@@ -48,7 +47,17 @@ async fn queue(
     task
 }
 
-fn is_clean(slots: &Slots) -> bool {
+/// As if a slot had been given now, and so many pages read with it.
+pub fn gave(slots: &Slots, payer: &str, pages: usize, ended: bool) {
+    let mut state = slots.state.lock();
+    let id = state.next_id;
+    state.next_id += 1;
+    let now = slots.clock.now();
+    state.lately.give(id, &payer.into(), now);
+    state.lately.read(id, pages, ended, now);
+}
+
+pub fn is_clean(slots: &Slots) -> bool {
     let state = slots.state.lock();
     let held: usize = state.held.values().sum();
     held == state.used() && state.waiting.is_empty() && state.held.values().all(|n| *n > 0)
@@ -216,243 +225,6 @@ async fn among_too_many_the_modest_find_a_place() {
     held.end();
     modest.await.unwrap().unwrap().end();
     assert!(is_clean(&slots));
-}
-
-/// Slots before a budget of one call a second, of which nothing is saved up.
-async fn short_of_budget(max: usize) -> (Arc<Slots>, Arc<Governor>) {
-    let settings = PaceSettings {
-        requests_per_minute: 60,
-        concurrency: 8,
-        learn_down_to: None,
-        concurrency_adaptive: false,
-    };
-    let (clock, metrics) = (Clock::system(), Metrics::new().unwrap());
-    let governor = Governor::new(Vendor::Wiv, settings, clock.clone(), &metrics);
-    let patient = wanted(Lane::Interactive, "x", SECOND * 60);
-    while governor.snapshot().remaining > 0 {
-        drop(governor.admit(&patient).await);
-    }
-    let slots = Slots::new(max, Some(Arc::clone(&governor)), clock, metrics);
-    (slots, governor)
-}
-
-fn wanted(lane: Lane, payer: &str, patience: Duration) -> Spend {
-    let until = Clock::system().now() + patience;
-    Spend {
-        deadline: until,
-        wanted_until: until,
-        ..spend(lane, payer)
-    }
-}
-
-/// Takes a slot as a walk does, which may wait ten seconds for it whatever its callers do.
-async fn search(slots: &Arc<Slots>, spend: Spend) -> Result<Slot, NoSlot> {
-    let deadline = Clock::system().now() + SECOND * 10;
-    slots.take(&spend, LINGER, deadline).await
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_would_get_the_budget_too_late_is_told_at_once_and_nobody_else() {
-    let (slots, governor) = short_of_budget(4).await;
-    let mut held = Vec::new();
-    for _ in 0..4 {
-        held.push(take(&slots, "a", Duration::ZERO).await.unwrap());
-    }
-    // Each second one call goes: the nth of these gets it after n seconds.
-    let mut tasks = Vec::new();
-    for _ in 0..4 {
-        let (slots, spend) = (slots.clone(), wanted(Lane::Interactive, "a", SECOND * 8));
-        tasks.push(tokio::spawn(async move { search(&slots, spend).await }));
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(slots.usage(), (4, 4));
-    let begun = Clock::system().now();
-    let ask = |payer, patience| search(&slots, wanted(Lane::Interactive, payer, patience));
-    let why = ask("a", SECOND * 5).await.err();
-    assert_eq!(why, Some(NoSlot::Budget(SECOND * 5)));
-    assert_eq!((begun.elapsed(), slots.usage()), (Duration::ZERO, (4, 4)));
-    // Another payer's turn comes before theirs, background work has time, and so has whoever waits
-    // a moment longer.
-    for (lane, payer, patience) in [
-        (Lane::Interactive, "b", SECOND * 5),
-        (Lane::Refresh, "a", SECOND * 5),
-        (Lane::Interactive, "a", SECOND * 7),
-    ] {
-        let (slots, spend) = (slots.clone(), wanted(lane, payer, patience));
-        tasks.push(tokio::spawn(async move { search(&slots, spend).await }));
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(slots.usage(), (4, 7));
-    // What waits for the vendor already goes before them, too.
-    let queued = {
-        let (governor, spend) = (
-            governor.clone(),
-            wanted(Lane::Interactive, "b", SECOND * 60),
-        );
-        tokio::spawn(async move { governor.admit(&spend).await.map(drop) })
-    };
-    tokio::task::yield_now().await;
-    let why = ask("b", SECOND).await.err();
-    assert!(matches!(why, Some(NoSlot::Budget(wait)) if wait > SECOND));
-    // A vendor that said stop answers each of them in its turn, and quickly.
-    let mut headers = http::HeaderMap::new();
-    headers.insert("retry-after", http::HeaderValue::from_static("20"));
-    governor.hear(http::StatusCode::TOO_MANY_REQUESTS, &headers);
-    assert!(queued.await.unwrap().is_err());
-    let last = tokio::spawn({
-        let (slots, spend) = (slots.clone(), wanted(Lane::Interactive, "a", SECOND));
-        async move { search(&slots, spend).await }
-    });
-    tokio::task::yield_now().await;
-    assert_eq!(slots.usage(), (4, 8));
-    held.drain(..).for_each(Slot::end);
-    tasks.push(last);
-    for task in tasks {
-        task.await.unwrap().ok().unwrap().end();
-    }
-    assert!(is_clean(&slots));
-}
-
-/// All of these slots held by `a`, and as many of its searches waiting as patience is named.
-async fn crowded(
-    slots: &Arc<Slots>,
-    patience: &[u32],
-) -> (
-    Vec<Slot>,
-    Vec<tokio::task::JoinHandle<Result<Slot, NoSlot>>>,
-) {
-    let (mut held, mut waiting) = (Vec::new(), Vec::new());
-    while let Some(slot) = take(slots, "a", Duration::ZERO).await {
-        held.push(slot);
-    }
-    for seconds in patience {
-        let spend = wanted(Lane::Interactive, "a", SECOND * *seconds);
-        let slots = slots.clone();
-        waiting.push(tokio::spawn(async move { search(&slots, spend).await }));
-        tokio::task::yield_now().await;
-    }
-    (held, waiting)
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_comes_now_and_then_and_goes_first_is_reckoned_with() {
-    let (slots, _) = short_of_budget(8).await;
-    let (mut held, waiting) = crowded(&slots, &[30, 30, 30]).await;
-    let ask = |seconds| search(&slots, wanted(Lane::Interactive, "a", SECOND * seconds));
-    // Three before it, and three others' slots say nothing yet.
-    for _ in 0..3 {
-        take(&slots, "b", Duration::ZERO).await.unwrap().end();
-    }
-    assert_eq!(ask(4).await.err(), Some(NoSlot::Budget(SECOND * 4)));
-    // Of all that were given since, as good as every second went to others.
-    for _ in 3..GIVEN_MIN {
-        take(&slots, "b", Duration::ZERO).await.unwrap().end();
-    }
-    for _ in 0..GIVEN_MIN {
-        let mut state = slots.state.lock();
-        state.given.push_back("a".into());
-    }
-    assert_eq!(ask(7).await.err(), Some(NoSlot::Budget(SECOND * 7)));
-    held.drain(..).for_each(Slot::end);
-    for task in waiting {
-        task.await.unwrap().ok().unwrap().end();
-    }
-    assert!(is_clean(&slots) && slots.state.lock().given.is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn scrolls_of_many_pages_cost_many_calls_before_the_next() {
-    let (slots, _) = short_of_budget(8).await;
-    let deep = || async {
-        let slot = take(&slots, "b", Duration::ZERO).await.unwrap();
-        (0..3).for_each(|_| slot.page());
-        slot.end();
-    };
-    // While nobody waited they say nothing of those who wait now.
-    for _ in 0..LATELY {
-        deep().await;
-    }
-    let (mut held, waiting) = crowded(&slots, &[30]).await;
-    let ask = |seconds| search(&slots, wanted(Lane::Interactive, "a", SECOND * seconds));
-    assert_eq!(ask(2).await.err(), Some(NoSlot::Budget(SECOND * 2)));
-    for _ in 0..LATELY {
-        deep().await;
-    }
-    // Of four pages each: three end a scroll, and the next call is its own; for a second one three
-    // more and that one.
-    assert_eq!(ask(8).await.err(), Some(NoSlot::Budget(SECOND * 8)));
-    // What was read of them already is not read again.
-    held.iter().take(2).for_each(Slot::page);
-    assert_eq!(ask(6).await.err(), Some(NoSlot::Budget(SECOND * 6)));
-    held.drain(..).for_each(Slot::end);
-    for task in waiting {
-        task.await.unwrap().ok().unwrap().end();
-    }
-    assert!(is_clean(&slots) && slots.state.lock().lately.is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn every_turn_that_comes_in_time_is_given() {
-    let (slots, governor) = short_of_budget(8).await;
-    // Two payers, a hundred searches each, whose callers wait twenty seconds: that is twenty calls.
-    let (begun, mut tasks) = (Clock::system().now(), tokio::task::JoinSet::new());
-    for n in 0..200 {
-        let (slots, governor) = (slots.clone(), governor.clone());
-        tasks.spawn(async move {
-            let spend = wanted(Lane::Interactive, ["a", "b"][n % 2], SECOND * 20);
-            let slot = match search(&slots, spend.clone()).await {
-                Ok(slot) => slot,
-                Err(why) => {
-                    assert_eq!(begun.elapsed(), Duration::ZERO, "{why:?}");
-                    let NoSlot::Budget(wait) = why else {
-                        panic!("{why:?}")
-                    };
-                    assert!(wait >= SECOND * 20 && wait <= SECOND * 24, "{wait:?}");
-                    return None;
-                }
-            };
-            let served = governor.admit(&spend).await.is_ok();
-            slot.end();
-            served.then_some(n % 2)
-        });
-        tokio::task::yield_now().await;
-    }
-    let served: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
-    let of_a = served.iter().filter(|payer| **payer == 0).count();
-    assert_eq!((served.len(), of_a), (19, 10));
-    assert!(is_clean(&slots));
-}
-
-#[tokio::test(start_paused = true)]
-async fn scrolls_that_were_left_tell_when_the_next_slot_is_there() {
-    let slots = slots(8);
-    for seconds in 0..8 {
-        let spend = spend(Lane::Interactive, ["a", "b"][seconds % 2]);
-        let linger = SECOND * (6 + 2 * u32::try_from(seconds).unwrap());
-        drop(slots.take(&spend, linger, Clock::system().now()).await);
-    }
-    assert_eq!(slots.usage(), (8, 0));
-    let begun = Clock::system().now();
-    let soon = |lane| {
-        let (slots, spend) = (slots.clone(), spend(lane, "a"));
-        let deadline = begun + SECOND * 5;
-        async move { slots.take(&spend, LINGER, deadline).await }
-    };
-    let why = soon(Lane::Interactive).await.err();
-    assert_eq!(why, Some(NoSlot::Scrolls(Some(SECOND * 6))));
-    // Of these slots a quarter is kept for the others.
-    let why = soon(Lane::Export).await.err();
-    assert_eq!(why, Some(NoSlot::Scrolls(Some(SECOND * 10))));
-    assert_eq!(begun.elapsed(), Duration::ZERO);
-    // One that comes in time is waited for.
-    let patient = spend(Lane::Interactive, "a");
-    let patient = slots.take(&patient, LINGER, begun + SECOND * 7).await;
-    let slot = patient.ok().unwrap();
-    assert_eq!(begun.elapsed(), SECOND * 6);
-    // While one is read, nothing is certain.
-    let why = soon(Lane::Interactive).await.err();
-    assert_eq!(why, Some(NoSlot::Scrolls(None)));
-    slot.end();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

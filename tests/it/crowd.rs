@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use msp_gateway::admission::Payer;
 use msp_gateway::clock::{Duration, Instant, sleep};
+use msp_gateway::domain::PageSize;
 use msp_gateway::reads::ReadError;
 use msp_gateway::sandbox;
+use msp_gateway::snapshot::SnapshotOptions;
 use msp_gateway::upstream::Fault;
 
 use crate::kit::{Rig, Setup, first};
@@ -172,4 +174,92 @@ async fn five_times_the_budget_is_refused_at_once_and_the_budget_is_used() {
         assert!(is_good && took < Duration::from_secs(1), "{took:?}");
     }
     assert_eq!(rig.searches() as usize, answered + 60);
+}
+
+/// What came of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Answered,
+    AtOnce,
+    Late,
+}
+
+/// New questions of three vendor pages each, at random times, this many a second in `seconds`.
+async fn deep_questions(
+    rig: &Arc<Rig>,
+    payer: &'static str,
+    each_second: f64,
+    seconds: f64,
+) -> Vec<(Duration, Told)> {
+    let (mut tasks, mut at) = (tokio::task::JoinSet::new(), 0.0);
+    let mut random = fastrand::Rng::with_seed(payer.len() as u64);
+    while at < seconds {
+        at -= (1.0 - random.f64()).ln() / each_second;
+        let rig = rig.clone();
+        tasks.spawn(async move {
+            sleep(Duration::from_secs_f64(at)).await;
+            let (begun, mut asker) = (Instant::now(), rig.everyone());
+            asker.payer = Payer::caller(payer.into(), None);
+            let question = first(5, &format!(",\"{payer}\":\"{at}\""));
+            let told = match rig.page(&asker, None, &question).await {
+                Ok(_) => Told::Answered,
+                Err(ReadError::Upstream(error)) if begun.elapsed().is_zero() => {
+                    assert_eq!(error.fault, Fault::BudgetExhausted);
+                    let (wait, until) = (error.retry_after.unwrap(), Duration::from_secs(29));
+                    assert!(wait >= until && wait < until * 2, "{wait:?}");
+                    Told::AtOnce
+                }
+                Err(ReadError::Overloaded { retry_after }) => {
+                    println!("{payer} asked after {at:.1} s is refused late: {retry_after:?}");
+                    Told::Late
+                }
+                Err(other) => panic!("{other:?}"),
+            };
+            (begun.elapsed(), told)
+        });
+    }
+    tasks.join_all().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn deep_questions_beyond_the_budget_are_refused_at_once_too() {
+    let rig = Arc::new(Rig::new(Setup {
+        world: sandbox::Options {
+            cases: 28,
+            wiv_requests_per_minute: None,
+            nable_requests_per_minute: None,
+            ..sandbox::Options::default()
+        },
+        wiv: Box::new(|wiv| {
+            wiv.requests_per_minute = 600;
+            wiv.concurrency = 8;
+        }),
+        snapshots: SnapshotOptions {
+            vendor_page_size: PageSize::new(10).unwrap(),
+            ..SnapshotOptions::default()
+        },
+        ..Setup::default()
+    }));
+    // Ten calls a second are there, and three are wanted for each question. A hundred are saved up.
+    let (many, few) = tokio::join!(
+        deep_questions(&rig, "many", 16.7, 60.0),
+        deep_questions(&rig, "a few", 0.17, 60.0)
+    );
+    let count = |what| many.iter().filter(|(_, told)| *told == what).count();
+    let (answered, at_once, late) = (
+        count(Told::Answered),
+        count(Told::AtOnce),
+        count(Told::Late),
+    );
+    println!("{answered} answered, {at_once} refused at once, {late} late");
+    let left = (100 + 10 * 90) / 3 - few.len();
+    assert!(answered * 100 >= left * 93, "{answered} of {left}");
+    assert!(late * 100 <= at_once, "{late} of {at_once}");
+    for (took, told) in few {
+        assert!(
+            told == Told::Answered && took < Duration::from_secs(1),
+            "{took:?}"
+        );
+    }
+    hold(&rig).await;
 }
