@@ -7,11 +7,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use foldhash::fast::RandomState;
-use moka::sync::Cache;
-
-use crate::cache::Seen;
+use crate::cache::{Near, Seen};
 use crate::reads::cases::Search;
 
 /// Longest question remembered, query string and body together; a search body is under 1 KiB.
@@ -25,12 +21,13 @@ const READ_FACTOR: usize = 8;
 
 /// See above.
 pub struct Recall {
-    searches: Cache<Bytes, Arc<Search>, RandomState>,
+    searches: Near<Spelling, Search>,
     asked: Seen,
 }
 
 /// The bytes that a search was asked with: query string and body, kept apart by the first one's
 /// length.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Spelling(Vec<u8>);
 
 impl Spelling {
@@ -54,26 +51,24 @@ impl Recall {
     /// Remembers nothing yet.
     pub fn new() -> Self {
         Self {
-            searches: Cache::builder()
-                .max_capacity(BYTES_MAX)
-                .weigher(|question: &Bytes, _| {
-                    u32::try_from(OVERHEAD_BYTES + question.len() * READ_FACTOR).unwrap_or(u32::MAX)
-                })
-                .build_with_hasher(RandomState::default()),
+            searches: Near::new(BYTES_MAX, |question: &Spelling, _| {
+                let bytes = OVERHEAD_BYTES + question.0.len() * READ_FACTOR;
+                u32::try_from(bytes).unwrap_or(u32::MAX)
+            }),
             asked: Seen::default(),
         }
     }
 
     /// The search that was asked in this spelling.
     pub fn get(&self, spelling: &Spelling) -> Option<Arc<Search>> {
-        self.searches.get(spelling.0.as_slice())
+        self.searches.get(spelling)
     }
 
     /// Remembers a search that is asked a second time, unless it goes on from a page token: a walk asks
     /// each of those once.
     pub fn keep(&self, spelling: Spelling, search: &Arc<Search>) {
-        if !search.is_continuation() && self.asked.again(&spelling.0) {
-            self.searches.insert(spelling.0.into(), search.clone());
+        if !search.is_continuation() && self.asked.again(&spelling) {
+            self.searches.insert(spelling, search.clone());
         }
     }
 }

@@ -47,10 +47,21 @@ pub struct Line {
     pub route: Route,
     /// What it does with a body.
     pub body: BodyRule,
+    /// Length of the pattern before its first parameter, if it has one.
+    fixed: Option<usize>,
 }
 
 const fn line(pattern: &'static str, methods: Methods, route: Route, body: BodyRule) -> Line {
+    let (mut rest, mut at) = (pattern.as_bytes(), 0);
+    let fixed = loop {
+        match rest.split_first() {
+            None => break None,
+            Some((b'{', _)) => break Some(at),
+            Some((_, after)) => (rest, at) = (after, at + 1),
+        }
+    };
     Line {
+        fixed,
         pattern,
         methods,
         route,
@@ -119,10 +130,7 @@ pub const TABLE: [Line; 9] = [
 /// Finds the route. The path is compared as sent: nothing is decoded, folded or trimmed first, so
 /// that no two spellings of a path can mean the same route.
 pub fn find(method: &Method, path: &str) -> Routing {
-    let Some((line, params)) = TABLE
-        .iter()
-        .find_map(|line| Some((line, fit(line.pattern, path)?)))
-    else {
+    let Some((line, params)) = TABLE.iter().find_map(|line| Some((line, fit(line, path)?))) else {
         return Routing::Unknown;
     };
     if !line.methods.has(method) {
@@ -138,15 +146,15 @@ pub fn find(method: &Method, path: &str) -> Routing {
     })
 }
 
-/// Where the parameters of `pattern` stand in `path`; `None` if it does not fit. A parameter takes
-/// one segment and is never empty.
-fn fit(pattern: &str, path: &str) -> Option<[(u16, u16); PARAMS_MAX]> {
+/// Where the parameters of a line's pattern stand in `path`; `None` if it does not fit. A parameter
+/// takes one segment and is never empty.
+fn fit(line: &Line, path: &str) -> Option<[(u16, u16); PARAMS_MAX]> {
     let mut params = [(0, 0); PARAMS_MAX];
-    let Some((fixed, _)) = pattern.split_once('{') else {
+    let pattern = line.pattern;
+    let Some(mut at) = line.fixed else {
         return (pattern == path).then_some(params);
     };
-    let mut at = fixed.len();
-    let mut rest = path.strip_prefix(fixed)?;
+    let mut rest = path.strip_prefix(pattern.get(..at)?)?;
     let mut wanted = pattern.get(at..)?.split('/').peekable();
     let mut free = params.iter_mut();
     while let Some(piece) = wanted.next() {

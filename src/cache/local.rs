@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use foldhash::fast::RandomState;
-use moka::sync::Cache;
 use parking_lot::RwLock;
 
 use super::freshness::{HOT_HITS, Judged, Lifetimes, Standing};
 use super::key::CacheKey;
+use super::near::Near;
 use crate::clock::{Duration, Instant};
 use crate::domain::Kind;
 
@@ -102,8 +101,8 @@ impl<V> Entry<V> {
 
 /// The answers of one kind.
 pub struct Local<V> {
-    good: Cache<CacheKey, Arc<Entry<V>>, RandomState>,
-    negative: Cache<CacheKey, Arc<Entry<V>>, RandomState>,
+    good: Near<CacheKey, Entry<V>>,
+    negative: Near<CacheKey, Entry<V>>,
     /// Purges so far, by kind. Held while an answer is kept, so that no purge falls between the look
     /// at the count and the keeping.
     purges: RwLock<[u64; Kind::ALL.len()]>,
@@ -119,12 +118,7 @@ const NEGATIVE_SHARE: u64 = 16;
 impl<V: Clone + Send + Sync + 'static> Local<V> {
     /// Holds up to `bytes_max` bytes.
     pub fn new(bytes_max: u64) -> Self {
-        let build = |bytes| {
-            Cache::builder()
-                .max_capacity(bytes)
-                .weigher(|_: &CacheKey, entry: &Arc<Entry<V>>| entry.bytes)
-                .build_with_hasher(RandomState::default())
-        };
+        let build = |bytes| Near::new(bytes, |_: &CacheKey, entry: &Arc<Entry<V>>| entry.bytes);
         Self {
             good: build(bytes_max - bytes_max / NEGATIVE_SHARE),
             negative: build(bytes_max / NEGATIVE_SHARE),
@@ -188,7 +182,7 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
             self.negative.insert(key.clone(), entry.clone());
         } else if kept {
             self.good.insert(key.clone(), entry.clone());
-            self.negative.invalidate(key);
+            self.negative.remove(key);
         }
         (entry, kept)
     }
@@ -200,7 +194,7 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
             *purges += 1;
         }
         let mut purged = 0;
-        for (key, entry) in &self.good {
+        for (key, entry) in self.good.iter() {
             if key.subject().kind() != kind || !which(&key) {
                 continue;
             }
@@ -212,12 +206,12 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
                 };
                 self.good.insert((*key).clone(), Arc::new(stale));
             } else {
-                self.good.invalidate(&*key);
+                self.good.remove(&*key);
             }
         }
-        for (key, _) in &self.negative {
+        for (key, _) in self.negative.iter() {
             if key.subject().kind() == kind && which(&key) {
-                self.negative.invalidate(&*key);
+                self.negative.remove(&*key);
             }
         }
         purged
@@ -225,11 +219,7 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
 
     /// (entries, bytes) held right now.
     pub fn size(&self) -> (u64, u64) {
-        self.good.run_pending_tasks();
-        self.negative.run_pending_tasks();
-        (
-            self.good.entry_count() + self.negative.entry_count(),
-            self.good.weighted_size() + self.negative.weighted_size(),
-        )
+        let (good, negative) = (self.good.size(), self.negative.size());
+        (good.0 + negative.0, good.1 + negative.1)
     }
 }

@@ -7,6 +7,7 @@ pub mod freshness;
 pub mod key;
 pub mod local;
 pub mod lookup;
+pub mod near;
 pub mod note;
 pub mod pages;
 pub mod seen;
@@ -19,6 +20,7 @@ pub use freshness::{Directives, HOT_HITS, Judged, Lifetimes, ON_ERROR_WAIT, Stan
 pub use key::{CacheKey, Subject};
 pub use local::{Entry, Fetched, Local};
 pub use lookup::{FetchError, Found, LookupError, Shelf, Terms, Wanted};
+pub use near::Near;
 pub use note::{CacheNote, Detail, Forward};
 pub use pages::{Pages, Rendered};
 pub use seen::Seen;

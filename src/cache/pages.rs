@@ -7,11 +7,10 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use foldhash::fast::RandomState;
-use moka::sync::Cache;
 
 use super::etag::Etag;
 use super::local::ENTRY_OVERHEAD_BYTES;
+use super::near::Near;
 use super::seen::Seen;
 
 /// A body with its entity tag.
@@ -33,7 +32,7 @@ impl Rendered {
 
 /// Rendered bodies by what they were cut from.
 pub struct Pages<K> {
-    pages: Cache<K, Arc<Rendered>, RandomState>,
+    pages: Near<K, Rendered>,
     read: Seen,
 }
 
@@ -41,14 +40,11 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Pages<K> {
     /// Holds up to `bytes_max` bytes.
     pub fn new(bytes_max: u64) -> Self {
         Self {
-            pages: Cache::builder()
-                .max_capacity(bytes_max)
-                .weigher(|_: &K, page: &Arc<Rendered>| {
-                    u32::try_from(page.body.len())
-                        .unwrap_or(u32::MAX)
-                        .saturating_add(ENTRY_OVERHEAD_BYTES)
-                })
-                .build_with_hasher(RandomState::default()),
+            pages: Near::new(bytes_max, |_: &K, page: &Arc<Rendered>| {
+                u32::try_from(page.body.len())
+                    .unwrap_or(u32::MAX)
+                    .saturating_add(ENTRY_OVERHEAD_BYTES)
+            }),
             read: Seen::default(),
         }
     }
@@ -67,13 +63,12 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Pages<K> {
 
     /// Forgets everything.
     pub fn clear(&self) {
-        self.pages.invalidate_all();
+        self.pages.clear();
     }
 
     /// (entries, bytes) held right now.
     pub fn size(&self) -> (u64, u64) {
-        self.pages.run_pending_tasks();
-        (self.pages.entry_count(), self.pages.weighted_size())
+        self.pages.size()
     }
 }
 

@@ -30,8 +30,11 @@ impl FieldSet {
     /// Reads a comma-separated list. `None` if a name is not one of the vendor's, or nothing is named.
     pub fn parse(text: &str) -> Option<Self> {
         let mut bits = 0;
-        for name in text.split(',') {
-            let index = NAMES.iter().position(|(field, _)| *field == name.trim())?;
+        for name in text.as_bytes().split(|byte| *byte == b',') {
+            let name = name.trim_ascii();
+            let index = NAMES
+                .iter()
+                .position(|(field, _)| field.as_bytes() == name)?;
             bits |= 1 << index;
         }
         Some(Self(bits))
@@ -69,6 +72,7 @@ mod tests {
     #[test]
     fn order_and_repetition_do_not_matter() {
         assert_eq!(FieldSet::parse("id,name"), FieldSet::parse("name,id,id"));
+        assert_eq!(FieldSet::parse(" id , name"), FieldSet::parse("id,name"));
         assert_ne!(FieldSet::parse("id"), FieldSet::parse("name"));
         let all = FieldSet::names().collect::<Vec<_>>().join(",");
         assert_eq!(FieldSet::parse(&all), Some(FieldSet::ALL));

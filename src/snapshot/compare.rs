@@ -46,7 +46,7 @@ impl Walk {
         }
         let published = state.published;
         state.truncate(published);
-        state.rows.take_from(shadow, published);
+        state.rows.take_from(std::mem::take(shadow), published);
         if published == 0 {
             state.envelope = scroll.envelope.clone();
         }
@@ -110,7 +110,7 @@ impl Walk {
             // Rows that nobody saw are simply replaced; the snapshot goes on with this scroll.
             let keep = if grown { state.rows.len() } else { served };
             state.truncate(keep);
-            state.rows.take_from(shadow, keep);
+            state.rows.take_from(std::mem::take(shadow), keep);
             state.end = End::Growing;
             ages(&mut state, true);
             if !self.grows {

@@ -21,56 +21,74 @@ pub const ROW_OVERHEAD_BYTES: u64 = 4 + 16 + 4 + 4;
 /// Texts that many rows share, numbered in order of appearance.
 #[derive(Clone, Debug, Default)]
 pub struct Words {
-    texts: Vec<Arc<str>>,
+    /// One after the other.
+    texts: String,
+    /// Where each ends.
+    ends: Vec<u32>,
     /// Once there are more than are looked through.
-    numbers: HashMap<Arc<str>, Word, RandomState>,
+    numbers: HashMap<Box<str>, Word, RandomState>,
 }
 
 /// As many texts are found as fast by looking at each: most pages have a few customers.
 const LOOKED_THROUGH_MAX: usize = 16;
+/// Room made with the first text, for some that are looked through.
+const ROOM_BYTES: usize = 128;
 
 impl Words {
     fn number(&mut self, text: Option<&str>) -> Word {
         let Some(text) = text else { return NO_WORD };
         let known = match self.numbers.is_empty() {
-            true => self.texts.iter().position(|known| **known == *text),
+            true => self.iter().position(|known| known == text),
             false => self.numbers.get(text).map(|number| *number as usize),
         };
-        let Ok(number) = Word::try_from(known.unwrap_or(self.texts.len())) else {
-            return NO_WORD;
-        };
-        if known.is_none() {
-            self.add(text, number);
+        match known {
+            Some(known) => Word::try_from(known).unwrap_or(NO_WORD),
+            None => self.add(text).unwrap_or(NO_WORD),
         }
-        number
     }
 
-    fn add(&mut self, text: &str, number: Word) {
-        let text: Arc<str> = text.into();
-        self.texts.push(text.clone());
-        if self.texts.len() <= LOOKED_THROUGH_MAX {
-            return;
+    /// `None` past 4 GiB.
+    fn add(&mut self, text: &str) -> Option<Word> {
+        let number = Word::try_from(self.len()).ok()?;
+        let end = u32::try_from(self.texts.len() + text.len()).ok()?;
+        if self.is_empty() {
+            self.texts.reserve(ROOM_BYTES.max(text.len()));
+            self.ends.reserve(LOOKED_THROUGH_MAX);
         }
-        if self.numbers.is_empty() {
-            self.numbers.extend(self.texts.iter().cloned().zip(0..));
-        } else {
-            self.numbers.insert(text, number);
+        self.texts.push_str(text);
+        self.ends.push(end);
+        if !self.numbers.is_empty() {
+            self.numbers.insert(text.into(), number);
+        } else if self.len() > LOOKED_THROUGH_MAX {
+            self.numbers = self.iter().map(Box::from).zip(0..).collect();
         }
+        Some(number)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        let mut start = 0;
+        self.ends.iter().map(move |end| {
+            let from = std::mem::replace(&mut start, *end as usize);
+            self.texts.get(from..start).unwrap_or("")
+        })
     }
 
     /// The text of a number.
     pub fn text(&self, number: Word) -> Option<&str> {
-        self.texts.get(number as usize).map(|text| &**text)
+        let number = number as usize;
+        let end = *self.ends.get(number)? as usize;
+        let before = number.checked_sub(1).and_then(|n| self.ends.get(n));
+        self.texts.get(before.map_or(0, |end| *end as usize)..end)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.texts.len()
+        self.ends.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.texts.is_empty()
+        self.ends.is_empty()
     }
 }
 
@@ -213,9 +231,9 @@ impl Rows {
     }
 
     /// Adds a vendor page. Rows that `is_new` refuses are left out; returns how many those were.
-    pub fn append(&mut self, page: &RawRows, mut is_new: impl FnMut(RowId) -> bool) -> usize {
+    pub fn append(&mut self, page: RawRows, mut is_new: impl FnMut(RowId) -> bool) -> usize {
         let count = page.len();
-        let mut kept = Vec::with_capacity(count);
+        let mut left_out = Vec::new();
         let mut ids = Vec::with_capacity(count);
         let mut customers = Vec::with_capacity(count);
         let mut types = Vec::with_capacity(count);
@@ -225,17 +243,16 @@ impl Rows {
                 Some(None) | None => CaseHead::read(text),
             };
             if !is_new(head.id) {
+                left_out.push(row);
                 continue;
             }
-            kept.push(row);
             ids.push(head.id);
             customers.push(self.customers.number(head.customer.as_deref()));
             types.push(self.types.number(head.case_type.as_deref()));
         }
-        let (text, ends) = if kept.len() == count {
-            (page.text.clone(), page.ends.clone().into_boxed_slice())
-        } else {
-            joined(page, &kept)
+        let (text, ends) = match left_out.is_empty() {
+            true => (page.text, page.ends.into()),
+            false => joined(&page, &left_out),
         };
         self.push(Arc::new(Chunk {
             text,
@@ -244,7 +261,7 @@ impl Rows {
             customers: customers.into(),
             types: types.into(),
         }));
-        count - kept.len()
+        left_out.len()
     }
 
     /// The texts of a range of rows, commas within each piece but not between pieces.
@@ -332,10 +349,10 @@ impl Rows {
     }
 
     /// Takes over another's rows from its row `first` on.
-    pub fn take_from(&mut self, other: &Self, first: usize) {
+    pub fn take_from(&mut self, other: Self, first: usize) {
         if first == 0 && self.is_empty() && self.customers.is_empty() && self.types.is_empty() {
             // As most walks begin, and many end: the same chunks, whose words have the same numbers.
-            *self = other.clone();
+            *self = other;
             return;
         }
         let at = other
@@ -385,14 +402,19 @@ impl Rows {
     }
 }
 
-fn joined(page: &RawRows, kept: &[usize]) -> (Bytes, Box<[u32]>) {
+/// A page without the rows that were left out, whose numbers are in order.
+fn joined(page: &RawRows, left_out: &[usize]) -> (Bytes, Box<[u32]>) {
     let mut text = Vec::with_capacity(page.text.len());
-    let mut ends = Vec::with_capacity(kept.len());
-    for row in kept.iter().map(|row| page.get(*row)) {
+    let mut ends = Vec::with_capacity(page.len());
+    let mut left_out = left_out.iter().peekable();
+    for (row, raw) in page.iter().enumerate() {
+        if left_out.next_if(|out| **out == row).is_some() {
+            continue;
+        }
         if !ends.is_empty() {
             text.push(b',');
         }
-        text.extend_from_slice(row.as_bytes());
+        text.extend_from_slice(raw.as_bytes());
         ends.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
     }
     (text.into(), ends.into())

@@ -31,7 +31,7 @@ fn paged(rows: &[String], sizes: &[usize]) -> Rows {
     let (mut at, mut sizes) = (0, sizes.iter().cycle());
     while at < rows.len() {
         let size = (*sizes.next().unwrap()).clamp(1, rows.len() - at);
-        assert_eq!(out.append(&page(&rows[at..at + size]), |_| true), 0);
+        assert_eq!(out.append(page(&rows[at..at + size]), |_| true), 0);
         at += size;
     }
     out
@@ -80,7 +80,7 @@ proptest! {
         let keep = keep.min(rows.len());
         mine.truncate(keep);
         prop_assert_eq!(texts(&mine), &rows[..keep]);
-        mine.take_from(&other, keep);
+        mine.take_from(other.clone(), keep);
         prop_assert_eq!(texts(&mine), rows.clone());
         // Every column moved with its row.
         let mut columns = Vec::new();
@@ -122,7 +122,7 @@ proptest! {
         }
         let mut seen = std::collections::HashSet::new();
         let mut made = Rows::default();
-        let left_out = made.append(&page(&sent), |id| seen.insert(id));
+        let left_out = made.append(page(&sent), |id| seen.insert(id));
         prop_assert_eq!(left_out, sent.len() - rows.len());
         prop_assert_eq!(texts(&made), rows);
     }
@@ -150,4 +150,27 @@ proptest! {
         let expected: Vec<u32> = (0..rows.len()).filter(shown).map(|at| at as u32).collect();
         prop_assert_eq!(index.rows(), &expected[..]);
     }
+}
+
+#[test]
+fn words_keep_their_numbers_however_many_there_are() {
+    let mut words = Words::default();
+    let text = |n: u32| match n % 7 {
+        3 => format!("ö{n}"),
+        _ => n.to_string(),
+    };
+    for round in 0..2 {
+        for n in 0..100 {
+            assert_eq!(words.number(Some(&text(n))), n, "{round}");
+        }
+    }
+    assert_eq!(words.number(Some("")), 100);
+    assert_eq!(words.number(Some("")), 100);
+    assert_eq!((words.number(None), words.len()), (NO_WORD, 101));
+    let other = words.clone();
+    assert!((0..100).all(|n| other.text(n) == Some(&text(n))));
+    assert_eq!(
+        (other.text(100), other.text(101), other.text(NO_WORD)),
+        (Some(""), None, None)
+    );
 }

@@ -522,7 +522,7 @@ impl Walk {
         let mut print = (!alone).then(blake3::Hasher::new);
         let mut fresh = Rows::default();
         scroll.seen.reserve(count);
-        let repeated = fresh.append(&page.rows, |id| {
+        let repeated = fresh.append(page.rows, |id| {
             if let Some(print) = &mut print {
                 print.update(&id.0.to_le_bytes());
             }
@@ -538,8 +538,8 @@ impl Walk {
         let mut end = scroll.id.is_none().then_some(End::Complete);
 
         match &mut self.shadow {
-            Some(shadow) => shadow.take_from(&fresh, 0),
-            None => self.target.lock().rows.take_from(&fresh, 0),
+            Some(shadow) => shadow.take_from(fresh, 0),
+            None => self.target.lock().rows.take_from(fresh, 0),
         }
         end = end.or_else(|| self.bound(scroll));
         if self.shadow.is_some() {

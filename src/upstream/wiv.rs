@@ -228,6 +228,9 @@ const TWICE: BodyFault = malformed("a documented member appears twice");
 const TOO_MANY: BodyFault = (Fault::TooLarge, "the rows are larger than 4 GiB");
 const BAD_KEY: BodyFault = malformed("next_page_key is not of the documented form");
 
+/// Rows that room is made for at once, by the length of the first: two of the vendor's largest pages.
+const ROWS_RESERVED_MAX: usize = 1_000;
+
 /// A search's answer in parts: its members in their order, `data` among them without a text.
 struct PageForm<'a> {
     members: Vec<(Cow<'a, str>, Option<&'a str>)>,
@@ -239,7 +242,7 @@ impl<'a> PageForm<'a> {
     /// Reads a plain answer in one pass: rows are the most of it. `None` for any other, good or bad.
     fn step_through(text: &'a str) -> Option<Self> {
         let mut form = Self {
-            members: Vec::new(),
+            members: Vec::with_capacity(4),
             rows: None,
             places: Vec::new(),
         };
@@ -258,6 +261,12 @@ impl<'a> PageForm<'a> {
                         return None;
                     }
                     let (row, places) = Places::of_row(&mut steps, DEPTH_MAX - 2)?;
+                    if rows.is_empty() {
+                        // Most rows of a page are about as long.
+                        let guess = (text.len() / row.len().max(1)).min(ROWS_RESERVED_MAX);
+                        rows.reserve(guess);
+                        form.places.reserve(guess);
+                    }
                     rows.push(row);
                     form.places.push(places);
                 }

@@ -149,7 +149,7 @@ fn same_rows(page: &SearchPage) {
     let mut seen = std::collections::HashSet::new();
     let mut kept = Vec::new();
     let mut at = 0;
-    let left_out = rows.append(&page.rows, |id| {
+    let left_out = rows.append(page.rows.clone(), |id| {
         let new = seen.insert(id);
         if new {
             kept.push(texts[at]);
@@ -173,7 +173,7 @@ fn same_rows(page: &SearchPage) {
         first.first_difference(&rows, 0..rows.len(), By::Ids),
         (half < rows.len()).then_some(half)
     );
-    first.take_from(&rows, half);
+    first.take_from(rows.clone(), half);
     assert_eq!(whole(&first), kept);
     // A chunk that was cut in two has lost the comma between them.
     assert!(rows.bytes() - first.bytes() <= 1);

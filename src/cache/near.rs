@@ -1,0 +1,274 @@
+//! A moka cache with a small table in front of it, for what is asked all the time.
+//!
+//! A look into moka also notes the use, for its choice of what to evict, and that costs more than the
+//! look itself. The table knows some keys that were found lately, and what was found only weakly: moka
+//! alone decides what stays in memory, and what it evicts is gone from here too.
+//!
+//! Nothing here is older than what moka holds. Each place of the table has a version, odd while one of its
+//! keys changes: then only moka is asked. Who looks into moka reads the version first and leaves it with
+//! what was found, so that it counts for nothing after the next change, even if it is left late.
+
+use std::hash::{BuildHasher as _, Hash};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwapOption;
+use foldhash::fast::RandomState;
+use moka::sync::Cache;
+use parking_lot::{Mutex, MutexGuard};
+
+/// Places of the table. A dashboard asks some dozen things; two that share a place take turns.
+const PLACES: usize = 256;
+/// Of so many looks, this one goes to moka even if the table knows the answer, so that moka learns what
+/// is in use.
+const TOLD_ONE_OF: u8 = 16;
+/// Of so many finds in moka, one is left in the table: what is asked once or twice leaves nothing.
+const LEFT_ONE_OF: u8 = 8;
+
+/// See above.
+pub struct Near<K, V> {
+    cache: Cache<K, Arc<V>, RandomState>,
+    places: Box<[Place<K, V>]>,
+    hasher: RandomState,
+}
+
+struct Place<K, V> {
+    version: AtomicU64,
+    /// Held while a key changes.
+    changing: Mutex<()>,
+    left: ArcSwapOption<Left<K, V>>,
+}
+
+struct Left<K, V> {
+    version: u64,
+    key: K,
+    value: Weak<V>,
+}
+
+impl<K, V> Near<K, V>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Holds up to this weight in all.
+    pub fn new(
+        weight_max: u64,
+        weigher: impl Fn(&K, &Arc<V>) -> u32 + Send + Sync + 'static,
+    ) -> Self {
+        let hasher = RandomState::default();
+        let place = || Place {
+            version: AtomicU64::new(0),
+            changing: Mutex::new(()),
+            left: ArcSwapOption::empty(),
+        };
+        Self {
+            cache: Cache::builder()
+                .max_capacity(weight_max)
+                .weigher(weigher)
+                .build_with_hasher(hasher.clone()),
+            places: std::iter::repeat_with(place).take(PLACES).collect(),
+            hasher,
+        }
+    }
+
+    /// What is held for a key.
+    pub fn get(&self, key: &K) -> Option<Arc<V>> {
+        let place = self.place(key)?;
+        let version = place.version.load(Ordering::Acquire);
+        if fastrand::u8(..TOLD_ONE_OF) > 0
+            && let Some(left) = &*place.left.load()
+            && left.version == version
+            && left.key == *key
+            && let Some(value) = left.value.upgrade()
+        {
+            return Some(value);
+        }
+        let value = self.cache.get(key)?;
+        if version.is_multiple_of(2) && fastrand::u8(..LEFT_ONE_OF) == 0 {
+            place.left.store(Some(Arc::new(Left {
+                version,
+                key: key.clone(),
+                value: Arc::downgrade(&value),
+            })));
+        }
+        Some(value)
+    }
+
+    /// Holds this for a key from now on.
+    pub fn insert(&self, key: K, value: Arc<V>) {
+        match self.place(&key) {
+            Some(place) => place.change(|| self.cache.insert(key, value)),
+            None => self.cache.insert(key, value),
+        }
+    }
+
+    /// Holds nothing for a key any more.
+    pub fn remove(&self, key: &K) {
+        match self.place(key) {
+            Some(place) => place.change(|| self.cache.invalidate(key)),
+            None => self.cache.invalidate(key),
+        }
+    }
+
+    /// Holds nothing any more.
+    pub fn clear(&self) {
+        let all = self.places.iter();
+        let changing: Vec<_> = all.map(Place::begin).collect();
+        self.cache.invalidate_all();
+        drop(changing);
+    }
+
+    /// Everything that is held.
+    pub fn iter(&self) -> impl Iterator<Item = (Arc<K>, Arc<V>)> {
+        self.cache.iter()
+    }
+
+    /// (entries, weight) held right now.
+    pub fn size(&self) -> (u64, u64) {
+        self.cache.run_pending_tasks();
+        (self.cache.entry_count(), self.cache.weighted_size())
+    }
+
+    fn place(&self, key: &K) -> Option<&Place<K, V>> {
+        // moka picks by the high bits of this hash, the table by the low ones.
+        let hash = self.hasher.hash_one(key) as usize;
+        self.places.get(hash % PLACES)
+    }
+}
+
+impl<K, V> Place<K, V> {
+    fn change(&self, how: impl FnOnce()) {
+        let _changing = self.begin();
+        how();
+    }
+
+    fn begin(&self) -> Changing<'_, K, V> {
+        let _lock = self.changing.lock();
+        self.version.fetch_add(1, Ordering::AcqRel);
+        Changing { place: self, _lock }
+    }
+}
+
+/// One of a place's keys changes.
+struct Changing<'a, K, V> {
+    place: &'a Place<K, V>,
+    _lock: MutexGuard<'a, ()>,
+}
+
+impl<K, V> Drop for Changing<'_, K, V> {
+    fn drop(&mut self) {
+        // Good for nothing any more.
+        self.place.left.store(None);
+        self.place.version.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    fn near(weight_max: u64) -> Near<u32, u64> {
+        Near::new(weight_max, |_, _| 1)
+    }
+
+    /// Looks until the table surely knows the key.
+    fn warm(near: &Near<u32, u64>, key: u32) {
+        for _ in 0..1_000 {
+            near.get(&key);
+        }
+        let place = near.place(&key).unwrap();
+        assert!(place.left.load().is_some());
+    }
+
+    #[test]
+    fn what_is_changed_is_never_found_as_it_was() {
+        let near = near(100);
+        near.insert(1, Arc::new(10));
+        warm(&near, 1);
+        near.insert(1, Arc::new(11));
+        assert!((0..100).all(|_| near.get(&1).as_deref() == Some(&11)));
+        warm(&near, 1);
+        near.remove(&1);
+        assert!((0..100).all(|_| near.get(&1).is_none()));
+        near.insert(1, Arc::new(12));
+        warm(&near, 1);
+        near.clear();
+        assert!((0..100).all(|_| near.get(&1).is_none()));
+        assert_eq!(near.size().0, 0);
+    }
+
+    #[test]
+    fn what_was_found_before_a_change_is_not_left_after_it() {
+        let near = near(100);
+        near.insert(1, Arc::new(10));
+        let place = near.place(&1).unwrap();
+        // One looked, and is slow to leave what it found.
+        let version = place.version.load(Ordering::Acquire);
+        let found = near.cache.get(&1).unwrap();
+        near.insert(1, Arc::new(11));
+        place.left.store(Some(Arc::new(Left {
+            version,
+            key: 1,
+            value: Arc::downgrade(&found),
+        })));
+        assert!((0..100).all(|_| near.get(&1).as_deref() == Some(&11)));
+    }
+
+    #[test]
+    fn the_table_holds_nothing_alive() {
+        let near = near(100);
+        near.insert(1, Arc::new(10));
+        warm(&near, 1);
+        let found = near.get(&1).unwrap();
+        assert_eq!(Arc::strong_count(&found), 2, "moka's and this one");
+        // What moka has let go of is not found, whatever the table knows.
+        let place = near.place(&1).unwrap();
+        let version = place.version.load(Ordering::Acquire);
+        near.cache.invalidate(&1);
+        place.left.store(Some(Arc::new(Left {
+            version,
+            key: 1,
+            value: Weak::new(),
+        })));
+        assert!((0..100).all(|_| near.get(&1).is_none()));
+    }
+
+    #[test]
+    fn keys_of_one_place_are_told_apart() {
+        let near = near(10_000);
+        for key in 0..5_000 {
+            near.insert(key, Arc::new(u64::from(key)));
+        }
+        for _ in 0..20 {
+            for key in 0..5_000 {
+                assert_eq!(near.get(&key).as_deref(), Some(&u64::from(key)));
+            }
+        }
+    }
+
+    #[test]
+    fn no_thread_sees_time_go_back() {
+        let near = near(100);
+        let over = AtomicBool::new(false);
+        near.insert(1, Arc::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut last = 0;
+                    while !over.load(Ordering::Relaxed) {
+                        let now = *near.get(&1).unwrap();
+                        assert!(now >= last, "{now} after {last}");
+                        last = now;
+                    }
+                });
+            }
+            for n in 1..20_000 {
+                near.insert(1, Arc::new(n));
+                assert_eq!(near.get(&1).as_deref(), Some(&n));
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+    }
+}
