@@ -23,8 +23,8 @@ const LATELY: Duration = Duration::from_secs(60);
 const READ_MIN: usize = 8;
 /// Slots that must have been given while others wait, to say how many go to payers who need not.
 const AMID_MIN: usize = 32;
-/// A guess errs: of so many calls one more is counted, for whoever just gets its turn in time by the guess
-/// gets it late in one of two cases.
+/// A guess errs: with each, one call of so many is added. In an overload everyone who is let in would come
+/// just in time by the guess, and half of them too late.
 const ERRS_BY: usize = 16;
 
 /// A slot that was given, and what became of its scroll.
@@ -202,14 +202,19 @@ impl State {
         first.sort_unstable_by(f64::total_cmp);
         let then = ends.saturating_sub(first.len()) as f64 * (pages - 1.0);
         let to_end = (first.iter().take(ends).sum::<f64>() + then) as usize;
-        let calls = self.lately.with_others(before + to_end, &payers);
-        let errs = if calls == before { 0 } else { calls / ERRS_BY };
+        let errs = |calls: usize, is_guessed: bool| match is_guessed {
+            true => calls + calls / ERRS_BY,
+            false => calls,
+        };
+        let own = errs(before + to_end, to_end > 0);
+        let all = self.lately.with_others(own, &payers);
+        let calls = errs(all, all > own);
         let last = match to_end {
             0 => Lane::Interactive,
             // See [`Self::drain_lane`].
             _ => Lane::Refresh,
         };
-        (calls + errs, last)
+        (calls, last)
     }
 }
 

@@ -44,6 +44,8 @@ const VENDOR_LATENCY: Duration = Duration::from_millis(60);
 const PAGES_MAX: usize = 20;
 /// One case comes to be so often.
 const INSERT_EVERY: Duration = Duration::from_secs(5);
+/// How long another installation is waited for.
+const INSTALL_WAIT_S: u32 = 300;
 /// For what began in the background to end.
 const SETTLE: Duration = Duration::from_secs(3);
 
@@ -276,8 +278,8 @@ async fn play(party: Party, sandbox: &Arc<Sandbox>, trace: &[Vec<Event>], log: &
     line
 }
 
-/// Installs what is missing, where that is possible; returns whether Varnish can hash bodies.
-fn prepare() -> Result<bool, String> {
+/// What the comparison needs of Debian and is not there.
+fn missing() -> Vec<&'static str> {
     let has = |program: &str| {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
@@ -285,37 +287,45 @@ fn prepare() -> Result<bool, String> {
             .into_iter()
             .any(|folder| folder.join(program).is_file())
     };
-    let module = || {
-        ["x86_64-linux-gnu", "aarch64-linux-gnu"]
-            .iter()
-            .any(|arch| {
-                let file = format!("/usr/lib/{arch}/varnish/vmods/libvmod_bodyaccess.so");
-                Path::new(&file).is_file()
-            })
-    };
-    let missing: Vec<&str> = [
+    let module = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
+        .iter()
+        .any(|arch| {
+            let file = format!("/usr/lib/{arch}/varnish/vmods/libvmod_bodyaccess.so");
+            Path::new(&file).is_file()
+        });
+    let packages = [
         ("nginx", has("nginx")),
         ("varnish", has("varnishd")),
-        ("varnish-modules", module()),
-    ]
-    .iter()
-    .filter(|(_, there)| !there)
-    .map(|(package, _)| *package)
-    .collect();
-    if !missing.is_empty() && rustix::process::geteuid().is_root() {
+        // Without it Varnish would pass every POST on, and be no peer.
+        ("varnish-modules", module),
+    ];
+    let missing = packages.into_iter().filter(|(_, there)| !there);
+    missing.map(|(package, _)| package).collect()
+}
+
+/// Installs what is missing, where that is possible.
+fn prepare() -> Result<(), String> {
+    let wanted = missing();
+    let mut said = String::new();
+    if !wanted.is_empty() && rustix::process::geteuid().is_root() {
         let mut install = Command::new("apt-get");
         install.args(["install", "-y", "-q", "--no-install-recommends"]);
+        // Another run may be at it.
+        install.args(["-o", &format!("DPkg::Lock::Timeout={INSTALL_WAIT_S}")]);
         // Debian would start them at once; these are for the comparison only.
-        install.env("RUNLEVEL", "1").args(&missing);
-        let _ = install.output();
+        install.env("RUNLEVEL", "1").args(&wanted);
+        said = match install.output() {
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            Err(why) => why.to_string(),
+        };
     }
-    if !has("nginx") || !has("varnishd") {
-        return Err(format!(
-            "the comparison needs nginx and Varnish: apt-get install {}",
+    match missing().as_slice() {
+        [] => Ok(()),
+        missing => Err(format!(
+            "the comparison needs nginx, Varnish and its module bodyaccess: apt-get install {} {said}",
             missing.join(" ")
-        ));
+        )),
     }
-    Ok(module())
 }
 
 /// The parties, in the order in which they play.
@@ -387,10 +397,7 @@ fn print_reasons(line: &Line) {
 }
 
 async fn run(seconds: u64, seeds: &[u64]) -> Result<(), String> {
-    let module = prepare()?;
-    if !module {
-        eprintln!("vendor_calls: without varnish-modules Varnish passes POST through");
-    }
+    prepare()?;
     let log = CallLog::install()?;
     let work = tempfile::tempdir().map_err(|why| why.to_string())?;
     let sandbox = Sandbox::new(
@@ -417,7 +424,7 @@ async fn run(seconds: u64, seeds: &[u64]) -> Result<(), String> {
                 0 => parties::gateway(vendors, false).await?,
                 1 => parties::gateway(vendors, true).await?,
                 2 => parties::nginx(vendors, work.path(), true).await?,
-                3 => parties::varnish(vendors, work.path(), module).await?,
+                3 => parties::varnish(vendors, work.path()).await?,
                 _ => parties::nginx(vendors, work.path(), false).await?,
             };
             eprintln!("seed {seed}: {} on {} …", party.name, party.address);

@@ -209,34 +209,25 @@ http {{
     start(name, command, address, work).await
 }
 
-/// Varnish likewise; bodies are hashed by the module `bodyaccess`, without which POST is passed on.
-pub async fn varnish(vendors: SocketAddr, work: &Path, module: bool) -> Result<Party, String> {
+/// Varnish likewise; bodies are hashed by the module `bodyaccess`.
+pub async fn varnish(vendors: SocketAddr, work: &Path) -> Result<Party, String> {
     let address = free_port()?;
-    let (import, keep, hash) = if module {
-        (
-            "import bodyaccess;",
-            "std.cache_req_body(128KB); set req.http.X-Asked = \"POST\"; return (hash);",
-            "bodyaccess.hash_req_body();",
-        )
-    } else {
-        ("", "return (pass);", "")
-    };
     let text = format!(
         r#"vcl 4.1;
 import std;
-{import}
+import bodyaccess;
 backend default {{ .host = "{ip}"; .port = "{port}"; }}
 sub vcl_recv {{
   unset req.http.Cookie;
   unset req.http.X-Asked;
   if (req.url ~ "^/ws/") {{ set req.http.X-API-Key = "{NABLE_KEY}"; }}
   else {{ set req.http.X-API-Key = "{WIV_KEY}"; }}
-  if (req.method == "POST") {{ {keep} }}
+  if (req.method == "POST") {{ std.cache_req_body(128KB); set req.http.X-Asked = "POST"; }}
   return (hash);
 }}
 sub vcl_hash {{
   hash_data(req.url);
-  if (req.http.X-Asked) {{ hash_data(req.http.X-Asked); {hash} }}
+  if (req.http.X-Asked) {{ hash_data(req.http.X-Asked); bodyaccess.hash_req_body(); }}
   return (lookup);
 }}
 sub vcl_backend_fetch {{
@@ -286,8 +277,8 @@ async fn start(
         .stderr(err)
         .spawn()
         .map_err(|why| format!("{name} cannot be started: {why}"))?;
-    // Up to ten seconds: Varnish compiles its rules first.
-    for _ in 0..100 {
+    // Up to half a minute: Varnish compiles its rules first, and other runs may do so beside it.
+    for _ in 0..300 {
         if tokio::net::TcpStream::connect(address).await.is_ok() {
             return Ok(Party {
                 name,
