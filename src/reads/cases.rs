@@ -34,16 +34,31 @@ struct PageKey {
 /// A search request, ready to be answered: what takes time to know of it and is the same each time
 /// it is asked. Holds nothing of the caller.
 #[derive(Clone, Debug)]
-pub struct Search {
-    request: SearchRequest,
-    /// Of a first page: what it asks of the vendor.
-    first: Option<(Arc<SearchQuery>, CacheKey)>,
+pub enum Search {
+    /// Asks for a first page.
+    First {
+        /// What is asked of the vendor.
+        query: Arc<SearchQuery>,
+        /// Its identity.
+        key: CacheKey,
+        /// How many rows.
+        size: PageSize,
+    },
+    /// Goes on from a page token.
+    Next {
+        /// The token.
+        token: String,
+        /// What was repeated of the search.
+        repeated: SearchQuery,
+        /// How many rows, if said.
+        size: Option<PageSize>,
+    },
 }
 
 impl Search {
     /// Whether it goes on from a page token.
     pub fn is_continuation(&self) -> bool {
-        self.request.page_token.is_some()
+        matches!(self, Self::Next { .. })
     }
 }
 
@@ -137,12 +152,24 @@ impl Cases {
 
     /// Makes a search ready.
     pub fn prepare(&self, request: SearchRequest) -> Search {
-        let first = request.page_token.is_none().then(|| {
-            let query = Arc::new(request.query.clone());
-            let key = self.key(&query);
-            (query, key)
-        });
-        Search { request, first }
+        let SearchRequest {
+            query,
+            page_size: size,
+            page_token,
+        } = request;
+        if let Some(token) = page_token {
+            return Search::Next {
+                token,
+                repeated: query,
+                size,
+            };
+        }
+        let query = Arc::new(query);
+        Search::First {
+            key: self.key(&query),
+            query,
+            size: size.unwrap_or(PageSize::DEFAULT),
+        }
     }
 
     /// One page of a search.
@@ -163,15 +190,13 @@ impl Cases {
             vendor: Vendor::Wiv,
             kind: Kind::Cases,
         };
-        let Search { request, first } = search;
-        let answered = match (first, &request.page_token) {
-            (_, Some(token)) => Box::pin(self.continued(asker, request, token)).await,
-            (Some((query, key)), None) => {
-                let size = request.page_size.unwrap_or(PageSize::DEFAULT);
-                self.first_page(asker, query, key, size).await
-            }
-            // `prepare` leaves no such search.
-            (None, None) => Err(ReadError::Internal),
+        let answered = match search {
+            Search::Next {
+                token,
+                repeated,
+                size,
+            } => Box::pin(self.continued(asker, token, repeated, *size)).await,
+            Search::First { query, key, size } => self.first_page(asker, query, key, *size).await,
         };
         match answered {
             Ok((answer, saved)) => {
@@ -384,15 +409,15 @@ impl Cases {
     async fn continued(
         &self,
         asker: &Asker,
-        request: &SearchRequest,
         token: &str,
+        repeated: &SearchQuery,
+        size: Option<PageSize>,
     ) -> Result<(Answer, Option<Saved>), ReadError> {
         let claims = self
             .sealer
             .load()
             .open(token)
             .ok_or(ReadError::InvalidPageToken)?;
-        let repeated = &request.query;
         let matches = claims.audience == asker.audience().fingerprint()
             && (repeated.customer.is_none() || repeated.customer == claims.customer)
             && (repeated.range.is_none() || repeated.range == claims.range);
@@ -413,7 +438,7 @@ impl Cases {
             view: View::new(customer, asker.audience().clone()),
             snapshot,
             offset: claims.offset,
-            size: request.page_size.unwrap_or(claims.size),
+            size: size.unwrap_or(claims.size),
         };
         let answer = self.page(asker, place, None).await?;
         let saved = answer.note.is_from_memory().then_some(Saved::Repaged);

@@ -164,7 +164,8 @@ pub(super) async fn linger<I: AsyncRead + AsyncWrite + Unpin>(mut io: I) {
         if io.shutdown().await.is_err() {
             return;
         }
-        let mut ignored = [0; 4096];
+        // Not within the future: every connection carries the room for it all its life.
+        let mut ignored = vec![0; 4096];
         let mut left = LINGER_BYTES_MAX;
         while let Ok(bytes) = io.read(&mut ignored).await {
             left = left.saturating_sub(bytes);

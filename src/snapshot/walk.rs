@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use tokio::task::yield_now;
 
 use super::frozen::{End, Snapshot, State, WalkFailure};
 use super::lineage::Lineage;
@@ -289,15 +290,19 @@ impl Walk {
         };
         loop {
             self.last_fetch = clock.now();
-            match self.take_page(&mut scroll, page) {
-                Step::GoOn => {}
+            let over = match self.take_page(&mut scroll, page) {
                 Step::Lost(error) => return ScrollEnd::Lost(error),
-                Step::Over(outcome) => {
-                    if outcome != WalkOutcome::Cut {
-                        scroll.slot.end();
-                    }
-                    return ScrollEnd::Over(outcome);
+                Step::GoOn => None,
+                Step::Over(outcome) => Some(outcome),
+            };
+            // Those who wait for the rows have them; what else there is to do can wait for them.
+            yield_now().await;
+            self.store.make_room();
+            if let Some(outcome) = over {
+                if outcome != WalkOutcome::Cut {
+                    scroll.slot.end();
                 }
+                return ScrollEnd::Over(outcome);
             }
             page = loop {
                 let lane = match self.next(&scroll.slot).await {
@@ -588,7 +593,6 @@ impl Walk {
             }
         }
         self.target.announce();
-        self.store.make_room();
         self.end_refresh(None);
         match end {
             None => Step::GoOn,
