@@ -92,7 +92,8 @@ fn understood(of: &Parts, call: &Call) -> Result<Arc<Search>, Problem> {
 async fn search(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     let search = understood(&of, &call)?;
     let asker = asker(&call);
-    let answer = of.reads.cases.answer(&asker, &search).await?;
+    let answered = of.reads.cases.answer(&asker, &search).await;
+    let answer = answered.map_err(|error| refused(&call, error))?;
     Ok(answer::respond(&call, answer, &of.reads.variants))
 }
 
@@ -101,7 +102,8 @@ async fn customers(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
         return Err(Problem::internal("a list was read as something else"));
     };
     let asker = asker(&call);
-    let answer = of.reads.customers.list(&asker, fields).await?;
+    let answered = of.reads.customers.list(&asker, fields).await;
+    let answer = answered.map_err(|error| refused(&call, error))?;
     Ok(answer::respond(&call, answer, &of.reads.variants))
 }
 
@@ -109,9 +111,9 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     let reads = &of.reads;
     let question = read(&call)?;
     let asker = asker(&call);
-    let answer = match question {
-        Question::Customers(fields) => reads.customers.list(&asker, fields).await?,
-        Question::Search(request) => reads.cases.search(&asker, request).await?,
+    let answered = match question {
+        Question::Customers(fields) => reads.customers.list(&asker, fields).await,
+        Question::Search(request) => reads.cases.search(&asker, request).await,
         Question::Export {
             query,
             format,
@@ -129,21 +131,19 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
             let Some(place) = of.exports.enter(call.caller.exports()) else {
                 return Err(Problem::exports_overloaded());
             };
-            let stream = reads.export.begin(&asker, query, format).await?;
+            let begun = reads.export.begin(&asker, query, format).await;
+            let stream = begun.map_err(|error| refused(&call, error))?;
             return Ok(case_export::respond(&call, stream, format, trailer, place).await);
         }
         Question::Billing { month, contract } => {
             let soft = SoftFailure::Refuse;
-            reads
-                .billing
-                .services(&asker, month, &contract, soft)
-                .await?
+            reads.billing.services(&asker, month, &contract, soft).await
         }
         Question::BillingMonth(month) => {
             reads
                 .billing
                 .month(&asker, month, SoftFailure::Refuse)
-                .await?
+                .await
         }
         Question::Nable {
             account,
@@ -159,17 +159,21 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
             }
             let soft = SoftFailure::PassOn;
             match contract {
-                Some(contract) => {
-                    reads
-                        .billing
-                        .services(&asker, month, &contract, soft)
-                        .await?
-                }
-                None => reads.billing.month(&asker, month, soft).await?,
+                Some(contract) => reads.billing.services(&asker, month, &contract, soft).await,
+                None => reads.billing.month(&asker, month, soft).await,
             }
         }
-        Question::Overview(request) => reads.overview.get(&asker, request).await?,
+        Question::Overview(request) => reads.overview.get(&asker, request).await,
         Question::OpenApi => return Ok(openapi::respond(&call)),
     };
+    let answer = answered.map_err(|error| refused(&call, error))?;
     Ok(answer::respond(&call, answer, &of.reads.variants))
+}
+
+/// The problem for a read's error; metrics and the log say how memory answered, too.
+fn refused(call: &Call, error: ReadError) -> Problem {
+    if let Some(outcome) = error.outcome() {
+        call.record.set_cache(outcome);
+    }
+    error.into()
 }

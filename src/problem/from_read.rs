@@ -33,7 +33,7 @@ impl From<ReadError> for Problem {
             ReadError::BillingNotAllowed => {
                 Self::new(Code::BillingNotAllowed, "This caller may not see billing.")
             }
-            ReadError::BillingNotFound { vendor_body } => billing_not_found(vendor_body),
+            ReadError::BillingNotFound { vendor_body, .. } => billing_not_found(vendor_body),
             ReadError::AccountNotFound => Self::new(
                 Code::AccountNotFound,
                 "The account in the path is not the configured one; \"-\" stands for that.",

@@ -103,6 +103,7 @@ async fn vendor_bodies_are_repeated_only_if_they_are_json() {
     let of = |body: &'static str| {
         let problem = Problem::from(ReadError::BillingNotFound {
             vendor_body: Some(body.into()),
+            outcome: crate::domain::CacheOutcome::Miss,
         });
         json(&problem, Route::Billing)
     };

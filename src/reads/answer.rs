@@ -109,8 +109,8 @@ impl Account<'_> {
 
     /// Counts a question without an answer, if memory was asked for one.
     pub fn refused(&self, error: &ReadError) {
-        if error.came_after_lookup() {
-            self.metrics.lookup(self.kind, CacheOutcome::Error);
+        if let Some(outcome) = error.outcome() {
+            self.metrics.lookup(self.kind, outcome);
         }
     }
 }

@@ -220,11 +220,13 @@ impl Billing {
             (BillingBody::SoftFailed(rendered), SoftFailure::Refuse) => {
                 return Err(ReadError::BillingNotFound {
                     vendor_body: Some(rendered.body.clone()),
+                    outcome: note.outcome,
                 });
             }
             (BillingBody::Refused(vendor_body), _) => {
                 return Err(ReadError::BillingNotFound {
                     vendor_body: vendor_body.clone(),
+                    outcome: note.outcome,
                 });
             }
         };

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::cache::{FetchError, LookupError};
 use crate::clock::Duration;
-use crate::domain::Vendor;
+use crate::domain::{CacheOutcome, Vendor};
 use crate::snapshot::{OpenError, PageFailure, WalkFailure};
 use crate::upstream::{Fault, UpstreamError, Whose};
 
@@ -28,6 +28,8 @@ pub enum ReadError {
     BillingNotFound {
         /// The vendor's own answer, raw JSON.
         vendor_body: Option<Bytes>,
+        /// Whether the vendor was asked for it, or memory knew.
+        outcome: CacheOutcome,
     },
     /// Another account than the configured one.
     AccountNotFound,
@@ -53,15 +55,22 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// Whether memory was asked before; else the question was refused for what it is.
-    pub fn came_after_lookup(&self) -> bool {
-        !matches!(
-            self,
+    /// How memory answered, if it was asked; else the question was refused for what it is.
+    pub fn outcome(&self) -> Option<CacheOutcome> {
+        match self {
             Self::InvalidPageToken
-                | Self::CustomerNotAllowed
-                | Self::BillingNotAllowed
-                | Self::AccountNotFound
-        )
+            | Self::CustomerNotAllowed
+            | Self::BillingNotAllowed
+            | Self::AccountNotFound => None,
+            Self::BillingNotFound { outcome, .. } => Some(*outcome),
+            Self::Upstream(_)
+            | Self::PageTokenExpired
+            | Self::WalkLimitExceeded { .. }
+            | Self::Overloaded { .. }
+            | Self::DeadlinePassed { .. }
+            | Self::NotCached
+            | Self::Internal => Some(CacheOutcome::Error),
+        }
     }
 
     /// Too much is going on.

@@ -257,15 +257,22 @@ impl Overview {
         };
         let now = self.clock.now();
         let (mut age, mut worst) = (entry.age(now), note);
+        let outcome = note.outcome;
         let contracts = match &*entry.value {
             BillingBody::Good(rendered) => invoiced_contracts(&rendered.body),
             BillingBody::SoftFailed(rendered) => {
                 let vendor_body = Some(rendered.body.clone());
-                return Part::failed(ReadError::BillingNotFound { vendor_body });
+                return Part::failed(ReadError::BillingNotFound {
+                    vendor_body,
+                    outcome,
+                });
             }
             BillingBody::Refused(vendor_body) => {
                 let vendor_body = vendor_body.clone();
-                return Part::failed(ReadError::BillingNotFound { vendor_body });
+                return Part::failed(ReadError::BillingNotFound {
+                    vendor_body,
+                    outcome,
+                });
             }
         };
         if contracts.len() > CONTRACTS_MAX {

@@ -184,7 +184,7 @@ impl State {
     /// How many calls go before the search of the one of `id`, who waits and wants it until then: one for
     /// each search before it, the pages that end a scroll for each of them and for itself, and those of
     /// payers who come now and then and need not wait. And in which lane the last of them goes.
-    fn calls_before(&self, id: SlotId, until: Instant, now: Instant) -> (usize, Lane) {
+    pub fn calls_before(&self, id: SlotId, until: Instant, now: Instant) -> (usize, Lane) {
         let before = self.ahead_of(id);
         let payers: HashSet<&Arc<str>> = self.waiting.values().map(Waiting::payer).collect();
         // Those that were left end by themselves.

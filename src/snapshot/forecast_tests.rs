@@ -5,7 +5,7 @@ use crate::admission::{PaceSettings, Spend};
 use crate::clock::{Clock, sleep};
 use crate::domain::Vendor;
 use crate::metrics::Metrics;
-use crate::snapshot::slots::tests::{LINGER, gave, is_clean, slots, spend, take};
+use crate::snapshot::slots::tests::{LINGER, before_the_last, gave, is_clean, slots, spend, take};
 use crate::snapshot::slots::{Slot, Slots};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -295,6 +295,26 @@ async fn short_questions_after_deep_ones_are_refused_only_where_they_would_come_
         }
     }
     assert_eq!(answered, 59);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_guess_adds_for_its_error_and_what_is_known_does_not() {
+    let (slots, _) = short_of_budget(8).await;
+    let (mut held, waiting) = crowded(&slots, &[600; 17]).await;
+    // Sixteen searches are before the last one.
+    assert_eq!(before_the_last(&slots), (16, Lane::Interactive));
+    // Seven scrolls under way and ten to come have two more pages each: 34, and of all 50 a sixteenth.
+    (0..READ_MIN).for_each(|_| gave(&slots, "a", 3, true));
+    assert_eq!(before_the_last(&slots), (53, Lane::Refresh));
+    // And of two slots one goes to another, who need not wait.
+    (READ_MIN..AMID_MIN).for_each(|_| gave(&slots, "a", 0, false));
+    (0..AMID_MIN).for_each(|_| gave(&slots, "b", 0, false));
+    assert_eq!(before_the_last(&slots), (106 + 6, Lane::Refresh));
+    held.drain(..).for_each(Slot::end);
+    for task in waiting {
+        task.await.unwrap().ok().unwrap().end();
+    }
+    assert!(is_clean(&slots));
 }
 
 #[test]

@@ -47,6 +47,13 @@ async fn queue(
     task
 }
 
+/// What goes before the one who came last.
+pub fn before_the_last(slots: &Slots) -> (usize, Lane) {
+    let (state, now) = (slots.state.lock(), slots.clock.now());
+    let (id, waiting) = state.waiting.iter().next_back().unwrap();
+    state.calls_before(*id, waiting.spend.wanted_until, now)
+}
+
 /// As if a slot had been given now, and so many pages read with it.
 pub fn gave(slots: &Slots, payer: &str, pages: usize, ended: bool) {
     let mut state = slots.state.lock();

@@ -9,6 +9,8 @@ use msp_gateway::metrics::{Handshake, Metrics, VariantOutcome, WalkOutcome};
 use msp_gateway::telemetry::AccessEntry;
 use msp_gateway::upstream::Fault;
 
+use crate::whole::{ALL, SETTINGS, Whole, caller, get, search, secrets, world};
+
 /// A closed set: its name in the document, and its words.
 fn sets() -> Vec<(&'static str, Vec<&'static str>)> {
     vec![
@@ -161,6 +163,56 @@ fn the_log_uses_the_words() {
         entry.write_line(crate::kit::NOW.parse().unwrap(), &mut line);
         let member = format!("\"cache\":\"{}\"", outcome.as_str());
         assert!(line.contains(&member), "{line}");
+    }
+}
+
+/// Also where memory was asked and gave no answer.
+#[tokio::test(start_paused = true)]
+async fn metrics_and_the_log_tell_the_same_of_one_request() {
+    let text = format!("{SETTINGS}{}", caller("all", ""));
+    let whole = Whole::with(&text, &secrets(), world());
+    for (request, status, word) in [
+        (get("/v1/billing/202609/no-such", ALL), 404, "miss"),
+        (get("/v1/billing/202609/no-such", ALL), 404, "negative"),
+        (
+            search(&format!("{ALL}cache-control: only-if-cached\r\n"), "{}"),
+            504,
+            "error",
+        ),
+        (search(ALL, "{}"), 200, "miss"),
+        (search(ALL, "{}"), 200, "hit"),
+        (search(ALL, "[]"), 400, "none"),
+    ] {
+        let counted = |text: &str, series: &str| -> f64 {
+            let of = text.lines().filter(|line| line.starts_with(series));
+            let of = of.filter(|line| line.contains(&format!("\"{word}\"")));
+            of.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
+                .sum()
+        };
+        let (lookups, durations) = (
+            "msp_gateway_cache_lookups_total{",
+            "msp_gateway_request_duration_seconds_count{",
+        );
+        let before = whole.metrics_text().await;
+        whole.log.lines();
+        assert_eq!(whole.ask(&request).await.status, status, "{word}");
+        let after = whole.metrics_text().await;
+        let looked_up = if word == "none" { 0.0 } else { 1.0 };
+        assert_eq!(
+            counted(&after, lookups) - counted(&before, lookups),
+            looked_up,
+            "{word}"
+        );
+        assert_eq!(
+            counted(&after, durations) - counted(&before, durations),
+            1.0,
+            "{word}"
+        );
+        let log = whole.log.lines().concat();
+        assert!(
+            log.contains(&format!("\"cache\":\"{word}\"")),
+            "{word}: {log}"
+        );
     }
 }
 
