@@ -139,6 +139,26 @@ mod tests {
     }
 
     #[test]
+    fn every_second_of_the_window_counts() {
+        let start = Clock::system().now();
+        let mut budget = RetryBudget::new(RetrySettings::default(), start);
+        for second in 0..10 {
+            let now = start + Duration::from_secs(second);
+            (0..10).for_each(|_| budget.first_try(now));
+        }
+        let last = start + Duration::from_secs(9);
+        let retries = (0..100).filter(|_| budget.retry(last)).count();
+        assert_eq!(retries, 10);
+        // The first of them have gone, and with the last their retries.
+        let retries = |budget: &mut RetryBudget, second| {
+            let now = start + Duration::from_secs(second);
+            (0..100).filter(|_| budget.retry(now)).count()
+        };
+        assert_eq!(retries(&mut budget, 14), 0);
+        assert_eq!(retries(&mut budget, 19), 2);
+    }
+
+    #[test]
     fn a_lone_call_may_be_tried_three_times() {
         let start = Clock::system().now();
         let mut budget = RetryBudget::new(RetrySettings::default(), start);
