@@ -9,7 +9,7 @@
 //! most first: that is the only way to free a slot at the vendor.
 //!
 //! A search that gets its slot, or the vendor's budget after it, too late is refused at once: it would hold
-//! a place among the requests in flight for nothing. See [`super::forecast`].
+//! a place among the requests in flight for nothing. See `forecast`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
