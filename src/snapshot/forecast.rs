@@ -81,21 +81,8 @@ impl Lately {
     /// still or few have come so far. 1 where nothing is known.
     fn pages_of(&self, payers: &HashSet<&Arc<str>>, now: Instant) -> f64 {
         let counts = |given: &&Given| !given.is_old(now) && payers.contains(&given.payer);
-        let known: Vec<_> = self.given.iter().filter(counts).collect();
-        let (mut mean, mut go_on) = (1.0, 1.0);
-        // Of those that have been read so far, ended or not, how many go on: so the deep ones, which are
-        // under way longest, count for no more than they are.
-        for page in 1.. {
-            let reached = known.iter().filter(|given| given.pages >= page).count();
-            if reached < READ_MIN {
-                break;
-            }
-            let ends = |given: &&&Given| given.ended && given.pages == page;
-            let ended = known.iter().filter(ends).count();
-            go_on *= (reached - ended) as f64 / reached as f64;
-            mean += go_on;
-        }
-        mean
+        let known = self.given.iter().filter(counts);
+        mean_pages(known.map(|given| (given.pages, given.ended)).collect())
     }
 
     /// `calls` for searches of these payers, and those that go to others meanwhile.
@@ -108,6 +95,35 @@ impl Lately {
             _ => calls.saturating_mul(self.amid) / of_these,
         }
     }
+}
+
+/// How many pages scrolls have on average, of which so many were read so far and which have ended or not.
+/// Of those that have been read so far, ended or not, a part goes on: so the deep ones, which are under way
+/// longest, count for no more than they are.
+fn mean_pages(mut known: Vec<(usize, bool)>) -> f64 {
+    known.sort_unstable();
+    // Fewer than enough were read further.
+    let enough = known.len().checked_sub(READ_MIN);
+    let Some((upto, _)) = enough.and_then(|at| known.get(at)).copied() else {
+        return 1.0;
+    };
+    // What goes on changes only behind a page with which some ended.
+    let (mut mean, mut go_on, mut page, mut reached) = (1.0, 1.0, 0, known.len());
+    for alike in known.chunk_by(|one, other| one.0 == other.0) {
+        let last = alike.first().map_or(0, |(pages, _)| *pages);
+        let ended = alike.iter().filter(|(_, ended)| *ended).count();
+        if last > upto {
+            break;
+        }
+        if last > 0 && ended > 0 {
+            mean += go_on * (last - 1 - page) as f64;
+            go_on *= (reached - ended) as f64 / reached as f64;
+            mean += go_on;
+            page = last;
+        }
+        reached -= alike.len();
+    }
+    mean + go_on * (upto - page) as f64
 }
 
 impl Given {

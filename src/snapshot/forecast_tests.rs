@@ -424,3 +424,27 @@ async fn scrolls_that_were_left_tell_when_the_next_slot_is_there() {
     assert_eq!(why, Some(NoSlot::Scrolls(None)));
     slot.end();
 }
+
+proptest::proptest! {
+    #[test]
+    fn the_mean_is_taken_page_by_page(known in proptest::collection::vec((0..40_usize, proptest::bool::ANY), 0..40)) {
+        let (mut mean, mut go_on) = (1.0, 1.0);
+        for page in 1.. {
+            let reached = known.iter().filter(|one| one.0 >= page).count();
+            if reached < READ_MIN {
+                break;
+            }
+            let ended = known.iter().filter(|one| **one == (page, true)).count();
+            go_on *= (reached - ended) as f64 / reached as f64;
+            mean += go_on;
+        }
+        let quick = mean_pages(known);
+        proptest::prop_assert!((quick - mean).abs() < 1e-9, "{quick} {mean}");
+    }
+
+    #[test]
+    fn long_walks_take_no_longer(pages in 1_000_000_000..usize::MAX / 64) {
+        // A look at each page would take seconds.
+        proptest::prop_assert!(mean_pages(vec![(pages, false); 32]) >= pages as f64);
+    }
+}
