@@ -135,11 +135,11 @@ async fn questions(
     tasks.join_all().await
 }
 
-#[tokio::test(start_paused = true)]
-async fn five_times_the_budget_is_refused_at_once_and_the_budget_is_used() {
-    let rig = Arc::new(Rig::new(Setup {
+/// Before a vendor with so many cases, which ten calls a second may be made to.
+fn ten_calls_a_second(cases: usize, snapshots: SnapshotOptions) -> Arc<Rig> {
+    Arc::new(Rig::new(Setup {
         world: sandbox::Options {
-            cases: 10,
+            cases,
             wiv_requests_per_minute: None,
             nable_requests_per_minute: None,
             ..sandbox::Options::default()
@@ -148,8 +148,14 @@ async fn five_times_the_budget_is_refused_at_once_and_the_budget_is_used() {
             wiv.requests_per_minute = 600;
             wiv.concurrency = 8;
         }),
+        snapshots,
         ..Setup::default()
-    }));
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_times_the_budget_is_refused_at_once_and_the_budget_is_used() {
+    let rig = ten_calls_a_second(10, SnapshotOptions::default());
     // Ten calls a second are there; a hundred at first, and those of the thirty seconds after.
     let (many, few) = tokio::join!(
         questions(&rig, "many", 50, 60),
@@ -223,23 +229,11 @@ async fn deep_questions(
 
 #[tokio::test(start_paused = true)]
 async fn deep_questions_beyond_the_budget_are_refused_at_once_too() {
-    let rig = Arc::new(Rig::new(Setup {
-        world: sandbox::Options {
-            cases: 28,
-            wiv_requests_per_minute: None,
-            nable_requests_per_minute: None,
-            ..sandbox::Options::default()
-        },
-        wiv: Box::new(|wiv| {
-            wiv.requests_per_minute = 600;
-            wiv.concurrency = 8;
-        }),
-        snapshots: SnapshotOptions {
-            vendor_page_size: PageSize::new(10).unwrap(),
-            ..SnapshotOptions::default()
-        },
-        ..Setup::default()
-    }));
+    let snapshots = SnapshotOptions {
+        vendor_page_size: PageSize::new(10).unwrap(),
+        ..SnapshotOptions::default()
+    };
+    let rig = ten_calls_a_second(28, snapshots);
     // Ten calls a second are there, and three are wanted for each question. A hundred are saved up.
     let (many, few) = tokio::join!(
         deep_questions(&rig, "many", 16.7, 60.0),
