@@ -142,6 +142,7 @@ pub fn find(method: &Method, path: &str) -> Routing {
     Routing::Found(Matched {
         route: line.route,
         body: line.body,
+        fixed: line.fixed.is_none().then_some(line.pattern),
         params,
     })
 }

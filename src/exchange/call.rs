@@ -119,6 +119,8 @@ pub struct Matched {
     pub route: Route,
     /// What to do with a body.
     pub body: BodyRule,
+    /// The whole path, where it has no parameters.
+    pub fixed: Option<&'static str>,
     /// Where in the path its parameters stand: start and end in bytes.
     pub params: [(u16, u16); PARAMS_MAX],
 }

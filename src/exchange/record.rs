@@ -1,5 +1,6 @@
 //! What is known of a request so far, for metrics, the access log and the answer.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -22,12 +23,11 @@ impl RequestId {
     /// A fresh one. Not secret, so a fast generator is right.
     pub fn fresh() -> Self {
         const HEX: &[u8; 16] = b"0123456789abcdef";
-        let mut bits = fastrand::u128(..);
+        let digit = |four: u8| HEX.get(usize::from(four)).copied().unwrap_or(b'0');
         let mut out = [b'0'; 32];
-        for digit in out.iter_mut().rev() {
-            // Four bits are below 16.
-            *digit = HEX.get((bits & 0xf) as usize).copied().unwrap_or(b'0');
-            bits >>= 4;
+        let bytes = fastrand::u128(..).to_ne_bytes();
+        for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
+            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
         }
         Self(out)
     }
@@ -73,7 +73,7 @@ pub struct Record {
     pub peer: Peer,
     /// To be sent to vendors.
     pub trace: Option<HeaderValue>,
-    route: OnceLock<Route>,
+    route: OnceLock<(Route, Option<&'static str>)>,
     payer: OnceLock<(Arc<Caller>, Arc<Payer>)>,
     cache: OnceLock<CacheOutcome>,
     code: OnceLock<&'static str>,
@@ -107,14 +107,22 @@ impl Record {
         })
     }
 
-    /// Notes the route; the first word stands.
-    pub fn set_route(&self, route: Route) {
-        let _ = self.route.set(route);
+    /// Notes the route, and its path where that is always the same; the first word stands.
+    pub fn set_route(&self, route: Route, fixed: Option<&'static str>) {
+        let _ = self.route.set((route, fixed));
     }
 
     /// The route, `Other` while unknown.
     pub fn route(&self) -> Route {
-        self.route.get().copied().unwrap_or(Route::Other)
+        self.route.get().map_or(Route::Other, |(route, _)| *route)
+    }
+
+    /// The path as the log tells it.
+    fn logged_path(&self) -> Cow<'static, str> {
+        match self.route.get() {
+            Some((_, Some(fixed))) => Cow::Borrowed(*fixed),
+            _ => Cow::Owned(logged_path(&self.target)),
+        }
     }
 
     /// Notes who asks and who pays.
@@ -183,7 +191,7 @@ impl Drop for Tail {
             caller: record.caller().map(|caller| caller.name.clone()),
             route: record.route(),
             method: record.method.clone(),
-            path: logged_path(&record.target),
+            path: record.logged_path(),
             status: self.status,
             code: record.code.get().copied(),
             cache: record.cache(),
