@@ -1,5 +1,6 @@
-//! `walk ADDRESS CALLER_KEY PAGE_SIZE`: pages through all cases, one connection, page after page.
-//! Prints one line of JSON: pages, bytes, and the median time of a page at several depths.
+//! `walk ADDRESS CALLER_KEY PAGE_SIZE PROCESS`: pages through all cases, one connection, page after page.
+//! Prints one line of JSON: pages, bytes, and what a page takes at several depths: the median time that
+//! the caller waits, and the mean time that the server's process has the processor.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,19 +14,21 @@ use std::net::TcpStream;
 
 use msp_gateway::clock::Instant;
 
-/// Pages around a depth whose median stands for it.
-const WINDOW: usize = 100;
+/// Pages around a depth that stand for it: so many, because a page takes some hundred microseconds and
+/// what else a machine does takes milliseconds.
+const WINDOW: usize = 500;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [address, key, size] = words.as_slice() else {
-        panic!("ADDRESS CALLER_KEY PAGE_SIZE");
+    let [address, key, size, process] = words.as_slice() else {
+        panic!("ADDRESS CALLER_KEY PAGE_SIZE PROCESS");
     };
     let stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
     let mut from = BufReader::with_capacity(1 << 20, stream.try_clone().unwrap());
     let mut to = stream;
     let (mut token, mut micros, mut bytes) = (None::<String>, Vec::new(), 0);
+    let mut used = vec![processor_micros(process)];
     loop {
         let start = match &token {
             None => String::new(),
@@ -40,6 +43,7 @@ fn main() {
         to.write_all(request.as_bytes()).unwrap();
         let page = answer(&mut from);
         micros.push(begun.elapsed().as_secs_f64() * 1e6);
+        used.push(processor_micros(process));
         bytes += page.len();
         let text = std::str::from_utf8(&page).unwrap();
         token = text.rsplit_once("\"scroll_id\":\"").map(|(_, rest)| {
@@ -56,12 +60,32 @@ fn main() {
         some.sort_by(f64::total_cmp);
         some.get(some.len() / 2).copied().unwrap_or(f64::NAN)
     };
+    let mean = |from: usize| {
+        let (from, to) = (from.min(pages), (from + WINDOW).min(pages));
+        (used[to] - used[from]) / (to - from) as f64
+    };
+    let thousandth = 1000 - WINDOW / 2;
+    let last = pages.saturating_sub(WINDOW);
     println!(
-        "{{\"pages\":{pages},\"bytes\":{bytes},\"page_1_us\":{:.2},\"page_1000_us\":{:.2},\"last_us\":{:.2}}}",
+        "{{\"pages\":{pages},\"bytes\":{bytes},\"page_1_us\":{:.2},\"page_1000_us\":{:.2},\"last_us\":{:.2},\
+         \"page_1_server_us\":{:.2},\"page_1000_server_us\":{:.2},\"last_server_us\":{:.2}}}",
         median(0),
-        median(1000 - WINDOW / 2),
-        median(pages.saturating_sub(WINDOW)),
+        median(thousandth),
+        median(last),
+        mean(0),
+        mean(thousandth),
+        mean(last),
     );
+}
+
+/// Microseconds that all threads of a process have had a processor.
+fn processor_micros(process: &str) -> f64 {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let nanos = threads.map(|thread| {
+        let text = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
+        text.split(' ').next().unwrap().parse::<u64>().unwrap()
+    });
+    nanos.sum::<u64>() as f64 / 1e3
 }
 
 fn answer(from: &mut BufReader<TcpStream>) -> Vec<u8> {
