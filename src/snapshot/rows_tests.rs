@@ -65,10 +65,12 @@ proptest! {
     fn any_slice_is_the_rows_joined(rows in list(), sizes in sizes(), a in 0..70_usize, b in 0..70_usize) {
         let made = paged(&rows, &sizes);
         prop_assert_eq!(made.len(), rows.len());
-        let (first, last) = (a.min(b).min(rows.len()), a.max(b).min(rows.len()));
+        let (first, last) = (a.min(b), a.max(b));
         let pieces = made.cut(first..last);
         let joined: Vec<_> = pieces.iter().map(|p| String::from_utf8(p.to_vec()).unwrap()).collect();
-        prop_assert_eq!(joined.join(","), rows[first..last].join(","));
+        let there = rows.get(first..last.min(rows.len())).unwrap_or_default();
+        prop_assert_eq!(joined.join(","), there.join(","));
+        prop_assert!(made.text(rows.len()).is_empty());
         prop_assert_eq!(texts(&made), rows);
     }
 
@@ -105,6 +107,9 @@ proptest! {
         prop_assert_eq!(mine.first_difference(&other_rows, 0..rows.len(), By::Text), expected);
         let by_ids = if by_text { None } else { expected };
         prop_assert_eq!(mine.first_difference(&other_rows, 0..rows.len(), By::Ids), by_ids);
+        // What neither has is not the same.
+        let upto = rows.len() + 1;
+        prop_assert_eq!(mine.first_difference(&mine, 0..upto, By::Ids), Some(rows.len()));
         // A list that ends earlier differs there.
         if changed < rows.len() {
             let short = paged(&rows[..changed], &b);
