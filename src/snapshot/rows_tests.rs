@@ -256,3 +256,14 @@ fn rows_are_taken_over_behind_those_there_are() {
     });
     assert_eq!(columns, [(3, NO_WORD, NO_WORD), (4, NO_WORD, NO_WORD)]);
 }
+
+#[test]
+fn equal_pages_at_other_places_are_not_the_same_rows() {
+    let (one, two, other) = (row(0, 0), row(1, 0), row(2, 0));
+    let here = paged(&[one.clone(), two.clone()], &[2]);
+    let later = paged(&[other, one, two], &[1, 2]);
+    for by in [By::Ids, By::Text] {
+        assert_eq!(here.first_difference(&later, 1..2, by), Some(1));
+        assert_eq!(later.first_difference(&here, 1..2, by), Some(1));
+    }
+}
