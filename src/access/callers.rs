@@ -462,5 +462,110 @@ mod tests {
         assert_eq!(CallerKeyHash::parse(&hash.to_string()), Some(hash));
         assert_eq!(CallerKeyHash::parse(&hash.to_string().to_uppercase()), None);
         assert_eq!(CallerKeyHash::parse("sha256:ab"), None);
+        let digits = |text: &str| CallerKeyHash::parse(&format!("sha256:{text}"));
+        assert_eq!(digits(&"0a".repeat(32)), Some(CallerKeyHash([10; 32])));
+        for bad in ["0a".repeat(33), "0g".repeat(32), "a:".repeat(32)] {
+            assert_eq!(digits(&bad), None);
+        }
+        assert_eq!(CallerKeyHash::parse(&"0a".repeat(32)), None);
+        assert_eq!(format!("{hash:?}"), "sha256:…", "no part of it in a log");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_forgets_neither_uses_nor_what_limits_that_stay_have_counted() {
+        let metrics = Metrics::new().unwrap();
+        let clock = Clock::anchored("2026-11-22T12:00:00Z".parse().unwrap());
+        let limited = |name: &str, key, requests, forced| CallerSpec {
+            requests_per_minute: requests,
+            forced_refreshes_per_minute: forced,
+            ..spec(name, &[key])
+        };
+        let book = |before: Option<&CallerBook>, specs: &[CallerSpec]| {
+            CallerBook::after(before, specs, &metrics, clock.clone())
+        };
+        let before = book(
+            None,
+            &[
+                limited("a", "k1", Some(60), 6),
+                limited("b", "k2", Some(60), 6),
+            ],
+        );
+        let one = before.find(Some(b"k1"), None).unwrap();
+        assert_eq!(one.last_used(), Some(clock.wall()));
+        assert_eq!(before.named("b").unwrap().last_used(), None);
+        // Other keys, the same limits.
+        let after = book(
+            Some(&before),
+            &[
+                limited("a", "k9", Some(60), 6),
+                limited("b", "k2", Some(61), 7),
+            ],
+        );
+        assert!(after.find(Some(b"k1"), None).is_none());
+        let same = after.named("a").unwrap();
+        assert_eq!(same.last_used(), Some(clock.wall()));
+        assert!(Arc::ptr_eq(same.in_flight(), one.in_flight()));
+        assert!(Arc::ptr_eq(same.exports(), one.exports()));
+        assert!(!Arc::ptr_eq(same.exports(), one.in_flight()));
+        let throttle = |caller: &Caller| caller.throttle.clone().unwrap();
+        assert!(Arc::ptr_eq(&throttle(&same), &throttle(&one)));
+        assert!(Arc::ptr_eq(&same.forced, &one.forced));
+        let (old, new) = (before.named("b").unwrap(), after.named("b").unwrap());
+        assert!(Arc::ptr_eq(old.in_flight(), new.in_flight()));
+        assert!(!Arc::ptr_eq(&throttle(&old), &throttle(&new)));
+        assert!(!Arc::ptr_eq(&old.forced, &new.forced));
+        let names = |book: &CallerBook| book.iter().map(|c| c.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(&after), ["a", "b"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_open_book_takes_everyone_for_an_operator_and_knows_keys_still() {
+        let metrics = Metrics::new().unwrap();
+        let clock = Clock::anchored("2026-11-22T12:00:00Z".parse().unwrap());
+        let specs = [spec("a", &["k1"])];
+        let open = |before| CallerBook::open(before, &specs, 6, &metrics, clock.clone());
+        let book = open(None);
+        let found = book.find(None, None).unwrap();
+        assert_eq!((&*found.name, found.role), ("open", Role::Operator));
+        assert_eq!(&*book.without_key().unwrap().name, "open");
+        assert_eq!(&*book.find(Some(b"k1"), None).unwrap().name, "a");
+        assert!(book.find(Some(b"k2"), None).is_none());
+        assert_eq!(book.iter().count(), 2);
+        let after = open(Some(&book)).without_key().unwrap();
+        assert!(Arc::ptr_eq(after.in_flight(), found.in_flight()));
+        assert!(Arc::ptr_eq(&after.forced, &found.forced));
+        assert_eq!(
+            format!("{found:?}"),
+            "Caller { name: \"open\", role: Operator, .. }"
+        );
+    }
+
+    #[test]
+    fn who_sees_most_sees_all_customers_and_billing_if_anybody_does() {
+        let metrics = Metrics::new().unwrap();
+        let who = |specs: &[CallerSpec]| {
+            let book = CallerBook::new(specs, &metrics, Clock::system());
+            book.who_sees_most().map(|caller| caller.name.to_string())
+        };
+        let no_billing = |name: &str| CallerSpec {
+            billing: false,
+            ..spec(name, &[])
+        };
+        let few = CallerSpec {
+            audience: Audience::only([]),
+            ..spec("few", &[])
+        };
+        assert_eq!(who(std::slice::from_ref(&few)), None);
+        assert_eq!(who(&[few.clone(), no_billing("n")]).unwrap(), "n");
+        let all = [few, no_billing("n"), spec("b", &[]), spec("c", &[])];
+        assert_eq!(who(&all).unwrap(), "b");
+    }
+
+    #[test]
+    fn roles_are_told_as_in_settings() {
+        assert_eq!(
+            [Role::Reader, Role::Operator].map(Role::as_str),
+            ["reader", "operator"]
+        );
     }
 }

@@ -551,6 +551,94 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_in_force_is_told_after_every_change() {
+        let metrics = Metrics::new().unwrap();
+        let governor = Governor::new(Vendor::Wiv, settings(120, 8), Clock::system(), &metrics);
+        let told = || {
+            let text = metrics.render().unwrap();
+            ["budget_remaining", "rate_limit", "concurrency_limit"].map(|name| {
+                let line = format!("msp_gateway_vendor_{name}{{vendor=\"wiv\"}} ");
+                let value = text.lines().find_map(|text| text.strip_prefix(&line));
+                value.unwrap().parse::<u32>().unwrap()
+            })
+        };
+        assert_eq!(told(), [20, 120, 8]);
+        let wanted = spend(Lane::Interactive, "a", SECOND * 9);
+        let permit = governor.admit(&wanted).await.unwrap();
+        assert_eq!(told(), [19, 120, 8]);
+        permit.unsent();
+        assert_eq!(told(), [20, 120, 8]);
+        governor.set(settings(60, 2));
+        assert_eq!(told(), [10, 60, 2]);
+        governor.begin_anew();
+        assert_eq!(told(), [1, 60, 2]);
+        // Time alone is told when somebody looks.
+        sleep(SECOND * 3).await;
+        assert_eq!(governor.snapshot().remaining, 4);
+        assert_eq!(told(), [4, 60, 2]);
+        // A vendor that is late gets fewer at once, where that is asked for.
+        governor.set(PaceSettings {
+            concurrency_adaptive: true,
+            ..settings(60, 5)
+        });
+        let permit = governor.admit(&wanted).await.unwrap();
+        sleep(SECOND * 6).await;
+        assert_eq!(permit.age(), SECOND * 6);
+        permit.ended(Felt::Late);
+        assert_eq!(told(), [9, 60, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_that_comes_after_the_turn_is_told_before_anything_is_sent() {
+        let governor = governor(120, 8);
+        assert_eq!(governor.may_still_send(), Ok(()));
+        let none = HeaderMap::new();
+        assert_eq!(governor.hear(StatusCode::OK, &none), None);
+        let hold = governor.hear(StatusCode::TOO_MANY_REQUESTS, &none);
+        assert_eq!(hold, Some(SECOND * 5));
+        sleep(SECOND * 2).await;
+        let refused = governor.may_still_send().unwrap_err();
+        assert_eq!(refused.retry_after, SECOND * 3);
+        sleep(SECOND * 3).await;
+        assert_eq!(governor.may_still_send(), Ok(()));
+        // Without a `Retry-After`, the end of a count that is used up is when to come back; a count
+        // that is not says nothing of that.
+        let mut headers = HeaderMap::new();
+        headers.insert("ratelimit", HeaderValue::from_static("\"a\";r=0;t=40"));
+        let hold = governor.hear(StatusCode::TOO_MANY_REQUESTS, &headers);
+        assert_eq!(hold, Some(SECOND * 40));
+        sleep(SECOND * 40).await;
+        headers.insert("ratelimit", HeaderValue::from_static("\"a\";r=1;t=40"));
+        let hold = governor.hear(StatusCode::TOO_MANY_REQUESTS, &headers);
+        assert_eq!(hold, Some(SECOND * 20));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_is_too_long_for_those_who_would_be_gone() {
+        let governor = governor(60, 8);
+        governor.begin_anew();
+        drop(governor.admit(&spend(Lane::Interactive, "x", SECOND)).await);
+        let others = (3, Lane::Interactive);
+        let wanted = |wait| Spend {
+            wanted_until: Clock::system().now() + wait,
+            ..spend(Lane::Interactive, "a", SECOND * 60)
+        };
+        let wait = |spend: &Spend| governor.too_long(spend, others);
+        assert_eq!(wait(&wanted(SECOND * 4)), Some(SECOND * 4));
+        assert_eq!(wait(&wanted(SECOND * 5)), None);
+        assert_eq!(wait(&spend(Lane::Refresh, "a", SECOND * 60)), None);
+        // For whom nobody waits any more the time is its own, and its lane another one: of what the
+        // vendor's return leaves to that, four calls take eleven seconds.
+        let late = |wait| Spend {
+            wanted_until: Clock::system().now(),
+            ..spend(Lane::Interactive, "a", wait)
+        };
+        assert_eq!(wait(&late(SECOND * 60)), None);
+        let told = wait(&late(SECOND * 5)).unwrap();
+        assert_eq!(told.as_millis() / 10, 1137);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn new_rates_reach_those_who_wait() {
         let governor = governor(1, 1);
         drop(governor.admit(&spend(Lane::Interactive, "x", SECOND)).await);

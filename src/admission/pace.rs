@@ -369,11 +369,14 @@ impl Pace {
             self.learned.told(now, requests, reset);
             self.reprice(now);
         }
+        if self.hold.is_some_and(|hold| hold.until > now) {
+            // Of what may go at the end of a stop it says nothing: the count starts anew by then.
+            return;
+        }
         let burst = u64::from(self.rate.burst());
         let left = u32::try_from(requests.min(burst)).unwrap_or(u32::MAX);
         self.credit = self.credit.min(self.rate.cost() * left);
-        let already = self.hold.is_some_and(|hold| hold.until > now);
-        if let (0, Some(reset), false) = (requests, reset, already) {
+        if let (0, Some(reset)) = (requests, reset) {
             self.stop_until(now + reset, false);
         }
     }

@@ -501,3 +501,187 @@ fn who_would_get_its_answer_too_late_is_refused_too() {
     pace.rate_limited(now, Some(SECOND * 20));
     assert_eq!(others(&mut pace, 100, 10), None);
 }
+
+#[test]
+fn nobody_is_sent_at_the_deadline_and_the_urgent_pass_the_waiting() {
+    let (mut pace, now) = pace(120, 100);
+    let Asked::Refused(refusal) = ask(&mut pace, now, Lane::Interactive, "a", Duration::ZERO)
+    else {
+        panic!("its deadline has come");
+    };
+    assert_eq!(refusal.retry_after, Duration::ZERO);
+    // What is left of the burst is kept from exports, one of which waits for it.
+    while ask(&mut pace, now, Lane::Export, "a", Duration::from_nanos(1)) == Asked::Admitted {}
+    assert!(matches!(
+        ask(&mut pace, now, Lane::Export, "a", SECOND),
+        Asked::Queued(_)
+    ));
+    assert_eq!(
+        ask(&mut pace, now, Lane::Refresh, "a", SECOND),
+        Asked::Admitted
+    );
+}
+
+#[test]
+fn what_never_went_out_costs_nothing() {
+    let (mut pace, now) = pace(120, 2);
+    for _ in 0..2 {
+        ask(&mut pace, now, Lane::Interactive, "a", SECOND);
+    }
+    let Asked::Queued(waiting) = ask(&mut pace, now, Lane::Interactive, "a", SECOND) else {
+        panic!("no place is left");
+    };
+    // Time alone lets nobody go while every place is taken.
+    assert_eq!(pace.next(now), Some((waiting, None)));
+    pace.release(true);
+    assert_eq!(pace.next(now), Some((waiting, Some(now))));
+    pace.leave(waiting);
+    assert_eq!((pace.next(now), pace.snapshot(now).remaining), (None, 18));
+    pace.release(false);
+    let seen = pace.snapshot(now);
+    assert_eq!((seen.remaining, seen.in_flight), (19, 0));
+    // There is never more than a burst.
+    pace.release(false);
+    pace.release(false);
+    assert_eq!(pace.snapshot(now + SECOND * 9).remaining, 20);
+}
+
+#[test]
+fn what_is_usual_follows_what_calls_took() {
+    let (mut pace, now) = pace(60, 100);
+    for _ in 0..10 {
+        ask(&mut pace, now, Lane::Interactive, "a", SECOND);
+    }
+    // The next one goes after a second, and its answer takes what is usual.
+    let is_usual = |pace: &mut Pace, usual: Duration| {
+        let mut too_long = |until| {
+            let none = (0, Lane::Interactive);
+            pace.too_long(now, Lane::Interactive, &"a".into(), none, now + until)
+        };
+        too_long(SECOND + usual) == Some(SECOND)
+            && too_long(SECOND + usual + Duration::from_nanos(1)).is_none()
+    };
+    let began = |ms| now.checked_sub(Duration::from_millis(ms)).unwrap();
+    assert!(is_usual(&mut pace, Duration::ZERO));
+    pace.felt(now, Felt::Prompt, began(800));
+    assert!(is_usual(&mut pace, Duration::from_micros(100_000)));
+    pace.felt(now, Felt::Prompt, began(400));
+    assert!(is_usual(&mut pace, Duration::from_micros(137_500)));
+    pace.felt(now, Felt::Nothing, began(400));
+    assert!(is_usual(&mut pace, Duration::from_micros(137_500)));
+}
+
+#[test]
+fn a_stop_is_never_shortened_nor_ended_by_what_was_under_way() {
+    let (mut pace, now) = pace(600, 8);
+    pace.answered(now);
+    assert_eq!(pace.snapshot(now).ramp, None, "nothing was wrong");
+    assert_eq!(pace.rate_limited(now, Some(SECOND * 20)), SECOND * 20);
+    let later = now + SECOND;
+    assert_eq!(pace.rate_limited(later, Some(SECOND * 2)), SECOND * 19);
+    // Neither a count that resets sooner nor a good answer says that it may go on.
+    pace.told_remaining(later, 0, Some(SECOND * 3));
+    pace.answered(later);
+    let stopped = |pace: &Pace, at| pace.stopped(at).map(|refusal| refusal.retry_after);
+    assert_eq!(stopped(&pace, later), Some(SECOND * 19));
+    let over = now + SECOND * 20;
+    assert_eq!(stopped(&pace, over), None);
+    // Then one, and everyone with its answer, at the rate.
+    assert_eq!(pace.snapshot(over).remaining, 1);
+    let go = |pace: &mut Pace, at| ask(pace, at, Lane::Interactive, "a", SECOND);
+    assert_eq!(go(&mut pace, over), Asked::Admitted);
+    let soon = over + SECOND;
+    assert!(matches!(go(&mut pace, soon), Asked::Queued(_)));
+    pace.answered(soon);
+    assert_eq!(pace.advance(soon).len(), 1);
+    assert_eq!(pace.snapshot(soon).ramp, Some((20, SECOND * 30)));
+    // What the vendor tells at the end of a stop counts again.
+    pace.told_remaining(soon, 0, Some(SECOND * 3));
+    assert_eq!(pace.snapshot(soon).hold_down, Some(SECOND * 3));
+    let again = soon + SECOND * 3;
+    pace.told_remaining(again, 0, Some(SECOND * 4));
+    assert_eq!(pace.snapshot(again).hold_down, Some(SECOND * 4));
+}
+
+#[test]
+fn after_a_reset_the_rest_grows_back_at_the_rate() {
+    let (mut pace, now) = pace(60, 100);
+    pace.told_remaining(now, 0, Some(SECOND * 4));
+    let asked: Vec<_> = (0..3)
+        .map(|_| ask(&mut pace, now, Lane::Interactive, "a", SECOND * 9))
+        .collect();
+    assert!(asked.iter().all(|asked| matches!(asked, Asked::Queued(_))));
+    // The answers to what was under way say so too, of the same count.
+    pace.told_remaining(now + SECOND, 0, Some(SECOND * 3));
+    for seconds in 4..7 {
+        let at = now + SECOND * seconds;
+        assert_eq!(pace.next(now).unwrap().1, Some(at));
+        assert_eq!(pace.advance(at - Duration::from_nanos(1)), []);
+        assert_eq!(pace.advance(at).len(), 1);
+    }
+    // More than is left of the burst is no more.
+    pace.told_remaining(now + SECOND * 8, 99, None);
+    assert_eq!(pace.snapshot(now + SECOND * 8).remaining, 2);
+    pace.told_remaining(now + SECOND * 8, 1, None);
+    assert_eq!(pace.snapshot(now + SECOND * 8).remaining, 1);
+}
+
+#[test]
+fn background_work_of_a_vendor_that_is_back_waits_for_its_part() {
+    let (mut pace, now) = pace(60, 100);
+    pace.begin_anew(now);
+    assert_eq!(pace.snapshot(now).remaining, 1);
+    let ids: Vec<_> = (0..2)
+        .map(|_| ask(&mut pace, now, Lane::Refresh, "a", SECOND * 60))
+        .collect();
+    assert!(ids.iter().all(|asked| matches!(asked, Asked::Queued(_))));
+    // A fifth of the rate and growing: one call is earned after less than five seconds, by the line
+    // 0.2 t + t² / 75 = 1, so after 3.95; the second after 6.86.
+    let first = pace.next(now).unwrap().1.unwrap() - now;
+    assert_eq!(first.as_millis() / 10, 395);
+    // Callers do not wait for it, and take none of it.
+    assert_eq!(
+        ask(&mut pace, now + SECOND * 2, Lane::Interactive, "b", SECOND),
+        Asked::Admitted
+    );
+    assert_eq!(pace.next(now).unwrap().1.unwrap() - now, first);
+    assert_eq!(pace.advance(now + first).len(), 1);
+    let second = pace.next(now + first).unwrap().1.unwrap() - now;
+    assert_eq!(second.as_millis() / 10, 686);
+    // Who comes behind the second is told when the third call is earned: 0.2 t + t² / 75 = 3.
+    let Asked::Refused(refusal) = ask(&mut pace, now + first, Lane::Refresh, "a", SECOND) else {
+        panic!("it would come too late");
+    };
+    let after = first + refusal.retry_after;
+    assert_eq!(after.as_millis() / 10, 927);
+}
+
+#[test]
+fn who_waits_in_another_lane_is_behind_its_payers_others() {
+    let (mut pace, now) = pace(60_000, 1);
+    let mut ids = Vec::new();
+    for lane in [
+        Lane::Interactive,
+        Lane::Interactive,
+        Lane::Refresh,
+        Lane::Interactive,
+    ] {
+        ids.push(ask(&mut pace, now, lane, "a", SECOND));
+    }
+    let [
+        Asked::Admitted,
+        Asked::Queued(first),
+        Asked::Queued(behind),
+        Asked::Queued(other),
+    ] = ids[..]
+    else {
+        panic!("one goes");
+    };
+    pace.yield_to_others(first, Lane::Refresh, &"a".into());
+    pace.yield_to_others(77, Lane::Refresh, &"a".into());
+    for id in [other, behind, first] {
+        pace.release(true);
+        assert_eq!(pace.advance(now), [Called::Admitted(id)]);
+    }
+    assert_eq!(pace.next(now), None);
+}

@@ -193,6 +193,51 @@ mod tests {
     }
 
     #[test]
+    fn a_newcomer_whose_turn_is_last_is_told_exactly_what_goes_before_it() {
+        let callers: Vec<Arc<str>> = vec!["a".into(), "b".into(), "c".into()];
+        let mut queue = Queue::default();
+        queue.push(Lane::Interactive, &callers[0], 0);
+        queue.push(Lane::Export, &callers[0], 1);
+        // Three of a, two of b, one of c, in this order.
+        for (n, caller) in callers.iter().enumerate() {
+            for id in 0..3 - n {
+                queue.push(Lane::Refresh, caller, 10 * (n as u64 + 1) + id as u64);
+            }
+        }
+        assert_eq!(queue.len(), 8);
+        let lengths = Lane::ALL.map(|lane| queue.len_of(lane));
+        assert_eq!(lengths, [1, 6, 0, 1]);
+        // The urgent one and one of each; the urgent one, two of a, two of b and c's own.
+        assert_eq!(queue.ahead_of(Lane::Refresh, "d"), 4);
+        assert_eq!(queue.ahead_of(Lane::Refresh, "c"), 6);
+        assert_eq!(queue.ahead_of(Lane::ReadAhead, "c"), 7);
+        assert_eq!(queue.ahead_of(Lane::Interactive, "c"), 1);
+        queue.push(Lane::Refresh, &callers[2], 99);
+        assert!(queue.remove(11) && !queue.remove(98));
+        assert_eq!(order(&mut queue), [0, 10, 20, 30, 12, 21, 99, 1]);
+    }
+
+    #[test]
+    fn nobody_gives_way_to_who_would_then_have_more() {
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let mut queue = Queue::default();
+        assert_eq!(queue.displace_for(Lane::Interactive, "a"), None);
+        queue.push(Lane::Refresh, &b, 1);
+        queue.push(Lane::Refresh, &a, 2);
+        queue.push(Lane::Refresh, &a, 3);
+        // Two of a, one of b: with one more, b has as many.
+        assert_eq!(queue.displace_for(Lane::Refresh, "b"), None);
+        queue.push(Lane::Refresh, &a, 4);
+        assert_eq!(queue.displace_for(Lane::Refresh, "b"), Some(4));
+        assert_eq!(queue.displace_for(Lane::Refresh, "c"), Some(3));
+        assert_eq!(queue.displace_for(Lane::Refresh, "c"), None);
+        // Of the less urgent lane whoever has most, even the only one, and the newcomer itself.
+        assert_eq!(queue.displace_for(Lane::Interactive, "a"), Some(2));
+        assert_eq!(queue.displace_for(Lane::Interactive, "b"), Some(1));
+        assert!(queue.is_empty());
+    }
+
+    #[test]
     fn the_full_queue_makes_room_for_the_urgent_and_the_modest() {
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let mut queue = Queue::default();

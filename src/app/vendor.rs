@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::secrets::{VendorKeyring, VendorKeys};
 use crate::stack::outbound;
 use crate::upstream::connect::{InMemory, https_connector};
-use crate::upstream::{BaseUrl, VendorOptions, VendorService};
+use crate::upstream::{VendorOptions, VendorService};
 
 /// How vendors are reached.
 #[derive(Clone)]
@@ -66,7 +66,7 @@ impl Side {
         clock: &Clock,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, BuildError> {
-        let options = options(settings, secrets)?;
+        let options = options(settings, secrets);
         let ring: VendorKeyring = Arc::new(ArcSwap::from_pointee(secrets.keys.clone()));
         let gates = options.gates(ring.clone(), clock, metrics);
         let service = service(way, &options, &gates, clock, metrics)?;
@@ -115,7 +115,7 @@ impl Side {
                 return Ok(None);
             }
         };
-        let options = options(settings, secrets)?;
+        let options = options(settings, secrets);
         if options.credential != side.options.credential {
             // It is part of every identity: what is remembered belongs to the other account.
             later.push(format!("{name}: another account needs a restart"));
@@ -133,13 +133,9 @@ impl Side {
     }
 }
 
-fn options(
-    settings: &VendorSettings,
-    secrets: &VendorSecrets,
-) -> Result<VendorOptions, BuildError> {
-    let url = BaseUrl::parse(&settings.base_url)
-        .map_err(|why| BuildError(format!("{}.base_url: {why}", settings.vendor.as_str())))?;
-    let mut options = VendorOptions::new(settings.vendor, url, secrets.account.clone());
+fn options(settings: &VendorSettings, secrets: &VendorSecrets) -> VendorOptions {
+    let (url, account) = (settings.base_url.clone(), secrets.account.clone());
+    let mut options = VendorOptions::new(settings.vendor, url, account);
     options.key_header = settings.key_header.clone();
     options.requests_per_minute = settings.requests_per_minute;
     options.learn_down_to = settings.learn_down_to;
@@ -147,7 +143,7 @@ fn options(
     options.concurrency_adaptive = settings.concurrency_adaptive;
     options.timeout = settings.timeout;
     options.connect_timeout = settings.connect_timeout;
-    Ok(options)
+    options
 }
 
 fn service(

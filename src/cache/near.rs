@@ -236,6 +236,51 @@ mod tests {
     }
 
     #[test]
+    fn the_table_answers_most_looks_and_moka_hears_of_the_others() {
+        let near = near(100);
+        near.insert(1, Arc::new(10));
+        warm(&near, 1);
+        // Only whoever asks moka learns that it let go of this.
+        let held = near.get(&1).unwrap();
+        near.cache.invalidate(&1);
+        let found = (0..10_000).filter(|_| near.get(&1).is_some()).count();
+        assert!((9_000..9_700).contains(&found), "{found}, some 9,375");
+        drop(held);
+        assert!(near.get(&1).is_none());
+    }
+
+    #[test]
+    fn what_is_held_is_counted_and_listed_until_the_weight_is_too_much() {
+        let near = Near::new(100, |key: &u32, _: &Arc<u64>| *key);
+        for key in [10, 20, 30] {
+            near.insert(key, Arc::new(u64::from(key) * 2));
+        }
+        assert_eq!(near.size(), (3, 60));
+        let mut all: Vec<_> = near.iter().map(|(key, value)| (*key, *value)).collect();
+        all.sort_unstable();
+        assert_eq!(all, [(10, 20), (20, 40), (30, 60)]);
+        near.insert(200, Arc::new(1));
+        assert!(near.size().1 <= 100 && near.get(&200).is_none());
+        near.remove(&10);
+        near.clear();
+        assert_eq!((near.size(), near.iter().count()), ((0, 0), 0));
+    }
+
+    #[test]
+    fn nothing_is_left_while_a_key_changes() {
+        let near = near(100);
+        near.insert(1, Arc::new(10));
+        let place = near.place(&1).unwrap();
+        let changing = place.begin();
+        for _ in 0..1_000 {
+            assert_eq!(near.get(&1).as_deref(), Some(&10));
+        }
+        assert!(place.left.load().is_none());
+        drop(changing);
+        warm(&near, 1);
+    }
+
+    #[test]
     fn keys_of_one_place_are_told_apart() {
         let near = near(10_000);
         for key in 0..5_000 {

@@ -9,11 +9,11 @@ use super::form::{Address, AuthMode, Count, Level, Of};
 use super::lists::{ClientSans, Customers, KeyHashes};
 use super::measure::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Size, Time};
 use super::names::{BilledId, CallerName, Credential, Expiry, FileName, Text, VariableName, Zone};
-use super::vendor::BaseUrl;
 use super::web::{Hosts, Origins};
 use crate::access::Role;
 use crate::domain::{AccountId, CustomerId};
 use crate::server::ClientAuth;
+use crate::upstream::BaseUrl;
 use jiff::tz::TimeZone;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -197,8 +197,8 @@ table! {
 table! {
     /// wiv.
     Wiv {
-        /// Without a slash at its end.
-        base_url: Of<BaseUrl> = Of(BaseUrl::fixed("https://api.wiv.ai")),
+        /// Where it is.
+        base_url: Of<BaseUrl> = Of(BaseUrl::fixed("api.wiv.ai", "")),
         /// Carries the key.
         api_key_header: Of<HeaderName> = Of(HeaderName::from_static("x-api-key")),
         /// Holds the key.
@@ -231,8 +231,8 @@ table! {
 table! {
     /// N-able.
     Nable {
-        /// Without a slash at its end.
-        base_url: Of<BaseUrl> = Of(BaseUrl::fixed("https://prod-nableboomi.n-able.com/ws/rest/V1/PSA_API")),
+        /// Where it is.
+        base_url: Of<BaseUrl> = Of(BaseUrl::fixed("prod-nableboomi.n-able.com", "/ws/rest/V1/PSA_API")),
         /// Carries the key.
         api_key_header: Of<HeaderName> = Of(HeaderName::from_static("x-api-key")),
         /// Holds the key.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::file::{self, File};
 use super::from_text;
-use super::vendor::BaseUrl;
+use crate::upstream::BaseUrl;
 
 const REFERENCE: &str = include_str!("../../config.toml");
 
@@ -160,12 +160,11 @@ fn defaults_are_those_of_the_modules() {
     let settings = from_text("c", text, []).unwrap();
     let expected = crate::snapshot::SnapshotOptions::default();
     assert_eq!(format!("{:?}", settings.snapshots), format!("{expected:?}"));
-    use super::form::Form as _;
     for url in [
         File::default().wiv.base_url.0,
         File::default().nable.base_url.0,
     ] {
-        assert_eq!(BaseUrl::from_text(url.as_str()), Some(url));
+        assert_eq!(BaseUrl::parse(&url.to_string()), Some(url));
     }
 }
 

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::exchange::Boxed;
 
 /// The steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainPhase {
     /// Everything is taken.
     Serving,
@@ -24,23 +24,15 @@ pub enum DrainPhase {
 }
 
 /// The one handle of the drain. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Drain(Arc<Steps>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Steps {
-    phase: watch::Sender<DrainPhase>,
-    /// The same as a number, which every request looks at.
-    number: AtomicU8,
-}
-
-impl Default for Drain {
-    fn default() -> Self {
-        Self(Arc::new(Steps {
-            phase: watch::Sender::new(DrainPhase::Serving),
-            number: AtomicU8::new(DrainPhase::Serving as u8),
-        }))
-    }
+    /// A [`DrainPhase`] as a number, which every request looks at.
+    phase: AtomicU8,
+    /// Wakes those who wait for a step.
+    taken: Notify,
 }
 
 impl Drain {
@@ -54,32 +46,32 @@ impl Drain {
         self.advance(DrainPhase::Cut);
     }
 
-    /// The current step.
-    pub fn phase(&self) -> DrainPhase {
-        *self.0.phase.borrow()
-    }
-
     /// Whether readiness should fail.
     pub fn is_draining(&self) -> bool {
-        self.0.number.load(Ordering::Acquire) > DrainPhase::Serving as u8
+        self.has_reached(DrainPhase::Leaving)
     }
 
     /// Goes on to a later step; never back.
     pub(super) fn advance(&self, to: DrainPhase) {
-        self.0.phase.send_if_modified(|phase| {
-            let later = to > *phase;
-            if later {
-                self.0.number.store(to as u8, Ordering::Release);
-                *phase = to;
-            }
-            later
-        });
+        if self.0.phase.fetch_max(to as u8, Ordering::AcqRel) < to as u8 {
+            self.0.taken.notify_waiters();
+        }
+    }
+
+    fn has_reached(&self, phase: DrainPhase) -> bool {
+        self.0.phase.load(Ordering::Acquire) >= phase as u8
     }
 
     /// Waits for a step or a later one.
     pub async fn reached(&self, phase: DrainPhase) {
-        // The sender lives as long as this handle, so waiting cannot fail.
-        let _ = self.0.phase.subscribe().wait_for(|now| *now >= phase).await;
+        loop {
+            // Before the look: who takes a step after it wakes this one.
+            let taken = self.0.taken.notified();
+            if self.has_reached(phase) {
+                return;
+            }
+            taken.await;
+        }
     }
 
     /// The same for who is woken often by other things: as long as this one was not the reason, a poll

@@ -689,3 +689,7 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "frozen_tests.rs"]
+mod tests;

@@ -46,3 +46,45 @@ pub fn render(page: &CutPage, token: Option<&str>) -> Bytes {
     out.push(b'}');
     out.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(pieces: &[&'static str], envelope: Vec<EnvelopeMember>, token: Option<&str>) -> String {
+        let pieces = pieces.iter().map(|piece| Bytes::from(*piece)).collect();
+        let page = CutPage {
+            pieces,
+            rows: 0,
+            next: None,
+            envelope: envelope.into(),
+        };
+        String::from_utf8(render(&page, token).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn rows_stand_in_the_vendors_envelope_as_they_came() {
+        let envelope = || {
+            vec![
+                EnvelopeMember::Other("total \"x\"".into(), "1.50".into()),
+                EnvelopeMember::Data,
+                EnvelopeMember::NextPageKey,
+                EnvelopeMember::Other("ok".into(), "{ }".into()),
+            ]
+        };
+        assert_eq!(
+            body(
+                &["{\"a\":1},{\"a\":2}", "{ \"a\":3}"],
+                envelope(),
+                Some("t0k_en")
+            ),
+            "{\"total \\\"x\\\"\":1.50,\"data\":[{\"a\":1},{\"a\":2},{ \"a\":3}],\"next_page_key\":{\"scroll_id\":\"t0k_en\"},\"ok\":{ }}"
+        );
+        let bare = vec![EnvelopeMember::NextPageKey, EnvelopeMember::Data];
+        assert_eq!(
+            body(&[], bare, None),
+            "{\"next_page_key\":null,\"data\":[]}"
+        );
+        assert_eq!(body(&["1"], Vec::new(), None), "{}");
+    }
+}

@@ -65,10 +65,12 @@ proptest! {
     fn any_slice_is_the_rows_joined(rows in list(), sizes in sizes(), a in 0..70_usize, b in 0..70_usize) {
         let made = paged(&rows, &sizes);
         prop_assert_eq!(made.len(), rows.len());
-        let (first, last) = (a.min(b).min(rows.len()), a.max(b).min(rows.len()));
+        let (first, last) = (a.min(b), a.max(b));
         let pieces = made.cut(first..last);
         let joined: Vec<_> = pieces.iter().map(|p| String::from_utf8(p.to_vec()).unwrap()).collect();
-        prop_assert_eq!(joined.join(","), rows[first..last].join(","));
+        let there = rows.get(first..last.min(rows.len())).unwrap_or_default();
+        prop_assert_eq!(joined.join(","), there.join(","));
+        prop_assert!(made.text(rows.len()).is_empty());
         prop_assert_eq!(texts(&made), rows);
     }
 
@@ -105,6 +107,9 @@ proptest! {
         prop_assert_eq!(mine.first_difference(&other_rows, 0..rows.len(), By::Text), expected);
         let by_ids = if by_text { None } else { expected };
         prop_assert_eq!(mine.first_difference(&other_rows, 0..rows.len(), By::Ids), by_ids);
+        // What neither has is not the same.
+        let upto = rows.len() + 1;
+        prop_assert_eq!(mine.first_difference(&mine, 0..upto, By::Ids), Some(rows.len()));
         // A list that ends earlier differs there.
         if changed < rows.len() {
             let short = paged(&rows[..changed], &b);
@@ -159,9 +164,9 @@ fn words_keep_their_numbers_however_many_there_are() {
         3 => format!("ö{n}"),
         _ => n.to_string(),
     };
-    for round in 0..2 {
-        for n in 0..100 {
-            assert_eq!(words.number(Some(&text(n))), n, "{round}");
+    for upto in 0..100 {
+        for n in 0..=upto {
+            assert_eq!(words.number(Some(&text(n))), n, "{upto}");
         }
     }
     assert_eq!(words.number(Some("")), 100);
@@ -173,4 +178,92 @@ fn words_keep_their_numbers_however_many_there_are() {
         (other.text(100), other.text(101), other.text(NO_WORD)),
         (Some(""), None, None)
     );
+}
+
+#[test]
+fn what_rows_cost_is_what_they_take() {
+    let rows: Vec<String> = (0..10).map(|id| row(id, 0)).collect();
+    let made = paged(&rows, &[4, 3]);
+    let taken = |chunk: &Arc<Chunk>| {
+        let columns = size_of_val(&*chunk.ends)
+            + size_of_val(&*chunk.ids)
+            + size_of_val(&*chunk.customers)
+            + size_of_val(&*chunk.types);
+        (chunk.text.len() + columns) as u64
+    };
+    assert_eq!(made.chunks.len(), 3);
+    assert_eq!(made.bytes(), made.chunks.iter().map(taken).sum::<u64>());
+    let mut made = made;
+    made.truncate(5);
+    assert_eq!(made.bytes(), made.chunks.iter().map(taken).sum::<u64>());
+    made.truncate(0);
+    assert_eq!((made.bytes(), made.len()), (0, 0));
+}
+
+#[test]
+fn an_equal_last_page_is_held_once() {
+    let rows: Vec<String> = (0..4).map(|id| row(id, 0)).collect();
+    let other = paged(&rows, &[2]);
+    let is_shared = |mine: &Rows| {
+        let mut mine = mine.clone();
+        mine.share_last(&other);
+        let pairs = mine.chunks.iter().zip(&other.chunks);
+        pairs
+            .map(|(mine, other)| Arc::ptr_eq(mine, other))
+            .collect()
+    };
+    let shared = |rows: &[String], sizes: &[usize]| -> Vec<bool> { is_shared(&paged(rows, sizes)) };
+    assert_eq!(shared(&rows, &[2]), [false, true]);
+    assert_eq!(shared(&rows[..2], &[2]), [true]);
+    // Other rows, or the same at another place.
+    let mut changed = rows.clone();
+    changed[3] = row(3, 1);
+    assert_eq!(shared(&changed, &[2]), [false, false]);
+    let mut moved = rows.clone();
+    moved.insert(0, row(9, 0));
+    assert_eq!(shared(&moved, &[3, 2]), [false, false]);
+    assert_eq!(shared(&[], &[2]), [false; 0]);
+    // The same texts whose words have other numbers: other rows came before.
+    let swapped = [row(4, 0), row(5, 0), row(2, 0), row(3, 0)];
+    assert_eq!(shared(&swapped, &[2]), [false, false]);
+}
+
+#[test]
+fn whoever_knows_the_words_of_rows_finds_them_in_rows_taken_over() {
+    let (one, two, three) = (row(0, 0), row(1, 0), row(2, 0));
+    let view = View::new(CustomerId::parse("c1").ok(), Audience::All);
+    let (mut index, mut rows) = (ViewIndex::default(), paged(&[one, two.clone()], &[2]));
+    index.extend(&view, &rows);
+    assert_eq!(index.rows(), [1]);
+    // A new search brought others instead; c1 had another number there.
+    rows.truncate(0);
+    index.truncate(0);
+    rows.take_from(paged(&[two, three], &[2]), 0);
+    index.extend(&view, &rows);
+    assert_eq!(index.rows(), [0]);
+}
+
+#[test]
+fn rows_are_taken_over_behind_those_there_are() {
+    let bare = |id: usize| format!("{{\"case_id\":{id}}}");
+    let all: Vec<String> = (0..5).map(bare).collect();
+    let mut rows = paged(&all[..2], &[1]);
+    rows.take_from(paged(&all[2..], &[2]), 0);
+    assert_eq!(texts(&rows), all);
+    let mut columns = Vec::new();
+    rows.for_each_from(3, |at, customer, case_type| {
+        columns.push((at, customer, case_type))
+    });
+    assert_eq!(columns, [(3, NO_WORD, NO_WORD), (4, NO_WORD, NO_WORD)]);
+}
+
+#[test]
+fn equal_pages_at_other_places_are_not_the_same_rows() {
+    let (one, two, other) = (row(0, 0), row(1, 0), row(2, 0));
+    let here = paged(&[one.clone(), two.clone()], &[2]);
+    let later = paged(&[other, one, two], &[1, 2]);
+    for by in [By::Ids, By::Text] {
+        assert_eq!(here.first_difference(&later, 1..2, by), Some(1));
+        assert_eq!(later.first_difference(&here, 1..2, by), Some(1));
+    }
 }
