@@ -369,13 +369,15 @@ async fn it_grows_while_a_walk_is_at_work_and_rows_may_come() {
     assert!(!snapshot.is_growing() && !snapshot.is_complete());
     snapshot.lock().growers = 1;
     assert!(snapshot.is_growing() && snapshot.look(true, snapshot.birth()).growing);
-    for (stage, is_complete) in [
-        (End::Complete, true),
-        (End::Broken, false),
-        (End::Cut("x"), false),
+    assert_eq!(snapshot.end().as_str(), "growing");
+    for (stage, is_complete, word) in [
+        (End::Complete, true, "complete"),
+        (End::Broken, false, "broken"),
+        (End::Cut("x"), false, "cut"),
     ] {
         end(&snapshot, stage);
         assert!(!snapshot.is_growing());
+        assert_eq!(stage.as_str(), word);
         assert_eq!(
             (snapshot.is_complete(), snapshot.end()),
             (is_complete, stage)

@@ -250,6 +250,9 @@ fn rows_are_taken_over_behind_those_there_are() {
     let mut rows = paged(&all[..2], &[1]);
     rows.take_from(paged(&all[2..], &[2]), 0);
     assert_eq!(texts(&rows), all);
+    let mut last = Rows::default();
+    last.take_from(rows.clone(), 3);
+    assert_eq!(texts(&last), all[3..]);
     let mut columns = Vec::new();
     rows.for_each_from(3, |at, customer, case_type| {
         columns.push((at, customer, case_type))

@@ -118,3 +118,27 @@ impl ViewIndex {
         (self.rows.capacity() * 4 + self.admitted.capacity()) as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_are_one_only_with_customer_and_audience_alike() {
+        let id = |text: &str| CustomerId::parse(text).unwrap();
+        let only = |names: &[&str]| Audience::only(names.iter().map(|name| id(name)));
+        let views = [
+            View::new(None, Audience::All),
+            View::new(Some(id("org_1")), Audience::All),
+            View::new(Some(id("org_2")), Audience::All),
+            View::new(Some(id("org_1")), only(&["org_1"])),
+            View::new(None, only(&["org_1"])),
+            View::new(None, only(&["org_1", "org_2"])),
+        ];
+        for (at, one) in views.iter().enumerate() {
+            for (other_at, other) in views.iter().enumerate() {
+                assert_eq!(one == other, at == other_at, "{one:?} and {other:?}");
+            }
+        }
+    }
+}
