@@ -5,6 +5,7 @@
 //! stack becomes one boxed `Service`.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use super::{UpstreamError, VendorAnswer, VendorCall, VendorService};
 use crate::domain::Operation;
 
 /// Takes a call, gives an answer.
-pub trait Step: Clone + Send + Sync + 'static {
+pub trait Step: Send + Sync + 'static {
     /// Makes the call.
     fn send(
         &self,
@@ -26,7 +27,7 @@ pub trait Step: Clone + Send + Sync + 'static {
 }
 
 /// Takes a signed request to the wire.
-pub trait Transport: Clone + Send + Sync + 'static {
+pub trait Transport: Send + Sync + 'static {
     /// Sends it and reads the whole answer.
     fn exchange(
         &self,
@@ -37,11 +38,17 @@ pub trait Transport: Clone + Send + Sync + 'static {
 
 /// A finished stack as one boxed tower service.
 pub fn boxed<S: Step>(stack: S) -> VendorService {
-    VendorService::new(Finished(stack))
+    VendorService::new(Finished(Arc::new(stack)))
 }
 
-#[derive(Clone)]
-struct Finished<S>(S);
+/// Cloned for every call, and more than once: so it is shared.
+struct Finished<S>(Arc<S>);
+
+impl<S> Clone for Finished<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
 
 impl<S: Step> Service<VendorCall> for Finished<S> {
     type Response = VendorAnswer;
@@ -53,7 +60,7 @@ impl<S: Step> Service<VendorCall> for Finished<S> {
     }
 
     fn call(&mut self, call: VendorCall) -> Self::Future {
-        let stack = self.0.clone();
+        let stack = Arc::clone(&self.0);
         let future: Pin<Box<_>> = Box::pin(async move { stack.send(call).await });
         future
     }

@@ -50,17 +50,6 @@ pub struct Wire<C> {
     clock: Clock,
 }
 
-impl<C: Clone> Clone for Wire<C> {
-    fn clone(&self) -> Self {
-        Self {
-            sender: self.sender.clone(),
-            body_bytes_max: self.body_bytes_max,
-            governor: Arc::clone(&self.governor),
-            clock: self.clock.clone(),
-        }
-    }
-}
-
 impl<C: VendorConnector> Wire<C> {
     /// No connection is made yet. Redirects are not followed, nothing is sent twice.
     pub fn new(

@@ -25,7 +25,6 @@ macro_rules! layer {
         }
 
         /// The step.
-        #[derive(Clone)]
         pub struct $step<S> { inner: S, $($field: $type),* }
     };
 }
