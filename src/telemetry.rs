@@ -263,8 +263,8 @@ impl LogSink {
         Ok(Self(sink))
     }
 
-    /// Takes an entry. Never waits.
-    pub fn write(&self, entry: impl FnOnce() -> AccessEntry) {
+    /// Takes an entry of a request that ended then, or just now. Never waits.
+    pub fn write(&self, ended: Option<Instant>, entry: impl FnOnce() -> AccessEntry) {
         match &*self.0 {
             Sink::Off => {}
             Sink::Kept { lines, clock } => {
@@ -272,7 +272,7 @@ impl LogSink {
                 entry().write_line(clock.wall(), &mut line);
                 lines.lock().push(line);
             }
-            Sink::Queue(queue) => queue.push(entry()),
+            Sink::Queue(queue) => queue.push(ended, entry()),
         }
     }
 
@@ -300,8 +300,8 @@ impl LogSink {
 }
 
 impl Queue {
-    fn push(&self, entry: AccessEntry) {
-        let at = self.clock.now();
+    fn push(&self, ended: Option<Instant>, entry: AccessEntry) {
+        let at = ended.unwrap_or_else(|| self.clock.now());
         let mut waiting = self.waiting.lock();
         if waiting.closed || waiting.entries.len() >= LINES_WAITING_MAX {
             drop(waiting);
@@ -487,12 +487,12 @@ mod tests {
         let to = Shared::default();
         let sink = LogSink::thread(Box::new(to.clone()), metrics.clone(), Clock::system()).unwrap();
         for _ in 0..1000 {
-            sink.write(|| entry("/x"));
+            sink.write(None, || entry("/x"));
         }
         sink.close(Duration::from_secs(10));
         let text = String::from_utf8(to.0.lock().clone()).unwrap();
         assert_eq!(text.lines().count(), 1000);
-        sink.write(|| entry("/late"));
+        sink.write(None, || entry("/late"));
         assert_eq!(metrics.log_lines_dropped.get(), 1);
     }
 
@@ -515,7 +515,7 @@ mod tests {
             LogSink::thread(Box::new(Stuck(held)), metrics.clone(), Clock::system()).unwrap();
         let total = 3 * LINES_WAITING_MAX as u64;
         for _ in 0..total {
-            sink.write(|| entry("/x"));
+            sink.write(None, || entry("/x"));
         }
         assert!(metrics.log_lines_dropped.get() >= total - 2 * LINES_WAITING_MAX as u64);
         drop(release);

@@ -68,7 +68,20 @@ pub fn respond(call: &Call, answer: Answer, variants: &Arc<Variants>) -> Answere
 /// The head of an answer with a tag: what never changes as it is, and a place for each of the others,
 /// `X-Request-Id` among them, which a layer above fills. A copy of it costs a part of what as many
 /// insertions do.
-static TAGGED_HEAD: LazyLock<HeaderMap> = LazyLock::new(|| {
+struct TaggedHead {
+    head: HeaderMap,
+    /// What each value is, in the order in which the head gives them.
+    places: Vec<Place>,
+}
+
+enum Place {
+    Ready,
+    Etag,
+    CacheStatus,
+    Age,
+}
+
+static TAGGED_HEAD: LazyLock<TaggedHead> = LazyLock::new(|| {
     let mut head = HeaderMap::with_capacity(HEADERS_EXPECTED);
     let later = HeaderValue::from_static("");
     head.insert(header::CONTENT_TYPE, JSON);
@@ -78,32 +91,53 @@ static TAGGED_HEAD: LazyLock<HeaderMap> = LazyLock::new(|| {
     head.insert(header::CACHE_CONTROL, PRIVATE);
     head.insert(header::VARY, VARY);
     head.insert(X_REQUEST_ID.clone(), later);
-    head
+    let place = |name: &HeaderName| match name {
+        _ if *name == header::ETAG => Place::Etag,
+        _ if *name == CACHE_STATUS => Place::CacheStatus,
+        _ if *name == header::AGE => Place::Age,
+        _ => Place::Ready,
+    };
+    TaggedHead {
+        places: head.keys().map(place).collect(),
+        head,
+    }
 });
 
 fn tagged_head(etag: HeaderValue, note: &CacheNote, age: Duration) -> HeaderMap {
-    let mut head = TAGGED_HEAD.clone();
+    let mut head = TAGGED_HEAD.head.clone();
     let mut etag = Some(etag);
-    for (name, value) in &mut head {
-        if *name == header::ETAG {
-            if let Some(etag) = etag.take() {
-                *value = etag;
+    // A copy gives its values in the order of the original.
+    for (value, place) in head.values_mut().zip(&TAGGED_HEAD.places) {
+        match place {
+            Place::Ready => {}
+            Place::Etag => {
+                if let Some(etag) = etag.take() {
+                    *value = etag;
+                }
             }
-        } else if *name == header::AGE {
-            *value = seconds(age);
-        } else if *name == CACHE_STATUS {
-            *value = note.header_value();
+            Place::CacheStatus => *value = note.header_value(),
+            Place::Age => *value = seconds(age),
         }
     }
     head
 }
 
-/// Like `HeaderValue::from`, in one allocation for three.
+/// Ages of so many seconds and less have their value ready; older answers are few.
+const AGES_READY: u64 = 1024;
+
+static AGES: LazyLock<Vec<HeaderValue>> = LazyLock::new(|| {
+    // Kept for as long as the program runs: a value that is not shared is copied without a count.
+    let text = |age: u64| &*age.to_string().leak();
+    (0..AGES_READY)
+        .map(|age| HeaderValue::from_static(text(age)))
+        .collect()
+});
+
+/// The value of `Age`.
 fn seconds(of: Duration) -> HeaderValue {
-    let mut digits = itoa::Buffer::new();
-    // Digits always make a value.
-    HeaderValue::from_bytes(digits.format(of.as_secs()).as_bytes())
-        .unwrap_or(HeaderValue::from_static("0"))
+    let seconds = of.as_secs();
+    let ready = usize::try_from(seconds).ok().and_then(|at| AGES.get(at));
+    ready.cloned().unwrap_or_else(|| HeaderValue::from(seconds))
 }
 
 /// The tag of a form of this body that the caller names and still takes. It has the body then,

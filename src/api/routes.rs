@@ -142,7 +142,6 @@ pub fn find(method: &Method, path: &str) -> Routing {
     Routing::Found(Matched {
         route: line.route,
         body: line.body,
-        fixed: line.fixed.is_none().then_some(line.pattern),
         params,
     })
 }
@@ -208,6 +207,8 @@ mod tests {
                     line.pattern
                 );
             }
+            let fixed = line.fixed.is_none().then_some(line.pattern);
+            assert_eq!(line.route.fixed_path(), fixed);
         }
         // Every route but the one without a path.
         assert_eq!(TABLE.len(), Route::ALL.len() - 1);

@@ -8,13 +8,12 @@ use super::cache_control::directives;
 use super::question::{Asked, Question};
 use super::recall::{Recall, Spelling};
 use super::{answer, case_export, openapi};
-use crate::cache::Directives;
 use crate::domain::Route;
 use crate::exchange::{Answered, Boxed, Call, InFlight, Mention};
 use crate::problem::{Code, Problem};
 use crate::reads::billing::SoftFailure;
 use crate::reads::cases::Search;
-use crate::reads::{Asker, ReadError, Reads};
+use crate::reads::{ReadError, Reads};
 
 /// Answers every route of the public listener. Cheap to clone.
 #[derive(Clone)]
@@ -42,7 +41,8 @@ impl Service<Call> for Routes {
     type Error = Problem;
     type Future = Boxed<Result<Answered, Problem>>;
 
-    fn call(&self, call: Call) -> Self::Future {
+    fn call(&self, mut call: Call) -> Self::Future {
+        direct(&mut call);
         // Every handler has a future of another type: this is the seam where they are boxed. The two
         // that answer nearly everything stand alone, or they would be as large as the largest.
         let of = self.0.clone();
@@ -54,13 +54,12 @@ impl Service<Call> for Routes {
     }
 }
 
-fn asker(call: &Call) -> Asker {
+/// Tells a call's asker what its headers say of caches.
+fn direct(call: &mut Call) {
     let mentions = &call.record.mentions;
-    let said = mentions.has(Mention::CacheControl) || mentions.has(Mention::Pragma);
-    call.asker(match said {
-        true => directives(&call.head.headers),
-        false => Directives::default(),
-    })
+    if mentions.has(Mention::CacheControl) || mentions.has(Mention::Pragma) {
+        call.asker.directives = directives(&call.head.headers);
+    }
 }
 
 fn read(call: &Call) -> Result<Question, Problem> {
@@ -91,8 +90,7 @@ fn understood(of: &Parts, call: &Call) -> Result<Arc<Search>, Problem> {
 
 async fn search(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     let search = understood(&of, &call)?;
-    let asker = asker(&call);
-    let answered = of.reads.cases.answer(&asker, &search).await;
+    let answered = of.reads.cases.answer(&call.asker, &search).await;
     let answer = answered.map_err(|error| refused(&call, error))?;
     Ok(answer::respond(&call, answer, &of.reads.variants))
 }
@@ -101,8 +99,7 @@ async fn customers(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     let Question::Customers(fields) = read(&call)? else {
         return Err(Problem::internal("a list was read as something else"));
     };
-    let asker = asker(&call);
-    let answered = of.reads.customers.list(&asker, fields).await;
+    let answered = of.reads.customers.list(&call.asker, fields).await;
     let answer = answered.map_err(|error| refused(&call, error))?;
     Ok(answer::respond(&call, answer, &of.reads.variants))
 }
@@ -110,10 +107,9 @@ async fn customers(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
 async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     let reads = &of.reads;
     let question = read(&call)?;
-    let asker = asker(&call);
     let answered = match question {
-        Question::Customers(fields) => reads.customers.list(&asker, fields).await,
-        Question::Search(request) => reads.cases.search(&asker, request).await,
+        Question::Customers(fields) => reads.customers.list(&call.asker, fields).await,
+        Question::Search(request) => reads.cases.search(&call.asker, request).await,
         Question::Export {
             query,
             format,
@@ -128,21 +124,24 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
             }
             // An export lasts as long as its reader likes: those who read slowly must find the end of
             // their own places, and never those of everyone.
-            let Some(place) = of.exports.enter(call.caller.exports()) else {
+            let Some(place) = of.exports.enter(call.asker.caller.exports()) else {
                 return Err(Problem::exports_overloaded());
             };
-            let begun = reads.export.begin(&asker, query, format).await;
+            let begun = reads.export.begin(&call.asker, query, format).await;
             let stream = begun.map_err(|error| refused(&call, error))?;
             return Ok(case_export::respond(&call, stream, format, trailer, place).await);
         }
         Question::Billing { month, contract } => {
             let soft = SoftFailure::Refuse;
-            reads.billing.services(&asker, month, &contract, soft).await
+            reads
+                .billing
+                .services(&call.asker, month, &contract, soft)
+                .await
         }
         Question::BillingMonth(month) => {
             reads
                 .billing
-                .month(&asker, month, SoftFailure::Refuse)
+                .month(&call.asker, month, SoftFailure::Refuse)
                 .await
         }
         Question::Nable {
@@ -151,7 +150,7 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
             contract,
         } => {
             // In this order: who may not see billing must not learn the account by trying.
-            if !call.caller.billing {
+            if !call.asker.caller.billing {
                 return Err(ReadError::BillingNotAllowed.into());
             }
             if !reads.billing.is_our_account(&account) {
@@ -159,11 +158,16 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
             }
             let soft = SoftFailure::PassOn;
             match contract {
-                Some(contract) => reads.billing.services(&asker, month, &contract, soft).await,
-                None => reads.billing.month(&asker, month, soft).await,
+                Some(contract) => {
+                    reads
+                        .billing
+                        .services(&call.asker, month, &contract, soft)
+                        .await
+                }
+                None => reads.billing.month(&call.asker, month, soft).await,
             }
         }
-        Question::Overview(request) => reads.overview.get(&asker, request).await,
+        Question::Overview(request) => reads.overview.get(&call.asker, request).await,
         Question::OpenApi => return Ok(openapi::respond(&call)),
     };
     let answer = answered.map_err(|error| refused(&call, error))?;

@@ -10,14 +10,14 @@ use super::question::{Asked, Question};
 use super::routes::find;
 use crate::access::{CallerBook, CallerKeyHash, CallerSpec, Role};
 use crate::admission::Payer;
-use crate::cache::{CacheNote, Coding, VariantOptions, Variants};
+use crate::cache::{CacheNote, Coding, Directives, VariantOptions, Variants};
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::{Audience, CacheOutcome, FieldSet};
 use crate::exchange::{Answered, Call, InFlight, Record, Routing};
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::reads::export::{ExportFormat, ExportStream};
-use crate::reads::{Answer, Etag};
+use crate::reads::{Answer, Asker, Etag};
 
 fn call(method: &str, headers: &[(&str, &str)]) -> Call {
     let mut builder = http::Request::builder().method(method).uri(match method {
@@ -54,10 +54,14 @@ fn call(method: &str, headers: &[(&str, &str)]) -> Call {
     Call {
         head: Box::new(head),
         body: Bytes::new(),
-        record,
         matched,
-        payer: Payer::caller(caller.name.clone(), None),
-        caller,
+        asker: Asker {
+            payer: Payer::caller(caller.name.clone(), None),
+            caller,
+            deadline: record.deadline,
+            directives: Directives::default(),
+        },
+        record,
     }
 }
 
@@ -243,7 +247,7 @@ async fn an_export_names_its_form_and_has_no_tag() {
             pieces,
         };
         let places = InFlight::up_to(1);
-        let place = places.enter(call.caller.exports()).unwrap();
+        let place = places.enter(call.asker.caller.exports()).unwrap();
         let answer = super::case_export::respond(&call, stream, format, true, place).await;
         assert_eq!(places.now(), 1, "held by the body");
         assert_eq!(answer.headers()["content-type"], media);

@@ -67,6 +67,8 @@ pub struct Found<V> {
     pub entry: Arc<Entry<V>>,
     /// How it came about.
     pub note: CacheNote,
+    /// When that was found.
+    pub at: Instant,
 }
 
 /// Why there is no answer.
@@ -86,7 +88,7 @@ pub enum LookupError<E> {
 
 /// How a lookup is to be judged.
 #[derive(Clone, Debug)]
-pub struct Terms {
+pub struct Terms<'a> {
     /// Of good answers.
     pub lifetimes: Lifetimes,
     /// Of soft failures.
@@ -94,7 +96,7 @@ pub struct Terms {
     /// What the caller asks for.
     pub directives: Directives,
     /// How often it may force a vendor call.
-    pub forced: Arc<ForcedRefreshes>,
+    pub forced: &'a ForcedRefreshes,
     /// Whether an answer that proved hot is refreshed before it is stale.
     pub refresh_ahead: bool,
     /// When the caller's answer is due.
@@ -131,7 +133,7 @@ where
     pub async fn lookup<F, Fut>(
         self: &Arc<Self>,
         key: &CacheKey,
-        terms: &Terms,
+        terms: &Terms<'_>,
         fetch: F,
     ) -> Result<Found<V>, LookupError<E>>
     where
@@ -152,6 +154,7 @@ where
                     return Ok(Found {
                         entry: entry.clone(),
                         note: told(note),
+                        at: now,
                     });
                 }
                 Verdict::ServeAndRefresh(note) => {
@@ -160,6 +163,7 @@ where
                     return Ok(Found {
                         entry: entry.clone(),
                         note: told(note),
+                        at: now,
                     });
                 }
                 Verdict::Ask(why) => why,
@@ -202,11 +206,11 @@ where
         match Box::pin(ticket.wait(until)).await {
             Wait::Ended(FlightEnd::Landed(Landed { entry, kept })) => {
                 let note = CacheNote::forwarded(why, kept, collapsed);
+                let at = self.clock.now();
                 if entry.negative {
-                    let now = self.clock.now();
-                    return Ok(self.soft_failed(entry, Some(note), remembered, terms, now));
+                    return Ok(self.soft_failed(entry, Some(note), remembered, terms, at));
                 }
-                Ok(Found { entry, note })
+                Ok(Found { entry, note, at })
             }
             Wait::Ended(end) => self.fall_back(self.failure(end), remembered, terms),
             Wait::DeadlinePassed => self.fall_back(LookupError::DeadlinePassed, remembered, terms),
@@ -220,7 +224,7 @@ where
         &self,
         key: &CacheKey,
         remembered: &Option<Arc<Entry<V>>>,
-        terms: &Terms,
+        terms: &Terms<'_>,
         now: Instant,
     ) -> Directives {
         let directives = terms.directives;
@@ -247,7 +251,7 @@ where
         negative: Arc<Entry<V>>,
         asked: Option<CacheNote>,
         remembered: Option<Arc<Entry<V>>>,
-        terms: &Terms,
+        terms: &Terms<'_>,
         now: Instant,
     ) -> Found<V> {
         match remembered.filter(|e| e.standing(&terms.lifetimes, now) != Standing::Expired) {
@@ -256,6 +260,7 @@ where
                 Found {
                     entry,
                     note: note.with_detail(Detail::SoftFailure),
+                    at: now,
                 }
             }
             None => {
@@ -269,6 +274,7 @@ where
                 Found {
                     entry: negative,
                     note: note.with_detail(Detail::SoftFailure),
+                    at: now,
                 }
             }
         }
@@ -286,7 +292,7 @@ where
         &self,
         error: LookupError<E>,
         remembered: Option<Arc<Entry<V>>>,
-        terms: &Terms,
+        terms: &Terms<'_>,
     ) -> Result<Found<V>, LookupError<E>> {
         let detail = match &error {
             LookupError::Fetch(e) if !e.allows_stale() => return Err(error),
@@ -301,7 +307,11 @@ where
         match remembered.filter(|e| e.standing(&terms.lifetimes, now) != Standing::Expired) {
             Some(entry) => {
                 let note = CacheNote::hit(entry.ttl_s(&terms.lifetimes, now)).with_detail(detail);
-                Ok(Found { entry, note })
+                Ok(Found {
+                    entry,
+                    note,
+                    at: now,
+                })
             }
             None => Err(error),
         }
@@ -332,7 +342,7 @@ enum Verdict {
     Ask(Forward),
 }
 
-fn judge<V>(entry: &Entry<V>, terms: &Terms, directives: &Directives, now: Instant) -> Verdict {
+fn judge<V>(entry: &Entry<V>, terms: &Terms<'_>, directives: &Directives, now: Instant) -> Verdict {
     let judged = entry.judge(&terms.lifetimes, now);
     let note = CacheNote::hit(entry.ttl_s_of(&judged));
     if directives.refuses_age(judged.age) {

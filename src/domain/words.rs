@@ -40,6 +40,22 @@ impl Route {
         Self::Other,
     ];
 
+    /// Its path, where that is always the same.
+    pub const fn fixed_path(self) -> Option<&'static str> {
+        match self {
+            Self::Customers => Some("/msp/customers"),
+            Self::CaseSearch => Some("/v2/cases/msp/search"),
+            Self::CaseExport => Some("/v1/cases/export"),
+            Self::Overview => Some("/v1/overview"),
+            Self::OpenApi => Some("/openapi.json"),
+            Self::Billing
+            | Self::BillingMonth
+            | Self::NableBilling
+            | Self::NableInvoices
+            | Self::Other => None,
+        }
+    }
+
     /// The word used in labels and logs.
     pub const fn as_str(self) -> &'static str {
         match self {

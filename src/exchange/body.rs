@@ -108,6 +108,7 @@ impl AnswerBody {
     /// Has the end of the body told.
     pub fn watch(&mut self, mut tail: Tail) {
         tail.whole = self.is_end_stream();
+        tail.at_once = matches!(self.content, Content::Done | Content::Full(_));
         self.tail = Some(tail);
     }
 

@@ -11,7 +11,6 @@ use hyper::body::Incoming;
 use super::record::Record;
 use crate::access::{Caller, ClientCertificate};
 use crate::admission::Payer;
-use crate::cache::Directives;
 use crate::domain::Route;
 use crate::reads::Asker;
 
@@ -75,26 +74,14 @@ pub struct Call {
     pub record: Arc<Record>,
     /// Which route.
     pub matched: Matched,
-    /// Who asks.
-    pub caller: Arc<Caller>,
-    /// Who pays for vendor calls.
-    pub payer: Arc<Payer>,
+    /// Its side of a read.
+    pub asker: Asker,
 }
 
 impl Call {
     /// A path parameter of the route's pattern, as sent; empty if the pattern has fewer.
     pub fn param(&self, at: usize) -> &str {
         self.matched.param(self.head.uri.path(), at)
-    }
-
-    /// This request's side of a read.
-    pub fn asker(&self, directives: Directives) -> Asker {
-        Asker {
-            caller: self.caller.clone(),
-            payer: self.payer.clone(),
-            deadline: self.record.deadline,
-            directives,
-        }
     }
 }
 
@@ -119,8 +106,6 @@ pub struct Matched {
     pub route: Route,
     /// What to do with a body.
     pub body: BodyRule,
-    /// The whole path, where it has no parameters.
-    pub fixed: Option<&'static str>,
     /// Where in the path its parameters stand: start and end in bytes.
     pub params: [(u16, u16); PARAMS_MAX],
 }

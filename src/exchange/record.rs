@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::{HeaderName, HeaderValue, Method, Uri};
@@ -22,12 +23,12 @@ pub struct RequestId([u8; 32]);
 impl RequestId {
     /// A fresh one. Not secret, so a fast generator is right.
     pub fn fresh() -> Self {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let digit = |four: u8| HEX.get(usize::from(four)).copied().unwrap_or(b'0');
         let mut out = [b'0'; 32];
-        let bytes = fastrand::u128(..).to_ne_bytes();
-        for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
-            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
+        for half in out.chunks_exact_mut(16) {
+            let random = fastrand::u64(..);
+            let (first, second) = half.split_at_mut(8);
+            first.copy_from_slice(&hex(random as u32));
+            second.copy_from_slice(&hex((random >> 32) as u32));
         }
         Self(out)
     }
@@ -42,6 +43,18 @@ impl RequestId {
     pub fn header_value(&self) -> HeaderValue {
         HeaderValue::from_bytes(&self.0).unwrap_or(HeaderValue::from_static(""))
     }
+}
+
+/// Eight hex digits, the lowest first, all at once: every request needs four times as many.
+fn hex(number: u32) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut digits = u64::from(number);
+    digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff;
+    digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff;
+    digits = (digits | digits << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // 1 in the bytes that are to be letters, which stand 39 further on than the digits would.
+    let letters = ((digits + 6 * ONES) >> 4) & ONES;
+    (digits + u64::from(b'0') * ONES + letters * 39).to_le_bytes()
 }
 
 impl fmt::Debug for RequestId {
@@ -73,10 +86,29 @@ pub struct Record {
     pub peer: Peer,
     /// To be sent to vendors.
     pub trace: Option<HeaderValue>,
-    route: OnceLock<(Route, Option<&'static str>)>,
+    route: Noted,
     payer: OnceLock<(Arc<Caller>, Arc<Payer>)>,
-    cache: OnceLock<CacheOutcome>,
+    cache: Noted,
     code: OnceLock<&'static str>,
+}
+
+/// A word of a closed set, noted once: layers note one after the other, and a store is all it takes.
+#[derive(Debug, Default)]
+struct Noted(AtomicU8);
+
+impl Noted {
+    /// The first word stands.
+    fn set(&self, number: u8) {
+        if self.0.load(Ordering::Relaxed) == 0 {
+            self.0.store(number + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// The word, of a set in the order of its numbers.
+    fn of<T: Copy>(&self, all: &[T]) -> Option<T> {
+        let at = usize::from(self.0.load(Ordering::Relaxed)).checked_sub(1)?;
+        all.get(at).copied()
+    }
 }
 
 impl Record {
@@ -100,28 +132,28 @@ impl Record {
             trace: traced
                 .then(|| super::trace::continued(&head.headers))
                 .flatten(),
-            route: OnceLock::new(),
+            route: Noted::default(),
             payer: OnceLock::new(),
-            cache: OnceLock::new(),
+            cache: Noted::default(),
             code: OnceLock::new(),
         })
     }
 
-    /// Notes the route, and its path where that is always the same; the first word stands.
-    pub fn set_route(&self, route: Route, fixed: Option<&'static str>) {
-        let _ = self.route.set((route, fixed));
+    /// Notes the route; the first word stands.
+    pub fn set_route(&self, route: Route) {
+        self.route.set(route as u8);
     }
 
     /// The route, `Other` while unknown.
     pub fn route(&self) -> Route {
-        self.route.get().map_or(Route::Other, |(route, _)| *route)
+        self.route.of(&Route::ALL).unwrap_or(Route::Other)
     }
 
     /// The path as the log tells it.
     fn logged_path(&self) -> Cow<'static, str> {
-        match self.route.get() {
-            Some((_, Some(fixed))) => Cow::Borrowed(*fixed),
-            _ => Cow::Owned(logged_path(&self.target)),
+        match self.route().fixed_path() {
+            Some(fixed) => Cow::Borrowed(fixed),
+            None => Cow::Owned(logged_path(&self.target)),
         }
     }
 
@@ -137,12 +169,12 @@ impl Record {
 
     /// Notes how the cache answered.
     pub fn set_cache(&self, outcome: CacheOutcome) {
-        let _ = self.cache.set(outcome);
+        self.cache.set(outcome as u8);
     }
 
     /// How the cache answered, if it was asked.
     pub fn cache(&self) -> Option<CacheOutcome> {
-        self.cache.get().copied()
+        self.cache.of(&CacheOutcome::ALL)
     }
 
     /// Notes the code of the problem that is the answer.
@@ -166,6 +198,8 @@ pub struct Tail {
     took: Duration,
     pub(super) sent_bytes: u64,
     pub(super) whole: bool,
+    /// Body and head were there at once.
+    pub(super) at_once: bool,
 }
 
 impl Tail {
@@ -178,6 +212,7 @@ impl Tail {
             took,
             sent_bytes: 0,
             whole: false,
+            at_once: false,
         }
     }
 }
@@ -185,7 +220,9 @@ impl Tail {
 impl Drop for Tail {
     fn drop(&mut self) {
         let record = &self.record;
-        self.log.write(|| AccessEntry {
+        // A look at the clock less for what ended when its head went out.
+        let ended = (self.whole && self.at_once).then(|| record.arrived + self.took);
+        self.log.write(ended, || AccessEntry {
             request_id: record.id.0,
             peer: record.peer.address,
             caller: record.caller().map(|caller| caller.name.clone()),
@@ -207,6 +244,39 @@ impl Drop for Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_noted_once_by_their_numbers() {
+        for (at, route) in Route::ALL.into_iter().enumerate() {
+            assert_eq!(route as usize, at);
+            let noted = Noted::default();
+            assert_eq!(noted.of(&Route::ALL), None);
+            noted.set(route as u8);
+            noted.set(Route::Other as u8);
+            assert_eq!(noted.of(&Route::ALL), Some(route));
+        }
+        for (at, outcome) in CacheOutcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, at);
+        }
+    }
+
+    #[test]
+    fn hex_digits_are_those_of_the_number() {
+        for number in [
+            0,
+            1,
+            9,
+            10,
+            15,
+            0x89ab_cdef,
+            0x0123_4567,
+            0xfedc_ba98,
+            u32::MAX,
+        ] {
+            let digits: Vec<u8> = format!("{number:08x}").bytes().rev().collect();
+            assert_eq!(hex(number).to_vec(), digits);
+        }
+    }
 
     #[test]
     fn request_ids_are_hex_and_differ() {

@@ -12,7 +12,7 @@ fn record(route: Route) -> Arc<Record> {
     let (head, ()) = http::Request::new(()).into_parts();
     let now = Instant::now();
     let record = Record::new(&head, crate::exchange::Peer::default(), now, now);
-    record.set_route(route, None);
+    record.set_route(route);
     record
 }
 

@@ -128,15 +128,14 @@ impl Billing {
         month: Month,
         contract: &ContractId,
     ) -> Result<Found<Arc<BillingBody>>, ReadError> {
-        let (nable, contract_id) = (self.nable.clone(), contract.clone());
-        let (clock, by) = (self.clock.clone(), asker.clone());
         let subject = Subject::Billing {
             month,
             contract: contract.clone(),
         };
-        self.find(asker, month, subject, move |wanted| async move {
-            let spend = spend(&clock, wanted, &by);
-            nable.billable_services(&month, &contract_id, spend).await
+        self.find(asker, month, subject, |wanted| {
+            let (nable, contract) = (self.nable.clone(), contract.clone());
+            let spend = spend(&self.clock, wanted, asker);
+            async move { nable.billable_services(&month, &contract, spend).await }
         })
         .await
     }
@@ -150,14 +149,11 @@ impl Billing {
         asker: &Asker,
         month: Month,
     ) -> Result<Found<Arc<BillingBody>>, ReadError> {
-        let nable = self.nable.clone();
-        let (clock, by) = (self.clock.clone(), asker.clone());
-        self.find(
-            asker,
-            month,
-            Subject::Invoices { month },
-            move |wanted| async move { nable.invoices(&month, spend(&clock, wanted, &by)).await },
-        )
+        self.find(asker, month, Subject::Invoices { month }, |wanted| {
+            let nable = self.nable.clone();
+            let spend = spend(&self.clock, wanted, asker);
+            async move { nable.invoices(&month, spend).await }
+        })
         .await
     }
 
@@ -179,7 +175,7 @@ impl Billing {
             lifetimes: self.lifetimes(month),
             negative: policy.billing_negative,
             directives: asker.directives,
-            forced: asker.caller.forced.clone(),
+            forced: &asker.caller.forced,
             refresh_ahead: policy.refresh_ahead,
             deadline: asker.deadline,
         };
@@ -204,7 +200,7 @@ impl Billing {
             vendor: Vendor::Nable,
             kind: Kind::Billing,
         };
-        let Found { entry, note } = match found {
+        let Found { entry, note, at } = match found {
             Ok(found) => found,
             Err(error) => {
                 account.refused(&error);
@@ -233,7 +229,7 @@ impl Billing {
         Ok(Answer {
             body: rendered.body.clone(),
             etag: Some(rendered.etag.clone()),
-            age: entry.age(self.clock.now()),
+            age: entry.age(at),
             note,
         })
     }

@@ -137,15 +137,14 @@ impl Customers {
             lifetimes: policy.customers,
             negative: Duration::ZERO,
             directives: asker.directives,
-            forced: asker.caller.forced.clone(),
+            forced: &asker.caller.forced,
             refresh_ahead: policy.refresh_ahead,
             deadline: asker.deadline,
         };
-        let (wiv, clock, by) = (self.wiv.clone(), self.clock.clone(), asker.clone());
-        let found = self
-            .shelf
-            .lookup(&self.key, &terms, move |wanted| async move {
-                let list = wiv.customers(spend(&clock, wanted, &by)).await?;
+        let found = self.shelf.lookup(&self.key, &terms, |wanted| {
+            let (wiv, spend) = (self.wiv.clone(), spend(&self.clock, wanted, asker));
+            async move {
+                let list = wiv.customers(spend).await?;
                 let book = CustomerBook::new(list);
                 Ok(Fetched {
                     hash: book.hash,
@@ -153,7 +152,8 @@ impl Customers {
                     value: Arc::new(book),
                     negative: false,
                 })
-            });
+            }
+        });
         found
             .await
             .map_err(|error| ReadError::of_lookup(Vendor::Wiv, error))
@@ -169,7 +169,7 @@ impl Customers {
             vendor: Vendor::Wiv,
             kind: Kind::Customers,
         };
-        let Found { entry, note } = match self.book(asker).await {
+        let Found { entry, note, at } = match self.book(asker).await {
             Ok(found) => found,
             Err(error) => {
                 account.refused(&error);
@@ -182,7 +182,7 @@ impl Customers {
         Ok(Answer {
             body: rendered.body,
             etag: Some(rendered.etag),
-            age: entry.age(self.clock.now()),
+            age: entry.age(at),
             note,
         })
     }

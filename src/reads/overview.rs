@@ -149,13 +149,13 @@ impl Overview {
                 account.refused(&error);
                 Part::failed(error)
             }
-            Ok(Found { entry, note }) => {
+            Ok(Found { entry, note, at }) => {
                 account.answered_part(asker, &note);
                 let rows = entry.value.rows(asker);
                 let rows = rows.map(|(id, row)| (id.map(str::to_owned), row.to_owned()));
                 Part {
                     value: Ok(rows.collect()),
-                    age: entry.age(self.clock.now()),
+                    age: entry.age(at),
                     note: Some(note),
                 }
             }
@@ -251,12 +251,11 @@ impl Overview {
             }
             found
         };
-        let Found { entry, note } = match told(self.billing.find_month(asker, month).await) {
+        let Found { entry, note, at } = match told(self.billing.find_month(asker, month).await) {
             Ok(found) => found,
             Err(error) => return Part::failed(error),
         };
-        let now = self.clock.now();
-        let (mut age, mut worst) = (entry.age(now), note);
+        let (mut age, mut worst) = (entry.age(at), note);
         let outcome = note.outcome;
         let contracts = match &*entry.value {
             BillingBody::Good(rendered) => invoiced_contracts(&rendered.body),
@@ -289,12 +288,12 @@ impl Overview {
             .map(|(contract, found)| (contract, told(found)))
             .collect();
         for (contract, answer) in answers {
-            let Found { entry, note } = match answer {
+            let Found { entry, note, at } = match answer {
                 Ok(found) => found,
                 // Half of the contracts would look like a small bill.
                 Err(error) => return Part::failed(error),
             };
-            age = age.max(entry.age(now));
+            age = age.max(entry.age(at));
             if is_stale(&note) || worst.is_from_memory() {
                 worst = note;
             }

@@ -17,6 +17,8 @@ use crate::clock::{Clock, Duration, Instant};
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const BUSY: u8 = 2;
+/// Since this poll of the connection: most heads come whole, and the clock need not be asked.
+const JUST_NOW: u64 = u64::MAX;
 
 /// How long a connection may stay in each state.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +116,16 @@ impl Pulse {
 
     fn bytes_came(&self) {
         if self.state.load(Ordering::Relaxed) == IDLE {
+            self.since_ms.store(JUST_NOW, Ordering::Relaxed);
+            self.state.store(HEAD, Ordering::Relaxed);
+        }
+    }
+
+    /// There are no more bytes for now: a head that has begun is waited for from here on.
+    fn read_waits(&self) {
+        if self.state.load(Ordering::Relaxed) == HEAD
+            && self.since_ms.load(Ordering::Relaxed) == JUST_NOW
+        {
             self.enter(HEAD);
         }
     }
@@ -145,6 +157,7 @@ impl Pulse {
 
     /// What to do now.
     pub fn verdict(&self, patience: &Patience) -> Verdict {
+        self.read_waits();
         let now = self.now_ms();
         let left = |since: u64, limit: Duration| {
             let waited = Duration::from_millis(now.saturating_sub(since));
@@ -205,7 +218,10 @@ impl<I: AsyncRead + Arrived + Unpin> AsyncRead for Felt<I> {
         let polled = Pin::new(&mut this.io).poll_read(cx, buf);
         if buf.filled().len() > before {
             this.pulse.bytes_came();
-        } else if this.pulse.last_look.load(Ordering::Relaxed) && this.io.has_arrived() {
+            return polled;
+        }
+        this.pulse.read_waits();
+        if this.pulse.last_look.load(Ordering::Relaxed) && this.io.has_arrived() {
             this.pulse.saw_bytes.store(true, Ordering::Relaxed);
         }
         polled

@@ -43,11 +43,11 @@ where
     fn call(&self, named: Named) -> Self::Future {
         match (self.find)(&named.head.method, named.head.uri.path()) {
             Routing::Found(matched) => {
-                named.record.set_route(matched.route, matched.fixed);
+                named.record.set_route(matched.route);
                 Either::Right(self.inner.call(Routed { named, matched }))
             }
             Routing::WrongMethod { route, allow } => {
-                named.record.set_route(route, None);
+                named.record.set_route(route);
                 let preflight = self.cross_origin.as_deref();
                 match preflight.and_then(|cors| cors.preflight(&named.head, allow)) {
                     Some(answer) => Either::Left(ready(Ok(answer))),

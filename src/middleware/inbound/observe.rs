@@ -58,8 +58,7 @@ where
     fn call(&self, named: Named) -> Self::Future {
         let watch = Watch {
             observer: self.observer.clone(),
-            record: named.record.clone(),
-            answered: false,
+            record: Some(named.record.clone()),
         };
         Observing {
             inner: self.inner.call(named),
@@ -83,12 +82,17 @@ impl<F: Future<Output = Result<Answered, Infallible>>> Future for Observing<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Ok(mut answer) = ready!(this.inner.poll(cx));
-        let watch = this.watch;
-        watch.answered = true;
-        let id = watch.record.id.header_value();
-        answer.headers_mut().insert(X_REQUEST_ID.clone(), id);
-        let tail = watch.head_is_out(answer.status().as_u16());
-        answer.body_mut().watch(tail);
+        // There is one until here.
+        if let Some(record) = this.watch.record.take() {
+            let id = record.id.header_value();
+            // Most heads have a place for it.
+            match answer.headers_mut().get_mut(&X_REQUEST_ID) {
+                Some(place) => *place = id,
+                None => drop(answer.headers_mut().insert(X_REQUEST_ID.clone(), id)),
+            }
+            let tail = this.watch.head_is_out(record, answer.status().as_u16());
+            answer.body_mut().watch(tail);
+        }
         Poll::Ready(Ok(answer))
     }
 }
@@ -96,31 +100,30 @@ impl<F: Future<Output = Result<Answered, Infallible>>> Future for Observing<F> {
 /// Also sees the future dropped: then the caller left.
 struct Watch {
     observer: Arc<Observer>,
-    record: Arc<Record>,
-    answered: bool,
+    /// Until the answer's head is there.
+    record: Option<Arc<Record>>,
 }
 
 impl Watch {
-    fn head_is_out(&self, status: u16) -> Tail {
+    fn head_is_out(&self, record: Arc<Record>, status: u16) -> Tail {
         let Observer {
             clock,
             metrics,
             callers,
             log,
         } = &*self.observer;
-        let record = &self.record;
         let took = clock.now().saturating_duration_since(record.arrived);
         let meter = record.caller().map_or(&callers.anonymous, |c| &c.meter);
         meter.request(record.route(), status);
         metrics.duration(record.route(), record.cache(), took.as_secs_f64());
-        Tail::new(log.clone(), record.clone(), status, took)
+        Tail::new(log.clone(), record, status, took)
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if !self.answered {
-            drop(self.head_is_out(CALLER_LEFT));
+        if let Some(record) = self.record.take() {
+            drop(self.head_is_out(record, CALLER_LEFT));
         }
     }
 }

@@ -18,9 +18,11 @@ use tower::layer::layer_fn;
 use super::{OrRefuse, refuse};
 use crate::access::Caller;
 use crate::admission::Payer;
+use crate::cache::Directives;
 use crate::clock::Duration;
 use crate::exchange::{Answered, BodyFault, BodyRule, Call, Known, Matched, ReadingBody, Record};
 use crate::problem::{Code, Problem};
+use crate::reads::Asker;
 
 /// Reads bodies, each within `limit`.
 pub fn read_body<S: Clone>(limit: Duration) -> impl Layer<S, Service = ReadBody<S>> {
@@ -96,13 +98,18 @@ impl Waiting {
                 "QUERY needs a Content-Type, application/json.",
             ));
         }
+        let asker = Asker {
+            caller: self.caller,
+            payer: self.payer,
+            deadline: self.record.deadline,
+            directives: Directives::default(),
+        };
         Ok(Call {
             head: self.head,
             body,
             record: self.record,
             matched: self.matched,
-            caller: self.caller,
-            payer: self.payer,
+            asker,
         })
     }
 }

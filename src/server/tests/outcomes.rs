@@ -205,7 +205,7 @@ async fn a_cut_export_never_ends_properly() {
 #[tokio::test(start_paused = true)]
 async fn the_callers_trace_is_continued() {
     let front = Front::with(|call| {
-        let trace = call.payer.traceparent().cloned();
+        let trace = call.asker.payer.traceparent().cloned();
         Box::pin(async move {
             let mut answer = ok("{}");
             if let Some(trace) = trace {
@@ -232,8 +232,8 @@ async fn the_callers_trace_is_continued() {
 #[tokio::test(start_paused = true)]
 async fn vendor_calls_are_put_on_their_callers_account() {
     let front = Front::with(|call| {
-        call.payer.charge();
-        call.payer.charge();
+        call.asker.payer.charge();
+        call.asker.payer.charge();
         Box::pin(async { Ok(ok("{}")) })
     });
     front.ask(get("/msp/customers", KEY)).await;
