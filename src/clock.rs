@@ -3,6 +3,8 @@
 //! Everything else asks a [`Clock`] (or awaits one of the functions here), so that tests run in
 //! paused time: `Instant` is tokio's, and an anchored clock derives the wall time from it.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 pub use std::time::Duration;
@@ -14,7 +16,8 @@ pub use tokio::time::{Instant, Sleep, interval, sleep, sleep_until, timeout, tim
 /// age; the wall clock is read for calendar questions (which day is today) and for logs only.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    anchor: Option<(Instant, Timestamp)>,
+    /// Shared, so that a clock is a word: every connection has one at hand.
+    anchor: Option<Arc<(Instant, Timestamp)>>,
 }
 
 impl Clock {
@@ -27,7 +30,7 @@ impl Clock {
     /// paused time moves both.
     pub fn anchored(at: Timestamp) -> Self {
         Self {
-            anchor: Some((Instant::now(), at)),
+            anchor: Some(Arc::new((Instant::now(), at))),
         }
     }
 
@@ -38,7 +41,7 @@ impl Clock {
 
     /// Wall-clock now.
     pub fn wall(&self) -> Timestamp {
-        match &self.anchor {
+        match self.anchor.as_deref() {
             None => Timestamp::now(),
             Some((since, at)) => {
                 let elapsed = jiff::SignedDuration::try_from(since.elapsed())

@@ -107,8 +107,8 @@ impl Connections {
                 peer,
             },
         );
-        let mut closing = self.drain.reached_quietly(DrainPhase::Closing);
-        let mut cut = self.drain.reached_quietly(DrainPhase::Cut);
+        // Waits for one step at a time: every request polls it.
+        let mut step = self.drain.reached_quietly(DrainPhase::Closing);
         let mut told = false;
         let mut idle_until = self.clock.now();
         let first_look = self.clock.now() + patience.header.min(patience.write_stall);
@@ -123,12 +123,15 @@ impl Connections {
                     break Ending::Done;
                 }
                 () = &mut look => {}
-                () = &mut closing, if !told => {
+                () = &mut step => {
+                    if told {
+                        break Ending::Cut;
+                    }
                     told = true;
+                    step = self.drain.reached_quietly(DrainPhase::Cut);
                     patience.idle = patience.idle.min(IDLE_WHILE_CLOSING);
                     idle_until = self.clock.now() + patience.idle;
                 }
-                () = &mut cut => break Ending::Cut,
             }
             match pulse.verdict(&patience) {
                 Verdict::LookAt(then) => look.as_mut().reset(then),

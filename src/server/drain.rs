@@ -2,10 +2,9 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, Waker};
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::exchange::Boxed;
@@ -74,19 +73,14 @@ impl Drain {
         }
     }
 
-    /// The same for who is woken often by other things: as long as this one was not the reason, a poll
-    /// costs a look at a flag.
+    /// The same for who is woken often by other things: between two steps, a poll costs a look at the
+    /// number that all share.
     pub(super) fn reached_quietly(&self, phase: DrainPhase) -> Reached {
         let drain = self.clone();
-        let bell = Arc::new(Bell {
-            rung: AtomicBool::new(true),
-            task: Mutex::new(Waker::noop().clone()),
-        });
         Reached {
             waiting: Box::pin(async move { drain.reached(phase).await }),
-            waker: bell.clone().into(),
-            bell,
-            task: None,
+            drain: self.clone(),
+            waits_since: None,
         }
     }
 }
@@ -94,24 +88,9 @@ impl Drain {
 /// See [`Drain::reached_quietly`].
 pub(super) struct Reached {
     waiting: Boxed<()>,
-    /// Rings the bell.
-    waker: Waker,
-    bell: Arc<Bell>,
-    /// Whom the bell wakes.
-    task: Option<Waker>,
-}
-
-/// Notes that what it was given to has something to tell, and wakes the task.
-struct Bell {
-    rung: AtomicBool,
-    task: Mutex<Waker>,
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
-        self.task.lock().wake_by_ref();
-    }
+    drain: Drain,
+    /// The phase that was looked at before the wait was polled last, and the task that it then knew.
+    waits_since: Option<(u8, Waker)>,
 }
 
 impl Future for Reached {
@@ -119,22 +98,19 @@ impl Future for Reached {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        if !this
-            .task
-            .as_ref()
-            .is_some_and(|task| task.will_wake(cx.waker()))
-        {
-            // Before the look at the flag: who rings after it finds the new task.
-            this.bell.task.lock().clone_from(cx.waker());
-            this.task = Some(cx.waker().clone());
+        // Before the wait is polled: a step in between is seen by the wait, or wakes this task and is
+        // another phase then.
+        let phase = this.drain.0.phase.load(Ordering::Acquire);
+        match &mut this.waits_since {
+            Some((since, task)) if task.will_wake(cx.waker()) => {
+                if *since == phase {
+                    return Poll::Pending;
+                }
+                *since = phase;
+            }
+            other => *other = Some((phase, cx.waker().clone())),
         }
-        if !this.bell.rung.load(Ordering::Acquire) || !this.bell.rung.swap(false, Ordering::AcqRel)
-        {
-            return Poll::Pending;
-        }
-        this.waiting
-            .as_mut()
-            .poll(&mut Context::from_waker(&this.waker))
+        this.waiting.as_mut().poll(cx)
     }
 }
 
