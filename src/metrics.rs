@@ -2,39 +2,19 @@
 //!
 //! Label sets are closed: every label value is one of our own words or a configured caller name.
 
-use std::sync::{Arc, OnceLock};
+mod callers;
+
+use std::sync::Arc;
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
 
-use crate::domain::{CacheOutcome, Kind, Operation, Route, Saved, Vendor};
+pub use callers::{CallerMeter, CallsCaused};
+use callers::{Callers, Collected};
 
-/// Statuses that have a label value of their own; others are counted as `other`.
-const STATUSES: [(u16, &str); 20] = [
-    (200, "200"),
-    (204, "204"),
-    (304, "304"),
-    (400, "400"),
-    (401, "401"),
-    (403, "403"),
-    (404, "404"),
-    (405, "405"),
-    (408, "408"),
-    (410, "410"),
-    (413, "413"),
-    (414, "414"),
-    (415, "415"),
-    (429, "429"),
-    (431, "431"),
-    (499, "499"),
-    (500, "500"),
-    (502, "502"),
-    (503, "503"),
-    (504, "504"),
-];
-const OTHER_STATUS: usize = STATUSES.len();
+use crate::domain::{CacheOutcome, Kind, Operation, Route, Saved, Vendor};
 
 /// Seconds; hits take tens of microseconds, vendor calls up to tens of seconds.
 const REQUEST_BUCKETS: [f64; 14] = [
@@ -141,14 +121,12 @@ impl Handshake {
 /// All metrics of one gateway. Clone the `Arc`, never the struct.
 pub struct Metrics {
     registry: Registry,
-    requests: IntCounterVec,
+    callers: Arc<Callers>,
     durations: Vec<Vec<Histogram>>,
     lookups: Vec<Vec<IntCounter>>,
     vendor_requests: IntCounterVec,
     vendor_durations: HistogramVec,
     saved: Vec<Vec<IntCounter>>,
-    caller_calls: IntCounterVec,
-    caller_saved: IntCounterVec,
     budget_remaining: IntGaugeVec,
     rate_limit: IntGaugeVec,
     concurrency_limit: IntGaugeVec,
@@ -177,58 +155,6 @@ pub struct Metrics {
     pub connections_refused: IntCounter,
 }
 
-/// The counters of one caller, resolved once.
-pub struct CallerMeter {
-    name: Arc<str>,
-    requests: IntCounterVec,
-    handles: Vec<[OnceLock<IntCounter>; STATUSES.len() + 1]>,
-    calls: IntCounter,
-    saved: IntCounter,
-}
-
-impl CallerMeter {
-    /// The caller's configured name.
-    pub fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
-    /// Counts one answered request.
-    pub fn request(&self, route: Route, status: u16) {
-        let index = STATUSES
-            .iter()
-            .position(|(code, _)| *code == status)
-            .unwrap_or(OTHER_STATUS);
-        let handle = self
-            .handles
-            .get(route as usize)
-            .and_then(|row| row.get(index));
-        if let Some(handle) = handle {
-            handle
-                .get_or_init(|| {
-                    let word = STATUSES.get(index).map_or("other", |(_, word)| *word);
-                    self.requests
-                        .with_label_values(&[route.as_str(), &*self.name, word])
-                })
-                .inc();
-        }
-    }
-
-    /// To be told of each vendor call that this caller causes, however long after its request.
-    pub fn calls_caused(&self) -> CallsCaused {
-        CallsCaused(self.calls.clone())
-    }
-
-    /// Counts a request of this caller that cost no vendor call.
-    pub fn saved(&self) {
-        self.saved.inc();
-    }
-
-    /// (vendor calls caused, vendor calls saved) so far.
-    pub fn ledger(&self) -> (u64, u64) {
-        (self.calls.get(), self.saved.get())
-    }
-}
-
 /// The gauges of one vendor's pace, resolved once.
 pub struct PaceGauges {
     /// Requests that the budget admits right now.
@@ -237,22 +163,6 @@ pub struct PaceGauges {
     pub rate_limit: IntGauge,
     /// Requests at once that are in force.
     pub concurrency_limit: IntGauge,
-}
-
-/// Counts the vendor calls that one caller caused.
-#[derive(Clone, Debug)]
-pub struct CallsCaused(IntCounter);
-
-impl CallsCaused {
-    /// Counts one.
-    pub fn add(&self) {
-        self.0.inc();
-    }
-
-    /// How many so far.
-    pub fn count(&self) -> u64 {
-        self.0.get()
-    }
 }
 
 fn opts(name: &str, help: &str) -> Opts {
@@ -312,6 +222,8 @@ impl Metrics {
             "Requests answered without a vendor call of their own, by reason.",
             &["vendor", "reason"],
         )?;
+        let callers = Callers::new()?;
+        registry.register(Box::new(Collected(callers.clone())))?;
         let build = gauges(
             "build_info",
             "Always 1; the labels say which build runs.",
@@ -320,11 +232,7 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
 
         let this = Self {
-            requests: counters(
-                "requests_total",
-                "Requests answered on the public listener.",
-                &["route", "caller", "status"],
-            )?,
+            callers,
             durations: Route::ALL
                 .iter()
                 .map(|route| {
@@ -367,16 +275,6 @@ impl Metrics {
                         .collect()
                 })
                 .collect(),
-            caller_calls: counters(
-                "caller_vendor_calls_total",
-                "Vendor calls that a caller caused; those of \"gateway\" are refreshes and reading ahead.",
-                &["caller"],
-            )?,
-            caller_saved: counters(
-                "caller_vendor_calls_saved_total",
-                "Requests of a caller that cost no vendor call.",
-                &["caller"],
-            )?,
             budget_remaining: gauges(
                 "vendor_budget_remaining",
                 "Requests that the vendor's budget admits right now.",
@@ -470,21 +368,12 @@ impl Metrics {
 
     /// The counters of one caller, by its configured name.
     pub fn caller(&self, name: &str) -> CallerMeter {
-        CallerMeter {
-            name: name.into(),
-            requests: self.requests.clone(),
-            handles: Route::ALL
-                .iter()
-                .map(|_| std::array::from_fn(|_| OnceLock::new()))
-                .collect(),
-            calls: self.caller_calls.with_label_values(&[name]),
-            saved: self.caller_saved.with_label_values(&[name]),
-        }
+        self.callers.of(name)
     }
 
     /// To be told of each vendor call that no caller waited for: refreshes and reading ahead.
     pub fn background_calls(&self) -> CallsCaused {
-        CallsCaused(self.caller_calls.with_label_values(&["gateway"]))
+        self.callers.of("gateway").calls_caused()
     }
 
     /// Observes one answered request; `None` where no cache was asked.

@@ -7,12 +7,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 use jiff::Timestamp;
 
 use super::certificate::{ClientCertificate, ClientSan};
+use super::presence::Presence;
 use super::throttle::{ForcedRefreshes, Throttle};
 use crate::clock::Clock;
 use crate::domain::Audience;
@@ -132,10 +132,9 @@ pub struct Caller {
     pub forced: Arc<ForcedRefreshes>,
     /// Its counters.
     pub meter: CallerMeter,
+    /// What it does right now.
+    pub presence: Arc<Presence>,
     expires: Option<Timestamp>,
-    last_used_s: Arc<AtomicI64>,
-    in_flight: Arc<AtomicUsize>,
-    exports: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for Caller {
@@ -161,19 +160,15 @@ impl Caller {
                 spec.forced_refreshes_per_minute,
             )),
             meter: metrics.caller(&spec.name),
+            presence: Arc::default(),
             expires: spec.expires,
-            last_used_s: Arc::default(),
-            in_flight: Arc::default(),
-            exports: Arc::default(),
         }
     }
 
     /// Takes over what a reload must not forget of the caller of the same name: when it was last
     /// seen, what it has in flight and, unless its limits are others now, how much of them is used.
     fn inherit(&mut self, before: &Self) {
-        self.last_used_s = before.last_used_s.clone();
-        self.in_flight = before.in_flight.clone();
-        self.exports = before.exports.clone();
+        self.presence = before.presence.clone();
         if let (Some(ours), Some(theirs)) = (&mut self.throttle, &before.throttle)
             && ours.limit() == theirs.limit()
         {
@@ -181,24 +176,6 @@ impl Caller {
         }
         if self.forced.limit() == before.forced.limit() {
             self.forced = before.forced.clone();
-        }
-    }
-
-    /// Counts its requests in flight; who admits one adds it, and takes it back at its end.
-    pub fn in_flight(&self) -> &Arc<AtomicUsize> {
-        &self.in_flight
-    }
-
-    /// Counts its exports that run, as [`in_flight`](Self::in_flight) does its requests.
-    pub fn exports(&self) -> &Arc<AtomicUsize> {
-        &self.exports
-    }
-
-    /// When a request of this caller was last admitted; `None` if never since the start.
-    pub fn last_used(&self) -> Option<Timestamp> {
-        match self.last_used_s.load(Ordering::Relaxed) {
-            0 => None,
-            seconds => Timestamp::from_second(seconds).ok(),
         }
     }
 }
@@ -311,7 +288,7 @@ impl CallerBook {
         if caller.expires.is_some_and(|expires| now >= expires) {
             return None;
         }
-        caller.last_used_s.store(now.as_second(), Ordering::Relaxed);
+        caller.presence.seen(now);
         Some(caller.clone())
     }
 
@@ -491,8 +468,8 @@ mod tests {
             ],
         );
         let one = before.find(Some(b"k1"), None).unwrap();
-        assert_eq!(one.last_used(), Some(clock.wall()));
-        assert_eq!(before.named("b").unwrap().last_used(), None);
+        assert_eq!(one.presence.last_used(), Some(clock.wall()));
+        assert_eq!(before.named("b").unwrap().presence.last_used(), None);
         // Other keys, the same limits.
         let after = book(
             Some(&before),
@@ -503,15 +480,13 @@ mod tests {
         );
         assert!(after.find(Some(b"k1"), None).is_none());
         let same = after.named("a").unwrap();
-        assert_eq!(same.last_used(), Some(clock.wall()));
-        assert!(Arc::ptr_eq(same.in_flight(), one.in_flight()));
-        assert!(Arc::ptr_eq(same.exports(), one.exports()));
-        assert!(!Arc::ptr_eq(same.exports(), one.in_flight()));
+        assert_eq!(same.presence.last_used(), Some(clock.wall()));
+        assert!(Arc::ptr_eq(&same.presence, &one.presence));
         let throttle = |caller: &Caller| caller.throttle.clone().unwrap();
         assert!(Arc::ptr_eq(&throttle(&same), &throttle(&one)));
         assert!(Arc::ptr_eq(&same.forced, &one.forced));
         let (old, new) = (before.named("b").unwrap(), after.named("b").unwrap());
-        assert!(Arc::ptr_eq(old.in_flight(), new.in_flight()));
+        assert!(Arc::ptr_eq(&old.presence, &new.presence));
         assert!(!Arc::ptr_eq(&throttle(&old), &throttle(&new)));
         assert!(!Arc::ptr_eq(&old.forced, &new.forced));
         let names = |book: &CallerBook| book.iter().map(|c| c.name.to_string()).collect::<Vec<_>>();
@@ -532,7 +507,7 @@ mod tests {
         assert!(book.find(Some(b"k2"), None).is_none());
         assert_eq!(book.iter().count(), 2);
         let after = open(Some(&book)).without_key().unwrap();
-        assert!(Arc::ptr_eq(after.in_flight(), found.in_flight()));
+        assert!(Arc::ptr_eq(&after.presence, &found.presence));
         assert!(Arc::ptr_eq(&after.forced, &found.forced));
         assert_eq!(
             format!("{found:?}"),

@@ -45,34 +45,35 @@ impl Lane {
 /// the work done for it.
 #[derive(Debug)]
 pub struct Payer {
-    caller: Arc<str>,
+    who: Who,
     traceparent: Option<HeaderValue>,
     calls: AtomicU32,
-    ledger: Option<CallsCaused>,
+}
+
+#[derive(Debug)]
+enum Who {
+    /// A caller, whose ledger counts the calls.
+    Ledger(CallsCaused),
+    /// Somebody of this name.
+    Named(Arc<str>),
 }
 
 impl Payer {
     /// Work for a caller, by its configured name.
     pub fn caller(name: Arc<str>, traceparent: Option<HeaderValue>) -> Arc<Self> {
-        Arc::new(Self {
-            caller: name,
-            traceparent,
-            calls: AtomicU32::new(0),
-            ledger: None,
-        })
+        Self::of(Who::Named(name), traceparent)
     }
 
     /// Work for a caller, whose ledger counts the calls.
-    pub fn with_ledger(
-        name: Arc<str>,
-        traceparent: Option<HeaderValue>,
-        ledger: CallsCaused,
-    ) -> Arc<Self> {
+    pub fn with_ledger(ledger: CallsCaused, traceparent: Option<HeaderValue>) -> Arc<Self> {
+        Self::of(Who::Ledger(ledger), traceparent)
+    }
+
+    fn of(who: Who, traceparent: Option<HeaderValue>) -> Arc<Self> {
         Arc::new(Self {
-            caller: name,
+            who,
             traceparent,
             calls: AtomicU32::new(0),
-            ledger: Some(ledger),
         })
     }
 
@@ -83,7 +84,10 @@ impl Payer {
 
     /// The caller's configured name.
     pub fn name(&self) -> &Arc<str> {
-        &self.caller
+        match &self.who {
+            Who::Ledger(ledger) => ledger.name(),
+            Who::Named(name) => name,
+        }
     }
 
     /// The trace to continue towards the vendor.
@@ -94,10 +98,13 @@ impl Payer {
     /// Notes one request that went out to a vendor. Returns whether a caller's ledger has it.
     pub fn charge(&self) -> bool {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        if let Some(ledger) = &self.ledger {
-            ledger.add();
+        match &self.who {
+            Who::Ledger(ledger) => {
+                ledger.add();
+                true
+            }
+            Who::Named(_) => false,
         }
-        self.ledger.is_some()
     }
 
     /// Requests that went out to vendors so far.

@@ -124,7 +124,7 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
             }
             // An export lasts as long as its reader likes: those who read slowly must find the end of
             // their own places, and never those of everyone.
-            let Some(place) = of.exports.enter(call.asker.caller.exports()) else {
+            let Some(place) = of.exports.enter(&call.asker.caller.presence) else {
                 return Err(Problem::exports_overloaded());
             };
             let begun = reads.export.begin(&call.asker, query, format).await;

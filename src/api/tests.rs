@@ -246,8 +246,8 @@ async fn an_export_names_its_form_and_has_no_tag() {
             note: CacheNote::hit(1),
             pieces,
         };
-        let places = InFlight::up_to(1);
-        let place = places.enter(call.asker.caller.exports()).unwrap();
+        let places = InFlight::of_exports(1);
+        let place = places.enter(&call.asker.caller.presence).unwrap();
         let answer = super::case_export::respond(&call, stream, format, true, place).await;
         assert_eq!(places.now(), 1, "held by the body");
         assert_eq!(answer.headers()["content-type"], media);

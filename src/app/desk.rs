@@ -231,7 +231,7 @@ fn caller_status(caller: &Caller) -> Value {
         "role": caller.role.as_str(),
         "vendor_calls": calls,
         "vendor_calls_saved": saved,
-        "last_used": caller.last_used().map(|at| at.to_string()),
+        "last_used": caller.presence.last_used().map(|at| at.to_string()),
     })
 }
 

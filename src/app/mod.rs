@@ -141,8 +141,8 @@ impl App {
         };
         let public_tls = tls(&secrets.certificates.public, "public");
         let admin_tls = tls(&secrets.certificates.admin, "admin");
-        let in_flight = InFlight::up_to(settings.server.requests_in_flight_max);
-        let exports = InFlight::up_to(settings.server.exports_max);
+        let in_flight = InFlight::of_requests(settings.server.requests_in_flight_max);
+        let exports = InFlight::of_exports(settings.server.exports_max);
         Ok(Arc::new_cyclic(|app| {
             let build = Stacks {
                 clock: &clock,

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::access::Presence;
+
 /// How many times the free places one caller may have: alone seven of eight, two of them seven of
 /// fifteen each. So one that sends a thousand slow questions leaves room for another's, and fewer than
 /// eight places have no reserve.
 const TIMES_FREE: usize = 7;
 
-/// Counts requests in flight against a limit.
+/// Counts what is in flight against a limit.
 #[derive(Debug)]
 pub struct InFlight {
+    /// A caller's part of it.
+    of_caller: fn(&Presence) -> &AtomicUsize,
     limit: AtomicUsize,
     now: AtomicUsize,
 }
@@ -19,13 +23,23 @@ pub struct InFlight {
 #[derive(Debug)]
 pub struct Permit {
     gate: Arc<InFlight>,
-    of_caller: Arc<AtomicUsize>,
+    caller: Arc<Presence>,
 }
 
 impl InFlight {
     /// Admits up to `limit` requests at once.
-    pub fn up_to(limit: usize) -> Arc<Self> {
+    pub fn of_requests(limit: usize) -> Arc<Self> {
+        Self::up_to(limit, |caller| &caller.requests)
+    }
+
+    /// Admits up to `limit` exports at once.
+    pub fn of_exports(limit: usize) -> Arc<Self> {
+        Self::up_to(limit, |caller| &caller.exports)
+    }
+
+    fn up_to(limit: usize, of_caller: fn(&Presence) -> &AtomicUsize) -> Arc<Self> {
         Arc::new(Self {
+            of_caller,
             limit: AtomicUsize::new(limit),
             now: AtomicUsize::new(0),
         })
@@ -36,17 +50,16 @@ impl InFlight {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// A permit for a caller that has `of_caller` requests in flight, or `None` when the limit or the
-    /// caller's share is reached. Never waits: a request that cannot be served now is better refused
+    /// A permit for a caller, or `None` when the limit or the caller's share is reached. Never waits: a request that cannot be served now is better refused
     /// now.
-    pub fn enter(self: &Arc<Self>, of_caller: &Arc<AtomicUsize>) -> Option<Permit> {
+    pub fn enter(self: &Arc<Self>, caller: &Arc<Presence>) -> Option<Permit> {
         let limit = self.limit.load(Ordering::Relaxed);
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
-        let own = of_caller.fetch_add(1, Ordering::Relaxed) + 1;
+        let own = (self.of_caller)(caller).fetch_add(1, Ordering::Relaxed) + 1;
         // Gives both back if it is not given out.
         let permit = Permit {
             gate: self.clone(),
-            of_caller: of_caller.clone(),
+            caller: caller.clone(),
         };
         let share = (limit.saturating_sub(now) + 1).saturating_mul(TIMES_FREE);
         (now <= limit && own <= share).then_some(permit)
@@ -61,7 +74,7 @@ impl InFlight {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.gate.now.fetch_sub(1, Ordering::Relaxed);
-        self.of_caller.fetch_sub(1, Ordering::Relaxed);
+        (self.gate.of_caller)(&self.caller).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -69,24 +82,35 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
-    fn nobody() -> Arc<AtomicUsize> {
+    fn nobody() -> Arc<Presence> {
         Arc::default()
     }
 
     #[test]
     fn a_permit_comes_back_when_dropped() {
-        let (gate, caller) = (InFlight::up_to(1), nobody());
+        let (gate, caller) = (InFlight::of_requests(1), nobody());
         let first = gate.enter(&caller).unwrap();
         assert!(gate.enter(&caller).is_none());
-        assert_eq!((gate.now(), caller.load(Ordering::Relaxed)), (1, 1));
+        assert_eq!(
+            (gate.now(), caller.requests.load(Ordering::Relaxed)),
+            (1, 1)
+        );
+        // Its exports are counted apart.
+        let export = InFlight::of_exports(1).enter(&caller);
+        assert!(export.is_some());
+        assert_eq!(caller.exports.load(Ordering::Relaxed), 1);
+        assert_eq!(caller.requests.load(Ordering::Relaxed), 1);
         drop(first);
         assert!(gate.enter(&caller).is_some());
-        assert_eq!((gate.now(), caller.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!(
+            (gate.now(), caller.requests.load(Ordering::Relaxed)),
+            (0, 0)
+        );
     }
 
     #[test]
     fn one_caller_leaves_room_for_another() {
-        let (gate, greedy) = (InFlight::up_to(32), nobody());
+        let (gate, greedy) = (InFlight::of_requests(32), nobody());
         let mut held = Vec::new();
         while let Some(permit) = gate.enter(&greedy) {
             held.push(permit);
@@ -97,7 +121,7 @@ mod tests {
         }
         assert!(gate.enter(&nobody()).is_none());
         // Few places have no reserve.
-        let (few, one) = (InFlight::up_to(7), nobody());
+        let (few, one) = (InFlight::of_requests(7), nobody());
         for _ in 1..=7 {
             held.push(few.enter(&one).unwrap());
         }
@@ -105,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_lower_limit_lets_those_inside_finish() {
-        let (gate, caller) = (InFlight::up_to(2), nobody());
+        let (gate, caller) = (InFlight::of_requests(2), nobody());
         let inside = (gate.enter(&caller), gate.enter(&caller));
         gate.admit_up_to(1);
         assert!(gate.enter(&caller).is_none());

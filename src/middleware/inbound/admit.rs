@@ -38,7 +38,7 @@ where
     type Future = OrRefuse<Admitted<S::Future>>;
 
     fn call(&self, call: Call) -> Self::Future {
-        match self.gate.enter(call.asker.caller.in_flight()) {
+        match self.gate.enter(&call.asker.caller.presence) {
             Some(permit) => Either::Right(Admitted {
                 inner: self.inner.call(call),
                 permit: Some(permit),

@@ -87,8 +87,7 @@ where
             headers.remove(&X_API_KEY);
         }
         let record = &routed.named.record;
-        let ledger = caller.meter.calls_caused();
-        let payer = Payer::with_ledger(caller.name.clone(), record.trace.clone(), ledger);
+        let payer = Payer::with_ledger(caller.meter.calls_caused(), record.trace.clone());
         record.set_caller(caller.clone(), payer.clone());
         Either::Right(self.inner.call(Known {
             routed,

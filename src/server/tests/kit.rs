@@ -120,7 +120,7 @@ impl Front {
         let metrics = Metrics::new().unwrap();
         let clock = Clock::anchored("2026-11-22T12:00:00Z".parse().unwrap());
         let log = LogSink::kept(clock.clone());
-        let in_flight = InFlight::up_to(IN_FLIGHT_MAX);
+        let in_flight = InFlight::of_requests(IN_FLIGHT_MAX);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let parts = InboundParts {
             clock: clock.clone(),

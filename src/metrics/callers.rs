@@ -1,0 +1,275 @@
+//! What is counted of each caller.
+//!
+//! A request writes to several of its caller's counters. They lie side by side, so that it finds them
+//! in two lines of memory, however many callers there are; separate counters would be a line each.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use prometheus::core::{Collector, Desc, Describer as _};
+use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::opts;
+use crate::domain::Route;
+
+/// Statuses that have a label value of their own; others are counted as `other`. In the order of how
+/// often they are answered, for they are looked for one by one.
+const STATUSES: [(u16, &str); 20] = [
+    (200, "200"),
+    (304, "304"),
+    (204, "204"),
+    (400, "400"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (405, "405"),
+    (408, "408"),
+    (410, "410"),
+    (413, "413"),
+    (414, "414"),
+    (415, "415"),
+    (429, "429"),
+    (431, "431"),
+    (499, "499"),
+    (500, "500"),
+    (502, "502"),
+    (503, "503"),
+    (504, "504"),
+];
+const OTHER_STATUS: usize = STATUSES.len();
+
+/// What is counted of one caller, in the order of how often it is written.
+#[repr(C)]
+struct Tally {
+    name: Arc<str>,
+    saved: AtomicU64,
+    calls: AtomicU64,
+    requests: [[AtomicU64; Route::ALL.len()]; STATUSES.len() + 1],
+}
+
+/// The counters of one caller.
+#[derive(Clone)]
+pub struct CallerMeter(Arc<Tally>);
+
+impl CallerMeter {
+    /// Counts one answered request.
+    pub fn request(&self, route: Route, status: u16) {
+        let index = STATUSES
+            .iter()
+            .position(|(code, _)| *code == status)
+            .unwrap_or(OTHER_STATUS);
+        let row = self.0.requests.get(index);
+        if let Some(count) = row.and_then(|row| row.get(route as usize)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// To be told of each vendor call that this caller causes, however long after its request.
+    pub fn calls_caused(&self) -> CallsCaused {
+        CallsCaused(self.0.clone())
+    }
+
+    /// Counts a request of this caller that cost no vendor call.
+    pub fn saved(&self) {
+        self.0.saved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// (vendor calls caused, vendor calls saved) so far.
+    pub fn ledger(&self) -> (u64, u64) {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (of(&self.0.calls), of(&self.0.saved))
+    }
+}
+
+/// Counts the vendor calls that one caller caused.
+#[derive(Clone)]
+pub struct CallsCaused(Arc<Tally>);
+
+impl CallsCaused {
+    /// Whose they are, by its configured name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.0.name
+    }
+
+    /// Counts one.
+    pub fn add(&self) {
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many so far.
+    pub fn count(&self) -> u64 {
+        self.0.calls.load(Ordering::Relaxed)
+    }
+}
+
+impl std::fmt::Debug for CallsCaused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CallsCaused")
+            .field("name", self.name())
+            .field("count", &self.count())
+            .finish()
+    }
+}
+
+/// Every caller's counters, by name. Like all counters they stay for as long as the gateway runs, so
+/// that a caller of a name that comes back counts on.
+pub(super) struct Callers {
+    tallies: Mutex<BTreeMap<Arc<str>, Arc<Tally>>>,
+    requests: Desc,
+    calls: Desc,
+    saved: Desc,
+}
+
+impl Callers {
+    pub(super) fn new() -> Result<Arc<Self>, prometheus::Error> {
+        let desc = |name: &str, help: &str, labels: &[&str]| {
+            let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+            opts(name, help).variable_labels(labels).describe()
+        };
+        Ok(Arc::new(Self {
+            tallies: Mutex::default(),
+            requests: desc(
+                "requests_total",
+                "Requests answered on the public listener.",
+                &["route", "caller", "status"],
+            )?,
+            calls: desc(
+                "caller_vendor_calls_total",
+                "Vendor calls that a caller caused; those of \"gateway\" are refreshes and reading ahead.",
+                &["caller"],
+            )?,
+            saved: desc(
+                "caller_vendor_calls_saved_total",
+                "Requests of a caller that cost no vendor call.",
+                &["caller"],
+            )?,
+        }))
+    }
+
+    /// The counters of the caller of this name.
+    pub(super) fn of(&self, name: &str) -> CallerMeter {
+        let mut tallies = self.tallies.lock();
+        if let Some(tally) = tallies.get(name) {
+            return CallerMeter(tally.clone());
+        }
+        let name: Arc<str> = name.into();
+        let tally = Arc::new(Tally {
+            name: name.clone(),
+            saved: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            requests: Default::default(),
+        });
+        tallies.insert(name, tally.clone());
+        CallerMeter(tally)
+    }
+}
+
+/// What the registry is given.
+pub(super) struct Collected(pub(super) Arc<Callers>);
+
+impl Collector for Collected {
+    fn desc(&self) -> Vec<&Desc> {
+        let Callers {
+            requests,
+            calls,
+            saved,
+            ..
+        } = &*self.0;
+        vec![requests, calls, saved]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let tallies: Vec<_> = self.0.tallies.lock().values().cloned().collect();
+        let (mut requests, mut calls, mut saved) = (Vec::new(), Vec::new(), Vec::new());
+        for tally in &tallies {
+            let caller = ("caller", &*tally.name);
+            calls.push(counter(&[caller], &tally.calls));
+            saved.push(counter(&[caller], &tally.saved));
+            let words = STATUSES.iter().map(|(_, word)| *word).chain(["other"]);
+            for (row, status) in tally.requests.iter().zip(words) {
+                for (count, route) in row.iter().zip(Route::ALL) {
+                    if count.load(Ordering::Relaxed) > 0 {
+                        let labels = [caller, ("route", route.as_str()), ("status", status)];
+                        requests.push(counter(&labels, count));
+                    }
+                }
+            }
+        }
+        vec![
+            family(&self.0.requests, requests),
+            family(&self.0.calls, calls),
+            family(&self.0.saved, saved),
+        ]
+    }
+}
+
+/// `labels` in the order of their names, as those of all metrics stand.
+fn counter(labels: &[(&str, &str)], count: &AtomicU64) -> Metric {
+    let labels = labels.iter().map(|(name, value)| {
+        let mut label = LabelPair::default();
+        label.set_name((*name).to_owned());
+        label.set_value((*value).to_owned());
+        label
+    });
+    let mut metric = Metric::from_label(labels.collect());
+    let mut counter = Counter::default();
+    counter.set_value(count.load(Ordering::Relaxed) as f64);
+    metric.set_counter(counter);
+    metric
+}
+
+fn family(desc: &Desc, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(desc.fq_name.clone());
+    family.set_help(desc.help.clone());
+    family.set_field_type(MetricType::COUNTER);
+    family.set_metric(metrics);
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_is_counted_under_its_name_alone_and_counts_on_after_a_reload() {
+        let registry = prometheus::Registry::new();
+        let callers = Callers::new().unwrap();
+        registry
+            .register(Box::new(Collected(callers.clone())))
+            .unwrap();
+        let (one, other) = (callers.of("one"), callers.of("other"));
+        one.request(Route::Customers, 200);
+        one.request(Route::CaseSearch, 200);
+        one.request(Route::CaseSearch, 503);
+        one.request(Route::CaseSearch, 299);
+        one.calls_caused().add();
+        other.saved();
+        callers.of("one").request(Route::Customers, 200);
+        assert_eq!((one.ledger(), other.ledger()), ((1, 0), (0, 1)));
+        let text = prometheus::TextEncoder::new()
+            .encode_to_string(&registry.gather())
+            .unwrap();
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            lines,
+            [
+                "msp_gateway_caller_vendor_calls_saved_total{caller=\"one\"} 0",
+                "msp_gateway_caller_vendor_calls_saved_total{caller=\"other\"} 1",
+                "msp_gateway_caller_vendor_calls_total{caller=\"one\"} 1",
+                "msp_gateway_caller_vendor_calls_total{caller=\"other\"} 0",
+                "msp_gateway_requests_total{caller=\"one\",route=\"case_search\",status=\"200\"} 1",
+                "msp_gateway_requests_total{caller=\"one\",route=\"case_search\",status=\"503\"} 1",
+                "msp_gateway_requests_total{caller=\"one\",route=\"case_search\",status=\"other\"} 1",
+                "msp_gateway_requests_total{caller=\"one\",route=\"customers\",status=\"200\"} 2",
+            ]
+        );
+        assert!(text.contains("# TYPE msp_gateway_requests_total counter"));
+        assert_eq!(
+            format!("{:?}", one.calls_caused()),
+            "CallsCaused { name: \"one\", count: 1 }"
+        );
+    }
+}
