@@ -124,23 +124,23 @@ pub(super) struct Callers {
 
 impl Callers {
     pub(super) fn new() -> Result<Arc<Self>, prometheus::Error> {
-        let desc = |name: &str, help: &str, labels: &[&str]| {
+        let counters = |name: &str, help: &str, labels: &[&str]| {
             let labels = labels.iter().map(|label| (*label).to_owned()).collect();
             opts(name, help).variable_labels(labels).describe()
         };
         Ok(Arc::new(Self {
             tallies: Mutex::default(),
-            requests: desc(
+            requests: counters(
                 "requests_total",
                 "Requests answered on the public listener.",
                 &["route", "caller", "status"],
             )?,
-            calls: desc(
+            calls: counters(
                 "caller_vendor_calls_total",
                 "Vendor calls that a caller caused; those of \"gateway\" are refreshes and reading ahead.",
                 &["caller"],
             )?,
-            saved: desc(
+            saved: counters(
                 "caller_vendor_calls_saved_total",
                 "Requests of a caller that cost no vendor call.",
                 &["caller"],
@@ -185,14 +185,14 @@ impl Collector for Collected {
         let (mut requests, mut calls, mut saved) = (Vec::new(), Vec::new(), Vec::new());
         for tally in &tallies {
             let caller = ("caller", &*tally.name);
-            calls.push(counter(&[caller], &tally.calls));
-            saved.push(counter(&[caller], &tally.saved));
+            calls.push(sample(&[caller], &tally.calls));
+            saved.push(sample(&[caller], &tally.saved));
             let words = STATUSES.iter().map(|(_, word)| *word).chain(["other"]);
             for (row, status) in tally.requests.iter().zip(words) {
                 for (count, route) in row.iter().zip(Route::ALL) {
                     if count.load(Ordering::Relaxed) > 0 {
                         let labels = [caller, ("route", route.as_str()), ("status", status)];
-                        requests.push(counter(&labels, count));
+                        requests.push(sample(&labels, count));
                     }
                 }
             }
@@ -206,7 +206,7 @@ impl Collector for Collected {
 }
 
 /// `labels` in the order of their names, as those of all metrics stand.
-fn counter(labels: &[(&str, &str)], count: &AtomicU64) -> Metric {
+fn sample(labels: &[(&str, &str)], count: &AtomicU64) -> Metric {
     let labels = labels.iter().map(|(name, value)| {
         let mut label = LabelPair::default();
         label.set_name((*name).to_owned());

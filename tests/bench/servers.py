@@ -135,9 +135,10 @@ drain_grace = "1s"
         self.start(name, argv, port, env=env)
         return port
 
-    def wrk(self, ask, seconds, connections, unique=None, among=None):
+    def wrk(self, ask, seconds, connections, unique=None, among=None, callers=None):
         """(answers a second, answers a second of the server's time on its core). `unique`: each body
-        is another one, numbered from there. `among`: each target is one of so many, drawn anew."""
+        is another one, numbered from there. `among`: each target is one of so many, drawn anew.
+        `callers`: each request is one of so many callers', drawn anew."""
         env = {"BENCH_METHOD": ask.method, "BENCH_BODY": ask.body, "BENCH_KEY": KEY, "BENCH_TARGET": ask.target}
         if ask.accept:
             env["BENCH_ACCEPT"] = ask.accept
@@ -145,6 +146,8 @@ drain_grace = "1s"
             env["BENCH_UNIQUE"] = str(unique)
         if among is not None:
             env["BENCH_AMONG"] = str(among)
+        if callers is not None:
+            env["BENCH_CALLERS"] = str(callers)
         begun = self.cpu(ask.server)
         done = subprocess.run(
             ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s",
@@ -216,10 +219,10 @@ drain_grace = "1s"
         return total
 
 
-def exchange(ask):
+def exchange(ask, key=KEY):
     """(status, headers, body) of one request."""
     conn = http.client.HTTPConnection("127.0.0.1", ask.port, timeout=30)
-    headers = {"Authorization": f"Bearer {KEY}"}
+    headers = {"Authorization": f"Bearer {key}"}
     if ask.body:
         headers["Content-Type"] = "application/json"
     if ask.accept:
@@ -230,9 +233,9 @@ def exchange(ask):
         return answer.status, answer.headers, answer.read()
 
 
-def fetch(ask):
+def fetch(ask, key=KEY):
     """(body, its coding) of a good answer."""
-    status, headers, body = exchange(ask)
+    status, headers, body = exchange(ask, key)
     if status != 200:
         fail(f"{status} at {ask.target} of {ask.server}: {body[:300]!r}")
     return body, headers.get("Content-Encoding")

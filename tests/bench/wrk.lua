@@ -1,5 +1,6 @@
 -- Sends one request over and over; told by the environment. With BENCH_UNIQUE every body is another
--- one, with BENCH_AMONG every target one of so many: their number stands for `@`.
+-- one, with BENCH_AMONG every target one of so many: their number stands for `@`. With BENCH_CALLERS
+-- every request is one of so many callers'.
 local method = os.getenv("BENCH_METHOD") or "GET"
 local body = os.getenv("BENCH_BODY")
 wrk.method = method
@@ -30,6 +31,20 @@ if os.getenv("BENCH_AMONG") then
   end
   request = function()
     return before .. math.random(0, count - 1) .. after
+  end
+end
+
+if os.getenv("BENCH_CALLERS") then
+  local requests = {}
+  init = function()
+    for number = 1, tonumber(os.getenv("BENCH_CALLERS")) do
+      -- As in parts/callers.py.
+      wrk.headers["Authorization"] = string.format("Bearer bench-%048d", number)
+      requests[number] = wrk.format()
+    end
+  end
+  request = function()
+    return requests[math.random(#requests)]
   end
 end
 

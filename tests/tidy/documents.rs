@@ -353,10 +353,14 @@ fn unsafe_code_is_forbidden_and_not_merely_absent() {
     assert!(lints.contains("unsafe_code = \"forbid\""), "{lints}");
 }
 
-/// (name, labels) of every metric that `src/metrics.rs` declares.
+/// (name, labels) of every metric that `src/metrics.rs` and `src/metrics/callers.rs` declare.
 fn declared_metrics() -> Vec<(String, Vec<String>)> {
-    let text = fs::read_to_string(source::root().join("src/metrics.rs")).expect("metrics.rs");
-    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or("");
+    let code = ["src/metrics.rs", "src/metrics/callers.rs"].map(|file| {
+        let text = fs::read_to_string(source::root().join(file)).expect(file);
+        let code = text.split("#[cfg(test)]\nmod tests").next();
+        code.unwrap_or("").to_owned()
+    });
+    let code = code.concat();
     let mut found = Vec::new();
     for kind in ["counters(", "gauges(", "histograms(", "counter(", "gauge("] {
         for (at, _) in code.match_indices(kind) {

@@ -1,6 +1,6 @@
 """The parts of the benchmark, in the order in which they run."""
 
-from . import coded, cold, connections, dead, entries, hits, pages, tail
+from . import callers, coded, cold, connections, dead, entries, hits, pages, tail
 
 PARTS = {
     "hits": hits.run,
@@ -10,5 +10,6 @@ PARTS = {
     "pages": pages.run,
     "entries": entries.run,
     "connections": connections.run,
+    "callers": callers.run,
     "tail": tail.run,
 }

@@ -8,6 +8,8 @@ from .questions import CAP, Peers, at_gateway, at_peer, kept
 
 QUESTION = "4k_get"
 FEW, MANY_MAX = 100, 10_000
+# bare shows what the parts that the gateway is made of cost by themselves.
+PEERS = ("nginx", "bare")
 # Files that a server needs beside its connections.
 BESIDE = 500
 LIMITS = "\n".join(f"{name} = 12000" for name in (
@@ -34,12 +36,15 @@ def run(b, args, report):
     file.write_bytes(body)
     idle(b, report, at_gateway(gateway, QUESTION), many)
     asks = {"gateway": at_gateway(gateway, QUESTION)}
-    if "nginx" in args.peers:
+    peers = Peers(b, {f"/{QUESTION}": file})
+    for peer in PEERS:
+        if peer not in args.peers:
+            continue
         try:
-            asks["nginx"] = at_peer(Peers(b, {f"/{QUESTION}": file}).port("nginx"), QUESTION, "nginx")
-            idle(b, report, asks["nginx"], many)
+            asks[peer] = at_peer(peers.port(peer), QUESTION, peer)
+            idle(b, report, asks[peer], many)
         except Missing as why:
-            report.absent(f"hits, {many:,} connections", "nginx", str(why))
+            report.absent(f"hits, {many:,} connections", peer, str(why))
     rates = {f"{name} {count}": [] for name in asks for count in (FEW, many)}
     for number in range(args.rounds + 1):
         for name, ask in asks.items():
@@ -52,8 +57,11 @@ def run(b, args, report):
     for name in asks:
         report.compare(f"hits, {many:,} connections, of {name}", f"{FEW} connections", rates[f"{name} {many}"],
                        rates[f"{name} {FEW}"])
-    if "nginx" in asks:
-        report.compare(f"hits, {many:,} connections", "nginx GET", rates[f"gateway {many}"], rates[f"nginx {many}"])
+    for peer in PEERS:
+        if peer in asks:
+            for count in (FEW, many):
+                report.compare(f"hits, {count:,} connections", f"{peer} GET", rates[f"gateway {count}"],
+                               rates[f"{peer} {count}"])
     report.memory(f"{many:,} connections", b, list(asks), CAP)
 
 
