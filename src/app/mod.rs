@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::access::CallerBook;
+use crate::cache::FiledBodies;
 use crate::clock::{self, Clock, Duration, Instant};
 use crate::config::check::{AuthMode, Settings};
 use crate::config::{Secrets, VendorSettings};
@@ -20,7 +21,9 @@ use crate::metrics::Metrics;
 use crate::middleware::inbound::CrossOrigin;
 use crate::reads::{Ingredients, Policy, Reads};
 use crate::secrets::{SealingKey, sealing_key_of_this_process};
-use crate::server::{Answering, Drain, Listeners, Server, ServerOptions, Tls, TlsSetup};
+use crate::server::{
+    Answering, Drain, Listeners, Server, ServerOptions, Tls, TlsSetup, room_for_files,
+};
 use crate::snapshot::{Sealer, Snapshots};
 use crate::stack::{Inbound, InboundParts, admin, inbound};
 use crate::telemetry::LogSink;
@@ -56,6 +59,7 @@ pub struct App {
     public_tls: Option<Arc<Tls>>,
     admin_tls: Option<Arc<Tls>>,
     drain: Drain,
+    files: FiledBodies,
     in_flight: Arc<InFlight>,
     exports: Arc<InFlight>,
     log: LogSink,
@@ -123,6 +127,7 @@ impl App {
         );
         let policy = Arc::new(ArcSwap::from_pointee(settings.policy.clone()));
         let sealer = Arc::new(ArcSwap::from_pointee(sealer(secrets)?));
+        let files = FiledBodies::up_to(room_for_files());
         let reads = Reads::new(Ingredients {
             wiv,
             nable,
@@ -130,6 +135,7 @@ impl App {
             sealer: sealer.clone(),
             policy: policy.clone(),
             cache_bytes_max: settings.cache.bytes_max,
+            files: files.clone(),
             compression: settings.compression,
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -164,6 +170,7 @@ impl App {
                 public_tls,
                 admin_tls,
                 drain: Drain::default(),
+                files,
                 callers: ArcSwap::new(callers.clone()),
                 wiv: wiv_side,
                 nable: nable_side,
@@ -327,6 +334,7 @@ impl App {
             public_tls: self.public_tls.clone(),
             admin_tls: self.admin_tls.clone(),
             drain: self.drain.clone(),
+            files: self.files.clone(),
         };
         tokio::select! {
             drained = server.run(listeners) => {

@@ -2,6 +2,7 @@
 
 pub mod coding;
 pub mod etag;
+pub mod filed;
 pub mod flight;
 pub mod freshness;
 pub mod key;
@@ -15,6 +16,7 @@ pub mod variants;
 
 pub use coding::Coding;
 pub use etag::Etag;
+pub use filed::{FilePart, FiledBodies};
 pub use flight::{FlightEnd, Flights};
 pub use freshness::{Directives, HOT_HITS, Judged, Lifetimes, ON_ERROR_WAIT, Standing};
 pub use key::{CacheKey, Subject};

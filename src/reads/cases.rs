@@ -106,7 +106,7 @@ impl Cases {
             wiv: of.wiv.clone(),
             snapshots: of.snapshots.clone(),
             sealer: of.sealer.clone(),
-            pages: Pages::new(pages_bytes),
+            pages: Pages::new(pages_bytes, of.files.clone()),
             policy: of.policy.clone(),
             clock: of.clock.clone(),
             metrics: of.metrics.clone(),

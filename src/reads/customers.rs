@@ -99,7 +99,7 @@ impl Customers {
             key: CacheKey::new(of.wiv.credential().clone(), Subject::Customers),
             wiv: of.wiv.clone(),
             shelf: Shelf::new(answers_bytes, of.clock.clone()),
-            cuts: Pages::new(cuts_bytes),
+            cuts: Pages::new(cuts_bytes, of.files.clone()),
             policy: of.policy.clone(),
             clock: of.clock.clone(),
             metrics: of.metrics.clone(),

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::cache::{VariantOptions, Variants};
+use crate::cache::{FiledBodies, VariantOptions, Variants};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::snapshot::{Sealer, Snapshots};
@@ -51,6 +51,8 @@ pub struct Ingredients {
     pub policy: Arc<ArcSwap<Policy>>,
     /// `cache.bytes_max`.
     pub cache_bytes_max: u64,
+    /// Large bodies that are read again and again.
+    pub files: FiledBodies,
     /// `[compression]`
     pub compression: VariantOptions,
     /// Time.

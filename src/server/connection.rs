@@ -16,7 +16,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::drain::{Drain, DrainPhase};
-use super::pulse::{Arrived, Busy, Felt, Patience, Pulse, Verdict};
+use super::pulse::{Busy, Felt, Patience, Pulse, Verdict};
+use super::transport::Transport;
+use crate::cache::FiledBodies;
 use crate::clock::{self, Clock, Duration};
 use crate::exchange::{AnswerBody, Answered, Arrival, BodyCut, Boxed, Peer};
 
@@ -53,6 +55,8 @@ pub struct Connections {
     pub clock: Clock,
     /// Tells when to leave.
     pub drain: Drain,
+    /// Bodies that need not be copied to be sent.
+    pub files: FiledBodies,
 }
 
 /// How a connection ended.
@@ -71,7 +75,7 @@ impl Connections {
     /// tests need no socket.
     pub async fn serve<I>(self, io: I, address: Option<SocketAddr>) -> Ending
     where
-        I: AsyncRead + AsyncWrite + Arrived + Unpin + Send,
+        I: AsyncRead + AsyncWrite + Transport + Unpin + Send,
     {
         let peer = Peer {
             address,
@@ -83,13 +87,14 @@ impl Connections {
     /// Serves one connection over HTTP/1.1 to its end, in the clear or above TLS.
     pub(super) async fn http1<I>(self, io: I, peer: Peer) -> Ending
     where
-        I: AsyncRead + AsyncWrite + Arrived + Unpin + Send,
+        I: AsyncRead + AsyncWrite + Transport + Unpin + Send,
     {
         let pulse = Pulse::new(self.clock.clone());
         let mut patience = self.patience;
         let io = TokioIo::new(Felt {
             io,
             pulse: pulse.clone(),
+            files: self.files,
         });
         let mut builder = http1::Builder::new();
         builder

@@ -22,7 +22,9 @@ use self::frames::Frames;
 use self::streams::{Open, ReaderWatch, StreamTasks, Streams, this_reader};
 use super::connection::{Answering, Connections, Ending, IDLE_WHILE_CLOSING, linger};
 use super::drain::DrainPhase;
-use super::pulse::{Arrived, Felt, Pulse, Verdict};
+use super::pulse::{Felt, Pulse, Verdict};
+use super::transport::Transport;
+use crate::cache::FiledBodies;
 use crate::clock::{self, Clock, Duration, Instant};
 use crate::exchange::{AnswerBody, Answered, Arrival, BodyCut, Boxed, Peer};
 
@@ -54,7 +56,7 @@ const PIECE_BYTES_MAX: usize = 16 * 1024;
 /// Serves one connection to its end.
 pub async fn serve<I>(on: Connections, io: I, peer: Peer) -> Ending
 where
-    I: AsyncRead + AsyncWrite + Arrived + Unpin + Send,
+    I: AsyncRead + AsyncWrite + Transport + Unpin + Send,
 {
     // Tells of the socket only: whether it takes what we write.
     let pulse = Pulse::new(on.clock.clone());
@@ -62,6 +64,8 @@ where
     let mut felt = Felt {
         io,
         pulse: pulse.clone(),
+        // Its frames are smaller than what is worth a file.
+        files: FiledBodies::default(),
     };
     let end = converse(on, &mut felt, &pulse, peer).await;
     if end == Ending::Done {
@@ -73,7 +77,7 @@ where
 /// Answers until nothing is left to say, or patience ends.
 async fn converse<I>(on: Connections, io: &mut Felt<I>, pulse: &Arc<Pulse>, peer: Peer) -> Ending
 where
-    I: AsyncRead + AsyncWrite + Arrived + Unpin + Send,
+    I: AsyncRead + AsyncWrite + Transport + Unpin + Send,
 {
     let clock = on.clock.clone();
     let mut patience = on.patience;
@@ -162,7 +166,7 @@ struct Counted<'a, I> {
     unfinished: Option<u64>,
 }
 
-impl<I: AsyncRead + Arrived + Unpin> AsyncRead for Counted<'_, I> {
+impl<I: AsyncRead + Transport + Unpin> AsyncRead for Counted<'_, I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -196,7 +200,7 @@ impl<I> Counted<'_, I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Counted<'_, I> {
+impl<I: AsyncWrite + Transport + Unpin> AsyncWrite for Counted<'_, I> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -17,6 +17,7 @@ use super::drain::{Drain, DrainPhase};
 use super::inherit::Inherited;
 use super::peers::Peers;
 use super::tls::Tls;
+use crate::cache::FiledBodies;
 use crate::clock::{self, Clock, Duration};
 use crate::metrics::Metrics;
 
@@ -147,6 +148,8 @@ pub struct Server {
     pub admin_tls: Option<Arc<Tls>>,
     /// Tells when to leave.
     pub drain: Drain,
+    /// Bodies that need not be copied to be sent.
+    pub files: FiledBodies,
 }
 
 impl Server {
@@ -163,6 +166,7 @@ impl Server {
             public_tls,
             admin_tls,
             drain,
+            files,
         } = self;
         let patience = options.patience();
         let connections_max = room_for(options.connections_max).min(Semaphore::MAX_PERMITS);
@@ -177,6 +181,7 @@ impl Server {
                 patience,
                 clock: clock.clone(),
                 drain: drain.clone(),
+                files,
             },
         };
         // Its own drain: it ends when the public one has.
@@ -193,6 +198,7 @@ impl Server {
                 patience,
                 clock,
                 drain: admin_drain.clone(),
+                files: FiledBodies::default(),
             },
         };
         let cuts = public.cuts.clone();

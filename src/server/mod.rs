@@ -9,17 +9,20 @@ mod listen;
 mod peers;
 mod pulse;
 mod tls;
+mod transport;
 
 use std::net::SocketAddr;
 
 use crate::clock::Duration;
 
 pub use connection::{Answering, Connections, Ending};
+pub use descriptors::room_for_files;
 pub use drain::{Drain, DrainPhase};
 pub use inherit::Inherited;
 pub use listen::{BindError, Drained, Listeners, Server};
-pub use pulse::{Arrived, Patience};
+pub use pulse::Patience;
 pub use tls::{ClientAuth, Tls, TlsFile, TlsOptions, TlsProblem, TlsSetup};
+pub use transport::Transport;
 
 /// The `[listen]` and `[limits]` settings.
 #[derive(Clone, Debug)]

@@ -12,6 +12,9 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::transport::Transport;
+use crate::cache::filed::FILE_BYTES_MIN;
+use crate::cache::{FilePart, FiledBodies};
 use crate::clock::{Clock, Duration, Instant};
 
 const IDLE: u8 = 0;
@@ -47,34 +50,6 @@ pub struct Pulse {
     /// A last look before an idle connection is closed, and whether it saw something.
     last_look: AtomicBool,
     saw_bytes: AtomicBool,
-}
-
-/// Tells bytes that the runtime has not heard of yet.
-pub trait Arrived {
-    /// Whether bytes lie in the system, unread.
-    fn has_arrived(&self) -> bool;
-}
-
-impl Arrived for tokio::net::TcpStream {
-    fn has_arrived(&self) -> bool {
-        let mut byte = [0; 1];
-        let look = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
-        matches!(rustix::net::recv(self, &mut byte, look), Ok((_, bytes)) if bytes > 0)
-    }
-}
-
-/// Records that lie decrypted already have been heard of.
-impl<I: Arrived> Arrived for tokio_rustls::server::TlsStream<I> {
-    fn has_arrived(&self) -> bool {
-        self.get_ref().0.has_arrived()
-    }
-}
-
-/// A pipe in memory tells at once.
-impl Arrived for tokio::io::DuplexStream {
-    fn has_arrived(&self) -> bool {
-        false
-    }
 }
 
 /// What to do about a connection.
@@ -209,9 +184,11 @@ pub struct Felt<I> {
     pub io: I,
     /// Its pulse.
     pub pulse: Arc<Pulse>,
+    /// Bodies that the system can send by itself.
+    pub files: FiledBodies,
 }
 
-impl<I: AsyncRead + Arrived + Unpin> AsyncRead for Felt<I> {
+impl<I: AsyncRead + Transport + Unpin> AsyncRead for Felt<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -233,6 +210,16 @@ impl<I: AsyncRead + Arrived + Unpin> AsyncRead for Felt<I> {
 }
 
 impl<I: Unpin> Felt<I> {
+    /// What is to be written first and lies in a file, behind what stands before it: nothing, or an
+    /// answer's head.
+    fn in_file<'a>(&self, bufs: &'a [io::IoSlice<'_>]) -> Option<(&'a [u8], FilePart)> {
+        match bufs {
+            [first, ..] if first.len() >= FILE_BYTES_MIN => Some((&[], self.files.part(first)?)),
+            [first, second, ..] => Some((first, self.files.part(second)?)),
+            _ => None,
+        }
+    }
+
     fn note<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match polled {
             Poll::Pending => self.pulse.write_waits(),
@@ -242,7 +229,7 @@ impl<I: Unpin> Felt<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Felt<I> {
+impl<I: AsyncWrite + Transport + Unpin> AsyncWrite for Felt<I> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -259,7 +246,13 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Felt<I> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        let sent = this
+            .in_file(bufs)
+            .and_then(|(before, part)| this.io.poll_send_file(cx, before, &part));
+        let polled = match sent {
+            Some(polled) => polled,
+            None => Pin::new(&mut this.io).poll_write_vectored(cx, bufs),
+        };
         this.note(polled)
     }
 

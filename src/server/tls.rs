@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use super::connection::{Connections, Ending};
 use super::drain::DrainPhase;
 use super::http2;
-use super::pulse::Arrived;
+use super::transport::Transport;
 use crate::access::{ClientCertificate, ClientSan};
 use crate::clock;
 use crate::exchange::Peer;
@@ -335,7 +335,7 @@ impl Connections {
     /// Serves one connection that begins with a TLS handshake, which may take as long as a head.
     pub async fn serve_tls<I>(self, tls: &Tls, io: I, address: Option<SocketAddr>) -> Ending
     where
-        I: AsyncRead + AsyncWrite + Arrived + Unpin + Send,
+        I: AsyncRead + AsyncWrite + Transport + Unpin + Send,
     {
         let config = tls.setup.load().config.clone();
         let handshake = TlsAcceptor::from(config).accept(io);

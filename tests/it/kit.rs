@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use msp_gateway::access::{CallerBook, CallerKeyHash, CallerSpec, Role};
 use msp_gateway::admission::Payer;
-use msp_gateway::cache::{Directives, Lifetimes, VariantOptions};
+use msp_gateway::cache::{Directives, FiledBodies, Lifetimes, VariantOptions};
 use msp_gateway::clock::{Clock, Duration, Instant};
 use msp_gateway::domain::query::SearchRequest;
 use msp_gateway::domain::{AccountId, Audience, CustomerId, Vendor};
@@ -135,6 +135,7 @@ impl Rig {
             sealer: Arc::new(ArcSwap::from_pointee(Sealer::new(&sealing, None).unwrap())),
             policy: Arc::new(ArcSwap::from_pointee(policy)),
             cache_bytes_max: 64 << 20,
+            files: FiledBodies::default(),
             compression: VariantOptions::default(),
             clock: clock.clone(),
             metrics: metrics.clone(),

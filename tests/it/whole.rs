@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use msp_gateway::access::CallerKeyHash;
 use msp_gateway::app::{App, Way};
+use msp_gateway::cache::FiledBodies;
 use msp_gateway::clock::{Clock, Duration, Instant};
 use msp_gateway::config::{self, Secrets, Settings, VendorSecrets};
 use msp_gateway::domain::AccountId;
@@ -191,6 +192,7 @@ impl Whole {
             patience: settings.server.patience(),
             clock: clock.clone(),
             drain: app.drain().clone(),
+            files: FiledBodies::default(),
         };
         Self {
             public: listener(app.public()),

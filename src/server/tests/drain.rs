@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use super::kit::*;
+use crate::cache::FiledBodies;
 use crate::clock::{Clock, Duration};
 use crate::server::{Drain, DrainPhase, Drained, Inherited, Listeners, Server, ServerOptions};
 
@@ -55,6 +56,7 @@ async fn run_over(front: &Front, options: ServerOptions, inherited: Inherited) -
         public_tls: None,
         admin_tls: None,
         drain: drain.clone(),
+        files: FiledBodies::default(),
     };
     Running {
         address,

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 pub use super::peer::{Peer, Reply, get, post};
 use crate::access::{CallerBook, CallerKeyHash, CallerSpec, Role};
+use crate::cache::FiledBodies;
 use crate::clock::{Clock, Duration};
 use crate::domain::Audience;
 use crate::exchange::{AnswerBody, Answered, Boxed, Call, InFlight};
@@ -174,6 +175,7 @@ pub fn serving(stack: Inbound, clock: Clock, drain: Drain) -> Connections {
         },
         clock,
         drain,
+        files: FiledBodies::default(),
     }
 }
 

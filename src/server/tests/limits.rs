@@ -10,9 +10,10 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, DuplexStream, ReadBuf, duplex};
 
 use super::kit::*;
+use crate::cache::FilePart;
 use crate::clock::{Duration, Instant};
 use crate::exchange::AnswerBody;
-use crate::server::Arrived;
+use crate::server::Transport;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -77,9 +78,18 @@ struct Late {
     arrived: Arc<AtomicBool>,
 }
 
-impl Arrived for Late {
+impl Transport for Late {
     fn has_arrived(&self) -> bool {
         self.arrived.load(Ordering::Relaxed)
+    }
+
+    fn poll_send_file(
+        &self,
+        _: &mut Context<'_>,
+        _: &[u8],
+        _: &FilePart,
+    ) -> Option<Poll<io::Result<usize>>> {
+        None
     }
 }
 

@@ -4,6 +4,7 @@ mod admin;
 mod authority;
 mod cross_origin;
 mod drain;
+mod filed;
 mod framing;
 mod http2;
 mod kit;

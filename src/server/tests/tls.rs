@@ -123,6 +123,7 @@ async fn a_handshake_that_was_cut_frees_its_place() {
         public_tls: Some(tls),
         admin_tls: None,
         drain: drain.clone(),
+        files: crate::cache::FiledBodies::default(),
     };
     let server = tokio::spawn(server.run(listeners));
     // Takes the only place, and says nothing.

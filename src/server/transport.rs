@@ -1,0 +1,120 @@
+//! What a connection can do beside reading and writing.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use rustix::net::{RecvFlags, recv};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use crate::cache::FilePart;
+
+/// What carries a connection.
+pub trait Transport {
+    /// Whether bytes lie in the system, unread, that the runtime may not have heard of yet.
+    fn has_arrived(&self) -> bool;
+
+    /// Sends `before` and then `part`, which the system reads from its file; how many bytes of both.
+    /// `None` where bytes do not go out as they are: then both are to be written.
+    fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
+        before: &[u8],
+        part: &FilePart,
+    ) -> Option<Poll<io::Result<usize>>>;
+}
+
+impl Transport for TcpStream {
+    fn has_arrived(&self) -> bool {
+        let mut byte = [0; 1];
+        let look = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(recv(self, &mut byte, look), Ok((_, bytes)) if bytes > 0)
+    }
+
+    fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
+        before: &[u8],
+        part: &FilePart,
+    ) -> Option<Poll<io::Result<usize>>> {
+        Some(poll_send_file(self, cx, before, part))
+    }
+}
+
+/// Records that lie decrypted already have been heard of. What is sent is encrypted here.
+impl<I: Transport> Transport for tokio_rustls::server::TlsStream<I> {
+    fn has_arrived(&self) -> bool {
+        self.get_ref().0.has_arrived()
+    }
+
+    fn poll_send_file(
+        &self,
+        _: &mut Context<'_>,
+        _: &[u8],
+        _: &FilePart,
+    ) -> Option<Poll<io::Result<usize>>> {
+        None
+    }
+}
+
+/// A pipe in memory tells at once, and the system knows nothing of it.
+impl Transport for tokio::io::DuplexStream {
+    fn has_arrived(&self) -> bool {
+        false
+    }
+
+    fn poll_send_file(
+        &self,
+        _: &mut Context<'_>,
+        _: &[u8],
+        _: &FilePart,
+    ) -> Option<Poll<io::Result<usize>>> {
+        None
+    }
+}
+
+fn poll_send_file(
+    to: &TcpStream,
+    cx: &mut Context<'_>,
+    before: &[u8],
+    part: &FilePart,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(to.poll_write_ready(cx))?;
+        match to.try_io(Interest::WRITABLE, || send_now(to, before, part)) {
+            // Not ready after all: the runtime tells when it is.
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+            done => return Poll::Ready(done),
+        }
+    }
+}
+
+/// There are no such parts on other systems.
+#[cfg(not(target_os = "linux"))]
+fn send_now(_: &TcpStream, _: &[u8], _: &FilePart) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// As much as the system takes now.
+#[cfg(target_os = "linux")]
+fn send_now(to: &TcpStream, before: &[u8], part: &FilePart) -> io::Result<usize> {
+    use rustix::fs::sendfile;
+    use rustix::io::{Errno, retry_on_intr};
+    use rustix::net::{SendFlags, send};
+
+    let mut sent = 0;
+    if !before.is_empty() {
+        // The part follows: no packet for these bytes alone.
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        sent = retry_on_intr(|| send(to, before, flags))?;
+        if sent < before.len() {
+            return Ok(sent);
+        }
+    }
+    let mut offset = part.offset;
+    match retry_on_intr(|| sendfile(to, part, Some(&mut offset), part.bytes)) {
+        Ok(bytes) => Ok(sent + bytes),
+        Err(Errno::AGAIN) if sent > 0 => Ok(sent),
+        Err(why) => Err(why.into()),
+    }
+}
