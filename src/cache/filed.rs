@@ -18,7 +18,7 @@ use parking_lot::RwLock;
 
 /// Smaller bodies are written: a call more costs what the copy would.
 pub const FILE_BYTES_MIN: usize = 32 << 10;
-/// Larger ones are written, too: they are few, and read once.
+/// Larger ones are written, too: what one file may take. A page of 500 cases is some 250 KB.
 const FILE_BYTES_MAX: usize = 16 << 20;
 /// Files at once, for each takes a descriptor. A dashboard's hot pages are some dozen.
 pub const FILES_MAX: usize = 128;

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use msp_gateway::clock::Instant;
+
 use crate::kit::{continued, first};
-use crate::process::{World, everyone};
+use crate::process::{PATIENCE, World, everyone, page_of};
 
 /// Reads a search to its end; page sizes as `size` says.
 async fn read_all(world: &World, name: &str, size: impl Fn(usize) -> usize) -> Vec<String> {
@@ -156,5 +158,47 @@ async fn two_callers_read_one_list_or_are_told_while_cases_come_and_scrolls_expi
     assert!(lists.iter().any(Option::is_none), "nothing went wrong");
     assert!(read_all(&world, "alice", |_| 500).await == *moments.last().unwrap());
     world.hold_to_openapi("alice").await;
+    world.hold().await;
+}
+
+/// Pages that the gateway keeps as files of memory, by its descriptors.
+fn pages_in_files(world: &World) -> usize {
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", world.gateway.id())).unwrap();
+    descriptors
+        .filter_map(|each| std::fs::read_link(each.unwrap().path()).ok())
+        .filter(|target| target.to_string_lossy().starts_with("/memfd:body"))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_page_has_the_same_bytes_from_its_first_reading_on_and_leaves_no_file() {
+    let world = World::start(1_000, &everyone("alice"), &[]);
+    let expected = world.vendors.cases("").await;
+    let mut bodies = Vec::new();
+    for reading in 0..5 {
+        let answer = world.search("alice", "", &first(500, "")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(page_of(&answer).0 == expected[..500]);
+        bodies.push(answer.body);
+        // Kept from the second on.
+        assert_eq!(pages_in_files(&world), usize::from(reading > 0));
+    }
+    assert!(bodies.iter().all(|body| *body == bodies[0]));
+    let url = format!("{}/admin/purge", world.admin);
+    let json = [("content-type", "application/json")];
+    let purged = world
+        .web
+        .send("POST", &url, &json, "{\"all\":true,\"soft\":false}")
+        .await;
+    assert_eq!(purged.status, 200, "{}", purged.text());
+    // What is let go of is freed while others come and go.
+    let deadline = Instant::now() + PATIENCE;
+    for size in (1..=50).cycle() {
+        if pages_in_files(&world) == 0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the page's file is still there");
+        world.search("alice", "", &first(size, "")).await;
+    }
     world.hold().await;
 }
