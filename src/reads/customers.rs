@@ -9,7 +9,8 @@ use super::answer::{Account, Answer, Asker};
 use super::{Ingredients, Policy, ReadError};
 use crate::admission::{Payer, Spend};
 use crate::cache::{
-    CacheKey, CacheNote, Detail, Fetched, Found, Pages, Rendered, Shelf, Subject, Terms, Wanted,
+    CacheKey, CacheNote, Detail, Fetched, FiledBodies, Found, Pages, Rendered, Shelf, Subject,
+    Terms, Wanted,
 };
 use crate::clock::{Clock, Duration};
 use crate::domain::audience::AudienceFingerprint;
@@ -30,28 +31,33 @@ pub struct CustomerBook {
     /// `customer_id` of each row.
     ids: Vec<Option<String>>,
     whole: Rendered,
+    /// Of the body, the rows copied out of it, the ids, and the body's file if it has one.
+    bytes: usize,
     hash: [u8; 32],
 }
 
 impl CustomerBook {
-    fn new(list: CustomerList) -> Self {
-        let ids = list
+    fn new(list: CustomerList, files: &FiledBodies) -> Self {
+        let ids: Vec<_> = list
             .rows
             .iter()
             .map(|row| member_text(row, "customer_id"))
             .collect();
         let hash = *blake3::hash(&list.body).as_bytes();
+        let mut bytes = list.body.len() * 2 + ids.len() * 48;
+        let mut whole = Rendered::new(list.body.clone());
+        // Everybody asks for it, so it need not prove that it is read again.
+        if let Some(filed) = files.file(&list.body) {
+            whole.body = filed;
+            bytes += list.body.len();
+        }
         Self {
-            whole: Rendered::new(list.body.clone()),
+            whole,
+            bytes,
             ids,
             list,
             hash,
         }
-    }
-
-    fn bytes(&self) -> usize {
-        // The body, the rows copied out of it, and the ids.
-        self.list.body.len() * 2 + self.ids.len() * 48
     }
 
     /// (customer id, raw row) of the customers an audience may see.
@@ -87,6 +93,7 @@ pub struct Customers {
     wiv: Arc<Wiv>,
     shelf: Arc<Shelf<Arc<CustomerBook>, UpstreamError>>,
     cuts: Pages<CutKey>,
+    files: FiledBodies,
     policy: Arc<ArcSwap<Policy>>,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -100,6 +107,7 @@ impl Customers {
             wiv: of.wiv.clone(),
             shelf: Shelf::new(answers_bytes, of.clock.clone()),
             cuts: Pages::new(cuts_bytes, of.files.clone()),
+            files: of.files.clone(),
             policy: of.policy.clone(),
             clock: of.clock.clone(),
             metrics: of.metrics.clone(),
@@ -143,12 +151,13 @@ impl Customers {
         };
         let found = self.shelf.lookup(&self.key, &terms, |wanted| {
             let (wiv, spend) = (self.wiv.clone(), spend(&self.clock, wanted, asker));
+            let files = self.files.clone();
             async move {
                 let list = wiv.customers(spend).await?;
-                let book = CustomerBook::new(list);
+                let book = CustomerBook::new(list, &files);
                 Ok(Fetched {
                     hash: book.hash,
-                    bytes: book.bytes(),
+                    bytes: book.bytes,
                     value: Arc::new(book),
                     negative: false,
                 })
@@ -291,4 +300,40 @@ fn project(row: &str, fields: FieldSet, out: &mut String) {
         out.push_str(raw.get());
     }
     out.push('}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::RawRows;
+
+    fn book(rows: usize, files: &FiledBodies) -> CustomerBook {
+        let row = format!("{{\"customer_id\":\"{}\"}}", "c".repeat(1024));
+        let rows = vec![row.as_str(); rows];
+        let body = format!("[{}]", rows.join(",")).into();
+        let list = CustomerList {
+            envelope: CustomerEnvelope::Bare,
+            rows: RawRows::collect(&rows, Vec::new()).unwrap(),
+            body,
+        };
+        CustomerBook::new(list, files)
+    }
+
+    #[test]
+    fn a_large_list_lies_in_a_file_and_is_charged_for_it() {
+        let files = FiledBodies::default();
+        let (small, large) = (book(2, &files), book(40, &files));
+        assert_eq!(files.count(), 1);
+        let part = files.part(&large.whole.body).unwrap();
+        assert_eq!((part.offset, part.bytes), (0, large.list.body.len()));
+        assert_eq!(large.whole.body, large.list.body);
+        for (book, times) in [(&small, 2), (&large, 3)] {
+            assert_eq!(
+                book.bytes,
+                book.list.body.len() * times + book.ids.len() * 48
+            );
+        }
+        drop(large);
+        assert_eq!(files.count(), 0);
+    }
 }
