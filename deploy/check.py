@@ -232,7 +232,7 @@ for service in kinds["Service"]:
             bad("kubernetes/service.yaml", f"leads to no port: {port['targetPort']}")
 
 # Alerts speak of metrics, outcomes and settings that exist, and each is explained.
-metrics = text(ROOT, "src", "metrics.rs")
+metrics = text(ROOT, "src", "metrics.rs") + text(ROOT, "src", "metrics", "callers.rs")
 alerts = text(HERE, "alerts.yml")
 for name in sorted(set(re.findall(r"\bmsp_gateway_(\w+)", alerts))):
     if f'"{name}"' not in metrics:
