@@ -15,13 +15,15 @@ pub trait Transport {
     fn has_arrived(&self) -> bool;
 
     /// Sends `before` and then `part`, which the system reads from its file; how many bytes of both.
-    /// `None` where bytes do not go out as they are: then both are to be written.
+    /// `None` where the system does not send what is written here: then both are to be written.
     fn poll_send_file(
         &self,
-        cx: &mut Context<'_>,
-        before: &[u8],
-        part: &FilePart,
-    ) -> Option<Poll<io::Result<usize>>>;
+        _cx: &mut Context<'_>,
+        _before: &[u8],
+        _part: &FilePart,
+    ) -> Option<Poll<io::Result<usize>>> {
+        None
+    }
 }
 
 impl Transport for TcpStream {
@@ -41,19 +43,10 @@ impl Transport for TcpStream {
     }
 }
 
-/// Records that lie decrypted already have been heard of. What is sent is encrypted here.
+/// Records that lie decrypted already have been heard of. What is written is encrypted here.
 impl<I: Transport> Transport for tokio_rustls::server::TlsStream<I> {
     fn has_arrived(&self) -> bool {
         self.get_ref().0.has_arrived()
-    }
-
-    fn poll_send_file(
-        &self,
-        _: &mut Context<'_>,
-        _: &[u8],
-        _: &FilePart,
-    ) -> Option<Poll<io::Result<usize>>> {
-        None
     }
 }
 
@@ -61,15 +54,6 @@ impl<I: Transport> Transport for tokio_rustls::server::TlsStream<I> {
 impl Transport for tokio::io::DuplexStream {
     fn has_arrived(&self) -> bool {
         false
-    }
-
-    fn poll_send_file(
-        &self,
-        _: &mut Context<'_>,
-        _: &[u8],
-        _: &FilePart,
-    ) -> Option<Poll<io::Result<usize>>> {
-        None
     }
 }
 

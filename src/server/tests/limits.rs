@@ -10,7 +10,6 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, DuplexStream, ReadBuf, duplex};
 
 use super::kit::*;
-use crate::cache::FilePart;
 use crate::clock::{Duration, Instant};
 use crate::exchange::AnswerBody;
 use crate::server::Transport;
@@ -81,15 +80,6 @@ struct Late {
 impl Transport for Late {
     fn has_arrived(&self) -> bool {
         self.arrived.load(Ordering::Relaxed)
-    }
-
-    fn poll_send_file(
-        &self,
-        _: &mut Context<'_>,
-        _: &[u8],
-        _: &FilePart,
-    ) -> Option<Poll<io::Result<usize>>> {
-        None
     }
 }
 
