@@ -50,8 +50,8 @@ impl InFlight {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// A permit for a caller, or `None` when the limit or the caller's share is reached. Never waits: a request that cannot be served now is better refused
-    /// now.
+    /// A permit for a caller, or `None` when the limit or the caller's share is reached. Never waits: a
+    /// request that cannot be served now is better refused now.
     pub fn enter(self: &Arc<Self>, caller: &Arc<Presence>) -> Option<Permit> {
         let limit = self.limit.load(Ordering::Relaxed);
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
