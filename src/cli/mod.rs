@@ -38,7 +38,7 @@ enum Command {
         #[arg(long, default_value = "127.0.0.1:8080")]
         public: SocketAddr,
         /// Where operators and Prometheus connect
-        #[arg(long, default_value = "127.0.0.1:9090")]
+        #[arg(long, default_value = "127.0.0.1:9180")]
         admin: SocketAddr,
     },
     /// Run the gateway against the real vendors

@@ -100,7 +100,7 @@ table! {
         /// Callers connect here.
         public: Address = loopback(8080),
         /// Operators and Prometheus connect here.
-        admin: Address = loopback(9090),
+        admin: Address = loopback(9180),
         /// More names that the admin listener is asked by.
         admin_hosts: Hosts = Hosts::default(),
         /// `[listen.public_tls]`

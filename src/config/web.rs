@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(of(&many), None);
         let hosts = |text: &str| origins(text).try_into::<Hosts>().map(|o| o.0).ok();
         assert_eq!(hosts("x = [\"a.b\"]"), Some(vec!["a.b".to_owned()]));
-        assert_eq!(hosts("x = [\"a.b:9090\"]"), None);
+        assert_eq!(hosts("x = [\"a.b:9180\"]"), None);
         assert_eq!(hosts("x = [\"A\"]"), None);
     }
 }

@@ -161,11 +161,11 @@ mod tests {
     #[test]
     fn pages_of_other_sites_are_told_from_our_own() {
         let here = &OwnNames::THIS_MACHINE;
-        let host = ("host", "127.0.0.1:9090");
+        let host = ("host", "127.0.0.1:9180");
         assert!(!foreign(&[host], here));
-        assert!(!foreign(&[("host", "LocalHost:9090")], here));
-        assert!(!foreign(&[("host", "[::1]:9090")], here));
-        assert!(!foreign(&[host, ("origin", "http://127.0.0.1:9090")], here));
+        assert!(!foreign(&[("host", "LocalHost:9180")], here));
+        assert!(!foreign(&[("host", "[::1]:9180")], here));
+        assert!(!foreign(&[host, ("origin", "http://127.0.0.1:9180")], here));
         assert!(!foreign(&[host, ("sec-fetch-site", "none")], here));
         assert!(!foreign(&[host, ("sec-fetch-site", "same-origin")], here));
         assert!(foreign(&[host, ("origin", "https://evil.example")], here));
@@ -173,10 +173,10 @@ mod tests {
         assert!(foreign(&[host, ("origin", "null")], here));
         assert!(foreign(&[host, ("sec-fetch-site", "cross-site")], here));
         assert!(foreign(&[host, ("sec-fetch-site", "same-site")], here));
-        assert!(foreign(&[("host", "evil.example:9090")], here));
+        assert!(foreign(&[("host", "evil.example:9180")], here));
         assert!(foreign(&[("host", "localhost.evil.example")], here));
         assert!(foreign(&[("host", "evil@x:1:2")], here));
-        let own = ("origin", "http://127.0.0.1:9090");
+        let own = ("origin", "http://127.0.0.1:9180");
         assert!(foreign(&[host, own, own], here));
     }
 
@@ -194,12 +194,12 @@ mod tests {
 
     #[test]
     fn more_names_may_be_own_ones() {
-        let host = ("host", "gateway.internal:9090");
+        let host = ("host", "gateway.internal:9180");
         assert!(!foreign(&[host], &OwnNames::Any));
         assert!(foreign(&[host], &OwnNames::THIS_MACHINE));
         let named = OwnNames::Only(vec!["gateway.internal".to_owned()]);
         assert!(!foreign(&[host], &named));
-        assert!(foreign(&[("host", "other.internal:9090")], &named));
+        assert!(foreign(&[("host", "other.internal:9180")], &named));
     }
 
     #[test]

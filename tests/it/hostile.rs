@@ -167,7 +167,7 @@ static STRINGS: LazyLock<Vec<String>> = LazyLock::new(|| {
         "//evil.example/",
         "\\\\evil\\x",
         "https://evil.example/?x=",
-        "http://127.0.0.1:9090/metrics",
+        "http://127.0.0.1:9180/metrics",
         "@evil.example",
         "CON",
         "PRN",

@@ -401,3 +401,30 @@ fn the_list_of_metrics_is_that_of_the_code() {
     assert!(declared.len() > 20, "{declared:?}");
     assert_eq!(listed, declared);
 }
+
+/// Files that say where the admin listener is, unless the settings say otherwise.
+const SAY_ADMIN_PORT: [&str; 11] = [
+    "README.md",
+    "config.toml",
+    "src/config/file.rs",
+    "src/cli/mod.rs",
+    "deploy/Dockerfile",
+    "deploy/README.md",
+    "deploy/gateway.toml",
+    "deploy/prometheus.yml",
+    "deploy/kubernetes/configmap.yaml",
+    "deploy/kubernetes/deployment.yaml",
+    "deploy/kubernetes/service.yaml",
+];
+
+#[test]
+fn the_admin_port_is_the_same_everywhere() {
+    let default = msp_gateway::config::file::Listen::default().admin.0.port();
+    // These belong to what runs beside a gateway: Prometheus, Pushgateway, Alertmanager, node exporter.
+    assert!(![9090, 9091, 9093, 9100].contains(&default));
+    for path in SAY_ADMIN_PORT {
+        let text = fs::read_to_string(source::root().join(path)).expect(path);
+        assert!(text.contains(&default.to_string()), "{path}");
+        assert!(!text.contains("9090"), "{path}: Prometheus's own port");
+    }
+}

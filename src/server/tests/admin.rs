@@ -181,16 +181,16 @@ async fn web_pages_cannot_purge() {
         "/admin/status",
         "/admin/explain?target=/msp/customers&caller=all",
     ] {
-        let reply = ask(&on, named(target, "host: evil.example:9090")).await;
+        let reply = ask(&on, named(target, "host: evil.example:9180")).await;
         assert_eq!(reply.problem().1, "cross_site_refused");
         assert_eq!(
-            ask(&on, named(target, "host: localhost:9090")).await.status,
+            ask(&on, named(target, "host: localhost:9180")).await.status,
             200
         );
     }
     // Scrapers and probes ask by any name.
     for target in ["/metrics", "/healthz", "/readyz"] {
-        let reply = ask(&on, named(target, "host: pod-7.gateway.svc:9090")).await;
+        let reply = ask(&on, named(target, "host: pod-7.gateway.svc:9180")).await;
         assert_eq!(reply.status, 200, "{target}");
     }
     // Beyond loopback any name will do: there a browser would need a key, and has none.
