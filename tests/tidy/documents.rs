@@ -5,15 +5,17 @@ use std::fs;
 
 use super::source::{self, Source, end_of_brackets, sources};
 
-/// Documents whose code spans must exist.
-const DOCUMENTS: [&str; 6] = [
-    "README.md",
-    "ARCHITECTURE.md",
-    "SECURITY.md",
-    "tests/README.md",
-    "deploy/README.md",
-    "deploy/METRICS.md",
-];
+/// The documents whose code spans must exist.
+///
+/// Every Markdown file counts, except those that also name what was: the changelog and the decisions.
+fn documents() -> Vec<(String, String)> {
+    let history = |path: &str| path == "CHANGELOG.md" || path.starts_with("docs/decisions/");
+    let texts = texts().into_iter();
+    texts
+        .filter(|(path, _)| path.ends_with(".md") && !history(path))
+        .collect()
+}
+
 /// Hosts that may stand in a URL outside of code: the vendors, this machine, licences, the lock file's
 /// public index, and names that no one owns.
 const HOSTS: [&str; 11] = [
@@ -66,9 +68,12 @@ fn spans(text: &str) -> Vec<(usize, &str)> {
 }
 
 fn is_path(span: &str) -> bool {
-    let folders = ["src/", "tests/", "deploy/", ".ci/"];
+    let folders = ["src/", "tests/", "deploy/", "docs/", "examples/", ".ci/"];
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
-    folders.iter().any(|folder| span.starts_with(folder)) && span.chars().all(plain)
+    let made_by_runs = span == "tests/bench/out";
+    folders.iter().any(|folder| span.starts_with(folder))
+        && span.chars().all(plain)
+        && !made_by_runs
 }
 
 fn is_symbol(span: &str) -> bool {
@@ -197,10 +202,10 @@ fn strange_hosts(path: &str, text: &str) -> Vec<String> {
 fn what_the_documents_name_exists() {
     let declared = Declared::of(&sources());
     let mut found = Vec::new();
-    for path in DOCUMENTS {
-        let text = fs::read_to_string(source::root().join(path));
-        let text = text.unwrap_or_else(|problem| panic!("{path}: {problem}"));
-        found.extend(missing(path, &text, &declared));
+    let documents = documents();
+    assert!(documents.len() > 8, "{} documents", documents.len());
+    for (path, text) in &documents {
+        found.extend(missing(path, text, &declared));
     }
     assert!(found.is_empty(), "\n  {}\n", found.join("\n  "));
     let wrong = |text: &str| missing("X.md", text, &declared).len();
@@ -235,6 +240,48 @@ fn the_repository_speaks_of_the_product_alone() {
     }
     assert!(strange_words("x", "api.wiv.ai, chain, said").is_empty());
     assert_eq!(strange_hosts("x", "see https://mirror.internal/x").len(), 1);
+}
+
+/// Longest line of prose, in characters.
+const COLUMNS_MAX: usize = 100;
+/// Longest `ARCHITECTURE.md`, in lines: a newcomer reads all of it.
+const ARCHITECTURE_LINES_MAX: usize = 150;
+
+/// Lines of Markdown prose that are too long. Tables, code blocks and lines with a URL are excepted.
+fn long_lines(path: &str, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut fenced = false;
+    for (line, text) in text.lines().enumerate() {
+        if text.trim_start().starts_with("```") {
+            fenced = !fenced;
+            continue;
+        }
+        let excepted = fenced || text.starts_with('|') || text.contains("://");
+        if !excepted && text.chars().count() > COLUMNS_MAX {
+            found.push(format!("{path}:{}: over {COLUMNS_MAX} columns", line + 1));
+        }
+    }
+    found
+}
+
+#[test]
+fn documents_are_narrow_and_architecture_is_short() {
+    let texts = texts();
+    let documents = texts.iter().filter(|(path, _)| path.ends_with(".md"));
+    let found: Vec<_> = documents
+        .flat_map(|(path, text)| long_lines(path, text))
+        .collect();
+    assert!(found.is_empty(), "\n  {}\n", found.join("\n  "));
+    let long = "x ".repeat(COLUMNS_MAX);
+    assert_eq!(long_lines("x", &format!("a\n{long}")).len(), 1);
+    let excepted = format!("| {long} |\n```\n{long}\n```\nhttps://gateway {long}");
+    assert_eq!(long_lines("x", &excepted).len(), 0);
+    let architecture = fs::read_to_string(source::root().join("ARCHITECTURE.md"));
+    let lines = architecture.expect("ARCHITECTURE.md").lines().count();
+    assert!(
+        lines <= ARCHITECTURE_LINES_MAX,
+        "ARCHITECTURE.md has {lines} lines; it may have {ARCHITECTURE_LINES_MAX}"
+    );
 }
 
 /// Marks of what is still to be done, in any file; in halves, so that this file passes.
