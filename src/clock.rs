@@ -16,7 +16,7 @@ pub use tokio::time::{Instant, Sleep, interval, sleep, sleep_until, timeout, tim
 /// age; the wall clock is read for calendar questions (which day is today) and for logs only.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    /// Shared, so that a clock is a word: every connection has one at hand.
+    /// Shared, so that a clock is one word: every connection holds one.
     anchor: Option<Arc<(Instant, Timestamp)>>,
 }
 
@@ -57,7 +57,7 @@ impl Clock {
     }
 }
 
-/// Time since the machine's start, as the service manager counts it.
+/// Time since the machine was booted, as the service manager counts it.
 pub fn monotonic_since_boot() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);

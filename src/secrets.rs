@@ -14,16 +14,16 @@ use zeroize::{Zeroize as _, Zeroizing};
 /// Longest secret accepted, in bytes. Vendor keys are under 200; a larger file is a mistaken path.
 pub const SECRET_BYTES_MAX: usize = 4096;
 
-/// Shortest vendor key accepted, in bytes. Vendors' answers are searched for the key that was sent; a
-/// shorter one could stand in a good answer by chance, and would be guessed in no time.
+/// Shortest vendor key accepted, in bytes. Vendor answers are searched for the key that was sent. A
+/// shorter key could occur in a good answer by chance, and could be guessed.
 pub const VENDOR_KEY_BYTES_MIN: usize = 8;
 
-/// Where a secret is kept.
+/// Where a secret is read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
     /// An environment variable of this name.
     Env(String),
-    /// A file; one line-end at its end is not part of the secret.
+    /// A file. One line feed at its end is not part of the secret.
     File(PathBuf),
 }
 
@@ -36,14 +36,14 @@ impl fmt::Display for SecretSource {
     }
 }
 
-/// Why a secret could not be read. Never holds any part of it.
+/// Why a secret could not be read. Never contains any part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretProblem {
     /// The variable is not set.
     Unset,
     /// The file could not be read; the system's reason.
     Unreadable(String),
-    /// Nothing in it.
+    /// The secret is empty.
     Empty,
     /// More than [`SECRET_BYTES_MAX`] bytes.
     TooLong,
@@ -102,7 +102,7 @@ fn read_bounded(path: &std::path::Path) -> Result<String, SecretProblem> {
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Checks the text; a line-end at its end is cut off.
+    /// Checks the text. A line feed at its end is removed.
     pub fn parse(text: &str) -> Result<Self, SecretProblem> {
         let text = text.strip_suffix('\n').unwrap_or(text);
         let text = text.strip_suffix('\r').unwrap_or(text);
@@ -118,7 +118,7 @@ impl Secret {
         Ok(Self(Zeroizing::new(text.to_owned())))
     }
 
-    /// The text where it is not secret after all, such as an account id kept beside the keys.
+    /// The text, for values that are stored like a secret but are not one, such as an account id.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -140,10 +140,10 @@ impl VendorKey {
         Self(secret)
     }
 
-    /// The same, of a secret that an operator gave as one.
+    /// Makes a key from a secret that an operator configured as a key.
     ///
     /// # Errors
-    /// If it is too short to be told from other text.
+    /// If it is too short to be distinguished from other text.
     pub fn checked(secret: Secret) -> Result<Self, SecretProblem> {
         if secret.0.len() < VENDOR_KEY_BYTES_MIN {
             return Err(SecretProblem::TooShort);
@@ -151,8 +151,8 @@ impl VendorKey {
         Ok(Self(secret))
     }
 
-    /// The header value for the wire, marked sensitive so that nothing prints it. For the `sign`
-    /// layer only.
+    /// The header value for the wire, marked sensitive so that nothing prints it. Only the `sign`
+    /// layer may call this.
     pub fn header_value(&self) -> Option<HeaderValue> {
         let mut value = HeaderValue::from_str(&self.0.0).ok()?;
         value.set_sensitive(true);
@@ -160,7 +160,7 @@ impl VendorKey {
     }
 }
 
-/// The live keys of one vendor: the one to use, and one to fall back on when the vendor refuses it.
+/// The live keys of one vendor: the key in use, and the fallback for when the vendor refuses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VendorKeys {
     /// Tried first.
@@ -169,7 +169,7 @@ pub struct VendorKeys {
     pub fallback: Option<VendorKey>,
 }
 
-/// The place a reload puts new keys into while calls go on.
+/// Holds the keys while calls are made. A reload replaces them here.
 pub type VendorKeyring = Arc<ArcSwap<VendorKeys>>;
 
 /// A key that seals page tokens.
@@ -177,7 +177,7 @@ pub type VendorKeyring = Arc<ArcSwap<VendorKeys>>;
 pub struct SealingKey(Zeroizing<[u8; 32]>);
 
 impl SealingKey {
-    /// Stretches a secret into a key. `purpose` keeps keys of one secret for different uses apart.
+    /// Derives a key from a secret. `purpose` separates keys of one secret for different uses.
     pub fn derive(purpose: &'static str, secret: &Secret) -> Self {
         let mut bytes = blake3::derive_key(purpose, secret.0.as_bytes());
         let key = Self(Zeroizing::new(bytes));
@@ -185,8 +185,8 @@ impl SealingKey {
         key
     }
 
-    /// The key derived from a vendor's key, where no sealing key is configured: all replicas that
-    /// hold the same vendor key read each other's tokens.
+    /// The key derived from a vendor key, used if no sealing key is configured. All replicas with
+    /// the same vendor key open each other's tokens.
     pub fn derive_from_vendor(purpose: &'static str, vendor_key: &VendorKey) -> Self {
         Self::derive(purpose, &vendor_key.0)
     }
@@ -203,10 +203,10 @@ impl fmt::Debug for SealingKey {
     }
 }
 
-/// Keeps keys out of core dumps and away from other processes of the same user.
+/// Disables core dumps, and access to this process's memory by other processes of the same user.
 ///
 /// # Errors
-/// If the system refuses; the gateway may run all the same.
+/// If the system refuses. The gateway may run without it.
 pub fn forbid_core_dumps() -> Result<(), String> {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     let none = Rlimit {
@@ -217,8 +217,8 @@ pub fn forbid_core_dumps() -> Result<(), String> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| e.to_string())
 }
 
-/// A sealing key for this process alone, where there is no secret to derive one from. Page tokens
-/// then end with the process, and no replica reads another's.
+/// A random sealing key for this process, used if there is no secret to derive one from. Page
+/// tokens then end with the process, and no replica opens another's.
 ///
 /// # Errors
 /// If the system gives no random bytes.

@@ -1,7 +1,7 @@
 //! Callers and their keys.
 //!
-//! A caller key is 256 random bits, so a fast hash of it may be kept and looked up: there is nothing
-//! to guess. Hashes are still compared in constant time, so that the lookup tells nothing either.
+//! A caller key is 256 random bits, so a fast hash of it may be stored and looked up: nobody can
+//! guess the key. Hashes are compared in constant time, so that the lookup reveals nothing either.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -42,7 +42,8 @@ impl Role {
 pub struct CallerKeyHash([u8; 32]);
 
 impl Hash for CallerKeyHash {
-    /// A part of it tells keys apart as well as all of it would: it is a hash already.
+    /// Hashes a part of the key hash. The part is as unique as the whole, because it is a hash
+    /// already.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
@@ -98,9 +99,9 @@ impl fmt::Debug for CallerKeyHash {
 pub struct CallerSpec {
     /// Name in logs and metrics; one of a closed, configured set.
     pub name: String,
-    /// Hashes of the keys that are live; several during a rotation.
+    /// Hashes of the live keys. There are several during a rotation.
     pub keys: Vec<CallerKeyHash>,
-    /// Names in client certificates that speak for it.
+    /// Names in client certificates that identify the caller.
     pub sans: Vec<ClientSan>,
     /// What it may do.
     pub role: Role,
@@ -128,11 +129,11 @@ pub struct Caller {
     pub billing: bool,
     /// Its own rate limit.
     pub throttle: Option<Arc<Throttle>>,
-    /// What its `Cache-Control` may cost.
+    /// How many vendor calls its `Cache-Control` may force.
     pub forced: Arc<ForcedRefreshes>,
     /// Its counters.
     pub meter: CallerMeter,
-    /// What it does right now.
+    /// Its requests in flight and the time of its last request.
     pub presence: Arc<Presence>,
     expires: Option<Timestamp>,
 }
@@ -165,8 +166,8 @@ impl Caller {
         }
     }
 
-    /// Takes over what a reload must not forget of the caller of the same name: when it was last
-    /// seen, what it has in flight and, unless its limits are others now, how much of them is used.
+    /// Takes over from the caller of the same name what a reload must keep: the time of its last
+    /// request, its requests in flight and, if its limits are unchanged, how much of them is used.
     fn inherit(&mut self, before: &Self) {
         self.presence = before.presence.clone();
         if let (Some(ours), Some(theirs)) = (&mut self.throttle, &before.throttle)
@@ -182,24 +183,25 @@ impl Caller {
 
 /// Every caller, found by the hash of its key or a name in its client certificate.
 pub struct CallerBook {
-    // What is looked for is a SHA-256 already: no caller chooses where it falls.
+    // The key of this map is a SHA-256, so callers cannot choose where an entry is placed.
     by_key: HashMap<CallerKeyHash, Arc<Caller>, RandomState>,
     by_san: HashMap<ClientSan, Arc<Caller>>,
     all: Vec<Arc<Caller>>,
-    /// Answers everyone where `auth.mode = "open"`.
+    /// The caller of every request if `auth.mode = "open"`.
     open: Option<Arc<Caller>>,
-    /// Counts requests that no caller was found for.
+    /// Counters of requests without a known caller.
     pub anonymous: CallerMeter,
     clock: Clock,
 }
 
 impl CallerBook {
-    /// A book of these callers. Names, keys and certificates' names are unique, which the settings' check ensures.
+    /// Makes a book of these callers. Names, keys and certificate names are unique; the check of
+    /// the settings ensures it.
     pub fn new(specs: &[CallerSpec], metrics: &Metrics, clock: Clock) -> Self {
         Self::after(None, specs, metrics, clock)
     }
 
-    /// The same after another book: who stands in both is not a stranger in the new one.
+    /// Makes a book that replaces another one. Callers of both books keep their state.
     pub fn after(
         before: Option<&Self>,
         specs: &[CallerSpec],
@@ -232,7 +234,7 @@ impl CallerBook {
         }
     }
 
-    /// A book that lets everyone in as an operator who may see everything: for loopback only.
+    /// A book that admits everyone as an operator who may see everything. For loopback only.
     pub fn open(
         before: Option<&Self>,
         specs: &[CallerSpec],
@@ -262,10 +264,10 @@ impl CallerBook {
         book
     }
 
-    /// Who sent a request with this caller key, on a connection with this client certificate. `None`
-    /// for nobody: an unknown or expired key or caller, a certificate that has run out, names of
-    /// several callers in one, or a key and a certificate of two callers. A certificate that names
-    /// no caller says nothing: then the key alone decides.
+    /// Identifies the sender of a request from its caller key and its connection's client
+    /// certificate. Returns `None` for an unknown or expired key or caller, an expired certificate,
+    /// a certificate with names of several callers, or a key and a certificate of two different
+    /// callers. A certificate without a known name is ignored: the key alone decides.
     pub fn find(
         &self,
         presented: Option<&[u8]>,
@@ -292,7 +294,7 @@ impl CallerBook {
         Some(caller.clone())
     }
 
-    /// Who is meant when nobody says who they are: everyone's caller in open mode, else nobody.
+    /// The caller of a request without credentials: the open caller in open mode, otherwise none.
     pub fn without_key(&self) -> Option<Arc<Caller>> {
         self.open.clone()
     }
@@ -330,7 +332,7 @@ impl CallerBook {
         self.all.iter().find(|c| &*c.name == name).cloned()
     }
 
-    /// The first caller who sees all customers, one with billing before one without.
+    /// The first caller who sees all customers. A caller with billing is preferred.
     pub fn who_sees_most(&self) -> Option<Arc<Caller>> {
         let all = || self.all.iter().filter(|c| c.audience == Audience::All);
         all().find(|c| c.billing).or_else(|| all().next()).cloned()
@@ -342,7 +344,7 @@ impl CallerBook {
     }
 }
 
-/// A certificate that must not be used.
+/// A certificate that must not be used to identify a caller.
 struct Nobody;
 
 #[cfg(test)]

@@ -1,17 +1,19 @@
-//! Who a client certificate speaks for: the names in it, once it was verified.
+//! The names in a verified client certificate, and which caller they identify.
 
 use std::fmt;
 
 use jiff::Timestamp;
 
-/// Longest name, as in DNS; URIs may be longer.
+/// Longest DNS name, as in the DNS itself. URIs may be longer.
 const DNS_BYTES_MAX: usize = 253;
 /// Longest URI. A SPIFFE id may have 2048 bytes.
 const URI_BYTES_MAX: usize = 2048;
-/// Names of one certificate that are looked up at each request. One with more speaks for nobody.
+/// Most names of one certificate that are looked up at each request. A certificate with more
+/// identifies no caller.
 const NAMES_MAX: usize = 32;
 
-/// One subject alternative name that callers are known by. Compared whole: a wildcard names nobody.
+/// One subject alternative name that identifies a caller. It is compared whole, so a wildcard
+/// identifies no caller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ClientSan {
     /// A DNS name, in lower case.
@@ -21,7 +23,7 @@ pub enum ClientSan {
 }
 
 impl ClientSan {
-    /// Reads a name as the settings write it: with a colon it is a URI, without a DNS name.
+    /// Reads a name from the settings. A name with a colon is a URI; any other is a DNS name.
     pub fn parse(text: &str) -> Option<Self> {
         if text.contains(':') {
             Self::uri(text)
@@ -30,7 +32,7 @@ impl ClientSan {
         }
     }
 
-    /// A DNS name; `None` where it is none, or stands for many.
+    /// Reads a DNS name. Returns `None` for a wildcard or an invalid name.
     pub fn dns(text: &str) -> Option<Self> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
         let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(plain);
@@ -38,7 +40,8 @@ impl ClientSan {
             .then(|| Self::Dns(text.to_ascii_lowercase()))
     }
 
-    /// A URI; `None` where it has no scheme, or a character that URIs cannot have.
+    /// Reads a URI. Returns `None` if it has no scheme or contains a character that URIs cannot
+    /// have.
     pub fn uri(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once(':')?;
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
@@ -62,8 +65,8 @@ impl fmt::Display for ClientSan {
     }
 }
 
-/// What a connection's verified client certificate says. Made by the TLS listener alone; no header
-/// ever becomes one.
+/// The content of a connection's verified client certificate. Only the TLS listener makes one; no
+/// header ever becomes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
     sans: Vec<ClientSan>,
@@ -71,7 +74,7 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// Of these names, good until then.
+    /// Makes an identity of these names that expires at that time.
     pub fn new(sans: impl IntoIterator<Item = ClientSan>, not_after: Timestamp) -> Self {
         let mut sans: Vec<ClientSan> = sans.into_iter().take(NAMES_MAX + 1).collect();
         if sans.len() > NAMES_MAX {
@@ -85,7 +88,7 @@ impl ClientCertificate {
         &self.sans
     }
 
-    /// Whether it has run out: a connection may outlive its certificate.
+    /// Returns whether the certificate has expired. A connection may outlive its certificate.
     pub fn is_over(&self, now: Timestamp) -> bool {
         now > self.not_after
     }

@@ -1,4 +1,15 @@
-//! Who calls, and what they may see.
+//! Who calls, and what each caller may see.
+//!
+//! `CallerBook` holds every configured caller and finds one by the hash of its key or by a name in
+//! its verified client certificate. `Caller` is one of them while the gateway runs: its audience,
+//! role and limits, its counters, and its requests in flight. A reload builds a new book from the
+//! old one, so limits and counters survive.
+//!
+//! `Throttle` is a caller's own rate limit, and `ForcedRefreshes` is its allowance of vendor calls
+//! by `Cache-Control`.
+//!
+//! What must never happen here: a key comparison whose time depends on the key, a caller key that
+//! is stored or printed, or a caller that keeps its access after a reload removed it.
 
 pub mod callers;
 pub mod certificate;

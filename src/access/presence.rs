@@ -1,16 +1,16 @@
-//! What a caller does right now, and when it was last seen.
+//! A caller's requests in flight, and the time of its last request.
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 
-/// Of one caller, for as long as the gateway knows it: a reload hands it on. Every request writes
-/// here, so it is one piece of memory.
+/// The presence of one caller. A reload passes it on to the caller's successor. Every request
+/// writes here, so all of it is in one cache line.
 #[derive(Debug, Default)]
 pub struct Presence {
-    /// Its requests in flight; who admits one adds it, and takes it back at its end.
+    /// Its requests in flight. `admit` adds one and removes it at the request's end.
     pub requests: AtomicUsize,
-    /// Its exports that run, likewise.
+    /// Its running exports, counted the same way.
     pub exports: AtomicUsize,
     /// Seconds since 1970, 0 for never.
     last_used_s: AtomicI64,
@@ -21,7 +21,7 @@ impl Presence {
         self.last_used_s.store(at.as_second(), Ordering::Relaxed);
     }
 
-    /// When a request was last admitted; `None` if never since the start.
+    /// When a request was last admitted. `None` if none was since the start.
     pub fn last_used(&self) -> Option<Timestamp> {
         match self.last_used_s.load(Ordering::Relaxed) {
             0 => None,

@@ -4,8 +4,9 @@ use parking_lot::Mutex;
 
 use crate::clock::{Duration, Instant};
 
-/// Share of a minute's requests that may come at once: enough for a dashboard that loads all its
-/// panels together, small enough that one caller cannot take the gateway for a whole minute.
+/// Share of a minute's requests that may come at once. It is large enough for a dashboard that
+/// loads all its panels together, and small enough that one caller cannot use the gateway for a
+/// whole minute.
 const BURST_DIVISOR: u32 = 6;
 
 /// What is left of a caller's limit, for the `RateLimit` headers.
@@ -65,7 +66,7 @@ impl Throttle {
         let wait = Duration::from_secs_f64(missing / per_second);
         let allowance = Allowance {
             per_minute: self.per_minute,
-            // Between 0 and burst, which came from a u32.
+            // The value is between 0 and the burst, which was made from a u32.
             remaining: level as u32,
             reset_s: wait.as_secs() + u64::from(wait.subsec_nanos() > 0),
         };
@@ -77,14 +78,14 @@ impl Throttle {
     }
 }
 
-/// How often a caller's `Cache-Control` may cause a vendor call that a remembered answer would have
-/// saved. A minute's worth may come at once: a person who reloads reloads twice. Past it the cache
+/// How often a caller's `Cache-Control` may force a vendor call that the cache would have saved. A
+/// minute's worth may come at once, because a person who reloads reloads twice. Past it the cache
 /// answers, so that a reload button cannot drain a vendor's quota.
 #[derive(Debug)]
 pub struct ForcedRefreshes(Option<Throttle>);
 
 impl ForcedRefreshes {
-    /// Allows this many a minute; none where zero.
+    /// Allows this many a minute. Zero allows none.
     pub fn per_minute(calls: u32) -> Self {
         Self((calls > 0).then(|| Throttle {
             burst: f64::from(calls),

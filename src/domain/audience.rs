@@ -14,7 +14,8 @@ pub enum Audience {
     Only(Arc<CustomerSet>),
 }
 
-/// Customers, and the fingerprint of their audience: taken once, for every page asks for it.
+/// A set of customers with the fingerprint of its audience. The fingerprint is computed once,
+/// because every page needs it.
 #[derive(Debug)]
 pub struct CustomerSet {
     ids: BTreeSet<CustomerId>,
@@ -55,7 +56,7 @@ impl Audience {
         match (self, customer) {
             (Self::All, _) => true,
             (Self::Only(_), None) => false,
-            // An id the vendor sent may be any text, so it is looked up as text.
+            // A vendor may send any text as an id, so the lookup is by text.
             (Self::Only(set), Some(id)) => set.ids.contains(id),
         }
     }
@@ -73,7 +74,7 @@ impl Audience {
         matches!(self, Self::All)
     }
 
-    /// Depends on the set of customers alone, not on who holds it.
+    /// Returns the fingerprint. It depends on the set of customers only, not on the caller.
     pub fn fingerprint(&self) -> AudienceFingerprint {
         match self {
             Self::All => *OF_ALL,

@@ -27,7 +27,8 @@ impl FieldSet {
     /// All documented fields: what an absent `fields` parameter means.
     pub const ALL: Self = Self((1 << NAMES.len()) - 1);
 
-    /// Reads a comma-separated list. `None` if a name is not one of the vendor's, or nothing is named.
+    /// Reads a comma-separated list. Returns `None` if a name is not one of the vendor's or the
+    /// list is empty.
     pub fn parse(text: &str) -> Option<Self> {
         let mut bits = 0;
         for name in text.as_bytes().split(|byte| *byte == b',') {
@@ -40,8 +41,8 @@ impl FieldSet {
         Some(Self(bits))
     }
 
-    /// Whether an answer's member belongs to the set. Members the vendor does not document belong to
-    /// the full set only.
+    /// Returns whether a member of an answer belongs to the set. Undocumented members belong to the
+    /// full set only.
     pub fn selects(self, member: &str) -> bool {
         match NAMES.iter().position(|(_, key)| *key == member) {
             Some(index) => self.0 & (1 << index) != 0,
@@ -59,7 +60,7 @@ impl FieldSet {
         NAMES.iter().map(|(field, _)| *field)
     }
 
-    /// A short stable number that names the set in a cache key.
+    /// A short stable number that identifies the set in a cache key.
     pub fn bits(self) -> u16 {
         self.0
     }

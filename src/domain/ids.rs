@@ -29,7 +29,7 @@ impl Vendor {
     }
 }
 
-/// What is asked of a vendor.
+/// A call that the gateway makes at a vendor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operation {
     /// wiv: the list of all customers.
@@ -65,7 +65,7 @@ impl Operation {
         }
     }
 
-    /// Whom it is asked of.
+    /// The vendor that this operation calls.
     pub const fn vendor(self) -> Vendor {
         match self {
             Self::Customers | Self::Search | Self::Continue => Vendor::Wiv,
@@ -73,7 +73,8 @@ impl Operation {
         }
     }
 
-    /// Whether sending it twice is harmless. A continuation moves the vendor's scroll, so it never is.
+    /// Returns whether the operation may be sent twice. A continuation moves the vendor's scroll,
+    /// so it may not.
     pub const fn may_repeat(self) -> bool {
         !matches!(self, Self::Continue)
     }
@@ -82,7 +83,7 @@ impl Operation {
 /// Why a text is not an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdProblem {
-    /// Nothing there.
+    /// The text is empty.
     Empty,
     /// More than [`ID_BYTES_MAX`] bytes.
     TooLong,
@@ -107,7 +108,7 @@ fn checked(text: &str) -> Result<Arc<str>, IdProblem> {
     if text.len() > ID_BYTES_MAX {
         return Err(IdProblem::TooLong);
     }
-    // "." and ".." would change the path they are put into.
+    // "." and ".." would change the path that the id is put into.
     let dots = text.bytes().all(|b| b == b'.');
     let good = |b: u8| b.is_ascii_alphanumeric() || b"-_.:@|".contains(&b);
     if dots || !text.bytes().all(good) {
@@ -134,7 +135,7 @@ macro_rules! id {
             }
         }
 
-        // Equal and ordered as its text is.
+        // Equality and order are those of the text.
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
@@ -169,7 +170,7 @@ id! {
 }
 
 impl AccountId {
-    /// Stands where a vendor is not configured, so that there is no account.
+    /// Returns the placeholder account of a vendor that is not configured.
     pub fn of_disabled() -> Self {
         Self("disabled".into())
     }

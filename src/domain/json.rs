@@ -1,4 +1,4 @@
-//! JSON read by meaning: duplicate members refused, number lexemes kept, members sorted.
+//! JSON read by meaning: duplicate members are refused, number lexemes kept, members sorted.
 //!
 //! Two texts that mean the same to a vendor have the same canonical text here, and nothing that a
 //! vendor could tell apart is folded: `1`, `1.0` and `1e0` stay three numbers, because a vendor may
@@ -11,8 +11,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Deepest nesting accepted. Search bodies need three levels; serde_json's own limit is 128, and
-/// each level is read once more here.
+/// Deepest nesting accepted. Search bodies need three levels. serde_json stops at 128, and each
+/// level is read a second time here.
 pub const DEPTH_MAX: usize = 32;
 
 /// A JSON value that remembers how its numbers were written.
@@ -22,7 +22,7 @@ pub enum Value {
     Null,
     /// `true` or `false`
     Bool(bool),
-    /// The digits as they were written.
+    /// The digits as the caller wrote them.
     Number(Box<str>),
     /// Decoded text.
     Text(Box<str>),
@@ -35,12 +35,12 @@ pub enum Value {
 /// Members by name, sorted.
 pub type Object = BTreeMap<Box<str>, Value>;
 
-/// Why a text was not taken.
+/// Why a text was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JsonProblem {
-    /// Not JSON; what the parser says of it, without the text itself.
+    /// The text is not JSON. Holds the parser's explanation, without any part of the text.
     Syntax(String),
-    /// Something else than an object at the top.
+    /// The top level is not an object.
     NotAnObject,
     /// The same member name twice in one object.
     Duplicate(String),
@@ -59,10 +59,10 @@ impl fmt::Display for JsonProblem {
     }
 }
 
-/// Longest piece of a caller's text repeated in an error.
+/// Longest excerpt of a caller's text in an error.
 const QUOTE_CHARS_MAX: usize = 64;
 
-/// A caller's text, short enough to be repeated in an error.
+/// An excerpt of a caller's text, short enough for an error.
 pub fn quoted(text: &str) -> String {
     let mut out: String = text
         .chars()
@@ -85,7 +85,7 @@ pub fn parse_object(bytes: &[u8]) -> Result<Object, JsonProblem> {
 }
 
 fn syntax(error: &serde_json::Error) -> JsonProblem {
-    // serde_json's text may repeat parts of the input; the place and category never do.
+    // serde_json's message may repeat parts of the input. Its position and category never do.
     let what = match error.classify() {
         serde_json::error::Category::Eof => "it ends too early",
         _ => "unexpected character or value",
@@ -127,7 +127,7 @@ fn read(text: &str, depth: usize) -> Result<Value, JsonProblem> {
     }
 }
 
-/// The members of an object in the order of the text, values unread.
+/// The members of an object in the order of the text, with their values unparsed.
 pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -152,7 +152,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// A member name, borrowed where it holds no escapes.
+/// A member name. It is borrowed if it contains no escapes.
 struct Name<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
@@ -238,8 +238,8 @@ pub fn write_text(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// Steps through JSON without making anything of it, many bytes at a time where it can. Whatever it
-/// passes is JSON; whatever it stops at may be some still, and wants the whole reader.
+/// Steps over JSON without building values, many bytes at a time where possible. Everything it
+/// steps over is valid JSON. Where it stops, the text may still be valid and needs the full reader.
 #[derive(Clone, Copy, Debug)]
 pub struct Steps<'a> {
     text: &'a str,
@@ -247,7 +247,7 @@ pub struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    /// Stands at the beginning of a text.
+    /// Starts at the beginning of a text.
     pub fn at_start_of(text: &'a str) -> Self {
         Self { text, at: 0 }
     }
@@ -260,24 +260,24 @@ impl<'a> Steps<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// How many bytes were passed.
+    /// Returns the number of bytes stepped over.
     pub fn at(&self) -> usize {
         self.at
     }
 
-    /// The text from here to where the other stands.
+    /// Returns the text between this position and the other one.
     pub fn until(&self, other: &Self) -> Option<&'a str> {
         self.text.get(self.at..other.at)
     }
 
-    /// Passes space.
+    /// Steps over white space.
     pub fn skip_space(&mut self) {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
             self.at += 1;
         }
     }
 
-    /// Passes this byte and the space before it, if it comes next.
+    /// Steps over white space and this byte, if the byte comes next.
     pub fn takes(&mut self, byte: u8) -> bool {
         self.skip_space();
         let comes = self.peek() == Some(byte);
@@ -285,13 +285,13 @@ impl<'a> Steps<'a> {
         comes
     }
 
-    /// Whether nothing but space follows.
+    /// Returns whether only white space is left.
     pub fn is_over(mut self) -> bool {
         self.skip_space();
         self.peek().is_none()
     }
 
-    /// Passes a member's name and its colon; `None` if it is written with escapes.
+    /// Steps over a member name and its colon. Returns `None` if the name contains escapes.
     pub fn name(&mut self) -> Option<&'a str> {
         if !self.takes(b'"') {
             return None;
@@ -303,7 +303,7 @@ impl<'a> Steps<'a> {
         self.takes(b':').then_some(name)
     }
 
-    /// Passes a value in which nothing is nested deeper than `depth` levels; its text.
+    /// Steps over a value that is nested at most `depth` levels deep. Returns its text.
     pub fn value(&mut self, depth: usize) -> Option<&'a str> {
         self.skip_space();
         let start = self.at;
@@ -358,7 +358,7 @@ impl<'a> Steps<'a> {
         comes.then(|| self.at += word.len())
     }
 
-    /// A string behind its first quote.
+    /// Steps over the rest of a string, after its first quote.
     fn string(&mut self) -> Option<()> {
         loop {
             self.at += plain_len(self.rest());
@@ -405,7 +405,7 @@ impl<'a> Steps<'a> {
         Some(())
     }
 
-    /// One digit or more.
+    /// Steps over one or more digits.
     fn digits(&mut self) -> Option<()> {
         let first = self.at;
         while self.peek().is_some_and(|b| b.is_ascii_digit()) {
@@ -415,12 +415,13 @@ impl<'a> Steps<'a> {
     }
 }
 
-/// Bytes looked at together once a string is long, in a form that compilers make vector instructions of.
+/// Bytes of a long string that are checked together. Compilers turn this loop into vector
+/// instructions.
 const TOGETHER: usize = 32;
-/// Bytes of a string from which it is long. Most are short: names, ids, days.
+/// Length from which a string counts as long. Most strings are short: names, ids, days.
 const LONG: usize = 32;
 
-/// How many bytes of a string's rest stand for themselves.
+/// Returns how many bytes at the start of the text need no escape and do not end the string.
 fn plain_len(text: &[u8]) -> usize {
     let special = |byte: u8| (byte == b'"') | (byte == b'\\') | (byte < b' ');
     let (mut at, mut rest) = (0, text);
@@ -432,7 +433,7 @@ fn plain_len(text: &[u8]) -> usize {
         rest = after;
         while at >= LONG
             && let Some((piece, after)) = rest.split_first_chunk::<TOGETHER>()
-            // Without a way out in the middle.
+            // This loop has no early exit, so that it can be vectorised.
             && !piece.iter().fold(false, |any, byte| any | special(*byte))
         {
             at += TOGETHER;
@@ -443,19 +444,20 @@ fn plain_len(text: &[u8]) -> usize {
     at + len.unwrap_or(rest.len())
 }
 
-/// The place of the first byte among eight that does not stand for itself.
+/// Returns the position of the first of eight bytes that needs an escape or ends the string.
 fn first_special(bytes: [u8; 8]) -> Option<usize> {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
     let word = u64::from_le_bytes(bytes);
-    // The high bit of each byte that is below `n`, and of none before the first such.
+    // Sets the high bit of each byte below `n`. Bytes after the first such byte may be wrong.
     let below = |word: u64, n: u8| word.wrapping_sub(ONES * u64::from(n)) & !word & HIGH;
     let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
     let found = is(b'"') | is(b'\\') | below(word, b' ');
     (found != 0).then(|| (found.trailing_zeros() / 8) as usize)
 }
 
-/// Whether `text` stands in this JSON, as it is or with escapes: `\/` and `\u002f` are a slash too.
+/// Returns whether this JSON contains `text`, either as it is or with escapes: `\/` and `\u002f`
+/// are also a slash.
 pub fn repeats(json: &[u8], text: &[u8]) -> bool {
     let Some(first) = text.first() else {
         return false;
@@ -463,7 +465,7 @@ pub fn repeats(json: &[u8], text: &[u8]) -> bool {
     if memchr::memmem::find(json, text).is_some() {
         return true;
     }
-    // Else it stands there with escapes or not at all. Two bytes rule most places out.
+    // The text can now only occur with escapes. Two bytes rule out most positions.
     memchr::memchr(b'\\', json).is_some()
         && memchr::memchr2_iter(*first, b'\\', json).any(|at| {
             json.get(at..)
@@ -480,7 +482,7 @@ fn begins_escaped(mut json: &[u8], mut text: &[u8]) -> bool {
                     return false;
                 };
                 let digits = std::str::from_utf8(digits).unwrap_or_default();
-                // Halves of a pair are no letters, and no secret holds what needs a pair.
+                // Surrogate pairs are skipped: no secret contains a character that needs one.
                 let Some(letter) = u32::from_str_radix(digits, 16)
                     .ok()
                     .and_then(char::from_u32)

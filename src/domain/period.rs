@@ -1,4 +1,4 @@
-//! Months and date ranges, and how settled they are.
+//! Months and date ranges, and how settled their data is.
 
 use std::fmt;
 
@@ -46,8 +46,9 @@ impl Month {
         }
     }
 
-    /// Whether the source may still be filling it on `today`: the running month, and the last one
-    /// until the 6th, because a month is final around the 4th to 5th of the next.
+    /// Returns whether N-able may still change this month on `today`. That holds for the running
+    /// month, and for the last month until the 6th, because a month is final around the 4th to 5th
+    /// of the next.
     pub fn is_current(self, today: Date) -> bool {
         let running = Self::of(today);
         self >= running || (self == running.previous() && today.day() <= 5)
@@ -72,14 +73,14 @@ pub struct DateRange {
     end: Date,
 }
 
-/// How likely the answer to a range is to change still.
+/// How likely the answer to a date range is to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RangeGrade {
     /// Ends today or later, or has no end.
     Open,
     /// Ended less than `recent_days` ago.
     Recent,
-    /// Ended before that. Cases still change state, so it is not kept for ever.
+    /// Ended earlier. Cases still change state, so even these answers expire.
     Closed,
 }
 

@@ -1,4 +1,4 @@
-//! What a case search asks, read by meaning from a request body.
+//! The meaning of a case search, read from a request body.
 
 use std::fmt;
 
@@ -11,9 +11,9 @@ use super::period::{DateRange, parse_day};
 pub struct PageSize(u16);
 
 impl PageSize {
-    /// What the vendor documents for an absent `max_returned_items`.
+    /// The page size that the vendor documents for an absent `max_returned_items`.
     pub const DEFAULT: Self = Self(250);
-    /// The vendor's advice for batch work, and the most it is asked for.
+    /// The largest page. The vendor advises it for batch work.
     pub const MAX: Self = Self(500);
 
     /// `None` outside 1..=500.
@@ -33,7 +33,7 @@ impl PageSize {
     }
 }
 
-/// A search without its paging: what one walk at the vendor answers.
+/// A search without its paging: the question that one walk at the vendor answers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct SearchQuery {
     /// `customer_id` of the query string.
@@ -77,10 +77,10 @@ impl SearchQuery {
     }
 }
 
-/// A search body, understood.
+/// A parsed search body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SearchRequest {
-    /// What is searched; on a continuation, what of it was repeated.
+    /// The search. On a continuation: the parts of the search that the caller repeated.
     pub query: SearchQuery,
     /// `max_returned_items`, if said.
     pub page_size: Option<PageSize>,
@@ -88,21 +88,21 @@ pub struct SearchRequest {
     pub page_token: Option<String>,
 }
 
-/// Why a search body was not taken.
+/// Why a search body was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyProblem {
     /// Nothing was sent.
     Empty,
     /// Not a JSON object, or an ambiguous one.
     Json(JsonProblem),
-    /// A documented member of the wrong form: which, and what would be right.
+    /// A documented member has the wrong form. Names the member and what would be right.
     Member(&'static str, &'static str),
     /// A member inside `date_range` or `start_page_key` that does not belong there.
     Unknown(&'static str, String),
 }
 
 impl BodyProblem {
-    /// Whether the vendor's own text for it is "Request body must be a dictionary".
+    /// Returns whether the vendor answers this fault with "Request body must be a dictionary".
     pub fn is_not_a_dictionary(&self) -> bool {
         matches!(self, Self::Empty | Self::Json(JsonProblem::NotAnObject))
     }

@@ -1,4 +1,4 @@
-//! What the gateway reads of a case: enough to tell rows apart and to know whose they are.
+//! The parts of a case that the gateway reads: enough to identify a row and its customer.
 
 use std::borrow::Cow;
 
@@ -7,20 +7,20 @@ use serde_json::value::RawValue;
 
 use super::json::Steps;
 
-/// Levels of nesting up to which a row is stepped through; the vendor's are not deeper.
+/// Deepest nesting of a row that the fast reader accepts. The vendor's rows are not deeper.
 const DEPTH_MAX: usize = 128;
 
-/// Tells the rows of a walk apart: a 128-bit hash of (`customer_id`, `case_id`), or of the raw text
-/// where there is no `case_id`.
+/// Identifies a row within a walk: a 128-bit hash of (`customer_id`, `case_id`), or of the raw text
+/// where the row has no `case_id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowId(pub u128);
 
 /// The members of a case that the gateway understands.
 #[derive(Debug)]
 pub struct CaseHead<'a> {
-    /// Identity within a walk.
+    /// Identifies the row within a walk.
     pub id: RowId,
-    /// Whose case it is; only callers who may see everything see rows without.
+    /// The customer of the case. Rows without one are shown only to callers who may see everything.
     pub customer: Option<Cow<'a, str>>,
     /// `case_type`, for totals.
     pub case_type: Option<Cow<'a, str>>,
@@ -36,7 +36,7 @@ struct Documented<'a> {
     case_type: Option<&'a RawValue>,
 }
 
-/// The raw texts of the documented members of a row, where it has them.
+/// The raw texts of a row's documented members, where the row has them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Found<'a> {
     case_id: Option<&'a str>,
@@ -45,7 +45,7 @@ struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    /// Finds them in any text; `None` in a row of an unexpected form.
+    /// Finds the members in any text. Returns `None` for a row of an unexpected form.
     fn read(raw: &'a str) -> Option<Self> {
         let row = serde_json::from_str::<Documented<'a>>(raw).ok()?;
         Some(Self {
@@ -65,7 +65,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Where in a row its documented members stand, if it has each no more than once.
+/// Positions of a row's documented members, if each occurs at most once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Places {
     case_id: Option<Place>,
@@ -73,12 +73,13 @@ pub struct Places {
     case_type: Option<Place>,
 }
 
-/// Start and end, in bytes from the row's first.
+/// Start and end, in bytes from the first byte of the row.
 type Place = (u32, u32);
 
 impl Places {
-    /// Passes a row in which nothing is nested deeper than `depth` levels: its text, and its places
-    /// where it is a plain object. `None` if it is no JSON that [`Steps`] pass.
+    /// Steps over a row that is nested at most `depth` levels deep. Returns its text and, if it is
+    /// a plain object, the positions of its members. Returns `None` if [`Steps`] cannot read the
+    /// text as JSON.
     pub fn of_row<'a>(steps: &mut Steps<'a>, depth: usize) -> Option<(&'a str, Option<Self>)> {
         steps.skip_space();
         let start = *steps;
@@ -101,7 +102,7 @@ impl Places {
             return Some(places);
         }
         loop {
-            // A name with escapes may be a documented one in another spelling.
+            // A name with escapes may be a documented name in another spelling.
             let name = steps.name()?;
             steps.skip_space();
             let from = steps.at() - start;
@@ -141,12 +142,12 @@ impl Places {
 }
 
 impl<'a> CaseHead<'a> {
-    /// Reads a row. A row of an unexpected form has no customer and is told apart by its text.
+    /// Reads a row. A row of an unexpected form has no customer and is identified by its text.
     pub fn read(raw: &'a str) -> Self {
         Self::of(raw, Found::step_through(raw).or_else(|| Found::read(raw)))
     }
 
-    /// The same where the places are known already.
+    /// Reads a row whose member positions are known.
     pub fn read_at(raw: &'a str, places: &Places) -> Self {
         Self::of(raw, places.found_in(raw).or_else(|| Found::read(raw)))
     }
@@ -162,7 +163,7 @@ impl<'a> CaseHead<'a> {
         let customer = row.customer_id.and_then(text_of);
         let id = match row.case_id.filter(|raw| *raw != "null") {
             Some(case_id) => {
-                // The same id may be written with escapes or without; texts compare decoded.
+                // The same id may be written with or without escapes, so ids are compared decoded.
                 let case_id = text_of(case_id).unwrap_or(Cow::Borrowed(case_id));
                 let of = customer.as_deref().unwrap_or("");
                 hashed(&[of.as_bytes(), case_id.as_bytes()])
@@ -190,13 +191,13 @@ pub fn text_of(raw: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Room for what nearly every row is told apart by: two ids and their lengths.
+/// Size of a buffer that fits the identity of nearly every row: two ids and their lengths.
 const SHORT_BYTES: usize = 256;
 
 fn hashed(parts: &[&[u8]]) -> RowId {
     let mut short = [0; SHORT_BYTES];
     let hash = match joined(parts, &mut short) {
-        // In one piece, which takes a third of the time.
+        // Hashing one buffer takes a third of the time of hashing its parts.
         Some(joined) => blake3::hash(joined),
         None => {
             let mut hasher = blake3::Hasher::new();
@@ -214,7 +215,7 @@ fn hashed(parts: &[&[u8]]) -> RowId {
     RowId(u128::from_le_bytes(out))
 }
 
-/// The parts behind their lengths, if there is room.
+/// Writes each part behind its length. Returns `None` if the buffer is too small.
 fn joined<'a>(parts: &[&[u8]], room: &'a mut [u8]) -> Option<&'a [u8]> {
     let mut at = 0;
     for part in parts {

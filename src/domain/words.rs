@@ -1,4 +1,4 @@
-//! Closed sets of words that stand alike in code, metric labels, logs, headers and documents.
+//! Closed sets of words that are the same in code, metric labels, logs, headers and documents.
 
 /// A question a caller can ask. The label `route` of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +21,7 @@ pub enum Route {
     Overview,
     /// `GET /openapi.json`
     OpenApi,
-    /// No route of ours.
+    /// A path that is not a route of the gateway.
     Other,
 }
 
@@ -40,7 +40,7 @@ impl Route {
         Self::Other,
     ];
 
-    /// Its path, where that is always the same.
+    /// Returns the path of a route without parameters.
     pub const fn fixed_path(self) -> Option<&'static str> {
         match self {
             Self::Customers => Some("/msp/customers"),
