@@ -1,11 +1,11 @@
-//! Content codings, and how much work goes into each.
+//! Content codings, and the effort of each.
 
 use std::io::{self, Write as _};
 
 use bytes::Bytes;
 use http::HeaderValue;
 
-/// A content coding that bodies are kept in.
+/// A content coding in which bodies are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Coding {
     /// `zstd`
@@ -16,18 +16,18 @@ pub enum Coding {
     Gzip,
 }
 
-// A variant is made once and sent many times, so the levels lean to the small side. 250 cases of
-// 131,718 bytes became 21,621 (zstd), 21,775 (br) and 22,531 (gzip); the next level of each costs
+// A variant is made once and sent many times, so the levels favour small results. 250 cases of
+// 131,718 bytes became 21,621 (zstd), 21,775 (br) and 22,531 (gzip). The next level of each takes
 // twice the time for 3 % or less.
 const ZSTD_LEVEL: i32 = 9;
 const BROTLI_QUALITY: i32 = 6;
-/// Bits of brotli's window: more than any body here, so that nothing is out of its sight.
+/// Bits of brotli's window: larger than any body here, so that the whole body is within it.
 const BROTLI_WINDOW: i32 = 22;
 const GZIP_LEVEL: u32 = 6;
 
 impl Coding {
-    /// Every coding, the one we would rather send first: their sizes differ by a few percent, and
-    /// reading zstd costs a caller least.
+    /// Every coding, in order of preference. Their sizes differ by a few percent, and zstd costs a
+    /// caller least to decode.
     pub const ALL: [Self; 3] = [Self::Zstd, Self::Brotli, Self::Gzip];
 
     /// The word in `Accept-Encoding`, `Content-Encoding`, tags and metrics.
@@ -44,16 +44,17 @@ impl Coding {
         HeaderValue::from_static(self.as_str())
     }
 
-    /// `body` in this coding. Takes milliseconds: not for a thread that answers requests.
+    /// Encodes `body`. This takes milliseconds, so it must not run on a thread that answers
+    /// requests.
     ///
     /// # Errors
-    /// If the library fails, which it has no reason to.
+    /// If the library fails. No input is known to cause it.
     pub fn encode(self, body: &[u8]) -> io::Result<Bytes> {
         let out = Vec::with_capacity(body.len() / 4);
         let coded = match self {
             Self::Zstd => {
                 let mut coder = zstd::Encoder::new(out, ZSTD_LEVEL)?;
-                // The head tells the length, so a reader knows what it will need.
+                // The frame's header contains the length, so a decoder can allocate once.
                 coder.set_pledged_src_size(Some(body.len() as u64))?;
                 coder.write_all(body)?;
                 coder.finish()?
@@ -76,7 +77,7 @@ impl Coding {
                 coder.finish()?
             }
         };
-        // Without the room that was not needed: what is counted is what is held.
+        // Spare capacity is freed, so that the charge equals the memory in use.
         Ok(coded.into_boxed_slice().into())
     }
 }

@@ -9,11 +9,11 @@ pub struct Etag {
     digest: [u8; DIGEST_BYTES],
 }
 
-/// Bytes of the hash that a tag tells.
+/// Bytes of the hash that a tag shows.
 pub(super) const DIGEST_BYTES: usize = 16;
 
 impl Etag {
-    /// Of these bytes.
+    /// Makes the tag of these bytes.
     pub fn of(body: &[u8]) -> Self {
         let mut digest = [0; DIGEST_BYTES];
         for (to, from) in digest.iter_mut().zip(blake3::hash(body).as_bytes()) {
@@ -30,20 +30,21 @@ impl Etag {
         &self.value
     }
 
-    /// The hash that the tag tells: bodies with one hash are one body.
+    /// The hash that the tag shows. Equal hashes mean equal bodies.
     pub(super) fn digest(&self) -> [u8; DIGEST_BYTES] {
         self.digest
     }
 
-    /// The tag of the same body in another form: other bytes, so another tag.
+    /// The tag of the same body in a content coding. Other bytes need another tag.
     pub fn of_form(&self, name: &str) -> HeaderValue {
         written(&self.digest, name)
     }
 
-    /// Whether `tag`, quotes included, is this body's in the form of this name.
+    /// Returns whether `tag`, quotes included, is the tag of this body in the coding of this name.
     pub fn names_form(&self, tag: &[u8], name: &str) -> bool {
         let plain = self.value.as_bytes();
-        // The plain tag without its closing quote, a dash, the name, and the quote.
+        // A coded tag is the plain tag without its closing quote, then a dash, the coding, and the
+        // quote.
         plain
             .strip_suffix(b"\"")
             .and_then(|start| tag.strip_prefix(start))
@@ -67,7 +68,7 @@ fn written(digest: &[u8], form: &str) -> HeaderValue {
         text.extend_from_slice(form.as_bytes());
     }
     text.push(b'"');
-    // Quotes, hex digits and our own words always make a value.
+    // Quotes, hex digits and our own words are always a valid header value.
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("\"\""))
 }
 

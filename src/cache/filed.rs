@@ -1,12 +1,19 @@
-//! Large bodies that also lie in a file of memory, from which the system sends them without copying.
+//! Large bodies that are also kept in a file of memory, so that the kernel can send them without a
+//! copy.
 //!
-//! To write a body is to have the system copy it, which is most of what a large answer costs; what it
-//! sends from a file it only points at. So a body that is kept because it is read again and again is
-//! kept twice, and found by where its bytes lie: whoever writes a slice of it finds the same slice of
-//! the file. Nobody else needs to know.
+//! Writing a body to a socket copies it, which is most of the cost of a large answer. Sending it
+//! from a file only passes references to its pages. So a body that is read again and again is kept
+//! twice: in memory, and in a file. `FiledBodies` finds the file by the address of the bytes: a
+//! connection that is about to write a slice of the body finds the same slice of the file. No room
+//! between the cache and the connection needs to know about it.
 //!
-//! A file has no name, lies in memory alone, and is sealed once it is written: nobody can change it
-//! while it is on its way.
+//! ```text
+//! cache::Pages ── keeps ──▶ Bytes ──▶ api ──▶ hyper ──▶ server::Transport ── writes a slice ──┐
+//!      └───────── also in ─▶ sealed file ◀── found by the slice's address (FiledBodies) ◀─────┘
+//! ```
+//!
+//! The file has no name, exists only in memory, and is sealed after it is written, so nothing can
+//! change it while it is being sent.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,21 +23,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-/// Smaller bodies are written: a call more costs what the copy would.
+/// Smaller bodies are written: one more system call costs as much as the copy.
 pub const FILE_BYTES_MIN: usize = 32 << 10;
-/// Larger ones are written, too: what one file may take. A page of 500 cases is some 250 KB.
+/// Larger bodies are written too, to bound the size of a file. A page of 500 cases has about 250
+/// KB.
 const FILE_BYTES_MAX: usize = 16 << 20;
-/// Files at once, for each takes a descriptor. A dashboard's hot pages are some dozen.
+/// Most files at once, because each one uses a descriptor. A dashboard has some dozen hot pages.
 pub const FILES_MAX: usize = 128;
 
-/// Those bodies. Cheap to clone.
+/// The table of these bodies. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct FiledBodies(Arc<Table>);
 
 #[derive(Debug)]
 struct Table {
     files_max: usize,
-    /// By where their bytes begin.
+    /// Keyed by the address of the body's first byte.
     filed: RwLock<BTreeMap<usize, Filed>>,
 }
 
@@ -40,13 +48,13 @@ struct Filed {
     file: Arc<OwnedFd>,
 }
 
-/// A slice of a body, as it lies in the file.
+/// A slice of a body, as a range of its file.
 #[derive(Clone, Debug)]
 pub struct FilePart {
     file: Arc<OwnedFd>,
-    /// Where it begins, in bytes.
+    /// Start of the range, in bytes.
     pub offset: u64,
-    /// How many bytes it has.
+    /// Length of the range, in bytes.
     pub bytes: usize,
 }
 
@@ -56,7 +64,7 @@ impl AsFd for FilePart {
     }
 }
 
-/// Holds a body for as long as anybody has a slice of it, and its place in the table as long.
+/// Owns a body and its entry in the table. Both live as long as any slice of the body.
 struct Owner {
     body: Bytes,
     all: FiledBodies,
@@ -70,13 +78,14 @@ impl AsRef<[u8]> for Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // Before the body is let go of, so that no place tells of memory that is another's.
+        // The entry is removed before the memory is freed, so that no address in the table belongs
+        // to other bytes.
         self.all.0.filed.write().remove(&start(&self.body));
     }
 }
 
 impl FiledBodies {
-    /// Up to so many at once.
+    /// Makes a table of at most this many files.
     pub fn up_to(files_max: usize) -> Self {
         Self(Arc::new(Table {
             files_max: files_max.min(FILES_MAX),
@@ -84,8 +93,8 @@ impl FiledBodies {
         }))
     }
 
-    /// The same bytes, which now also lie in a file; `None` if they should not, there are enough
-    /// files, or the system has none.
+    /// Returns the same bytes, now also in a file. Returns `None` if the body is too small or too
+    /// large, the table is full, or the system has no files of memory.
     pub fn file(&self, body: &Bytes) -> Option<Bytes> {
         let sizes = FILE_BYTES_MIN..=FILE_BYTES_MAX;
         if !sizes.contains(&body.len()) || self.count() >= self.0.files_max {
@@ -99,7 +108,7 @@ impl FiledBodies {
             }
         };
         let mut filed = self.0.filed.write();
-        // Meanwhile there may be others, or another for these very bytes.
+        // Another thread may have filled the table, or may have filed these bytes, in the meantime.
         if filed.len() >= self.0.files_max || filed.contains_key(&start(body)) {
             return None;
         }
@@ -112,7 +121,7 @@ impl FiledBodies {
         }))
     }
 
-    /// Where a slice lies in a file, if it does.
+    /// Returns the file range of a slice, if the slice belongs to a filed body.
     pub fn part(&self, slice: &[u8]) -> Option<FilePart> {
         if slice.len() < FILE_BYTES_MIN {
             return None;
@@ -128,14 +137,14 @@ impl FiledBodies {
         })
     }
 
-    /// How many there are.
+    /// Number of files now.
     pub fn count(&self) -> usize {
         self.0.filed.read().len()
     }
 }
 
 impl Default for FiledBodies {
-    /// As many as there may be.
+    /// Most files at once.
     fn default() -> Self {
         Self::up_to(FILES_MAX)
     }
@@ -145,13 +154,13 @@ fn start(bytes: &[u8]) -> usize {
     bytes.as_ptr().addr()
 }
 
-/// Other systems have no such files: everything is written there.
+/// Other systems have no sealed files of memory, so everything is written there.
 #[cfg(not(target_os = "linux"))]
 fn written(_: &[u8]) -> io::Result<OwnedFd> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// A sealed file of these bytes.
+/// Makes a sealed file of these bytes.
 #[cfg(target_os = "linux")]
 fn written(body: &[u8]) -> io::Result<OwnedFd> {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};

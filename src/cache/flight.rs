@@ -1,10 +1,10 @@
-//! One fetch that many wait for.
+//! One fetch that many callers wait for (single flight).
 //!
-//! The leader's work runs in a task of its own: callers only wait, each with its deadline, and an
-//! impatient caller changes nothing. At most one flight per key takes passengers; a failure is shared
-//! with those who waited and held for a moment, so that a burst does not become a burst of calls.
-//! A purge makes the flights under way outdated: they land for those who are aboard, and who asks
-//! from then on boards a successor.
+//! The fetch runs in a task of its own. Callers only wait, each with its own deadline, and a caller
+//! that leaves changes nothing. At most one flight per key accepts new waiters. A failure is shared
+//! with its waiters and held for a moment, so that a burst of callers does not become a burst of
+//! calls. A purge outdates the flights under way: they still answer their waiters, and later
+//! callers board a new flight.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -19,15 +19,15 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Duration, Instant, timeout_at};
 
-/// Callers that may wait for one flight. Far above any sane dashboard; below it a waiter costs a few
+/// Most callers that wait for one flight: far more than any dashboard has. A waiter costs a few
 /// hundred bytes.
 pub const WAITERS_PER_FLIGHT_MAX: usize = 16_384;
-/// Callers that may wait for flights in all.
+/// Most callers that wait for all flights together.
 pub const WAITERS_MAX: usize = 65_536;
-/// Failures held at once; beyond it they are simply not held.
+/// Most failures held at once. Further failures are not held.
 const HELD_MAX: usize = 4_096;
-/// A failure is held for this long, less up to half of it by jitter. Short enough that the first
-/// request after a vendor's return is not refused on old news.
+/// How long a failure is held. Jitter takes away up to half. It is short, so that the first request
+/// after a vendor's recovery is not refused.
 const HOLD: Duration = Duration::from_millis(400);
 
 /// How a flight ended.
@@ -37,7 +37,7 @@ pub enum FlightEnd<T, E> {
     Landed(T),
     /// With the fetch's own error.
     Failed(E),
-    /// With a contained panic.
+    /// With a panic, which was contained.
     Panicked,
 }
 
@@ -46,9 +46,9 @@ pub enum FlightEnd<T, E> {
 pub enum Wait<T, E> {
     /// The flight ended.
     Ended(FlightEnd<T, E>),
-    /// The caller's deadline came first; the flight goes on.
+    /// The caller's deadline passed. The flight continues.
     DeadlinePassed,
-    /// The flight's task vanished, as at shutdown.
+    /// The flight's task ended early, as at shutdown.
     Lost,
 }
 
@@ -73,7 +73,7 @@ pub struct Flights<K, T, E> {
     clock: Clock,
 }
 
-/// A place among those who wait for a flight.
+/// One waiter of a flight.
 pub struct Ticket<K, T, E> {
     flights: Arc<Flights<K, T, E>>,
     end: watch::Receiver<End<T, E>>,
@@ -91,13 +91,13 @@ impl<K, T, E> Drop for Ticket<K, T, E> {
     }
 }
 
-/// What boarding gave.
+/// The result of boarding.
 pub enum Boarding<K, T, E> {
-    /// A place to wait.
+    /// The caller may wait.
     Ticket(Ticket<K, T, E>),
-    /// The flight before failed a moment ago; this was its end.
+    /// The flight before failed a moment ago, with this result.
     JustFailed(FlightEnd<T, E>),
-    /// Too many wait already.
+    /// Too many callers wait.
     Crowded,
 }
 
@@ -116,7 +116,7 @@ where
         })
     }
 
-    /// Joins the flight of `key`, or begins it with `fetch` in a task of its own.
+    /// Joins the flight of `key`, or starts it with `fetch` in a task of its own.
     pub fn board<F, Fut>(self: &Arc<Self>, key: &K, fetch: F) -> Boarding<K, T, E>
     where
         F: FnOnce() -> Fut,
@@ -159,7 +159,7 @@ where
         Boarding::Ticket(ticket)
     }
 
-    /// Begins a flight that nobody waits for, unless one is under way or failed a moment ago.
+    /// Starts a flight without a waiter, unless one is under way or failed a moment ago.
     pub fn launch_unwaited<F, Fut>(self: &Arc<Self>, key: &K, fetch: F) -> bool
     where
         F: FnOnce() -> Fut,
@@ -200,7 +200,7 @@ where
     {
         let flights = self.clone();
         tokio::spawn(async move {
-            // The slot must not outlive the task, whatever ends it.
+            // The slot is freed when the task ends, for whatever reason.
             let landing = Landing {
                 flights: &flights,
                 key: &key,
@@ -213,19 +213,19 @@ where
                 Err(_) => FlightEnd::Panicked,
             };
             landing.land(&end);
-            // Nobody may be waiting any more.
+            // There may be no waiter left.
             let _ = send.send(Some(end));
         });
     }
 
-    /// From now on nobody boards a flight that is under way. Who is aboard stays.
+    /// Outdates all flights under way: they keep their waiters and accept no new ones.
     pub fn outdate(&self) {
         self.slots
             .lock()
             .retain(|_, slot| !matches!(slot, Slot::Flying { .. }));
     }
 
-    /// Whether somebody who asks for `key` now would join a flight.
+    /// Returns whether a caller that asks for `key` now would join a flight.
     pub fn is_under_way(&self, key: &K) -> bool {
         matches!(self.slots.lock().get(key), Some(Slot::Flying { .. }))
     }
@@ -243,7 +243,7 @@ where
 struct Landing<'a, K: Eq + Hash, T, E> {
     flights: &'a Flights<K, T, E>,
     key: &'a K,
-    /// The count of its waiters, by which a flight knows its own slot.
+    /// The counter of its waiters. A flight recognises its own slot by it.
     own: &'a Arc<AtomicUsize>,
     hold: Option<(FlightEnd<T, E>, Instant)>,
 }
@@ -263,7 +263,7 @@ impl<K: Eq + Hash, T, E> Drop for Landing<'_, K, T, E> {
         let now = self.flights.clock.now();
         if !matches!(slots.get(self.key), Some(Slot::Flying { waiters, .. }) if Arc::ptr_eq(waiters, self.own))
         {
-            // Outdated: what stands here is a successor's, and so is the news of the vendor.
+            // This flight is outdated, so the slot and the held failure belong to its successor.
             return;
         }
         let Some(key) = slots.remove_entry(self.key).map(|(key, _)| key) else {

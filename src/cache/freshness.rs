@@ -1,26 +1,28 @@
-//! Whether an answer may be used: a pure function of what it is, the policy, and now.
+//! Whether an answer may be used: a pure function of the entry, the policy and now.
 
 use crate::clock::{Duration, Instant};
 
-/// How long answers of one kind live, counted from their birth.
+/// How long answers of one kind may be used, counted from their birth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
-    /// Served without further ado for so long.
+    /// Served without a vendor call until this age.
     pub fresh: Duration,
-    /// After `fresh`: served at once while one refresh runs.
+    /// Time after `fresh` in which the answer is served at once while one refresh runs
+    /// (stale-while-revalidate).
     pub stale: Duration,
-    /// After `fresh`: served when the vendor fails or nothing may be asked of it.
+    /// Time after `fresh` in which the answer is served if the vendor fails or may not be asked
+    /// (stale-if-error).
     pub on_error: Duration,
 }
 
-/// What an answer may be used for.
+/// How an answer may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Serve it.
     Fresh,
     /// Serve it and refresh it.
     Stale,
-    /// Serve it only where the vendor gives nothing better.
+    /// Serve it only if the vendor gives nothing better.
     OnError,
     /// Do not serve it.
     Expired,
@@ -41,30 +43,32 @@ impl Standing {
     }
 }
 
-/// Largest share of `fresh` that jitter takes away, so that answers fetched together do not expire
-/// together. It only ever shortens.
+/// Largest share of `fresh` that jitter takes away, so that answers that were fetched together do
+/// not expire together. Jitter only shortens.
 const JITTER: f64 = 0.10;
 
-/// Share of `fresh` after which an answer that proved hot is refreshed ahead of its time: late, for
-/// each refresh ahead is a vendor call earlier than need be.
+/// Share of `fresh` after which a hot answer is refreshed ahead of time. It is late, because each
+/// refresh ahead is a vendor call earlier than necessary.
 const AHEAD_OF: f64 = 0.80;
-/// How long callers wait for the vendor where an answer that is usable on error is at hand, counted
-/// from the beginning of the fetch, so that nobody waits anew while one hangs. Longer than a healthy
-/// vendor takes, and little beside the time limit of an attempt, which a vendor that hangs uses up.
+/// How long callers wait for the vendor when an answer that is usable on error is at hand. It
+/// counts from the start of the fetch, so that callers do not each wait anew for a vendor that
+/// hangs. It is longer than a healthy vendor takes, and short beside the time limit of an attempt.
 pub const ON_ERROR_WAIT: Duration = Duration::from_secs(2);
-/// Times an answer was served fresh since its birth that make it hot.
+/// Number of fresh uses since its birth from which an answer is hot.
 pub const HOT_HITS: u32 = 3;
 
 impl Lifetimes {
-    /// `fresh` of one entry. `draw` lies in 0..1 and is the entry's own, so that it does not flicker.
+    /// The jittered `fresh` of one entry. `draw` lies in 0..1 and belongs to the entry, so that the
+    /// result is stable.
     pub fn fresh_with(&self, draw: f64) -> Duration {
-        // In nanoseconds, which f64 holds well enough: this is asked several times for each answer.
+        // Computed in nanoseconds as f64, which is exact enough and fast: each answer asks this
+        // several times.
         let nanos = u64::try_from(self.fresh.as_nanos()).unwrap_or(u64::MAX);
         let less = nanos as f64 * (JITTER * draw.clamp(0.0, 1.0));
         Duration::from_nanos(nanos - (less as u64).min(nanos))
     }
 
-    /// Where an answer born at `born` stands now.
+    /// Returns the standing, now, of an answer born at `born`.
     pub fn judge(&self, born: Instant, draw: f64, now: Instant) -> Judged {
         Judged {
             age: now.saturating_duration_since(born),
@@ -75,10 +79,10 @@ impl Lifetimes {
     }
 }
 
-/// An answer's age against its lifetimes, computed once for all that is asked of it.
+/// An answer's age against its lifetimes, computed once for all questions about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Judged {
-    /// Since the vendor said so.
+    /// Time since the vendor gave the answer.
     pub age: Duration,
     fresh: Duration,
     stale: Duration,
@@ -86,7 +90,7 @@ pub struct Judged {
 }
 
 impl Judged {
-    /// What it may be used for.
+    /// Returns how the answer may be used.
     pub fn standing(&self) -> Standing {
         let Self { age, fresh, .. } = *self;
         if age < fresh {
@@ -100,45 +104,45 @@ impl Judged {
         }
     }
 
-    /// Whether it is fresh still, but not for long.
+    /// Returns whether the answer is fresh but will soon be stale.
     pub fn is_nearly_stale(&self) -> bool {
         self.age < self.fresh && self.age >= self.fresh.mul_f64(AHEAD_OF)
     }
 
-    /// Seconds of freshness left; negative once stale.
+    /// Seconds of freshness left. Negative once the answer is stale.
     pub fn ttl_s(&self) -> i64 {
         let Self { age, fresh, .. } = *self;
         super::note::seconds_left(fresh.checked_sub(age), age.saturating_sub(fresh))
     }
 }
 
-/// What a caller's `Cache-Control` asks for. `no_cache` and `max_age` are obeyed within an allowance,
-/// for they may cost vendor calls.
+/// A caller's `Cache-Control`. `no_cache` and `max_age` are obeyed within an allowance, because
+/// they may cost vendor calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Directives {
-    /// `no-cache`: not without asking the vendor.
+    /// `no-cache`: the vendor must be asked.
     pub no_cache: bool,
-    /// `max-age`: nothing older.
+    /// `max-age`: no older answer is accepted.
     pub max_age: Option<Duration>,
-    /// `max-stale`: a stale answer is fine, up to so long past its freshness; `Duration::MAX` where
-    /// no value is given.
+    /// `max-stale`: a stale answer is accepted up to this long past its freshness. `Duration::MAX`
+    /// if the directive has no value.
     pub max_stale: Option<Duration>,
-    /// `only-if-cached`: rather 504 than a vendor call.
+    /// `only-if-cached`: the caller prefers 504 to a vendor call.
     pub only_if_cached: bool,
 }
 
 impl Directives {
-    /// Whether any age could be refused by the caller's word.
+    /// Returns whether the directives could refuse any age.
     pub fn limits_age(&self) -> bool {
         self.no_cache || self.max_age.is_some()
     }
 
-    /// Whether an answer of this age is not to be served, by the caller's word.
+    /// Returns whether the directives refuse an answer of this age.
     pub fn refuses_age(&self, age: Duration) -> bool {
         self.no_cache || self.max_age.is_some_and(|max| age > max)
     }
 
-    /// The same for a caller whose allowance of forced vendor calls is used up.
+    /// The directives of a caller whose allowance of forced vendor calls is used up.
     pub fn unforced(self) -> Self {
         Self {
             no_cache: false,

@@ -1,9 +1,10 @@
-//! The one identity function: what a vendor is asked, by meaning.
+//! The one identity function: the meaning of a question to a vendor.
 //!
-//! The same value keys the cache, the flights and the snapshots. Exempt on purpose: page size and
+//! The cache, the flights and the snapshots use the same key. Left out on purpose: page size and
 //! page token (pages are cut from one snapshot), the field set (cut from the full list), the caller
-//! and its audience (an argument of the function that cuts an answer), the spelling of the body, and
-//! the vendor key itself (the credential's id names the account, so a rotated key loses nothing).
+//! and its audience (an argument of the function that cuts an answer), the spelling of the body,
+//! and the vendor key itself (the credential's id names the account, so a rotated key loses
+//! nothing).
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -12,10 +13,10 @@ use std::sync::Arc;
 use crate::domain::json::Value;
 use crate::domain::{AccountId, ContractId, Kind, Month, SearchQuery};
 
-/// Changes whenever the meaning of a key's parts does, so that old and new never meet.
+/// Changes whenever the meaning of a part changes, so that old and new keys never match.
 const VERSION: &[u8] = b"msp-gateway/key/1";
 
-/// What is asked of a vendor.
+/// A question to a vendor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// The full customer list.
@@ -47,7 +48,7 @@ impl Subject {
     }
 }
 
-/// Names an answer by everything that a vendor could answer differently to.
+/// Identifies an answer by every input that could change it.
 #[derive(Clone)]
 pub struct CacheKey {
     credential: AccountId,
@@ -56,7 +57,7 @@ pub struct CacheKey {
 }
 
 impl CacheKey {
-    /// A key for `subject`, asked with the credential of this id.
+    /// Makes the key of `subject`, asked with the credential of this id.
     pub fn new(credential: AccountId, subject: Subject) -> Self {
         let fingerprint = fingerprint(&credential, &subject);
         Self {
@@ -66,7 +67,7 @@ impl CacheKey {
         }
     }
 
-    /// What is asked.
+    /// The question.
     pub fn subject(&self) -> &Subject {
         &self.subject
     }
@@ -84,7 +85,7 @@ impl CacheKey {
 
 impl PartialEq for CacheKey {
     fn eq(&self, other: &Self) -> bool {
-        // The parts are compared too: a wrong answer must not hang on a hash.
+        // Equality compares the parts too: a collision of hashes must not give a wrong answer.
         let Self {
             credential,
             subject,

@@ -1,4 +1,4 @@
-//! Answers in memory. The store keeps and evicts; it never judges freshness.
+//! Answers in memory. This store keeps and evicts; it never judges freshness.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,44 +11,44 @@ use super::near::Near;
 use crate::clock::{Duration, Instant};
 use crate::domain::Kind;
 
-/// Bytes an entry costs beside its payload: key, counters, moka's own nodes, and what the allocator
-/// rounds up. Measured by the part `entries` of `tests/bench/run`.
+/// Bytes of an entry beside its payload: key, counters, moka's nodes, and the allocator's rounding.
+/// Measured by the part `entries` of `tests/bench/run`.
 pub const ENTRY_OVERHEAD_BYTES: u32 = 1024;
 
-/// What a fetch brought.
+/// The result of a fetch.
 #[derive(Clone, Debug)]
 pub struct Fetched<V> {
     /// The answer.
     pub value: V,
-    /// Hash of the vendor's bytes: an equal one only renews the ages.
+    /// Hash of the vendor's bytes. An answer with an equal hash only renews the ages.
     pub hash: [u8; 32],
-    /// Bytes the value holds.
+    /// Size of the value in bytes.
     pub bytes: usize,
-    /// The vendor answered, but not with what was asked for.
+    /// The vendor answered 200, but without the data that was asked for.
     pub negative: bool,
 }
 
 /// A remembered answer.
 #[derive(Clone, Debug)]
 pub struct Entry<V> {
-    /// What it answers; compared on every read.
+    /// The question. It is compared on every read.
     pub key: CacheKey,
     /// The answer.
     pub value: V,
     hash: [u8; 32],
     bytes: u32,
-    /// When the vendor last said so.
+    /// When the vendor last gave this answer.
     pub born: Instant,
-    /// This entry's own share of the jitter.
+    /// The entry's share of the jitter, from 0 to 1.
     pub draw: f64,
-    /// A remembered soft failure.
+    /// The entry is a soft failure.
     pub negative: bool,
-    /// A soft purge made it stale, whatever its age.
+    /// A soft purge made the entry stale, whatever its age.
     pub purged: bool,
     hits: Hits,
 }
 
-/// How often an answer was served fresh since its birth.
+/// Counts how often an answer was served fresh since its birth.
 #[derive(Debug, Default)]
 struct Hits(AtomicU32);
 
@@ -59,19 +59,19 @@ impl Clone for Hits {
 }
 
 impl<V> Entry<V> {
-    /// Notes that it is served fresh. Says whether it proved hot and is nearly stale, so that it is
-    /// worth refreshing ahead of its time.
+    /// Records a fresh use. Returns whether the entry is hot and nearly stale, so that a refresh
+    /// ahead of time is worth a vendor call.
     pub(super) fn is_due(&self, judged: &Judged) -> bool {
         let before = self.hits.0.fetch_add(1, Ordering::Relaxed);
         before >= HOT_HITS && judged.is_nearly_stale()
     }
 
-    /// Its age against its lifetimes, whatever a purge says.
+    /// The entry's age against its lifetimes, without regard to purges.
     pub(super) fn judge(&self, lifetimes: &Lifetimes, now: Instant) -> Judged {
         lifetimes.judge(self.born, self.draw, now)
     }
 
-    /// What it may be used for.
+    /// Returns how the entry may be used.
     pub fn standing(&self, lifetimes: &Lifetimes, now: Instant) -> Standing {
         self.standing_of(&self.judge(lifetimes, now))
     }
@@ -83,7 +83,7 @@ impl<V> Entry<V> {
         }
     }
 
-    /// Seconds of freshness left; negative once stale.
+    /// Seconds of freshness left. Negative once the entry is stale.
     pub fn ttl_s(&self, lifetimes: &Lifetimes, now: Instant) -> i64 {
         self.ttl_s_of(&self.judge(lifetimes, now))
     }
@@ -93,7 +93,7 @@ impl<V> Entry<V> {
         if self.purged { ttl_s.min(-1) } else { ttl_s }
     }
 
-    /// Since the vendor said so.
+    /// Time since the vendor gave the answer.
     pub fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.born)
     }
@@ -103,16 +103,16 @@ impl<V> Entry<V> {
 pub struct Local<V> {
     good: Near<CacheKey, Entry<V>>,
     negative: Near<CacheKey, Entry<V>>,
-    /// Purges so far, by kind. Held while an answer is kept, so that no purge falls between the look
-    /// at the count and the keeping.
+    /// Number of purges so far, by kind. The lock is held while an answer is stored, so that no
+    /// purge can happen between reading the count and storing.
     purges: RwLock<[u64; Kind::ALL.len()]>,
 }
 
-/// Remembers which purges were over when a fetch began.
+/// The purge count at the time a fetch began.
 #[derive(Clone, Copy, Debug)]
 pub struct PurgeMark(u64);
 
-/// Share of the bytes that remembered soft failures may take: they are small and short-lived.
+/// Share of the bytes that soft failures may use. They are small and short-lived.
 const NEGATIVE_SHARE: u64 = 16;
 
 impl<V: Clone + Send + Sync + 'static> Local<V> {
@@ -126,12 +126,12 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
         }
     }
 
-    /// The good answer, whatever its age.
+    /// Returns the good answer, whatever its age.
     pub fn get(&self, key: &CacheKey) -> Option<Arc<Entry<V>>> {
         self.good.get(key).filter(|entry| entry.key == *key)
     }
 
-    /// A soft failure that is remembered still.
+    /// Returns the soft failure, if one is stored and not expired.
     pub fn get_negative(
         &self,
         key: &CacheKey,
@@ -143,16 +143,16 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
             .filter(|entry| entry.key == *key && entry.age(now) < lifetime)
     }
 
-    /// To be taken before a fetch begins.
+    /// Returns the mark that a fetch must take before it begins.
     pub fn mark(&self, kind: Kind) -> PurgeMark {
         let purges = self.purges.read();
         PurgeMark(purges.get(kind as usize).copied().unwrap_or(0))
     }
 
-    /// Keeps what a fetch brought, unless a purge came in between. A soft failure never replaces a
-    /// good answer, and an answer equal to the remembered one only renews its ages.
+    /// Stores the result of a fetch, unless a purge happened after the fetch began. A soft failure
+    /// never replaces a good answer. An answer equal to the stored one only renews its ages.
     ///
-    /// Returns the entry and whether it was kept.
+    /// Returns the entry and whether it was stored.
     pub fn keep(
         &self,
         key: &CacheKey,
@@ -187,8 +187,8 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
         (entry, kept)
     }
 
-    /// Ends the entries of a kind that `which` names: soft makes them stale, hard removes them.
-    /// Returns how many.
+    /// Ends the entries of a kind for which `which` is true. A soft purge makes them stale, a hard
+    /// purge removes them. Returns their number.
     pub fn purge(&self, kind: Kind, soft: bool, which: impl Fn(&CacheKey) -> bool) -> u64 {
         if let Some(purges) = self.purges.write().get_mut(kind as usize) {
             *purges += 1;
@@ -217,7 +217,7 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
         purged
     }
 
-    /// (entries, bytes) held right now.
+    /// Returns (entries, bytes) in memory now.
     pub fn size(&self) -> (u64, u64) {
         let (good, negative) = (self.good.size(), self.negative.size());
         (good.0 + negative.0, good.1 + negative.1)

@@ -1,5 +1,5 @@
-//! The one way to an answer: local; if usable, answer now and refresh; else join or lead a flight
-//! and wait.
+//! The one way to an answer: look in memory; if the entry is usable, answer now and refresh;
+//! otherwise join or lead a flight and wait.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,28 +14,30 @@ use crate::admission::Lane;
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::{CacheOutcome, Kind};
 
-/// What a fetch may fail with.
+/// What the lookup needs to know about a failed fetch.
 pub trait FetchError: Clone + Send + Sync + 'static {
-    /// Whether nothing was asked of the vendor because it said "not now" or no budget was left.
+    /// Returns whether the vendor was not asked, because it had answered 429 or no budget was left.
     fn is_not_now(&self) -> bool;
 
-    /// Whether a remembered answer may stand in: the vendor failed, the question was fine.
+    /// Returns whether a remembered answer may be served instead: the vendor failed, not the
+    /// question.
     fn allows_stale(&self) -> bool;
 }
 
-/// How much a fetch is wanted.
+/// How urgently a fetch is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// Nobody waits: what is remembered was served.
+    /// No caller waits: the remembered answer was served.
     Later,
-    /// A caller waits a moment, and then does with what is remembered.
+    /// A caller waits a moment, and then takes the remembered answer.
     Soon,
-    /// A caller waits, and has nothing else.
+    /// A caller waits and has no other answer.
     Now,
 }
 
 impl Wanted {
-    /// The lane of its first vendor call. Callers who have something go behind those who have nothing.
+    /// The lane of the first vendor call. Callers who have another answer go behind those who have
+    /// none.
     pub fn lane(self) -> Lane {
         match self {
             Self::Later | Self::Soon => Lane::Refresh,
@@ -53,21 +55,21 @@ pub struct Shelf<V, E> {
     clock: Clock,
 }
 
-/// What a flight brought, and whether it was kept.
+/// The result of a flight, and whether it was stored.
 #[derive(Clone, Debug)]
 pub struct Landed<V> {
     entry: Arc<Entry<V>>,
     kept: bool,
 }
 
-/// An answer and how it came about.
+/// An answer and its origin.
 #[derive(Clone, Debug)]
 pub struct Found<V> {
     /// The answer.
     pub entry: Arc<Entry<V>>,
-    /// How it came about.
+    /// Its origin.
     pub note: CacheNote,
-    /// When that was found.
+    /// When the lookup ended.
     pub at: Instant,
 }
 
@@ -76,28 +78,28 @@ pub struct Found<V> {
 pub enum LookupError<E> {
     /// The fetch's own error.
     Fetch(E),
-    /// The fetch panicked or vanished.
+    /// The fetch panicked or its task ended early.
     Internal,
-    /// Too many wait for it already.
+    /// The flight has its full number of waiters.
     Crowded,
-    /// The caller's deadline came first; the fetch goes on.
+    /// The caller's deadline passed. The fetch continues.
     DeadlinePassed,
-    /// `only-if-cached` and nothing usable.
+    /// `only-if-cached` was sent and no usable answer is stored.
     NotCached,
 }
 
-/// How a lookup is to be judged.
+/// The rules for one lookup.
 #[derive(Clone, Debug)]
 pub struct Terms<'a> {
-    /// Of good answers.
+    /// Lifetimes of good answers.
     pub lifetimes: Lifetimes,
-    /// Of soft failures.
+    /// Lifetimes of soft failures.
     pub negative: Duration,
-    /// What the caller asks for.
+    /// The caller's `Cache-Control`.
     pub directives: Directives,
-    /// How often it may force a vendor call.
+    /// The caller's allowance of forced vendor calls.
     pub forced: &'a ForcedRefreshes,
-    /// Whether an answer that proved hot is refreshed before it is stale.
+    /// Whether a hot answer is refreshed before it is stale.
     pub refresh_ahead: bool,
     /// When the caller's answer is due.
     pub deadline: Instant,
@@ -117,19 +119,19 @@ where
         })
     }
 
-    /// Ends all answers of this kind, or makes them stale; returns how many. Fetches under way answer
-    /// those who wait for them already, and nobody else.
+    /// Removes all answers of this kind, or makes them stale, and returns their number. Flights
+    /// under way answer only the callers that wait for them already.
     pub fn purge(&self, kind: Kind, soft: bool) -> u64 {
         let purged = self.local.purge(kind, soft, |_| true);
         self.flights.outdate();
         purged
     }
 
-    /// Finds the answer to `key`, fetching it if need be. `fetch` makes one vendor call; it is called
-    /// at most once, in a task of its own, with how much it is wanted.
+    /// Returns the answer to `key`, and fetches it if necessary. `fetch` makes one vendor call. It
+    /// is called at most once, in a task of its own, with the urgency of the call.
     ///
     /// # Errors
-    /// When neither memory nor the vendor gives a usable answer in time.
+    /// If neither memory nor the vendor gives a usable answer in time.
     pub async fn lookup<F, Fut>(
         self: &Arc<Self>,
         key: &CacheKey,
@@ -182,7 +184,7 @@ where
             let entry = remembered.as_ref();
             entry.is_some_and(|e| e.standing(&terms.lifetimes, at) != Standing::Expired)
         };
-        // Who asks for something newer has the patience for it.
+        // A caller that asks for a newer answer is prepared to wait for it.
         let wanted = match why == Forward::Stale && usable(now) {
             true => Wanted::Soon,
             false => Wanted::Now,
@@ -202,7 +204,7 @@ where
             Wanted::Soon if usable(soon) => soon.min(terms.deadline),
             _ => terms.deadline,
         };
-        // Boxed: a hit never waits, and should not carry the room for it.
+        // Boxed, because a hit never waits and should not carry the size of this future.
         match Box::pin(ticket.wait(until)).await {
             Wait::Ended(FlightEnd::Landed(Landed { entry, kept })) => {
                 let note = CacheNote::forwarded(why, kept, collapsed);
@@ -218,8 +220,8 @@ where
         }
     }
 
-    /// What the caller asks for, less what its allowance does not pay: forcing a vendor call where
-    /// something remembered would do.
+    /// Returns the caller's directives. Removes those that would force a vendor call beyond the
+    /// caller's allowance.
     fn obeyed(
         &self,
         key: &CacheKey,
@@ -229,7 +231,7 @@ where
     ) -> Directives {
         let directives = terms.directives;
         if !directives.limits_age() {
-            // As nearly all: nothing is forced.
+            // The usual case: nothing is forced.
             return directives;
         }
         let would_do = |entry: &Arc<Entry<V>>| {
@@ -245,7 +247,7 @@ where
         }
     }
 
-    /// A soft failure: a good answer still usable on error goes before it.
+    /// The vendor soft-failed. A good answer that is usable on error is preferred.
     fn soft_failed(
         &self,
         negative: Arc<Entry<V>>,
@@ -287,7 +289,7 @@ where
         }
     }
 
-    /// The remembered answer where it may stand in for a failure, else the failure.
+    /// Returns the remembered answer if it may replace the failure, otherwise the failure.
     fn fall_back(
         &self,
         error: LookupError<E>,
@@ -317,7 +319,7 @@ where
         }
     }
 
-    /// Runs a fetch and keeps what it brings.
+    /// Runs a fetch and stores its result.
     fn fill<Fut>(
         self: &Arc<Self>,
         key: &CacheKey,

@@ -1,4 +1,4 @@
-//! How an answer came about, as `Cache-Status` tells it (RFC 9211).
+//! The origin of an answer, as `Cache-Status` (RFC 9211) reports it.
 
 use std::cell::RefCell;
 
@@ -7,14 +7,14 @@ use http::HeaderValue;
 use crate::clock::Duration;
 use crate::domain::CacheOutcome;
 
-/// Why a request went on to the vendor: RFC 9211's own tokens.
+/// Why a request was forwarded to the vendor, in RFC 9211's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forward {
     /// Nothing was stored.
     UriMiss,
-    /// What was stored was too old.
+    /// The stored answer was too old.
     Stale,
-    /// The caller's own `Cache-Control` asked for it.
+    /// The caller's `Cache-Control` asked for a newer answer.
     Request,
 }
 
@@ -32,24 +32,24 @@ impl Forward {
     }
 }
 
-/// What else is worth saying: the `detail` parameter.
+/// Further information: the `detail` parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
-    /// Cut from the full list.
+    /// Projected: cut from the full list.
     Projected,
-    /// A view over an answer to a wider question.
+    /// Derived: a view over an answer to a wider question.
     Derived,
     /// Stale, while a refresh runs.
     StaleWhileRevalidate,
     /// Stale, because the vendor failed.
     StaleOnError,
-    /// Stale, because no budget was left or the vendor said "not now".
+    /// Stale, because no budget was left or the vendor had answered 429.
     StaleNoBudget,
-    /// The vendor answered 200 without what was asked for.
+    /// The vendor answered 200 without the data that was asked for.
     SoftFailure,
-    /// The caller's `Cache-Control` was not obeyed: its allowance is used up.
+    /// The caller's `Cache-Control` was not obeyed, because its allowance is used up.
     AllowanceExhausted,
-    /// A page of a snapshot that its token keeps.
+    /// A page of a snapshot that is kept for page tokens.
     Snapshot,
 }
 
@@ -66,7 +66,7 @@ impl Detail {
         Self::Snapshot,
     ];
 
-    /// The word in the header.
+    /// The word used in the header.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Projected => "projected",
@@ -81,20 +81,20 @@ impl Detail {
     }
 }
 
-/// How an answer came about.
+/// The origin of one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheNote {
     /// The word for metrics and logs.
     pub outcome: CacheOutcome,
-    /// Set when the vendor was asked for this answer.
+    /// Why the vendor was asked, if it was.
     pub forward: Option<Forward>,
-    /// Whether the vendor's answer was kept.
+    /// Whether the vendor's answer was stored.
     pub stored: bool,
     /// Whether another request's vendor call was shared.
     pub collapsed: bool,
-    /// Freshness left; negative seconds when stale. Only for answers from memory.
+    /// Seconds of freshness left, negative when stale. Only for answers from memory.
     pub ttl_s: Option<i64>,
-    /// What else is worth saying.
+    /// The detail, if there is one.
     pub detail: Option<Detail>,
 }
 
@@ -115,7 +115,7 @@ impl CacheNote {
         }
     }
 
-    /// The vendor was asked for it.
+    /// The vendor was asked for this answer.
     pub fn forwarded(why: Forward, stored: bool, collapsed: bool) -> Self {
         Self {
             outcome: if collapsed {
@@ -131,13 +131,13 @@ impl CacheNote {
         }
     }
 
-    /// The same with a word more.
+    /// Adds a detail.
     pub fn with_detail(mut self, detail: Detail) -> Self {
         self.detail = Some(detail);
         self
     }
 
-    /// Whether memory alone answered.
+    /// Returns whether the answer came from memory without a vendor call.
     pub fn is_from_memory(&self) -> bool {
         self.forward.is_none()
     }
@@ -184,12 +184,12 @@ impl CacheNote {
             out.push("; detail=");
             out.push(detail.as_str());
         }
-        // RFC 9211's tokens and numbers always make a value.
+        // RFC 9211's tokens and numbers are always a valid header value.
         HeaderValue::from_bytes(out.bytes()).unwrap_or(HeaderValue::from_static("msp-gateway"))
     }
 }
 
-/// Values of `Cache-Status` that each thread has at hand: those of hits say the same for a second.
+/// Values of `Cache-Status` that each thread keeps. Hits have the same value for a second.
 const SAID_LAST: usize = 64;
 
 thread_local! {
@@ -197,10 +197,10 @@ thread_local! {
         const { RefCell::new([const { None }; SAID_LAST]) };
 }
 
-/// Room for the longest `Cache-Status`, which has 101 bytes.
+/// Size of the longest `Cache-Status`, which has 101 bytes.
 const LINE_BYTES: usize = 128;
 
-/// A header's text while it is put together: on the stack, because every answer has one.
+/// Builds a header's text on the stack, because every answer has one.
 struct Line {
     bytes: [u8; LINE_BYTES],
     len: usize,
@@ -216,7 +216,7 @@ impl Default for Line {
 }
 
 impl Line {
-    /// Appends `text`; what has no room is left out.
+    /// Appends `text`. Text beyond the buffer's end is dropped.
     fn push(&mut self, text: &str) {
         let end = self.len + text.len();
         if let Some(room) = self.bytes.get_mut(self.len..end) {

@@ -1,7 +1,7 @@
-//! Rendered bodies of hot pages, made once and shared.
+//! Rendered bodies of hot pages, rendered once and shared.
 //!
-//! A body is kept from its second reading on: most pages of a long walk are read once, and keeping
-//! them would hold every row twice.
+//! A body is kept from its second reading on. Most pages of a long walk are read once, and keeping
+//! them would store every row twice.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -19,19 +19,19 @@ use super::seen::Seen;
 pub struct Rendered {
     /// The body.
     pub body: Bytes,
-    /// Of the body.
+    /// The tag of the body.
     pub etag: Etag,
 }
 
 impl Rendered {
-    /// Tags a body.
+    /// Computes the tag of a body.
     pub fn new(body: Bytes) -> Self {
         let etag = Etag::of(&body);
         Self { body, etag }
     }
 }
 
-/// Rendered bodies by what they were cut from.
+/// Rendered bodies by snapshot, view, offset and size.
 pub struct Pages<K> {
     pages: Near<K, Kept>,
     read: Seen,
@@ -40,12 +40,12 @@ pub struct Pages<K> {
 
 struct Kept {
     page: Rendered,
-    /// What it is charged.
+    /// Its charge in bytes.
     bytes: usize,
 }
 
 impl<K: Clone + Eq + Hash + Send + Sync + 'static> Pages<K> {
-    /// Holds up to `bytes_max` bytes, large bodies also in `files`.
+    /// Makes an empty store of `bytes_max` bytes. Large bodies are also put into `files`.
     pub fn new(bytes_max: u64, files: FiledBodies) -> Self {
         Self {
             pages: Near::new(bytes_max, |_: &K, kept: &Arc<Kept>| {
@@ -58,12 +58,12 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Pages<K> {
         }
     }
 
-    /// The kept body, if any.
+    /// Returns the kept body, if there is one.
     pub fn get(&self, key: &K) -> Option<Rendered> {
         self.pages.get(key).map(|kept| kept.page.clone())
     }
 
-    /// Notes a reading that had to render; keeps the body if it was not the first.
+    /// Records a reading that had to render. Keeps the body from the second reading on.
     pub fn note_reading(&self, key: &K, rendered: &Rendered) {
         if self.read.again(key) {
             let mut page = rendered.clone();
@@ -77,12 +77,12 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Pages<K> {
         }
     }
 
-    /// Forgets everything.
+    /// Removes everything.
     pub fn clear(&self) {
         self.pages.clear();
     }
 
-    /// (entries, bytes) held right now.
+    /// Returns (entries, bytes) in memory now.
     pub fn size(&self) -> (u64, u64) {
         self.pages.size()
     }

@@ -1,22 +1,22 @@
-//! Tells what is met a second time, in a table of a fixed size: most pages and searches are asked once,
-//! and whatever is kept of those is kept for nothing.
+//! Recognises a second occurrence, in a table of fixed size. Most pages and searches are read once,
+//! and what is cached for those is cached for nothing.
 
 use std::hash::{BuildHasher as _, Hash};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use foldhash::fast::RandomState;
 
-/// Marks of what was met last, four bytes each. What meets another's place takes it, and the other
-/// counts as new again: it is kept one time later than it might have been.
+/// Number of marks, four bytes each. A mark overwrites the one in its place, whose owner counts as
+/// new again and is cached one reading later.
 const MARKS: usize = 16 * 1024;
 
-/// See above.
+/// X
 pub struct Seen {
     marks: Box<[AtomicU32]>,
     hasher: RandomState,
 }
 
-/// Has met nothing yet.
+/// Starts empty.
 impl Default for Seen {
     fn default() -> Self {
         Self {
@@ -27,11 +27,11 @@ impl Default for Seen {
 }
 
 impl Seen {
-    /// Whether this was met before, lately; from now on it was. In one of some billion cases it says
-    /// so of something new, which costs no more than its place.
+    /// Records `what`. Returns whether it had been recorded and not overwritten. A new value is
+    /// mistaken for a recorded one about once in a billion; that only caches it too early.
     pub fn again(&self, what: &impl Hash) -> bool {
         let hash = self.hasher.hash_one(what);
-        // The place and the mark are of different bits; no mark is that of an empty place.
+        // The place and the mark use different bits. No mark equals that of an empty place.
         let (high, low) = ((hash >> 32) as u32 | 1, hash as usize % MARKS);
         let mark = self.marks.get(low);
         mark.is_some_and(|mark| mark.swap(high, Ordering::Relaxed) == high)

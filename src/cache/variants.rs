@@ -1,11 +1,11 @@
-//! Bodies in content codings: each made once, off the threads that answer, and then shared.
+//! Bodies in content codings. Each is encoded once, off the threads that answer, and then shared.
 //!
-//! A variant is named by the tag of the plain body it was made of. Whoever may have that body may
-//! have it in another coding, and nobody comes to another's variant, because nobody names a body but
-//! by having it. So variants know nothing of callers, and the same bytes cut for two audiences are
-//! coded once.
+//! A variant is keyed by the tag of its plain body. A caller that may have the plain body may have
+//! it in another coding. No caller can reach another caller's variant, because it would need that
+//! body's tag. So variants know nothing of callers, and equal bytes cut for two audiences are
+//! encoded once.
 //!
-//! Nobody waits for a variant: until it is there, the body is sent as it is.
+//! No caller waits for a variant: until it is ready, the plain body is sent.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,18 +23,18 @@ use super::etag::{DIGEST_BYTES, Etag};
 use super::local::ENTRY_OVERHEAD_BYTES;
 use crate::metrics::{Metrics, VariantOutcome};
 
-/// Bodies that may wait to be coded. They are held meanwhile, and a wish past this is heard the next
-/// time.
+/// Most bodies that wait to be encoded, because they are held in memory meanwhile. A body beyond
+/// this is queued at its next reading.
 const QUEUE_MAX: usize = 64;
-/// Largest body that is coded: a search page of 10,000 rows is some 5 MB.
+/// Largest body that is encoded. A search page of 10,000 rows has about 5 MB.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
-/// Which bodies are coded.
+/// Which bodies are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VariantOptions {
-    /// Whether any is.
+    /// Whether any body is encoded.
     pub enabled: bool,
-    /// Bytes from which a body is worth it: below, a packet is saved at most.
+    /// Smallest body that is encoded. Below this size, a coding saves one packet at most.
     pub bytes_min: usize,
 }
 
@@ -50,11 +50,11 @@ impl Default for VariantOptions {
 /// A body in a content coding.
 #[derive(Clone, Debug)]
 pub struct Variant {
-    /// Which coding.
+    /// The coding.
     pub coding: Coding,
     /// The coded bytes.
     pub body: Bytes,
-    /// Their own strong tag.
+    /// The tag of the coded bytes.
     pub etag: HeaderValue,
 }
 
@@ -64,13 +64,13 @@ struct Name {
     coding: Coding,
 }
 
-/// What is known of a variant.
+/// The state of a variant.
 enum Slot {
-    /// Asked for; `queued` once it is to be made.
+    /// A caller asked for it. `queued` once it is to be made.
     Wanted { queued: AtomicBool },
-    /// Here it is.
+    /// It is ready.
     Made(Variant),
-    /// It would be no smaller, or could not be made.
+    /// It would not be smaller, or could not be made.
     Useless,
 }
 
@@ -97,17 +97,17 @@ struct Queue {
     at_work: bool,
 }
 
-/// The variants of all bodies, within bytes of their own.
+/// The variants of all bodies, within a bound of their own.
 pub struct Variants {
     slots: Cache<Name, Arc<Slot>, RandomState>,
     queue: Mutex<Queue>,
-    /// Smaller bodies are left alone; all of them if none is to be coded.
+    /// Size below which bodies are not encoded. It is the maximum if no body is.
     bytes_min: AtomicUsize,
     metrics: Arc<Metrics>,
 }
 
 impl Variants {
-    /// Holds up to `bytes_max` bytes.
+    /// Makes an empty store of `bytes_max` bytes.
     pub fn new(bytes_max: u64, options: VariantOptions, metrics: Arc<Metrics>) -> Arc<Self> {
         let this = Self {
             slots: Cache::builder()
@@ -125,7 +125,7 @@ impl Variants {
         Arc::new(this)
     }
 
-    /// Codes by other options from now on. What is made stays.
+    /// Uses other options from now on. Existing variants stay.
     pub fn configure(&self, options: VariantOptions) {
         let bytes_min = if options.enabled {
             options.bytes_min
@@ -135,8 +135,8 @@ impl Variants {
         self.bytes_min.store(bytes_min, Ordering::Relaxed);
     }
 
-    /// The body in the first of `codings` that is at hand. The first of them is what the caller would
-    /// rather have: it is made if this is the second time that somebody would.
+    /// Returns the body in the first of `codings` that is ready. The first of them is the caller's
+    /// preference: it is encoded once two callers have preferred it.
     pub fn find(
         self: &Arc<Self>,
         mut codings: impl Iterator<Item = Coding>,
@@ -168,7 +168,7 @@ impl Variants {
                 }
             }
         } else {
-            // Most bodies are read once. Coding them would be for nothing.
+            // Most bodies are read once, and encoding them would be wasted.
             let queued = AtomicBool::new(false);
             self.put(name(first), Slot::Wanted { queued });
         }
@@ -181,13 +181,13 @@ impl Variants {
         })
     }
 
-    /// Forgets everything.
+    /// Removes everything.
     pub fn clear(&self) {
         self.queue.lock().jobs.clear();
         self.slots.invalidate_all();
     }
 
-    /// (entries, bytes) held right now.
+    /// Returns (entries, bytes) in memory now.
     pub fn size(&self) -> (u64, u64) {
         self.slots.run_pending_tasks();
         (self.slots.entry_count(), self.slots.weighted_size())
@@ -197,7 +197,7 @@ impl Variants {
         self.slots.insert(name, Arc::new(slot));
     }
 
-    /// Whether there was room for it.
+    /// Queues a body. Returns whether the queue had room for it.
     fn enqueue(self: &Arc<Self>, job: Job) -> bool {
         let mut queue = self.queue.lock();
         if queue.jobs.len() >= QUEUE_MAX {
@@ -210,7 +210,7 @@ impl Variants {
         if !std::mem::replace(&mut queue.at_work, true) {
             drop(queue);
             let this = Arc::downgrade(self);
-            // One thread at a time, so that coding never takes more than one core from answering.
+            // One thread at a time, so that encoding never takes more than one core from answering.
             tokio::task::spawn_blocking(move || work(&this));
         }
         true
@@ -225,7 +225,7 @@ impl Variants {
 
     fn make(&self, job: &Job) {
         let coding = job.name.coding;
-        // A panic in a coder must not end the work on others.
+        // A panic in an encoder must not stop the encoding of other bodies.
         let coded = catch_unwind(AssertUnwindSafe(|| coding.encode(&job.body)));
         let (slot, outcome) = match coded {
             Ok(Ok(coded)) if coded.len() < job.body.len() => {
@@ -246,13 +246,13 @@ impl Variants {
                 (Slot::Useless, VariantOutcome::Failed)
             }
         };
-        // Weighed at its insertion, so the grown slot is inserted anew.
+        // moka weighs an entry when it is inserted, so the grown entry is inserted again.
         self.put(job.name, slot);
         self.metrics.variant(coding.as_str(), outcome);
     }
 }
 
-/// Makes what is queued, until nothing is or nobody holds the variants any more.
+/// Encodes queued bodies until the queue is empty or the store is dropped.
 fn work(variants: &Weak<Variants>) {
     while let Some(this) = variants.upgrade() {
         match this.next() {
