@@ -3,13 +3,14 @@
 use crate::access::CallerBook;
 use crate::admission::Gates;
 use crate::api::admin::Admin;
-use crate::api::routes;
+use crate::api::{keyless, routes};
 use crate::clock::{Clock, Duration};
 use crate::exchange::{Answered, Arrival, Boxed, Call, InFlight};
 use crate::metrics::Metrics;
 use crate::middleware::inbound::{
-    CrossOrigin, Observer, admit, authenticate, check_framing, contain_panic, deadline,
-    match_route, name_request, observe, read_body, render_problem, share_answers, throttle,
+    CrossOrigin, Observer, admit, answer_keyless, authenticate, check_framing, contain_panic,
+    deadline, match_route, name_request, observe, read_body, render_problem, share_answers,
+    throttle,
 };
 use crate::middleware::outbound::count::CountLayer;
 use crate::middleware::outbound::observe::ObserveLayer;
@@ -49,6 +50,8 @@ pub struct InboundParts {
     pub body_timeout: Duration,
     /// Whose web pages may read answers.
     pub cross_origin: Option<Arc<CrossOrigin>>,
+    /// Whether there is a page for people at `/docs`.
+    pub docs: bool,
 }
 
 /// A whole stack on its way in, boxed at this one seam. Takes a request, gives an answer, never fails.
@@ -76,12 +79,17 @@ where
         request_timeout,
         body_timeout,
         cross_origin,
+        docs,
     } = parts;
     let observer = Observer {
         clock: clock.clone(),
         metrics: metrics.clone(),
         callers: callers.clone(),
         log,
+    };
+    let find = match docs {
+        true => routes::find,
+        false => routes::find_without_docs,
     };
     let stack = ServiceBuilder::new()
         // Over all that answers: a page must be able to read a refusal too.
@@ -102,7 +110,9 @@ where
         .layer(check_framing())
         // Before authentication: a path that does not exist needs no key to be told so, and a browser
         // that asks what a page may send has none.
-        .layer(match_route(routes::find, cross_origin.clone()))
+        .layer(match_route(find, cross_origin.clone()))
+        // What everyone may read is in memory and needs no key, so no caller pays for it.
+        .layer(answer_keyless(keyless::answer))
         // Before any cache is asked: a revoked key must not get what is remembered.
         .layer(authenticate(callers, cross_origin))
         // After authentication: the bucket belongs to a caller, not to an address.

@@ -4,61 +4,36 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::header;
 use serde_json::{Map, Value, json};
 
-use super::answer::{PRIVATE, VARY};
-use super::cache_control::none_match_names;
-use super::query_string::Params;
-use super::question::{Asked, Question};
+use super::fixed::Fixed;
 use super::routes::{Line, Methods, TABLE};
 use crate::domain::{FieldSet, PageSize, Route};
-use crate::exchange::{AnswerBody, Answered, Call};
-use crate::problem::{Code, Problem};
-use crate::reads::Etag;
+use crate::problem::Code;
 
-struct Document {
-    text: Bytes,
-    tag: Etag,
-}
-
-static DOCUMENT: LazyLock<Document> = LazyLock::new(|| {
-    let text = Bytes::from(document().to_string());
-    Document {
-        tag: Etag::of(&text),
-        text,
-    }
+/// The description as it is answered.
+pub(super) static FIXED: LazyLock<Fixed> = LazyLock::new(|| {
+    let head = [(header::CONTENT_TYPE, "application/json")];
+    Fixed::new(document().to_string(), &head)
 });
-
-pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
-    Params::parse(asked.query, &[])?;
-    Ok(Question::OpenApi)
-}
-
-pub(super) fn respond(call: &Call) -> Answered {
-    let Document { text, tag } = &*DOCUMENT;
-    let mut response = if none_match_names(&call.head.headers, tag.value()) {
-        let mut response = Response::new(AnswerBody::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response
-    } else {
-        let mut response = Response::new(AnswerBody::full(text.clone()));
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
-        response
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::ETAG, tag.value().clone());
-    headers.insert(header::CACHE_CONTROL, PRIVATE);
-    headers.insert(header::VARY, VARY);
-    response
-}
 
 /// Which problems a route can answer with.
 pub fn codes(line: &Line) -> Vec<Code> {
+    if line.route.is_keyless() {
+        let mut codes = vec![
+            Code::MalformedRequest,
+            Code::MethodNotAllowed,
+            Code::UriTooLong,
+            Code::HeadersTooLarge,
+            Code::InternalError,
+        ];
+        match line.route {
+            Route::Health => {}
+            _ => codes.push(Code::InvalidQuery),
+        }
+        return codes;
+    }
     let mut codes = vec![
         Code::MalformedRequest,
         Code::InvalidQuery,
@@ -129,7 +104,7 @@ pub fn codes(line: &Line) -> Vec<Code> {
                 Code::WalkLimitExceeded,
             ]);
         }
-        Route::OpenApi | Route::Other => {}
+        Route::OpenApi | Route::Docs | Route::Health | Route::Other => {}
     }
     codes
 }
@@ -223,6 +198,9 @@ fn operation(line: &Line, method: &str) -> Value {
     };
     out.insert("operationId".into(), id.into());
     out.insert("summary".into(), summary.into());
+    if line.route.is_keyless() {
+        out.insert("security".into(), json!([]));
+    }
     let parameters = parameters(line);
     if !parameters.is_empty() {
         out.insert("parameters".into(), parameters.into());
@@ -270,6 +248,11 @@ fn about(route: Route) -> (&'static str, &'static [&'static str]) {
         Route::NableInvoices => ("Invoices under N-able's own path.", JSON),
         Route::Overview => ("Customers, cases and billing in one answer.", JSON),
         Route::OpenApi => ("This document.", JSON),
+        Route::Docs => (
+            "A page for people, made from this document.",
+            &["text/html; charset=utf-8"],
+        ),
+        Route::Health => ("Whether the gateway is alive.", JSON),
         Route::Other => ("", JSON),
     }
 }
@@ -364,8 +347,11 @@ fn search_body() -> Value {
 fn responses(line: &Line, method: &str) -> Value {
     let has_body = method != "head";
     let mut headers = Map::new();
-    let cached = line.route != Route::OpenApi;
-    let tagged = !matches!(line.route, Route::Overview | Route::CaseExport);
+    let cached = !line.route.is_keyless();
+    let tagged = !matches!(
+        line.route,
+        Route::Overview | Route::CaseExport | Route::Health
+    );
     for (name, there) in [
         ("X-Request-Id", true),
         ("Cache-Status", cached),

@@ -70,7 +70,7 @@ const fn line(pattern: &'static str, methods: Methods, route: Route, body: BodyR
 }
 
 /// Every route of the public listener.
-pub const TABLE: [Line; 9] = [
+pub const TABLE: [Line; 11] = [
     line(
         "/v2/cases/msp/search",
         Methods::PostAndQuery,
@@ -125,13 +125,22 @@ pub const TABLE: [Line; 9] = [
         Route::OpenApi,
         BodyRule::Ignored,
     ),
+    line("/docs", Methods::Get, Route::Docs, BodyRule::Ignored),
+    line("/healthz", Methods::Get, Route::Health, BodyRule::Ignored),
 ];
 
 /// Finds the route. The path is compared as sent: nothing is decoded, folded or trimmed first, so
 /// that no two spellings of a path can mean the same route.
 pub fn find(method: &Method, path: &str) -> Routing {
     let Some((line, params)) = TABLE.iter().find_map(|line| Some((line, fit(line, path)?))) else {
-        return Routing::Unknown;
+        return match is_balancers_check(method, path) {
+            true => Routing::Found(Matched {
+                route: Route::Health,
+                body: BodyRule::Ignored,
+                params: [(0, 0); PARAMS_MAX],
+            }),
+            false => Routing::Unknown,
+        };
     };
     if !line.methods.has(method) {
         return Routing::WrongMethod {
@@ -144,6 +153,25 @@ pub fn find(method: &Method, path: &str) -> Routing {
         body: line.body,
         params,
     })
+}
+
+/// The same where `docs` is switched off in `[listen]`: then there is no such path.
+pub fn find_without_docs(method: &Method, path: &str) -> Routing {
+    match find(method, path) {
+        Routing::Found(Matched {
+            route: Route::Docs, ..
+        })
+        | Routing::WrongMethod {
+            route: Route::Docs, ..
+        } => Routing::Unknown,
+        found => found,
+    }
+}
+
+/// `OPTIONS /`, with which HAProxy checks a server by default, and `OPTIONS *`, which asks the server
+/// as a whole (RFC 9110, section 9.3.7). Both ask whether it is alive.
+fn is_balancers_check(method: &Method, path: &str) -> bool {
+    method == Method::OPTIONS && matches!(path, "/" | "*")
 }
 
 /// Where the parameters of a line's pattern stand in `path`; `None` if it does not fit. A parameter
@@ -258,7 +286,8 @@ mod tests {
             "/v1/billing/202409/c/",
             "/v1/billing/202409/c/d",
             "/metrics",
-            "/healthz",
+            "/healthz/",
+            "/docs/",
             "/readyz",
             "/admin/status",
             "/admin/purge",
@@ -270,6 +299,25 @@ mod tests {
                 let found = find(&Method::from_bytes(method.as_bytes()).unwrap(), path);
                 assert_eq!(found, Routing::Unknown, "{method} {path}");
             }
+        }
+    }
+
+    #[test]
+    fn a_load_balancers_check_needs_no_path() {
+        for path in ["/", "*"] {
+            assert_eq!(route("OPTIONS", path), Some((Route::Health, Vec::new())));
+        }
+        assert_eq!(route("OPTIONS", "/msp/customers"), None);
+        assert_eq!(route("OPTIONS", "/nothing"), None);
+    }
+
+    #[test]
+    fn the_page_can_be_switched_off() {
+        let without = |method, path| find_without_docs(&method, path);
+        assert_eq!(without(Method::GET, "/docs"), Routing::Unknown);
+        assert_eq!(without(Method::POST, "/docs"), Routing::Unknown);
+        for path in ["/openapi.json", "/healthz", "/msp/customers"] {
+            assert_eq!(without(Method::GET, path), find(&Method::GET, path));
         }
     }
 

@@ -7,7 +7,7 @@ use hyper::service::Service;
 use super::cache_control::directives;
 use super::question::{Asked, Question};
 use super::recall::{Recall, Spelling};
-use super::{answer, case_export, openapi};
+use super::{answer, case_export};
 use crate::domain::Route;
 use crate::exchange::{Answered, Boxed, Call, InFlight, Mention};
 use crate::problem::{Code, Problem};
@@ -168,7 +168,6 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
             }
         }
         Question::Overview(request) => reads.overview.get(&call.asker, request).await,
-        Question::OpenApi => return Ok(openapi::respond(&call)),
     };
     let answer = answered.map_err(|error| refused(&call, error))?;
     Ok(answer::respond(&call, answer, &of.reads.variants))

@@ -352,7 +352,6 @@ fn what_is_wrong_has_its_code() {
         ("GET", "/v1/billing/202409/c?x=1"),
         ("GET", "/v1/overview?require=some"),
         ("GET", "/v1/overview?timeframe=2024"),
-        ("GET", "/openapi.json?pretty=1"),
         ("POST", "/ws/rest/V1/PSA_API/InvoicesReady/-/2024"),
         ("POST", "/ws/rest/V1/PSA_API/InvoicesReady/%00/202409"),
     ] {

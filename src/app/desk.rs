@@ -166,10 +166,10 @@ impl App {
                     "nable.billing": billing,
                 }})
             }
-            Question::Search(_) | Question::OpenApi => {
+            Question::Search(_) => {
                 return Err(Problem::new(
                     Code::InvalidQuery,
-                    "A continuation is answered from its token's snapshot, and the description from the program: only first questions can be explained.",
+                    "A continuation is answered from its token's snapshot: only first questions can be explained.",
                 ));
             }
         })

@@ -383,6 +383,7 @@ impl Stacks<'_> {
             request_timeout: self.server.request_timeout,
             body_timeout: self.server.body_timeout,
             cross_origin: self.cross_origin.clone(),
+            docs: self.server.docs,
         };
         let routes = crate::api::Routes::new(self.reads.clone(), self.exports.clone());
         inbound(parts, routes)

@@ -41,6 +41,7 @@ pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
         requests_in_flight_max: _,
         exports_max: _,
         admin_hosts: _,
+        docs: _,
         idle_timeout,
         write_stall_timeout,
         connections_max,

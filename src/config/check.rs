@@ -144,6 +144,7 @@ fn server(file: &File) -> ServerOptions {
         public_tls: tls::options(&file.listen.public_tls),
         admin_tls: tls::options(&file.listen.admin_tls),
         admin_hosts: file.listen.admin_hosts.0.clone(),
+        docs: file.listen.docs,
         header_timeout: limits.header_timeout.get(),
         body_timeout: limits.body_timeout.get(),
         request_timeout: limits.request_timeout.get(),

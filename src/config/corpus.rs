@@ -16,6 +16,7 @@ const WHOLE: &str = r#"
 public = "127.0.0.1:0"
 admin = "127.0.0.1:0"
 admin_hosts = ["a.example"]
+docs = true
 [listen.public_tls]
 certificate_file = "/a"
 private_key_file = "/b"
@@ -174,6 +175,7 @@ fn wrong(path: &str) -> Vec<Value> {
         "billing",
         "concurrency_adaptive",
         "derive_customer",
+        "docs",
         "enabled",
         "learn_rate",
         "refresh_ahead",

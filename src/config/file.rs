@@ -103,6 +103,8 @@ table! {
         admin: Address = loopback(9180),
         /// More names that the admin listener is asked by.
         admin_hosts: Hosts = Hosts::default(),
+        /// Whether the public listener has a page for people at `/docs`.
+        docs: bool = true,
         /// `[listen.public_tls]`
         public_tls: ListenTls = ListenTls::default(),
         /// `[listen.admin_tls]`

@@ -21,13 +21,17 @@ pub enum Route {
     Overview,
     /// `GET /openapi.json`
     OpenApi,
+    /// `GET /docs`
+    Docs,
+    /// `GET /healthz`, and a load balancer's `OPTIONS /`
+    Health,
     /// A path that is not a route of the gateway.
     Other,
 }
 
 impl Route {
     /// Every route.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Customers,
         Self::CaseSearch,
         Self::CaseExport,
@@ -37,6 +41,8 @@ impl Route {
         Self::NableInvoices,
         Self::Overview,
         Self::OpenApi,
+        Self::Docs,
+        Self::Health,
         Self::Other,
     ];
 
@@ -48,12 +54,19 @@ impl Route {
             Self::CaseExport => Some("/v1/cases/export"),
             Self::Overview => Some("/v1/overview"),
             Self::OpenApi => Some("/openapi.json"),
+            Self::Docs => Some("/docs"),
+            Self::Health => Some("/healthz"),
             Self::Billing
             | Self::BillingMonth
             | Self::NableBilling
             | Self::NableInvoices
             | Self::Other => None,
         }
+    }
+
+    /// Whether it is answered without a caller key: it tells nothing of a customer or a vendor.
+    pub const fn is_keyless(self) -> bool {
+        matches!(self, Self::OpenApi | Self::Docs | Self::Health)
     }
 
     /// The word used in labels and logs.
@@ -68,6 +81,8 @@ impl Route {
             Self::NableInvoices => "nable_invoices",
             Self::Overview => "overview",
             Self::OpenApi => "openapi",
+            Self::Docs => "docs",
+            Self::Health => "health",
             Self::Other => "other",
         }
     }

@@ -37,6 +37,8 @@ pub struct ServerOptions {
     pub admin_tls: Option<TlsOptions>,
     /// More names that the admin listener is asked by. Without any, and beyond loopback, by all.
     pub admin_hosts: Vec<String>,
+    /// Whether the public listener has a page for people at `/docs`.
+    pub docs: bool,
     /// A request's head must be complete within this time.
     pub header_timeout: Duration,
     /// A request's body must be complete within this time.

@@ -149,7 +149,6 @@ async fn operators_alone_purge_and_explain_beyond_loopback() {
     // Nothing of it is on the public listener.
     for path in [
         "/metrics",
-        "/healthz",
         "/readyz",
         "/admin/status",
         "/admin/purge",

@@ -37,6 +37,9 @@ pub(super) fn read(
         .and_then(|target| target.parse().ok())
         .ok_or_else(|| wrong("target", "must be a path, with its query if it has one"))?;
     match routes::find(&method, target.path()) {
+        Routing::Found(matched) if matched.route.is_keyless() => {
+            Err(wrong("target", "is answered from memory for everyone"))
+        }
         Routing::Found(matched) => {
             let question = Question::read(Asked {
                 matched: &matched,

@@ -4,6 +4,7 @@
 //! state in, and nothing is cloned for a request.
 
 mod admit;
+mod answer_keyless;
 mod authenticate;
 mod check_framing;
 mod contain_panic;
@@ -17,6 +18,7 @@ mod render_problem;
 mod throttle;
 
 pub use admit::admit;
+pub use answer_keyless::answer_keyless;
 pub use authenticate::authenticate;
 pub use check_framing::check_framing;
 pub use contain_panic::contain_panic;

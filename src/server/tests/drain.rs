@@ -15,6 +15,7 @@ pub fn options() -> ServerOptions {
     ServerOptions {
         public: "127.0.0.1:0".parse().unwrap(),
         admin_hosts: Vec::new(),
+        docs: true,
         admin: "127.0.0.1:0".parse().unwrap(),
         public_tls: None,
         admin_tls: None,

@@ -132,6 +132,7 @@ impl Front {
             request_timeout: REQUEST_TIMEOUT,
             body_timeout: Duration::from_secs(15),
             cross_origin,
+            docs: true,
         };
         let stub = Stub {
             handler: Arc::new(handler),

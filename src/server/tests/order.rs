@@ -40,6 +40,53 @@ async fn refusals_come_in_the_contracts_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_everyone_may_read_needs_no_key() {
+    let front = Front::new();
+    let wrong = "x-api-key: k-nobody\r\n";
+    for path in ["/healthz", "/docs", "/openapi.json"] {
+        // A wrong key is not looked at: nothing here depends on who asks.
+        for headers in ["", wrong, KEY] {
+            let reply = front.ask(get(path, headers)).await;
+            assert_eq!(reply.status, 200, "{path}");
+            assert_eq!(reply.header("cache-status"), "", "{path}");
+            assert!(!reply.header("x-request-id").is_empty(), "{path}");
+        }
+        // Framing and method come before, as everywhere.
+        let reply = front.ask(post(path, "", "")).await;
+        assert_eq!((reply.status, reply.header("allow")), (405, "GET, HEAD"));
+        let reply = front.ask(get(path, "x_y: 1\r\n")).await;
+        assert_eq!(reply.problem(), (400, "malformed_request".into()));
+        let mut peer = front.connect();
+        peer.head_only = true;
+        peer.send(format!("HEAD {path} HTTP/1.1\r\nhost: x\r\n\r\n"))
+            .await;
+        let reply = peer.reply().await.unwrap();
+        assert_eq!(reply.status, 200);
+        assert_ne!(reply.header("content-length"), "0");
+        // A body is passed over, and what follows is read as the next request.
+        let mut peer = front.connect();
+        peer.send(format!(
+            "GET {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}"
+        ))
+        .await;
+        assert_eq!(peer.reply().await.unwrap().status, 200);
+        peer.send(get("/healthz", "")).await;
+        assert_eq!(peer.reply().await.unwrap().status, 200);
+    }
+    let reply = front.ask(get("/healthz", "")).await;
+    assert_eq!(reply.body, b"{\"alive\":true}");
+    // What load balancers send by default.
+    for check in [
+        "OPTIONS / HTTP/1.0\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n",
+    ] {
+        let reply = front.ask(check).await;
+        assert_eq!((reply.status, reply.body.len()), (204, 0), "{check}");
+    }
+    assert!(front.seen.lock().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn methods_are_told_and_head_has_no_body() {
     let front = Front::new();
     let reply = front.ask(post("/msp/customers", KEY, "")).await;
@@ -110,13 +157,7 @@ async fn nables_paths_answer_as_nable_does() {
 #[tokio::test(start_paused = true)]
 async fn nothing_of_the_operators_is_on_the_public_listener() {
     let front = Front::new();
-    for path in [
-        "/metrics",
-        "/healthz",
-        "/readyz",
-        "/admin/status",
-        "/admin/explain",
-    ] {
+    for path in ["/metrics", "/readyz", "/admin/status", "/admin/explain"] {
         assert_eq!(front.ask(get(path, KEY)).await.status, 404, "{path}");
     }
     assert_eq!(front.ask(post("/admin/purge", KEY, "{}")).await.status, 404);

@@ -1,0 +1,92 @@
+//! Answers that are the same for everyone for as long as the program runs.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+
+use super::accept_encoding::Accepted;
+use super::cache_control::none_match;
+use crate::cache::{Coding, Etag};
+use crate::exchange::{AnswerBody, Answered};
+
+/// The one coding that a fixed answer is kept in: every browser and HTTP library takes it.
+const CODING: Coding = Coding::Gzip;
+
+/// A text, its coded form, and the headers that go with both.
+pub(super) struct Fixed {
+    plain: Bytes,
+    /// `None` if the library failed to code it; then everyone gets the plain text.
+    coded: Option<Bytes>,
+    tag: Etag,
+    head: HeaderMap,
+}
+
+impl Fixed {
+    /// Codes `text` and computes its tag, which takes some milliseconds: call it once.
+    pub(super) fn new(text: String, head: &[(HeaderName, &'static str)]) -> Self {
+        let plain = Bytes::from(text);
+        let mut all = HeaderMap::new();
+        for (name, value) in head {
+            all.insert(name, HeaderValue::from_static(value));
+        }
+        all.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        all.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        Self {
+            coded: CODING.encode(&plain).ok(),
+            tag: Etag::of(&plain),
+            plain,
+            head: all,
+        }
+    }
+
+    /// Adds a header whose value is known only now.
+    pub(super) fn with(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.head.insert(name, value);
+        }
+        self
+    }
+
+    /// The plain text.
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &str {
+        std::str::from_utf8(&self.plain).unwrap()
+    }
+
+    /// A header's value.
+    #[cfg(test)]
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.head[name].to_str().unwrap()
+    }
+
+    /// The answer: 304 where the caller holds either form, else the form that it prefers.
+    pub(super) fn answer(&self, headers: &HeaderMap) -> Answered {
+        let form = CODING.as_str();
+        let accepted = Accepted::of(headers);
+        let coded = match accepted.codings().iter().any(|coding| coding == CODING) {
+            true => self.coded.as_ref(),
+            false => None,
+        };
+        let tag = match coded {
+            Some(_) => self.tag.of_form(form),
+            None => self.tag.value().clone(),
+        };
+        let held = none_match(headers, |one| {
+            one == self.tag.value().as_bytes() || self.tag.names_form(one, form) || one == b"*"
+        });
+        let body = match held {
+            true => AnswerBody::empty(),
+            false => AnswerBody::full(coded.unwrap_or(&self.plain).clone()),
+        };
+        let mut response = Response::new(body);
+        let head = response.headers_mut();
+        *head = self.head.clone();
+        head.insert(header::ETAG, tag);
+        if held {
+            head.remove(header::CONTENT_TYPE);
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        } else if coded.is_some() {
+            head.insert(header::CONTENT_ENCODING, CODING.header_value());
+        }
+        response
+    }
+}
