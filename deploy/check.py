@@ -232,7 +232,8 @@ for service in kinds["Service"]:
             bad("kubernetes/service.yaml", f"leads to no port: {port['targetPort']}")
 
 # Alerts speak of metrics, outcomes and settings that exist, and each is explained.
-metrics = text(ROOT, "src", "metrics.rs") + text(ROOT, "src", "metrics", "callers.rs")
+room = os.path.join(ROOT, "src", "metrics")
+metrics = text(ROOT, "src", "metrics.rs") + "".join(text(room, n) for n in sorted(os.listdir(room)))
 alerts = text(HERE, "alerts.yml")
 for name in sorted(set(re.findall(r"\bmsp_gateway_(\w+)", alerts))):
     if f'"{name}"' not in metrics:

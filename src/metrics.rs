@@ -1,18 +1,31 @@
 //! Every metric, declared once. The reference of what `/metrics` shows.
 //!
 //! Label sets are closed: every label value is one of our own words or a configured caller name.
+//!
+//! - [`Metrics`] holds the counters, which are counted when something happens.
+//! - [`StateGauges`] holds what is true at one moment. It is read when metrics are scraped, by what
+//!   [`Metrics::before_scrape`] was given, so that the first scrape is as true as the last.
+//! - [`CallerMeter`] holds what is counted of one caller.
+//!
+//! Counters that an alert needs exist from the start: one that is born at 1 never increases.
 
 mod callers;
+mod declare;
+mod process;
+mod state;
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
 pub use callers::{CallerMeter, CallsCaused};
 use callers::{Callers, Collected};
+use declare::Declare;
+pub use state::{StateGauges, StoreUsage, VendorStanding};
 
 use crate::domain::{CacheOutcome, Kind, Operation, Route, Saved, Vendor};
 
@@ -118,6 +131,9 @@ impl Handshake {
     }
 }
 
+/// Brings gauges up to date before a scrape.
+type Measure = Box<dyn Fn() + Send + Sync>;
+
 /// All metrics of one gateway. Clone the `Arc`, never the struct.
 pub struct Metrics {
     registry: Registry,
@@ -139,8 +155,10 @@ pub struct Metrics {
     pub open_scrolls_max: IntGauge,
     /// Rows that a walk gave twice and that were kept once.
     pub duplicate_rows: IntCounter,
-    cache_bytes: IntGaugeVec,
-    cache_entries: IntGaugeVec,
+    /// What is true at this moment.
+    pub state: StateGauges,
+    problems: IntCounterVec,
+    measures: Mutex<Vec<Measure>>,
     variants: IntCounterVec,
     config_reloads: IntCounterVec,
     tls_handshakes: IntCounterVec,
@@ -165,14 +183,6 @@ pub struct PaceGauges {
     pub concurrency_limit: IntGauge,
 }
 
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(format!("msp_gateway_{name}"), help)
-}
-
-fn histogram(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
-    HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec())
-}
-
 impl Metrics {
     /// Declares every metric.
     ///
@@ -180,51 +190,27 @@ impl Metrics {
     /// Only if two metrics had one name, which a test excludes.
     pub fn new() -> Result<Arc<Self>, prometheus::Error> {
         let registry = Registry::new();
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntCounterVec::new(opts(name, help), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok::<_, prometheus::Error>(vec)
-        };
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntGaugeVec::new(opts(name, help), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok::<_, prometheus::Error>(vec)
-        };
-        let histograms = |name: &str, help: &str, buckets: &[f64], labels: &[&str]| {
-            let vec = HistogramVec::new(histogram(name, help, buckets), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok::<_, prometheus::Error>(vec)
-        };
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::with_opts(opts(name, help))?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::with_opts(opts(name, help))?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-
-        let request_durations = histograms(
+        let declare = Declare(&registry);
+        let request_durations = declare.histograms(
             "request_duration_seconds",
             "Time from the end of a request's head to the head of its answer, by route and cache outcome.",
             &REQUEST_BUCKETS,
             &["route", "cache"],
         )?;
-        let lookups = counters(
+        let lookups = declare.counters(
             "cache_lookups_total",
             "Questions put to the cache, by kind and how they ended.",
             &["kind", "outcome"],
         )?;
-        let saved = counters(
+        let saved = declare.counters(
             "vendor_calls_saved_total",
             "Requests answered without a vendor call of their own, by reason.",
             &["vendor", "reason"],
         )?;
+        registry.register(Box::new(process::ProcessCollector::new()?))?;
         let callers = Callers::new()?;
         registry.register(Box::new(Collected(callers.clone())))?;
-        let build = gauges(
+        let build = declare.gauges(
             "build_info",
             "Always 1; the labels say which build runs.",
             &["version"],
@@ -255,12 +241,12 @@ impl Metrics {
                         .collect()
                 })
                 .collect(),
-            vendor_requests: counters(
+            vendor_requests: declare.counters(
                 "vendor_requests_total",
                 "Requests sent to a vendor, every attempt counted, and how they ended.",
                 &["vendor", "operation", "outcome"],
             )?,
-            vendor_durations: histograms(
+            vendor_durations: declare.histograms(
                 "vendor_request_duration_seconds",
                 "Time of one attempt at a vendor, until its body was read.",
                 &VENDOR_BUCKETS,
@@ -275,73 +261,78 @@ impl Metrics {
                         .collect()
                 })
                 .collect(),
-            budget_remaining: gauges(
+            budget_remaining: declare.gauges(
                 "vendor_budget_remaining",
                 "Requests that the vendor's budget admits right now.",
                 &["vendor"],
             )?,
-            rate_limit: gauges(
+            rate_limit: declare.gauges(
                 "vendor_rate_limit",
                 "Requests a minute that the vendor is asked at most: as configured, or as learnt.",
                 &["vendor"],
             )?,
-            concurrency_limit: gauges(
+            concurrency_limit: declare.gauges(
                 "vendor_concurrency_limit",
                 "Requests that the vendor is asked at once: as configured, or as it bears.",
                 &["vendor"],
             )?,
-            circuit_state: gauges(
+            circuit_state: declare.gauges(
                 "vendor_circuit_state",
                 "0 closed, 1 half-open, 2 open.",
                 &["vendor"],
             )?,
-            credential_fallbacks: counters(
+            credential_fallbacks: declare.counters(
                 "vendor_credential_fallbacks_total",
                 "Times a vendor refused our primary key: accepted means the fallback key worked.",
                 &["vendor", "outcome"],
             )?,
-            walks: counters("walks_total", "Walks by how they ended.", &["outcome"])?,
-            open_scrolls: gauge(
+            walks: declare.counters("walks_total", "Walks by how they ended.", &["outcome"])?,
+            open_scrolls: declare.gauge(
                 "open_scrolls",
                 "Scrolls that may be open at the vendor: running walks, and left ones until they expire.",
             )?,
-            open_scrolls_max: gauge(
+            open_scrolls_max: declare.gauge(
                 "open_scrolls_max",
                 "The most scrolls that may be open: pagination.open_scrolls_max.",
             )?,
-            duplicate_rows: counter(
+            duplicate_rows: declare.counter(
                 "walk_duplicate_rows_total",
                 "Rows that a walk gave twice; each was kept once.",
             )?,
-            cache_bytes: gauges("cache_bytes", "Bytes held, by store.", &["store"])?,
-            cache_entries: gauges("cache_entries", "Entries held, by store.", &["store"])?,
-            variants: counters(
+            state: StateGauges::new(&declare)?,
+            problems: declare.counters(
+                "problems_total",
+                "Requests on the public listener that were answered with a problem, by its code.",
+                &["code"],
+            )?,
+            measures: Mutex::default(),
+            variants: declare.counters(
                 "coded_variants_total",
                 "Bodies put into a content coding, by coding and how that ended.",
                 &["coding", "outcome"],
             )?,
-            config_reloads: counters(
+            config_reloads: declare.counters(
                 "config_reloads_total",
                 "Reloads of the settings, by outcome.",
                 &["outcome"],
             )?,
-            tls_handshakes: counters(
+            tls_handshakes: declare.counters(
                 "tls_handshakes_total",
                 "TLS handshakes on our own listeners, by listener and how they ended.",
                 &["listener", "outcome"],
             )?,
-            certificate_not_after: gauges(
+            certificate_not_after: declare.gauges(
                 "tls_certificate_not_after_timestamp_seconds",
                 "When the certificate that a listener shows runs out, in Unix time; only where TLS is on.",
                 &["listener"],
             )?,
-            panics: counter("panics_total", "Panics that were contained.")?,
-            log_lines_dropped: counter(
+            panics: declare.counter("panics_total", "Panics that were contained.")?,
+            log_lines_dropped: declare.counter(
                 "log_lines_dropped_total",
                 "Access log lines dropped because the reader of the log was too slow.",
             )?,
-            connections: gauge("connections", "Connections open on the public listener.")?,
-            connections_refused: counter(
+            connections: declare.gauge("connections", "Connections open on the public listener.")?,
+            connections_refused: declare.counter(
                 "connections_refused_total",
                 "Connections closed at once: their peer had limits.connections_per_peer_max open.",
             )?,
@@ -356,6 +347,11 @@ impl Metrics {
                     .with_label_values(&[vendor.as_str(), outcome])
                     .reset();
             }
+        }
+        for operation in Operation::ALL {
+            let vendor = operation.vendor().as_str();
+            this.vendor_requests
+                .with_label_values(&[vendor, operation.as_str(), "rate_limited"]);
         }
         for outcome in WalkOutcome::ALL {
             this.walks.with_label_values(&[outcome.as_str()]).reset();
@@ -465,21 +461,26 @@ impl Metrics {
             .inc();
     }
 
-    /// Sets the size of a store: `answers`, `pages`, `variants` or `snapshots`.
-    pub fn set_store(&self, store: &'static str, entries: u64, bytes: u64) {
-        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        self.cache_entries
-            .with_label_values(&[store])
-            .set(signed(entries));
-        self.cache_bytes
-            .with_label_values(&[store])
-            .set(signed(bytes));
-    }
-
-    /// Counts a reload of the settings.
-    pub fn config_reload(&self, applied: bool) {
+    /// Counts a reload of the settings at this Unix time.
+    pub fn config_reload(&self, applied: bool, unix_s: i64) {
         let outcome = if applied { "applied" } else { "refused" };
         self.config_reloads.with_label_values(&[outcome]).inc();
+        self.state.set_reload(applied, unix_s);
+    }
+
+    /// Shows a problem's count from zero on.
+    pub fn declare_problem(&self, code: &'static str) {
+        self.problems.with_label_values(&[code]);
+    }
+
+    /// Counts a request that was answered with a problem.
+    pub fn problem(&self, code: &'static str) {
+        self.problems.with_label_values(&[code]).inc();
+    }
+
+    /// Calls `measure` before each scrape; it sets gauges and is quick. It must not add another one.
+    pub fn before_scrape(&self, measure: impl Fn() + Send + Sync + 'static) {
+        self.measures.lock().push(Box::new(measure));
     }
 
     /// Tells when the certificate of a listener, `public` or `admin`, runs out.
@@ -506,6 +507,11 @@ impl Metrics {
     /// # Errors
     /// If a metric cannot be encoded.
     pub fn render(&self) -> Result<String, prometheus::Error> {
+        // Held to the end, so that two scrapes at once see one state each.
+        let measures = self.measures.lock();
+        for measure in &*measures {
+            measure();
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }

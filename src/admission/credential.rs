@@ -165,6 +165,12 @@ impl Credential {
         self.current().closed_until.is_some()
     }
 
+    /// Returns whether the vendor refuses the primary key and calls go out with the fallback key.
+    pub fn uses_fallback(&self) -> bool {
+        let state = self.current();
+        state.using == Which::Fallback && state.primary_refused && state.closed_until.is_none()
+    }
+
     /// Hears what the vendor said to a key.
     pub fn heard(&self, chosen: &Chosen, verdict: KeyVerdict) {
         let mut state = self.current();
@@ -286,9 +292,9 @@ mod tests {
         hears(&credential, KeyVerdict::Accepted);
         credential.heard(&late, KeyVerdict::Unauthorized);
         assert!(*credential.choose().key() == key("two"));
-        assert!(!credential.is_rejected());
+        assert!(!credential.is_rejected() && credential.uses_fallback());
         credential.ring.store(keys("three", Some("four")));
-        assert!(*credential.choose().key() == key("three"));
+        assert!(*credential.choose().key() == key("three") && !credential.uses_fallback());
         let text = credential.metrics.render().unwrap();
         assert!(
             text.contains(

@@ -1,11 +1,12 @@
 //! The whole gateway, put together in the order it is built in.
 
 mod desk;
+mod measure;
 mod restart;
 mod vendor;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 
@@ -19,6 +20,7 @@ use crate::exchange::InFlight;
 use crate::exchange::site::OwnNames;
 use crate::metrics::Metrics;
 use crate::middleware::inbound::CrossOrigin;
+use crate::problem::Code;
 use crate::reads::{Ingredients, Policy, Reads};
 use crate::secrets::{SealingKey, sealing_key_of_this_process};
 use crate::server::{
@@ -34,7 +36,7 @@ pub use vendor::Way;
 
 /// Keeps keys that are derived for page tokens apart from any other use of the same secret.
 const SEALING_PURPOSE: &str = "msp-gateway 2026 page tokens";
-/// How often what is over is let go of, and gauges are set anew.
+/// How often what is over is let go of.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 
 /// Why the gateway could not be built.
@@ -147,9 +149,25 @@ impl App {
         };
         let public_tls = tls(&secrets.certificates.public, "public");
         let admin_tls = tls(&secrets.certificates.admin, "admin");
+        for code in Code::ALL {
+            // Alerts are about these.
+            if code.status().is_server_error() {
+                metrics.declare_problem(code.as_str());
+            }
+        }
+        let begun = clock.wall().as_second();
+        metrics.state.start_time.set(begun);
+        // The settings of the start are in force.
+        metrics.state.set_reload(true, begun);
         let in_flight = InFlight::of_requests(settings.server.requests_in_flight_max);
         let exports = InFlight::of_exports(settings.server.exports_max);
-        Ok(Arc::new_cyclic(|app| {
+        Ok(Arc::new_cyclic(|app: &Weak<Self>| {
+            let measured = app.clone();
+            metrics.before_scrape(move || {
+                if let Some(app) = measured.upgrade() {
+                    app.measure();
+                }
+            });
             let build = Stacks {
                 clock: &clock,
                 metrics: &metrics,
@@ -351,10 +369,6 @@ impl App {
         loop {
             clock::sleep(SWEEP_EVERY).await;
             self.reads.sweep();
-            for side in [&self.wiv, &self.nable].into_iter().flatten() {
-                // Sets the budget's gauge anew as it refills.
-                side.gates().governor.snapshot();
-            }
         }
     }
 }

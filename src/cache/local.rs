@@ -10,6 +10,7 @@ use super::key::CacheKey;
 use super::near::Near;
 use crate::clock::{Duration, Instant};
 use crate::domain::Kind;
+use crate::metrics::StoreUsage;
 
 /// Bytes of an entry beside its payload: key, counters, moka's nodes, and the allocator's rounding.
 /// Measured by the part `entries` of `tests/bench/run`.
@@ -217,9 +218,8 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
         purged
     }
 
-    /// Returns (entries, bytes) in memory now.
-    pub fn size(&self) -> (u64, u64) {
-        let (good, negative) = (self.good.size(), self.negative.size());
-        (good.0 + negative.0, good.1 + negative.1)
+    /// How full it is, remembered soft failures included.
+    pub fn usage(&self) -> StoreUsage {
+        self.good.usage() + self.negative.usage()
     }
 }

@@ -14,8 +14,11 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use foldhash::fast::RandomState;
+use moka::notification::RemovalCause;
 use moka::sync::Cache;
 use parking_lot::{Mutex, MutexGuard};
+
+use crate::metrics::StoreUsage;
 
 /// Places of the table. A dashboard asks some dozen things; two that share a place take turns.
 const PLACES: usize = 256;
@@ -29,6 +32,8 @@ const LEFT_ONE_OF: u8 = 8;
 pub struct Near<K, V> {
     cache: Cache<K, Arc<V>, RandomState>,
     places: Box<[Place<K, V>]>,
+    weight_max: u64,
+    evicted: Arc<AtomicU64>,
     hasher: RandomState,
 }
 
@@ -56,6 +61,7 @@ where
         weigher: impl Fn(&K, &Arc<V>) -> u32 + Send + Sync + 'static,
     ) -> Self {
         let hasher = RandomState::default();
+        let evicted = Arc::<AtomicU64>::default();
         let place = || Place {
             version: AtomicU64::new(0),
             changing: Mutex::new(()),
@@ -65,8 +71,11 @@ where
             cache: Cache::builder()
                 .max_capacity(weight_max)
                 .weigher(weigher)
+                .eviction_listener(count_evictions(&evicted))
                 .build_with_hasher(hasher.clone()),
             places: std::iter::repeat_with(place).take(PLACES).collect(),
+            weight_max,
+            evicted,
             hasher,
         }
     }
@@ -129,10 +138,33 @@ where
         (self.cache.entry_count(), self.cache.weighted_size())
     }
 
+    /// How full it is, weights being bytes.
+    pub fn usage(&self) -> StoreUsage {
+        let (entries, bytes) = self.size();
+        StoreUsage {
+            entries,
+            bytes,
+            bytes_max: self.weight_max,
+            evicted: self.evicted.load(Ordering::Relaxed),
+        }
+    }
+
     fn place(&self, key: &K) -> Option<&Place<K, V>> {
         // moka picks by the high bits of this hash, the table by the low ones.
         let hash = self.hasher.hash_one(key) as usize;
         self.places.get(hash % PLACES)
+    }
+}
+
+/// Counts what moka lets go of for want of room, and not what is replaced or removed.
+pub(super) fn count_evictions<K, V>(
+    evicted: &Arc<AtomicU64>,
+) -> impl Fn(Arc<K>, V, RemovalCause) + Send + Sync + 'static {
+    let evicted = evicted.clone();
+    move |_, _, cause| {
+        if cause == RemovalCause::Size {
+            evicted.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -259,6 +291,9 @@ mod tests {
         assert_eq!(all, [(10, 20), (20, 40), (30, 60)]);
         near.insert(200, Arc::new(1));
         assert!(near.size().1 <= 100 && near.get(&200).is_none());
+        // Too heavy for the whole store: counted as let go of, beside any that went for it.
+        let usage = near.usage();
+        assert!(usage.evicted >= 1 && usage.bytes_max == 100, "{usage:?}");
         near.remove(&10);
         near.clear();
         assert_eq!((near.size(), near.iter().count()), ((0, 0), 0));

@@ -13,6 +13,7 @@ use super::filed::FiledBodies;
 use super::local::ENTRY_OVERHEAD_BYTES;
 use super::near::Near;
 use super::seen::Seen;
+use crate::metrics::StoreUsage;
 
 /// A body with its entity tag.
 #[derive(Clone, Debug)]
@@ -82,9 +83,9 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Pages<K> {
         self.pages.clear();
     }
 
-    /// Returns (entries, bytes) in memory now.
-    pub fn size(&self) -> (u64, u64) {
-        self.pages.size()
+    /// How full it is.
+    pub fn usage(&self) -> StoreUsage {
+        self.pages.usage()
     }
 }
 

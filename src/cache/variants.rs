@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -21,7 +21,8 @@ use parking_lot::Mutex;
 use super::coding::Coding;
 use super::etag::{DIGEST_BYTES, Etag};
 use super::local::ENTRY_OVERHEAD_BYTES;
-use crate::metrics::{Metrics, VariantOutcome};
+use super::near::count_evictions;
+use crate::metrics::{Metrics, StoreUsage, VariantOutcome};
 
 /// Most bodies that wait to be encoded, because they are held in memory meanwhile. A body beyond
 /// this is queued at its next reading.
@@ -103,19 +104,27 @@ pub struct Variants {
     queue: Mutex<Queue>,
     /// Size below which bodies are not encoded. It is the maximum if no body is.
     bytes_min: AtomicUsize,
+    /// How many bytes all may take.
+    bytes_max: u64,
+    /// How many had to go for want of room.
+    evicted: Arc<AtomicU64>,
     metrics: Arc<Metrics>,
 }
 
 impl Variants {
     /// Makes an empty store of `bytes_max` bytes.
     pub fn new(bytes_max: u64, options: VariantOptions, metrics: Arc<Metrics>) -> Arc<Self> {
+        let evicted = Arc::<AtomicU64>::default();
         let this = Self {
             slots: Cache::builder()
                 .max_capacity(bytes_max)
                 .weigher(|_: &Name, slot: &Arc<Slot>| slot.weight())
+                .eviction_listener(count_evictions(&evicted))
                 .build_with_hasher(RandomState::default()),
             queue: Mutex::default(),
             bytes_min: AtomicUsize::new(0),
+            bytes_max,
+            evicted,
             metrics,
         };
         this.configure(options);
@@ -191,6 +200,17 @@ impl Variants {
     pub fn size(&self) -> (u64, u64) {
         self.slots.run_pending_tasks();
         (self.slots.entry_count(), self.slots.weighted_size())
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> StoreUsage {
+        let (entries, bytes) = self.size();
+        StoreUsage {
+            entries,
+            bytes,
+            bytes_max: self.bytes_max,
+            evicted: self.evicted.load(Ordering::Relaxed),
+        }
     }
 
     fn put(&self, name: Name, slot: Slot) {

@@ -65,6 +65,11 @@ impl InFlight {
         (now <= limit && own <= share).then_some(permit)
     }
 
+    /// How many permits may be given out at once.
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
     /// Permits given out and not given back.
     pub fn now(&self) -> usize {
         self.now.load(Ordering::Relaxed)

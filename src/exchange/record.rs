@@ -182,6 +182,11 @@ impl Record {
         let _ = self.code.set(code);
     }
 
+    /// The code of the problem that is the answer, if it is one.
+    pub fn code(&self) -> Option<&'static str> {
+        self.code.get().copied()
+    }
+
     /// Vendor requests made for it so far.
     pub fn vendor_calls(&self) -> u32 {
         self.payer.get().map_or(0, |(_, payer)| payer.calls())

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc, Describer as _};
 use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::opts;
+use super::declare::opts;
 use crate::domain::Route;
 
 /// Statuses that have a label value of their own; others are counted as `other`. In the order of how
@@ -38,6 +38,8 @@ const STATUSES: [(u16, &str); 20] = [
     (503, "503"),
     (504, "504"),
 ];
+/// The classes of `answers_total`; statuses without a value of their own count as `other`.
+const CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "other"];
 const OTHER_STATUS: usize = STATUSES.len();
 
 /// What is counted of one caller, in the order of how often it is written.
@@ -118,6 +120,7 @@ impl std::fmt::Debug for CallsCaused {
 pub(super) struct Callers {
     tallies: Mutex<BTreeMap<Arc<str>, Arc<Tally>>>,
     requests: Desc,
+    answers: Desc,
     calls: Desc,
     saved: Desc,
 }
@@ -134,6 +137,11 @@ impl Callers {
                 "requests_total",
                 "Requests answered on the public listener.",
                 &["route", "caller", "status"],
+            )?,
+            answers: counters(
+                "answers_total",
+                "Requests answered on the public listener, by class of status; from zero on.",
+                &["class"],
             )?,
             calls: counters(
                 "caller_vendor_calls_total",
@@ -173,32 +181,42 @@ impl Collector for Collected {
     fn desc(&self) -> Vec<&Desc> {
         let Callers {
             requests,
+            answers,
             calls,
             saved,
             ..
         } = &*self.0;
-        vec![requests, calls, saved]
+        vec![requests, answers, calls, saved]
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         let tallies: Vec<_> = self.0.tallies.lock().values().cloned().collect();
         let (mut requests, mut calls, mut saved) = (Vec::new(), Vec::new(), Vec::new());
+        let mut answers = CLASSES.map(|class| (class, 0));
         for tally in &tallies {
             let caller = ("caller", &*tally.name);
-            calls.push(sample(&[caller], &tally.calls));
-            saved.push(sample(&[caller], &tally.saved));
+            calls.push(sample(&[caller], tally.calls.load(Ordering::Relaxed)));
+            saved.push(sample(&[caller], tally.saved.load(Ordering::Relaxed)));
             let words = STATUSES.iter().map(|(_, word)| *word).chain(["other"]);
             for (row, status) in tally.requests.iter().zip(words) {
                 for (count, route) in row.iter().zip(Route::ALL) {
-                    if count.load(Ordering::Relaxed) > 0 {
+                    let count = count.load(Ordering::Relaxed);
+                    if count > 0 {
                         let labels = [caller, ("route", route.as_str()), ("status", status)];
                         requests.push(sample(&labels, count));
+                    }
+                    let same = |(class, _): &&mut (&str, u64)| class.get(..1) == status.get(..1);
+                    if let Some((_, sum)) = answers.iter_mut().find(same) {
+                        *sum += count;
                     }
                 }
             }
         }
+        let answers = answers.map(|(class, sum)| sample(&[("class", class)], sum));
+        let answers = answers.into_iter().collect();
         vec![
             family(&self.0.requests, requests),
+            family(&self.0.answers, answers),
             family(&self.0.calls, calls),
             family(&self.0.saved, saved),
         ]
@@ -206,7 +224,7 @@ impl Collector for Collected {
 }
 
 /// `labels` in the order of their names, as those of all metrics stand.
-fn sample(labels: &[(&str, &str)], count: &AtomicU64) -> Metric {
+fn sample(labels: &[(&str, &str)], count: u64) -> Metric {
     let labels = labels.iter().map(|(name, value)| {
         let mut label = LabelPair::default();
         label.set_name((*name).to_owned());
@@ -215,7 +233,7 @@ fn sample(labels: &[(&str, &str)], count: &AtomicU64) -> Metric {
     });
     let mut metric = Metric::from_label(labels.collect());
     let mut counter = Counter::default();
-    counter.set_value(count.load(Ordering::Relaxed) as f64);
+    counter.set_value(count as f64);
     metric.set_counter(counter);
     metric
 }
@@ -256,6 +274,11 @@ mod tests {
         assert_eq!(
             lines,
             [
+                "msp_gateway_answers_total{class=\"2xx\"} 3",
+                "msp_gateway_answers_total{class=\"3xx\"} 0",
+                "msp_gateway_answers_total{class=\"4xx\"} 0",
+                "msp_gateway_answers_total{class=\"5xx\"} 1",
+                "msp_gateway_answers_total{class=\"other\"} 1",
                 "msp_gateway_caller_vendor_calls_saved_total{caller=\"one\"} 0",
                 "msp_gateway_caller_vendor_calls_saved_total{caller=\"other\"} 1",
                 "msp_gateway_caller_vendor_calls_total{caller=\"one\"} 1",

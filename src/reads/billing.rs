@@ -13,7 +13,7 @@ use crate::cache::{
 };
 use crate::clock::{Clock, Duration};
 use crate::domain::{ContractId, Kind, Month, Vendor};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreUsage};
 use crate::upstream::{Fault, Nable, NableAnswer, UpstreamError};
 
 /// What to do with an answer of N-able that lacks what was asked for.
@@ -60,8 +60,8 @@ impl Billing {
         &self.shelf
     }
 
-    pub(super) fn size(&self) -> (u64, u64) {
-        self.shelf.local.size()
+    pub(super) fn usage(&self) -> StoreUsage {
+        self.shelf.local.usage()
     }
 
     /// Whether `account` is the configured account or `-`.

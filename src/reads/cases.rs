@@ -13,7 +13,7 @@ use crate::clock::{Clock, Instant, timeout_at};
 use crate::domain::period::RangeGrade;
 use crate::domain::query::SearchRequest;
 use crate::domain::{CacheOutcome, Kind, PageSize, Saved, SearchQuery, Vendor};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreUsage};
 use crate::snapshot::page::render;
 use crate::snapshot::{
     Claims, Open, Opened, PageAsk, Sealer, Snapshot, SnapshotId, Snapshots, View,
@@ -122,8 +122,8 @@ impl Cases {
         self.snapshots.sweep();
     }
 
-    pub(super) fn pages_size(&self) -> (u64, u64) {
-        self.pages.size()
+    pub(super) fn pages_usage(&self) -> StoreUsage {
+        self.pages.usage()
     }
 
     /// What a search asks of the vendor.

@@ -17,7 +17,7 @@ use crate::domain::audience::AudienceFingerprint;
 use crate::domain::json::{Members, write_text};
 use crate::domain::record::text_of;
 use crate::domain::{CacheOutcome, FieldSet, Kind, Vendor};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreUsage};
 use crate::upstream::{CustomerEnvelope, CustomerList, UpstreamError, Wiv};
 
 /// How long a fetch may wait for budget and answer where no caller's deadline is further away: time
@@ -127,12 +127,12 @@ impl Customers {
         &self.metrics
     }
 
-    pub(super) fn size(&self) -> (u64, u64) {
-        self.shelf.local.size()
+    pub(super) fn usage(&self) -> StoreUsage {
+        self.shelf.local.usage()
     }
 
-    pub(super) fn cuts_size(&self) -> (u64, u64) {
-        self.cuts.size()
+    pub(super) fn cuts_usage(&self) -> StoreUsage {
+        self.cuts.usage()
     }
 
     /// The full list, for the caller's own cut.

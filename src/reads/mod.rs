@@ -25,7 +25,7 @@ use arc_swap::ArcSwap;
 
 use crate::cache::{FiledBodies, VariantOptions, Variants};
 use crate::clock::Clock;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreUsage};
 use crate::snapshot::{Sealer, Snapshots};
 use crate::upstream::{Nable, Wiv};
 
@@ -103,23 +103,21 @@ impl Reads {
         }
     }
 
-    /// Lets go of what is over and shows the sizes of the stores. To be called every few seconds.
+    /// Lets go of what is over. To be called every few seconds.
     pub fn sweep(&self) {
         self.cases.sweep();
-        let sizes = [self.customers.size(), self.billing.size()];
-        let (entries, bytes) = sizes
-            .iter()
-            .fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
-        self.customers
-            .metrics()
-            .set_store("answers", entries, bytes);
-        let (cuts, pages) = (self.customers.cuts_size(), self.cases.pages_size());
-        self.customers
-            .metrics()
-            .set_store("pages", cuts.0 + pages.0, cuts.1 + pages.1);
-        let (entries, bytes) = self.variants.size();
-        self.customers
-            .metrics()
-            .set_store("variants", entries, bytes);
+    }
+
+    /// How full each store is. The words are the label `store` of the metrics.
+    pub fn usages(&self) -> [(&'static str, StoreUsage); 4] {
+        [
+            ("answers", self.customers.usage() + self.billing.usage()),
+            (
+                "pages",
+                self.customers.cuts_usage() + self.cases.pages_usage(),
+            ),
+            ("variants", self.variants.usage()),
+            ("snapshots", self.cases.snapshots().usage()),
+        ]
     }
 }

@@ -170,6 +170,8 @@ impl Server {
         } = self;
         let patience = options.patience();
         let connections_max = room_for(options.connections_max).min(Semaphore::MAX_PERMITS);
+        let shown = i64::try_from(connections_max).unwrap_or(i64::MAX);
+        metrics.state.connections_max.set(shown);
         let public = Gatherer {
             slots: Arc::new(Semaphore::new(connections_max)),
             cuts: Arc::default(),

@@ -24,7 +24,7 @@ use crate::cache::{
 };
 use crate::clock::{Clock, Instant, timeout_at};
 use crate::domain::SearchQuery;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreUsage};
 use crate::upstream::Wiv;
 
 /// Searches remembered at once, running or held; beyond it new ones are refused as overloaded. Each
@@ -47,6 +47,8 @@ pub struct Snapshots {
     held: Held,
     lineages: Mutex<HashMap<CacheKey, Arc<Lineage>, RandomState>>,
     total: Arc<AtomicU64>,
+    /// Snapshots that had to go for want of room.
+    evicted: AtomicU64,
     purges: AtomicU64,
 }
 
@@ -160,6 +162,7 @@ impl Snapshots {
             held: Held::default(),
             lineages: Mutex::default(),
             total: Arc::new(AtomicU64::new(0)),
+            evicted: AtomicU64::new(0),
             purges: AtomicU64::new(0),
         })
     }
@@ -573,6 +576,7 @@ impl Snapshots {
             let Some(oldest) = self.held.take_oldest(|snapshot| !snapshot.is_growing()) else {
                 break;
             };
+            self.evicted.fetch_add(1, Ordering::Relaxed);
             self.let_go(&oldest);
         }
     }
@@ -602,13 +606,18 @@ impl Snapshots {
                 || !lineage.is_idle()
                 || lineage.held_failure(now).is_some()
         });
-        // Sets the gauge anew as lingering scrolls expire.
-        let (open, _) = self.slots.usage();
-        self.metrics
-            .open_scrolls
-            .set(i64::try_from(open).unwrap_or(i64::MAX));
-        self.metrics
-            .set_store("snapshots", self.count(), self.bytes());
+        // Lets go of lingering scrolls that have expired, and gives their slots to those who wait.
+        self.slots.usage();
+    }
+
+    /// How full the store is.
+    pub fn usage(&self) -> StoreUsage {
+        StoreUsage {
+            entries: self.count(),
+            bytes: self.bytes(),
+            bytes_max: self.options.load().snapshot_bytes_max,
+            evicted: self.evicted.load(Ordering::Relaxed),
+        }
     }
 
     /// Ends the snapshots that `which` names. Soft: they become stale and are refreshed when asked

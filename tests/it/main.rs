@@ -26,6 +26,7 @@ mod corpus;
 mod crowd;
 mod explain;
 mod framing;
+mod gauges;
 mod hostile;
 mod json;
 mod limits;

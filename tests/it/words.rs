@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use msp_gateway::admission::{CircuitState, Lane};
 use msp_gateway::cache::{CacheNote, Coding, Detail, Forward, Standing, VariantOptions, Variants};
-use msp_gateway::domain::{CacheOutcome, Kind, Saved, Vendor};
+use msp_gateway::domain::{CacheOutcome, Kind, Route, Saved, Vendor};
 use msp_gateway::metrics::{Handshake, Metrics, VariantOutcome, WalkOutcome};
 use msp_gateway::telemetry::AccessEntry;
 use msp_gateway::upstream::Fault;
@@ -87,6 +87,9 @@ fn one_thing_has_one_word_in_every_set() {
 #[test]
 fn metrics_use_the_words() {
     let metrics = Metrics::new().unwrap();
+    for outcome in CacheOutcome::ALL {
+        metrics.duration(Route::CaseSearch, Some(outcome), 0.1);
+    }
     let text = metrics.render().unwrap();
     let has = |line: String| assert!(text.contains(&line), "{line}");
     for outcome in CacheOutcome::ALL.map(CacheOutcome::as_str) {
@@ -148,7 +151,7 @@ fn the_log_uses_the_words() {
             request_id: [b'0'; 32],
             peer: None,
             caller: None,
-            route: msp_gateway::domain::Route::CaseSearch,
+            route: Route::CaseSearch,
             method: http::Method::POST,
             path: "/v2/cases/msp/search".into(),
             status: 200,

@@ -400,14 +400,16 @@ fn unsafe_code_is_forbidden_and_not_merely_absent() {
     assert!(lints.contains("unsafe_code = \"forbid\""), "{lints}");
 }
 
-/// (name, labels) of every metric that `src/metrics.rs` and `src/metrics/callers.rs` declare.
+/// (name, labels) of every metric that `src/metrics.rs` and `src/metrics` declare.
 fn declared_metrics() -> Vec<(String, Vec<String>)> {
-    let code = ["src/metrics.rs", "src/metrics/callers.rs"].map(|file| {
-        let text = fs::read_to_string(source::root().join(file)).expect(file);
-        let code = text.split("#[cfg(test)]\nmod tests").next();
-        code.unwrap_or("").to_owned()
-    });
-    let code = code.concat();
+    let sources = sources();
+    let room = sources.iter().filter(|s| s.room() == Some("metrics"));
+    let code: String = room
+        .filter_map(|source| {
+            let text = fs::read_to_string(source::root().join(&source.path)).ok()?;
+            Some(text.split("#[cfg(test)]\nmod tests").next()?.to_owned())
+        })
+        .collect();
     let mut found = Vec::new();
     for kind in ["counters(", "gauges(", "histograms(", "counter(", "gauge("] {
         for (at, _) in code.match_indices(kind) {

@@ -115,6 +115,11 @@ impl Watch {
         let took = clock.now().saturating_duration_since(record.arrived);
         let meter = record.caller().map_or(&callers.anonymous, |c| &c.meter);
         meter.request(record.route(), status);
+        if status >= 400
+            && let Some(code) = record.code()
+        {
+            metrics.problem(code);
+        }
         metrics.duration(record.route(), record.cache(), took.as_secs_f64());
         Tail::new(log.clone(), record, status, took)
     }

@@ -1,0 +1,213 @@
+//! Gauges that say how things are: set when metrics are scraped, or when the state changes.
+//!
+//! Alerts are about states, not about events: a counter that is born at 1, or whose window has
+//! passed, says nothing about what is wrong now.
+
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::declare::Declare;
+use crate::clock::Duration;
+use crate::domain::Vendor;
+
+/// How full one store is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreUsage {
+    /// Entries held.
+    pub entries: u64,
+    /// Bytes charged for them.
+    pub bytes: u64,
+    /// Bytes that it may hold.
+    pub bytes_max: u64,
+    /// Entries that had to go for want of room, since the start.
+    pub evicted: u64,
+}
+
+impl std::ops::Add for StoreUsage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            entries: self.entries + other.entries,
+            bytes: self.bytes + other.bytes,
+            bytes_max: self.bytes_max + other.bytes_max,
+            evicted: self.evicted + other.evicted,
+        }
+    }
+}
+
+/// What one vendor's gates say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VendorStanding {
+    /// Time for which nothing is sent, because the vendor said so.
+    pub hold_down: Duration,
+    /// Every key of ours is refused.
+    pub key_refused: bool,
+    /// The primary key is refused and the fallback key is in use.
+    pub fallback_in_use: bool,
+    /// Calls under way.
+    pub in_flight: usize,
+}
+
+/// See above.
+pub struct StateGauges {
+    /// Requests in flight on the public listener.
+    pub requests_in_flight: IntGauge,
+    /// `limits.requests_in_flight_max`.
+    pub requests_in_flight_max: IntGauge,
+    /// Exports that run.
+    pub exports_running: IntGauge,
+    /// `limits.exports_max`.
+    pub exports_max: IntGauge,
+    /// Connections that the public listener takes at once.
+    pub connections_max: IntGauge,
+    /// Searches that wait for a free scroll.
+    pub searches_waiting: IntGauge,
+    /// When the process began, in Unix time.
+    pub start_time: IntGauge,
+    vendor_queued: IntGaugeVec,
+    vendor_in_flight: IntGaugeVec,
+    hold_down: IntGaugeVec,
+    key_refused: IntGaugeVec,
+    fallback_in_use: IntGaugeVec,
+    cache_bytes: IntGaugeVec,
+    cache_bytes_max: IntGaugeVec,
+    cache_entries: IntGaugeVec,
+    cache_evictions: IntCounterVec,
+    reload_successful: IntGauge,
+    reload_at: IntGauge,
+    reload_success_at: IntGauge,
+}
+
+impl StateGauges {
+    pub(super) fn new(declare: &Declare<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            requests_in_flight: declare.gauge(
+                "requests_in_flight",
+                "Requests on the public listener that are not answered whole yet.",
+            )?,
+            requests_in_flight_max: declare.gauge(
+                "requests_in_flight_max",
+                "The most requests at once: limits.requests_in_flight_max.",
+            )?,
+            exports_running: declare.gauge("exports_running", "Exports that are being sent.")?,
+            exports_max: declare.gauge(
+                "exports_max",
+                "The most exports at once: limits.exports_max.",
+            )?,
+            connections_max: declare.gauge(
+                "connections_max",
+                "The most connections: limits.connections_max, or half of the limit of open files.",
+            )?,
+            searches_waiting: declare.gauge(
+                "searches_waiting",
+                "Searches that wait for a free scroll.",
+            )?,
+            start_time: declare.gauge(
+                "process_start_time_seconds",
+                "When the process began, in Unix time.",
+            )?,
+            vendor_queued: declare.gauges(
+                "vendor_queued",
+                "Vendor calls that wait for budget or a place, by lane.",
+                &["vendor", "lane"],
+            )?,
+            vendor_in_flight: declare.gauges(
+                "vendor_in_flight",
+                "Vendor calls under way.",
+                &["vendor"],
+            )?,
+            hold_down: declare.gauges(
+                "vendor_hold_down_seconds",
+                "Time for which nothing is sent to the vendor, because it said so; else 0.",
+                &["vendor"],
+            )?,
+            key_refused: declare.gauges(
+                "vendor_key_refused",
+                "1 while the vendor refuses every key of ours.",
+                &["vendor"],
+            )?,
+            fallback_in_use: declare.gauges(
+                "vendor_key_fallback_in_use",
+                "1 while the vendor refuses our primary key and takes the fallback key.",
+                &["vendor"],
+            )?,
+            cache_bytes: declare.gauges("cache_bytes", "Bytes held, by store.", &["store"])?,
+            cache_bytes_max: declare.gauges(
+                "cache_bytes_max",
+                "Bytes that may be held, by store.",
+                &["store"],
+            )?,
+            cache_entries: declare.gauges("cache_entries", "Entries held, by store.", &["store"])?,
+            cache_evictions: declare.counters(
+                "cache_evictions_total",
+                "Entries that had to go for want of room, by store.",
+                &["store"],
+            )?,
+            reload_successful: declare.gauge(
+                "config_last_reload_successful",
+                "1 while the settings in the files are the ones in force, 0 after a refused reload.",
+            )?,
+            reload_at: declare.gauge(
+                "config_last_reload_timestamp_seconds",
+                "When settings were last read, applied or refused, in Unix time.",
+            )?,
+            reload_success_at: declare.gauge(
+                "config_last_reload_success_timestamp_seconds",
+                "Since when the settings in force are in force, in Unix time.",
+            )?,
+        })
+    }
+
+    /// Sets what one configured vendor's gates say. `queued` is the number of calls in each lane.
+    pub fn set_vendor(
+        &self,
+        vendor: Vendor,
+        standing: VendorStanding,
+        queued: impl IntoIterator<Item = (&'static str, usize)>,
+    ) {
+        let vendor = vendor.as_str();
+        let set = |gauges: &IntGaugeVec, value: i64| {
+            gauges.with_label_values(&[vendor]).set(value);
+        };
+        // A part of a second is no zero: an alert would miss the last one.
+        let hold_down = standing.hold_down.as_millis().div_ceil(1000);
+        set(
+            &self.hold_down,
+            i64::try_from(hold_down).unwrap_or(i64::MAX),
+        );
+        set(&self.key_refused, i64::from(standing.key_refused));
+        set(&self.fallback_in_use, i64::from(standing.fallback_in_use));
+        set(&self.vendor_in_flight, signed(standing.in_flight as u64));
+        for (lane, calls) in queued {
+            self.vendor_queued
+                .with_label_values(&[vendor, lane])
+                .set(signed(calls as u64));
+        }
+    }
+
+    /// Sets how full a store is: `answers`, `pages`, `variants` or `snapshots`.
+    pub fn set_store(&self, store: &'static str, usage: StoreUsage) {
+        let set = |gauges: &IntGaugeVec, value: u64| {
+            gauges.with_label_values(&[store]).set(signed(value));
+        };
+        set(&self.cache_bytes, usage.bytes);
+        set(&self.cache_bytes_max, usage.bytes_max);
+        set(&self.cache_entries, usage.entries);
+        let evictions = self.cache_evictions.with_label_values(&[store]);
+        evictions.inc_by(usage.evicted.saturating_sub(evictions.get()));
+    }
+
+    /// Notes that settings were read at this Unix time, at the start or later, and what came of it.
+    pub fn set_reload(&self, applied: bool, unix_s: i64) {
+        self.reload_successful.set(i64::from(applied));
+        self.reload_at.set(unix_s);
+        if applied {
+            self.reload_success_at.set(unix_s);
+        }
+    }
+}
+
+/// A count as a gauge takes it.
+pub(super) fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
