@@ -165,7 +165,7 @@ pub struct Metrics {
     certificate_not_after: IntGaugeVec,
     /// Panics contained at the request or flight boundary.
     pub panics: IntCounter,
-    /// Access log lines dropped because the log could not keep up.
+    /// Lines of standard output and standard error that could not be written.
     pub log_lines_dropped: IntCounter,
     /// Connections open on the public listener.
     pub connections: IntGauge,
@@ -329,7 +329,7 @@ impl Metrics {
             panics: declare.counter("panics_total", "Panics that were contained.")?,
             log_lines_dropped: declare.counter(
                 "log_lines_dropped_total",
-                "Access log lines dropped because the reader of the log was too slow.",
+                "Log lines that were not written: their reader is too slow or gone, or the disk is full.",
             )?,
             connections: declare.gauge("connections", "Connections open on the public listener.")?,
             connections_refused: declare.counter(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::clock::{Duration, sleep};
 use crate::config::{self, Settings};
+use crate::telemetry::EventLevel;
 
 /// How often the files are looked at, by what the system says of them without reading them. A rotation
 /// by file change takes effect within about a second: one look sees it, the next that it is over.
@@ -28,6 +29,7 @@ pub struct Reloader {
     unsettled: u32,
     /// Looks since the files were read.
     unread: u32,
+    level: Option<EventLevel>,
 }
 
 /// What tells a changed file without reading it: device, inode, length, and when its content and its
@@ -45,7 +47,14 @@ impl Reloader {
             watched,
             unsettled: 0,
             unread: 0,
+            level: None,
         }
+    }
+
+    /// The same, and `level` follows `log.level`.
+    pub fn with_level(mut self, level: EventLevel) -> Self {
+        self.level = Some(level);
+        self
     }
 
     /// Returns when the content of a watched file has changed, and the next look found it the same: a
@@ -102,6 +111,12 @@ impl Reloader {
         let later = app
             .apply(&settings, &secrets)
             .map_err(|e| one_line(e.to_string()))?;
+        if let Some(level) = &self.level {
+            // The word was checked as a setting, so this fails only where nothing logs any more.
+            if let Err(why) = level.set(settings.log.level.as_str()) {
+                tracing::error!(why, "log.level could not be changed");
+            }
+        }
         for line in settings.warnings.iter().chain(&secrets.warnings) {
             tracing::warn!(line, "questionable setting");
         }

@@ -77,7 +77,7 @@ pub struct App {
 }
 
 impl App {
-    /// Builds everything; opens no socket.
+    /// Builds everything; opens no socket. Access lines go to `log` while `log.access` is on.
     ///
     /// # Errors
     /// If TLS, a sealing key or a metric cannot be set up.
@@ -159,6 +159,7 @@ impl App {
         metrics.state.start_time.set(begun);
         // The settings of the start are in force.
         metrics.state.set_reload(true, begun);
+        let access = access_log(settings, &log);
         let in_flight = InFlight::of_requests(settings.server.requests_in_flight_max);
         let exports = InFlight::of_exports(settings.server.exports_max);
         Ok(Arc::new_cyclic(|app: &Weak<Self>| {
@@ -172,7 +173,7 @@ impl App {
                 clock: &clock,
                 metrics: &metrics,
                 callers: &callers,
-                log: &log,
+                log: &access,
                 in_flight: &in_flight,
                 exports: &exports,
                 reads: &reads,
@@ -253,11 +254,12 @@ impl App {
         let before = self.callers.load();
         let callers = caller_book(settings, Some(&before), &self.metrics, &self.clock);
         let callers = Arc::new(callers);
+        let access = access_log(settings, &self.log);
         let build = Stacks {
             clock: &self.clock,
             metrics: &self.metrics,
             callers: &callers,
-            log: &self.log,
+            log: &access,
             in_flight: &self.in_flight,
             exports: &self.exports,
             reads: &self.reads,
@@ -362,7 +364,6 @@ impl App {
             }
             () = self.sweep() => {}
         }
-        self.log.close(Duration::from_secs(2));
     }
 
     async fn sweep(&self) {
@@ -419,6 +420,14 @@ impl Stacks<'_> {
         );
         let timeout = self.server.request_timeout;
         admin(self.clock.clone(), self.metrics.clone(), timeout, service)
+    }
+}
+
+/// Where access lines go: to `log`, or nowhere.
+fn access_log(settings: &Settings, log: &LogSink) -> LogSink {
+    match settings.log.access {
+        true => log.clone(),
+        false => LogSink::off(),
     }
 }
 

@@ -1,13 +1,12 @@
 //! What a reload cannot take over, and says so.
 
-use crate::config::{CacheSettings, LogSettings, Settings};
+use crate::config::{CacheSettings, Settings};
 use crate::server::ServerOptions;
 
 /// The settings that are taken at the start and stay.
 pub(super) struct Fixed {
     server: ServerOptions,
     cache: CacheSettings,
-    log: LogSettings,
 }
 
 impl Fixed {
@@ -15,7 +14,6 @@ impl Fixed {
         Self {
             server: settings.server.clone(),
             cache: settings.cache,
-            log: settings.log,
         }
     }
 }
@@ -81,7 +79,6 @@ pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
         ("limits.drain_delay", *drain_delay != server.drain_delay),
         ("limits.drain_grace", *drain_grace != server.drain_grace),
         ("cache.bytes_max", fixed.cache != now.cache),
-        ("log", fixed.log != now.log),
     ];
     let changed = changes.into_iter().filter(|(_, changed)| *changed);
     later.extend(changed.map(|(setting, _)| format!("{setting}: a change needs a restart")));

@@ -37,7 +37,7 @@ pub fn run_new(
                 .and_then(|()| out.flush())
             {
                 Ok(()) => return 0,
-                Err(e) => (1, format!("cannot write: {}", e.kind())),
+                Err(why) => (1, super::unwritten(&why)),
             },
         },
     };

@@ -13,7 +13,7 @@ pub fn run(path: Option<&Path>, out: &mut dyn Write, err: &mut dyn Write) -> i32
             Ok(()) => 0,
             // The reader went away; `check | head` is no failure.
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => 0,
-            Err(e) => tell(err, &format!("cannot write: {}", e.kind())),
+            Err(why) => tell(err, &super::unwritten(&why)),
         },
         Err(lines) => tell(err, &lines),
     }

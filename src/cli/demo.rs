@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::outputs::{LogFormat, Outputs};
 use super::{refuse, run, sandbox};
 use crate::access::CallerKeyHash;
 use crate::app::App;
@@ -16,39 +17,56 @@ use crate::metrics::Metrics;
 use crate::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
 use crate::secrets::{Secret, VendorKey, VendorKeys};
 use crate::server::{Inherited, Listeners};
-use crate::telemetry::{LogSink, events_to_stderr};
+use crate::telemetry::LogSink;
 
 /// Serves until told to leave; returns the exit code.
-pub fn run(public: SocketAddr, admin: SocketAddr) -> i32 {
-    if !public.ip().is_loopback() || !admin.ip().is_loopback() {
-        return refuse("the demo serves loopback addresses only; use serve for others");
-    }
-    if let Err(why) = events_to_stderr("warn") {
-        return refuse(why);
-    }
-    let runtime = match run::runtime() {
-        Ok(runtime) => runtime,
-        Err(error) => return refuse(format!("the runtime cannot be started: {error}")),
+pub fn run(public: SocketAddr, admin: SocketAddr, log_format: Option<LogFormat>) -> i32 {
+    let clock = Clock::system();
+    let metrics = match Metrics::new() {
+        Ok(metrics) => metrics,
+        Err(error) => return refuse(error),
     };
-    runtime.block_on(demo(public, admin))
-}
-
-async fn demo(public: SocketAddr, admin: SocketAddr) -> i32 {
-    // An occupied port is told with the flag to change it, before anything is started.
-    for (address, flag) in [(public, "--public"), (admin, "--admin")] {
-        if let Err(why) = sandbox::bind(address, flag).await {
-            return refuse(why);
-        }
-    }
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let (listener, vendors) = match sandbox::bind(any, "--public").await {
-        Ok(listener) => match listener.local_addr() {
-            Ok(address) => (listener, address),
-            Err(error) => return refuse(error),
-        },
+    let outputs = match Outputs::start(log_format, &metrics, &clock) {
+        Ok(outputs) => outputs,
         Err(why) => return refuse(why),
     };
-    let clock = Clock::system();
+    let served = start(public, admin, &outputs, metrics, clock);
+    let code = served.unwrap_or_else(|why| outputs.refuse(why));
+    outputs.close();
+    code
+}
+
+fn start(
+    public: SocketAddr,
+    admin: SocketAddr,
+    outputs: &Outputs,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+) -> Result<i32, String> {
+    if !public.ip().is_loopback() || !admin.ip().is_loopback() {
+        return Err("the demo serves loopback addresses only; use serve for others".to_owned());
+    }
+    outputs.take_events("warn")?;
+    let runtime = run::runtime().map_err(|why| format!("the runtime cannot be started: {why}"))?;
+    let code = runtime.block_on(demo(public, admin, outputs, metrics, clock));
+    runtime.shutdown_background();
+    code
+}
+
+async fn demo(
+    public: SocketAddr,
+    admin: SocketAddr,
+    outputs: &Outputs,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+) -> Result<i32, String> {
+    // An occupied port is told with the flag to change it, before anything is started.
+    for (address, flag) in [(public, "--public"), (admin, "--admin")] {
+        sandbox::bind(address, flag).await?;
+    }
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = sandbox::bind(any, "--public").await?;
+    let vendors = listener.local_addr().map_err(|error| error.to_string())?;
     let today = clock.today(&jiff::tz::TimeZone::UTC);
     let vendor = Sandbox::new(
         Options {
@@ -57,25 +75,13 @@ async fn demo(public: SocketAddr, admin: SocketAddr) -> i32 {
         },
         clock.clone(),
     );
-    let Some(caller_key) = super::caller::new_key() else {
-        return refuse("the system gives no random bytes for a caller key");
-    };
+    let caller_key =
+        super::caller::new_key().ok_or("the system gives no random bytes for a caller key")?;
     let text = settings(public, admin, vendors, &caller_key);
-    let settings = match config::from_text("demo", &text, []) {
-        Ok(settings) => settings,
-        Err(refusal) => return refuse(refusal),
-    };
-    let Some(secrets) = secrets() else {
-        return refuse("the simulated vendors' keys are no keys");
-    };
-    let metrics = match Metrics::new() {
-        Ok(metrics) => metrics,
-        Err(error) => return refuse(error),
-    };
-    let app = match App::build(&settings, &secrets, LogSink::off(), clock, metrics) {
-        Ok(app) => app,
-        Err(error) => return refuse(error),
-    };
+    let settings = config::from_text("demo", &text, []).map_err(|refusal| refusal.to_string())?;
+    let secrets = secrets().ok_or("the simulated vendors' keys are no keys")?;
+    let app = App::build(&settings, &secrets, LogSink::off(), clock, metrics)
+        .map_err(|error| error.to_string())?;
     let lines = Lines {
         contract: vendor.contracts().first().map(|c| c.id.clone()),
         customer: vendor.customers().first().map(|c| c.id.clone()),
@@ -87,9 +93,9 @@ async fn demo(public: SocketAddr, admin: SocketAddr) -> i32 {
     let vendors_task = tokio::spawn(Arc::clone(&vendor).serve(listener, async {
         let _ = stopped.await;
     }));
-    let bound = |listeners: &Listeners| {
-        println!("{}", lines.text(listeners, vendors, &caller_key));
-    };
+    // Nobody could use the demo without them: the caller key is nowhere else.
+    let bound =
+        |listeners: &Listeners| outputs.hand_over(&lines.text(listeners, vendors, &caller_key));
     let code = run::until_told(app, &settings.server, Inherited::default(), None, bound).await;
     let _ = stop.send(());
     let _ = vendors_task.await;

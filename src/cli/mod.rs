@@ -3,15 +3,18 @@
 pub mod caller;
 pub mod check;
 pub mod demo;
+pub mod outputs;
 pub mod run;
 pub mod sandbox;
 pub mod serve;
 
-use std::io::{stderr, stdout};
+use std::io::{self, Write as _, stderr, stdout};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+
+use outputs::LogFormat;
 
 /// Everything went well.
 pub const FINE: i32 = 0;
@@ -40,12 +43,18 @@ enum Command {
         /// Where operators and Prometheus connect
         #[arg(long, default_value = "127.0.0.1:9180")]
         admin: SocketAddr,
+        /// The form of log lines; without it, text on a terminal and JSON elsewhere
+        #[arg(long, value_enum)]
+        log_format: Option<LogFormat>,
     },
     /// Run the gateway against the real vendors
     Serve {
         /// The settings
         #[arg(long)]
         config: PathBuf,
+        /// The form of log lines; without it, text on a terminal and JSON elsewhere
+        #[arg(long, value_enum)]
+        log_format: Option<LogFormat>,
     },
     /// Run simulated vendors
     Sandbox {
@@ -96,13 +105,21 @@ pub fn main() -> i32 {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are answers, everything else is wrong usage: clap knows which.
-            let _ = error.print();
-            return error.exit_code();
+            return match error.print() {
+                Err(why) if !error.use_stderr() && why.kind() != io::ErrorKind::BrokenPipe => {
+                    refuse(unwritten(&why))
+                }
+                _ => error.exit_code(),
+            };
         }
     };
     match arguments.command {
-        Command::Demo { public, admin } => demo::run(public, admin),
-        Command::Serve { config } => serve::run(&config),
+        Command::Demo {
+            public,
+            admin,
+            log_format,
+        } => demo::run(public, admin, log_format),
+        Command::Serve { config, log_format } => serve::run(&config, log_format),
         Command::Sandbox {
             listen,
             seed,
@@ -129,6 +146,12 @@ pub fn main() -> i32 {
 
 /// Says in one line why a command is refused.
 fn refuse(why: impl std::fmt::Display) -> i32 {
-    eprintln!("msp-gateway: {why}");
+    // If nobody can be told, the exit code still says it.
+    let _ = writeln!(stderr(), "msp-gateway: {why}");
     REFUSED
+}
+
+/// Why a command failed whose answer could not be written.
+fn unwritten(why: &io::Error) -> String {
+    format!("standard output cannot be written: {}", why.kind())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{FINE, refuse};
+use super::FINE;
 use crate::app::App;
 use crate::clock;
 use crate::reload::Reloader;
@@ -24,27 +24,30 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     builder.enable_all().thread_name("msp-gateway").build()
 }
 
-/// Takes the `inherited` sockets and binds what is missing, tells `bound` the listeners, serves until a signal says to leave, and leaves in order.
+/// Takes the `inherited` sockets and binds what is missing, tells `bound` the listeners, serves until a
+/// signal says to leave, and leaves in order. Returns the exit code.
+///
+/// # Errors
+/// One line that says why it does not serve.
 pub async fn until_told(
     app: Arc<App>,
     options: &ServerOptions,
     inherited: Inherited,
     reloader: Option<Reloader>,
-    bound: impl FnOnce(&Listeners),
-) -> i32 {
-    let listeners = match Listeners::bind(options, inherited).await {
-        Ok(listeners) => listeners,
-        Err(error) => return refuse(error),
-    };
+    bound: impl FnOnce(&Listeners) -> Result<(), String>,
+) -> Result<i32, String> {
+    let listeners = Listeners::bind(options, inherited)
+        .await
+        .map_err(|error| error.to_string())?;
     let signals = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
         signal(SignalKind::hangup()),
     );
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
-        return refuse("signals cannot be received");
+        return Err("signals cannot be received".to_owned());
     };
-    bound(&listeners);
+    bound(&listeners)?;
     notify("READY=1");
     let drain = app.drain().clone();
     let running = app.run(listeners);
@@ -59,7 +62,7 @@ pub async fn until_told(
             }
         };
         tokio::select! {
-            () = &mut running => return FINE,
+            () = &mut running => return Ok(FINE),
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             _ = hangup.recv() => {
@@ -112,6 +115,8 @@ fn notify(state: &str) {
     }
     let sent = address.and_then(|address| {
         let socket = UnixDatagram::unbound()?;
+        // A service manager that does not read holds nothing up.
+        socket.set_nonblocking(true)?;
         socket.send_to_addr(text.as_bytes(), &address)
     });
     if let Err(error) = sent {

@@ -5,42 +5,54 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::outputs::Outputs;
 use super::{FINE, refuse, run};
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
 
 /// Serves until told to leave; returns the exit code.
 pub fn run(listen: SocketAddr, seed: u64, cases: usize, requests_per_minute: u32) -> i32 {
-    let runtime = match run::runtime() {
-        Ok(runtime) => runtime,
-        Err(error) => return refuse(format!("the runtime cannot be started: {error}")),
+    let clock = Clock::system();
+    let metrics = match Metrics::new() {
+        Ok(metrics) => metrics,
+        Err(error) => return refuse(error),
     };
+    let outputs = match Outputs::start(None, &metrics, &clock) {
+        Ok(outputs) => outputs,
+        Err(why) => return refuse(why),
+    };
+    let quota = (requests_per_minute > 0).then_some(requests_per_minute);
+    let options = Options {
+        seed,
+        cases,
+        today: clock.today(&jiff::tz::TimeZone::UTC),
+        wiv_requests_per_minute: quota,
+        nable_requests_per_minute: quota,
+        ..Options::default()
+    };
+    let code = serve(listen, options, clock, &outputs).unwrap_or_else(|why| outputs.refuse(why));
+    outputs.close();
+    code
+}
+
+fn serve(
+    listen: SocketAddr,
+    options: Options,
+    clock: Clock,
+    outputs: &Outputs,
+) -> Result<i32, String> {
+    let runtime = run::runtime().map_err(|why| format!("the runtime cannot be started: {why}"))?;
     runtime.block_on(async {
-        let listener = match bind(listen, "--listen").await {
-            Ok(listener) => listener,
-            Err(why) => return refuse(why),
-        };
-        let address = match listener.local_addr() {
-            Ok(address) => address,
-            Err(error) => return refuse(error),
-        };
-        let clock = Clock::system();
-        let quota = (requests_per_minute > 0).then_some(requests_per_minute);
-        let options = Options {
-            seed,
-            cases,
-            today: clock.today(&jiff::tz::TimeZone::UTC),
-            wiv_requests_per_minute: quota,
-            nable_requests_per_minute: quota,
-            ..Options::default()
-        };
-        println!("wiv    http://{address}  X-API-Key: {WIV_KEY}");
-        println!(
-            "nable  http://{address}/ws/rest/V1/PSA_API  x-api-key: {NABLE_KEY}  account: {NABLE_ACCOUNT}"
-        );
-        println!("control http://{address}/__sandbox/counts");
+        let listener = bind(listen, "--listen").await?;
+        let address = listener.local_addr().map_err(|error| error.to_string())?;
+        outputs.announce(&format!(
+            "wiv    http://{address}  X-API-Key: {WIV_KEY}\n\
+             nable  http://{address}/ws/rest/V1/PSA_API  x-api-key: {NABLE_KEY}  account: {NABLE_ACCOUNT}\n\
+             control http://{address}/__sandbox/counts"
+        ));
         Sandbox::new(options, clock).serve(listener, told()).await;
-        FINE
+        Ok(FINE)
     })
 }
 

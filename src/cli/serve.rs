@@ -1,7 +1,9 @@
 //! `msp-gateway serve`: the gateway against the vendors that the settings name.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use super::outputs::{LogFormat, Outputs};
 use super::{refuse, run};
 use crate::app::App;
 use crate::clock::Clock;
@@ -10,68 +12,72 @@ use crate::metrics::Metrics;
 use crate::reload::Reloader;
 use crate::secrets::forbid_core_dumps;
 use crate::server::{Inherited, Listeners};
-use crate::telemetry::{LogSink, events_to_stderr, panics_to_events};
 
 /// Serves until told to leave; returns the exit code.
-pub fn run(path: &Path) -> i32 {
+pub fn run(path: &Path, log_format: Option<LogFormat>) -> i32 {
     // First of all: later, other files could stand where these sockets should be.
-    let inherited = match Inherited::from_environment() {
-        Ok(inherited) => inherited,
-        Err(error) => return refuse(error),
-    };
-    let settings = match config::load(Some(path)) {
-        Ok(settings) => settings,
-        Err(refusal) => return refuse(refusal),
-    };
-    // Before the first secret is read; told once there is a log.
-    let core_dumps = forbid_core_dumps();
-    let secrets = match settings.read_secrets() {
-        Ok(secrets) => secrets,
-        Err(refusal) => return refuse(refusal),
-    };
-    for warning in settings.warnings.iter().chain(&secrets.warnings) {
-        eprintln!("msp-gateway: warning: {warning}");
-    }
-    if let Err(why) = events_to_stderr(settings.log.level.as_str()) {
-        return refuse(format!("log.level: {why}"));
-    }
-    // A panic's own text may hold anything a vendor or a caller sent.
-    panics_to_events();
-    if let Err(why) = core_dumps {
-        tracing::warn!(why, "core dumps could not be switched off");
-    }
+    let inherited = Inherited::from_environment();
+    let clock = Clock::system();
     let metrics = match Metrics::new() {
         Ok(metrics) => metrics,
         Err(error) => return refuse(error),
     };
-    let clock = Clock::system();
-    let log = if settings.log.access {
-        let out = Box::new(std::io::stdout());
-        match LogSink::thread(out, metrics.clone(), clock.clone()) {
-            Ok(log) => log,
-            Err(error) => return refuse(format!("the access log cannot be started: {error}")),
-        }
-    } else {
-        LogSink::off()
+    let outputs = match Outputs::start(log_format, &metrics, &clock) {
+        Ok(outputs) => outputs,
+        Err(why) => return refuse(why),
     };
-    let runtime = match run::runtime() {
-        Ok(runtime) => runtime,
-        Err(error) => return refuse(format!("the runtime cannot be started: {error}")),
-    };
-    runtime.block_on(async {
-        let app = match App::build(&settings, &secrets, log, clock, metrics) {
-            Ok(app) => app,
-            Err(error) => return refuse(error),
-        };
+    let served = inherited
+        .map_err(|error| error.to_string())
+        .and_then(|inherited| serve(path, inherited, &outputs, metrics, clock));
+    let code = served.unwrap_or_else(|why| outputs.refuse(why));
+    outputs.close();
+    code
+}
+
+fn serve(
+    path: &Path,
+    inherited: Inherited,
+    outputs: &Outputs,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+) -> Result<i32, String> {
+    let settings = config::load(Some(path)).map_err(|refusal| refusal.to_string())?;
+    // Before the first secret is read; told once there is a log.
+    let core_dumps = forbid_core_dumps();
+    let secrets = settings
+        .read_secrets()
+        .map_err(|refusal| refusal.to_string())?;
+    for warning in settings.warnings.iter().chain(&secrets.warnings) {
+        outputs.warn(warning);
+    }
+    let level = outputs
+        .take_events(settings.log.level.as_str())
+        .map_err(|why| format!("log.level: {why}"))?;
+    if let Err(why) = core_dumps {
+        tracing::warn!(why, "core dumps could not be switched off");
+    }
+    let log = outputs.access_log();
+    let runtime = run::runtime().map_err(|why| format!("the runtime cannot be started: {why}"))?;
+    let code = runtime.block_on(async {
+        let app = App::build(&settings, &secrets, log, clock, metrics)
+            .map_err(|error| error.to_string())?;
         drop(secrets);
-        let reloader = Reloader::new(path, &settings);
+        let reloader = Reloader::new(path, &settings).with_level(level);
         let bound = |listeners: &Listeners| {
             let scheme = |tls: bool| if tls { "https" } else { "http" };
             let public = scheme(settings.server.public_tls.is_some());
             let admin = scheme(settings.server.admin_tls.is_some());
-            println!("public {public}://{}", listeners.public_address());
-            println!("admin {admin}://{}", listeners.admin_address());
+            // The gateway is of use without a reader of these, so a failure ends nothing.
+            outputs.announce(&format!(
+                "public {public}://{}\nadmin {admin}://{}",
+                listeners.public_address(),
+                listeners.admin_address()
+            ));
+            Ok(())
         };
         run::until_told(app, &settings.server, inherited, Some(reloader), bound).await
-    })
+    });
+    // Not waited for: a look-up of a name, or a look at a file, may hang for as long as it likes.
+    runtime.shutdown_background();
+    code
 }

@@ -28,7 +28,7 @@ use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
 use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
 use msp_gateway::server::{Inherited, Listeners};
-use msp_gateway::telemetry::LogSink;
+use msp_gateway::telemetry::{Format, LogSink, Output};
 use shelf::Shelf;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -150,7 +150,9 @@ api_key_env = "UNUSED"
     let settings = config::from_text("bench", &text, []).expect("good settings");
     let metrics = Metrics::new().unwrap();
     // Written nowhere, but made: a hit costs its line too.
-    let log = LogSink::thread(Box::new(std::io::sink()), metrics.clone(), clock.clone()).unwrap();
+    let sink = Box::new(std::io::sink());
+    let (counted, json) = (metrics.clone(), Format::Json);
+    let log = LogSink::to(Output::start("log", sink, json, false, counted, clock.clone()).unwrap());
     let app = App::build(&settings, &secrets, log, clock, metrics).unwrap();
     let listeners = Listeners::bind(&settings.server, Inherited::default())
         .await

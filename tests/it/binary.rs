@@ -6,6 +6,7 @@ mod demo;
 mod encrypted;
 mod floods;
 mod lifecycle;
+mod outputs;
 mod overview;
 mod paging;
 mod secrets;

@@ -286,6 +286,15 @@ impl Web {
         self.send("GET", url, &[], "").await
     }
 
+    /// Waits until a program that prints nothing answers here.
+    pub async fn until_up(&self, url: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.status("GET", url, &[]).await != Some(200) {
+            assert!(Instant::now() < deadline, "{url}: nobody answers");
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// The status of an answer without a body to send; none where the connection is cut first.
     pub async fn status(&self, method: &str, url: &str, headers: &[(&str, &str)]) -> Option<u16> {
         let mut request = Request::builder().method(method).uri(url);

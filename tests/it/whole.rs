@@ -1,7 +1,6 @@
 //! The whole gateway without sockets: bytes in at a caller's connection, bytes out at the sandbox
 //! vendors. Everything that leaves is kept, so that a test can look for what must never leave.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use msp_gateway::access::CallerKeyHash;
@@ -14,7 +13,7 @@ use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{self, Sandbox};
 use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
 use msp_gateway::server::{Answering, Connections};
-use msp_gateway::telemetry::LogSink;
+use msp_gateway::telemetry::{EventLines, Format, LogSink};
 use msp_gateway::upstream::connect::InMemory;
 use parking_lot::Mutex;
 use tokio::io::{DuplexStream, duplex};
@@ -126,25 +125,15 @@ pub fn settings(text: &str) -> Settings {
 #[derive(Clone, Default)]
 pub struct Events(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Events {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 impl Events {
     /// From now on this thread's events come here, as long as the guard lives.
     pub fn listen() -> (Self, tracing::subscriber::DefaultGuard) {
         let events = Self::default();
-        let to = events.clone();
-        let lines = tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_writer(move || to.clone());
+        let to = events.0.clone();
+        let clock = Clock::system();
+        let lines = EventLines::new(Format::Json, clock, move |line: String| {
+            to.lock().extend_from_slice(format!("{line}\n").as_bytes());
+        });
         let guard = tracing_subscriber::registry().with(lines).set_default();
         (events, guard)
     }

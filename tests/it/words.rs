@@ -163,7 +163,11 @@ fn the_log_uses_the_words() {
             whole: true,
         };
         let mut line = String::new();
-        entry.write_line(crate::kit::NOW.parse().unwrap(), &mut line);
+        entry.write_line(
+            msp_gateway::telemetry::Format::Json,
+            crate::kit::NOW.parse().unwrap(),
+            &mut line,
+        );
         let member = format!("\"cache\":\"{}\"", outcome.as_str());
         assert!(line.contains(&member), "{line}");
     }

@@ -1,0 +1,142 @@
+//! What a command prints that keeps running: `serve`, `demo`, `sandbox`.
+//!
+//! Each output has a writer of its own (see [`crate::telemetry`]), so that whoever reads it, or does
+//! not, holds nothing up. Commands that print and end write directly instead: `check | less` waits for
+//! its reader.
+
+use std::io::{IsTerminal, stderr, stdout};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use clap::ValueEnum;
+
+use super::REFUSED;
+use crate::clock::{Clock, Duration};
+use crate::metrics::Metrics;
+use crate::telemetry::{EventLevel, Format, LogSink, Output, events_to, panics_to_events};
+
+/// How long the end of the program waits for the readers of its outputs, all together.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long a start waits to learn whether its output can be written. A reader that is slow is none
+/// that left.
+const SETTLE_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// The form of log lines, where somebody chose one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line, whatever is printed
+    Json,
+}
+
+/// Standard output and standard error.
+pub struct Outputs {
+    stdout: Output,
+    stderr: Output,
+    /// Everything is JSON because somebody chose it, also what is no log line by default.
+    all_json: bool,
+    clock: Clock,
+}
+
+impl Outputs {
+    /// Starts the writers. Without a chosen format, log lines are text where the output is a terminal
+    /// and JSON elsewhere, and addresses and refusals are plain lines everywhere.
+    ///
+    /// # Errors
+    /// If the system gives no descriptor or no thread.
+    pub fn start(
+        chosen: Option<LogFormat>,
+        metrics: &Arc<Metrics>,
+        clock: &Clock,
+    ) -> Result<Self, String> {
+        let format = |is_terminal| match chosen {
+            Some(LogFormat::Text) => Format::Text,
+            Some(LogFormat::Json) => Format::Json,
+            None if is_terminal => Format::Text,
+            None => Format::Json,
+        };
+        // A descriptor of its own: the standard library's buffer would hide what was written.
+        let start = |name, fd: std::io::Result<OwnedFd>, format, carries_events| {
+            let file = std::fs::File::from(fd?);
+            let (metrics, clock) = (metrics.clone(), clock.clone());
+            Output::start(name, Box::new(file), format, carries_events, metrics, clock)
+        };
+        let failed = |why| format!("the outputs cannot be opened: {why}");
+        let fd = stdout().as_fd().try_clone_to_owned();
+        let stdout = start("stdout", fd, format(stdout().is_terminal()), false).map_err(failed)?;
+        let fd = stderr().as_fd().try_clone_to_owned();
+        let stderr = start("stderr", fd, format(stderr().is_terminal()), true).map_err(failed)?;
+        Ok(Self {
+            stdout,
+            stderr,
+            all_json: chosen == Some(LogFormat::Json),
+            clock: clock.clone(),
+        })
+    }
+
+    /// Where access log lines go.
+    pub fn access_log(&self) -> LogSink {
+        LogSink::to(self.stdout.clone())
+    }
+
+    /// Sends events and panics to standard error.
+    ///
+    /// # Errors
+    /// As [`events_to`].
+    pub fn take_events(&self, level: &str) -> Result<EventLevel, String> {
+        let level = events_to(self.stderr.clone(), level, self.clock.clone())?;
+        // A panic's own text may hold anything a vendor or a caller sent.
+        panics_to_events();
+        Ok(level)
+    }
+
+    /// Prints lines to standard output.
+    pub fn announce(&self, lines: &str) {
+        self.print(&self.stdout, "INFO", "", lines);
+    }
+
+    /// Prints lines to standard output that are what the command is run for.
+    ///
+    /// # Errors
+    /// If they cannot be written. A reader that is slow is no failure.
+    pub fn hand_over(&self, lines: &str) -> Result<(), String> {
+        self.announce(lines);
+        self.stdout
+            .settled(SETTLE_WAIT_MAX)
+            .map_err(|kind| format!("standard output cannot be written: {kind}"))
+    }
+
+    /// Prints a warning to standard error, before events go there.
+    pub fn warn(&self, why: impl std::fmt::Display) {
+        self.print(
+            &self.stderr,
+            "WARN",
+            "msp-gateway: warning: ",
+            &why.to_string(),
+        );
+    }
+
+    /// Says why the command is refused. Returns the exit code.
+    pub fn refuse(&self, why: impl std::fmt::Display) -> i32 {
+        self.print(&self.stderr, "ERROR", "msp-gateway: ", &why.to_string());
+        REFUSED
+    }
+
+    fn print(&self, output: &Output, level: &'static str, before: &str, lines: &str) {
+        if self.all_json {
+            let filled = lines.lines().filter(|line| !line.is_empty());
+            filled.for_each(|line| output.print_json(level, line));
+        } else {
+            output.print(format!("{before}{lines}"));
+        }
+    }
+
+    /// Waits a little for lines that are not written yet. Nothing is printed any more.
+    pub fn close(&self) {
+        let until = self.clock.now() + CLOSE_WAIT_MAX;
+        for output in [&self.stdout, &self.stderr] {
+            output.close(until.saturating_duration_since(self.clock.now()));
+        }
+    }
+}
