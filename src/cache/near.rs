@@ -1,12 +1,13 @@
-//! A moka cache with a small table in front of it, for what is asked all the time.
+//! A moka cache with a small table in front, for entries that are read all the time.
 //!
-//! A look into moka also notes the use, for its choice of what to evict, and that costs more than the
-//! look itself. The table knows some keys that were found lately, and what was found only weakly: moka
-//! alone decides what stays in memory, and what it evicts is gone from here too.
+//! A lookup in moka records the use, for moka's choice of what to evict, and that costs more than
+//! the lookup. The table holds weak references to some recently found entries. moka alone decides
+//! what stays in memory, and an evicted entry disappears from the table too.
 //!
-//! Nothing here is older than what moka holds. Each place of the table has a version, odd while one of its
-//! keys changes: then only moka is asked. Who looks into moka reads the version first and leaves it with
-//! what was found, so that it counts for nothing after the next change, even if it is left late.
+//! The table never returns an entry that moka has replaced. Each place has a version, which is odd
+//! while one of its keys changes; during that time only moka is asked. A reader takes the version
+//! before it looks into moka, and stores the version with what it found. So a reference stored
+//! late, after a change, has an old version and is ignored.
 
 use std::hash::{BuildHasher as _, Hash};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,15 +21,16 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::metrics::StoreUsage;
 
-/// Places of the table. A dashboard asks some dozen things; two that share a place take turns.
+/// Number of places. A dashboard reads some dozen entries. Two entries in one place alternate.
 const PLACES: usize = 256;
-/// Of so many looks, this one goes to moka even if the table knows the answer, so that moka learns what
-/// is in use.
+/// Every so many lookups, one goes to moka even if the table has the entry, so that moka learns
+/// what is in use.
 const TOLD_ONE_OF: u8 = 16;
-/// Of so many finds in moka, one is left in the table: what is asked once or twice leaves nothing.
+/// Every so many finds in moka, one is stored in the table, so that rarely read entries do not fill
+/// it.
 const LEFT_ONE_OF: u8 = 8;
 
-/// See above.
+/// The cache and its table.
 pub struct Near<K, V> {
     cache: Cache<K, Arc<V>, RandomState>,
     places: Box<[Place<K, V>]>,
@@ -55,7 +57,7 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Holds up to this weight in all.
+    /// Makes an empty cache of at most this total weight.
     pub fn new(
         weight_max: u64,
         weigher: impl Fn(&K, &Arc<V>) -> u32 + Send + Sync + 'static,
@@ -80,7 +82,7 @@ where
         }
     }
 
-    /// What is held for a key.
+    /// Returns the value of a key.
     pub fn get(&self, key: &K) -> Option<Arc<V>> {
         let place = self.place(key)?;
         let version = place.version.load(Ordering::Acquire);
@@ -103,7 +105,7 @@ where
         Some(value)
     }
 
-    /// Holds this for a key from now on.
+    /// Sets the value of a key.
     pub fn insert(&self, key: K, value: Arc<V>) {
         match self.place(&key) {
             Some(place) => place.change(|| self.cache.insert(key, value)),
@@ -111,7 +113,7 @@ where
         }
     }
 
-    /// Holds nothing for a key any more.
+    /// Removes a key.
     pub fn remove(&self, key: &K) {
         match self.place(key) {
             Some(place) => place.change(|| self.cache.invalidate(key)),
@@ -119,7 +121,7 @@ where
         }
     }
 
-    /// Holds nothing any more.
+    /// Removes every key.
     pub fn clear(&self) {
         let all = self.places.iter();
         let changing: Vec<_> = all.map(Place::begin).collect();
@@ -127,12 +129,12 @@ where
         drop(changing);
     }
 
-    /// Everything that is held.
+    /// Returns every entry.
     pub fn iter(&self) -> impl Iterator<Item = (Arc<K>, Arc<V>)> {
         self.cache.iter()
     }
 
-    /// (entries, weight) held right now.
+    /// Returns (entries, weight) now.
     pub fn size(&self) -> (u64, u64) {
         self.cache.run_pending_tasks();
         (self.cache.entry_count(), self.cache.weighted_size())
@@ -150,7 +152,7 @@ where
     }
 
     fn place(&self, key: &K) -> Option<&Place<K, V>> {
-        // moka picks by the high bits of this hash, the table by the low ones.
+        // moka uses the high bits of this hash, so the table uses the low bits.
         let hash = self.hasher.hash_one(key) as usize;
         self.places.get(hash % PLACES)
     }
@@ -181,7 +183,7 @@ impl<K, V> Place<K, V> {
     }
 }
 
-/// One of a place's keys changes.
+/// Marks that one of the place's keys changes.
 struct Changing<'a, K, V> {
     place: &'a Place<K, V>,
     _lock: MutexGuard<'a, ()>,

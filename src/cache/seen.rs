@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 /// new again and is cached one reading later.
 const MARKS: usize = 16 * 1024;
 
-/// X
+/// Remembers which values occurred recently.
 pub struct Seen {
     marks: Box<[AtomicU32]>,
     hasher: RandomState,
