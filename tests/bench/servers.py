@@ -128,11 +128,14 @@ drain_grace = "1s"
         self.admin = admin
         return port
 
-    def peer(self, name, origin, files, coded=False):
-        """The port of a peer in front of an origin; fails with `peers.Missing` where it cannot be had."""
-        port = free_port()
-        argv, env = peers.PEERS[name](self.work, port, origin, files, coded)
-        self.start(name, argv, port, env=env)
+    def peer(self, name, origin, files, coded=False, alias=None):
+        """The port of a peer in front of an origin. `alias` names a second server of the same kind.
+        Fails with `peers.Missing` if the peer cannot be had here."""
+        port, work = free_port(), self.work / (alias or "")
+        work.mkdir(exist_ok=True)
+        os.chmod(work, 0o755)
+        argv, env = peers.PEERS[name](work, port, origin, files, coded)
+        self.start(alias or name, argv, port, env=env)
         return port
 
     def wrk(self, ask, seconds, connections, unique=None, among=None, callers=None):
