@@ -11,6 +11,7 @@
     clippy::panic
 )]
 
+mod bound;
 mod parties;
 mod reasons;
 mod trace;
@@ -32,7 +33,8 @@ use msp_gateway::sandbox::{NABLE_ACCOUNT, Operation, Options, Sandbox};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use parties::{CALLER_KEY, Party};
+use bound::{Bound, World, bound};
+use parties::{BILLING_S, CALLER_KEY, CASES_S, CUSTOMERS_S, Party};
 use reasons::{CallLog, Lanes, searches};
 use trace::{Ask, Event, IMPATIENT, draw};
 
@@ -383,6 +385,37 @@ fn print_ratios(lines: &[Line]) {
     );
 }
 
+/// The offline bound of a trace, in this world.
+fn bound_of(trace: &[Vec<Event>], sandbox: &Sandbox) -> Bound {
+    // Fresh for so long, and stale for twice as long.
+    let life = |fresh_s: u64| Duration::from_secs(fresh_s * 3);
+    let day = |value: &serde_json::Value| value.as_str()?.parse().ok();
+    let rows = |range: &serde_json::Value| {
+        let range = day(&range["start"]).zip(day(&range["end"]));
+        sandbox.expected_rows(None, range).len()
+    };
+    let world = World {
+        customers: life(CUSTOMERS_S),
+        cases: life(CASES_S),
+        billing: life(BILLING_S),
+        rows: &rows,
+    };
+    bound(trace, &world)
+}
+
+fn print_bound(line: &Line, bound: &Bound) {
+    println!(
+        "the fewest calls, knowing the future: {} ({} customer lists, {} for cases, {} bills); {} / that = {:.2} \
+         (aim: at most 1.15)\n",
+        bound.total(),
+        bound.customers,
+        bound.cases,
+        bound.billing,
+        line.name,
+        line.total() as f64 / bound.total() as f64,
+    );
+}
+
 fn print_reasons(line: &Line) {
     println!("where the calls of {} come from\n", line.name);
     println!("| operation | lane | calls |\n|---|---|---|");
@@ -416,6 +449,7 @@ async fn run(seconds: u64, seeds: &[u64]) -> Result<(), String> {
     let vendors = listener.local_addr().map_err(|why| why.to_string())?;
     let vendor_task = tokio::spawn(sandbox.clone().serve(listener, std::future::pending()));
     let mut sums: Vec<Line> = Vec::new();
+    let mut bounds = Bound::default();
     for seed in seeds {
         let trace = draw(*seed, Duration::from_secs(seconds), sandbox.options().today);
         let mut lines = Vec::new();
@@ -433,6 +467,9 @@ async fn run(seconds: u64, seeds: &[u64]) -> Result<(), String> {
         println!("\nseed {seed}, {seconds} s of trace\n");
         print_table(&lines);
         print_ratios(&lines);
+        let fewest = bound_of(&trace, &sandbox);
+        print_bound(&lines[GATEWAY], &fewest);
+        bounds.add(&fewest);
         match sums.as_mut_slice() {
             [] => sums = lines,
             sums => sums
@@ -446,6 +483,7 @@ async fn run(seconds: u64, seeds: &[u64]) -> Result<(), String> {
         println!("all {} seeds together\n", seeds.len());
         print_table(&sums);
         print_ratios(&sums);
+        print_bound(&sums[GATEWAY], &bounds);
     }
     print_reasons(&sums[GATEWAY]);
     Ok(())

@@ -21,10 +21,10 @@ use tokio::task::JoinHandle;
 pub const CALLER_KEY: &str = "bench-caller-key";
 /// How long answers are fresh, in seconds, for everyone: the defaults, a minute as two seconds. Past
 /// it they are stale for twice as long, while one refresh runs.
-const CUSTOMERS_S: u64 = 10;
-const CASES_S: u64 = 2;
+pub const CUSTOMERS_S: u64 = 10;
+pub const CASES_S: u64 = 2;
 /// Six hours: longer than the run.
-const BILLING_S: u64 = 720;
+pub const BILLING_S: u64 = 720;
 
 /// A server that is up.
 pub struct Party {
