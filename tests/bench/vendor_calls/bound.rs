@@ -138,7 +138,11 @@ fn cheapest(needs: &[(Duration, Need)], life: Duration, pages: u64) -> u64 {
                 // Nothing but a walk serves it, so the walk cannot start later.
                 break;
             }
-            let need = if *need == Need::Whole { Need::First } else { *need };
+            let need = if *need == Need::Whole {
+                Need::First
+            } else {
+                *need
+            };
             held.retain(|(until, _)| until >= at);
             if !held.iter().any(|(_, serves)| *serves == need) {
                 spent += 1;
