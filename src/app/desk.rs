@@ -88,7 +88,7 @@ impl App {
             .map(|c| caller_status(c))
             .collect();
         let options = self.snapshots.options.load();
-        let (open, waiting) = self.snapshots.slots.usage();
+        let slots = self.snapshots.slots.usage();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_s": now.saturating_duration_since(self.started).as_secs(),
@@ -96,7 +96,13 @@ impl App {
             "requests_in_flight": self.in_flight.now(),
             "exports_running": self.exports.now(),
             "vendors": vendors,
-            "scrolls": {"open": open, "max": options.open_scrolls_max, "searches_waiting": waiting},
+            "scrolls": {
+                "open": slots.running,
+                "max": options.open_scrolls_max,
+                "at_vendor": slots.standing,
+                "at_vendor_max": options.vendor_scrolls_max,
+                "searches_waiting": slots.waiting,
+            },
             "snapshots": {
                 "entries": self.snapshots.count(),
                 "bytes": self.snapshots.bytes(),

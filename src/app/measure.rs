@@ -15,8 +15,11 @@ impl App {
             (&state.requests_in_flight_max, self.in_flight.limit()),
             (&state.exports_running, self.exports.now()),
             (&state.exports_max, self.exports.limit()),
-            // Also lets go of lingering scrolls that have expired.
-            (&state.searches_waiting, self.snapshots.slots.usage().1),
+            // Also drops scrolls that have expired at the vendor, and sets their gauges.
+            (
+                &state.searches_waiting,
+                self.snapshots.slots.usage().waiting,
+            ),
         ];
         for (gauge, value) in in_flight {
             gauge.set(count(value));

@@ -119,10 +119,9 @@ impl App {
             Some(side) => Nable::new(side.service(), side.options()),
             None => Nable::disabled(),
         });
-        let budget = wiv_side.as_ref().map(|side| side.gates().governor.clone());
         let snapshots = Snapshots::new(
             wiv.clone(),
-            budget,
+            wiv_side.as_ref().map(Side::gates),
             settings.snapshots.clone(),
             clock.clone(),
             metrics.clone(),

@@ -298,6 +298,7 @@ fn snapshots(pages: &file::Pagination, report: &mut Report) -> SnapshotOptions {
         scroll_idle_max: pages.scroll_idle_max.get(),
         scroll_expiry: pages.scroll_expiry.get(),
         open_scrolls_max: pages.open_scrolls_max.to_usize(),
+        vendor_scrolls_max: pages.vendor_scrolls_max.to_usize(),
         slot_wait_max: pages.slot_wait_max.get(),
         drain_pages_max: pages.drain_pages_max.to_usize(),
         walk_rows_max: pages.walk_rows_max.to_usize(),
