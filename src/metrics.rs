@@ -12,6 +12,7 @@
 mod callers;
 mod declare;
 mod process;
+mod reading;
 mod state;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use prometheus::{
 pub use callers::{CallerMeter, CallsCaused};
 use callers::{Callers, Collected};
 use declare::Declare;
+pub use reading::DURATION_BOUNDS_S;
 pub use state::{StateGauges, StoreUsage, VendorStanding};
 
 use crate::domain::{CacheOutcome, Kind, Operation, Route, Saved, Shortage, Vendor};

@@ -90,7 +90,7 @@ impl Reloader {
         // Seen before it is read: a change in between is seen at the next look.
         self.seen = fingerprint(&self.watched);
         let applied = self.try_reload(app);
-        app.note_reload(applied.is_ok());
+        app.note_reload(&applied);
         match applied {
             Ok(later) => {
                 tracing::info!("settings reloaded");

@@ -71,7 +71,7 @@ pub(super) async fn respond(
     trailer: bool,
     place: Permit,
 ) -> Answered {
-    call.record.set_cache(stream.note.outcome);
+    call.record.set_note(&stream.note);
     let mut response = Response::new(AnswerBody::rows(stream.pieces, trailer, Some(place)));
     let headers = response.headers_mut();
     let (media, name) = match format {

@@ -50,6 +50,23 @@ impl AdminReads for Desk {
         self.0.upgrade().map_or(Value::Null, |app| app.status())
     }
 
+    fn snapshots(&self, limit: usize) -> Value {
+        let app = self.0.upgrade();
+        app.map_or(Value::Null, |app| app.shown_snapshots(limit))
+    }
+
+    fn callers(&self) -> Value {
+        self.0
+            .upgrade()
+            .map_or(Value::Null, |app| app.shown_callers())
+    }
+
+    fn settings(&self) -> Value {
+        self.0
+            .upgrade()
+            .map_or(Value::Null, |app| app.in_force.json())
+    }
+
     fn readiness(&self) -> Readiness {
         match self.0.upgrade() {
             Some(app) => app.readiness(),
@@ -70,7 +87,9 @@ impl App {
         let sides = self.sides().into_iter();
         Readiness {
             ready: !self.drain.is_draining(),
-            vendors: sides.map(|(vendor, side)| (vendor, state(side))).collect(),
+            vendors: sides
+                .map(|(vendor, side)| (vendor, vendor_state(side)))
+                .collect(),
         }
     }
 
@@ -182,7 +201,7 @@ impl App {
     }
 }
 
-fn state(side: &Option<Side>) -> VendorState {
+pub(super) fn vendor_state(side: &Option<Side>) -> VendorState {
     let Some(side) = side else {
         return VendorState::Disabled;
     };
@@ -209,7 +228,7 @@ fn vendor_status(side: &Option<Side>) -> Value {
         .map(|(lane, calls)| (lane.as_str().to_owned(), json!(calls)))
         .collect();
     json!({
-        "state": state(side).as_str(),
+        "state": vendor_state(side).as_str(),
         "circuit": circuit.state.as_str(),
         "probe_in_ms": circuit.probe_in.map(|wait| wait.as_millis()),
         "key_rejected": gates.credential.is_rejected(),

@@ -91,6 +91,8 @@ table! {
         compression: Compression = Compression::default(),
         /// `[log]`
         log: Log = Log::default(),
+        /// `[console]`
+        console: Console = Console::default(),
     }
 }
 
@@ -427,5 +429,13 @@ table! {
         level: Level = Level::Info,
         /// One line a request.
         access: bool = true,
+    }
+}
+
+table! {
+    /// What the admin listener's console remembers.
+    Console {
+        /// Samples and requests together.
+        history_bytes_max: Size<0, { 256 * MIB }> = Size::bytes(4 * MIB),
     }
 }

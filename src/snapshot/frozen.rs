@@ -277,6 +277,11 @@ impl Snapshot {
         self.changed.subscribe()
     }
 
+    /// Requests that wait for a change.
+    pub fn readers(&self) -> usize {
+        self.changed.receiver_count()
+    }
+
     /// Wakes everyone who waits, after a change.
     pub(super) fn announce(&self) {
         self.recharge();

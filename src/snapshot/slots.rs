@@ -38,7 +38,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::forecast::Lately;
-use crate::admission::{Circuit, Governor, Lane, Spend};
+use crate::admission::{Circuit, Governor, Lane, Spend, Stage};
 use crate::clock::{Clock, Duration, Instant, timeout_at};
 use crate::domain::Shortage;
 use crate::metrics::Metrics;
@@ -269,6 +269,19 @@ impl Slots {
     /// Refused at once where a slot, or the budget for its search, surely comes too late, where too
     /// many searches wait, and where the vendor fails.
     pub async fn take(
+        self: &Arc<Self>,
+        spend: &Spend,
+        linger: Duration,
+        deadline: Instant,
+    ) -> Result<SlotLease, NoSlot> {
+        let begun = self.clock.now();
+        let taken = self.wait(spend, linger, deadline).await;
+        let waited = self.clock.now().saturating_duration_since(begun);
+        spend.payer.story.note(Stage::Slot, begun, waited);
+        taken
+    }
+
+    async fn wait(
         self: &Arc<Self>,
         spend: &Spend,
         linger: Duration,

@@ -643,6 +643,16 @@ impl Snapshots {
         purged
     }
 
+    /// All snapshots held.
+    pub(super) fn held(&self) -> Vec<Arc<Snapshot>> {
+        self.held.all()
+    }
+
+    /// Monotonic now.
+    pub(super) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
     /// Snapshots held.
     pub fn count(&self) -> u64 {
         self.held.len() as u64
