@@ -22,8 +22,6 @@ pub mod snapshot;
 
 pub mod reads;
 
-pub mod history;
-
 pub mod exchange;
 
 pub mod problem;

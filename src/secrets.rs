@@ -3,6 +3,8 @@
 //! Secrets are read from a file or an environment variable, never through the settings' own parser
 //! (its errors print values), are wiped when dropped, and print as `[redacted]`.
 
+mod file;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use zeroize::{Zeroize as _, Zeroizing};
+
+pub use file::{FileProblem, READ_WAIT_MAX, read_file};
 
 /// Longest secret accepted, in bytes. Vendor keys are under 200; a larger file is a mistaken path.
 pub const SECRET_BYTES_MAX: usize = 4096;
@@ -41,8 +45,8 @@ impl fmt::Display for SecretSource {
 pub enum SecretProblem {
     /// The variable is not set.
     Unset,
-    /// The file could not be read; the system's reason.
-    Unreadable(String),
+    /// The file could not be read.
+    Unreadable(FileProblem),
     /// The secret is empty.
     Empty,
     /// More than [`SECRET_BYTES_MAX`] bytes.
@@ -57,7 +61,7 @@ impl fmt::Display for SecretProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unset => f.write_str("is not set"),
-            Self::Unreadable(why) => write!(f, "cannot be read: {why}"),
+            Self::Unreadable(why) => why.fmt(f),
             Self::Empty => f.write_str("is empty"),
             Self::TooLong => write!(f, "is longer than {SECRET_BYTES_MAX} bytes"),
             Self::TooShort => write!(
@@ -70,30 +74,31 @@ impl fmt::Display for SecretProblem {
 }
 
 impl SecretSource {
-    /// Reads the secret now.
+    /// Reads the secret now. Blocks the thread; a file that does not answer is given up after
+    /// [`READ_WAIT_MAX`].
+    ///
+    /// # Errors
+    /// If there is no usable secret.
     pub fn read(&self) -> Result<Secret, SecretProblem> {
         let text = match self {
             Self::Env(name) => Zeroizing::new(std::env::var(name).map_err(|why| match why {
                 std::env::VarError::NotPresent => SecretProblem::Unset,
                 std::env::VarError::NotUnicode(_) => SecretProblem::BadCharacter,
             })?),
-            Self::File(path) => Zeroizing::new(read_bounded(path)?),
+            Self::File(path) => read_bounded(path)?,
         };
         Secret::parse(&text)
     }
 }
 
-fn read_bounded(path: &std::path::Path) -> Result<String, SecretProblem> {
-    use std::io::Read as _;
-    let unreadable = |e: std::io::Error| SecretProblem::Unreadable(e.kind().to_string());
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let limit = SECRET_BYTES_MAX as u64 + 3;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX + 3));
-    file.take(limit)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+fn read_bounded(path: &std::path::Path) -> Result<Zeroizing<String>, SecretProblem> {
+    // The longest secret with a line end of two bytes.
+    let bytes = read_file(path, SECRET_BYTES_MAX + 2).map_err(|why| match why {
+        FileProblem::TooLarge => SecretProblem::TooLong,
+        why => SecretProblem::Unreadable(why),
+    })?;
     std::str::from_utf8(&bytes)
-        .map(str::to_owned)
+        .map(|text| Zeroizing::new(text.to_owned()))
         .map_err(|_| SecretProblem::BadCharacter)
 }
 

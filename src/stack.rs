@@ -5,8 +5,7 @@ use crate::admission::Gates;
 use crate::api::admin::Admin;
 use crate::api::{keyless, routes};
 use crate::clock::{Clock, Duration};
-use crate::exchange::{Answered, Arrival, Boxed, Call, Ends, InFlight};
-use crate::history::History;
+use crate::exchange::{Answered, Arrival, Boxed, Call, InFlight};
 use crate::metrics::Metrics;
 use crate::middleware::inbound::{
     CrossOrigin, Observer, admit, answer_keyless, authenticate, check_framing, contain_panic,
@@ -43,8 +42,6 @@ pub struct InboundParts {
     pub callers: Arc<CallerBook>,
     /// The access log.
     pub log: LogSink,
-    /// The last requests.
-    pub history: Arc<History>,
     /// Counts requests in flight; shared by the stacks before and after a reload.
     pub in_flight: Arc<InFlight>,
     /// A request is answered within this time.
@@ -78,7 +75,6 @@ where
         metrics,
         callers,
         log,
-        history,
         in_flight,
         request_timeout,
         body_timeout,
@@ -86,13 +82,10 @@ where
         docs,
     } = parts;
     let observer = Observer {
+        clock: clock.clone(),
         metrics: metrics.clone(),
         callers: callers.clone(),
-        ends: Arc::new(Ends {
-            log,
-            history,
-            clock: clock.clone(),
-        }),
+        log,
     };
     let find = match docs {
         true => routes::find,
@@ -207,7 +200,7 @@ pub fn outbound<C: VendorConnector>(
         .layer(RefuseLayer::new(gates))
         // Budget, place and turn. Holds the place until everything below has ended, the answer's
         // body among it.
-        .layer(PaceLayer::new(gates, options.timeout, clock()))
+        .layer(PaceLayer::new(gates, options.timeout))
         // Below the queue: the vendor may have failed while this call waited, and the circuit hears
         // of calls only that were really made.
         .layer(TripLayer::new(gates, options.timeout, clock()))

@@ -16,7 +16,7 @@ use source::{Source, sources};
 
 /// The rooms from what everything stands on to what stands on everything. A room imports only from
 /// earlier lines; rooms of one line are peers and never import each other.
-const LADDER: [&[&str]; 19] = [
+const LADDER: [&[&str]; 18] = [
     &["domain"],
     &["clock"],
     &["secrets"],
@@ -26,7 +26,6 @@ const LADDER: [&[&str]; 19] = [
     &["cache", "upstream"],
     &["snapshot"],
     &["reads"],
-    &["history"],
     &["exchange"],
     &["problem"],
     &["api", "middleware"],

@@ -50,23 +50,6 @@ impl AdminReads for Desk {
         self.0.upgrade().map_or(Value::Null, |app| app.status())
     }
 
-    fn snapshots(&self, limit: usize) -> Value {
-        let app = self.0.upgrade();
-        app.map_or(Value::Null, |app| app.shown_snapshots(limit))
-    }
-
-    fn callers(&self) -> Value {
-        self.0
-            .upgrade()
-            .map_or(Value::Null, |app| app.shown_callers())
-    }
-
-    fn settings(&self) -> Value {
-        self.0
-            .upgrade()
-            .map_or(Value::Null, |app| app.in_force.json())
-    }
-
     fn readiness(&self) -> Readiness {
         match self.0.upgrade() {
             Some(app) => app.readiness(),
@@ -87,9 +70,7 @@ impl App {
         let sides = self.sides().into_iter();
         Readiness {
             ready: !self.drain.is_draining(),
-            vendors: sides
-                .map(|(vendor, side)| (vendor, vendor_state(side)))
-                .collect(),
+            vendors: sides.map(|(vendor, side)| (vendor, state(side))).collect(),
         }
     }
 
@@ -107,7 +88,7 @@ impl App {
             .map(|c| caller_status(c))
             .collect();
         let options = self.snapshots.options.load();
-        let slots = self.snapshots.slots.usage();
+        let (open, waiting) = self.snapshots.slots.usage();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_s": now.saturating_duration_since(self.started).as_secs(),
@@ -115,13 +96,7 @@ impl App {
             "requests_in_flight": self.in_flight.now(),
             "exports_running": self.exports.now(),
             "vendors": vendors,
-            "scrolls": {
-                "open": slots.running,
-                "max": options.open_scrolls_max,
-                "at_vendor": slots.standing,
-                "at_vendor_max": options.vendor_scrolls_max,
-                "searches_waiting": slots.waiting,
-            },
+            "scrolls": {"open": open, "max": options.open_scrolls_max, "searches_waiting": waiting},
             "snapshots": {
                 "entries": self.snapshots.count(),
                 "bytes": self.snapshots.bytes(),
@@ -201,7 +176,7 @@ impl App {
     }
 }
 
-pub(super) fn vendor_state(side: &Option<Side>) -> VendorState {
+fn state(side: &Option<Side>) -> VendorState {
     let Some(side) = side else {
         return VendorState::Disabled;
     };
@@ -228,7 +203,7 @@ fn vendor_status(side: &Option<Side>) -> Value {
         .map(|(lane, calls)| (lane.as_str().to_owned(), json!(calls)))
         .collect();
     json!({
-        "state": vendor_state(side).as_str(),
+        "state": state(side).as_str(),
         "circuit": circuit.state.as_str(),
         "probe_in_ms": circuit.probe_in.map(|wait| wait.as_millis()),
         "key_rejected": gates.credential.is_rejected(),

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::FINE;
 use crate::app::App;
@@ -52,29 +54,22 @@ pub async fn until_told(
     let drain = app.drain().clone();
     let running = app.run(listeners);
     let mut running = std::pin::pin!(running);
+    let (ask, asked) = mpsc::channel(1);
+    let reloading = reloader.map(|reloader| {
+        let run = reloader.run(app.clone(), asked, notify);
+        tokio::spawn(run)
+    });
+    // Ends with this: what hangs in a reload holds up nothing.
+    let _ends = AbortOnDrop(reloading);
     let mut told = false;
-    let mut reloader = reloader;
     loop {
-        let changed = async {
-            match &mut reloader {
-                Some(reloader) => reloader.changed().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = &mut running => return Ok(FINE),
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             _ = hangup.recv() => {
-                if let Some(reloader) = &mut reloader {
-                    reload(reloader, &app);
-                }
-                continue;
-            }
-            () = changed => {
-                if let Some(reloader) = &mut reloader {
-                    reload(reloader, &app);
-                }
+                // Full: one is asked for already.
+                let _ = ask.try_send(());
                 continue;
             }
         }
@@ -89,10 +84,14 @@ pub async fn until_told(
     }
 }
 
-fn reload(reloader: &mut Reloader, app: &Arc<App>) {
-    notify("RELOADING=1");
-    reloader.reload(app);
-    notify("READY=1");
+struct AbortOnDrop(Option<JoinHandle<()>>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
 }
 
 /// Tells the service manager, where there is one (`sd_notify`'s datagram).

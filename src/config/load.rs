@@ -1,6 +1,5 @@
 //! Default, then file, then environment; everything that is wrong is told at once.
 
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,9 +11,11 @@ use super::check::{self, Settings};
 use super::file::File;
 use super::layer::{self, SOURCE_BYTES_MAX};
 use super::report::{Place, Refusal, Report};
+use crate::secrets::{FileProblem, read_file};
 
 /// Reads, merges and checks the settings of a file (none: defaults and environment alone).
-/// Secrets are read apart from it, by [`Settings::read_secrets`].
+/// Secrets are read apart from it, by [`Settings::read_secrets`]. Blocks the thread; a file that does
+/// not answer is given up.
 ///
 /// # Errors
 /// Every problem found, none with a value in it.
@@ -27,7 +28,7 @@ pub fn load(path: Option<&Path>) -> Result<Settings, Refusal> {
         return read(None, variables);
     };
     let label = path.display().to_string();
-    let text = read_file(path).map_err(|text| {
+    let text = text_of(path).map_err(|text| {
         let mut report = Report::default();
         report.add_at(Place::File(label.as_str().into(), 0), "", text);
         report
@@ -52,20 +53,15 @@ pub fn from_text(
     read(Some((label, text)), variables)
 }
 
-fn read_file(path: &Path) -> Result<String, String> {
-    let unreadable = |e: std::io::Error| match e.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        kind => format!("cannot be read: {kind}"),
-    };
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    file.take(SOURCE_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() > SOURCE_BYTES_MAX {
-        return Err("is larger than 1 MiB, which no settings file is".to_owned());
-    }
-    String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())
+fn text_of(path: &Path) -> Result<String, String> {
+    let bytes = read_file(path, SOURCE_BYTES_MAX).map_err(|why| match why {
+        FileProblem::Unreadable(std::io::ErrorKind::NotFound) => "there is no such file".to_owned(),
+        FileProblem::TooLarge => "is larger than 1 MiB, which no settings file is".to_owned(),
+        why => why.to_string(),
+    })?;
+    std::str::from_utf8(&bytes)
+        .map(str::to_owned)
+        .map_err(|_| "is not UTF-8 text".to_owned())
 }
 
 fn read(

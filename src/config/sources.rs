@@ -96,9 +96,11 @@ impl Reader {
     /// Reads what `<path>_env` or `<path>_file` names.
     fn read(&mut self, path: &str, source: &SecretSource) -> Option<Secret> {
         let setting = setting(path, source);
-        self.warn_if_readable(&setting, source);
         match source.read() {
-            Ok(secret) => Some(secret),
+            Ok(secret) => {
+                self.warn_if_readable(&setting, source);
+                Some(secret)
+            }
             Err(problem) => {
                 let problem = problem.to_string();
                 self.report
@@ -108,6 +110,7 @@ impl Reader {
         }
     }
 
+    /// Only of a file that was read: looking at one that does not answer would never end.
     fn warn_if_readable(&mut self, setting: &str, source: &SecretSource) {
         if let SecretSource::File(file) = source
             && let Ok(about) = std::fs::metadata(file)
@@ -131,11 +134,11 @@ impl Reader {
             Some(SecretSource::File(path.clone()))
         };
         let named = |file| source(file).map_or_else(String::new, |source| shown(&source));
-        if let Some(key) = source(TlsFile::PrivateKey) {
-            self.warn_if_readable(&at(TlsFile::PrivateKey), &key);
-        }
         match TlsSetup::load(options) {
             Ok(setup) => {
+                if let Some(key) = source(TlsFile::PrivateKey) {
+                    self.warn_if_readable(&at(TlsFile::PrivateKey), &key);
+                }
                 if let Some(why) = setup.untimely(Clock::system().wall()) {
                     let file = TlsFile::Certificate;
                     let (setting, file) = (at(file), named(file));
@@ -225,7 +228,8 @@ impl Settings {
             .collect()
     }
 
-    /// Reads every secret the settings name, now: at the start and at each reload.
+    /// Reads every secret the settings name, now: at the start and at each reload. Blocks the thread;
+    /// files that do not answer are given up.
     ///
     /// # Errors
     /// Every name that leads to nothing usable; no part of any secret.

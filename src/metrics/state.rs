@@ -73,6 +73,8 @@ pub struct StateGauges {
     cache_bytes_max: IntGaugeVec,
     cache_entries: IntGaugeVec,
     cache_evictions: IntCounterVec,
+    /// 1 while a look at the files of settings, keys and certificates does not end.
+    pub files_stalled: IntGauge,
     reload_successful: IntGauge,
     reload_at: IntGauge,
     reload_success_at: IntGauge,
@@ -142,6 +144,10 @@ impl StateGauges {
                 "cache_evictions_total",
                 "Entries that had to go for want of room, by store.",
                 &["store"],
+            )?,
+            files_stalled: declare.gauge(
+                "config_files_stalled",
+                "1 while files of settings, keys or certificates do not answer; the settings in force stay.",
             )?,
             reload_successful: declare.gauge(
                 "config_last_reload_successful",

@@ -1,7 +1,6 @@
 //! The listeners: connections in, drain out.
 
 mod connection;
-mod date;
 mod descriptors;
 mod drain;
 mod http2;

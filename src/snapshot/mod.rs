@@ -8,7 +8,6 @@ mod forecast;
 pub mod frozen;
 mod held;
 pub mod lineage;
-pub mod listing;
 pub mod options;
 pub mod page;
 pub mod rows;

@@ -4,6 +4,7 @@
 
 mod demo;
 mod encrypted;
+mod files;
 mod floods;
 mod lifecycle;
 mod outputs;

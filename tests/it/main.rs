@@ -22,7 +22,6 @@ mod whole;
 
 mod binary;
 mod callers;
-mod console;
 mod corpus;
 mod crowd;
 mod explain;

@@ -69,7 +69,7 @@ impl Rig {
     async fn reload(&mut self) -> bool {
         let series = "config_reloads_total{outcome=\"applied\"}";
         let before = self.whole.metric(series).await;
-        self.reloader.reload(&self.whole.app);
+        self.reloader.reload(&self.whole.app).await;
         self.whole.metric(series).await > before
     }
 
@@ -237,20 +237,20 @@ async fn files_are_read_when_they_have_settled() {
         }
     };
     tokio::select! {
-        () = rig.reloader.changed() => panic!("read while it was written"),
+        () = rig.reloader.changed(&rig.whole.app) => panic!("read while it was written"),
         () = grow(6) => {}
     }
-    rig.reloader.changed().await;
+    rig.reloader.changed(&rig.whole.app).await;
     assert!(
         passed() < Duration::from_millis(1_200 + 500),
         "{:?}",
         passed()
     );
     // Seen, whatever came of it.
-    rig.reloader.reload(&rig.whole.app);
+    rig.reloader.reload(&rig.whole.app).await;
     let begun = Instant::now();
     tokio::select! {
-        () = rig.reloader.changed() => {}
+        () = rig.reloader.changed(&rig.whole.app) => {}
         () = grow(60) => panic!("never read"),
     }
     let took = Instant::now().saturating_duration_since(begun);
@@ -267,7 +267,7 @@ async fn keys_rotate_by_their_files_alone() {
     rig.write("wiv", "withdrawn");
     rig.write("wiv2", WIV_KEY);
     let begun = Instant::now();
-    rig.reloader.changed().await;
+    rig.reloader.changed(&rig.whole.app).await;
     assert!(Instant::now().saturating_duration_since(begun) < Duration::from_secs(1));
     assert!(rig.reload().await);
     assert_eq!(rig.status(&get("/msp/customers", ALL)).await.0, 200);
@@ -290,7 +290,7 @@ async fn keys_rotate_by_their_files_alone() {
     // The rotation ends: what is remembered under the account stays, tokens too.
     rig.write("wiv", WIV_KEY);
     rig.write("wiv2", "the-next-one");
-    rig.reloader.changed().await;
+    rig.reloader.changed(&rig.whole.app).await;
     assert!(rig.reload().await);
     let (status, note) = rig.status(&get("/msp/customers", ALL)).await;
     assert!(status == 200 && note.contains("; hit"), "{note}");
@@ -378,7 +378,7 @@ async fn open_mode_is_not_let_onto_an_address_that_others_reach() {
         &keyless(format!("auth.mode = \"open\"\n{SETTINGS}")),
     );
     let (events, _listening) = Events::listen();
-    reloader.reload(&whole.app);
+    reloader.reload(&whole.app).await;
     assert!(events.text().contains("auth.mode"), "{}", events.text());
     assert_eq!(whole.ask(get("/msp/customers", "")).await.status, 401);
 }
@@ -445,7 +445,7 @@ async fn broken_settings_change_nothing_and_say_so_in_one_line() {
     for (setting, text) in all.into_iter().chain(more) {
         rig.write("config.toml", &text);
         events.clear();
-        rig.reloader.reload(&rig.whole.app);
+        rig.reloader.reload(&rig.whole.app).await;
         let said = events.text();
         let lines: Vec<serde_json::Value> = said
             .lines()
@@ -517,7 +517,7 @@ async fn reloads_amid_traffic_fail_no_request() {
             _ => good.replace("fresh = \"1m\"", "fresh = \"2s\""),
         };
         write(&rig.dir, "config.toml", &next);
-        reloader.reload(&whole.app);
+        reloader.reload(&whole.app).await;
     }
     while let Some(end) = tasks.join_next().await {
         end.unwrap();

@@ -162,7 +162,7 @@ async fn fifty_bad_pairs_change_nothing_and_a_good_one_is_for_new_connections() 
             _ => std::fs::remove_file(rig.files.path("tls.key")).unwrap(),
         }
         let before = rig.refused().await;
-        rig.reloader.reload(&rig.whole.app);
+        rig.reloader.reload(&rig.whole.app).await;
         assert_eq!(rig.refused().await, before + 1.0, "{at}");
         let mut new = rig.connect(&plain).await;
         assert_eq!(shown(&new), first, "{at}");
@@ -170,7 +170,7 @@ async fn fifty_bad_pairs_change_nothing_and_a_good_one_is_for_new_connections() 
         assert_eq!(ask(&mut old, &by_key).await, 200);
     }
     rig.files.put(&good);
-    rig.reloader.reload(&rig.whole.app);
+    rig.reloader.reload(&rig.whole.app).await;
     assert_eq!(rig.refused().await, 50.0);
     let mut new = rig.connect(&plain).await;
     assert_eq!(shown(&new), &good.certificate[..]);
@@ -196,7 +196,7 @@ async fn who_is_no_caller_any_more_is_out_on_connections_that_stand() {
     let without = CALLERS.replace("dash.internal", "other.internal");
     let text = Rig::text(&rig.files, &without);
     rig.files.write("config.toml", &text);
-    rig.reloader.reload(&rig.whole.app);
+    rig.reloader.reload(&rig.whole.app).await;
     assert_eq!(rig.refused().await, 0.0);
     assert_eq!(ask(&mut stream, &request).await, 401);
     let by_key = get(CUSTOMERS, "x-api-key: k-all\r\n");
@@ -214,7 +214,7 @@ async fn tls_is_switched_off_by_a_restart_only() {
         "config.toml",
         &format!("{}{}", &text[..at], operator(&text[end..])),
     );
-    rig.reloader.reload(&rig.whole.app);
+    rig.reloader.reload(&rig.whole.app).await;
     assert_eq!(rig.refused().await, 0.0);
     for listener in ["public", "admin"] {
         let line = format!("listen.{listener}_tls: TLS on or off: a change needs a restart");

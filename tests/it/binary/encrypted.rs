@@ -41,7 +41,7 @@ impl Target {
 pub struct Encrypted {
     pub world: World,
     pub target: Target,
-    _files: Files,
+    pub files: Files,
 }
 
 impl Encrypted {
@@ -70,7 +70,7 @@ impl Encrypted {
         Self {
             world,
             target,
-            _files: files,
+            files,
         }
     }
 
@@ -83,6 +83,21 @@ impl Encrypted {
             .find(|line| line.starts_with("VmRSS:"))
             .unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// The status of a request for customers over a connection of its own.
+    pub async fn customers(&self) -> u16 {
+        let stream = self.target.connect().await.unwrap();
+        let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .uri(format!("https://{NAME}/msp/customers"))
+            .header("x-api-key", key("alice"))
+            .body(())
+            .unwrap();
+        let (answer, _) = requests.send_request(request, true).unwrap();
+        let answer = timeout(PATIENCE, answer).await.unwrap();
+        answer.unwrap().status().as_u16()
     }
 
     /// Until no request is in flight.
