@@ -8,7 +8,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use std::time::Duration;
-pub use tokio::time::{Instant, Sleep, interval, sleep, sleep_until, timeout, timeout_at};
+pub use tokio::time::{
+    Instant, MissedTickBehavior, Sleep, interval, sleep, sleep_until, timeout, timeout_at,
+};
 
 /// Reads monotonic and wall time.
 ///

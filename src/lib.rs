@@ -22,6 +22,8 @@ pub mod snapshot;
 
 pub mod reads;
 
+pub mod history;
+
 pub mod exchange;
 
 pub mod problem;

@@ -12,6 +12,7 @@
 mod callers;
 mod declare;
 mod process;
+mod reading;
 mod state;
 
 use std::sync::Arc;
@@ -25,9 +26,10 @@ use prometheus::{
 pub use callers::{CallerMeter, CallsCaused};
 use callers::{Callers, Collected};
 use declare::Declare;
+pub use reading::DURATION_BOUNDS_S;
 pub use state::{StateGauges, StoreUsage, VendorStanding};
 
-use crate::domain::{CacheOutcome, Kind, Operation, Route, Saved, Vendor};
+use crate::domain::{CacheOutcome, Kind, Operation, Route, Saved, Shortage, Vendor};
 
 /// Seconds; hits take tens of microseconds, vendor calls up to tens of seconds.
 const REQUEST_BUCKETS: [f64; 14] = [
@@ -149,10 +151,15 @@ pub struct Metrics {
     circuit_state: IntGaugeVec,
     credential_fallbacks: IntCounterVec,
     walks: IntCounterVec,
-    /// Scrolls that count against `open_scrolls_max`.
+    /// Running walks.
     pub open_scrolls: IntGauge,
     /// `pagination.open_scrolls_max`, for alerts on how much of it is used.
     pub open_scrolls_max: IntGauge,
+    /// Scrolls that may stand open at the vendor.
+    pub vendor_scrolls: IntGauge,
+    /// `pagination.vendor_scrolls_max`, likewise.
+    pub vendor_scrolls_max: IntGauge,
+    requests_shed: IntCounterVec,
     /// Rows that a walk gave twice and that were kept once.
     pub duplicate_rows: IntCounter,
     /// What is true at this moment.
@@ -287,13 +294,23 @@ impl Metrics {
                 &["vendor", "outcome"],
             )?,
             walks: declare.counters("walks_total", "Walks by how they ended.", &["outcome"])?,
-            open_scrolls: declare.gauge(
-                "open_scrolls",
-                "Scrolls that may be open at the vendor: running walks, and left ones until they expire.",
-            )?,
+            open_scrolls: declare.gauge("open_scrolls", "Walks that run: each reads one scroll.")?,
             open_scrolls_max: declare.gauge(
                 "open_scrolls_max",
-                "The most scrolls that may be open: pagination.open_scrolls_max.",
+                "The most walks that may run: pagination.open_scrolls_max.",
+            )?,
+            vendor_scrolls: declare.gauge(
+                "vendor_scrolls",
+                "Scrolls that may stand open at the vendor: of running walks, and left ones until they expire.",
+            )?,
+            vendor_scrolls_max: declare.gauge(
+                "vendor_scrolls_max",
+                "The most scrolls that may stand open at the vendor: pagination.vendor_scrolls_max.",
+            )?,
+            requests_shed: declare.counters(
+                "requests_shed_total",
+                "Reads refused because the gateway itself was short of something, by what.",
+                &["what"],
             )?,
             duplicate_rows: declare.counter(
                 "walk_duplicate_rows_total",
@@ -355,6 +372,11 @@ impl Metrics {
         }
         for outcome in WalkOutcome::ALL {
             this.walks.with_label_values(&[outcome.as_str()]).reset();
+        }
+        for what in Shortage::ALL {
+            this.requests_shed
+                .with_label_values(&[what.as_str()])
+                .reset();
         }
         for outcome in ["applied", "refused"] {
             this.config_reloads.with_label_values(&[outcome]).reset();
@@ -445,6 +467,11 @@ impl Metrics {
     /// Counts the end of a walk.
     pub fn walk(&self, outcome: WalkOutcome) {
         self.walks.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// Counts a read that was refused because the gateway itself was short of something.
+    pub fn shed(&self, what: Shortage) {
+        self.requests_shed.with_label_values(&[what.as_str()]).inc();
     }
 
     /// Shows a coding's counts from zero on.

@@ -175,7 +175,7 @@ impl Reloader {
     /// Takes the settings over, or changes nothing and says why in one log line.
     pub async fn reload(&mut self, app: &Arc<App>) {
         let applied = self.try_reload(app).await;
-        app.note_reload(applied.is_ok());
+        app.note_reload(&applied);
         match applied {
             Ok(later) => {
                 tracing::info!("settings reloaded");

@@ -5,7 +5,8 @@ use crate::admission::Gates;
 use crate::api::admin::Admin;
 use crate::api::{keyless, routes};
 use crate::clock::{Clock, Duration};
-use crate::exchange::{Answered, Arrival, Boxed, Call, InFlight};
+use crate::exchange::{Answered, Arrival, Boxed, Call, Ends, InFlight};
+use crate::history::History;
 use crate::metrics::Metrics;
 use crate::middleware::inbound::{
     CrossOrigin, Observer, admit, answer_keyless, authenticate, check_framing, contain_panic,
@@ -42,6 +43,8 @@ pub struct InboundParts {
     pub callers: Arc<CallerBook>,
     /// The access log.
     pub log: LogSink,
+    /// The last requests.
+    pub history: Arc<History>,
     /// Counts requests in flight; shared by the stacks before and after a reload.
     pub in_flight: Arc<InFlight>,
     /// A request is answered within this time.
@@ -75,6 +78,7 @@ where
         metrics,
         callers,
         log,
+        history,
         in_flight,
         request_timeout,
         body_timeout,
@@ -82,10 +86,13 @@ where
         docs,
     } = parts;
     let observer = Observer {
-        clock: clock.clone(),
         metrics: metrics.clone(),
         callers: callers.clone(),
-        log,
+        ends: Arc::new(Ends {
+            log,
+            history,
+            clock: clock.clone(),
+        }),
     };
     let find = match docs {
         true => routes::find,
@@ -200,7 +207,7 @@ pub fn outbound<C: VendorConnector>(
         .layer(RefuseLayer::new(gates))
         // Budget, place and turn. Holds the place until everything below has ended, the answer's
         // body among it.
-        .layer(PaceLayer::new(gates, options.timeout))
+        .layer(PaceLayer::new(gates, options.timeout, clock()))
         // Below the queue: the vendor may have failed while this call waited, and the circuit hears
         // of calls only that were really made.
         .layer(TripLayer::new(gates, options.timeout, clock()))

@@ -16,7 +16,7 @@ use source::{Source, sources};
 
 /// The rooms from what everything stands on to what stands on everything. A room imports only from
 /// earlier lines; rooms of one line are peers and never import each other.
-const LADDER: [&[&str]; 18] = [
+const LADDER: [&[&str]; 19] = [
     &["domain"],
     &["clock"],
     &["secrets"],
@@ -26,6 +26,7 @@ const LADDER: [&[&str]; 18] = [
     &["cache", "upstream"],
     &["snapshot"],
     &["reads"],
+    &["history"],
     &["exchange"],
     &["problem"],
     &["api", "middleware"],

@@ -166,6 +166,11 @@ impl Caller {
         }
     }
 
+    /// When its keys and certificates stop working; `None`: never.
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.expires
+    }
+
     /// Takes over from the caller of the same name what a reload must keep: the time of its last
     /// request, its requests in flight and, if its limits are unchanged, how much of them is used.
     fn inherit(&mut self, before: &Self) {

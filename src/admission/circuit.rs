@@ -49,6 +49,11 @@ impl Circuit {
         self.breaker.lock().set(settings);
     }
 
+    /// Whether the vendor is taken to be well: every call may go.
+    pub fn is_closed(&self) -> bool {
+        self.breaker.lock().state() == CircuitState::Closed
+    }
+
     /// Whether a call could go now; else the time until a probe is due.
     pub fn peek(&self) -> Result<(), Duration> {
         self.breaker.lock().peek(self.clock.now())

@@ -17,6 +17,7 @@ pub mod ramp;
 pub mod rate;
 pub mod retry;
 pub mod spend;
+pub mod story;
 
 pub use breaker::{CircuitSettings, CircuitState};
 pub use circuit::{Circuit, CircuitSnapshot};
@@ -27,3 +28,4 @@ pub use pace::{PaceSettings, PaceSnapshot, Refusal};
 pub use places::Felt;
 pub use retry::{RetryBudget, RetrySettings};
 pub use spend::{Lane, Payer, Spend};
+pub use story::{Stage, StageTimes, Story, StoryTold, TimeSpent};

@@ -110,6 +110,10 @@ pub struct PaceSnapshot {
     pub concurrency_limit: usize,
     /// Requests that could go right now.
     pub remaining: u32,
+    /// The same by lane: less urgent ones leave a part to the more urgent.
+    pub remaining_by_lane: [(Lane, u32); Lane::ALL.len()],
+    /// Requests that could go at once when none went for a while.
+    pub burst: u32,
     /// Requests under way.
     pub in_flight: usize,
     /// Waiting, by lane.
@@ -388,15 +392,21 @@ impl Pace {
             .hold
             .map(|hold| hold.until.saturating_duration_since(now))
             .filter(|left| !left.is_zero());
-        let whole = self.credit.as_nanos() / self.rate.cost().as_nanos().max(1);
+        let cost = self.rate.cost();
+        let whole = |credit: Duration| match hold_down {
+            Some(_) => 0,
+            None => u32::try_from(credit.as_nanos() / cost.as_nanos().max(1)).unwrap_or(u32::MAX),
+        };
         PaceSnapshot {
             settings: self.settings,
             rate_limit: self.rate.whole(),
             concurrency_limit: self.places.limit(self.settings.places()),
-            remaining: match hold_down {
-                Some(_) => 0,
-                None => u32::try_from(whole).unwrap_or(u32::MAX),
-            },
+            remaining: whole(self.credit),
+            remaining_by_lane: Lane::ALL.map(|lane| {
+                let reserve = self.rate.needed(lane).saturating_sub(cost);
+                (lane, whole(self.credit.saturating_sub(reserve)))
+            }),
+            burst: self.rate.burst(),
             in_flight: self.in_flight,
             queued: Lane::ALL.map(|lane| (lane, self.queue.len_of(lane))),
             hold_down,

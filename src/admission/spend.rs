@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use http::HeaderValue;
 
+use super::story::Story;
 use crate::clock::Instant;
 use crate::metrics::CallsCaused;
 
@@ -48,6 +49,8 @@ pub struct Payer {
     who: Who,
     traceparent: Option<HeaderValue>,
     calls: AtomicU32,
+    /// What was done and waited for.
+    pub story: Story,
 }
 
 #[derive(Debug)]
@@ -74,6 +77,7 @@ impl Payer {
             who,
             traceparent,
             calls: AtomicU32::new(0),
+            story: Story::default(),
         })
     }
 

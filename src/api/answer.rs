@@ -27,7 +27,7 @@ const HEADERS_EXPECTED: usize = 12;
 /// The response for a read's answer: in a content coding that the caller takes, where a variant is at
 /// hand; 304 where the caller has it already, in whatever form it takes.
 pub fn respond(call: &Call, answer: Answer, variants: &Arc<Variants>) -> Answered {
-    call.record.set_cache(answer.note.outcome);
+    call.record.set_note(&answer.note);
     let headers = &call.head.headers;
     // Answers without a tag are joined anew for each request; there is nothing to keep a variant of.
     let Some(tag) = answer.etag else {

@@ -1,8 +1,24 @@
 //! `GET /v1/billing/{YYYYMM}/{contract}` and `GET /v1/billing/{YYYYMM}`
 
+use super::openapi::{Described, VENDOR};
 use super::query_string::{Params, path_contract, path_month};
 use super::question::{Asked, Question};
-use crate::problem::Problem;
+use crate::domain::Route;
+use crate::problem::{Code, Problem};
+
+/// How `/openapi.json` describes a contract's bill.
+pub(super) const DESCRIBED: Described = Described {
+    route: Route::Billing,
+    operation: include_str!("billing.json"),
+    problems: &[VENDOR, &[Code::BillingNotAllowed, Code::BillingNotFound]],
+};
+
+/// How it describes a month's invoices.
+pub(super) const MONTH_DESCRIBED: Described = Described {
+    route: Route::BillingMonth,
+    operation: include_str!("billing_month.json"),
+    problems: &[VENDOR, &[Code::BillingNotAllowed, Code::BillingNotFound]],
+};
 
 pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     Params::parse(asked.query, &[])?;

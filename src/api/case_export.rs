@@ -9,17 +9,32 @@ use tower::{Layer as _, ServiceExt as _};
 use tower_http::compression::CompressionLayer;
 
 use super::answer::tell_freshness;
+use super::openapi::{Described, VENDOR};
 use super::query_string::{Params, wrong};
 use super::question::{Asked, Question};
-use crate::domain::SearchQuery;
 use crate::domain::json::Object;
+use crate::domain::{Route, SearchQuery};
 use crate::exchange::body::{BodyCut, EXPORT_ROWS};
 use crate::exchange::{AnswerBody, Answered, Call, Permit};
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::reads::export::{ExportFormat, ExportStream};
 
 /// Its parameters.
 pub const PARAMS: [&str; 4] = ["customer_id", "start", "end", "format"];
+
+/// How `/openapi.json` describes it.
+pub(super) const DESCRIBED: Described = Described {
+    route: Route::CaseExport,
+    operation: include_str!("case_export.json"),
+    problems: &[
+        VENDOR,
+        &[
+            Code::VendorRejectedRequest,
+            Code::CustomerNotAllowed,
+            Code::WalkLimitExceeded,
+        ],
+    ],
+};
 
 pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     let params = Params::parse(asked.query, &PARAMS)?;
@@ -56,7 +71,7 @@ pub(super) async fn respond(
     trailer: bool,
     place: Permit,
 ) -> Answered {
-    call.record.set_cache(stream.note.outcome);
+    call.record.set_note(&stream.note);
     let mut response = Response::new(AnswerBody::rows(stream.pieces, trailer, Some(place)));
     let headers = response.headers_mut();
     let (media, name) = match format {

@@ -1,12 +1,30 @@
 //! `POST` and `QUERY /v2/cases/msp/search`
 
+use super::openapi::{Described, VENDOR};
 use super::query_string::Params;
 use super::question::{Asked, Question};
+use crate::domain::Route;
 use crate::domain::query::SearchRequest;
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 
 /// Its parameters.
 pub const PARAMS: [&str; 1] = ["customer_id"];
+
+/// How `/openapi.json` describes it.
+pub(super) const DESCRIBED: Described = Described {
+    route: Route::CaseSearch,
+    operation: include_str!("case_search.json"),
+    problems: &[
+        VENDOR,
+        &[
+            Code::InvalidPageToken,
+            Code::VendorRejectedRequest,
+            Code::CustomerNotAllowed,
+            Code::PageTokenExpired,
+            Code::WalkLimitExceeded,
+        ],
+    ],
+};
 
 pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     let customer = Params::parse(asked.query, &PARAMS)?.customer()?;

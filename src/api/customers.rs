@@ -1,12 +1,20 @@
 //! `GET /msp/customers`
 
+use super::openapi::{Described, VENDOR};
 use super::query_string::{Params, VALUE_BYTES_MAX};
 use super::question::{Asked, Question};
-use crate::domain::FieldSet;
+use crate::domain::{FieldSet, Route};
 use crate::problem::{Code, Problem};
 
 /// Its parameters.
 pub const PARAMS: [&str; 1] = ["fields"];
+
+/// How `/openapi.json` describes it.
+pub(super) const DESCRIBED: Described = Described {
+    route: Route::Customers,
+    operation: include_str!("customers.json"),
+    problems: &[VENDOR, &[Code::InvalidFields]],
+};
 
 pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     if let Some(fields) = asked.query.and_then(plain) {

@@ -5,11 +5,19 @@
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 
+use super::openapi::Described;
 use super::query_string::Params;
 use super::{docs, openapi};
 use crate::domain::Route;
 use crate::exchange::{AnswerBody, Answered};
 use crate::problem::Problem;
+
+/// How `/openapi.json` describes the health check.
+pub(super) const HEALTH_DESCRIBED: Described = Described {
+    route: Route::Health,
+    operation: include_str!("health.json"),
+    problems: &[],
+};
 
 /// Answers a keyless route.
 ///

@@ -1,10 +1,33 @@
 //! N-able's own paths, for clients that were written for N-able.
 
+use super::openapi::{Described, VENDOR};
 use super::query_string::{Params, decode_value, path_contract, path_month};
 use super::question::{Asked, Question};
+use crate::domain::Route;
 use crate::domain::json::parse_object;
 use crate::domain::query::BodyProblem;
 use crate::problem::{Code, Problem};
+
+/// How `/openapi.json` describes billable services.
+pub(super) const DESCRIBED: Described = Described {
+    route: Route::NableBilling,
+    operation: include_str!("nable_billing.json"),
+    problems: &[
+        VENDOR,
+        &[
+            Code::BillingNotAllowed,
+            Code::BillingNotFound,
+            Code::AccountNotFound,
+        ],
+    ],
+};
+
+/// How it describes invoices.
+pub(super) const INVOICES_DESCRIBED: Described = Described {
+    route: Route::NableInvoices,
+    operation: include_str!("nable_invoices.json"),
+    problems: DESCRIBED.problems,
+};
 
 pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     common(asked)?;

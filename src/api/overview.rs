@@ -1,12 +1,29 @@
 //! `GET /v1/overview`
 
+use super::openapi::{Described, VENDOR};
 use super::query_string::{Params, month, wrong};
 use super::question::{Asked, Question};
-use crate::problem::Problem;
+use crate::domain::Route;
+use crate::problem::{Code, Problem};
 use crate::reads::overview::OverviewRequest;
 
 /// Its parameters.
 pub const PARAMS: [&str; 4] = ["start", "end", "timeframe", "require"];
+
+/// How `/openapi.json` describes it.
+pub(super) const DESCRIBED: Described = Described {
+    route: Route::Overview,
+    operation: include_str!("overview.json"),
+    problems: &[
+        VENDOR,
+        &[
+            Code::VendorRejectedRequest,
+            Code::BillingNotAllowed,
+            Code::BillingNotFound,
+            Code::WalkLimitExceeded,
+        ],
+    ],
+};
 
 pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     let params = Params::parse(asked.query, &PARAMS)?;

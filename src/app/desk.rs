@@ -50,6 +50,23 @@ impl AdminReads for Desk {
         self.0.upgrade().map_or(Value::Null, |app| app.status())
     }
 
+    fn snapshots(&self, limit: usize) -> Value {
+        let app = self.0.upgrade();
+        app.map_or(Value::Null, |app| app.shown_snapshots(limit))
+    }
+
+    fn callers(&self) -> Value {
+        self.0
+            .upgrade()
+            .map_or(Value::Null, |app| app.shown_callers())
+    }
+
+    fn settings(&self) -> Value {
+        self.0
+            .upgrade()
+            .map_or(Value::Null, |app| app.in_force.json())
+    }
+
     fn readiness(&self) -> Readiness {
         match self.0.upgrade() {
             Some(app) => app.readiness(),
@@ -70,7 +87,9 @@ impl App {
         let sides = self.sides().into_iter();
         Readiness {
             ready: !self.drain.is_draining(),
-            vendors: sides.map(|(vendor, side)| (vendor, state(side))).collect(),
+            vendors: sides
+                .map(|(vendor, side)| (vendor, vendor_state(side)))
+                .collect(),
         }
     }
 
@@ -88,7 +107,7 @@ impl App {
             .map(|c| caller_status(c))
             .collect();
         let options = self.snapshots.options.load();
-        let (open, waiting) = self.snapshots.slots.usage();
+        let slots = self.snapshots.slots.usage();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_s": now.saturating_duration_since(self.started).as_secs(),
@@ -96,7 +115,13 @@ impl App {
             "requests_in_flight": self.in_flight.now(),
             "exports_running": self.exports.now(),
             "vendors": vendors,
-            "scrolls": {"open": open, "max": options.open_scrolls_max, "searches_waiting": waiting},
+            "scrolls": {
+                "open": slots.running,
+                "max": options.open_scrolls_max,
+                "at_vendor": slots.standing,
+                "at_vendor_max": options.vendor_scrolls_max,
+                "searches_waiting": slots.waiting,
+            },
             "snapshots": {
                 "entries": self.snapshots.count(),
                 "bytes": self.snapshots.bytes(),
@@ -176,7 +201,7 @@ impl App {
     }
 }
 
-fn state(side: &Option<Side>) -> VendorState {
+pub(super) fn vendor_state(side: &Option<Side>) -> VendorState {
     let Some(side) = side else {
         return VendorState::Disabled;
     };
@@ -203,7 +228,7 @@ fn vendor_status(side: &Option<Side>) -> Value {
         .map(|(lane, calls)| (lane.as_str().to_owned(), json!(calls)))
         .collect();
     json!({
-        "state": state(side).as_str(),
+        "state": vendor_state(side).as_str(),
         "circuit": circuit.state.as_str(),
         "probe_in_ms": circuit.probe_in.map(|wait| wait.as_millis()),
         "key_rejected": gates.credential.is_rejected(),

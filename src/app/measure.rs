@@ -15,8 +15,11 @@ impl App {
             (&state.requests_in_flight_max, self.in_flight.limit()),
             (&state.exports_running, self.exports.now()),
             (&state.exports_max, self.exports.limit()),
-            // Also lets go of lingering scrolls that have expired.
-            (&state.searches_waiting, self.snapshots.slots.usage().1),
+            // Also drops scrolls that have expired at the vendor, and sets their gauges.
+            (
+                &state.searches_waiting,
+                self.snapshots.slots.usage().waiting,
+            ),
         ];
         for (gauge, value) in in_flight {
             gauge.set(count(value));
@@ -46,9 +49,11 @@ impl App {
         self.metrics.state.set_vendor(vendor, standing, queued);
     }
 
-    /// Counts a reload, and notes whether the settings in the files are the ones in force.
-    pub fn note_reload(&self, applied: bool) {
-        self.metrics
-            .config_reload(applied, self.clock.wall().as_second());
+    /// Counts a reload, and notes how it ended: with what needs a restart and was not taken, or with
+    /// the reason why the settings in the files are not the ones in force.
+    pub fn note_reload(&self, ended: &Result<Vec<String>, String>) {
+        let now = self.clock.wall();
+        self.metrics.config_reload(ended.is_ok(), now.as_second());
+        self.in_force.reloaded(now, ended);
     }
 }

@@ -1,8 +1,11 @@
 //! The whole gateway, put together in the order it is built in.
 
 mod desk;
+mod in_force;
 mod measure;
+mod recorder;
 mod restart;
+mod shown;
 mod vendor;
 
 use std::fmt;
@@ -11,13 +14,15 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 
 use crate::access::CallerBook;
+use crate::api::admin::{Admin, AdminParts};
 use crate::cache::FiledBodies;
 use crate::clock::{self, Clock, Duration, Instant};
 use crate::config::check::{AuthMode, Settings};
-use crate::config::{Secrets, VendorSettings};
+use crate::config::{Secrets, ShownSetting, VendorSettings};
 use crate::domain::Vendor;
 use crate::exchange::InFlight;
 use crate::exchange::site::OwnNames;
+use crate::history::History;
 use crate::metrics::Metrics;
 use crate::middleware::inbound::CrossOrigin;
 use crate::problem::Code;
@@ -31,6 +36,7 @@ use crate::stack::{Inbound, InboundParts, admin, inbound};
 use crate::telemetry::LogSink;
 use crate::upstream::{Nable, Wiv};
 
+use in_force::InForce;
 use vendor::Side;
 pub use vendor::Way;
 
@@ -65,6 +71,8 @@ pub struct App {
     in_flight: Arc<InFlight>,
     exports: Arc<InFlight>,
     log: LogSink,
+    history: Arc<History>,
+    in_force: InForce,
     reads: Reads,
     snapshots: Arc<Snapshots>,
     policy: Arc<ArcSwap<Policy>>,
@@ -119,10 +127,9 @@ impl App {
             Some(side) => Nable::new(side.service(), side.options()),
             None => Nable::disabled(),
         });
-        let budget = wiv_side.as_ref().map(|side| side.gates().governor.clone());
         let snapshots = Snapshots::new(
             wiv.clone(),
-            budget,
+            wiv_side.as_ref().map(Side::gates),
             settings.snapshots.clone(),
             clock.clone(),
             metrics.clone(),
@@ -162,6 +169,9 @@ impl App {
         let access = access_log(settings, &log);
         let in_flight = InFlight::of_requests(settings.server.requests_in_flight_max);
         let exports = InFlight::of_exports(settings.server.exports_max);
+        let history = History::within(settings.console.history_bytes_max);
+        let fixed = restart::Fixed::of(settings);
+        let in_force = InForce::new(shown(settings)?, restart::names(&fixed, settings));
         Ok(Arc::new_cyclic(|app: &Weak<Self>| {
             let measured = app.clone();
             metrics.before_scrape(move || {
@@ -174,6 +184,7 @@ impl App {
                 metrics: &metrics,
                 callers: &callers,
                 log: &access,
+                history: &history,
                 in_flight: &in_flight,
                 exports: &exports,
                 reads: &reads,
@@ -185,7 +196,9 @@ impl App {
                 admin: ArcSwap::from_pointee(build.admin(desk::Desk::of(app.clone()))),
                 started: clock.now(),
                 server: settings.server.clone(),
-                fixed: restart::Fixed::of(settings),
+                fixed,
+                in_force,
+                history: history.clone(),
                 public_tls,
                 admin_tls,
                 drain: Drain::default(),
@@ -218,6 +231,7 @@ impl App {
         secrets: &Secrets,
     ) -> Result<Vec<String>, BuildError> {
         let sealer = sealer(secrets)?;
+        let shown = shown(settings)?;
         let mut later = Vec::new();
         let wiv = Side::prepare(
             &self.wiv,
@@ -260,6 +274,7 @@ impl App {
             metrics: &self.metrics,
             callers: &callers,
             log: &access,
+            history: &self.history,
             in_flight: &self.in_flight,
             exports: &self.exports,
             reads: &self.reads,
@@ -289,6 +304,7 @@ impl App {
         self.callers.store(callers);
         self.public.store(Arc::new(public));
         self.admin.store(Arc::new(admin));
+        self.in_force.replace(shown, &later);
         Ok(later)
     }
 
@@ -363,6 +379,7 @@ impl App {
                 }
             }
             () = self.sweep() => {}
+            () = self.record() => {}
         }
     }
 
@@ -380,6 +397,7 @@ struct Stacks<'a> {
     metrics: &'a Arc<Metrics>,
     callers: &'a Arc<CallerBook>,
     log: &'a LogSink,
+    history: &'a Arc<History>,
     in_flight: &'a Arc<InFlight>,
     exports: &'a Arc<InFlight>,
     reads: &'a Reads,
@@ -394,6 +412,7 @@ impl Stacks<'_> {
             metrics: self.metrics.clone(),
             callers: self.callers.clone(),
             log: self.log.clone(),
+            history: self.history.clone(),
             in_flight: self.in_flight.clone(),
             request_timeout: self.server.request_timeout,
             body_timeout: self.server.body_timeout,
@@ -410,14 +429,16 @@ impl Stacks<'_> {
             none if none.is_empty() && !loopback => OwnNames::Any,
             more => OwnNames::Only(more.clone()),
         };
-        let service = crate::api::admin::Admin::new(
-            Arc::new(desk),
-            self.metrics.clone(),
-            self.callers.clone(),
+        let service = Admin::new(AdminParts {
+            reads: Arc::new(desk),
+            metrics: self.metrics.clone(),
+            history: self.history.clone(),
+            clock: self.clock.clone(),
+            callers: self.callers.clone(),
             loopback,
             names,
-            self.server.body_timeout,
-        );
+            body_timeout: self.server.body_timeout,
+        });
         let timeout = self.server.request_timeout;
         admin(self.clock.clone(), self.metrics.clone(), timeout, service)
     }
@@ -448,6 +469,11 @@ fn caller_book(
             clock.clone(),
         ),
     }
+}
+
+fn shown(settings: &Settings) -> Result<Vec<ShownSetting>, BuildError> {
+    let shown = settings.shown();
+    shown.map_err(|_| BuildError("the settings cannot be shown".to_owned()))
 }
 
 fn sealer(secrets: &Secrets) -> Result<Sealer, BuildError> {

@@ -1,12 +1,13 @@
 //! What a reload cannot take over, and says so.
 
-use crate::config::{CacheSettings, Settings};
+use crate::config::{CacheSettings, ConsoleSettings, Settings};
 use crate::server::ServerOptions;
 
 /// The settings that are taken at the start and stay.
 pub(super) struct Fixed {
     server: ServerOptions,
     cache: CacheSettings,
+    console: ConsoleSettings,
 }
 
 impl Fixed {
@@ -14,6 +15,7 @@ impl Fixed {
         Self {
             server: settings.server.clone(),
             cache: settings.cache,
+            console: settings.console,
         }
     }
 }
@@ -25,6 +27,34 @@ pub(super) fn is_loopback(server: &ServerOptions) -> bool {
 
 /// Adds a line for each setting that is another now and needs a restart.
 pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
+    let changed = changes(fixed, now)
+        .into_iter()
+        .filter(|(_, changed)| *changed);
+    later.extend(changed.map(|(setting, _)| format!("{setting}: a change needs a restart")));
+}
+
+/// The setting, or the table of settings, that a line about a restart begins with.
+pub(super) fn subject(line: &str) -> &str {
+    line.split(':').next().unwrap_or(line)
+}
+
+/// Whether this is one of the settings that a name stands for.
+pub(super) fn is_part_of(path: &str, name: &str) -> bool {
+    path.strip_prefix(name)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// The settings that are taken at the start alone.
+pub(super) fn names(fixed: &Fixed, now: &Settings) -> Vec<&'static str> {
+    let all = changes(fixed, now).into_iter();
+    // To switch TLS on or off needs a restart, and a new certificate does not.
+    all.map(|(name, _)| name)
+        .filter(|name| !name.contains(':'))
+        .collect()
+}
+
+/// Each setting that needs a restart, and whether it is another now.
+fn changes(fixed: &Fixed, now: &Settings) -> Vec<(&'static str, bool)> {
     // Named in full, so that a new option is either here or known to be taken over.
     let ServerOptions {
         public,
@@ -48,7 +78,7 @@ pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
         drain_grace,
     } = &fixed.server;
     let server = &now.server;
-    let changes = [
+    vec![
         ("listen.public", *public != server.public),
         ("listen.admin", *admin != server.admin),
         (
@@ -79,7 +109,6 @@ pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
         ("limits.drain_delay", *drain_delay != server.drain_delay),
         ("limits.drain_grace", *drain_grace != server.drain_grace),
         ("cache.bytes_max", fixed.cache != now.cache),
-    ];
-    let changed = changes.into_iter().filter(|(_, changed)| *changed);
-    later.extend(changed.map(|(setting, _)| format!("{setting}: a change needs a restart")));
+        ("console.history_bytes_max", fixed.console != now.console),
+    ]
 }

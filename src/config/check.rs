@@ -38,6 +38,13 @@ pub struct LogSettings {
     pub access: bool,
 }
 
+/// The `[console]` settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsoleSettings {
+    /// Samples and requests together, in bytes.
+    pub history_bytes_max: u64,
+}
+
 /// Everything the settings say, checked, in the form each module takes.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -69,6 +76,8 @@ pub struct Settings {
     pub token_key_previous: Option<SecretSource>,
     /// What is logged.
     pub log: LogSettings,
+    /// What the console remembers.
+    pub console: ConsoleSettings,
     /// What is allowed and yet probably not meant; one line each, no values.
     pub warnings: Vec<String>,
     pub(super) file: File,
@@ -128,6 +137,9 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         log: LogSettings {
             level: file.log.level,
             access: file.log.access,
+        },
+        console: ConsoleSettings {
+            history_bytes_max: file.console.history_bytes_max.get(),
         },
         warnings,
         places: std::mem::take(&mut report.places),
@@ -298,6 +310,7 @@ fn snapshots(pages: &file::Pagination, report: &mut Report) -> SnapshotOptions {
         scroll_idle_max: pages.scroll_idle_max.get(),
         scroll_expiry: pages.scroll_expiry.get(),
         open_scrolls_max: pages.open_scrolls_max.to_usize(),
+        vendor_scrolls_max: pages.vendor_scrolls_max.to_usize(),
         slot_wait_max: pages.slot_wait_max.get(),
         drain_pages_max: pages.drain_pages_max.to_usize(),
         walk_rows_max: pages.walk_rows_max.to_usize(),

@@ -91,6 +91,8 @@ table! {
         compression: Compression = Compression::default(),
         /// `[log]`
         log: Log = Log::default(),
+        /// `[console]`
+        console: Console = Console::default(),
     }
 }
 
@@ -363,10 +365,12 @@ table! {
         read_ahead_pages: Count<0, 100> = Count(1),
         /// Then an idle walk ends.
         scroll_idle_max: Span = Span::ms(45 * SECOND),
-        /// A left scroll counts for so long.
+        /// An abandoned or lost scroll counts against `vendor_scrolls_max` for so long.
         scroll_expiry: Span = Span::ms(5 * MINUTE),
-        /// The vendor fails every search past about 500, so some stay free for others of its users.
+        /// Walks that run at once.
         open_scrolls_max: Count<1, 400> = Count(32),
+        /// The vendor fails every search past about 500, so some stay free for its other users.
+        vendor_scrolls_max: Count<1, 450> = Count(200),
         /// For a free scroll.
         slot_wait_max: Wait = Wait::ms(10 * SECOND),
         /// To end an idle walk.
@@ -425,5 +429,13 @@ table! {
         level: Level = Level::Info,
         /// One line a request.
         access: bool = true,
+    }
+}
+
+table! {
+    /// What the admin listener's console remembers.
+    Console {
+        /// Samples and requests together.
+        history_bytes_max: Size<0, { 256 * MIB }> = Size::bytes(4 * MIB),
     }
 }

@@ -25,10 +25,11 @@ mod corpus;
 #[cfg(test)]
 mod reference;
 
-pub use check::{AuthMode, CacheSettings, LogSettings, Settings};
+pub use check::{AuthMode, CacheSettings, ConsoleSettings, LogSettings, Settings};
 pub use form::Level;
 pub use load::{from_text, load};
 pub use report::Refusal;
+pub use show::ShownSetting;
 pub use sources::{Secrets, VendorSecrets};
 pub use tls::Certificates;
 pub use vendor::{AccountSource, VendorSettings};

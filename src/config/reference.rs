@@ -91,6 +91,7 @@ fn every_key_is_in_the_reference_and_every_key_there_is_known() {
         ("cache", names::<file::Cache>()),
         ("compression", names::<file::Compression>()),
         ("log", names::<file::Log>()),
+        ("console", names::<file::Console>()),
     ] {
         assert_eq!(in_reference(&table, path), known, "[{path}]");
     }

@@ -5,15 +5,67 @@ use std::fmt::Write as _;
 use super::check::Settings;
 use super::report::{Place, place_of};
 
+/// One setting in force. Of secrets only the names of their variables and files are shown, of key
+/// hashes the first digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownSetting {
+    /// `wiv.timeout`, `callers[0].name`.
+    pub path: String,
+    /// As it would stand in the file.
+    pub value: String,
+    /// The file, the variable, or `default`.
+    pub origin: String,
+}
+
+/// A line of the settings as TOML.
+enum ShownLine<'a> {
+    Setting(ShownSetting),
+    /// A table's head, or empty.
+    Other(&'a str),
+}
+
 impl Settings {
-    /// Every setting in the order of `config.toml`, one a line, its origin behind it. Of secrets
-    /// only the names of their variables and files are shown, of key hashes the first digits.
+    /// Every setting in the order of `config.toml`, one a line, its origin behind it; see
+    /// [`ShownSetting`].
     ///
     /// # Errors
     /// If the mirror cannot be written as TOML, which a test excludes.
     pub fn effective(&self) -> Result<String, toml::ser::Error> {
         let plain = toml::to_string(&self.file)?;
         let mut out = String::with_capacity(plain.len() * 2);
+        self.lines(&plain, |line| {
+            // Writing to a String cannot fail.
+            let _ = match line {
+                ShownLine::Setting(ShownSetting {
+                    path,
+                    value,
+                    origin,
+                }) => {
+                    let name = path.rsplit('.').next().unwrap_or(&path);
+                    writeln!(out, "{name} = {value} # {origin}")
+                }
+                ShownLine::Other(line) => writeln!(out, "{line}"),
+            };
+        });
+        Ok(out)
+    }
+
+    /// The same as a list.
+    ///
+    /// # Errors
+    /// As [`Self::effective`].
+    pub fn shown(&self) -> Result<Vec<ShownSetting>, toml::ser::Error> {
+        let plain = toml::to_string(&self.file)?;
+        let mut shown = Vec::new();
+        self.lines(&plain, |line| {
+            if let ShownLine::Setting(setting) = line {
+                shown.push(setting);
+            }
+        });
+        Ok(shown)
+    }
+
+    fn lines<'a>(&self, plain: &'a str, mut each: impl FnMut(ShownLine<'a>)) {
         let mut table = String::new();
         let mut counts = std::collections::HashMap::<String, usize>::new();
         for line in plain.lines() {
@@ -23,20 +75,20 @@ impl Settings {
                 *count += 1;
             } else if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
                 name.clone_into(&mut table);
-            } else if let Some((name, _)) = line.split_once(" = ") {
+            } else if let Some((name, value)) = line.split_once(" = ") {
                 let path = match table.as_str() {
                     "" => name.to_owned(),
                     _ => format!("{table}.{name}"),
                 };
-                let origin = self.origin(&path);
-                // Writing to a String cannot fail.
-                let _ = writeln!(out, "{line} # {origin}");
+                each(ShownLine::Setting(ShownSetting {
+                    value: value.to_owned(),
+                    origin: self.origin(&path),
+                    path,
+                }));
                 continue;
             }
-            out.push_str(line);
-            out.push('\n');
+            each(ShownLine::Other(line));
         }
-        Ok(out)
     }
 
     /// Where a setting was given.

@@ -30,4 +30,4 @@ pub use fields::FieldSet;
 pub use ids::{AccountId, ContractId, CustomerId, Operation, Vendor};
 pub use period::{DateRange, Month};
 pub use query::{PageSize, SearchQuery};
-pub use words::{CacheOutcome, Kind, Route, Saved};
+pub use words::{CacheOutcome, Kind, Route, Saved, Shortage};

@@ -202,3 +202,69 @@ impl Saved {
         }
     }
 }
+
+/// What the gateway itself has too little of to answer a request now. The label `what` of
+/// `requests_shed_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shortage {
+    /// As many walks run as `pagination.open_scrolls_max` allows.
+    OpenScrolls,
+    /// As many scrolls may stand open at the vendor as `pagination.vendor_scrolls_max` allows.
+    VendorScrolls,
+    /// Too many searches wait for a slot.
+    WaitingSearches,
+    /// Snapshots in use fill `pagination.snapshot_bytes_max`.
+    SnapshotBytes,
+    /// Too many different searches are remembered.
+    Searches,
+    /// Too many requests wait for one answer of a vendor.
+    Waiters,
+    /// The month has more contracts than one overview asks for.
+    Contracts,
+}
+
+impl Shortage {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::OpenScrolls,
+        Self::VendorScrolls,
+        Self::WaitingSearches,
+        Self::SnapshotBytes,
+        Self::Searches,
+        Self::Waiters,
+        Self::Contracts,
+    ];
+
+    /// The word used in labels and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenScrolls => "open_scrolls",
+            Self::VendorScrolls => "vendor_scrolls",
+            Self::WaitingSearches => "waiting_searches",
+            Self::SnapshotBytes => "snapshot_bytes",
+            Self::Searches => "searches",
+            Self::Waiters => "waiters",
+            Self::Contracts => "contracts",
+        }
+    }
+
+    /// One sentence for the caller: what is short and why.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::OpenScrolls => {
+                "As many searches are being read from wiv as pagination.open_scrolls_max allows."
+            }
+            Self::VendorScrolls => {
+                "As many scrolls may still be open at wiv as pagination.vendor_scrolls_max allows; \
+                 they expire there by themselves."
+            }
+            Self::WaitingSearches => "Too many searches wait for a scroll at wiv already.",
+            Self::SnapshotBytes => {
+                "Results that are being read fill pagination.snapshot_bytes_max."
+            }
+            Self::Searches => "Too many different searches are remembered at the moment.",
+            Self::Waiters => "Too many requests wait for the same vendor answer already.",
+            Self::Contracts => "The month has more contracts than one answer can cover.",
+        }
+    }
+}

@@ -37,11 +37,11 @@ enum Content {
     },
     /// The stream was cut, and what was written before is on its way.
     Cut,
-    /// Another body in a content coding.
+    /// Another body: one in a content coding, or events.
     Coded(Coded),
 }
 
-/// A body in a content coding. Boxed, because codings have types of their own.
+/// A body in a content coding, or a stream of events. Boxed, because these have types of their own.
 struct Coded(Pin<Box<dyn Body<Data = Bytes, Error = BodyCut> + Send>>);
 
 impl fmt::Debug for Coded {
@@ -85,6 +85,11 @@ impl AnswerBody {
             trailer,
             _place: place,
         })
+    }
+
+    /// A stream of events, for as long as its reader likes.
+    pub fn events(body: impl Body<Data = Bytes, Error = BodyCut> + Send + 'static) -> Self {
+        Self::coded(body)
     }
 
     /// A body in a content coding.

@@ -20,8 +20,6 @@ pub enum Mention {
     Pragma,
     /// `If-None-Match`
     IfNoneMatch,
-    /// `Upgrade`
-    Upgrade,
     /// `Transfer-Encoding`
     TransferEncoding,
 }
@@ -41,7 +39,6 @@ impl Mention {
             "cache-control" => Self::CacheControl,
             "pragma" => Self::Pragma,
             "if-none-match" => Self::IfNoneMatch,
-            "upgrade" => Self::Upgrade,
             "transfer-encoding" => Self::TransferEncoding,
             _ => return None,
         })
@@ -97,7 +94,6 @@ mod tests {
             ("Cache-Control", Mention::CacheControl),
             ("pragma", Mention::Pragma),
             ("if-none-match", Mention::IfNoneMatch),
-            ("upgrade", Mention::Upgrade),
             ("transfer-encoding", Mention::TransferEncoding),
         ];
         for (name, mention) in all {

@@ -18,7 +18,7 @@ pub use bound::{BodyFault, ReadingBody};
 pub use call::{Arrival, BodyRule, Call, Known, Matched, Named, Peer, Routed, Routing};
 pub use mentions::{Mention, Mentions};
 pub use permit::{InFlight, Permit};
-pub use record::{Record, RequestId, Tail};
+pub use record::{Ends, Record, RequestId, Tail};
 
 use std::pin::Pin;
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::{HeaderName, HeaderValue, Method, Uri};
@@ -11,8 +11,10 @@ use super::call::Peer;
 use super::mentions::{Mention, Mentions};
 use crate::access::Caller;
 use crate::admission::Payer;
-use crate::clock::{Duration, Instant};
+use crate::cache::{CacheNote, Detail, Forward};
+use crate::clock::{Clock, Duration, Instant};
 use crate::domain::{CacheOutcome, Route};
+use crate::history::{FinishedRequest, History};
 use crate::telemetry::{AccessEntry, LogSink, logged_path};
 
 /// Names one request: 128 random bits in hex. Always our own, never the caller's, so that it is
@@ -88,7 +90,7 @@ pub struct Record {
     pub trace: Option<HeaderValue>,
     route: Noted,
     payer: OnceLock<(Arc<Caller>, Arc<Payer>)>,
-    cache: Noted,
+    cache: NotedCache,
     code: OnceLock<&'static str>,
 }
 
@@ -108,6 +110,76 @@ impl Noted {
     fn of<T: Copy>(&self, all: &[T]) -> Option<T> {
         let at = usize::from(self.0.load(Ordering::Relaxed)).checked_sub(1)?;
         all.get(at).copied()
+    }
+}
+
+/// How the cache answered, in one word: the outcome counted from one, the words of a [`CacheNote`]
+/// counted from one, and its freshness as 32 bits.
+#[derive(Debug, Default)]
+struct NotedCache(AtomicU64);
+
+impl NotedCache {
+    const HAS_NOTE: u64 = 1 << 8;
+    const STORED: u64 = 1 << 9;
+    const COLLAPSED: u64 = 1 << 10;
+    const HAS_TTL: u64 = 1 << 11;
+    const FORWARD_AT: u32 = 12;
+    const DETAIL_AT: u32 = 16;
+    const TTL_AT: u32 = 32;
+
+    fn packed(note: &CacheNote) -> u64 {
+        let CacheNote {
+            outcome,
+            forward,
+            stored,
+            collapsed,
+            ttl_s,
+            detail,
+        } = *note;
+        let mut word = (outcome as u64 + 1) | Self::HAS_NOTE;
+        word |= forward.map_or(0, |f| f as u64 + 1) << Self::FORWARD_AT;
+        word |= detail.map_or(0, |d| d as u64 + 1) << Self::DETAIL_AT;
+        if stored {
+            word |= Self::STORED;
+        }
+        if collapsed {
+            word |= Self::COLLAPSED;
+        }
+        if let Some(ttl_s) = ttl_s {
+            let ttl_s = ttl_s.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
+            word |= Self::HAS_TTL | u64::from(ttl_s.cast_unsigned()) << Self::TTL_AT;
+        }
+        word
+    }
+
+    /// The first word stands.
+    fn set(&self, word: u64) {
+        if self.0.load(Ordering::Relaxed) == 0 {
+            self.0.store(word, Ordering::Relaxed);
+        }
+    }
+
+    fn outcome(&self) -> Option<CacheOutcome> {
+        let at = (self.0.load(Ordering::Relaxed) & 0xff) as usize;
+        CacheOutcome::ALL.get(at.checked_sub(1)?).copied()
+    }
+
+    fn note(&self) -> Option<CacheNote> {
+        let word = self.0.load(Ordering::Relaxed);
+        let has = |bit: u64| word & bit != 0;
+        let at = |place: u32| ((word >> place & 0xf) as usize).checked_sub(1);
+        if !has(Self::HAS_NOTE) {
+            return None;
+        }
+        Some(CacheNote {
+            outcome: self.outcome()?,
+            forward: at(Self::FORWARD_AT).and_then(|at| Forward::ALL.get(at).copied()),
+            stored: has(Self::STORED),
+            collapsed: has(Self::COLLAPSED),
+            ttl_s: has(Self::HAS_TTL)
+                .then(|| i64::from(((word >> Self::TTL_AT) as u32).cast_signed())),
+            detail: at(Self::DETAIL_AT).and_then(|at| Detail::ALL.get(at).copied()),
+        })
     }
 }
 
@@ -134,7 +206,7 @@ impl Record {
                 .flatten(),
             route: Noted::default(),
             payer: OnceLock::new(),
-            cache: Noted::default(),
+            cache: NotedCache::default(),
             code: OnceLock::new(),
         })
     }
@@ -167,14 +239,19 @@ impl Record {
         self.payer.get().map(|(caller, _)| caller)
     }
 
-    /// Notes how the cache answered.
+    /// Notes how the cache failed to answer.
     pub fn set_cache(&self, outcome: CacheOutcome) {
-        self.cache.set(outcome as u8);
+        self.cache.set(outcome as u64 + 1);
+    }
+
+    /// Notes how the cache answered.
+    pub fn set_note(&self, note: &CacheNote) {
+        self.cache.set(NotedCache::packed(note));
     }
 
     /// How the cache answered, if it was asked.
     pub fn cache(&self) -> Option<CacheOutcome> {
-        self.cache.of(&CacheOutcome::ALL)
+        self.cache.outcome()
     }
 
     /// Notes the code of the problem that is the answer.
@@ -193,11 +270,22 @@ impl Record {
     }
 }
 
-/// Sees a request's very end: it stands in the answer's body and writes the access log's line when
-/// that is dropped.
+/// Where the end of a request is written to.
+#[derive(Debug)]
+pub struct Ends {
+    /// The access log.
+    pub log: LogSink,
+    /// The last requests.
+    pub history: Arc<History>,
+    /// Reads the time.
+    pub clock: Clock,
+}
+
+/// Sees a request's very end: it stands in the answer's body, and writes the access log's line and
+/// the console's entry when that is dropped.
 #[derive(Debug)]
 pub struct Tail {
-    log: LogSink,
+    ends: Arc<Ends>,
     record: Arc<Record>,
     status: u16,
     took: Duration,
@@ -209,9 +297,9 @@ pub struct Tail {
 
 impl Tail {
     /// For an answer whose head went out `took` after the request's.
-    pub fn new(log: LogSink, record: Arc<Record>, status: u16, took: Duration) -> Self {
+    pub fn new(ends: Arc<Ends>, record: Arc<Record>, status: u16, took: Duration) -> Self {
         Self {
-            log,
+            ends,
             record,
             status,
             took,
@@ -222,12 +310,57 @@ impl Tail {
     }
 }
 
+impl Tail {
+    /// Puts the request among the last ones.
+    fn remember(&self, ended: Option<Instant>) {
+        let requests = &self.ends.history.requests;
+        if requests.is_off() {
+            return;
+        }
+        let record = &self.record;
+        let lasted = match ended {
+            Some(_) => self.took,
+            None => self
+                .ends
+                .clock
+                .now()
+                .saturating_duration_since(record.arrived),
+        };
+        let outcome = record.cache();
+        let payer = record.payer.get();
+        let told = FinishedRequest::has_story(self.status, outcome, lasted);
+        let path = match record.route().fixed_path() {
+            Some(_) => None,
+            None => Some(FinishedRequest::kept_path(record.target.path())),
+        };
+        requests.put(FinishedRequest {
+            id: record.id.0,
+            arrived: record.arrived,
+            took: self.took,
+            lasted,
+            method: record.method.clone(),
+            route: record.route(),
+            path,
+            caller: payer.map(|(caller, _)| caller.name.clone()),
+            peer: record.peer.address.map(|address| address.ip()),
+            status: self.status,
+            code: record.code.get().copied(),
+            outcome,
+            note: record.cache.note(),
+            sent_bytes: self.sent_bytes,
+            whole: self.whole || record.method == Method::HEAD,
+            payer: payer.filter(|_| told).map(|(_, payer)| payer.clone()),
+        });
+    }
+}
+
 impl Drop for Tail {
     fn drop(&mut self) {
         let record = &self.record;
         // A look at the clock less for what ended when its head went out.
         let ended = (self.whole && self.at_once).then(|| record.arrived + self.took);
-        self.log.write(ended, || AccessEntry {
+        self.remember(ended);
+        self.ends.log.write(ended, || AccessEntry {
             request_id: record.id.0,
             peer: record.peer.address,
             caller: record.caller().map(|caller| caller.name.clone()),
@@ -262,6 +395,38 @@ mod tests {
         }
         for (at, outcome) in CacheOutcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, at);
+        }
+    }
+
+    #[test]
+    fn a_note_comes_back_as_it_was_noted() {
+        let forwards = [None, Some(Forward::UriMiss), Some(Forward::Request)];
+        let details = Detail::ALL.into_iter().map(Some).chain([None]);
+        for detail in details {
+            for forward in forwards {
+                for ttl_s in [None, Some(0), Some(-1), Some(86_400), Some(-7_776_000)] {
+                    let note = CacheNote {
+                        outcome: CacheOutcome::Error,
+                        forward,
+                        stored: ttl_s.is_none(),
+                        collapsed: forward.is_some(),
+                        ttl_s,
+                        detail,
+                    };
+                    let noted = NotedCache::default();
+                    noted.set(NotedCache::packed(&note));
+                    noted.set(1);
+                    assert_eq!(noted.note(), Some(note));
+                    assert_eq!(noted.outcome(), Some(CacheOutcome::Error));
+                }
+            }
+        }
+        let noted = NotedCache::default();
+        assert_eq!((noted.outcome(), noted.note()), (None, None));
+        for outcome in CacheOutcome::ALL {
+            let noted = NotedCache::default();
+            noted.set(outcome as u64 + 1);
+            assert_eq!((noted.outcome(), noted.note()), (Some(outcome), None));
         }
     }
 

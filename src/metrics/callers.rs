@@ -78,6 +78,26 @@ impl CallerMeter {
         self.0.saved.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Requests answered so far with a status of 2xx or 3xx, of 4xx, of 5xx, and those whose caller
+    /// left before the answer.
+    pub fn asked(&self) -> [u64; 4] {
+        let mut classes = [0; 4];
+        let statuses = STATUSES.iter().map(|(status, _)| *status).chain([200]);
+        for (row, status) in self.0.requests.iter().zip(statuses) {
+            let class = match status {
+                499 => 3,
+                ..400 => 0,
+                400..500 => 1,
+                _ => 2,
+            };
+            let count: u64 = row.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+            if let Some(sum) = classes.get_mut(class) {
+                *sum += count;
+            }
+        }
+        classes
+    }
+
     /// (vendor calls caused, vendor calls saved) so far.
     pub fn ledger(&self) -> (u64, u64) {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -154,6 +174,18 @@ impl Callers {
                 &["caller"],
             )?,
         }))
+    }
+
+    /// Of all callers: answers with 2xx or 3xx, with 4xx, with 5xx.
+    pub(super) fn by_class(&self) -> [u64; 3] {
+        let tallies: Vec<_> = self.tallies.lock().values().cloned().collect();
+        let mut sums = [0; 3];
+        for tally in tallies {
+            for (sum, count) in sums.iter_mut().zip(CallerMeter(tally).asked()) {
+                *sum += count;
+            }
+        }
+        sums
     }
 
     /// The counters of the caller of this name.

@@ -44,7 +44,12 @@ impl From<ReadError> for Problem {
                     "The result is larger than {setting} allows; narrow date_range or name a customer_id."
                 ),
             ),
-            ReadError::Overloaded { retry_after } => Self::overloaded().retry_after(retry_after),
+            ReadError::Overloaded {
+                shortage,
+                retry_after,
+            } => Self::new(Code::Overloaded, shortage.sentence())
+                .logging(shortage.as_str())
+                .retry_after(retry_after),
             ReadError::DeadlinePassed { vendor } => Self::timed_out(Some(vendor)),
             ReadError::NotCached => Self::new(
                 Code::NotCached,

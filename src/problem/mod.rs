@@ -20,7 +20,7 @@ use crate::domain::json::write_text;
 use crate::domain::query::BodyProblem;
 use crate::domain::{Route, Vendor};
 use crate::exchange::record::X_REQUEST_ID;
-use crate::exchange::{AnswerBody, Answered, Record};
+use crate::exchange::{AnswerBody, Answered, Record, RequestId};
 
 pub use code::Code;
 
@@ -235,7 +235,7 @@ impl Problem {
                 "request failed"
             );
         }
-        let body = self.body(record);
+        let body = self.body(&record.id, record.route());
         let mut answer = http::Response::new(AnswerBody::full(body.into()));
         *answer.status_mut() = code.status();
         let headers = answer.headers_mut();
@@ -264,7 +264,21 @@ impl Problem {
         answer
     }
 
-    fn body(&self, record: &Record) -> String {
+    /// The whole answer over HTTP/1.1, for somebody whose request was not read. The connection ends
+    /// with it.
+    pub fn unasked(&self) -> String {
+        let id = RequestId::fresh();
+        let body = self.body(&id, Route::Other);
+        format!(
+            "HTTP/1.1 {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
+             cache-control: no-store\r\nx-request-id: {}\r\nconnection: close\r\n\r\n{body}",
+            self.code.status(),
+            body.len(),
+            id.as_str(),
+        )
+    }
+
+    fn body(&self, id: &RequestId, route: Route) -> String {
         let code = self.code;
         let more = self.more.as_deref();
         let error = more
@@ -285,9 +299,9 @@ impl Problem {
             out,
             ",\"error\":\"{error}\",\"code\":\"{}\",\"request_id\":\"{}\"",
             code.as_str(),
-            record.id.as_str()
+            id.as_str()
         );
-        if matches!(record.route(), Route::NableBilling | Route::NableInvoices) {
+        if matches!(route, Route::NableBilling | Route::NableInvoices) {
             // N-able's own clients look for these two.
             let message = match code {
                 Code::AuthenticationRequired => "Unauthorized",

@@ -17,7 +17,7 @@ fn record(route: Route) -> Arc<Record> {
 }
 
 fn json(problem: &Problem, route: Route) -> serde_json::Value {
-    serde_json::from_str(&problem.body(&record(route))).unwrap()
+    serde_json::from_str(&problem.body(&record(route).id, route)).unwrap()
 }
 
 #[test]
@@ -33,7 +33,8 @@ fn codes_are_distinct_and_complete() {
 async fn the_body_has_the_vendors_member_and_ours() {
     let problem = Problem::new(Code::InvalidFields, "no \"such\" field\n");
     let record = record(Route::Customers);
-    let body: serde_json::Value = serde_json::from_str(&problem.body(&record)).unwrap();
+    let body: serde_json::Value =
+        serde_json::from_str(&problem.body(&record.id, record.route())).unwrap();
     assert_eq!(
         body,
         serde_json::json!({

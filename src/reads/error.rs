@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::cache::{FetchError, LookupError};
 use crate::clock::Duration;
-use crate::domain::{CacheOutcome, Vendor};
+use crate::domain::{CacheOutcome, Shortage, Vendor};
 use crate::snapshot::{OpenError, PageFailure, WalkFailure};
 use crate::upstream::{Fault, UpstreamError, Whose};
 
@@ -38,8 +38,10 @@ pub enum ReadError {
         /// The setting that names the bound.
         setting: &'static str,
     },
-    /// Too much is going on; nothing was asked of a vendor.
+    /// The gateway itself is short of something. No vendor was called for this request.
     Overloaded {
+        /// Of what.
+        shortage: Shortage,
         /// When to come back.
         retry_after: Duration,
     },
@@ -73,9 +75,10 @@ impl ReadError {
         }
     }
 
-    /// Too much is going on.
-    pub fn overloaded() -> Self {
+    /// The gateway is short of something, and nothing tells until when.
+    pub fn overloaded(shortage: Shortage) -> Self {
         Self::Overloaded {
+            shortage,
             retry_after: OVERLOADED_RETRY_AFTER,
         }
     }
@@ -85,7 +88,7 @@ impl ReadError {
         match error {
             LookupError::Fetch(error) => Self::Upstream(error),
             LookupError::Internal => Self::Internal,
-            LookupError::Crowded => Self::overloaded(),
+            LookupError::Crowded => Self::overloaded(Shortage::Waiters),
             LookupError::DeadlinePassed => Self::DeadlinePassed { vendor },
             LookupError::NotCached => Self::NotCached,
         }
@@ -118,7 +121,8 @@ impl From<WalkFailure> for ReadError {
     fn from(failure: WalkFailure) -> Self {
         match failure {
             WalkFailure::Upstream(error) => Self::Upstream(error),
-            WalkFailure::Overloaded(after) => Self::Overloaded {
+            WalkFailure::Overloaded(shortage, after) => Self::Overloaded {
+                shortage,
                 retry_after: after.unwrap_or(OVERLOADED_RETRY_AFTER),
             },
             WalkFailure::Internal => Self::Internal,

@@ -17,7 +17,7 @@ use crate::cache::{CacheNote, Forward, Found};
 use crate::clock::{Clock, Duration};
 use crate::domain::json::{Members, write_text};
 use crate::domain::{
-    CacheOutcome, ContractId, DateRange, Kind, Month, Operation, SearchQuery, Vendor,
+    CacheOutcome, ContractId, DateRange, Kind, Month, Operation, SearchQuery, Shortage, Vendor,
 };
 use crate::snapshot::{End, Growth, View, Want};
 use crate::upstream::UpstreamError;
@@ -275,7 +275,7 @@ impl Overview {
             }
         };
         if contracts.len() > CONTRACTS_MAX {
-            return Part::failed(ReadError::overloaded());
+            return Part::failed(ReadError::overloaded(Shortage::Contracts));
         }
         let asked = contracts.iter().map(|contract| async move {
             let found = self.billing.find_services(asker, month, &contract.id);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -15,6 +15,7 @@ use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use super::date::DATES;
 use super::drain::{Drain, DrainPhase};
 use super::pulse::{Busy, Felt, Patience, Pulse, Verdict};
 use super::transport::Transport;
@@ -31,10 +32,13 @@ const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// bound beyond which nothing is parsed.
 const HEAD_BYTES_MAX: usize = 24 * 1024;
 
-/// After our last byte: how long and how much we still read, so that a caller who is still sending
-/// gets our answer and not a reset.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// After our last byte: how much we still read, so that a caller who is still sending gets our answer
+/// and not a reset. A caller that sends more than this in spite of a refusal is cut.
+const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// And how long, after an answer: until a caller on a slow line has sent what it had begun to send.
+pub(super) const LINGER: Duration = Duration::from_secs(5);
+/// And how long where nothing was asked: nobody is sending.
+pub(super) const LINGER_IDLE: Duration = Duration::from_secs(1);
 
 /// While leaving, a connection without a request is closed after this time, and not before all
 /// connections had it: a caller that asks within it, or within `drain_delay` before it, is moved on by
@@ -98,7 +102,9 @@ impl Connections {
         });
         let mut builder = http1::Builder::new();
         builder
-            .half_close(false)
+            // Whoever has ended its side may still read: a whole request is answered. Whether its
+            // sender is gone altogether shows when the answer is written.
+            .half_close(true)
             // See `pulse`: it does this job and the idle one.
             .header_read_timeout(None)
             .max_header_size(HEAD_BYTES_MAX)
@@ -115,6 +121,7 @@ impl Connections {
         // Waits for one step at a time: every request polls it.
         let mut step = self.drain.reached_quietly(DrainPhase::Closing);
         let mut told = false;
+        let mut linger_for = LINGER;
         let mut idle_until = self.clock.now();
         let first_look = self.clock.now() + patience.header.min(patience.write_stall);
         let mut look = std::pin::pin!(clock::sleep_until(first_look));
@@ -154,20 +161,26 @@ impl Connections {
                         continue;
                     }
                     Pin::new(&mut connection).graceful_shutdown();
+                    linger_for = LINGER_IDLE;
                     look.as_mut().reset(self.clock.now() + patience.header);
                 }
                 Verdict::Slow => break Ending::Slow,
             }
         };
         if end == Ending::Done {
-            linger(connection.into_parts().io.into_inner().io).await;
+            let io = connection.into_parts().io.into_inner().io;
+            linger(io, linger_for, &self.drain).await;
         }
         end
     }
 }
 
-/// Says that we are done, and reads on for a moment.
-pub(super) async fn linger<I: AsyncRead + AsyncWrite + Unpin>(mut io: I) {
+/// Says that we are done, and reads on for a moment; for a shorter one while leaving.
+pub(super) async fn linger<I: AsyncRead + AsyncWrite + Unpin>(
+    mut io: I,
+    limit: Duration,
+    drain: &Drain,
+) {
     let reading = async {
         if io.shutdown().await.is_err() {
             return;
@@ -182,8 +195,15 @@ pub(super) async fn linger<I: AsyncRead + AsyncWrite + Unpin>(mut io: I) {
             }
         }
     };
+    let leaving = async {
+        drain.reached(DrainPhase::Closing).await;
+        clock::sleep(LINGER_IDLE).await;
+    };
     // Whether the time was enough or not, the connection ends now.
-    let _ = clock::timeout(LINGER, reading).await;
+    tokio::select! {
+        _ = clock::timeout(limit, reading) => {}
+        () = leaving => {}
+    }
 }
 
 /// What hyper calls.
@@ -201,7 +221,9 @@ impl Service<Request<Incoming>> for PerConnection {
 
     fn call(&self, request: Request<Incoming>) -> Tracked {
         let busy = self.pulse.busy();
+        let is_1_0 = request.version() < Version::HTTP_11;
         Tracked {
+            is_1_0,
             inner: (self.answering)(Arrival {
                 request,
                 peer: self.peer.clone(),
@@ -217,6 +239,7 @@ struct Tracked {
     inner: Boxed<Result<Answered, Infallible>>,
     busy: Option<Busy>,
     drain: Drain,
+    is_1_0: bool,
 }
 
 impl Future for Tracked {
@@ -230,7 +253,15 @@ impl Future for Tracked {
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(header::CONNECTION, close);
         }
+        if this.is_1_0 && answer.headers().contains_key(header::CONNECTION) {
+            // An answer of HTTP/1.1 to such a caller is told to hyper as one that may be kept alive,
+            // and "keep-alive" would stand beside "close".
+            *answer.version_mut() = Version::HTTP_10;
+        }
         let busy = this.busy.take();
+        if let Some(busy) = &busy {
+            DATES.correct(answer.headers_mut(), busy.clock());
+        }
         Poll::Ready(Ok(answer.map(|inner| TrackedBody { inner, _busy: busy })))
     }
 }

@@ -20,7 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::frames::Frames;
 use self::streams::{Open, ReaderWatch, StreamTasks, Streams, this_reader};
-use super::connection::{Answering, Connections, Ending, IDLE_WHILE_CLOSING, linger};
+use super::connection::{Answering, Connections, Ending, IDLE_WHILE_CLOSING, LINGER_IDLE, linger};
+use super::date::DATES;
 use super::drain::DrainPhase;
 use super::pulse::{Felt, Pulse, Verdict};
 use super::transport::Transport;
@@ -67,9 +68,10 @@ where
         // Its frames are smaller than what is worth a file.
         files: FiledBodies::default(),
     };
+    let drain = on.drain.clone();
     let end = converse(on, &mut felt, &pulse, peer).await;
     if end == Ending::Done {
-        linger(felt.io).await;
+        linger(felt.io, LINGER_IDLE, &drain).await;
     }
     end
 }
@@ -280,6 +282,7 @@ impl Future for Answer {
         let Ok(mut answer) = ready!(this.inner.as_mut().poll(cx));
         // The stream ends with its answer; the connection does not, whatever the request was.
         answer.headers_mut().remove(header::CONNECTION);
+        DATES.correct(answer.headers_mut(), &this.clock);
         if this.is_head
             && let Some(bytes) = answer.body().size_hint().exact()
         {

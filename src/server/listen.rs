@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::ServerOptions;
 use super::connection::{Answering, Connections, Ending};
+use super::date::DATES;
 use super::descriptors::room_for;
 use super::drain::{Drain, DrainPhase};
 use super::inherit::Inherited;
@@ -169,6 +170,7 @@ impl Server {
             files,
         } = self;
         let patience = options.patience();
+        let wall = clock.clone();
         let connections_max = room_for(options.connections_max).min(Semaphore::MAX_PERMITS);
         let shown = i64::try_from(connections_max).unwrap_or(i64::MAX);
         metrics.state.connections_max.set(shown);
@@ -231,11 +233,17 @@ impl Server {
                 cut: cuts.load(Ordering::Relaxed),
             }
         };
-        let (drained, (), ()) = tokio::join!(
-            leave,
-            public.accept(listeners.public),
-            admin.accept(listeners.admin)
-        );
+        let serving = async {
+            tokio::join!(
+                leave,
+                public.accept(listeners.public),
+                admin.accept(listeners.admin)
+            )
+        };
+        let (drained, (), ()) = tokio::select! {
+            ended = serving => ended,
+            never = DATES.keep(&wall) => match never {},
+        };
         tracing::info!(cut = drained.cut, "left");
         drained
     }

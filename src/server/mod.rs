@@ -1,6 +1,7 @@
 //! The listeners: connections in, drain out.
 
 mod connection;
+mod date;
 mod descriptors;
 mod drain;
 mod http2;

@@ -171,6 +171,13 @@ impl Pulse {
 #[derive(Debug)]
 pub struct Busy(Arc<Pulse>);
 
+impl Busy {
+    /// The connection's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.enter(IDLE);

@@ -13,20 +13,21 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoClientAuth, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error as TlsError, InconsistentKeys, RootCertStore, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::Decode as _;
 use zeroize::Zeroizing;
 
-use super::connection::{Connections, Ending};
-use super::drain::DrainPhase;
+use super::connection::{Connections, Ending, LINGER, linger};
+use super::drain::{Drain, DrainPhase};
 use super::http2;
 use super::transport::Transport;
 use crate::access::{ClientCertificate, ClientSan};
 use crate::clock;
 use crate::exchange::Peer;
 use crate::metrics::{Handshake, Metrics};
+use crate::problem::Problem;
 use crate::secrets::{FileProblem, read_file};
 
 /// Largest file of certificates or keys. A bundle of all public authorities has 200 KiB.
@@ -320,6 +321,25 @@ impl Tls {
     }
 }
 
+/// How long the answer to plain HTTP may take to be written: it fits any socket's buffer.
+const REFUSAL_WRITE_MAX: clock::Duration = clock::Duration::from_secs(1);
+
+/// Tells somebody who speaks plain HTTP why this port does not answer. What was asked is not read as a
+/// request: whatever key it holds has crossed the network in the clear, and must not work.
+async fn refuse_in_the_clear<I: AsyncRead + AsyncWrite + Unpin>(
+    mut io: I,
+    drain: &Drain,
+) -> Ending {
+    let answer =
+        Problem::malformed("The request is plain HTTP, but this port speaks TLS; use https://.")
+            .unasked();
+    let written = clock::timeout(REFUSAL_WRITE_MAX, io.write_all(answer.as_bytes())).await;
+    if let Ok(Ok(())) = written {
+        linger(io, LINGER, drain).await;
+    }
+    Ending::Done
+}
+
 impl Connections {
     /// Serves one connection that begins with a TLS handshake, which may take as long as a head.
     pub async fn serve_tls<I>(self, tls: &Tls, io: I, address: Option<SocketAddr>) -> Ending
@@ -327,7 +347,14 @@ impl Connections {
         I: AsyncRead + AsyncWrite + Transport + Unpin + Send,
     {
         let config = tls.setup.load().config.clone();
-        let handshake = TlsAcceptor::from(config).accept(io);
+        let handshake = async {
+            let first = std::future::poll_fn(|cx| io.poll_first_byte(cx)).await;
+            // As a method of HTTP begins, and no record of TLS.
+            if first.is_some_and(|byte| byte.is_ascii_uppercase()) {
+                return Err(io);
+            }
+            Ok(TlsAcceptor::from(config).accept(io).await)
+        };
         let in_time = clock::timeout(self.patience.header, handshake);
         let drain = self.drain.clone();
         let shaken = tokio::select! {
@@ -337,8 +364,13 @@ impl Connections {
         };
         let count = |outcome| tls.metrics.tls_handshake(tls.listener, outcome);
         let stream = match shaken {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(why)) => {
+            Ok(Ok(Ok(stream))) => stream,
+            Ok(Err(io)) => {
+                count(Handshake::Failed);
+                tracing::debug!(listener = tls.listener, "plain HTTP where TLS is spoken");
+                return refuse_in_the_clear(io, &drain).await;
+            }
+            Ok(Ok(Err(why))) => {
                 count(Handshake::Failed);
                 tracing::debug!(%why, listener = tls.listener, "TLS handshake failed");
                 return Ending::Done;

@@ -4,7 +4,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{RecvFlags, recv};
-use tokio::io::Interest;
+use tokio::io::{Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::cache::FilePart;
@@ -13,6 +13,12 @@ use crate::cache::FilePart;
 pub trait Transport {
     /// Whether bytes lie in the system, unread, that the runtime may not have heard of yet.
     fn has_arrived(&self) -> bool;
+
+    /// The first byte that the other end has sent, which stays to be read; `None` where that cannot be
+    /// told, or where none will come.
+    fn poll_first_byte(&self, _cx: &mut Context<'_>) -> Poll<Option<u8>> {
+        Poll::Ready(None)
+    }
 
     /// Sends `before` and then `part`, which the system reads from its file; how many bytes of both.
     /// `None` where the system does not send what is written here: then both are to be written.
@@ -31,6 +37,13 @@ impl Transport for TcpStream {
         let mut byte = [0; 1];
         let look = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         matches!(recv(self, &mut byte, look), Ok((_, bytes)) if bytes > 0)
+    }
+
+    fn poll_first_byte(&self, cx: &mut Context<'_>) -> Poll<Option<u8>> {
+        let mut byte = [0; 1];
+        let mut buf = ReadBuf::new(&mut byte);
+        let peeked = ready!(self.poll_peek(cx, &mut buf));
+        Poll::Ready(peeked.ok().and_then(|_| buf.filled().first().copied()))
     }
 
     fn poll_send_file(

@@ -9,9 +9,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::slots::{NoSlot, Running, SlotId, State, TIMES_FREE, Waiting};
+use super::slots::{NoSlot, Running, SlotId, SlotState, TIMES_FREE, Waiting};
 use crate::admission::{Governor, Lane};
 use crate::clock::{Duration, Instant};
+use crate::domain::Shortage;
 
 /// Slots given last by which is guessed: a few times the slots there usually are, so that most of their
 /// scrolls have ended.
@@ -132,7 +133,7 @@ impl Given {
     }
 }
 
-impl State {
+impl SlotState {
     /// Whether the one of `id`, who waits, gets its slot after its deadline, or the budget for its search
     /// after those who want it have left.
     pub fn too_late(&self, id: SlotId, budget: Option<&Governor>, now: Instant) -> Option<NoSlot> {
@@ -141,9 +142,9 @@ impl State {
         } = self.waiting.get(&id)?;
         if let Some(wait) = self.next_expiry(now, id) {
             // Until the first one nothing moves, which would put the deadline off.
-            let first = self.lingering.front().map_or(now, |(expiry, _)| *expiry);
+            let first = self.left.front().map_or(now, |left| left.expiry);
             if first >= *deadline || now + wait >= (*deadline).max(spend.wanted_until) {
-                return Some(NoSlot::Scrolls(Some(wait)));
+                return Some(NoSlot::Short(Shortage::VendorScrolls, Some(wait)));
             }
         }
         // Work in the background has time.
@@ -160,16 +161,16 @@ impl State {
             return None;
         }
         let waiting = self.waiting.get(&id)?;
-        let kept = self.kept_from(waiting.spend.lane);
-        let mut held = self.held(waiting.payer());
-        let mut free = self.max.saturating_sub(self.used());
-        for (expiry, payer) in &self.lingering {
-            free += 1;
-            if payer == waiting.payer() {
-                held = held.saturating_sub(1);
-            }
+        let max = self.limits.standing;
+        let kept = Self::kept_from(waiting.spend.lane, max);
+        let mut held = self.held(waiting.payer()).standing();
+        let mut counted = self.counted();
+        for left in self.left.iter().filter(|left| left.counts()) {
+            counted = counted.saturating_sub(1);
+            held = held.saturating_sub(usize::from(left.counts_for(waiting.payer())));
+            let free = max.saturating_sub(counted);
             if free > kept && held < free.saturating_mul(TIMES_FREE) {
-                return Some(expiry.saturating_duration_since(now));
+                return Some(left.expiry.saturating_duration_since(now));
             }
         }
         None
@@ -189,9 +190,9 @@ impl State {
             }
         }
         let before = of.remove(own.payer()).unwrap_or(0);
-        let held = self.held(own.payer());
+        let held = self.held(own.payer()).standing();
         let others = of.into_iter().map(|(payer, count)| {
-            let more = self.held(payer).saturating_sub(held);
+            let more = self.held(payer).standing().saturating_sub(held);
             count.min(before.saturating_sub(more))
         });
         before + others.sum::<usize>()
@@ -203,9 +204,13 @@ impl State {
     pub fn calls_before(&self, id: SlotId, until: Instant, now: Instant) -> (usize, Lane) {
         let before = self.ahead_of(id);
         let payers: HashSet<&Arc<str>> = self.waiting.values().map(Waiting::payer).collect();
-        // Those that were left end by themselves.
-        let expire = self.lingering.iter().take_while(|(at, _)| *at < until);
-        let ends = (before + 1).saturating_sub(expire.count());
+        // Scrolls that were left expire by themselves, which lets no further walk run.
+        let left = self.left.iter().filter(|left| left.counts());
+        let expiring = match self.free_running() {
+            0 => 0,
+            _ => left.take_while(|left| left.expiry < until).count(),
+        };
+        let ends = (before + 1).saturating_sub(expiring);
         // Where most wait for their first page, slots are short for another reason than open scrolls.
         let open = self.running.values().filter(|one| one.pages > 0).count();
         let pages = match open * 2 >= self.running.len() {

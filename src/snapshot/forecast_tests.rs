@@ -5,8 +5,10 @@ use crate::admission::{PaceSettings, Spend};
 use crate::clock::{Clock, sleep};
 use crate::domain::Vendor;
 use crate::metrics::Metrics;
-use crate::snapshot::slots::tests::{LINGER, before_the_last, gave, is_clean, slots, spend, take};
-use crate::snapshot::slots::{Slot, Slots};
+use crate::snapshot::slots::tests::{
+    LINGER, before_the_last, gave, is_clean, limits, slots, spend, take, usage,
+};
+use crate::snapshot::slots::{SlotLease, Slots};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -21,7 +23,13 @@ async fn short_of_budget(max: usize) -> (Arc<Slots>, Arc<Governor>) {
     let (clock, metrics) = (Clock::system(), Metrics::new().unwrap());
     let governor = Governor::new(Vendor::Wiv, settings, clock.clone(), &metrics);
     spend_all(&governor).await;
-    let slots = Slots::new(max, Some(Arc::clone(&governor)), clock, metrics);
+    let slots = Slots::new(
+        limits(max),
+        Some(Arc::clone(&governor)),
+        None,
+        clock,
+        metrics,
+    );
     (slots, governor)
 }
 
@@ -42,7 +50,7 @@ fn wanted(lane: Lane, payer: &str, patience: Duration) -> Spend {
 }
 
 /// Takes a slot as a walk does, which may wait ten seconds for it whatever its callers do.
-async fn search(slots: &Arc<Slots>, spend: Spend) -> Result<Slot, NoSlot> {
+async fn search(slots: &Arc<Slots>, spend: Spend) -> Result<SlotLease, NoSlot> {
     let deadline = Clock::system().now() + SECOND * 10;
     slots.take(&spend, LINGER, deadline).await
 }
@@ -61,12 +69,12 @@ async fn who_would_get_the_budget_too_late_is_told_at_once_and_nobody_else() {
         tasks.push(tokio::spawn(async move { search(&slots, spend).await }));
         tokio::task::yield_now().await;
     }
-    assert_eq!(slots.usage(), (4, 4));
+    assert_eq!(usage(&slots), (4, 4));
     let begun = Clock::system().now();
     let ask = |payer, patience| search(&slots, wanted(Lane::Interactive, payer, patience));
     let why = ask("a", SECOND * 5).await.err();
     assert_eq!(why, Some(NoSlot::Budget(SECOND * 5)));
-    assert_eq!((begun.elapsed(), slots.usage()), (Duration::ZERO, (4, 4)));
+    assert_eq!((begun.elapsed(), usage(&slots)), (Duration::ZERO, (4, 4)));
     // Another payer's turn comes before theirs, background work has time, and so has whoever waits
     // a moment longer.
     for (lane, payer, patience) in [
@@ -78,7 +86,7 @@ async fn who_would_get_the_budget_too_late_is_told_at_once_and_nobody_else() {
         tasks.push(tokio::spawn(async move { search(&slots, spend).await }));
         tokio::task::yield_now().await;
     }
-    assert_eq!(slots.usage(), (4, 7));
+    assert_eq!(usage(&slots), (4, 7));
     // What waits for the vendor already goes before them, too.
     let queued = {
         let (governor, spend) = (
@@ -100,8 +108,8 @@ async fn who_would_get_the_budget_too_late_is_told_at_once_and_nobody_else() {
         async move { search(&slots, spend).await }
     });
     tokio::task::yield_now().await;
-    assert_eq!(slots.usage(), (4, 8));
-    held.drain(..).for_each(Slot::end);
+    assert_eq!(usage(&slots), (4, 8));
+    held.drain(..).for_each(SlotLease::end);
     tasks.push(last);
     for task in tasks {
         task.await.unwrap().ok().unwrap().end();
@@ -114,8 +122,8 @@ async fn crowded(
     slots: &Arc<Slots>,
     patience: &[u32],
 ) -> (
-    Vec<Slot>,
-    Vec<tokio::task::JoinHandle<Result<Slot, NoSlot>>>,
+    Vec<SlotLease>,
+    Vec<tokio::task::JoinHandle<Result<SlotLease, NoSlot>>>,
 ) {
     let (mut held, mut waiting) = (Vec::new(), Vec::new());
     while let Some(slot) = take(slots, "a", Duration::ZERO).await {
@@ -148,7 +156,7 @@ async fn who_comes_now_and_then_and_goes_first_is_reckoned_with() {
         gave(&slots, "a", 0, false);
     }
     assert_eq!(ask(7).await.err(), Some(NoSlot::Budget(SECOND * 7)));
-    held.drain(..).for_each(Slot::end);
+    held.drain(..).for_each(SlotLease::end);
     for task in waiting {
         task.await.unwrap().ok().unwrap().end();
     }
@@ -172,12 +180,12 @@ async fn scrolls_of_many_pages_cost_many_calls_before_the_next() {
     // more and that one.
     assert_eq!(ask(8).await.err(), Some(NoSlot::Budget(SECOND * 8)));
     // What was read of them already is not read again.
-    held.iter().take(2).for_each(Slot::page);
+    held.iter().take(2).for_each(SlotLease::page);
     assert_eq!(ask(6).await.err(), Some(NoSlot::Budget(SECOND * 6)));
     // One that has many more pages than most makes up for no other.
     (0..100).for_each(|_| held[2].page());
     assert_eq!(ask(4).await.err(), Some(NoSlot::Budget(SECOND * 4)));
-    held.drain(..).for_each(Slot::end);
+    held.drain(..).for_each(SlotLease::end);
     for task in waiting {
         task.await.unwrap().ok().unwrap().end();
     }
@@ -201,8 +209,8 @@ async fn slots_that_wait_for_the_budget_say_nothing_of_scrolls() {
         async move { search(&slots, spend).await }
     });
     tokio::task::yield_now().await;
-    assert_eq!(slots.usage(), (7, 1));
-    held.drain(..).for_each(Slot::end);
+    assert_eq!(usage(&slots), (7, 1));
+    held.drain(..).for_each(SlotLease::end);
     next.await.unwrap().ok().unwrap().end();
     assert!(is_clean(&slots));
 }
@@ -310,7 +318,7 @@ async fn each_guess_adds_for_its_error_and_what_is_known_does_not() {
     (READ_MIN..AMID_MIN).for_each(|_| gave(&slots, "a", 0, false));
     (0..AMID_MIN).for_each(|_| gave(&slots, "b", 0, false));
     assert_eq!(before_the_last(&slots), (106 + 6, Lane::Refresh));
-    held.drain(..).for_each(Slot::end);
+    held.drain(..).for_each(SlotLease::end);
     for task in waiting {
         task.await.unwrap().ok().unwrap().end();
     }
@@ -399,9 +407,10 @@ async fn scrolls_that_were_left_tell_when_the_next_slot_is_there() {
     for seconds in 0..8 {
         let spend = spend(Lane::Interactive, ["a", "b"][seconds % 2]);
         let linger = SECOND * (6 + 2 * u32::try_from(seconds).unwrap());
-        drop(slots.take(&spend, linger, Clock::system().now()).await);
+        let slot = slots.take(&spend, linger, Clock::system().now()).await;
+        slot.ok().unwrap().opened();
     }
-    assert_eq!(slots.usage(), (8, 0));
+    assert_eq!(usage(&slots), (8, 0));
     let begun = Clock::system().now();
     let soon = |lane| {
         let (slots, spend) = (slots.clone(), spend(lane, "a"));
@@ -409,10 +418,16 @@ async fn scrolls_that_were_left_tell_when_the_next_slot_is_there() {
         async move { slots.take(&spend, LINGER, deadline).await }
     };
     let why = soon(Lane::Interactive).await.err();
-    assert_eq!(why, Some(NoSlot::Scrolls(Some(SECOND * 6))));
+    assert_eq!(
+        why,
+        Some(NoSlot::Short(Shortage::VendorScrolls, Some(SECOND * 6)))
+    );
     // Of these slots a quarter is kept for the others.
     let why = soon(Lane::Export).await.err();
-    assert_eq!(why, Some(NoSlot::Scrolls(Some(SECOND * 10))));
+    assert_eq!(
+        why,
+        Some(NoSlot::Short(Shortage::VendorScrolls, Some(SECOND * 10)))
+    );
     assert_eq!(begun.elapsed(), Duration::ZERO);
     // One that comes in time is waited for.
     let patient = spend(Lane::Interactive, "a");
@@ -421,7 +436,7 @@ async fn scrolls_that_were_left_tell_when_the_next_slot_is_there() {
     assert_eq!(begun.elapsed(), SECOND * 6);
     // While one is read, nothing is certain.
     let why = soon(Lane::Interactive).await.err();
-    assert_eq!(why, Some(NoSlot::Scrolls(None)));
+    assert_eq!(why, Some(NoSlot::Short(Shortage::VendorScrolls, None)));
     slot.end();
 }
 

@@ -14,7 +14,7 @@ use super::view::{View, ViewIndex};
 use crate::admission::Payer;
 use crate::cache::{CacheKey, HOT_HITS, Judged, Lifetimes, Standing};
 use crate::clock::{Clock, Duration, Instant};
-use crate::domain::SearchQuery;
+use crate::domain::{SearchQuery, Shortage};
 use crate::upstream::{EnvelopeMember, UpstreamError};
 
 /// Views whose row numbers a snapshot remembers; the least recently used goes first and is found
@@ -54,9 +54,8 @@ impl End {
 pub enum WalkFailure {
     /// The vendor, or the way to it.
     Upstream(UpstreamError),
-    /// No slot for another scroll in time, or no room for another snapshot. When there may be, where
-    /// that is known.
-    Overloaded(Option<Duration>),
+    /// The gateway is short of something, and when it may have it again, where that is known.
+    Overloaded(Shortage, Option<Duration>),
     /// The walk's task ended without a word.
     Internal,
 }
@@ -276,6 +275,11 @@ impl Snapshot {
     /// To be awaited after a [`Cut::NeedMore`]; take it before cutting.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Requests that wait for a change.
+    pub fn readers(&self) -> usize {
+        self.changed.receiver_count()
     }
 
     /// Wakes everyone who waits, after a change.

@@ -277,11 +277,14 @@ async fn a_failure_is_told_to_those_who_waited_for_it_only() {
     let mut changes = snapshot.changes();
     let before = snapshot.failures();
     assert!(snapshot.failure_since(before).is_none());
-    snapshot.announce_failure(WalkFailure::Overloaded(None));
+    snapshot.announce_failure(WalkFailure::Overloaded(Shortage::OpenScrolls, None));
     assert!(changes.has_changed().unwrap());
     changes.mark_unchanged();
     let told = snapshot.failure_since(before);
-    assert!(matches!(told, Some(WalkFailure::Overloaded(None))));
+    assert!(matches!(
+        told,
+        Some(WalkFailure::Overloaded(Shortage::OpenScrolls, None))
+    ));
     let later = snapshot.failures();
     assert!(snapshot.failure_since(later).is_none());
     snapshot.announce_failure(WalkFailure::Internal);

@@ -8,6 +8,7 @@ mod forecast;
 pub mod frozen;
 mod held;
 pub mod lineage;
+pub mod listing;
 pub mod options;
 pub mod page;
 pub mod rows;

@@ -1,5 +1,6 @@
 //! The bounds of walks, snapshots and tokens.
 
+use super::slots::SlotLimits;
 use crate::clock::Duration;
 use crate::domain::PageSize;
 
@@ -12,10 +13,15 @@ pub struct SnapshotOptions {
     pub read_ahead_pages: usize,
     /// A walk nobody read for so long is drained a little or abandoned.
     pub scroll_idle_max: Duration,
-    /// How long an abandoned or lost scroll still counts against `open_scrolls_max`.
+    /// How long an abandoned or lost scroll still counts against `vendor_scrolls_max`: as long as
+    /// the vendor keeps it.
     pub scroll_expiry: Duration,
-    /// Scrolls that may be open at the vendor at once.
+    /// Walks that may run at once.
     pub open_scrolls_max: usize,
+    /// Scrolls that may stand open at the vendor at once: those of running walks, and those that
+    /// were abandoned, lost or never answered, until `scroll_expiry`.
+    /// Never less than `open_scrolls_max`.
+    pub vendor_scrolls_max: usize,
     /// How long a search waits for a free slot before it is refused as overloaded.
     pub slot_wait_max: Duration,
     /// Pages an idle walk reads to reach its end before it is abandoned.
@@ -38,6 +44,16 @@ pub struct SnapshotOptions {
     pub snapshot_bytes_max: u64,
 }
 
+impl SnapshotOptions {
+    pub(super) fn slot_limits(&self) -> SlotLimits {
+        SlotLimits {
+            running: self.open_scrolls_max,
+            // Each running walk has a scroll, so fewer would only make the first limit a lie.
+            standing: self.vendor_scrolls_max.max(self.open_scrolls_max),
+        }
+    }
+}
+
 impl Default for SnapshotOptions {
     fn default() -> Self {
         Self {
@@ -46,6 +62,7 @@ impl Default for SnapshotOptions {
             scroll_idle_max: Duration::from_secs(45),
             scroll_expiry: Duration::from_secs(5 * 60),
             open_scrolls_max: 32,
+            vendor_scrolls_max: 200,
             slot_wait_max: Duration::from_secs(10),
             drain_pages_max: 10,
             walk_rows_max: 200_000,

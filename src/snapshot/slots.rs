@@ -1,15 +1,34 @@
-//! How many scrolls may be open at the vendor, and who opens the next one.
+//! Limits how many walks run and how many scrolls may stand open at the vendor.
 //!
-//! A slot is taken before a search and given back when its scroll has ended. A scroll that was left
-//! or lost stays open at the vendor until it expires there, so its slot lingers as long.
+//! A walk takes a slot before its search and returns it when its scroll has ended. Two limits apply:
 //!
-//! Slots are shared between payers. A payer may hold a multiple of what is free, so that one with a
-//! hundred searches leaves room for another's first; and a slot that frees up goes to whoever holds
-//! fewest. While searches wait, as many idle scrolls are read to their end, those of the payer with
-//! most first: that is the only way to free a slot at the vendor.
+//! - `open_scrolls_max` bounds the walks that run.
+//! - `vendor_scrolls_max` bounds the scrolls that may stand open at the vendor: those of running
+//!   walks, and those that were abandoned, lost or never answered, until they expire there.
 //!
-//! A search that gets its slot, or the vendor's budget after it, too late is refused at once: it would hold
-//! a place among the requests in flight for nothing. See `forecast`.
+//! ```text
+//!            grant              page answered             end
+//! waiting ────────▶ running ────────────────▶ running ────────▶ free
+//!                      │ no answer               │ abandoned or lost
+//!                      ▼                         ▼
+//!                  unanswered                   open ── scroll_expiry ──▶ free
+//!                      │ another search is answered
+//!                      ▼
+//!                   excused: no longer counted against vendor_scrolls_max
+//! ```
+//!
+//! A vendor that hangs leaves many searches without an answer. Each may have opened a scroll, so
+//! each counts, until the vendor answers another search: that answer proves that the vendor still
+//! has room. While the vendor fails, a search that finds no slot is refused with the circuit's
+//! words, but for one probe at a time, which always gets a slot.
+//!
+//! Payers share the slots. One payer may hold a multiple of what is free, so that a payer with a
+//! hundred searches leaves room for another's first. A slot that frees up goes to the payer that
+//! holds fewest. While searches wait, as many idle scrolls are read to their end, those of the
+//! payer with most first, because only the end frees a scroll at the vendor.
+//!
+//! A search whose slot, or whose vendor budget after it, would come too late is refused at once.
+//! Otherwise it would hold a request in flight for nothing. `forecast` estimates when it would come.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -19,64 +38,141 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::forecast::Lately;
-use crate::admission::{Governor, Lane, Spend};
+use crate::admission::{Circuit, Governor, Lane, Spend, Stage};
 use crate::clock::{Clock, Duration, Instant, timeout_at};
+use crate::domain::Shortage;
 use crate::metrics::Metrics;
 
-/// Searches that may wait for a slot at once. Beyond it the payer with most of them gives way, or
-/// the newcomer is refused.
+/// Searches that may wait for a slot at once. Beyond it the newest search of the payer with most of
+/// them gives way, or the newcomer is refused.
 const WAITING_MAX: usize = 4_096;
 /// How many times the free slots one payer may hold. Alone it gets seven of eight slots, two get
 /// seven of fifteen each: the more there are, the smaller the reserve, and nobody finds none left
 /// because one came first. Fewer than eight slots have no reserve.
 pub(super) const TIMES_FREE: usize = 7;
 
-/// Part of the slots that only searches which a caller waits for may have: others may hold theirs while
-/// they wait long for the vendor's budget. Fewer than eight slots have no such part.
+/// Part of the slots that only searches which a caller waits for may have: background searches can
+/// hold theirs while they wait long for the vendor's budget. Fewer than eight slots have no such part.
 const KEPT_PART: usize = 4;
 
-/// Who has no slot so shortly before its callers leave is told so while they listen: there is no time for
-/// an answer.
+/// A search without a slot is refused this long before its callers leave, so that the refusal still
+/// reaches them.
 const LAST_MOMENT: Duration = Duration::from_millis(100);
 
-/// Names one who waits, and then the slot it got.
+/// Least time between two probes that get a slot beyond the limits. The circuit probes as often.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+
+/// Names a waiting search, and then the slot it got.
 pub(super) type SlotId = u64;
+
+/// How many slots there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotLimits {
+    /// Walks that may run at once.
+    pub running: usize,
+    /// Scrolls that may stand open at the vendor at once, those of running walks among them.
+    pub standing: usize,
+}
+
+/// How many slots are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotUsage {
+    /// Running walks.
+    pub running: usize,
+    /// Scrolls that may stand open at the vendor, those of running walks among them.
+    pub standing: usize,
+    /// Searches that wait for a slot.
+    pub waiting: usize,
+}
 
 /// The slots of one vendor credential.
 pub struct Slots {
-    state: Mutex<State>,
+    state: Mutex<SlotState>,
     /// Rings when an idle scroll may have to be read to its end.
     pub pressed: Notify,
     /// Whose budget searches wait for once they have a slot.
     budget: Option<Arc<Governor>>,
+    /// Knows whether the vendor fails.
+    circuit: Option<Arc<Circuit>>,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
 
-#[derive(Default)]
-pub(super) struct State {
-    pub max: usize,
+pub(super) struct SlotState {
+    pub limits: SlotLimits,
     pub running: HashMap<SlotId, Running>,
-    /// When each left scroll expires at the vendor, in order, and whose it was.
-    pub lingering: VecDeque<(Instant, Arc<str>)>,
-    /// Slots of each payer, lingering ones among them; none without any.
-    held: HashMap<Arc<str>, usize>,
-    /// In the order of their coming.
+    /// Scrolls that may stand open though no walk reads them, in the order in which they expire.
+    pub left: VecDeque<LeftScroll>,
+    /// How many of `left` are excused.
+    excused: usize,
+    /// Slots of each payer; no entry for a payer without any.
+    held: HashMap<Arc<str>, HeldSlots>,
+    /// In the order of arrival.
     pub waiting: BTreeMap<SlotId, Waiting>,
     next_id: SlotId,
     /// Counts how often scrolls became idle, to know their order.
     idled: u64,
+    /// When a probe last got a slot beyond the limits.
+    probed: Option<Instant>,
     pub lately: Lately,
+}
+
+/// What one payer holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct HeldSlots {
+    /// Running walks.
+    running: usize,
+    /// Scrolls left at the vendor, but for excused ones.
+    left: usize,
+}
+
+impl HeldSlots {
+    /// Scrolls that may stand open.
+    pub fn standing(self) -> usize {
+        self.running + self.left
+    }
 }
 
 pub(super) struct Running {
     payer: Arc<str>,
     /// Vendor pages read of it. None: it may wait for the vendor's budget still.
     pub pages: usize,
+    /// The vendor answered its search, so a scroll is open.
+    opened: bool,
     /// Since when nobody wants rows of its scroll.
     idle: Option<u64>,
     /// Being read to its end because searches wait.
     draining: bool,
+}
+
+/// A scroll that no walk reads any more.
+pub(super) struct LeftScroll {
+    pub expiry: Instant,
+    payer: Arc<str>,
+    why: Left,
+}
+
+impl LeftScroll {
+    /// Whether it stops counting against `payer` when it expires.
+    pub fn counts_for(&self, payer: &Arc<str>) -> bool {
+        self.why != Left::Excused && self.payer == *payer
+    }
+
+    /// Whether it counts against `vendor_scrolls_max`.
+    pub fn counts(&self) -> bool {
+        self.why != Left::Excused
+    }
+}
+
+/// What is known of a scroll that was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// It is open at the vendor.
+    Open,
+    /// Its search got no answer.
+    Unanswered,
+    /// As `Unanswered`, and the vendor has answered another search since.
+    Excused,
 }
 
 pub(super) struct Waiting {
@@ -92,53 +188,61 @@ impl Waiting {
     }
 }
 
-/// A slot in use. Dropped without a word it lingers, because the scroll's fate is unknown.
-pub struct Slot {
+/// A slot in use. If it is dropped without [`SlotLease::end`], its scroll counts until it expires.
+pub struct SlotLease {
     slots: Arc<Slots>,
     id: SlotId,
     linger: Duration,
     ended: bool,
 }
 
-/// Why there is no slot, and when one may be there.
+/// Why there is no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoSlot {
-    /// The vendor's budget grows back after the deadline of whoever waits.
+    /// The vendor's budget grows back after the search's deadline, in this time.
     Budget(Duration),
-    /// Every scroll that may be open is. `None`: nothing tells when one ends.
-    Scrolls(Option<Duration>),
+    /// Slots are short; which, and when one may be free, where that is known.
+    Short(Shortage, Option<Duration>),
+    /// The vendor fails; the next probe is due in this time.
+    VendorFails(Duration),
 }
 
 impl Slots {
-    /// `max` slots. Without a budget nobody is refused for lack of it.
+    /// No slot is in use. Without a budget or a circuit no search is refused because of them.
     pub fn new(
-        max: usize,
+        limits: SlotLimits,
         budget: Option<Arc<Governor>>,
+        circuit: Option<Arc<Circuit>>,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        metrics
-            .open_scrolls_max
-            .set(i64::try_from(max).unwrap_or(i64::MAX));
+        show_limits(&metrics, limits);
         Arc::new(Self {
-            state: Mutex::new(State {
-                max,
-                ..State::default()
+            state: Mutex::new(SlotState {
+                limits,
+                running: HashMap::new(),
+                left: VecDeque::new(),
+                excused: 0,
+                held: HashMap::new(),
+                waiting: BTreeMap::new(),
+                next_id: 0,
+                idled: 0,
+                probed: None,
+                lately: Lately::default(),
             }),
             pressed: Notify::new(),
             budget,
+            circuit,
             clock,
             metrics,
         })
     }
 
-    /// Changes the number of slots; those in use stay.
-    pub fn resize(&self, max: usize) {
+    /// Changes the limits. Slots in use stay.
+    pub fn resize(&self, limits: SlotLimits) {
         let mut state = self.state.lock();
-        state.max = max;
-        self.metrics
-            .open_scrolls_max
-            .set(i64::try_from(max).unwrap_or(i64::MAX));
+        state.limits = limits;
+        show_limits(&self.metrics, limits);
         self.settle(&mut state);
     }
 
@@ -146,29 +250,43 @@ impl Slots {
     pub fn is_half_used(&self) -> bool {
         let mut state = self.state.lock();
         state.expire(self.clock.now());
-        state.used() * 2 >= state.max
+        let SlotLimits { running, standing } = state.limits;
+        state.running.len() * 2 >= running || state.counted() * 2 >= standing
     }
 
-    /// (slots in use or lingering, searches waiting).
-    pub fn usage(&self) -> (usize, usize) {
+    /// How many are in use now. Brings the metrics up to date.
+    pub fn usage(&self) -> SlotUsage {
         let mut state = self.state.lock();
         self.settle(&mut state);
-        (state.used(), state.waiting.len())
+        state.usage()
     }
 
-    /// Takes a slot on a payer's account, waiting until `deadline` at most; as long as it is wanted
-    /// where slots are short only because searches that have one wait for the vendor. The slot lingers
-    /// for `linger` where its scroll is left open.
+    /// Takes a slot on a payer's account, waiting until `deadline` at most. Where slots are short
+    /// only because searches that have one wait for the vendor, it waits as long as the slot is
+    /// wanted. A scroll that is left open counts for `linger` after its last page.
     ///
     /// # Errors
-    /// Refused at once where a slot, or the budget for its search, surely comes too late, and where too
-    /// many wait.
+    /// Refused at once where a slot, or the budget for its search, surely comes too late, where too
+    /// many searches wait, and where the vendor fails.
     pub async fn take(
         self: &Arc<Self>,
         spend: &Spend,
         linger: Duration,
+        deadline: Instant,
+    ) -> Result<SlotLease, NoSlot> {
+        let begun = self.clock.now();
+        let taken = self.wait(spend, linger, deadline).await;
+        let waited = self.clock.now().saturating_duration_since(begun);
+        spend.payer.story.note(Stage::Slot, begun, waited);
+        taken
+    }
+
+    async fn wait(
+        self: &Arc<Self>,
+        spend: &Spend,
+        linger: Duration,
         mut deadline: Instant,
-    ) -> Result<Slot, NoSlot> {
+    ) -> Result<SlotLease, NoSlot> {
         let waiter = self.ask(spend, linger, deadline)?;
         loop {
             let until = {
@@ -178,20 +296,27 @@ impl Slots {
                     drop(state);
                     return Ok(waiter.into_slot());
                 }
-                // Another's search was more modest.
-                if !state.waiting.contains_key(&waiter.id) {
-                    return Err(NoSlot::Scrolls(None));
-                }
+                let Some(short) = state.short_for(waiter.id) else {
+                    // It gave way to another payer's search.
+                    return Err(NoSlot::Short(Shortage::WaitingSearches, None));
+                };
                 let now = self.clock.now();
+                if let Some(verdict) = self.while_failing(&mut state, waiter.id, now) {
+                    drop(state);
+                    return verdict.map(|()| waiter.into_slot());
+                }
                 if now >= deadline {
                     let last = spend.wanted_until.checked_sub(LAST_MOMENT).unwrap_or(now);
                     if !state.moves() || now >= last {
-                        return Err(NoSlot::Scrolls(state.next_expiry(now, waiter.id)));
+                        return Err(NoSlot::Short(short, state.next_expiry(now, waiter.id)));
                     }
                     deadline = last;
                 }
-                let expiry = state.lingering.front().map(|(expiry, _)| *expiry);
-                expiry.map_or(deadline, |expiry| expiry.min(deadline))
+                let expiry = state.left.front().map(|left| left.expiry);
+                let probe = state.probed.map(|probed| probed + PROBE_EVERY);
+                let probe = probe.filter(|_| state.is_full_of_unanswered());
+                let soonest = [Some(deadline), expiry, probe].into_iter().flatten().min();
+                soonest.unwrap_or(deadline)
             };
             // Woken or timed out: look again either way.
             let _ = timeout_at(until, waiter.notify.notified()).await;
@@ -206,6 +331,7 @@ impl Slots {
     ) -> Result<Waiter, NoSlot> {
         let notify = Arc::new(Notify::new());
         let mut state = self.state.lock();
+        let now = self.clock.now();
         let id = state.next_id;
         state.next_id += 1;
         state.waiting.insert(
@@ -216,12 +342,16 @@ impl Slots {
                 notify: Arc::clone(&notify),
             },
         );
-        state.give(self.clock.now());
+        state.give(now);
         if state.waiting.contains_key(&id) {
-            let mut refused = state.too_late(id, self.budget.as_deref(), self.clock.now());
+            let mut refused = match self.while_failing(&mut state, id, now) {
+                Some(verdict) => verdict.err(),
+                None => state.too_late(id, self.budget.as_deref(), now),
+            };
             if refused.is_none() && state.waiting.len() > WAITING_MAX {
                 let room = state.displace_for(spend.payer.name());
-                refused = room.is_none().then_some(NoSlot::Scrolls(None));
+                let crowded = NoSlot::Short(Shortage::WaitingSearches, None);
+                refused = room.is_none().then_some(crowded);
             }
             if let Some(why) = refused {
                 state.waiting.remove(&id);
@@ -238,49 +368,134 @@ impl Slots {
         })
     }
 
-    /// After any change: gives what is free to those who wait, and has idle scrolls look whether they
-    /// must end.
-    fn settle(&self, state: &mut State) {
+    /// What becomes of a search that finds no slot while the vendor fails: it gets a slot beyond the
+    /// limits as a probe, or it is refused. `None` if the vendor does not fail as far as is known.
+    fn while_failing(
+        &self,
+        state: &mut SlotState,
+        id: SlotId,
+        now: Instant,
+    ) -> Option<Result<(), NoSlot>> {
+        let probe_in = state.probed.map_or(Duration::ZERO, |probed| {
+            (probed + PROBE_EVERY).saturating_duration_since(now)
+        });
+        let circuit = self.circuit.as_ref().filter(|circuit| !circuit.is_closed());
+        let wait = match circuit {
+            Some(circuit) => circuit.peek().err().unwrap_or_default().max(probe_in),
+            // The circuit has not noticed, for instance because other questions are answered.
+            None if state.is_full_of_unanswered() && probe_in.is_zero() => Duration::ZERO,
+            // It waits, until it may probe or another probe is answered.
+            None => return None,
+        };
+        if !wait.is_zero() {
+            return Some(Err(NoSlot::VendorFails(wait)));
+        }
+        state.probed = Some(now);
+        state.grant(id, now);
+        Some(Ok(()))
+    }
+
+    /// To be called after any change. Gives free slots to waiting searches and has idle scrolls look
+    /// whether they must end.
+    fn settle(&self, state: &mut SlotState) {
         state.give(self.clock.now());
         if state.waiting.is_empty() {
             state.lately.calm();
         } else {
             self.pressed.notify_waiters();
+            if self.circuit.as_ref().is_some_and(|it| !it.is_closed()) {
+                // They are refused now, or one of them probes.
+                state
+                    .waiting
+                    .values()
+                    .for_each(|one| one.notify.notify_one());
+            }
         }
-        let open = i64::try_from(state.used()).unwrap_or(i64::MAX);
-        self.metrics.open_scrolls.set(open);
+        let usage = state.usage();
+        let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.open_scrolls.set(gauge(usage.running));
+        self.metrics.vendor_scrolls.set(gauge(usage.standing));
     }
 }
 
-impl State {
-    pub fn used(&self) -> usize {
-        self.running.len() + self.lingering.len()
+fn show_limits(metrics: &Metrics, limits: SlotLimits) {
+    let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
+    metrics.open_scrolls_max.set(gauge(limits.running));
+    metrics.vendor_scrolls_max.set(gauge(limits.standing));
+}
+
+impl SlotState {
+    fn usage(&self) -> SlotUsage {
+        SlotUsage {
+            running: self.running.len(),
+            standing: self.running.len() + self.left.len(),
+            waiting: self.waiting.len(),
+        }
     }
 
-    pub fn held(&self, payer: &str) -> usize {
-        self.held.get(payer).copied().unwrap_or(0)
+    /// Scrolls that count against `vendor_scrolls_max`.
+    pub fn counted(&self) -> usize {
+        self.running.len() + self.left.len().saturating_sub(self.excused)
     }
 
-    fn give_back(&mut self, payer: &Arc<str>) {
-        if let Some(held) = self.held.get_mut(payer) {
-            *held = held.saturating_sub(1);
-            if *held == 0 {
-                self.held.remove(payer);
-            }
+    /// Walks that may begin before `open_scrolls_max` is reached.
+    pub fn free_running(&self) -> usize {
+        self.limits.running.saturating_sub(self.running.len())
+    }
+
+    /// Scrolls that may be opened before `vendor_scrolls_max` is reached.
+    pub fn free_standing(&self) -> usize {
+        self.limits.standing.saturating_sub(self.counted())
+    }
+
+    pub fn held(&self, payer: &str) -> HeldSlots {
+        self.held.get(payer).copied().unwrap_or_default()
+    }
+
+    fn change_held(&mut self, payer: &Arc<str>, change: impl FnOnce(&mut HeldSlots)) {
+        let held = self.held.entry(Arc::clone(payer)).or_default();
+        change(held);
+        if *held == HeldSlots::default() {
+            self.held.remove(payer);
         }
     }
 
     fn expire(&mut self, now: Instant) {
-        while let Some((expiry, _)) = self.lingering.front()
-            && *expiry <= now
-        {
-            if let Some((_, payer)) = self.lingering.pop_front() {
-                self.give_back(&payer);
+        while self.left.front().is_some_and(|left| left.expiry <= now) {
+            let Some(left) = self.left.pop_front() else {
+                break;
+            };
+            match left.why {
+                Left::Excused => self.excused = self.excused.saturating_sub(1),
+                Left::Open | Left::Unanswered => {
+                    self.change_held(&left.payer, |held| held.left = held.left.saturating_sub(1));
+                }
             }
         }
     }
 
-    /// Gives what is free to those who wait.
+    /// The vendor answered a search, so it has room for another scroll in spite of all searches that
+    /// it left without an answer.
+    fn excuse(&mut self) {
+        let mut excused = Vec::new();
+        for left in &mut self.left {
+            if left.why == Left::Unanswered {
+                left.why = Left::Excused;
+                excused.push(Arc::clone(&left.payer));
+            }
+        }
+        self.excused += excused.len();
+        for payer in excused {
+            self.change_held(&payer, |held| held.left = held.left.saturating_sub(1));
+        }
+    }
+
+    /// Whether searches that got no answer leave no room at the vendor.
+    fn is_full_of_unanswered(&self) -> bool {
+        self.free_standing() == 0 && self.left.iter().any(|left| left.why == Left::Unanswered)
+    }
+
+    /// Gives free slots to waiting searches.
     fn give(&mut self, now: Instant) {
         self.expire(now);
         while let Some(id) = self.next_up() {
@@ -295,28 +510,50 @@ impl State {
         self.running.values().any(waits)
     }
 
-    /// Free slots above which this lane may take one.
-    pub fn kept_from(&self, lane: Lane) -> usize {
+    /// Of `max` slots, the free ones above which this lane may take one.
+    pub fn kept_from(lane: Lane, max: usize) -> usize {
         match lane {
             Lane::Interactive => 0,
-            _ if self.max < 8 => 0,
-            _ => self.max / KEPT_PART,
+            _ if max < 8 => 0,
+            _ => max / KEPT_PART,
         }
     }
 
-    /// Who gets a slot now: the most urgent of those whose payer has not got its share, of whoever
-    /// holds fewest, in the order of their coming.
+    /// What keeps a search of this payer and lane from a slot; `None` if it may have one.
+    pub fn short(&self, payer: &str, lane: Lane) -> Option<Shortage> {
+        let held = self.held(payer);
+        let may = |free: usize, held: usize, max: usize| {
+            free > Self::kept_from(lane, max) && held < free.saturating_mul(TIMES_FREE)
+        };
+        if !may(self.free_running(), held.running, self.limits.running) {
+            Some(Shortage::OpenScrolls)
+        } else if !may(self.free_standing(), held.standing(), self.limits.standing) {
+            Some(Shortage::VendorScrolls)
+        } else {
+            None
+        }
+    }
+
+    /// What keeps a waiting search from a slot; `None` if it does not wait.
+    fn short_for(&self, id: SlotId) -> Option<Shortage> {
+        let waiting = self.waiting.get(&id)?;
+        let short = self.short(waiting.payer(), waiting.spend.lane);
+        Some(short.unwrap_or(Shortage::OpenScrolls))
+    }
+
+    /// The search that gets a slot now: the most urgent whose payer has not got its share, of the
+    /// payer that holds fewest, in the order of arrival.
     fn next_up(&self) -> Option<SlotId> {
-        let free = self.max.saturating_sub(self.used());
-        if free == 0 {
+        if self.free_running() == 0 || self.free_standing() == 0 {
             return None;
         }
-        let may = free.saturating_mul(TIMES_FREE);
         self.waiting
             .iter()
-            .filter(|(_, waiting)| free > self.kept_from(waiting.spend.lane))
-            .map(|(id, waiting)| (waiting.spend.lane, self.held(waiting.payer()), *id))
-            .filter(|(_, held, _)| *held < may)
+            .filter(|(_, waiting)| self.short(waiting.payer(), waiting.spend.lane).is_none())
+            .map(|(id, waiting)| {
+                let held = self.held(waiting.payer()).standing();
+                (waiting.spend.lane, held, *id)
+            })
             .min()
             .map(|(_, _, id)| id)
     }
@@ -326,13 +563,14 @@ impl State {
             return;
         };
         let payer = Arc::clone(waiting.payer());
-        *self.held.entry(Arc::clone(&payer)).or_default() += 1;
+        self.change_held(&payer, |held| held.running += 1);
         self.lately.give(id, &payer, now);
         self.running.insert(
             id,
             Running {
                 payer,
                 pages: 0,
+                opened: false,
                 idle: None,
                 draining: false,
             },
@@ -340,8 +578,8 @@ impl State {
         waiting.notify.notify_one();
     }
 
-    /// Makes room among those who wait, the newcomer of `payer` among them: the newest of the payer with
-    /// most gives way to one with fewer. `None` where that is the newcomer's own.
+    /// Makes room among the waiting searches, one of `payer` just added: the newest search of the
+    /// payer with most gives way to a payer with fewer. `None` where that would be `payer` itself.
     fn displace_for(&mut self, payer: &Arc<str>) -> Option<()> {
         let mut of: HashMap<&Arc<str>, (usize, SlotId)> = HashMap::new();
         for (id, waiting) in &self.waiting {
@@ -359,13 +597,14 @@ impl State {
         Some(())
     }
 
-    /// Whether the idle scroll of `id` is to be read to its end now, and how urgently: as many are as
-    /// searches wait, those that are at it first, then the longest idle of the payer with most. The
-    /// first of them goes before the others, for one slot soon is better than all of them late.
+    /// Whether the idle scroll of `id` is to be read to its end now, and in which lane. As many are
+    /// as searches wait: those that are being drained already, then the longest idle of the payer
+    /// with most. The first of them goes before the others, because one slot soon is better than all
+    /// of them late.
     fn drain_lane(&mut self, id: SlotId) -> Option<Lane> {
         let place = |state: &Self, id: SlotId, running: &Running| {
             let idle = running.idle?;
-            let held = Reverse(state.held(&running.payer));
+            let held = Reverse(state.held(&running.payer).standing());
             Some((!running.draining, held, idle, id))
         };
         let own = place(self, id, self.running.get(&id)?)?;
@@ -387,7 +626,7 @@ impl State {
     }
 }
 
-/// A place among those who wait, given up when dropped.
+/// A place among the waiting searches, given up when dropped.
 struct Waiter {
     slots: Arc<Slots>,
     id: SlotId,
@@ -397,10 +636,10 @@ struct Waiter {
 }
 
 impl Waiter {
-    /// The turn has come.
-    fn into_slot(mut self) -> Slot {
+    /// Turns the place into the slot that was granted.
+    fn into_slot(mut self) -> SlotLease {
         self.claimed = true;
-        Slot {
+        SlotLease {
             slots: Arc::clone(&self.slots),
             id: self.id,
             linger: self.linger,
@@ -418,22 +657,38 @@ impl Drop for Waiter {
         if state.waiting.remove(&self.id).is_some() {
             return;
         }
-        // Its turn came, but it was gone: no scroll was begun.
+        // Granted and gone in the same moment: no scroll was begun.
         if let Some(running) = state.running.remove(&self.id) {
-            state.give_back(&running.payer);
+            state.change_held(&running.payer, |held| {
+                held.running = held.running.saturating_sub(1)
+            });
             self.slots.settle(&mut state);
         }
     }
 }
 
-impl Slot {
-    /// A vendor page was answered; with the first a scroll is open.
+impl SlotLease {
+    /// Notes a vendor page. With the first one a scroll is open.
     pub fn page(&self) {
         let mut state = self.slots.state.lock();
-        if let Some(running) = state.running.get_mut(&self.id) {
-            running.pages += 1;
-            let (pages, now) = (running.pages, self.slots.clock.now());
-            state.lately.read(self.id, pages, false, now);
+        let Some(running) = state.running.get_mut(&self.id) else {
+            return;
+        };
+        running.pages += 1;
+        running.opened = true;
+        let (pages, now) = (running.pages, self.slots.clock.now());
+        state.lately.read(self.id, pages, false, now);
+        if pages == 1 && state.left.len() > state.excused {
+            state.excuse();
+            self.slots.settle(&mut state);
+        }
+    }
+
+    /// Notes that the vendor answered the search with something that is no page, so that a scroll is
+    /// likely open.
+    pub fn opened(&self) {
+        if let Some(running) = self.slots.state.lock().running.get_mut(&self.id) {
+            running.opened = true;
         }
     }
 
@@ -442,7 +697,7 @@ impl Slot {
         self.ended = true;
     }
 
-    /// Rows of the scroll are wanted.
+    /// Notes that rows of the scroll are wanted.
     pub fn busy(&self) {
         let mut state = self.slots.state.lock();
         let Some(running) = state.running.get_mut(&self.id) else {
@@ -455,8 +710,8 @@ impl Slot {
         }
     }
 
-    /// Nobody wants rows of the scroll. Says whether it is to be read to its end because searches
-    /// wait for slots, and in which lane; to be asked again when [`Slots::pressed`] rings.
+    /// Notes that nobody wants rows of the scroll. Returns the lane in which it is to be read to its
+    /// end because searches wait for slots, if it is. Call it again when [`Slots::pressed`] rings.
     pub fn idle(&self) -> Option<Lane> {
         let mut state = self.slots.state.lock();
         state.idled += 1;
@@ -467,23 +722,29 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for SlotLease {
     fn drop(&mut self) {
         let mut state = self.slots.state.lock();
         let Some(running) = state.running.remove(&self.id) else {
             return;
         };
+        let now = self.slots.clock.now();
+        state.change_held(&running.payer, |held| {
+            held.running = held.running.saturating_sub(1)
+        });
         if self.ended {
-            state.give_back(&running.payer);
-            let now = self.slots.clock.now();
             state.lately.read(self.id, running.pages, true, now);
         } else {
-            let expiry = self.slots.clock.now() + self.linger;
+            state.change_held(&running.payer, |held| held.left += 1);
+            let expiry = now + self.linger;
             // Settings may change the time, so keep the order.
-            let at = state
-                .lingering
-                .partition_point(|(other, _)| *other <= expiry);
-            state.lingering.insert(at, (expiry, running.payer));
+            let at = state.left.partition_point(|other| other.expiry <= expiry);
+            let why = match running.opened {
+                true => Left::Open,
+                false => Left::Unanswered,
+            };
+            let payer = running.payer;
+            state.left.insert(at, LeftScroll { expiry, payer, why });
         }
         self.slots.settle(&mut state);
     }

@@ -2,13 +2,35 @@
 
 use super::*;
 use crate::admission::Payer;
+use crate::admission::breaker::{CircuitSettings, Verdict};
 use crate::clock::sleep;
+use crate::domain::Vendor;
 
 pub const LINGER: Duration = Duration::from_secs(300);
 const SECOND: Duration = Duration::from_secs(1);
 
+/// As many walks as scrolls at the vendor.
+pub fn limits(max: usize) -> SlotLimits {
+    SlotLimits {
+        running: max,
+        standing: max,
+    }
+}
+
+/// (slots in use or left, searches waiting).
+pub fn usage(slots: &Slots) -> (usize, usize) {
+    let usage = slots.usage();
+    (usage.standing, usage.waiting)
+}
+
 pub fn slots(max: usize) -> Arc<Slots> {
-    Slots::new(max, None, Clock::system(), Metrics::new().unwrap())
+    Slots::new(
+        limits(max),
+        None,
+        None,
+        Clock::system(),
+        Metrics::new().unwrap(),
+    )
 }
 
 pub fn spend(lane: Lane, payer: &str) -> Spend {
@@ -20,12 +42,12 @@ pub fn spend(lane: Lane, payer: &str) -> Spend {
     }
 }
 
-pub async fn take(slots: &Arc<Slots>, payer: &str, patience: Duration) -> Option<Slot> {
+pub async fn take(slots: &Arc<Slots>, payer: &str, patience: Duration) -> Option<SlotLease> {
     let deadline = Clock::system().now() + patience;
     let taken = slots
         .take(&spend(Lane::Interactive, payer), LINGER, deadline)
         .await;
-    taken.ok().inspect(Slot::page)
+    taken.ok().inspect(SlotLease::page)
 }
 
 /// Asks in the background and notes its name when it gets one.
@@ -34,7 +56,7 @@ async fn queue(
     log: &Arc<Mutex<Vec<&'static str>>>,
     lane: Lane,
     name: &'static str,
-) -> tokio::task::JoinHandle<Option<Slot>> {
+) -> tokio::task::JoinHandle<Option<SlotLease>> {
     let (slots, log) = (Arc::clone(slots), Arc::clone(log));
     let task = tokio::spawn(async move {
         let spend = spend(lane, name.split('-').next().unwrap());
@@ -66,8 +88,10 @@ pub fn gave(slots: &Slots, payer: &str, pages: usize, ended: bool) {
 
 pub fn is_clean(slots: &Slots) -> bool {
     let state = slots.state.lock();
-    let held: usize = state.held.values().sum();
-    held == state.used() && state.waiting.is_empty() && state.held.values().all(|n| *n > 0)
+    let held: usize = state.held.values().map(|held| held.standing()).sum();
+    held == state.counted()
+        && state.waiting.is_empty()
+        && state.held.values().all(|n| n.standing() > 0)
 }
 
 #[tokio::test(start_paused = true)]
@@ -80,10 +104,10 @@ async fn left_scrolls_linger_until_they_expire() {
     let three = take(&slots, "a", Duration::ZERO).await.unwrap();
     drop(two);
     drop(three);
-    assert_eq!(slots.usage(), (2, 0));
+    assert_eq!(usage(&slots), (2, 0));
     sleep(SECOND * 299).await;
     take(&slots, "a", SECOND * 2).await.unwrap().end();
-    assert_eq!(slots.usage(), (0, 0));
+    assert_eq!(usage(&slots), (0, 0));
     assert!(is_clean(&slots));
 }
 
@@ -101,7 +125,7 @@ async fn a_waiting_search_presses_and_is_woken() {
     assert_eq!(held.idle(), Some(Lane::Refresh));
     held.end();
     assert!(waiting.await.unwrap());
-    assert!(!slots.is_half_used() || slots.usage().1 == 0);
+    assert!(!slots.is_half_used() || usage(&slots).1 == 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,7 +145,7 @@ async fn one_payer_leaves_room_for_another() {
     for _ in 0..4 {
         held.push(take(&few, "greedy", Duration::ZERO).await.unwrap());
     }
-    held.drain(..).for_each(Slot::end);
+    held.drain(..).for_each(SlotLease::end);
     assert!(is_clean(&slots) && is_clean(&few));
 }
 
@@ -145,7 +169,7 @@ async fn a_free_slot_goes_to_the_urgent_and_then_to_whoever_holds_fewest() {
     ] {
         tasks.push(queue(&slots, &log, lane, name).await);
     }
-    assert_eq!(slots.usage(), (4, 7));
+    assert_eq!(usage(&slots), (4, 7));
     // a holds 3, b 1, c 0; then a 2, b 0, c 1; then a 1 and b 1, twice.
     for at in [0, 2, 0, 0] {
         held.remove(at).end();
@@ -174,7 +198,7 @@ async fn as_many_idle_scrolls_end_as_searches_wait_and_the_greediest_first() {
     for payer in ["b", "a", "a", "a", "c", "a"] {
         held.push(take(&slots, payer, Duration::ZERO).await.unwrap());
     }
-    let lanes = |held: &[Slot]| held.iter().map(Slot::idle).collect::<Vec<_>>();
+    let lanes = |held: &[SlotLease]| held.iter().map(SlotLease::idle).collect::<Vec<_>>();
     held[5].busy();
     assert_eq!(lanes(&held[..5]), [None; 5]);
     let log = Arc::default();
@@ -192,7 +216,7 @@ async fn as_many_idle_scrolls_end_as_searches_wait_and_the_greediest_first() {
         task.await.unwrap().unwrap().end();
     }
     assert_eq!(lanes(&held[..1]), [None]);
-    held.drain(..).for_each(Slot::end);
+    held.drain(..).for_each(SlotLease::end);
     assert!(is_clean(&slots));
 }
 
@@ -208,7 +232,7 @@ async fn who_leaves_keeps_nothing() {
     gone.abort();
     next.await.unwrap().unwrap().end();
     assert_eq!(*log.lock(), ["c-1"]);
-    assert!(is_clean(&slots) && slots.usage() == (0, 0));
+    assert!(is_clean(&slots) && usage(&slots) == (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,7 +246,7 @@ async fn among_too_many_the_modest_find_a_place() {
     }
     assert!(take(&slots, "a", SECOND).await.is_none());
     let modest = queue(&slots, &log, Lane::Interactive, "b-1").await;
-    assert_eq!(slots.usage().1, WAITING_MAX);
+    assert_eq!(usage(&slots).1, WAITING_MAX);
     // The newest of the many was told.
     assert!(tasks.pop().unwrap().await.unwrap().is_none());
     for task in tasks {
@@ -258,6 +282,122 @@ async fn nothing_is_lost_when_searches_come_and_go_on_many_threads() {
     for task in tasks {
         let _ = task.await;
     }
-    assert_eq!(slots.usage(), (0, 0));
+    assert_eq!(usage(&slots), (0, 0));
+    assert!(is_clean(&slots));
+}
+
+/// Slots before a vendor whose circuit is known, of which `walks` may run and 4 may stand open.
+fn before_a_circuit(walks: usize) -> (Arc<Slots>, Arc<Circuit>) {
+    let (clock, metrics) = (Clock::system(), Metrics::new().unwrap());
+    let circuit = Circuit::new(
+        Vendor::Wiv,
+        CircuitSettings::default(),
+        clock.clone(),
+        metrics.clone(),
+    );
+    let limits = SlotLimits {
+        running: walks,
+        standing: 4,
+    };
+    let slots = Slots::new(limits, None, Some(circuit.clone()), clock, metrics);
+    (slots, circuit)
+}
+
+/// A search that asks for a slot now and waits for ten seconds, but has no answer yet.
+async fn ask(slots: &Arc<Slots>) -> Result<SlotLease, NoSlot> {
+    let deadline = Clock::system().now() + SECOND * 10;
+    let spend = spend(Lane::Interactive, "a");
+    slots.take(&spend, LINGER, deadline).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn walks_and_scrolls_at_the_vendor_are_two_limits_and_each_is_named() {
+    let (slots, _) = before_a_circuit(2);
+    let held = [
+        take(&slots, "a", SECOND).await,
+        take(&slots, "a", SECOND).await,
+    ];
+    let why = ask(&slots).await.err();
+    assert_eq!(why, Some(NoSlot::Short(Shortage::OpenScrolls, None)));
+    // What is left makes room for other walks, until too many scrolls stand open.
+    drop(held);
+    let usage = |running, standing| SlotUsage {
+        running,
+        standing,
+        waiting: 0,
+    };
+    assert_eq!(slots.usage(), usage(0, 2));
+    for _ in 0..2 {
+        drop(take(&slots, "a", SECOND).await.unwrap());
+    }
+    let begun = Clock::system().now();
+    let why = ask(&slots).await.err();
+    assert_eq!(slots.usage(), usage(0, 4));
+    let Some(NoSlot::Short(Shortage::VendorScrolls, Some(wait))) = why else {
+        panic!("{why:?}")
+    };
+    assert!(wait > SECOND * 200 && begun.elapsed().is_zero(), "{wait:?}");
+    sleep(wait).await;
+    ask(&slots).await.ok().unwrap().end();
+    assert!(is_clean(&slots));
+}
+
+#[tokio::test(start_paused = true)]
+async fn unanswered_searches_hold_no_slot_once_the_vendor_answers_another() {
+    let (slots, circuit) = before_a_circuit(4);
+    for _ in 0..3 {
+        drop(ask(&slots).await.ok().unwrap());
+    }
+    // Answered with something that is no page: that scroll is open, whatever comes.
+    let odd = ask(&slots).await.ok().unwrap();
+    odd.opened();
+    drop(odd);
+    assert!(circuit.is_closed());
+    // Nothing shows that the vendor fails, so one search at a time finds out.
+    let probe = ask(&slots).await.ok().unwrap();
+    let begun = Clock::system().now();
+    drop(ask(&slots).await.ok().unwrap());
+    assert_eq!(begun.elapsed(), PROBE_EVERY);
+    assert_eq!(slots.usage().standing, 6);
+    probe.page();
+    // The gauge still counts all that may be open; only one of them holds up a search.
+    assert_eq!(slots.usage().standing, 6);
+    let more = [
+        take(&slots, "b", Duration::ZERO).await.unwrap(),
+        take(&slots, "b", Duration::ZERO).await.unwrap(),
+    ];
+    assert!(take(&slots, "b", SECOND).await.is_none());
+    more.into_iter().for_each(SlotLease::end);
+    probe.end();
+    sleep(LINGER).await;
+    assert_eq!(slots.usage().standing, 0);
+    assert!(is_clean(&slots));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_vendor_fails_a_probe_finds_a_slot_and_others_are_told_why() {
+    let (slots, circuit) = before_a_circuit(1);
+    let hanging = ask(&slots).await.ok().unwrap();
+    let waiting = tokio::spawn({
+        let slots = slots.clone();
+        async move { ask(&slots).await.err() }
+    });
+    tokio::task::yield_now().await;
+    for _ in 0..5 {
+        circuit.admit().unwrap().heard(Verdict::Failed);
+    }
+    let Some(NoSlot::VendorFails(_)) = ask(&slots).await.err() else {
+        panic!("a search is refused in the circuit's words");
+    };
+    slots.usage();
+    let told = waiting.await.unwrap();
+    assert!(matches!(told, Some(NoSlot::VendorFails(_))), "{told:?}");
+    // A probe is due.
+    sleep(SECOND / 2).await;
+    let probe = ask(&slots).await.ok().unwrap();
+    assert!(ask(&slots).await.is_err());
+    assert_eq!(slots.usage().running, 2);
+    probe.end();
+    hanging.end();
     assert!(is_clean(&slots));
 }

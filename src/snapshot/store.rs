@@ -18,12 +18,12 @@ use super::token::SnapshotId;
 use super::view::View;
 use super::walk::Walk;
 use crate::access::ForcedRefreshes;
-use crate::admission::{Governor, Payer};
+use crate::admission::{Gates, Payer};
 use crate::cache::{
     CacheKey, CacheNote, Detail, Directives, Forward, Lifetimes, ON_ERROR_WAIT, Standing, Wanted,
 };
 use crate::clock::{Clock, Instant, timeout_at};
-use crate::domain::SearchQuery;
+use crate::domain::{SearchQuery, Shortage};
 use crate::metrics::{Metrics, StoreUsage};
 use crate::upstream::Wiv;
 
@@ -138,10 +138,10 @@ pub struct PageAsk<'a> {
 }
 
 impl Snapshots {
-    /// No snapshots yet. `budget` is what wiv's calls wait for.
+    /// No snapshots yet. `gates` are what wiv's calls pass.
     pub fn new(
         wiv: Arc<Wiv>,
-        budget: Option<Arc<Governor>>,
+        gates: Option<&Gates>,
         options: SnapshotOptions,
         clock: Clock,
         metrics: Arc<Metrics>,
@@ -151,8 +151,9 @@ impl Snapshots {
         Arc::new(Self {
             wiv,
             slots: Slots::new(
-                options.open_scrolls_max,
-                budget,
+                options.slot_limits(),
+                gates.map(|gates| gates.governor.clone()),
+                gates.map(|gates| gates.circuit.clone()),
                 clock.clone(),
                 metrics.clone(),
             ),
@@ -169,7 +170,7 @@ impl Snapshots {
 
     /// Takes new settings; running walks see them at their next page.
     pub fn configure(&self, options: SnapshotOptions) {
-        self.slots.resize(options.open_scrolls_max);
+        self.slots.resize(options.slot_limits());
         self.options.store(Arc::new(options));
     }
 
@@ -319,7 +320,8 @@ impl Snapshots {
             return Err(OpenError::Walk(failure));
         }
         if !self.has_room() {
-            return Err(OpenError::Walk(WalkFailure::Overloaded(None)));
+            let short = WalkFailure::Overloaded(Shortage::SnapshotBytes, None);
+            return Err(OpenError::Walk(short));
         }
         let (snapshot, led) = lineage.current_or(|| self.new_snapshot(lineage, (ask.lifetimes)()));
         Ok(Opened {
@@ -501,7 +503,8 @@ impl Snapshots {
             return Ok(lineage.clone());
         }
         if lineages.len() >= LINEAGES_MAX {
-            return Err(OpenError::Walk(WalkFailure::Overloaded(None)));
+            let short = WalkFailure::Overloaded(Shortage::Searches, None);
+            return Err(OpenError::Walk(short));
         }
         let lineage = Lineage::new(ask.key.clone(), ask.query.clone());
         lineages.insert(ask.key.clone(), lineage.clone());
@@ -640,6 +643,16 @@ impl Snapshots {
         purged
     }
 
+    /// All snapshots held.
+    pub(super) fn held(&self) -> Vec<Arc<Snapshot>> {
+        self.held.all()
+    }
+
+    /// Monotonic now.
+    pub(super) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
     /// Snapshots held.
     pub fn count(&self) -> u64 {
         self.held.len() as u64
@@ -674,7 +687,7 @@ fn stale_may_stand_in(error: &OpenError) -> bool {
         OpenError::Walk(WalkFailure::Upstream(error)) => {
             error.whose() != crate::upstream::Whose::Question
         }
-        OpenError::Walk(WalkFailure::Overloaded(_) | WalkFailure::Internal)
+        OpenError::Walk(WalkFailure::Overloaded(..) | WalkFailure::Internal)
         | OpenError::DeadlinePassed => true,
         OpenError::NotCached => false,
     }

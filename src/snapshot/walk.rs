@@ -13,13 +13,13 @@ use tokio::task::yield_now;
 use super::frozen::{End, Snapshot, State, WalkFailure};
 use super::lineage::Lineage;
 use super::rows::Rows;
-use super::slots::{NoSlot, Slot};
+use super::slots::{NoSlot, SlotLease};
 use super::store::Snapshots;
 use crate::admission::{Lane, Payer, Spend};
 use crate::cache::{Lifetimes, Wanted};
 use crate::clock::{Duration, Instant, sleep, sleep_until};
-use crate::domain::Operation;
 use crate::domain::record::RowId;
+use crate::domain::{Operation, Shortage};
 use crate::metrics::WalkOutcome;
 use crate::upstream::{EnvelopeMember, Fault, ScrollId, SearchPage, UpstreamError};
 
@@ -85,7 +85,7 @@ pub(super) struct Walk {
 
 pub(super) struct Scroll {
     pub(super) id: Option<ScrollId>,
-    pub(super) slot: Slot,
+    pub(super) slot: SlotLease,
     // A hash already, and of this process only.
     pub(super) seen: HashSet<RowId, RandomState>,
     pub(super) page_prints: HashSet<[u8; 32]>,
@@ -246,7 +246,8 @@ impl Walk {
         let clock = self.store.clock.clone();
         let purges = self.store.purges();
         if !self.store.has_room() {
-            return ScrollEnd::NotBegun(WalkFailure::Overloaded(None));
+            let short = WalkFailure::Overloaded(Shortage::SnapshotBytes, None);
+            return ScrollEnd::NotBegun(short);
         }
         let slot_deadline = clock.now() + options.slot_wait_max;
         let spend = self.spend(self.first_lane());
@@ -271,6 +272,8 @@ impl Walk {
                 if is_answer(error.fault) || error.fault.was_not_sent() || error.was_refused_here()
                 {
                     slot.end();
+                } else if was_answered(error.fault) {
+                    slot.opened();
                 }
                 return ScrollEnd::NotBegun(WalkFailure::Upstream(error));
             }
@@ -418,7 +421,7 @@ impl Walk {
     }
 
     /// What to do next; waits until there is something.
-    async fn next(&mut self, slot: &Slot) -> Next {
+    async fn next(&mut self, slot: &SlotLease) -> Next {
         let store = self.store.clone();
         let lineage = self.lineage.clone();
         loop {
@@ -443,7 +446,7 @@ impl Walk {
     }
 
     /// What to do now, or until when there is nothing to do.
-    fn decide(&mut self, slot: &Slot) -> Result<Next, Instant> {
+    fn decide(&mut self, slot: &SlotLease) -> Result<Next, Instant> {
         if let Purpose::Refresh { wanted, .. } = self.purpose
             && !self.settled
             && self.shadow.is_some()
@@ -673,7 +676,12 @@ fn wanted_lane(state: &State) -> Option<Lane> {
 /// Nothing was asked of the vendor.
 fn no_slot(why: NoSlot) -> WalkFailure {
     match why {
-        NoSlot::Scrolls(after) => WalkFailure::Overloaded(after),
+        NoSlot::Short(short, after) => WalkFailure::Overloaded(short, after),
+        NoSlot::VendorFails(after) => {
+            let detail = "the vendor failed lately";
+            let error = UpstreamError::new(Operation::Search, Fault::CircuitOpen, detail);
+            WalkFailure::Upstream(error.with_retry_after(after))
+        }
         NoSlot::Budget(after) => {
             let detail = "the budget grows back after the deadline";
             let error = UpstreamError::new(Operation::Search, Fault::BudgetExhausted, detail);
@@ -696,6 +704,11 @@ fn is_answer(fault: Fault) -> bool {
     )
 }
 
+/// Whether the vendor answered a search, though not as it should, so that it likely opened a scroll.
+fn was_answered(fault: Fault) -> bool {
+    matches!(fault, Fault::Malformed | Fault::TooLarge)
+}
+
 /// Whether the next search may go better.
 fn may_pass(failure: &WalkFailure) -> bool {
     match failure {
@@ -709,6 +722,6 @@ fn may_pass(failure: &WalkFailure) -> bool {
                         | Fault::Malformed
                 )
         }
-        WalkFailure::Overloaded(_) | WalkFailure::Internal => false,
+        WalkFailure::Overloaded(..) | WalkFailure::Internal => false,
     }
 }

@@ -337,11 +337,18 @@ fn search_page(text: &str) -> Result<SearchPage, BodyFault> {
     if next.is_none() {
         order.push(EnvelopeMember::NextPageKey);
     }
-    let scroll = next.map_or(Ok(None), scroll)?;
+    // Elasticsearch itself names the id a second time, also where the cursor is null.
+    order
+        .retain(|member| !matches!(member, EnvelopeMember::Other(name, _) if name == "_scroll_id"));
+    let rows = rows.ok_or(NO_DATA)?;
+    let scroll = match next.map_or(Ok(None), scroll) {
+        // A page without rows is the end, so its cursor is not needed and may have any form.
+        Err(_) if rows.is_empty() => None,
+        read => read?,
+    };
     if let Some(scroll) = &scroll
         && scroll.reveal().len() >= TELLING_ID_BYTES_MIN
     {
-        // Elasticsearch itself says the id a second time, as `_scroll_id`.
         let id = scroll.reveal().as_bytes();
         order.retain(|member| match member {
             EnvelopeMember::Other(name, raw) => {
@@ -351,7 +358,7 @@ fn search_page(text: &str) -> Result<SearchPage, BodyFault> {
         });
     }
     Ok(SearchPage {
-        rows: RawRows::collect(&rows.ok_or(NO_DATA)?, places).ok_or(TOO_MANY)?,
+        rows: RawRows::collect(&rows, places).ok_or(TOO_MANY)?,
         scroll,
         envelope: order,
     })
@@ -458,6 +465,9 @@ mod tests {
             let page = search_page(&text).unwrap();
             assert_eq!(page.envelope, kept, "{again}");
         }
+        let last = format!(r#"{{"_scroll_id":"{id}","data":[1],"total":1,"next_page_key":null}}"#);
+        let last = search_page(&last).unwrap();
+        assert_eq!(last.envelope.len(), 3, "{last:?}");
     }
 
     #[test]
@@ -534,6 +544,34 @@ mod tests {
             (r#"{"data":[]}"#, 0, false),
             (r#"{"data":[1],"next_page_key":null}"#, 1, false),
             (r#"{"data":[],"next_page_key":{"scroll_id":"s"}}"#, 0, true),
+            (r#"{"data":[],"next_page_key":"s"}"#, 0, false),
+            (r#"{"data":[],"next_page_key":""}"#, 0, false),
+            (r#"{"data":[],"next_page_key":{}}"#, 0, false),
+            (r#"{"data":[],"next_page_key":[]}"#, 0, false),
+            (r#"{"data":[],"next_page_key":false}"#, 0, false),
+            (r#"{"data":[],"next_page_key":0}"#, 0, false),
+            (r#"{"data":[],"next_page_key":{"scroll_id":7}}"#, 0, false),
+            (
+                r#"{"data":[],"next_page_key":{"scroll_id":null}}"#,
+                0,
+                false,
+            ),
+            (
+                r#"{"data":[],"next_page_key":{"scroll_id":false}}"#,
+                0,
+                false,
+            ),
+            (r#"{"data":[],"next_page_key":{"scroll_id":""}}"#, 0, false),
+            (
+                r#"{"data":[],"next_page_key":{"a":{"scroll_id":"s"}}}"#,
+                0,
+                false,
+            ),
+            (
+                r#"{"data":[],"next_page_key":{"scroll_id":"\ud800"}}"#,
+                0,
+                false,
+            ),
             (
                 r#"{"next_page_key":{"n":1,"scroll_id":"s"},"data":[1,1]}"#,
                 2,
@@ -565,19 +603,19 @@ mod tests {
             r#"{"data":[],"data":[]}"#,
             r#"{"data":[],"d\u0061ta":[1]}"#,
             r#"{"data":[],"next_page_key":null,"next_page_key":null}"#,
-            r#"{"data":[],"next_page_key":"s"}"#,
-            r#"{"data":[],"next_page_key":{}}"#,
-            r#"{"data":[],"next_page_key":{"scroll_id":7}}"#,
-            r#"{"data":[],"next_page_key":{"scroll_id":null}}"#,
-            r#"{"data":[],"next_page_key":{"scroll_id":""}}"#,
-            r#"{"data":[],"next_page_key":{"scroll_id":"a","scroll_id":"b"}}"#,
-            r#"{"data":[],"next_page_key":{"scroll_id":"\ud800"}}"#,
+            r#"{"data":[1],"next_page_key":"s"}"#,
+            r#"{"data":[1],"next_page_key":{}}"#,
+            r#"{"data":[1],"next_page_key":{"scroll_id":7}}"#,
+            r#"{"data":[1],"next_page_key":{"scroll_id":null}}"#,
+            r#"{"data":[1],"next_page_key":{"scroll_id":""}}"#,
+            r#"{"data":[1],"next_page_key":{"scroll_id":"a","scroll_id":"b"}}"#,
+            r#"{"data":[1],"next_page_key":{"scroll_id":"\ud800"}}"#,
             r#"{"data":[]} {}"#,
         ] {
             assert_eq!(search_page(bad).unwrap_err().0, Fault::Malformed, "{bad}");
         }
         let long = format!(
-            r#"{{"data":[],"next_page_key":{{"scroll_id":"{}"}}}}"#,
+            r#"{{"data":[1],"next_page_key":{{"scroll_id":"{}"}}}}"#,
             "x".repeat(20_000)
         );
         assert!(search_page(&long).is_err());

@@ -215,7 +215,7 @@ async fn deep_questions(
                     assert!(wait >= until && wait < until * 2, "{wait:?}");
                     Told::AtOnce
                 }
-                Err(ReadError::Overloaded { retry_after }) => {
+                Err(ReadError::Overloaded { retry_after, .. }) => {
                     println!("{payer} asked after {at:.1} s is refused late: {retry_after:?}");
                     Told::Late
                 }

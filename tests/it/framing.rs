@@ -110,12 +110,6 @@ fn suspicious() -> Vec<String> {
             "{line}\r\nhost: x\r\n{ALL}content-length: 2\r\n\r\n{{}}"
         ));
     }
-    for upgrade in ["websocket", "h2c", "TLS/1.2", "anything"] {
-        all.push(with(
-            &format!("connection: upgrade\r\nupgrade: {upgrade}\r\ncontent-length: 2\r\n"),
-            "{}",
-        ));
-    }
     for host in [
         "host: y\r\n",
         "host: x\r\n",
@@ -161,6 +155,80 @@ async fn nothing_behind_a_suspicious_request_reaches_a_vendor() {
         assert_eq!(whole.metrics.panics.get(), 0);
     }
     println!("framing: {} requests ended their connection", all.len());
+}
+
+/// Each is passed over; what follows is the next request.
+#[tokio::test(start_paused = true)]
+async fn offers_of_other_protocols_are_passed_over() {
+    const SETTINGS_OF_2: &str = "AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA";
+    let h2c = format!(
+        "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: {SETTINGS_OF_2}\r\n"
+    );
+    let offers = [
+        h2c.as_str(),
+        "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+        "connection: keep-alive, Upgrade\r\nupgrade: TLS/1.2, HTTP/2.0\r\n",
+        "upgrade: anything\r\n",
+    ];
+    let whole = gateway();
+    let contract = whole.sandbox.contracts()[0].id.clone();
+    let json = "content-type: application/json\r\n";
+    for offer in offers {
+        let headers = format!("{ALL}{offer}");
+        let public = [
+            get("/msp/customers", &headers),
+            search(&headers, "{}"),
+            search(&headers, "{}")
+                .replace("POST", "QUERY")
+                .replace("\r\n\r\n", &format!("\r\n{json}\r\n")),
+            get("/v1/cases/export", &headers),
+            get("/v1/billing/202609", &headers),
+            get(&format!("/v1/billing/202609/{contract}"), &headers),
+            post("/ws/rest/V1/PSA_API/InvoicesReady/-/202609", &headers, ""),
+            get("/v1/overview", &headers),
+            get("/openapi.json", &headers),
+        ];
+        let admin = [
+            get("/healthz", offer),
+            get("/readyz", offer),
+            get("/metrics", offer),
+            get("/admin/status", offer),
+            post(
+                "/admin/purge",
+                &format!("{json}{offer}"),
+                "{\"kind\":\"billing\"}",
+            ),
+        ]
+        .map(|request| request.replacen("host: x", "host: localhost", 1));
+        let pairs = public
+            .iter()
+            .map(|one| (one, whole.connect(), get("/msp/customers", ALL)));
+        let on_admin = admin.iter().map(|one| {
+            (
+                one,
+                whole.connect_admin(),
+                get("/healthz", "").replace("host: x", "host: localhost"),
+            )
+        });
+        for (request, mut peer, next) in pairs.chain(on_admin) {
+            peer.send(format!("{request}{next}")).await;
+            for which in ["the offer", "what follows"] {
+                let reply = peer.reply().await.unwrap();
+                assert_eq!(reply.status, 200, "{which}: {request}");
+                assert!(!reply.headers.contains_key("upgrade"), "{request}");
+            }
+        }
+        // Who takes the silence for a yes is refused like everybody who speaks HTTP/2 unasked.
+        let mut peer = whole.connect();
+        peer.send(format!(
+            "{}PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{}",
+            get("/msp/customers", &headers),
+            marked()
+        ))
+        .await;
+        assert_eq!(peer.reply().await.unwrap().status, 200);
+        assert!(!peer.rest().await.contains("HTTP/1.1 200"), "{offer}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -218,10 +218,10 @@ async fn a_refused_reload_shows_until_a_good_one() {
     };
     let (_, begun, _) = shown().await;
     sleep(Duration::from_secs(10)).await;
-    whole.app.note_reload(false);
+    whole.app.note_reload(&Err("wrong".to_owned()));
     sleep(Duration::from_secs(3600)).await;
     assert_eq!(shown().await, (0.0, begun + 10.0, begun));
-    whole.app.note_reload(true);
+    whole.app.note_reload(&Ok(Vec::new()));
     let now = begun + 3610.0;
     assert_eq!(shown().await, (1.0, now, now));
     assert_eq!(

@@ -94,9 +94,14 @@ impl Rig {
         };
         let mut wiv_options = vendor(Vendor::Wiv, "", "wiv");
         (setup.wiv)(&mut wiv_options);
-        let gates = wiv_options.gates(keyring(sandbox::WIV_KEY), &clock, &metrics);
-        let service = outbound(&wiv_options, &gates, &clock, &metrics, connector.clone());
-        let budget = Some(gates.governor.clone());
+        let wiv_gates = wiv_options.gates(keyring(sandbox::WIV_KEY), &clock, &metrics);
+        let service = outbound(
+            &wiv_options,
+            &wiv_gates,
+            &clock,
+            &metrics,
+            connector.clone(),
+        );
         let wiv = Arc::new(Wiv::new(service, &wiv_options));
         let mut nable_options = vendor(Vendor::Nable, "/ws/rest/V1/PSA_API", "SANDBOX");
         (setup.nable)(&mut nable_options);
@@ -105,7 +110,7 @@ impl Rig {
         let nable = Arc::new(Nable::new(service, &nable_options));
         let snapshots = Snapshots::new(
             wiv.clone(),
-            budget,
+            Some(&wiv_gates),
             setup.snapshots,
             clock.clone(),
             metrics.clone(),

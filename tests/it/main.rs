@@ -22,6 +22,7 @@ mod whole;
 
 mod binary;
 mod callers;
+mod console;
 mod corpus;
 mod crowd;
 mod explain;

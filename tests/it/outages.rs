@@ -1,12 +1,15 @@
 //! A vendor that hangs makes nobody wait long, and one that comes back is not met by everything at once.
 
+use std::sync::Arc;
+
 use msp_gateway::cache::Detail;
 use msp_gateway::clock::{Duration, Instant, sleep};
 use msp_gateway::domain::CacheOutcome;
-use msp_gateway::sandbox::{Fault, Kind, Vendor};
+use msp_gateway::reads::ReadError;
+use msp_gateway::sandbox::{self, Fault, Kind, Vendor};
 use tokio::task::JoinSet;
 
-use crate::kit::{Rig, first};
+use crate::kit::{Rig, Setup, first};
 use crate::quota::{ALL, forcing, one_day, rig, seconds, vendor_calls};
 
 fn hangs() -> Fault {
@@ -169,5 +172,76 @@ async fn what_grew_stale_is_refreshed_by_and_by_when_the_vendor_is_back() {
         assert!((55..=65).contains(&refreshes[1]), "{refreshes:?}");
         assert!((80..=90).contains(&refreshes[2]), "{refreshes:?}");
         assert!((65..=90).contains(&refreshes[3]), "{refreshes:?}");
+    }
+}
+
+/// Four new questions a second for 210 s of a vendor with this fault, then one each 250 ms of a
+/// vendor that is well. How long the first good answer took, and the errors of both times.
+async fn new_questions_before_and_after(
+    fault: Fault,
+    tweak: impl FnOnce(&mut Setup),
+) -> (Duration, Vec<ReadError>, Vec<ReadError>) {
+    let mut setup = Setup::default();
+    setup.world.cases = 300;
+    setup.wiv = Box::new(|wiv| {
+        wiv.requests_per_minute = 600;
+        wiv.concurrency = 8;
+    });
+    tweak(&mut setup);
+    let rig = Arc::new(Rig::new(setup));
+    rig.sandbox.fault(fault);
+    let ask = |rig: &Arc<Rig>, n: u64| {
+        let rig = rig.clone();
+        async move {
+            let body = first(25, &format!(",\"n\":{n}"));
+            rig.page(&rig.everyone(), None, &body).await.err()
+        }
+    };
+    let mut during = JoinSet::new();
+    for n in 0..4 * 210 {
+        during.spawn(ask(&rig, n));
+        if n % 4 == 3 {
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+    rig.sandbox.clear_faults();
+    let (well, mut first_good, mut after) = (Instant::now(), None, Vec::new());
+    for n in 0..240 {
+        match ask(&rig, 10_000 + n).await {
+            None => _ = first_good.get_or_insert_with(|| well.elapsed()),
+            Some(error) => after.push(error),
+        }
+        sleep(Duration::from_millis(250)).await;
+    }
+    let during = during.join_all().await.into_iter().flatten().collect();
+    (first_good.unwrap_or(Duration::MAX), during, after)
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_searches_work_again_as_soon_as_the_vendor_does() {
+    let minute = || Kind::Latency { ms: 60_000 };
+    let search = sandbox::Operation::Search;
+    let faults = [
+        ("hangs", 200, Fault::on_any(minute())),
+        ("hangs, few scrolls", 32, Fault::on_any(minute())),
+        ("searches hang", 200, Fault::on(search, minute())),
+        ("resets", 200, Fault::on_any(Kind::DropAfter)),
+        ("cut", 200, Fault::on_any(Kind::CutBody { at: None })),
+    ];
+    for (name, max, fault) in faults {
+        let asked = new_questions_before_and_after(fault, |setup| {
+            setup.snapshots.vendor_scrolls_max = max;
+        });
+        let (first_good, during, after) = asked.await;
+        println!("{name}: {first_good:?}, then {after:?}");
+        assert!(
+            first_good <= Duration::from_secs(2),
+            "{name}: {first_good:?}"
+        );
+        // Those that still found the circuit open.
+        assert!(after.len() <= 8, "{name}: {after:?}");
+        let shed = |error: &&ReadError| matches!(error, ReadError::Overloaded { .. });
+        let shed = during.iter().chain(&after).filter(shed).count();
+        assert_eq!(shed, 0, "{name}: the vendor is the reason, not the gateway");
     }
 }

@@ -281,7 +281,7 @@ async fn a_dead_vendor_costs_no_hit_and_few_attempts_and_is_noticed_when_back() 
             for _ in 0..20 {
                 match rig.page(&rig.everyone(), None, &body).await {
                     Ok(_) => return true,
-                    Err(ReadError::Overloaded { retry_after }) => {
+                    Err(ReadError::Overloaded { retry_after, .. }) => {
                         told_later.fetch_add(1, Ordering::Relaxed);
                         sleep(retry_after).await;
                     }

@@ -133,14 +133,53 @@ async fn short_pages_and_large_pages_are_no_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_empty_page_with_a_cursor_is_the_end() {
-    let rig = small(300, |_| {});
-    let fault = Fault::on(Operation::Continue, Kind::EmptyPageWithCursor);
-    rig.sandbox.fault(fault.after(1).times(1));
-    let one = get(&rig, &first(40, "")).await.unwrap();
-    let (rows, error) = rest(&rig, one, 40).await;
-    assert!(error.is_none());
-    assert!(rows == rig.sandbox.expected_rows(None, None)[..100]);
+async fn an_empty_page_is_the_end_whatever_its_cursor() {
+    let good = r#"{"scroll_id":"FGluY2x1ZGVfY29udGV4dA=="}"#;
+    let cursors = [
+        good,
+        "null",
+        "{}",
+        "[]",
+        "\"\"",
+        "false",
+        "0",
+        r#"{"scroll_id":null}"#,
+        r#"{"scroll_id":""}"#,
+        r#"{"scroll_id":false}"#,
+        r#"{"scroll_id":{}}"#,
+        r#"{"id":"x"}"#,
+    ];
+    for cursor in cursors {
+        let empty = |operation, after| {
+            let body = format!(r#"{{"data":[],"next_page_key":{cursor}}}"#);
+            let kind = Kind::Status {
+                status: 200,
+                body: Some(body),
+                retry_after: None,
+                processed: true,
+            };
+            Fault::on(operation, kind).after(after).times(1)
+        };
+        // As a later page.
+        let rig = small(300, |_| {});
+        rig.sandbox.fault(empty(Operation::Continue, 1));
+        let one = get(&rig, &first(40, "")).await.unwrap();
+        let (rows, error) = rest(&rig, one, 40).await;
+        assert!(error.is_none(), "{cursor}: {error:?}");
+        assert!(
+            rows == rig.sandbox.expected_rows(None, None)[..100],
+            "{cursor}"
+        );
+        assert_eq!((rig.searches(), rig.continues()), (1, 2), "{cursor}");
+        // As the first.
+        let rig = small(300, |_| {});
+        rig.sandbox.fault(empty(Operation::Search, 0));
+        let one = get(&rig, &first(40, "")).await.unwrap();
+        assert!(one.rows.is_empty() && one.token.is_none(), "{cursor}");
+        assert_eq!((rig.searches(), rig.continues()), (1, 0), "{cursor}");
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(rig.metrics.vendor_scrolls.get(), 0, "{cursor}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,7 +268,11 @@ async fn an_idle_walk_drains_a_little_then_is_left_and_walked_anew_when_needed()
     sleep(Duration::from_secs(60)).await;
     // The first page and ten drained ones; the scroll is left open at the vendor.
     assert_eq!((rig.searches(), rig.continues()), (1, 10));
-    assert_eq!(rig.metrics.open_scrolls.get(), 1);
+    let scrolls = (
+        rig.metrics.open_scrolls.get(),
+        rig.metrics.vendor_scrolls.get(),
+    );
+    assert_eq!(scrolls, (0, 1));
     let (rows, error) = rest(&rig, one, 400).await;
     assert!(error.is_none(), "{error:?}");
     assert!(rows == expected);

@@ -199,6 +199,11 @@ impl Whole {
         self.peer(&self.public)
     }
 
+    /// An operator's new connection.
+    pub fn connect_admin(&self) -> Peer {
+        self.peer(&self.admin)
+    }
+
     /// The other end of a new connection that is to speak TLS, to either listener.
     pub fn open_tls(&self, admin: bool) -> DuplexStream {
         let (connections, tls) = match admin {
@@ -231,7 +236,7 @@ impl Whole {
 
     /// One request to the admin listener.
     pub async fn ask_admin(&self, request: impl AsRef<str>) -> Reply {
-        let mut peer = self.peer(&self.admin);
+        let mut peer = self.connect_admin();
         // Other names are refused, as a page of another site would come with one.
         let request = request
             .as_ref()

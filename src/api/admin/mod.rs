@@ -1,22 +1,31 @@
-//! The operators' listener: metrics, health, status, purge and explain.
+//! The operators' listener: metrics, health, status, purge, explain, and what the console shows.
+//!
+//! [`AdminRoute`] names every path, its method and who may ask it. Metrics, health and status are for
+//! programs and need no key. Purge, explain and everything that the console reads need an operator's
+//! key, unless the listener is bound to a loopback address. The console's page itself holds no data
+//! and needs none.
 
 mod explain;
 mod guard;
+mod live;
 mod purge;
+mod requests;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use hyper::service::Service;
 use serde_json::{Map, Value};
 
+use super::query_string::{Params, wrong};
 use super::question::Question;
 use crate::access::{Caller, CallerBook};
-use crate::clock::Duration;
+use crate::clock::{Clock, Duration};
 use crate::domain::{CustomerId, Kind, Vendor};
 use crate::exchange::site::OwnNames;
 use crate::exchange::{AnswerBody, Answered, Boxed, Named, ReadingBody};
+use crate::history::History;
 use crate::metrics::Metrics;
 use crate::problem::{Code, Problem};
 
@@ -85,42 +94,47 @@ pub trait AdminReads: Send + Sync {
     /// The state of everything, for people.
     fn status(&self) -> Value;
 
+    /// The snapshots used last, at most so many.
+    fn snapshots(&self, limit: usize) -> Value;
+
+    /// Every caller with its ledger.
+    fn callers(&self) -> Value;
+
+    /// The settings in force, and the last reload.
+    fn settings(&self) -> Value;
+
     /// Whether requests should be sent here.
     fn readiness(&self) -> Readiness;
 }
 
-/// Answers the admin listener. Cheap to clone.
-#[derive(Clone)]
-pub struct Admin(Arc<Inner>);
-
-struct Inner {
-    reads: Arc<dyn AdminReads>,
-    metrics: Arc<Metrics>,
-    callers: Arc<CallerBook>,
-    loopback: bool,
-    names: OwnNames,
-    body_timeout: Duration,
+/// What the admin listener is made of.
+pub struct AdminParts {
+    /// Answers for the gateway.
+    pub reads: Arc<dyn AdminReads>,
+    /// Shown at `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// Samples and the last requests.
+    pub history: Arc<History>,
+    /// Reads the time.
+    pub clock: Clock,
+    /// Knows the operators.
+    pub callers: Arc<CallerBook>,
+    /// The listener is bound to a loopback address, so that whoever reaches it is an operator.
+    pub loopback: bool,
+    /// By which names it is asked, where a browser could be tricked.
+    pub names: OwnNames,
+    /// A request's body must be complete within this time.
+    pub body_timeout: Duration,
 }
 
+/// Answers the admin listener. Cheap to clone.
+#[derive(Clone)]
+pub struct Admin(Arc<AdminParts>);
+
 impl Admin {
-    /// `loopback`: the listener is bound to a loopback address, so that whoever reaches it may also
-    /// purge and explain. `names`: by which names it is asked, where a browser could be tricked.
-    pub fn new(
-        reads: Arc<dyn AdminReads>,
-        metrics: Arc<Metrics>,
-        callers: Arc<CallerBook>,
-        loopback: bool,
-        names: OwnNames,
-        body_timeout: Duration,
-    ) -> Self {
-        Self(Arc::new(Inner {
-            reads,
-            metrics,
-            callers,
-            loopback,
-            names,
-            body_timeout,
-        }))
+    /// Answers with these.
+    pub fn new(parts: AdminParts) -> Self {
+        Self(Arc::new(parts))
     }
 }
 
@@ -130,46 +144,140 @@ impl Service<Named> for Admin {
     type Future = Boxed<Result<Answered, Problem>>;
 
     fn call(&self, named: Named) -> Self::Future {
-        let inner = self.0.clone();
-        Box::pin(async move { inner.serve(named).await })
+        let parts = self.0.clone();
+        Box::pin(async move { parts.serve(named).await })
     }
 }
 
-impl Inner {
+/// A path of this listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AdminRoute<'a> {
+    Metrics,
+    Health,
+    Ready,
+    Status,
+    Explain,
+    Purge,
+    Live,
+    History,
+    Requests,
+    Request(&'a str),
+    Snapshots,
+    Callers,
+    Settings,
+}
+
+impl<'a> AdminRoute<'a> {
+    fn find(path: &'a str) -> Option<Self> {
+        Some(match path {
+            "/metrics" => Self::Metrics,
+            "/healthz" => Self::Health,
+            "/readyz" => Self::Ready,
+            "/admin/status" => Self::Status,
+            "/admin/explain" => Self::Explain,
+            "/admin/purge" => Self::Purge,
+            "/admin/live" => Self::Live,
+            "/admin/history" => Self::History,
+            "/admin/requests" => Self::Requests,
+            "/admin/snapshots" => Self::Snapshots,
+            "/admin/callers" => Self::Callers,
+            "/admin/settings" => Self::Settings,
+            _ => {
+                let id = path.strip_prefix("/admin/requests/")?;
+                (!id.is_empty() && !id.contains('/')).then_some(Self::Request(id))?
+            }
+        })
+    }
+
+    /// The methods, for `Allow`.
+    fn allow(self) -> &'static str {
+        match self {
+            Self::Purge => "POST",
+            _ => "GET, HEAD",
+        }
+    }
+}
+
+/// Snapshots in one answer, where no `limit` is given and at most.
+const SNAPSHOTS_LIMIT: usize = 100;
+const SNAPSHOTS_LIMIT_MAX: usize = 1000;
+
+fn snapshots_limit(query: Option<&str>) -> Result<usize, Problem> {
+    let params = Params::parse(query, &["limit"])?;
+    let Some(text) = params.get("limit") else {
+        return Ok(SNAPSHOTS_LIMIT);
+    };
+    let limit = text.parse().ok();
+    limit
+        .filter(|limit| (1..=SNAPSHOTS_LIMIT_MAX).contains(limit))
+        .ok_or_else(|| wrong("limit", format!("must be 1 to {SNAPSHOTS_LIMIT_MAX}")))
+}
+
+impl AdminParts {
     async fn serve(&self, named: Named) -> Result<Answered, Problem> {
         let head = &named.head;
         let certificate = named.record.peer.certificate.as_deref();
-        let post_only = match head.uri.path() {
-            "/admin/purge" => true,
-            "/metrics" | "/healthz" | "/readyz" | "/admin/status" | "/admin/explain" => false,
-            _ => return Err(Problem::not_found()),
-        };
-        let allowed = if post_only {
-            head.method == Method::POST
-        } else {
-            head.method == Method::GET || head.method == Method::HEAD
-        };
-        if !allowed {
-            let allow = if post_only { "POST" } else { "GET, HEAD" };
+        let route = AdminRoute::find(head.uri.path()).ok_or_else(Problem::not_found)?;
+        let allow = route.allow();
+        if !allow
+            .split(", ")
+            .any(|method| method == head.method.as_str())
+        {
             return Err(Problem::method_not_allowed(allow));
         }
-        match head.uri.path() {
-            "/metrics" => self.metrics(),
-            "/healthz" => Ok(json(StatusCode::OK, &serde_json::json!({"alive": true}))),
-            "/readyz" => Ok(self.readiness()),
-            "/admin/status" => {
+        let operator =
+            || guard::operator(head, certificate, &self.callers, &self.names, self.loopback);
+        let query = head.uri.query();
+        let found = |value: Value| Ok(json(StatusCode::OK, &value));
+        match route {
+            AdminRoute::Metrics => self.metrics(),
+            AdminRoute::Health => found(serde_json::json!({"alive": true})),
+            AdminRoute::Ready => Ok(self.readiness()),
+            AdminRoute::Status => {
                 guard::refuse_other_sites(head, &self.names)?;
-                Ok(json(StatusCode::OK, &self.reads.status()))
+                found(self.reads.status())
             }
-            "/admin/explain" => {
-                let operator =
-                    guard::operator(head, certificate, &self.callers, &self.names, self.loopback)?;
-                let (question, caller) = explain::read(head.uri.query(), &self.callers, operator)?;
-                let explained = self.reads.explain(&question, &caller)?;
-                Ok(json(StatusCode::OK, &explained))
+            AdminRoute::Explain => {
+                let (question, caller) = explain::read(query, &self.callers, operator()?)?;
+                found(self.reads.explain(&question, &caller)?)
             }
-            _ => {
-                guard::operator(head, certificate, &self.callers, &self.names, self.loopback)?;
+            AdminRoute::Live => {
+                operator()?;
+                live::live(query, &self.history.samples)
+            }
+            AdminRoute::History => {
+                operator()?;
+                live::history(query, &self.history.samples)
+            }
+            AdminRoute::Requests => {
+                operator()?;
+                found(requests::list(query, &self.history.requests, &self.clock)?)
+            }
+            AdminRoute::Request(id) => {
+                operator()?;
+                found(requests::one(
+                    query,
+                    id,
+                    &self.history.requests,
+                    &self.clock,
+                )?)
+            }
+            AdminRoute::Snapshots => {
+                operator()?;
+                found(self.reads.snapshots(snapshots_limit(query)?))
+            }
+            AdminRoute::Callers => {
+                operator()?;
+                Params::parse(query, &[])?;
+                found(self.reads.callers())
+            }
+            AdminRoute::Settings => {
+                operator()?;
+                Params::parse(query, &[])?;
+                found(self.reads.settings())
+            }
+            AdminRoute::Purge => {
+                operator()?;
                 guard::is_json(head)?;
                 let body = ReadingBody::new(named.body, self.body_timeout)
                     .await
@@ -178,7 +286,7 @@ impl Inner {
                     })?;
                 let purge = purge::read(&body)?;
                 let purged = self.reads.purge(purge);
-                Ok(json(StatusCode::OK, &serde_json::json!({"purged": purged})))
+                found(serde_json::json!({"purged": purged}))
             }
         }
     }

@@ -16,6 +16,9 @@ use base64::engine::general_purpose::STANDARD;
 use http::header;
 
 use super::fixed::Fixed;
+use super::openapi::Described;
+use crate::domain::Route;
+use crate::problem::Code;
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -24,6 +27,13 @@ const SCRIPT: &str = include_str!("page.js");
 /// Where the style and the script stand in the page.
 const STYLE_HERE: &str = "/* page.css */";
 const SCRIPT_HERE: &str = "/* page.js */";
+
+/// How `/openapi.json` describes it.
+pub(super) const DESCRIBED: Described = Described {
+    route: Route::Docs,
+    operation: include_str!("docs.json"),
+    problems: &[&[Code::InvalidQuery, Code::NotFound]],
+};
 
 pub(super) static FIXED: LazyLock<Fixed> = LazyLock::new(|| {
     let page = PAGE.replace(STYLE_HERE, STYLE).replace(SCRIPT_HERE, SCRIPT);

@@ -169,11 +169,12 @@ function trial(path, method, operation) {
     result);
 }
 
-/** The words of a refusal's codes. */
-function codesOf(response) {
-  const schemas = Object.values(response.content || {}).map(media => media.schema || {});
-  const codes = schemas.flatMap(schema => (schema.allOf || [schema]).flatMap(part => part.properties?.code?.enum || []));
-  return codes.length ? codes.map(code => [make("code", {}, code), " "]) : response.description;
+/** What a status means on this route: its problem codes, each with the words that the shared response has for it. */
+function meaning(operation, status, response) {
+  const codes = operation["x-problem-codes"]?.[status];
+  if (!codes) return prose(response.description);
+  const words = new Map((response.description || "").split("\n").map(line => line.match(/^\* `(\w+)`: (.*)$/)?.slice(1)).filter(Boolean));
+  return codes.map(code => make("div", {}, make("code", {}, code), " ", (words.get(code) || "").split("`").map((piece, at) => at % 2 ? make("code", {}, piece) : piece)));
 }
 
 function answers(operation) {
@@ -191,7 +192,7 @@ function answers(operation) {
     headers.length ? details("Its headers", make("table", {}, make("tbody", {}, headers.map(([name, header]) =>
       make("tr", {}, make("th", {scope: "row"}, name), make("td", {}, resolve(header).description || "")))))) : "",
     details("Every status", make("table", {}, make("tbody", {}, rows.map(([status, response]) =>
-      make("tr", {}, make("th", {scope: "row"}, status), make("td", {}, codesOf(response))))))),
+      make("tr", {}, make("th", {scope: "row"}, status), make("td", {}, meaning(operation, status, response))))))),
   ];
 }
 

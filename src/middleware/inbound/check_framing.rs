@@ -1,4 +1,8 @@
-//! Refuses requests that two readers could read in two ways, or that ask for another protocol.
+//! Refuses requests that two readers could read in two ways, and tunnels (`CONNECT`).
+//!
+//! An offer of another protocol (`Upgrade`) is passed over, as RFC 9110 section 7.8 allows: it is
+//! answered over HTTP/1.1, and what follows is read as the next request. Java's client makes one
+//! with every request.
 //!
 //! hyper has refused the plainly broken ones already; these are the ones it takes.
 
@@ -54,13 +58,15 @@ where
 fn check(head: &Parts, mentions: &Mentions, without_body: bool) -> Result<(), Problem> {
     check_headers(&head.headers, mentions)?;
     let is_1_0 = head.version < Version::HTTP_11;
-    if is_1_0 && !without_body {
+    if is_1_0 && !without_body && !has_one_length(&head.headers) {
         return Err(Problem::malformed(
-            "An HTTP/1.0 request may not have a body.",
+            "The body of an HTTP/1.0 request needs one Content-Length and no Transfer-Encoding.",
         ));
     }
-    if head.method == Method::CONNECT || mentions.has(Mention::Upgrade) {
-        return Err(Problem::malformed("No other protocol is spoken here."));
+    if head.method == Method::CONNECT {
+        return Err(Problem::malformed(
+            "CONNECT opens a tunnel; this is no proxy for tunnels.",
+        ));
     }
     if head.version == Version::HTTP_2 {
         check_connection_headers(&head.headers)?;
@@ -74,12 +80,19 @@ fn check(head: &Parts, mentions: &Mentions, without_body: bool) -> Result<(), Pr
     check_target(head, is_1_0)
 }
 
+/// Whether a length is all that tells where the body ends: then it ends there for every reader.
+fn has_one_length(headers: &HeaderMap) -> bool {
+    let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
+    lengths == 1 && !headers.contains_key(header::TRANSFER_ENCODING)
+}
+
 /// HTTP/2 frames its messages itself. The h2 crate resets a stream with such a header before we see
 /// it; should it ever let one pass, it is refused here.
 fn check_connection_headers(headers: &HeaderMap) -> Result<(), Problem> {
     let of_http_1 = [
         header::CONNECTION,
         header::TRANSFER_ENCODING,
+        header::UPGRADE,
         HeaderName::from_static("keep-alive"),
         HeaderName::from_static("proxy-connection"),
     ];
@@ -174,7 +187,7 @@ mod tests {
         assert_eq!(code(|b| b), None);
         assert_eq!(code(|b| b.header("host", "x")), malformed);
         assert_eq!(code(|b| b.header("x_api_key", "k")), malformed);
-        assert_eq!(code(|b| b.header("upgrade", "h2c")), malformed);
+        assert_eq!(code(|b| b.header("upgrade", "h2c")), None);
         assert_eq!(code(|b| b.method("CONNECT")), malformed);
         for coding in [
             "gzip, chunked",
@@ -240,11 +253,23 @@ mod tests {
     }
 
     #[test]
-    fn http_1_0_has_no_host_and_no_body() {
+    fn http_1_0_has_no_host_and_a_body_of_one_length() {
         let (mut head, ()) = http::Request::get("/").body(()).unwrap().into_parts();
         assert!(checked(&head, true).is_err());
         head.version = Version::HTTP_10;
         assert!(checked(&head, true).is_ok());
-        assert!(checked(&head, false).is_err());
+        let with_body = |headers: &[(&'static str, &'static str)]| {
+            let mut head = head.clone();
+            for (name, value) in headers {
+                head.headers.append(*name, HeaderValue::from_static(value));
+            }
+            checked(&head, false).is_ok()
+        };
+        let length = ("content-length", "2");
+        let chunked = ("transfer-encoding", "chunked");
+        assert!(with_body(&[length]));
+        for bad in [&[][..], &[length, length], &[chunked], &[length, chunked]] {
+            assert!(!with_body(bad), "{bad:?}");
+        }
     }
 }

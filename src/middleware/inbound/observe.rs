@@ -11,25 +11,21 @@ use tower::Layer;
 use tower::layer::layer_fn;
 
 use crate::access::CallerBook;
-use crate::clock::Clock;
 use crate::exchange::record::X_REQUEST_ID;
-use crate::exchange::{Answered, Named, Record, Tail};
+use crate::exchange::{Answered, Ends, Named, Record, Tail};
 use crate::metrics::Metrics;
-use crate::telemetry::LogSink;
 
 /// What a request is counted as whose caller left before the answer's head: nginx's number for it.
 const CALLER_LEFT: u16 = 499;
 
 /// Where what is seen goes.
 pub struct Observer {
-    /// Reads the time.
-    pub clock: Clock,
     /// Durations.
     pub metrics: Arc<Metrics>,
     /// Holds the counters of requests without a caller.
     pub callers: Arc<CallerBook>,
-    /// The access log.
-    pub log: LogSink,
+    /// The access log and the last requests.
+    pub ends: Arc<Ends>,
 }
 
 /// Observes every request.
@@ -107,12 +103,11 @@ struct Watch {
 impl Watch {
     fn head_is_out(&self, record: Arc<Record>, status: u16) -> Tail {
         let Observer {
-            clock,
             metrics,
             callers,
-            log,
+            ends,
         } = &*self.observer;
-        let took = clock.now().saturating_duration_since(record.arrived);
+        let took = ends.clock.now().saturating_duration_since(record.arrived);
         let meter = record.caller().map_or(&callers.anonymous, |c| &c.meter);
         meter.request(record.route(), status);
         if status >= 400
@@ -121,7 +116,7 @@ impl Watch {
             metrics.problem(code);
         }
         metrics.duration(record.route(), record.cache(), took.as_secs_f64());
-        Tail::new(log.clone(), record, status, took)
+        Tail::new(ends.clone(), record, status, took)
     }
 }
 

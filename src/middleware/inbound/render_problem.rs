@@ -5,11 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http_body::Body as _;
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 use tower::Layer;
 use tower::layer::layer_fn;
 
+use crate::exchange::bound::BODY_BYTES_MAX;
 use crate::exchange::{Answered, Named, Record};
 use crate::problem::Problem;
 
@@ -34,6 +36,7 @@ where
     fn call(&self, named: Named) -> Self::Future {
         Rendering {
             record: named.record.clone(),
+            too_large: named.body.size_hint().lower() > BODY_BYTES_MAX,
             inner: self.inner.call(named),
         }
     }
@@ -45,6 +48,8 @@ pin_project! {
         #[pin]
         inner: F,
         record: Arc<Record>,
+        // Its body will not be read, so the connection cannot go on after a refusal.
+        too_large: bool,
     }
 }
 
@@ -55,6 +60,7 @@ impl<F: Future<Output = Result<Answered, Problem>>> Future for Rendering<F> {
         let this = self.project();
         let answer = match ready!(this.inner.poll(cx)) {
             Ok(answer) => answer,
+            Err(problem) if *this.too_large => problem.closing().respond(this.record),
             Err(problem) => problem.respond(this.record),
         };
         Poll::Ready(Ok(answer))

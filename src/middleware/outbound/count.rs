@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::layer;
-use crate::admission::Payer;
+use crate::admission::{Lane, Payer, Stage};
 use crate::clock::{Clock, Instant};
 use crate::domain::Operation;
 use crate::metrics::{CallsCaused, Metrics};
@@ -31,6 +31,7 @@ impl<S: Step> Step for Count<S> {
     async fn send(&self, call: VendorCall) -> Result<VendorAnswer, UpstreamError> {
         let mut attempt = Attempt {
             operation: call.operation,
+            lane: call.spend.lane,
             payer: Arc::clone(&call.spend.payer),
             metrics: &self.metrics,
             background: &self.background,
@@ -38,21 +39,29 @@ impl<S: Step> Step for Count<S> {
             begun: self.clock.now(),
             // Stays if the call is dropped before it ends.
             ended: Some(Fault::Internal),
+            status: None,
         };
         let result = self.inner.send(call).await;
         attempt.ended = result.as_ref().err().map(|error| error.fault);
+        let status = match &result {
+            Ok(answer) => Some(answer.status),
+            Err(error) => error.status,
+        };
+        attempt.status = status.map(|status| status.as_u16());
         result
     }
 }
 
 struct Attempt<'a> {
     operation: Operation,
+    lane: Lane,
     payer: Arc<Payer>,
     metrics: &'a Metrics,
     background: &'a CallsCaused,
     clock: &'a Clock,
     begun: Instant,
     ended: Option<Fault>,
+    status: Option<u16>,
 }
 
 impl Drop for Attempt<'_> {
@@ -67,6 +76,13 @@ impl Drop for Attempt<'_> {
         }
         let took = self.clock.now().saturating_duration_since(self.begun);
         let outcome = self.ended.map_or("ok", Fault::as_str);
+        let stage = Stage::Call {
+            operation: self.operation,
+            lane: self.lane,
+            outcome,
+            status: self.status,
+        };
+        self.payer.story.note(stage, self.begun, took);
         self.metrics
             .vendor_request(self.operation, outcome, took.as_secs_f64());
     }

@@ -1,7 +1,8 @@
 //! One log line per vendor call, however it ends.
 
 use super::layer;
-use crate::clock::Clock;
+use crate::admission::Stage;
+use crate::clock::{Clock, Duration};
 use crate::upstream::step::Step;
 use crate::upstream::{Fault, UpstreamError, VendorAnswer, VendorCall};
 
@@ -17,12 +18,23 @@ impl ObserveLayer {
 impl<S: Step> Step for Observe<S> {
     async fn send(&self, call: VendorCall) -> Result<VendorAnswer, UpstreamError> {
         let operation = call.operation;
-        let (lane, caller) = (call.spend.lane, call.spend.payer.name().clone());
+        let (lane, payer) = (call.spend.lane, call.spend.payer.clone());
         let begun = self.clock.now();
         let result = self.inner.send(call).await;
-        let ms = u64::try_from((self.clock.now() - begun).as_millis()).unwrap_or(u64::MAX);
+        let took = self.clock.now().saturating_duration_since(begun);
+        if let Err(error) = &result
+            && error.was_refused_here()
+        {
+            let stage = Stage::Refused {
+                operation,
+                lane,
+                outcome: error.fault.as_str(),
+            };
+            payer.story.note(stage, begun + took, Duration::ZERO);
+        }
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let (vendor, operation) = (operation.vendor().as_str(), operation.as_str());
-        let (lane, caller) = (lane.as_str(), &*caller);
+        let (lane, caller) = (lane.as_str(), &**payer.name());
         // Only our own words are logged: no address, no body, no header of either side.
         match &result {
             Ok(answer) => {

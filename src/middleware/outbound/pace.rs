@@ -3,22 +3,24 @@
 use std::sync::Arc;
 
 use super::layer;
-use crate::admission::{Felt, Gates, Governor};
-use crate::clock::Duration;
+use crate::admission::{Felt, Gates, Governor, Stage};
+use crate::clock::{Clock, Duration};
 use crate::upstream::step::Step;
 use crate::upstream::{Fault, UpstreamError, VendorAnswer, VendorCall};
 
 layer!(PaceLayer => Pace {
     governor: Arc<Governor>,
     late_after: Duration,
+    clock: Clock,
 });
 
 impl PaceLayer {
     /// Shares the vendor's budget. `timeout` is that of one attempt; half of it is late.
-    pub fn new(gates: &Gates, timeout: Duration) -> Self {
+    pub fn new(gates: &Gates, timeout: Duration, clock: Clock) -> Self {
         Self {
             governor: Arc::clone(&gates.governor),
             late_after: timeout / 2,
+            clock,
         }
     }
 }
@@ -26,7 +28,12 @@ impl PaceLayer {
 impl<S: Step> Step for Pace<S> {
     async fn send(&self, call: VendorCall) -> Result<VendorAnswer, UpstreamError> {
         let operation = call.operation;
-        let permit = self.governor.admit(&call.spend).await.map_err(|refusal| {
+        let begun = self.clock.now();
+        let admitted = self.governor.admit(&call.spend).await;
+        let waited = self.clock.now().saturating_duration_since(begun);
+        let stage = Stage::Budget(call.spend.lane);
+        call.spend.payer.story.note(stage, begun, waited);
+        let permit = admitted.map_err(|refusal| {
             UpstreamError::new(operation, Fault::BudgetExhausted, refusal.why)
                 .with_retry_after(refusal.retry_after)
         })?;

@@ -8,19 +8,33 @@ use serde_json::{Value, json};
 use super::kit::*;
 use crate::access::Caller;
 use crate::api::Question;
-use crate::api::admin::{Admin, AdminReads, Purge, PurgeTarget, Readiness, VendorState};
-use crate::clock::{Clock, Duration};
+use crate::api::admin::{
+    Admin, AdminParts, AdminReads, Purge, PurgeTarget, Readiness, VendorState,
+};
+use crate::clock::{Clock, Duration, sleep};
 use crate::domain::{Kind, Vendor};
 use crate::exchange::site::OwnNames;
+use crate::history::History;
+use crate::history::samples::WATCHERS_MAX;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::server::connection::Connections;
 use crate::server::drain::Drain;
 
-#[derive(Default)]
 struct Stub {
     purges: Mutex<Vec<Purge>>,
     draining: bool,
+    history: Arc<History>,
+}
+
+impl Default for Stub {
+    fn default() -> Self {
+        Self {
+            purges: Mutex::default(),
+            draining: false,
+            history: History::within(1 << 20),
+        }
+    }
 }
 
 impl AdminReads for Stub {
@@ -37,6 +51,18 @@ impl AdminReads for Stub {
         json!({"up": true})
     }
 
+    fn snapshots(&self, limit: usize) -> Value {
+        json!({"limit": limit})
+    }
+
+    fn callers(&self) -> Value {
+        json!({"callers": []})
+    }
+
+    fn settings(&self) -> Value {
+        json!({"settings": []})
+    }
+
     fn readiness(&self) -> Readiness {
         Readiness {
             ready: !self.draining,
@@ -51,24 +77,27 @@ impl AdminReads for Stub {
 fn listener(stub: &Arc<Stub>, loopback: bool) -> Connections {
     let metrics = Metrics::new().unwrap();
     let clock = Clock::anchored("2026-11-22T12:00:00Z".parse().unwrap());
-    let admin = Admin::new(
-        stub.clone(),
-        metrics.clone(),
-        callers(&metrics, &clock),
+    let admin = Admin::new(AdminParts {
+        reads: stub.clone(),
+        metrics: metrics.clone(),
+        history: stub.history.clone(),
+        clock: clock.clone(),
+        callers: callers(&metrics, &clock),
         loopback,
-        if loopback {
+        names: if loopback {
             OwnNames::THIS_MACHINE
         } else {
             OwnNames::Any
         },
-        Duration::from_secs(5),
-    );
+        body_timeout: Duration::from_secs(5),
+    });
     let stack = crate::stack::admin(clock.clone(), metrics, Duration::from_secs(10), admin);
     serving(stack, clock, Drain::default())
 }
 
 async fn ask(connections: &Connections, request: String) -> Reply {
     let mut peer = connect(connections);
+    peer.head_only = request.starts_with("HEAD ");
     peer.send(request.replace("host: x", "host: 127.0.0.1"))
         .await;
     peer.reply().await.unwrap()
@@ -241,4 +270,110 @@ async fn explanations_are_of_a_question_as_its_caller_would_ask_it() {
     assert_eq!(reply.json()["caller"], "all");
     let reply = ask(&on, explain("target=/msp/customers?fields=nope&caller=all")).await;
     assert_eq!(reply.problem().1, "invalid_fields");
+}
+
+/// What the console reads.
+const CONSOLE_READS: [&str; 7] = [
+    "/admin/live",
+    "/admin/history?window=24h",
+    "/admin/requests?limit=1",
+    "/admin/requests/0123456789abcdef0123456789abcdef",
+    "/admin/snapshots",
+    "/admin/callers",
+    "/admin/settings",
+];
+
+#[tokio::test(start_paused = true)]
+async fn what_the_console_reads_is_for_operators_of_this_site_alone() {
+    let stub = Arc::new(Stub::default());
+    let (beyond, loopback) = (listener(&stub, false), listener(&stub, true));
+    let evil = "x-api-key: k-op\r\norigin: https://evil.example\r\n";
+    let cross = "x-api-key: k-op\r\nsec-fetch-site: cross-site\r\n";
+    for target in CONSOLE_READS {
+        for (headers, status) in [
+            ("", 401),
+            ("x-api-key: k-none\r\n", 401),
+            (KEY, 403),
+            (evil, 403),
+            (cross, 403),
+        ] {
+            let reply = ask(&beyond, get(target, headers)).await;
+            assert_eq!(reply.problem().0, status, "{target} {headers}");
+        }
+        for (on, headers) in [(&beyond, "x-api-key: k-op\r\n"), (&loopback, "")] {
+            let reply = ask(on, get(target, headers).replace("GET ", "HEAD ")).await;
+            let there = !target.contains("0123");
+            assert_eq!(reply.status, if there { 200 } else { 404 }, "{target}");
+            assert_eq!(reply.header("cache-control"), "no-store");
+        }
+        let reply = ask(&loopback, get(target, "origin: https://evil.example\r\n")).await;
+        assert_eq!(reply.problem().1, "cross_site_refused", "{target}");
+        let reply = ask(&loopback, post(target, JSON, "{}")).await;
+        assert_eq!(
+            (reply.status, reply.header("allow")),
+            (405, "GET, HEAD"),
+            "{target}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_parameters_are_told_what_would_be_right() {
+    let stub = Arc::new(Stub::default());
+    let on = listener(&stub, true);
+    for (target, right) in [
+        ("/admin/history?window=1h", "10m or 24h"),
+        ("/admin/history?w=1", "it takes window"),
+        ("/admin/live?x=1", "takes no parameters"),
+        ("/admin/requests?limit=0", "1 to 1000"),
+        ("/admin/requests/abc", "32 hex digits"),
+        ("/admin/snapshots?limit=-1", "1 to 1000"),
+        ("/admin/callers?name=a", "takes no parameters"),
+        ("/admin/settings?all=1", "takes no parameters"),
+    ] {
+        let reply = ask(&on, get(target, "")).await;
+        assert_eq!(
+            reply.problem(),
+            (400, "invalid_query".to_owned()),
+            "{target}"
+        );
+        let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(right), "{target}: {detail}");
+    }
+    assert_eq!(
+        ask(&on, get("/admin/snapshots?limit=3", "")).await.json()["limit"],
+        3
+    );
+    assert_eq!(ask(&on, get("/admin/requests/", "")).await.status, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_of_samples_are_few_and_end_with_the_gateway() {
+    let stub = Arc::new(Stub::default());
+    let on = listener(&stub, true);
+    let mut watching = Vec::new();
+    for _ in 0..WATCHERS_MAX {
+        let mut peer = connect(&on);
+        peer.send(get("/admin/live", "").replace("host: x", "host: 127.0.0.1"))
+            .await;
+        watching.push(peer);
+        tokio::task::yield_now().await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    let reply = ask(&on, get("/admin/live", "")).await;
+    assert_eq!(reply.problem(), (503, "overloaded".to_owned()));
+    stub.history.samples.end();
+    for peer in &mut watching {
+        let reply = peer.reply().await.unwrap();
+        assert_eq!(
+            (reply.status, reply.header("content-type")),
+            (200, "text/event-stream")
+        );
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        ask(&on, get("/admin/live", "")).await.status,
+        200,
+        "a place is free again"
+    );
 }

@@ -45,10 +45,6 @@ fn suspicious() -> Vec<String> {
         chunked,
     ));
     all.push(with("transfer_encoding: chunked\r\n", chunked));
-    all.push(with(
-        "upgrade: h2c\r\nconnection: upgrade\r\ncontent-length: 2\r\n",
-        "{}",
-    ));
     all.push(with("host: y\r\ncontent-length: 2\r\n", "{}"));
     all.push(with("content-length : 2\r\n", "{}"));
     all.push(with(" content-length: 2\r\n", "{}"));
@@ -78,7 +74,10 @@ fn suspicious() -> Vec<String> {
     all.push(line("GET  /msp/customers HTTP/1.1", "host: x\r\n"));
     all.push(line("GET /msp/cust omers HTTP/1.1", "host: x\r\n"));
     all.push(format!(
-        "POST /v2/cases/msp/search HTTP/1.0\r\nhost: x\r\n{KEY}content-length: 2\r\n\r\n{{}}"
+        "POST /v2/cases/msp/search HTTP/1.0\r\nhost: x\r\n{KEY}content-length: 2\r\ncontent-length: 3\r\n\r\n{{}}"
+    ));
+    all.push(format!(
+        "POST /v2/cases/msp/search HTTP/1.0\r\nhost: x\r\n{KEY}transfer-encoding: chunked\r\ncontent-length: 12\r\n\r\n{chunked}"
     ));
     all.push(format!(
         "POST /v2/cases/msp/search HTTP/1.0\r\nhost: x\r\n{KEY}transfer-encoding: chunked\r\n\r\n{chunked}"
@@ -214,4 +213,51 @@ async fn an_expectation_is_answered_once() {
     assert_eq!(peer.reply().await.unwrap().status, 100);
     peer.send("{}").await;
     assert_eq!(peer.reply().await.unwrap().status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_one_length_is_read_in_http_1_0_too() {
+    let front = Front::new();
+    let head = format!("POST /v2/cases/msp/search HTTP/1.0\r\n{KEY}content-length: 2\r\n");
+    let mut peer = front.connect();
+    peer.send(format!("{head}\r\n{{}}")).await;
+    assert_eq!(peer.reply().await.unwrap().status, 200);
+    assert_eq!(peer.rest().await, "");
+    // Kept open where that is asked for.
+    let mut peer = front.connect();
+    for _ in 0..3 {
+        peer.send(format!("{head}connection: keep-alive\r\n\r\n{{}}"))
+            .await;
+        let reply = peer.reply().await.unwrap();
+        assert_eq!(
+            (reply.status, reply.header("connection")),
+            (200, "keep-alive")
+        );
+    }
+    assert_eq!(front.seen.lock().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_ends_the_connection_says_so_and_nothing_else() {
+    let refused = [
+        "POST /v2/cases/msp/search HTTP/1.0\r\nx_y: 1\r\n".to_owned(),
+        format!(
+            "POST /v2/cases/msp/search HTTP/1.0\r\nx: {}\r\n",
+            "y".repeat(17_000)
+        ),
+        format!("GET /{} HTTP/1.0\r\n", "x".repeat(5_000)),
+        format!("POST /v2/cases/msp/search HTTP/1.0\r\n{KEY}content-length: 99999999\r\n"),
+        "GET http://other/msp/customers HTTP/1.0\r\nhost: x\r\n".to_owned(),
+    ];
+    for request in refused {
+        for asked in ["", "connection: keep-alive\r\n", "connection: close\r\n"] {
+            let front = Front::new();
+            let mut peer = front.connect();
+            peer.send(format!("{request}{asked}\r\n")).await;
+            let reply = peer.reply().await.unwrap();
+            let said: Vec<_> = reply.headers.get_all("connection").iter().collect();
+            assert!((400..500).contains(&reply.status), "{request}");
+            assert_eq!(said, ["close"], "{request} {asked}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ use crate::cache::FiledBodies;
 use crate::clock::{Clock, Duration};
 use crate::domain::Audience;
 use crate::exchange::{AnswerBody, Answered, Boxed, Call, InFlight};
+use crate::history::History;
 use crate::metrics::Metrics;
 use crate::middleware::inbound::CrossOrigin;
 use crate::problem::Problem;
@@ -121,6 +122,7 @@ impl Front {
         let metrics = Metrics::new().unwrap();
         let clock = Clock::anchored("2026-11-22T12:00:00Z".parse().unwrap());
         let log = LogSink::kept(clock.clone());
+        let history = History::within(1 << 20);
         let in_flight = InFlight::of_requests(IN_FLIGHT_MAX);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let parts = InboundParts {
@@ -128,6 +130,7 @@ impl Front {
             metrics: metrics.clone(),
             callers: callers(&metrics, &clock),
             log: log.clone(),
+            history,
             in_flight: in_flight.clone(),
             request_timeout: REQUEST_TIMEOUT,
             body_timeout: Duration::from_secs(15),

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, DuplexStream, ReadBuf, duplex};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
+};
 
 use super::kit::*;
 use crate::clock::{Duration, Instant};
 use crate::exchange::AnswerBody;
-use crate::server::Transport;
+use crate::server::{Ending, Transport};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -247,11 +249,13 @@ async fn more_than_may_be_in_flight_are_shed() {
     let reply = front.ask(get("/msp/customers", KEY)).await;
     assert_eq!(reply.problem(), (503, "overloaded".into()));
     assert_eq!(reply.header("retry-after"), "1");
-    // Those who leave make room.
+    // Those who leave make room, when their answers were due at the latest.
     drop(waiting.pop());
+    let start = Instant::now();
     while front.in_flight.now() == IN_FLIGHT_MAX {
-        tokio::task::yield_now().await;
+        crate::clock::sleep(SECOND / 10).await;
     }
+    assert!(start.elapsed() <= REQUEST_TIMEOUT + SECOND);
 }
 
 #[tokio::test(start_paused = true)]
@@ -275,4 +279,62 @@ async fn a_permit_lasts_until_the_last_byte() {
     }
     drop(peer.peer);
     peer.task.await.unwrap();
+}
+
+/// Many clients send their whole body before they read, and take a reset for the answer.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_reaches_a_caller_who_is_still_sending() {
+    let front = Front::new();
+    let body = vec![b' '; 1 << 20];
+    let head = |line: &str, headers: &str| {
+        format!(
+            "{line} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n{headers}\r\n",
+            body.len()
+        )
+    };
+    let search = "POST /v2/cases/msp/search";
+    let coded = format!("{KEY}content-encoding: gzip\r\n");
+    let typed = format!("{KEY}content-type: text/plain\r\n");
+    let refused = [
+        (head(search, ""), 401),
+        (head("POST /nowhere", KEY), 404),
+        (head("PUT /msp/customers", KEY), 405),
+        (head(search, KEY), 413),
+        (head("GET /msp/customers", KEY), 413),
+        (head(search, &coded), 415),
+        (head(search, &typed), 415),
+        (head(search, "x_y: 1\r\n"), 400),
+    ];
+    for (head, status) in &refused {
+        let mut peer = front.connect();
+        peer.io.write_all(head.as_bytes()).await.unwrap();
+        // In pieces, slowly: two seconds in all.
+        for piece in body.chunks(64 * 1024) {
+            crate::clock::sleep(SECOND / 8).await;
+            let sent = peer.io.write_all(piece).await;
+            sent.unwrap_or_else(|why| panic!("{status}: {why}"));
+        }
+        let reply = peer.reply().await.unwrap();
+        assert_eq!(reply.status, *status, "{head}");
+        assert_eq!(reply.header("connection"), "close", "{head}");
+        assert_eq!(peer.rest().await, "");
+        drop(peer.peer);
+        assert_eq!(peer.task.await.unwrap(), Ending::Done);
+    }
+    // Nobody is listened to for ever: neither one who drips, nor one who pours.
+    let head = head(search, "");
+    let start = Instant::now();
+    let mut peer = front.connect();
+    peer.send(&head).await;
+    while peer.io.write_all(b" ").await.is_ok() {
+        crate::clock::sleep(SECOND / 2).await;
+    }
+    assert!(start.elapsed() < 7 * SECOND, "{:?}", start.elapsed());
+    let mut peer = front.connect();
+    peer.send(&head).await;
+    let mut poured = 0;
+    while poured < 64 << 20 && peer.io.write_all(&body).await.is_ok() {
+        poured += body.len();
+    }
+    assert!((8 << 20..16 << 20).contains(&poured), "{poured}");
 }

@@ -1,10 +1,12 @@
 //! However a request ends, it is counted, timed and logged once.
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
 use super::kit::*;
 use crate::clock::{Duration, Instant};
-use crate::exchange::AnswerBody;
+use crate::exchange::{AnswerBody, Answered, Boxed};
+use crate::problem::Problem;
 use crate::reads::export::ExportPiece;
 
 fn counted(front: &Front, labels: &str) -> bool {
@@ -46,23 +48,73 @@ async fn refusals_are_anonymous_and_unknown_paths_are_other() {
     assert_eq!(front.last_line()["code"], "not_found");
 }
 
+/// Over HTTP/1.1 nobody can tell one who has only ended its side from one who is gone.
 #[tokio::test(start_paused = true)]
-async fn a_caller_who_leaves_is_499() {
+async fn a_whole_request_is_answered_though_its_sender_has_ended_its_side() {
+    const SLOW: Duration = Duration::from_secs(5);
+    let slow = |_| -> Boxed<Result<Answered, Problem>> {
+        Box::pin(async {
+            crate::clock::sleep(SLOW).await;
+            Ok(ok("{}"))
+        })
+    };
+    let requests = [
+        ("GET /msp/customers HTTP/1.0\r\n", ""),
+        ("GET /msp/customers HTTP/1.1\r\nhost: x\r\n", ""),
+        ("HEAD /msp/customers HTTP/1.1\r\nhost: x\r\n", ""),
+        (
+            "POST /v2/cases/msp/search HTTP/1.0\r\ncontent-length: 2\r\n",
+            "{}",
+        ),
+        (
+            "POST /v2/cases/msp/search HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n",
+            "{}",
+        ),
+    ];
+    for (head, body) in requests {
+        for (key, status) in [(KEY, 200), ("", 401)] {
+            let fronts = [Front::new(), Front::with(slow)];
+            for front in fronts {
+                let mut peer = front.connect();
+                peer.head_only = head.starts_with("HEAD");
+                peer.send(format!("{head}{key}\r\n{body}")).await;
+                peer.io.shutdown().await.unwrap();
+                assert_eq!(peer.reply().await.unwrap().status, status, "{head}");
+                assert_eq!(peer.rest().await, "");
+                peer.task.await.unwrap();
+                assert_eq!(front.last_line()["status"], status);
+                assert_eq!(front.in_flight.now(), 0);
+            }
+        }
+    }
+    // One whose body is not whole is refused, at once.
+    let front = Front::new();
+    let mut peer = front.connect();
+    peer.send(format!(
+        "POST /v2/cases/msp/search HTTP/1.1\r\nhost: x\r\n{KEY}content-length: 3\r\n\r\n{{}}"
+    ))
+    .await;
+    peer.io.shutdown().await.unwrap();
+    assert_eq!(peer.reply().await.unwrap().status, 400);
+    peer.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_is_gone_holds_its_place_until_its_deadline_at_most() {
     let front = Front::with(|_| Box::pin(std::future::pending()));
     let mut peer = front.connect();
     peer.send(get("/msp/customers", KEY)).await;
     while front.seen.lock().is_empty() {
         tokio::task::yield_now().await;
     }
+    let start = Instant::now();
     drop(peer.peer);
     peer.task.await.unwrap();
+    assert!(start.elapsed() < REQUEST_TIMEOUT + Duration::from_secs(1));
     assert!(counted(
         &front,
-        "caller=\"all\",route=\"customers\",status=\"499\""
+        "caller=\"all\",route=\"customers\",status=\"504\""
     ));
-    let line = front.last_line();
-    assert_eq!(line["status"], 499);
-    assert_eq!(line["whole"], false);
     assert_eq!(front.in_flight.now(), 0);
 }
 

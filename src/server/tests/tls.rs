@@ -1,10 +1,14 @@
 //! TLS: what is spoken, who gets in, and whose certificate is shown.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
+};
 use tokio::net::TcpStream;
 
 use super::kit::*;
@@ -13,7 +17,7 @@ use crate::access::{CallerBook, ClientSan};
 use crate::clock::{Clock, Duration, Instant};
 use crate::metrics::Metrics;
 use crate::server::{
-    ClientAuth, Drain, Ending, Inherited, Listeners, Server, Tls, TlsFile, TlsSetup,
+    ClientAuth, Drain, Ending, Inherited, Listeners, Server, Tls, TlsFile, TlsSetup, Transport,
 };
 
 /// One request over HTTP/1.1; its status.
@@ -99,6 +103,90 @@ async fn what_is_no_handshake_ends_and_what_never_ends_is_cut() {
     assert!(front.seen.lock().is_empty());
     assert_eq!(handshakes(&front.metrics, "failed"), 1);
     assert_eq!(handshakes(&front.metrics, "timed_out"), 1);
+}
+
+/// A connection whose first byte can be told before it is read, as a socket's can.
+struct Begun {
+    io: DuplexStream,
+    first: u8,
+}
+
+impl Transport for Begun {
+    fn has_arrived(&self) -> bool {
+        false
+    }
+
+    fn poll_first_byte(&self, _: &mut Context<'_>) -> Poll<Option<u8>> {
+        Poll::Ready(Some(self.first))
+    }
+}
+
+impl AsyncRead for Begun {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Begun {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_http_is_told_that_the_port_speaks_tls() {
+    let (front, authority) = (Front::new(), Authority::new());
+    let tls = listener(&authority, ClientAuth::None, &front.metrics);
+    let large = format!("content-length: 1000000\r\n\r\n{}", " ".repeat(1_000_000));
+    let requests = [
+        get("/msp/customers", KEY),
+        get("/msp/customers", KEY).replace("HTTP/1.1", "HTTP/1.0"),
+        post("/v2/cases/msp/search", KEY, "{}"),
+        format!("POST /v2/cases/msp/search HTTP/1.1\r\nhost: x\r\n{KEY}{large}"),
+        "QUERY /v2/cases/msp/search HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+    ];
+    for request in &requests {
+        let (near, io) = duplex(64 * 1024);
+        let begun = Begun {
+            io,
+            first: request.as_bytes()[0],
+        };
+        let (on, tls) = (front.connections.clone(), tls.clone());
+        let task = tokio::spawn(async move { on.serve_tls(&tls, begun, None).await });
+        let mut peer = Peer::new(near, Arc::default());
+        peer.io.write_all(request.as_bytes()).await.unwrap();
+        let reply = peer.reply().await.unwrap();
+        assert_eq!(reply.problem(), (400, "malformed_request".to_owned()));
+        assert!(
+            reply.json()["detail"]
+                .as_str()
+                .unwrap()
+                .contains("this port speaks TLS")
+        );
+        assert_eq!(reply.header("connection"), "close");
+        assert_eq!(peer.rest().await, "");
+        drop(peer);
+        assert_eq!(task.await.unwrap(), Ending::Done);
+    }
+    assert!(front.seen.lock().is_empty());
+    assert_eq!(handshakes(&front.metrics, "failed"), requests.len() as u64);
 }
 
 #[tokio::test]

@@ -98,6 +98,7 @@ concurrency = 64
 scroll_idle_max = "1500ms"
 scroll_expiry = "10s"
 open_scrolls_max = 400
+vendor_scrolls_max = 450
 {lives}"#,
         hash = CallerKeyHash::of(CALLER_KEY.as_bytes()),
         lives = kinds.map(lives).concat(),

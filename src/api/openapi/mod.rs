@@ -1,0 +1,267 @@
+//! `GET /openapi.json`: the description of the public surface.
+//!
+//! Each route's description is a JSON file beside the file that reads the route's requests:
+//! `customers.json` beside `customers.rs`. It is an OpenAPI operation without what the program knows
+//! better, and this module adds that:
+//!
+//! * `answer` becomes the response 200, with the named shared headers, and 304 where `ETag` is one of
+//!   them and the method is not POST;
+//! * every problem that the route can answer with ([`Described::problems`] and those of every route)
+//!   becomes a shared response of its status. `x-problem-codes` names the codes by status;
+//! * `schemas` go to the shared schemas.
+//!
+//! What all routes share stands in `components.json`, the words for each problem in `problems.rs`.
+//!
+//! # To add a route
+//!
+//! 1. Add its line to `routes::TABLE`, and write `my_route.json` beside its reader.
+//! 2. Declare `pub(super) const DESCRIBED: Described` in the reader, and add it to [`ROUTES`].
+//! 3. `UPDATE_DESCRIPTION=1 cargo test --lib openapi::` writes `docs/openapi.json` anew. The tests
+//!    below name what is missing, and `tests/schema` holds the running program to the result.
+//!
+//! The document must never name a customer, a caller or a vendor's address: everyone may read it.
+
+mod problems;
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use http::{StatusCode, header};
+use serde_json::{Map, Value, json};
+
+use super::fixed::Fixed;
+use super::routes::{Line, Methods, TABLE};
+use super::{billing, case_export, case_search, customers, docs, keyless, nable_drop_in, overview};
+use crate::domain::{FieldSet, Route};
+use crate::problem::Code;
+
+/// How a route is described, declared beside its reader.
+pub struct Described {
+    /// Which route.
+    pub route: Route,
+    /// Its operation: the text of a JSON file, in the form that this module's text describes.
+    pub operation: &'static str,
+    /// The problems that it can answer with, beside those of every route of its kind.
+    pub problems: &'static [&'static [Code]],
+}
+
+/// Problems of every read that may need a vendor call.
+pub(super) const VENDOR: &[Code] = &[
+    Code::VendorError,
+    Code::VendorProtocolError,
+    Code::VendorCredentialRejected,
+    Code::VendorUnavailable,
+    Code::VendorBudgetExhausted,
+    Code::NotCached,
+];
+
+/// Problems of whatever reaches the public listener.
+const OF_ALL: &[Code] = &[
+    Code::MalformedRequest,
+    Code::MethodNotAllowed,
+    Code::UriTooLong,
+    Code::HeadersTooLarge,
+    Code::InternalError,
+];
+
+/// Problems of every route that needs a caller key.
+const OF_CALLERS: &[Code] = &[
+    Code::InvalidQuery,
+    Code::AuthenticationRequired,
+    Code::CrossSiteRefused,
+    Code::RequestTimeout,
+    Code::BodyTooLarge,
+    Code::CallerRateLimited,
+    Code::Overloaded,
+    Code::VendorTimeout,
+];
+
+/// Problems of every route that takes a body.
+const OF_BODIES: &[Code] = &[Code::InvalidBody, Code::UnsupportedMediaType];
+
+/// Every route's description, in the order in which people read them.
+const ROUTES: [&Described; 11] = [
+    &customers::DESCRIBED,
+    &case_search::DESCRIBED,
+    &case_export::DESCRIBED,
+    &overview::DESCRIBED,
+    &billing::MONTH_DESCRIBED,
+    &billing::DESCRIBED,
+    &nable_drop_in::DESCRIBED,
+    &nable_drop_in::INVOICES_DESCRIBED,
+    &DESCRIBED,
+    &docs::DESCRIBED,
+    &keyless::HEALTH_DESCRIBED,
+];
+
+/// This route's own description.
+const DESCRIBED: Described = Described {
+    route: Route::OpenApi,
+    operation: include_str!("openapi.json"),
+    problems: &[&[Code::InvalidQuery]],
+};
+
+/// The description as it is answered.
+pub(super) static FIXED: LazyLock<Fixed> = LazyLock::new(|| {
+    let head = [(header::CONTENT_TYPE, "application/json")];
+    Fixed::new(document().to_string(), &head)
+});
+
+/// Which problems a route can answer with.
+fn codes(line: &Line, described: &Described) -> Vec<Code> {
+    let mut codes = OF_ALL.to_vec();
+    if !line.route.is_keyless() {
+        codes.extend(OF_CALLERS);
+    }
+    if line.methods != Methods::Get {
+        codes.extend(OF_BODIES);
+    }
+    codes.extend(described.problems.iter().copied().flatten());
+    codes
+}
+
+fn document() -> Value {
+    let mut document = parsed(include_str!("components.json"));
+    set(
+        &mut document,
+        &["info", "version"],
+        env!("CARGO_PKG_VERSION").into(),
+    );
+    let (mut paths, mut schemas, mut statuses) = (Map::new(), Map::new(), BTreeMap::new());
+    for described in ROUTES {
+        let Some(line) = TABLE.iter().find(|line| line.route == described.route) else {
+            continue;
+        };
+        let codes = codes(line, described);
+        let mut operation = parsed(described.operation);
+        if let Some(Value::Object(own)) = take(&mut operation, "schemas") {
+            schemas.extend(own);
+        }
+        let answer = take(&mut operation, "answer").unwrap_or_default();
+        let (responses, by_status) = responses(line, answer, &codes, &mut statuses);
+        set(&mut operation, &["responses"], responses);
+        set(&mut operation, &["x-problem-codes"], by_status);
+        if line.route.is_keyless() {
+            set(&mut operation, &["security"], json!([]));
+        }
+        let method = match line.methods {
+            Methods::Get => "get",
+            Methods::Post | Methods::PostAndQuery => "post",
+        };
+        paths.insert(line.pattern.into(), json!({ method: operation }));
+    }
+    set(&mut document, &["paths"], paths.into());
+    let shared: Map<_, _> = statuses
+        .into_iter()
+        .map(|(status, codes)| (name_of(status), problems::response(status, &codes)))
+        .collect();
+    set(&mut document, &["components", "responses"], shared.into());
+    if let Some(Value::Object(all)) = document.pointer_mut("/components/schemas") {
+        all.extend(schemas);
+    }
+    let words = Code::ALL.map(Code::as_str);
+    let code = ["components", "schemas", "ProblemCode", "enum"];
+    set(&mut document, &code, json!(words));
+    let names: Vec<_> = FieldSet::names().collect();
+    let field = ["components", "schemas", "CustomerField", "enum"];
+    set(&mut document, &field, json!(names));
+    document
+}
+
+/// The responses of a route, and its codes by status. Adds the codes to those of each status.
+fn responses(
+    line: &Line,
+    answer: Value,
+    codes: &[Code],
+    statuses: &mut BTreeMap<StatusCode, Vec<Code>>,
+) -> (Value, Value) {
+    let mut good = answer;
+    let named = take(&mut good, "headers").unwrap_or_default();
+    let named: Vec<&str> = named
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let refer = |names: &[&str]| -> Value {
+        let header = |name: &&str| {
+            let place = format!("#/components/headers/{name}");
+            ((*name).to_owned(), json!({ "$ref": place }))
+        };
+        names.iter().map(header).collect::<Map<_, _>>().into()
+    };
+    let mut with_id = named.clone();
+    with_id.push("X-Request-Id");
+    set(&mut good, &["headers"], refer(&with_id));
+    let mut out = Map::new();
+    out.insert("200".into(), good);
+    if named.contains(&"ETag") && line.methods != Methods::Post {
+        // RFC 9110, section 15.4.5: what a cache needs to go on, and no content.
+        let kept: Vec<_> = with_id
+            .iter()
+            .copied()
+            .filter(|name| !name.starts_with("RateLimit"))
+            .collect();
+        out.insert(
+            "304".into(),
+            json!({
+                "description": "`If-None-Match` names the current answer. On the search this is for the method QUERY.",
+                "headers": refer(&kept)
+            }),
+        );
+    }
+    let mut by_status: BTreeMap<StatusCode, Vec<&str>> = BTreeMap::new();
+    for code in codes {
+        by_status
+            .entry(code.status())
+            .or_default()
+            .push(code.as_str());
+        let all = statuses.entry(code.status()).or_default();
+        if !all.contains(code) {
+            all.push(*code);
+        }
+    }
+    for status in by_status.keys() {
+        let place = format!("#/components/responses/{}", name_of(*status));
+        out.insert(status.as_str().to_owned(), json!({ "$ref": place }));
+    }
+    let by_status: Map<_, _> = by_status
+        .into_iter()
+        .map(|(status, words)| (status.as_str().to_owned(), json!(words)))
+        .collect();
+    (out.into(), by_status.into())
+}
+
+/// The name of a status' shared response, such as `BadGateway`.
+fn name_of(status: StatusCode) -> String {
+    let reason = status.canonical_reason().unwrap_or("Other");
+    let words = reason.split(|c: char| !c.is_ascii_alphanumeric());
+    let cased = |word: &str| {
+        let (head, tail) = word.split_at(word.len().min(1));
+        head.to_uppercase() + &tail.to_lowercase()
+    };
+    words.map(cased).collect()
+}
+
+/// A file of this program, which a test parses; `null` would stand for one that is none.
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+fn take(of: &mut Value, name: &str) -> Option<Value> {
+    of.as_object_mut()?.remove(name)
+}
+
+/// Puts `value` where the last name of `path` says, if all before it are objects.
+fn set(of: &mut Value, path: &[&str], value: Value) {
+    let Some((last, before)) = path.split_last() else {
+        return;
+    };
+    let place = before.iter().try_fold(of, |at, name| at.get_mut(*name));
+    if let Some(place) = place.and_then(Value::as_object_mut) {
+        place.insert((*last).to_owned(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests;
