@@ -107,7 +107,8 @@ fn upstream(error: UpstreamError) -> Problem {
         Fault::Malformed => Problem::new(
             Code::VendorProtocolError,
             format!("{vendor} answered something else than it documents."),
-        ),
+        )
+        .maybe_retry_after(error.retry_after),
         Fault::Reset
         | Fault::BodyCut
         | Fault::TooLarge

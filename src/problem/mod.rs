@@ -194,6 +194,14 @@ impl Problem {
         self
     }
 
+    /// The same with a time to come back, where one is known.
+    pub fn maybe_retry_after(self, after: Option<Duration>) -> Self {
+        match after {
+            Some(after) => self.retry_after(after),
+            None => self,
+        }
+    }
+
     /// The same, and the connection ends with it.
     pub fn closing(mut self) -> Self {
         self.more().close = true;

@@ -1,52 +1,88 @@
-//! A new scroll's rows beside what was served already: may the snapshot go on, is it renewed, or does
-//! another take its place?
+//! Compares a new scroll's rows with those that were served: may the snapshot go on, is it renewed,
+//! or does another take its place?
 
-use super::frozen::{Ages, End, State};
-use super::rows::By;
-use super::walk::{Purpose, Scroll, Step, Walk};
+use std::sync::Arc;
+
+use super::frozen::{Ages, End, Grower, State};
+use super::lineage::RefreshTurn;
+use super::rows::{By, Rows};
+use super::walk::{Scroll, Shadow, Stage, Step, Walk};
 use crate::cache::Wanted;
 use crate::metrics::WalkOutcome;
 
+/// A refresh that is not decided.
+struct Check {
+    turn: RefreshTurn,
+    wanted: Wanted,
+    whole: bool,
+}
+
 impl Walk {
-    /// Compares what has come so far; `end` says that nothing more will.
+    /// Compares the rows so far. `end` says that no more will come.
     pub(super) fn compare(&mut self, scroll: &Scroll, end: Option<End>) -> Step {
-        match self.purpose {
-            Purpose::Grow => self.compare_to_grow(scroll, end),
-            Purpose::Refresh { wanted, whole } => {
-                self.compare_to_refresh(scroll, end, wanted, whole)
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Comparing { grower, shadow } => {
+                self.compare_to_grow(scroll, end, grower, shadow)
+            }
+            Stage::Checking {
+                turn,
+                shadow,
+                wanted,
+                whole,
+            } => {
+                let check = Check {
+                    turn,
+                    wanted,
+                    whole,
+                };
+                self.compare_to_refresh(scroll, end, shadow, None, Some(check))
+            }
+            Stage::Renewed { grower, shadow } => {
+                self.compare_to_refresh(scroll, end, shadow, grower, None)
+            }
+            stage @ (Stage::Growing { .. } | Stage::Over) => {
+                self.stage = stage;
+                Step::GoOn
             }
         }
     }
 
-    /// A new search after a lost or abandoned scroll: its rows must repeat what was served.
-    fn compare_to_grow(&mut self, scroll: &Scroll, end: Option<End>) -> Step {
-        let Some(shadow) = &mut self.shadow else {
-            return Step::GoOn;
-        };
-        let mut state = self.target.lock();
-        shadow.share_last(&state.rows);
-        let upto = shadow.len().min(state.published);
+    /// A search for more rows, the first one or one after a lost scroll. Its rows must repeat what
+    /// was served.
+    fn compare_to_grow(
+        &mut self,
+        scroll: &Scroll,
+        end: Option<End>,
+        grower: Grower,
+        mut shadow: Shadow,
+    ) -> Step {
+        let target = self.target.clone();
+        let mut state = target.lock();
+        let rows = &mut shadow.rows;
+        rows.share_last(&state.rows);
+        let published = state.published;
+        let upto = rows.len().min(published);
         let differs = state
             .rows
-            .first_difference(shadow, self.compared..upto, By::Ids);
-        self.compared = upto.max(self.compared);
-        let covers =
-            shadow.len() >= state.published && (end.is_none() || shadow.len() >= state.promised);
+            .first_difference(rows, shadow.compared..upto, By::Ids);
+        shadow.compared = upto.max(shadow.compared);
+        let covers = rows.len() >= published && (end.is_none() || rows.len() >= state.promised);
         if differs.is_some() || (end.is_some() && !covers) {
-            // Nobody may get a page that mixes two orders.
-            let published = state.published;
+            // No page may mix two orders.
             state.truncate(published);
             state.end = End::Broken;
+            grower.leave(&mut state);
             drop(state);
             self.store.metrics.walk(WalkOutcome::Broken);
-            return self.replace_target(scroll, end);
+            return self.replace_target(scroll, end, shadow.rows, None);
         }
         if !covers {
+            drop(state);
+            self.stage = Stage::Comparing { grower, shadow };
             return Step::GoOn;
         }
-        let published = state.published;
         state.truncate(published);
-        state.rows.take_from(std::mem::take(shadow), published);
+        state.rows.take_from(shadow.rows, published);
         if published == 0 {
             state.envelope = scroll.envelope.clone();
         }
@@ -58,120 +94,139 @@ impl Walk {
             state.purged = true;
         }
         drop(state);
-        self.shadow = None;
+        self.stage = Stage::Growing { grower };
         self.finish_page(end)
     }
 
-    /// A refresh: is the target still what the vendor answers?
+    /// Is the target still what the vendor answers? `check` is there until that is decided.
     fn compare_to_refresh(
         &mut self,
         scroll: &Scroll,
         end: Option<End>,
-        wanted: Wanted,
-        whole: bool,
+        mut shadow: Shadow,
+        grower: Option<Grower>,
+        check: Option<Check>,
     ) -> Step {
-        let Some(shadow) = &mut self.shadow else {
-            return Step::GoOn;
-        };
-        let mut state = self.target.lock();
-        shadow.share_last(&state.rows);
+        let target = self.target.clone();
+        let mut state = target.lock();
+        let rows = &mut shadow.rows;
+        rows.share_last(&state.rows);
         let served = state.published.max(state.promised);
-        let cover = if whole { usize::MAX } else { served };
-        let decided =
-            self.settled || wanted != Wanted::Later || end.is_some() || shadow.len() >= cover;
-        if !decided {
-            return Step::GoOn;
-        }
-        let both = shadow.len().min(state.rows.len());
+        let decided = check.as_ref().is_none_or(|check| {
+            let cover = if check.whole { usize::MAX } else { served };
+            check.wanted != Wanted::Later || end.is_some() || rows.len() >= cover
+        });
+        let turn = match check {
+            Some(check) if !decided => {
+                drop(state);
+                self.stage = Stage::Checking {
+                    turn: check.turn,
+                    shadow,
+                    wanted: check.wanted,
+                    whole: check.whole,
+                };
+                return Step::GoOn;
+            }
+            check => check.map(|check| check.turn),
+        };
+        let both = rows.len().min(state.rows.len());
         let differs = state
             .rows
-            .first_difference(shadow, self.compared.min(both)..both, By::Text);
-        self.compared = both;
-        let lifetimes = self.lifetimes;
-        let ages = |state: &mut State, whole: bool| {
-            state.lifetimes = lifetimes;
-            state.hits = 0;
-            if let Some(ages) = &mut state.ages {
-                ages.head = scroll.first_page;
-                if whole {
-                    ages.whole = scroll.first_page;
-                }
-            }
-            if scroll.purges == self.store.purges() {
-                state.purged = false;
-            }
-        };
-        let unseen_only = differs.is_some_and(|row| row >= served) && shadow.len() >= served;
+            .first_difference(rows, shadow.compared.min(both)..both, By::Text);
+        shadow.compared = both;
+        let unseen_only = differs.is_some_and(|row| row >= served) && rows.len() >= served;
         let grown = differs.is_none()
             && state.end == End::Growing
-            && shadow.len() >= state.rows.len()
-            && (shadow.len() > state.rows.len() || end.is_some());
-        if unseen_only || grown {
+            && rows.len() >= state.rows.len()
+            && (rows.len() > state.rows.len() || end.is_some());
+        let ended_alike = end.is_some() && end == Some(state.end) && rows.len() == state.rows.len();
+        let same =
+            differs.is_none() && (ended_alike || (end.is_none() && rows.len() <= state.rows.len()));
+        let step = if unseen_only || grown {
             // Rows that nobody saw are simply replaced; the snapshot goes on with this scroll.
             let keep = if grown { state.rows.len() } else { served };
             state.truncate(keep);
-            state.rows.take_from(std::mem::take(shadow), keep);
+            state.rows.take_from(shadow.rows, keep);
             state.end = End::Growing;
-            ages(&mut state, true);
-            if !self.grows {
-                state.growers += 1;
-                self.grows = true;
-            }
+            self.renew(&mut state, scroll, true);
+            let grower = grower.unwrap_or_else(|| Grower::begin(&target, &mut state));
             drop(state);
-            self.shadow = None;
-            self.settled = true;
-            return self.finish_page(end);
-        }
-        let ended_alike =
-            end.is_some() && end == Some(state.end) && shadow.len() == state.rows.len();
-        if differs.is_none() && (ended_alike || (end.is_none() && shadow.len() <= state.rows.len()))
-        {
-            // The same rows: only the ages are renewed.
-            ages(&mut state, ended_alike);
-            self.settled = true;
-            if state.end == End::Growing && !self.grows && end.is_none() {
-                state.growers += 1;
-                self.grows = true;
-            }
+            self.stage = Stage::Growing { grower };
+            self.finish_page(end)
+        } else if same {
+            // Only the ages are renewed.
+            self.renew(&mut state, scroll, ended_alike);
+            let grower = match grower {
+                Some(grower) if end.is_some() => {
+                    grower.leave(&mut state);
+                    None
+                }
+                None if state.end == End::Growing && end.is_none() => {
+                    Some(Grower::begin(&target, &mut state))
+                }
+                grower => grower,
+            };
             drop(state);
+            self.stage = Stage::Renewed { grower, shadow };
             self.target.announce();
-            self.end_refresh(None);
-            return match end {
+            match end {
                 None => Step::GoOn,
                 Some(_) => Step::Over(WalkOutcome::Complete),
-            };
+            }
+        } else {
+            drop(state);
+            self.replace_target(scroll, end, shadow.rows, grower)
+        };
+        if let Some(turn) = turn {
+            turn.end();
         }
-        drop(state);
-        self.replace_target(scroll, end)
+        step
     }
 
-    /// The rows of this scroll become a snapshot of their own, and the current one.
-    fn replace_target(&mut self, scroll: &Scroll, end: Option<End>) -> Step {
-        let Some(shadow) = self.shadow.take() else {
-            return Step::GoOn;
-        };
-        let before = self.target.clone();
+    /// Notes that the vendor said the first rows, or all of them, again.
+    fn renew(&self, state: &mut State, scroll: &Scroll, whole: bool) {
+        state.lifetimes = self.lifetimes;
+        state.hits = 0;
+        if let Some(ages) = &mut state.ages {
+            ages.head = scroll.first_page;
+            if whole {
+                ages.whole = scroll.first_page;
+            }
+        }
+        if scroll.purges == self.store.purges() {
+            state.purged = false;
+        }
+    }
+
+    /// Makes the rows of this scroll a snapshot of their own, and the current one.
+    fn replace_target(
+        &mut self,
+        scroll: &Scroll,
+        end: Option<End>,
+        rows: Rows,
+        grower: Option<Grower>,
+    ) -> Step {
         let next = self.store.new_snapshot(&self.lineage, self.lifetimes);
-        {
+        let next_grower = {
             let mut state = next.lock();
-            state.rows = shadow;
+            state.rows = rows;
             state.envelope = scroll.envelope.clone();
-            state.growers = 1;
             state.purged = scroll.purges != self.store.purges();
             state.ages = Some(Ages {
                 head: scroll.first_page,
                 whole: scroll.first_page,
             });
-        }
+            Grower::begin(&next, &mut state)
+        };
         next.touch(0);
-        self.lineage.replace(next.clone());
-        if self.grows {
-            let mut state = before.lock();
-            state.growers = state.growers.saturating_sub(1);
+        self.lineage.replace(Arc::clone(&next));
+        let before = std::mem::replace(&mut self.target, next);
+        if let Some(grower) = grower {
+            grower.leave(&mut before.lock());
         }
-        self.grows = true;
-        self.settled = true;
-        self.target = next;
+        self.stage = Stage::Growing {
+            grower: next_grower,
+        };
         before.announce();
         self.finish_page(end)
     }

@@ -161,8 +161,8 @@ pub(super) struct State {
     pub hits: u32,
     /// A soft purge made it stale, whatever its age.
     pub purged: bool,
-    /// Walks that are, or will be, at work on its growth.
-    pub growers: usize,
+    /// Walks that are, or will be, at work on its growth: one for each [`Grower`].
+    growers: usize,
     /// Rows wanted by callers who wait, and by exports.
     pub wanted_pages: usize,
     pub wanted_export: usize,
@@ -603,6 +603,43 @@ impl Snapshot {
             self.total.fetch_add(bytes - before, Ordering::AcqRel);
         } else {
             self.total.fetch_sub(before - bytes, Ordering::AcqRel);
+        }
+    }
+}
+
+/// Counts a walk among those that let a snapshot grow. Readers wait as long as there is one.
+///
+/// [`Grower::leave`] ends it together with another decision under the snapshot's lock. If it is
+/// dropped instead, the walk ended without a word, and readers are told so.
+pub(super) struct Grower(Option<Arc<Snapshot>>);
+
+impl Grower {
+    /// One more walk of `snapshot`, whose state is locked.
+    pub fn begin(snapshot: &Arc<Snapshot>, state: &mut State) -> Self {
+        state.growers += 1;
+        Self(Some(Arc::clone(snapshot)))
+    }
+
+    /// One walk of `snapshot`, unless its rows have ended or a walk is at work already.
+    pub fn begin_first(snapshot: &Arc<Snapshot>) -> Option<Self> {
+        let mut state = snapshot.lock();
+        (state.end == End::Growing && state.growers == 0).then(|| Self::begin(snapshot, &mut state))
+    }
+
+    /// The walk lets the snapshot, whose state is locked, grow no more.
+    pub fn leave(mut self, state: &mut State) {
+        self.0 = None;
+        state.growers = state.growers.saturating_sub(1);
+    }
+}
+
+impl Drop for Grower {
+    fn drop(&mut self) {
+        if let Some(snapshot) = self.0.take() {
+            let mut state = snapshot.lock();
+            state.growers = state.growers.saturating_sub(1);
+            drop(state);
+            snapshot.announce_failure(WalkFailure::Internal);
         }
     }
 }

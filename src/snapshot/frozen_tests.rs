@@ -463,3 +463,15 @@ async fn the_view_that_was_not_used_for_longest_is_forgotten() {
     assert_eq!(snapshot.lock().views.len(), VIEWS_MAX);
     assert!(is_kept(0) && !is_kept(1) && (2..=VIEWS_MAX).all(is_kept));
 }
+
+#[test]
+fn a_walk_that_ends_without_a_word_is_noticed_and_one_that_leaves_is_not_a_failure() {
+    let snapshot = snapshot();
+    let first = Grower::begin_first(&snapshot).unwrap();
+    assert!(Grower::begin_first(&snapshot).is_none() && snapshot.is_growing());
+    first.leave(&mut snapshot.lock());
+    assert!(!snapshot.is_growing() && snapshot.failures() == 0);
+    drop(Grower::begin_first(&snapshot).unwrap());
+    let told = snapshot.failure_since(0);
+    assert!(matches!(told, Some(WalkFailure::Internal)) && !snapshot.is_growing());
+}

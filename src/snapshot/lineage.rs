@@ -1,4 +1,8 @@
-//! All snapshots of one search: the current one, and the one walk that may change it.
+//! A lineage: all snapshots of one search, and every decision about them.
+//!
+//! [`Lineage::open`] decides how a request is answered: from the current snapshot, from it while a
+//! refresh runs, after a refresh, or by a first walk. [`Lineage::grow`] lets a snapshot have more
+//! rows. Walks of one search never overlap: each takes its turn ([`Lineage::take_turn`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,10 +10,66 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
-use super::frozen::{Snapshot, WalkFailure};
-use crate::cache::CacheKey;
-use crate::clock::Instant;
-use crate::domain::SearchQuery;
+use super::frozen::{Grower, Look, Snapshot, WalkFailure};
+use super::store::Snapshots;
+use super::walk::Walk;
+use crate::access::ForcedRefreshes;
+use crate::admission::Payer;
+use crate::cache::{
+    CacheKey, CacheNote, Detail, Directives, Forward, Lifetimes, ON_ERROR_WAIT, Standing, Wanted,
+};
+use crate::clock::{Duration, Instant, timeout_at};
+use crate::domain::{SearchQuery, Shortage};
+use crate::upstream::{Fault, UpstreamError, Whose};
+
+/// How long a fault of the vendor's content is held once it came twice at the same row.
+const CONTENT_HOLD: Duration = Duration::from_secs(5);
+/// Longest such time; it doubles with each further time.
+const CONTENT_HOLD_MAX: Duration = Duration::from_secs(60);
+
+/// A request for the snapshot that answers a search.
+#[derive(Clone, Copy)]
+pub struct Open<'a> {
+    /// The search.
+    pub key: &'a CacheKey,
+    /// The same, in words.
+    pub query: &'a Arc<SearchQuery>,
+    /// How long its answers may be used. Asked only where the vendor is: it takes a look at the
+    /// calendar.
+    pub lifetimes: &'a (dyn Fn() -> Lifetimes + Send + Sync),
+    /// Whether all rows are wanted, so that the age of all counts.
+    pub whole: bool,
+    /// What the caller asks for.
+    pub directives: Directives,
+    /// How often it may force a vendor call.
+    pub forced: &'a ForcedRefreshes,
+    /// Whether what proved hot is refreshed before it is stale.
+    pub refresh_ahead: bool,
+    /// When the caller's answer is due.
+    pub deadline: Instant,
+    /// Pays for vendor calls.
+    pub payer: &'a Arc<Payer>,
+}
+
+/// The snapshot that answers a search.
+#[derive(Clone)]
+pub struct Opened {
+    /// The snapshot; it may be empty still.
+    pub snapshot: Arc<Snapshot>,
+    /// How it came about.
+    pub note: CacheNote,
+}
+
+/// Why no snapshot answers.
+#[derive(Clone, Debug)]
+pub enum OpenError {
+    /// A walk failed.
+    Walk(WalkFailure),
+    /// The caller's deadline came first; the walk goes on.
+    DeadlinePassed,
+    /// `only-if-cached` and nothing usable.
+    NotCached,
+}
 
 /// The snapshots of one search.
 pub struct Lineage {
@@ -17,7 +77,7 @@ pub struct Lineage {
     pub key: CacheKey,
     /// The same, in words.
     pub query: Arc<SearchQuery>,
-    state: Mutex<State>,
+    state: Mutex<LineageState>,
     changed: watch::Sender<u64>,
     turn: Semaphore,
     waiting: AtomicUsize,
@@ -26,12 +86,71 @@ pub struct Lineage {
 }
 
 #[derive(Default)]
-struct State {
+struct LineageState {
     current: Option<Arc<Snapshot>>,
     /// Since when a refresh is under way.
     refreshing: Option<Instant>,
     failures: u64,
     failure: Option<(WalkFailure, Instant)>,
+    content_fault: Option<ContentFault>,
+}
+
+/// What the vendor's content had wrong, and where. Another search meets the same again.
+struct ContentFault {
+    /// Rows of the scroll before it.
+    row: usize,
+    error: UpstreamError,
+    /// How often it came in a row.
+    times: u32,
+    /// Readers beyond the row get the failure until then.
+    held_until: Instant,
+}
+
+impl ContentFault {
+    fn is_same(&self, error: &UpstreamError, row: usize) -> bool {
+        self.row == row && self.error.fault == error.fault && self.error.detail == error.detail
+    }
+
+    fn held(&self, now: Instant) -> Option<UpstreamError> {
+        let left = self.held_until.saturating_duration_since(now);
+        (!left.is_zero()).then(|| self.error.clone().with_retry_after(left))
+    }
+}
+
+/// A refresh under way. It is ended with [`RefreshTurn::end`] or [`RefreshTurn::fail`]. If it is
+/// dropped instead, its walk ended without a word, and callers that wait are told so.
+pub(super) struct RefreshTurn {
+    lineage: Arc<Lineage>,
+    since: Instant,
+    ended: bool,
+}
+
+impl RefreshTurn {
+    /// Whose refresh it is.
+    pub fn lineage(&self) -> &Arc<Lineage> {
+        &self.lineage
+    }
+
+    /// The refresh is decided.
+    pub fn end(mut self) {
+        self.ended = true;
+        self.lineage.end_refresh(None);
+    }
+
+    /// The refresh failed. The failure answers everyone who asks for a refresh before `until`.
+    pub fn fail(mut self, failure: WalkFailure, until: Instant) {
+        self.ended = true;
+        self.lineage.end_refresh(Some((failure, until)));
+    }
+}
+
+impl Drop for RefreshTurn {
+    fn drop(&mut self) {
+        if !self.ended {
+            let failure = WalkFailure::Internal;
+            self.lineage.end_refresh(Some((failure, self.since)));
+        }
+    }
 }
 
 impl Lineage {
@@ -40,7 +159,7 @@ impl Lineage {
         Arc::new(Self {
             key,
             query,
-            state: Mutex::new(State::default()),
+            state: Mutex::new(LineageState::default()),
             changed: watch::Sender::new(0),
             turn: Semaphore::new(1),
             waiting: AtomicUsize::new(0),
@@ -93,11 +212,14 @@ impl Lineage {
         state.current.is_none() && state.refreshing.is_none()
     }
 
-    /// Begins a refresh, unless one is under way or failed a moment ago.
-    pub(super) fn begin_refresh(&self, now: Instant) -> Result<bool, WalkFailure> {
+    /// Begins a refresh. `None` if one is under way.
+    ///
+    /// # Errors
+    /// If one failed a moment ago: that failure.
+    fn begin_refresh(self: &Arc<Self>, now: Instant) -> Result<Option<RefreshTurn>, WalkFailure> {
         let mut state = self.state.lock();
         if state.refreshing.is_some() {
-            return Ok(false);
+            return Ok(None);
         }
         if let Some((failure, until)) = &state.failure
             && now < *until
@@ -105,11 +227,15 @@ impl Lineage {
             return Err(failure.clone());
         }
         state.refreshing = Some(now);
-        Ok(true)
+        Ok(Some(RefreshTurn {
+            lineage: Arc::clone(self),
+            since: now,
+            ended: false,
+        }))
     }
 
-    /// Ends a refresh and wakes those who wait for it. A failure is held until the given time.
-    pub(super) fn end_refresh(&self, failure: Option<(WalkFailure, Instant)>) {
+    /// Ends a refresh and wakes the callers that wait for it. A failure is held until its time.
+    fn end_refresh(&self, failure: Option<(WalkFailure, Instant)>) {
         let mut state = self.state.lock();
         state.refreshing = None;
         if failure.is_some() {
@@ -127,13 +253,72 @@ impl Lineage {
         state.failure = Some((failure, until));
     }
 
-    /// The failure that is held now, if any.
-    pub(super) fn held_failure(&self, now: Instant) -> Option<WalkFailure> {
+    /// The failure that is held now for a reader who wants more than `rows` rows, if any.
+    pub(super) fn held_failure(&self, now: Instant, rows: usize) -> Option<WalkFailure> {
         let state = self.state.lock();
+        let content = state.content_fault.as_ref().filter(|it| it.row <= rows);
+        if let Some(error) = content.and_then(|fault| fault.held(now)) {
+            return Some(WalkFailure::Upstream(error));
+        }
         match &state.failure {
             Some((failure, until)) if now < *until => Some(failure.clone()),
             _ => None,
         }
+    }
+
+    /// Notes that a scroll failed behind `row` rows. If it failed in the same way there before, and
+    /// that is a fault of the vendor's content, returns the failure with the time for which it is
+    /// held: 5 s, doubling to 60 s.
+    pub(super) fn note_content_fault(
+        &self,
+        error: &UpstreamError,
+        row: usize,
+        now: Instant,
+    ) -> Option<UpstreamError> {
+        if !matches!(error.fault, Fault::Malformed | Fault::TooLarge) {
+            return None;
+        }
+        let mut state = self.state.lock();
+        match &mut state.content_fault {
+            Some(fault) if fault.is_same(error, row) => {
+                let doubled = CONTENT_HOLD * 2_u32.saturating_pow((fault.times - 1).min(8));
+                fault.times = fault.times.saturating_add(1);
+                fault.held_until = now + doubled.min(CONTENT_HOLD_MAX);
+                fault.held(now)
+            }
+            fault => {
+                *fault = Some(ContentFault {
+                    row,
+                    error: error.clone(),
+                    times: 1,
+                    held_until: now,
+                });
+                None
+            }
+        }
+    }
+
+    /// Notes that a scroll came past `rows` rows, or to its end there.
+    pub(super) fn pass_content_fault(&self, rows: usize, ended: bool) {
+        let mut state = self.state.lock();
+        let passed = |fault: &ContentFault| rows > fault.row || (ended && rows >= fault.row);
+        if state.content_fault.as_ref().is_some_and(passed) {
+            state.content_fault = None;
+        }
+    }
+
+    /// Until when a fault of content is held, if one is known.
+    pub(super) fn content_held_until(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        state.content_fault.as_ref().map(|fault| fault.held_until)
+    }
+
+    /// Whether a failure is remembered that must outlive the lineage's snapshots.
+    pub(super) fn remembers_failure(&self, now: Instant) -> bool {
+        // For as long again as it was held at most, so that the next one is held longer.
+        let content = self.content_held_until();
+        self.held_failure(now, usize::MAX).is_some()
+            || content.is_some_and(|until| now < until + CONTENT_HOLD_MAX)
     }
 
     pub(super) fn failures(&self) -> u64 {
@@ -163,13 +348,169 @@ impl Lineage {
         self.changed.subscribe()
     }
 
+    /// The snapshot that answers a search, begun if need be. Its first rows may still have to come.
+    ///
+    /// # Errors
+    /// When no usable snapshot is held and the vendor gives none in time.
+    pub(super) async fn open(
+        self: &Arc<Self>,
+        store: &Arc<Snapshots>,
+        ask: &Open<'_>,
+    ) -> Result<Opened, OpenError> {
+        let mut asked: Option<(Forward, bool)> = None;
+        loop {
+            let now = store.clock.now();
+            let current = self.current().filter(|current| {
+                let over = store.is_over(current, now);
+                if over {
+                    store.discard(self, current);
+                }
+                !over
+            });
+            let Some(current) = current else {
+                return self.begin(store, ask, now);
+            };
+            let look = current.look(ask.whole, now);
+            let hit = CacheNote::hit(look.ttl_s());
+            let opened = |note| {
+                Ok(Opened {
+                    snapshot: current.clone(),
+                    note,
+                })
+            };
+            if let Some((why, led)) = asked {
+                return opened(CacheNote::forwarded(why, true, !led));
+            }
+            let directives = obeyed(&look, ask, now);
+            let hit = match directives == ask.directives {
+                true => hit,
+                false => hit.with_detail(Detail::AllowanceExhausted),
+            };
+            let why = match judge(store, &current, &look, ask, &directives, now) {
+                Verdict::Serve if look.is_new() => {
+                    // Nothing has come yet: this request waits for a walk that another began.
+                    return opened(CacheNote::forwarded(Forward::UriMiss, true, true));
+                }
+                Verdict::Serve => return opened(hit),
+                Verdict::RefreshAhead => {
+                    if let Ok(Some(turn)) = self.begin_refresh(now) {
+                        launch_refresh(store, turn, &current, ask, Wanted::Later);
+                    }
+                    return opened(hit);
+                }
+                Verdict::ServeAndRefresh => {
+                    if let Ok(Some(turn)) = self.begin_refresh(now) {
+                        launch_refresh(store, turn, &current, ask, Wanted::Later);
+                    }
+                    return opened(match hit.detail {
+                        None => hit.with_detail(Detail::StaleWhileRevalidate),
+                        Some(_) => hit,
+                    });
+                }
+                Verdict::NotCached => return Err(OpenError::NotCached),
+                Verdict::Ask(why) => why,
+            };
+            // Boxed: a hit never waits, and its future should not carry the room for it.
+            let usable = |at| current.standing(ask.whole, at) != Standing::Expired;
+            // Who asks for something newer has the patience for it.
+            let wanted = match why == Forward::Stale && usable(now) {
+                true => Wanted::Soon,
+                false => Wanted::Now,
+            };
+            match Box::pin(self.wait_for_refresh(store, &current, ask, wanted)).await {
+                Ok(led) => asked = Some((why, led)),
+                Err(error) => {
+                    let now = store.clock.now();
+                    if !stale_may_stand_in(&error) || !usable(now) {
+                        return Err(error);
+                    }
+                    let hit = CacheNote::hit(current.ttl_s(ask.whole, now));
+                    return opened(hit.with_detail(detail_of(&error)));
+                }
+            }
+        }
+    }
+
+    /// The first snapshot of a search.
+    fn begin(
+        self: &Arc<Self>,
+        store: &Arc<Snapshots>,
+        ask: &Open<'_>,
+        now: Instant,
+    ) -> Result<Opened, OpenError> {
+        if ask.directives.only_if_cached {
+            return Err(OpenError::NotCached);
+        }
+        if let Some(failure) = self.held_failure(now, 0) {
+            return Err(OpenError::Walk(failure));
+        }
+        if !store.has_room() {
+            let short = WalkFailure::Overloaded(Shortage::SnapshotBytes, None);
+            return Err(OpenError::Walk(short));
+        }
+        let (snapshot, led) = self.current_or(|| store.new_snapshot(self, (ask.lifetimes)()));
+        Ok(Opened {
+            snapshot,
+            note: CacheNote::forwarded(Forward::UriMiss, true, !led),
+        })
+    }
+
+    /// Waits for a refresh of `current`, begun if none is under way; returns whether it was begun
+    /// here.
+    async fn wait_for_refresh(
+        self: &Arc<Self>,
+        store: &Arc<Snapshots>,
+        current: &Arc<Snapshot>,
+        ask: &Open<'_>,
+        wanted: Wanted,
+    ) -> Result<bool, OpenError> {
+        let mut changes = self.changes();
+        let seen = self.failures();
+        let now = store.clock.now();
+        let turn = self.begin_refresh(now).map_err(OpenError::Walk)?;
+        let led = turn.is_some();
+        let soon = self.refreshing_since().unwrap_or(now) + ON_ERROR_WAIT;
+        let until = match wanted {
+            Wanted::Soon if current.standing(ask.whole, soon) != Standing::Expired => {
+                soon.min(ask.deadline)
+            }
+            _ => ask.deadline,
+        };
+        if let Some(turn) = turn {
+            current.charge_to(ask.payer, until);
+            launch_refresh(store, turn, current, ask, wanted);
+        }
+        loop {
+            changes.borrow_and_update();
+            if let Some(failure) = self.failure_since(seen) {
+                return Err(OpenError::Walk(failure));
+            }
+            if !self.is_refreshing() {
+                return Ok(led);
+            }
+            match timeout_at(until, changes.changed()).await {
+                Err(_) => return Err(OpenError::DeadlinePassed),
+                Ok(Err(_)) => return Err(OpenError::Walk(WalkFailure::Internal)),
+                Ok(Ok(())) => {}
+            }
+        }
+    }
+
+    /// Begins a walk that lets a snapshot grow, unless one is at work or no row can follow.
+    pub(super) fn grow(self: &Arc<Self>, store: &Arc<Snapshots>, snapshot: &Arc<Snapshot>) {
+        if let Some(grower) = Grower::begin_first(snapshot) {
+            let (store, lineage, target) = (store.clone(), self.clone(), snapshot.clone());
+            tokio::spawn(Walk::grow(store, lineage, target, grower).run());
+        }
+    }
+
     /// Waits until no other walk of this search is under way: walks of one search never overlap.
     pub(super) async fn take_turn(&self) -> Option<SemaphorePermit<'_>> {
         if let Ok(turn) = self.turn.try_acquire() {
             return Some(turn);
         }
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting(&self.waiting);
+        let _waiting = WaitingWalk(&self.waiting);
         self.pressed.notify_waiters();
         self.turn.acquire().await.ok()
     }
@@ -180,10 +521,123 @@ impl Lineage {
     }
 }
 
-struct Waiting<'a>(&'a AtomicUsize);
+struct WaitingWalk<'a>(&'a AtomicUsize);
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingWalk<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Begins the refresh that `turn` stands for, in a task of its own.
+fn launch_refresh(
+    store: &Arc<Snapshots>,
+    turn: RefreshTurn,
+    current: &Arc<Snapshot>,
+    ask: &Open<'_>,
+    wanted: Wanted,
+) {
+    let lifetimes = (ask.lifetimes)();
+    // Views of single customers need all rows fresh. Read only in part, it would be read a second
+    // time for the next view; and where the first page changed, each view would be searched alone.
+    let viewed = current.take_view() && current.is_complete() && store.is_read_whole(current);
+    // All rows are compared in the background too; a caller who waits for all reads them after.
+    let whole = (ask.whole || viewed) && wanted == Wanted::Later;
+    let (store, current) = (store.clone(), current.clone());
+    let walk = Walk::refresh(store, turn, current, lifetimes, wanted, whole);
+    tokio::spawn(walk.run());
+}
+
+/// What to do with a request whose search has a current snapshot.
+fn judge(
+    store: &Snapshots,
+    current: &Snapshot,
+    look: &Look,
+    ask: &Open<'_>,
+    directives: &Directives,
+    now: Instant,
+) -> Verdict {
+    if look.growing && !look.purged && !directives.no_cache {
+        // Joined however old: walks of one search never overlap.
+        return Verdict::Serve;
+    }
+    if look.is_new() && !directives.no_cache && !directives.only_if_cached {
+        // Begun by another request a moment ago, whose walk is about to start: not old, but new.
+        return Verdict::Serve;
+    }
+    if directives.refuses_age(look.age()) {
+        return match directives.only_if_cached {
+            true => Verdict::Serve,
+            false => Verdict::Ask(Forward::Request),
+        };
+    }
+    match look.standing() {
+        // One vendor page tells whether the first rows are still what they were; more than that
+        // is not read on the mere guess that somebody will ask.
+        Standing::Fresh
+            if ask.refresh_ahead
+                && current.is_due(now)
+                && current.served() <= store.options.load().vendor_page_size.get() =>
+        {
+            Verdict::RefreshAhead
+        }
+        Standing::Fresh => Verdict::Serve,
+        Standing::Stale if directives.only_if_cached => Verdict::Serve,
+        Standing::Stale => Verdict::ServeAndRefresh,
+        Standing::OnError | Standing::Expired => {
+            let past_s = look.ttl_s().saturating_neg();
+            let fine = |max: Duration| i64::try_from(max.as_secs()).unwrap_or(i64::MAX) >= past_s;
+            if directives.max_stale.is_some_and(fine) {
+                Verdict::ServeAndRefresh
+            } else if directives.only_if_cached {
+                Verdict::NotCached
+            } else {
+                Verdict::Ask(Forward::Stale)
+            }
+        }
+    }
+}
+
+/// What the caller asks for, less what its allowance does not pay: forcing a vendor call where the
+/// current snapshot would do.
+fn obeyed(look: &Look, ask: &Open<'_>, now: Instant) -> Directives {
+    let directives = ask.directives;
+    let forces = directives.refuses_age(look.age())
+        && !directives.only_if_cached
+        && (directives.no_cache || !look.growing)
+        && look.standing() != Standing::Expired;
+    if forces && !ask.forced.allow(now) {
+        directives.unforced()
+    } else {
+        directives
+    }
+}
+
+/// How a request is answered.
+enum Verdict {
+    Serve,
+    RefreshAhead,
+    ServeAndRefresh,
+    Ask(Forward),
+    NotCached,
+}
+
+fn stale_may_stand_in(error: &OpenError) -> bool {
+    match error {
+        OpenError::Walk(WalkFailure::Upstream(error)) => error.whose() != Whose::Question,
+        OpenError::Walk(WalkFailure::Overloaded(..) | WalkFailure::Internal)
+        | OpenError::DeadlinePassed => true,
+        OpenError::NotCached => false,
+    }
+}
+
+fn detail_of(error: &OpenError) -> Detail {
+    match error {
+        OpenError::Walk(WalkFailure::Upstream(error))
+            if matches!(error.fault, Fault::BudgetExhausted | Fault::RateLimited) =>
+        {
+            Detail::StaleNoBudget
+        }
+        _ => Detail::StaleOnError,
     }
 }

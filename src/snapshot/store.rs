@@ -9,19 +9,15 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::frozen::{Cut, CutPage, End, Look, Snapshot, WalkFailure, Want, fresh_id};
+use super::frozen::{Cut, CutPage, Snapshot, WalkFailure, Want, fresh_id};
 use super::held::Held;
-use super::lineage::Lineage;
+use super::lineage::{Lineage, Open, OpenError, Opened};
 use super::options::SnapshotOptions;
 use super::slots::Slots;
 use super::token::SnapshotId;
 use super::view::View;
-use super::walk::Walk;
-use crate::access::ForcedRefreshes;
 use crate::admission::{Gates, Payer};
-use crate::cache::{
-    CacheKey, CacheNote, Detail, Directives, Forward, Lifetimes, ON_ERROR_WAIT, Standing, Wanted,
-};
+use crate::cache::{CacheKey, Lifetimes, Standing};
 use crate::clock::{Clock, Instant, timeout_at};
 use crate::domain::{SearchQuery, Shortage};
 use crate::metrics::{Metrics, StoreUsage};
@@ -50,50 +46,6 @@ pub struct Snapshots {
     /// Snapshots that had to go for want of room.
     evicted: AtomicU64,
     purges: AtomicU64,
-}
-
-/// A request for the snapshot that answers a search.
-#[derive(Clone, Copy)]
-pub struct Open<'a> {
-    /// The search.
-    pub key: &'a CacheKey,
-    /// The same, in words.
-    pub query: &'a Arc<SearchQuery>,
-    /// How long its answers may be used. Asked only where the vendor is: it takes a look at the
-    /// calendar.
-    pub lifetimes: &'a (dyn Fn() -> Lifetimes + Send + Sync),
-    /// Whether all rows are wanted, so that the age of all counts.
-    pub whole: bool,
-    /// What the caller asks for.
-    pub directives: Directives,
-    /// How often it may force a vendor call.
-    pub forced: &'a ForcedRefreshes,
-    /// Whether what proved hot is refreshed before it is stale.
-    pub refresh_ahead: bool,
-    /// When the caller's answer is due.
-    pub deadline: Instant,
-    /// Pays for vendor calls.
-    pub payer: &'a Arc<Payer>,
-}
-
-/// The snapshot that answers a search.
-#[derive(Clone)]
-pub struct Opened {
-    /// The snapshot; it may be empty still.
-    pub snapshot: Arc<Snapshot>,
-    /// How it came about.
-    pub note: CacheNote,
-}
-
-/// Why no snapshot answers.
-#[derive(Clone, Debug)]
-pub enum OpenError {
-    /// A walk failed.
-    Walk(WalkFailure),
-    /// The caller's deadline came first; the walk goes on.
-    DeadlinePassed,
-    /// `only-if-cached` and nothing usable.
-    NotCached,
 }
 
 /// A wish for one row more than is known.
@@ -174,224 +126,19 @@ impl Snapshots {
         self.options.store(Arc::new(options));
     }
 
+    /// Whether a snapshot is small enough for all its rows to be read anew for views of it.
+    pub fn is_read_whole(&self, snapshot: &Snapshot) -> bool {
+        let page = self.options.load().vendor_page_size.get();
+        snapshot.size().0 <= page * WHOLE_REFRESH_PAGES_MAX
+    }
+
     /// The snapshot that answers a search, begun if need be. Its first rows may still have to come:
     /// [`Self::page`] waits for them.
     ///
     /// # Errors
     /// When no usable snapshot is held and the vendor gives none in time.
     pub async fn open(self: &Arc<Self>, ask: &Open<'_>) -> Result<Opened, OpenError> {
-        let mut asked: Option<(Forward, bool)> = None;
-        loop {
-            let lineage = self.lineage(ask)?;
-            let now = self.clock.now();
-            let current = lineage.current().filter(|current| {
-                let over = self.is_over(current, now);
-                if over {
-                    self.discard(&lineage, current);
-                }
-                !over
-            });
-            let Some(current) = current else {
-                return self.begin(&lineage, ask, now);
-            };
-            let look = current.look(ask.whole, now);
-            let hit = CacheNote::hit(look.ttl_s());
-            let opened = |note| {
-                Ok(Opened {
-                    snapshot: current.clone(),
-                    note,
-                })
-            };
-            if let Some((why, led)) = asked {
-                return opened(CacheNote::forwarded(why, true, !led));
-            }
-            let directives = obeyed(&look, ask, now);
-            let hit = match directives == ask.directives {
-                true => hit,
-                false => hit.with_detail(Detail::AllowanceExhausted),
-            };
-            let why = match self.judge(&current, &look, ask, &directives, now) {
-                Verdict::Serve if look.is_new() => {
-                    // Nothing has come yet: this request waits for a walk that another began.
-                    return opened(CacheNote::forwarded(Forward::UriMiss, true, true));
-                }
-                Verdict::Serve => return opened(hit),
-                Verdict::RefreshAhead => {
-                    if let Ok(true) = lineage.begin_refresh(now) {
-                        self.launch_refresh(&lineage, &current, ask, Wanted::Later);
-                    }
-                    return opened(hit);
-                }
-                Verdict::ServeAndRefresh => {
-                    if let Ok(true) = lineage.begin_refresh(now) {
-                        self.launch_refresh(&lineage, &current, ask, Wanted::Later);
-                    }
-                    return opened(match hit.detail {
-                        None => hit.with_detail(Detail::StaleWhileRevalidate),
-                        Some(_) => hit,
-                    });
-                }
-                Verdict::NotCached => return Err(OpenError::NotCached),
-                Verdict::Ask(why) => why,
-            };
-            // Boxed, as below: a hit never waits, and should not carry the room for it.
-            let usable = |at| current.standing(ask.whole, at) != Standing::Expired;
-            // Who asks for something newer has the patience for it.
-            let wanted = match why == Forward::Stale && usable(now) {
-                true => Wanted::Soon,
-                false => Wanted::Now,
-            };
-            match Box::pin(self.wait_for_refresh(&lineage, &current, ask, wanted)).await {
-                Ok(led) => asked = Some((why, led)),
-                Err(error) => {
-                    let now = self.clock.now();
-                    if !stale_may_stand_in(&error) || !usable(now) {
-                        return Err(error);
-                    }
-                    let hit = CacheNote::hit(current.ttl_s(ask.whole, now));
-                    return opened(hit.with_detail(detail_of(&error)));
-                }
-            }
-        }
-    }
-
-    fn judge(
-        &self,
-        current: &Snapshot,
-        look: &Look,
-        ask: &Open<'_>,
-        directives: &Directives,
-        now: Instant,
-    ) -> Verdict {
-        if look.growing && !look.purged && !directives.no_cache {
-            // Joined however old: walks of one search never overlap.
-            return Verdict::Serve;
-        }
-        if look.is_new() && !directives.no_cache && !directives.only_if_cached {
-            // Begun by another request a moment ago, whose walk is about to start: not old, but new.
-            return Verdict::Serve;
-        }
-        if directives.refuses_age(look.age()) {
-            return match directives.only_if_cached {
-                true => Verdict::Serve,
-                false => Verdict::Ask(Forward::Request),
-            };
-        }
-        match look.standing() {
-            // One vendor page tells whether the first rows are still what they were; more than that
-            // is not read on the mere guess that somebody will ask.
-            Standing::Fresh
-                if ask.refresh_ahead
-                    && current.is_due(now)
-                    && current.served() <= self.options.load().vendor_page_size.get() =>
-            {
-                Verdict::RefreshAhead
-            }
-            Standing::Fresh => Verdict::Serve,
-            Standing::Stale if directives.only_if_cached => Verdict::Serve,
-            Standing::Stale => Verdict::ServeAndRefresh,
-            Standing::OnError | Standing::Expired => {
-                let past_s = look.ttl_s().saturating_neg();
-                let fine = |max: crate::clock::Duration| {
-                    i64::try_from(max.as_secs()).unwrap_or(i64::MAX) >= past_s
-                };
-                if directives.max_stale.is_some_and(fine) {
-                    Verdict::ServeAndRefresh
-                } else if directives.only_if_cached {
-                    Verdict::NotCached
-                } else {
-                    Verdict::Ask(Forward::Stale)
-                }
-            }
-        }
-    }
-
-    /// The first snapshot of a search.
-    fn begin(
-        self: &Arc<Self>,
-        lineage: &Arc<Lineage>,
-        ask: &Open<'_>,
-        now: Instant,
-    ) -> Result<Opened, OpenError> {
-        if ask.directives.only_if_cached {
-            return Err(OpenError::NotCached);
-        }
-        if let Some(failure) = lineage.held_failure(now) {
-            return Err(OpenError::Walk(failure));
-        }
-        if !self.has_room() {
-            let short = WalkFailure::Overloaded(Shortage::SnapshotBytes, None);
-            return Err(OpenError::Walk(short));
-        }
-        let (snapshot, led) = lineage.current_or(|| self.new_snapshot(lineage, (ask.lifetimes)()));
-        Ok(Opened {
-            snapshot,
-            note: CacheNote::forwarded(Forward::UriMiss, true, !led),
-        })
-    }
-
-    /// Waits for a refresh of `current`, begun if none is under way; returns whether it was begun
-    /// here.
-    async fn wait_for_refresh(
-        self: &Arc<Self>,
-        lineage: &Arc<Lineage>,
-        current: &Arc<Snapshot>,
-        ask: &Open<'_>,
-        wanted: Wanted,
-    ) -> Result<bool, OpenError> {
-        let mut changes = lineage.changes();
-        let seen = lineage.failures();
-        let now = self.clock.now();
-        let led = lineage.begin_refresh(now).map_err(OpenError::Walk)?;
-        let soon = lineage.refreshing_since().unwrap_or(now) + ON_ERROR_WAIT;
-        let until = match wanted {
-            Wanted::Soon if current.standing(ask.whole, soon) != Standing::Expired => {
-                soon.min(ask.deadline)
-            }
-            _ => ask.deadline,
-        };
-        if led {
-            current.charge_to(ask.payer, until);
-            self.launch_refresh(lineage, current, ask, wanted);
-        }
-        loop {
-            changes.borrow_and_update();
-            if let Some(failure) = lineage.failure_since(seen) {
-                return Err(OpenError::Walk(failure));
-            }
-            if !lineage.is_refreshing() {
-                return Ok(led);
-            }
-            match timeout_at(until, changes.changed()).await {
-                Err(_) => return Err(OpenError::DeadlinePassed),
-                Ok(Err(_)) => return Err(OpenError::Walk(WalkFailure::Internal)),
-                Ok(Ok(())) => {}
-            }
-        }
-    }
-
-    fn launch_refresh(
-        self: &Arc<Self>,
-        lineage: &Arc<Lineage>,
-        current: &Arc<Snapshot>,
-        ask: &Open<'_>,
-        wanted: Wanted,
-    ) {
-        let lifetimes = (ask.lifetimes)();
-        // Views of single customers need all rows fresh. Read only in part, it would be read a second
-        // time for the next view; and where the first page changed, each view would be searched alone.
-        let viewed = current.take_view() && current.is_complete() && self.is_read_whole(current);
-        // All rows are compared in the background too; a caller who waits for all reads them after.
-        let whole = (ask.whole || viewed) && wanted == Wanted::Later;
-        let (store, lineage, current) = (self.clone(), lineage.clone(), current.clone());
-        let walk = Walk::refresh(store, lineage, current, lifetimes, wanted, whole);
-        tokio::spawn(walk.run());
-    }
-
-    /// Whether a snapshot is small enough for all its rows to be read anew for views of it.
-    pub fn is_read_whole(&self, snapshot: &Snapshot) -> bool {
-        let page = self.options.load().vendor_page_size.get();
-        snapshot.size().0 <= page * WHOLE_REFRESH_PAGES_MAX
+        self.lineage(ask)?.open(self, ask).await
     }
 
     /// A page of a snapshot, as soon as its rows and one more are known. The walk goes on when a
@@ -440,33 +187,19 @@ impl Snapshots {
         if let Some(failure) = snapshot.failure_since(ask.seen_failures) {
             return Err(PageFailure::Walk(failure));
         }
-        if !snapshot.is_growing() {
-            let now = self.clock.now();
-            let lineage = self.existing_lineage(&snapshot.key);
-            if let Some(failure) = lineage.and_then(|lineage| lineage.held_failure(now)) {
-                return Err(PageFailure::Walk(failure));
-            }
+        let lineage = self.lineage_of(&snapshot.key, &snapshot.query);
+        if !snapshot.is_growing()
+            && let Some(failure) = lineage.held_failure(self.clock.now(), snapshot.size().0)
+        {
+            return Err(PageFailure::Walk(failure));
         }
         snapshot.want_more(ask.want, ask.payer, ask.deadline);
-        self.grow(snapshot);
+        lineage.grow(self, snapshot);
         match timeout_at(ask.deadline, changes.changed()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(PageFailure::Walk(WalkFailure::Internal)),
             Err(_) => Err(PageFailure::DeadlinePassed),
         }
-    }
-
-    /// Begins a walk that lets a snapshot grow, unless one is under way.
-    fn grow(self: &Arc<Self>, snapshot: &Arc<Snapshot>) {
-        {
-            let mut state = snapshot.lock();
-            if state.end != End::Growing || state.growers > 0 {
-                return;
-            }
-            state.growers += 1;
-        }
-        let lineage = self.lineage_of(&snapshot.key, &snapshot.query);
-        tokio::spawn(Walk::grow(self.clone(), lineage, snapshot.clone()).run());
     }
 
     /// The snapshot that a page token names, if it is held still.
@@ -547,7 +280,7 @@ impl Snapshots {
 
     /// Whether a snapshot's time is over: it was not used for the tokens' lifetime and answers no new
     /// search either, or it reached the greatest age.
-    fn is_over(&self, snapshot: &Snapshot, now: Instant) -> bool {
+    pub(super) fn is_over(&self, snapshot: &Snapshot, now: Instant) -> bool {
         let options = self.options.load();
         if now.saturating_duration_since(snapshot.birth()) >= options.snapshot_lifetime_max {
             return true;
@@ -605,9 +338,7 @@ impl Snapshots {
             }
         }
         self.lineages.lock().retain(|_, lineage| {
-            Arc::strong_count(lineage) > 1
-                || !lineage.is_idle()
-                || lineage.held_failure(now).is_some()
+            Arc::strong_count(lineage) > 1 || !lineage.is_idle() || lineage.remembers_failure(now)
         });
         // Lets go of lingering scrolls that have expired, and gives their slots to those who wait.
         self.slots.usage();
@@ -656,51 +387,5 @@ impl Snapshots {
     /// Snapshots held.
     pub fn count(&self) -> u64 {
         self.held.len() as u64
-    }
-}
-
-/// What the caller asks for, less what its allowance does not pay: forcing a vendor call where the
-/// current snapshot would do.
-fn obeyed(look: &Look, ask: &Open<'_>, now: Instant) -> Directives {
-    let directives = ask.directives;
-    let forces = directives.refuses_age(look.age())
-        && !directives.only_if_cached
-        && (directives.no_cache || !look.growing)
-        && look.standing() != Standing::Expired;
-    if forces && !ask.forced.allow(now) {
-        directives.unforced()
-    } else {
-        directives
-    }
-}
-
-enum Verdict {
-    Serve,
-    RefreshAhead,
-    ServeAndRefresh,
-    Ask(Forward),
-    NotCached,
-}
-
-fn stale_may_stand_in(error: &OpenError) -> bool {
-    match error {
-        OpenError::Walk(WalkFailure::Upstream(error)) => {
-            error.whose() != crate::upstream::Whose::Question
-        }
-        OpenError::Walk(WalkFailure::Overloaded(..) | WalkFailure::Internal)
-        | OpenError::DeadlinePassed => true,
-        OpenError::NotCached => false,
-    }
-}
-
-fn detail_of(error: &OpenError) -> Detail {
-    use crate::upstream::Fault;
-    match error {
-        OpenError::Walk(WalkFailure::Upstream(error))
-            if matches!(error.fault, Fault::BudgetExhausted | Fault::RateLimited) =>
-        {
-            Detail::StaleNoBudget
-        }
-        _ => Detail::StaleOnError,
     }
 }

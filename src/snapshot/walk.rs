@@ -1,8 +1,9 @@
 //! A walk: one task that owns one scroll and reads it, strictly serially, into a snapshot.
 //!
-//! A continuation is sent once. Whatever leaves its fate unclear ends the scroll, and a new search
-//! takes over if somebody still waits. What a new search brings is compared with what was served
-//! already; only rows that nobody saw are ever replaced.
+//! A continuation is sent once. A failure that leaves its fate unclear loses the scroll, and a new
+//! search takes over if a reader still waits. Its rows are compared with those that were served:
+//! only rows that nobody saw are ever replaced. [`Stage`] names what a walk does with the rows that
+//! come; the room's diagram shows how the stages follow each other.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use tokio::task::yield_now;
 
-use super::frozen::{End, Snapshot, State, WalkFailure};
-use super::lineage::Lineage;
+use super::frozen::{End, Grower, Snapshot, State, WalkFailure};
+use super::lineage::{Lineage, RefreshTurn};
 use super::rows::Rows;
 use super::slots::{NoSlot, SlotLease};
 use super::store::Snapshots;
@@ -36,18 +37,82 @@ const PRESS_PAUSE: Duration = Duration::from_millis(500);
 /// a burst of searches.
 const FAILURE_HOLD: Duration = Duration::from_millis(300);
 
-/// Why a walk is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// To bring the rows that readers of the target wait for.
-    Grow,
-    /// To learn whether the target is still what the vendor answers.
-    Refresh {
-        /// How much. Where callers wait, the first vendor page decides.
+/// What a walk does with the rows that come.
+pub(super) enum Stage {
+    /// Compares them with the published rows of the target, which they must repeat.
+    Comparing {
+        /// Counts the walk among those that let the target grow.
+        grower: Grower,
+        /// The scroll's rows so far.
+        shadow: Shadow,
+    },
+    /// Adds them to the target.
+    Growing {
+        /// As above.
+        grower: Grower,
+    },
+    /// Compares them to learn whether the target is still what the vendor answers.
+    Checking {
+        /// The lineage waits for the end of this refresh.
+        turn: RefreshTurn,
+        /// The scroll's rows so far.
+        shadow: Shadow,
+        /// Whether callers wait. If they do, the first vendor page decides.
         wanted: Wanted,
-        /// Compare every row, not only those that were served.
+        /// Compares every row, not only those that were served.
         whole: bool,
     },
+    /// The refresh found the same rows. Compares further ones, in case a reader wants them.
+    Renewed {
+        /// Present while the target may grow.
+        grower: Option<Grower>,
+        /// The scroll's rows so far.
+        shadow: Shadow,
+    },
+    /// Nothing more comes of this walk.
+    Over,
+}
+
+/// Rows of a scroll that are compared and not yet served.
+#[derive(Default)]
+pub(super) struct Shadow {
+    pub rows: Rows,
+    /// Rows that are known to equal the target's.
+    pub compared: usize,
+}
+
+/// Why a walk was begun.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Readers wait for rows. An idle walk is worth reading to its end.
+    Readers,
+    /// A refresh, which has told everything once it is decided.
+    Refresh,
+}
+
+/// Why the next vendor page is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Errand {
+    /// A refresh is not decided.
+    Check(Lane),
+    /// A reader waits for rows.
+    Reader(Lane),
+    /// One page more than the furthest reader has read.
+    ReadAhead,
+    /// The idle walk may reach its end.
+    Drain,
+    /// Searches wait for a slot, so the scroll must end.
+    Press(Lane),
+}
+
+impl Errand {
+    fn lane(self) -> Lane {
+        match self {
+            Self::Check(lane) | Self::Reader(lane) | Self::Press(lane) => lane,
+            Self::ReadAhead => Lane::ReadAhead,
+            Self::Drain => Lane::Export,
+        }
+    }
 }
 
 /// The task's state.
@@ -55,32 +120,19 @@ pub(super) struct Walk {
     pub(super) store: Arc<Snapshots>,
     pub(super) lineage: Arc<Lineage>,
     pub(super) target: Arc<Snapshot>,
-    pub(super) purpose: Purpose,
-    /// Rows of this scroll while they are only compared; `None` once they flow into the target.
-    pub(super) shadow: Option<Rows>,
-    /// Rows of the shadow known to equal the target's.
-    pub(super) compared: usize,
-    /// A refresh has been decided.
-    pub(super) settled: bool,
-    /// The lineage waits to be told how the refresh ended.
-    pub(super) owes_refresh: bool,
-    /// Worth reading to its end when idle: readers began it. A refresh has nothing more to tell.
-    pub(super) drains: bool,
-    /// This task is one of the target's growers.
-    pub(super) grows: bool,
+    pub(super) stage: Stage,
+    origin: Origin,
     /// Vendor pages read since the last reader left.
-    pub(super) drained: usize,
+    drained: usize,
     /// Read-ahead found no budget; the next demand tries again.
-    pub(super) read_ahead_paused: bool,
-    /// The page under way is read because searches wait for slots.
-    pub(super) presses: bool,
-    /// No such page before then: the last one found no budget.
-    pub(super) pressing_from: Instant,
+    read_ahead_paused: bool,
+    /// No page is read for waiting searches before then: the last one found no budget.
+    pressing_from: Instant,
     /// How long answers of this walk may be used, as its search was graded when it began.
     pub(super) lifetimes: Lifetimes,
     /// When its scroll was begun.
-    pub(super) began: Instant,
-    pub(super) last_fetch: Instant,
+    began: Instant,
+    last_fetch: Instant,
 }
 
 pub(super) struct Scroll {
@@ -101,12 +153,12 @@ enum ScrollEnd {
     Over(WalkOutcome),
     /// The search gave no scroll.
     NotBegun(WalkFailure),
-    /// The scroll is lost.
-    Lost(UpstreamError),
+    /// The scroll is lost behind this many rows.
+    Lost(UpstreamError, usize),
 }
 
 enum Next {
-    Fetch(Lane),
+    Fetch(Errand),
     Abandon,
 }
 
@@ -117,52 +169,59 @@ pub(super) enum Step {
 }
 
 impl Walk {
-    /// A walk that brings the rows which readers of `target` wait for. It must be counted in
-    /// `growers` already.
-    pub fn grow(store: Arc<Snapshots>, lineage: Arc<Lineage>, target: Arc<Snapshot>) -> Self {
-        let lifetimes = target.lifetimes();
-        Self::new(store, lineage, target, Purpose::Grow, lifetimes)
-    }
-
-    /// A walk that refreshes `target`. The lineage must be marked as refreshing already.
-    pub fn refresh(
+    /// A walk that brings the rows which readers of `target` wait for.
+    pub fn grow(
         store: Arc<Snapshots>,
         lineage: Arc<Lineage>,
+        target: Arc<Snapshot>,
+        grower: Grower,
+    ) -> Self {
+        let lifetimes = target.lifetimes();
+        let shadow = Shadow::default();
+        let stage = Stage::Comparing { grower, shadow };
+        Self::new(store, lineage, target, stage, Origin::Readers, lifetimes)
+    }
+
+    /// A walk that refreshes `target`.
+    pub fn refresh(
+        store: Arc<Snapshots>,
+        turn: RefreshTurn,
         target: Arc<Snapshot>,
         lifetimes: Lifetimes,
         wanted: Wanted,
         whole: bool,
     ) -> Self {
-        let purpose = Purpose::Refresh { wanted, whole };
-        Self::new(store, lineage, target, purpose, lifetimes)
+        let lineage = turn.lineage().clone();
+        let stage = Stage::Checking {
+            turn,
+            shadow: Shadow::default(),
+            wanted,
+            whole,
+        };
+        Self::new(store, lineage, target, stage, Origin::Refresh, lifetimes)
     }
 
     fn new(
         store: Arc<Snapshots>,
         lineage: Arc<Lineage>,
         target: Arc<Snapshot>,
-        purpose: Purpose,
+        stage: Stage,
+        origin: Origin,
         lifetimes: Lifetimes,
     ) -> Self {
-        let last_fetch = store.clock.now();
+        let now = store.clock.now();
         Self {
             store,
             lineage,
             target,
-            purpose,
-            shadow: Some(Rows::default()),
-            compared: 0,
-            settled: false,
-            owes_refresh: purpose != Purpose::Grow,
-            drains: purpose == Purpose::Grow,
-            grows: purpose == Purpose::Grow,
+            stage,
+            origin,
             drained: 0,
             read_ahead_paused: false,
-            presses: false,
-            pressing_from: last_fetch,
+            pressing_from: now,
             lifetimes,
-            began: last_fetch,
-            last_fetch,
+            began: now,
+            last_fetch: now,
         }
     }
 
@@ -172,7 +231,7 @@ impl Walk {
         let Some(_turn) = lineage.take_turn().await else {
             return;
         };
-        if self.purpose == Purpose::Grow && self.leave_if_unwanted() {
+        if matches!(self.stage, Stage::Comparing { .. }) && self.leave_if_unwanted() {
             // The walk before brought what was waited for.
             return;
         }
@@ -184,22 +243,27 @@ impl Walk {
                     return;
                 }
                 ScrollEnd::NotBegun(failure) => {
+                    if let Some(held) = self.same_content_fault(&failure, 0) {
+                        return self.fail(held);
+                    }
                     if rewalks == 0 || !may_pass(&failure) {
                         return self.fail(failure);
                     }
                     failure
                 }
-                ScrollEnd::Lost(error) => {
-                    tracing::info!(search = %self.lineage.key, %error, "scroll lost");
+                ScrollEnd::Lost(error, row) => {
+                    tracing::info!(search = %self.lineage.key, %error, row, "scroll lost");
                     let failure = WalkFailure::Upstream(error);
-                    if (self.settled && !self.grows) || self.leave_if_unwanted() {
+                    let held = self.same_content_fault(&failure, row);
+                    if self.leave_if_unwanted() {
                         self.store.metrics.walk(WalkOutcome::Lost);
                         return;
                     }
-                    if matches!(self.purpose, Purpose::Refresh { .. }) && !self.settled {
-                        // A failed refresh changes nothing.
+                    // A failed refresh changes nothing.
+                    let checking = matches!(self.stage, Stage::Checking { .. });
+                    if checking || held.is_some() {
                         self.store.metrics.walk(WalkOutcome::Lost);
-                        return self.fail(failure);
+                        return self.fail(held.unwrap_or(failure));
                     }
                     failure
                 }
@@ -215,14 +279,38 @@ impl Walk {
             sleep(pause).await;
             rewalks += 1;
             self.store.metrics.walk(WalkOutcome::Rewalked);
-            self.purpose = Purpose::Grow;
-            self.shadow = Some(Rows::default());
-            self.compared = 0;
+            self.begin_comparing();
         }
     }
 
+    /// Prepares for the rows of a new search, after the scroll before was lost.
+    fn begin_comparing(&mut self) {
+        let shadow = Shadow::default();
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Comparing { grower, .. }
+            | Stage::Growing { grower }
+            | Stage::Renewed {
+                grower: Some(grower),
+                ..
+            } => Stage::Comparing { grower, shadow },
+            stage @ Stage::Checking { .. } => stage,
+            Stage::Renewed { grower: None, .. } | Stage::Over => Stage::Over,
+        };
+    }
+
+    /// Notes a fault of the vendor's content at this row. If the walk or the one before met the same
+    /// fault there, another search would meet it too: returns the failure, to be held.
+    fn same_content_fault(&self, failure: &WalkFailure, row: usize) -> Option<WalkFailure> {
+        let WalkFailure::Upstream(error) = failure else {
+            return None;
+        };
+        let now = self.store.clock.now();
+        let held = self.lineage.note_content_fault(error, row, now)?;
+        Some(WalkFailure::Upstream(held))
+    }
+
     /// How long to wait before the next search: back-off with full jitter, and not before the vendor
-    /// or its budget wants to hear of us again. `None` if everyone who waits will have left by then.
+    /// or its budget takes another call. `None` if every reader that waits will have left by then.
     fn pause(&self, failure: &WalkFailure, rewalks: u32) -> Option<Duration> {
         let pause = REWALK_PAUSE
             .saturating_mul(1 << rewalks.min(8))
@@ -259,7 +347,7 @@ impl Walk {
         };
         let began = clock.now();
         self.began = began;
-        // Anew: others may have come meanwhile, with more time.
+        // Computed anew: readers with later deadlines may have come meanwhile.
         let spend = self.spend(self.first_lane());
         let query = self.target.query.clone();
         let found = self
@@ -293,12 +381,15 @@ impl Walk {
         };
         loop {
             self.last_fetch = clock.now();
+            let rows = scroll.seen.len();
             let over = match self.take_page(&mut scroll, page) {
-                Step::Lost(error) => return ScrollEnd::Lost(error),
+                Step::Lost(error) => return ScrollEnd::Lost(error, rows),
                 Step::GoOn => None,
                 Step::Over(outcome) => Some(outcome),
             };
-            // Those who wait for the rows have them; what else there is to do can wait for them.
+            self.lineage
+                .pass_content_fault(scroll.seen.len(), over.is_some());
+            // Readers that wait for the rows have them; the rest can wait for the readers.
             yield_now().await;
             self.store.make_room();
             if let Some(outcome) = over {
@@ -308,14 +399,14 @@ impl Walk {
                 return ScrollEnd::Over(outcome);
             }
             page = loop {
-                let lane = match self.next(&scroll.slot).await {
+                let errand = match self.next(&scroll.slot).await {
                     Next::Abandon => return ScrollEnd::Over(WalkOutcome::Abandoned),
-                    Next::Fetch(lane) => lane,
+                    Next::Fetch(errand) => errand,
                 };
                 let Some(id) = &scroll.id else {
                     return ScrollEnd::Over(WalkOutcome::Complete);
                 };
-                let spend = self.spend(lane);
+                let spend = self.spend(errand.lane());
                 let size = options.vendor_page_size;
                 match self
                     .store
@@ -327,62 +418,68 @@ impl Walk {
                         scroll.slot.page();
                         break page;
                     }
-                    // The scroll has not moved, so it is good still.
+                    // The scroll has not moved, so it can still be continued.
                     Err(error) if error.fault.was_not_sent() || error.was_refused_here() => {
-                        if let Some(end) = self.not_sent(lane, error) {
+                        if let Some(end) = self.not_sent(errand, error) {
                             return end;
                         }
                     }
-                    Err(error) => return ScrollEnd::Lost(error),
+                    Err(error) => return ScrollEnd::Lost(error, scroll.seen.len()),
                 }
             };
         }
     }
 
     /// A continuation found no budget or no way to the vendor.
-    fn not_sent(&mut self, lane: Lane, error: UpstreamError) -> Option<ScrollEnd> {
-        if matches!(self.purpose, Purpose::Refresh { .. }) && !self.settled && self.shadow.is_some()
-        {
-            return Some(ScrollEnd::Lost(error));
-        }
-        if self.presses {
-            // Left now, its slot would linger; a little later it may end.
-            let pause = error.retry_after.unwrap_or_default().max(PRESS_PAUSE);
-            self.pressing_from = self.store.clock.now() + pause;
-            return None;
-        }
-        match lane {
-            Lane::Interactive => self.announce_failure(WalkFailure::Upstream(error)),
-            Lane::ReadAhead => self.read_ahead_paused = true,
-            Lane::Refresh | Lane::Export if !self.grows || self.leave_if_unwanted() => {
-                return Some(ScrollEnd::Over(WalkOutcome::Abandoned));
+    fn not_sent(&mut self, errand: Errand, error: UpstreamError) -> Option<ScrollEnd> {
+        match errand {
+            Errand::Check(_) => return Some(ScrollEnd::Lost(error, 0)),
+            Errand::Press(_) => {
+                // An abandoned scroll would count until it expires; this one may end a little later.
+                let pause = error.retry_after.unwrap_or_default().max(PRESS_PAUSE);
+                self.pressing_from = self.store.clock.now() + pause;
             }
-            Lane::Refresh | Lane::Export => self.announce_failure(WalkFailure::Upstream(error)),
+            Errand::ReadAhead => self.read_ahead_paused = true,
+            Errand::Reader(Lane::Interactive) => {
+                self.announce_failure(WalkFailure::Upstream(error));
+            }
+            Errand::Reader(_) | Errand::Drain => {
+                if self.leave_if_unwanted() {
+                    return Some(ScrollEnd::Over(WalkOutcome::Abandoned));
+                }
+                self.announce_failure(WalkFailure::Upstream(error));
+            }
         }
         None
     }
 
     fn first_lane(&self) -> Lane {
-        match self.purpose {
-            Purpose::Refresh { wanted, .. } => wanted.lane(),
-            Purpose::Grow => {
-                let state = self.target.lock();
-                if state.wanted_pages == 0 && state.wanted_export > 0 {
-                    Lane::Export
-                } else {
-                    Lane::Interactive
-                }
-            }
+        if let Stage::Checking { wanted, .. } = self.stage {
+            return wanted.lane();
+        }
+        let state = self.target.lock();
+        if state.wanted_pages == 0 && state.wanted_export > 0 {
+            Lane::Export
+        } else {
+            Lane::Interactive
         }
     }
 
     fn spend(&self, lane: Lane) -> Spend {
+        // A refresh that callers wait a moment for is on their account.
+        let wanted_soon = matches!(
+            self.stage,
+            Stage::Checking {
+                wanted: Wanted::Soon,
+                ..
+            }
+        );
         let (payer, until) = match lane {
             Lane::Interactive | Lane::Export => {
                 let state = self.target.lock();
                 (state.payer.clone(), state.wanted_until)
             }
-            Lane::Refresh if self.is_wanted_soon() => (self.target.lock().payer.clone(), None),
+            Lane::Refresh if wanted_soon => (self.target.lock().payer.clone(), None),
             Lane::Refresh | Lane::ReadAhead => (None, None),
         };
         let soonest = self.store.clock.now() + CALL_WAIT;
@@ -395,29 +492,41 @@ impl Walk {
         }
     }
 
-    /// Whether it is a refresh that callers wait a moment for: on their account, then.
-    fn is_wanted_soon(&self) -> bool {
-        matches!(
-            self.purpose,
-            Purpose::Refresh {
-                wanted: Wanted::Soon,
-                ..
-            }
-        )
-    }
-
-    /// Stops growing, unless a reader waits; the two are decided together, so that none is missed.
+    /// Stops growing the target, unless a reader waits. The two are decided under one lock, so that
+    /// no reader is missed. Returns whether the walk has nothing to do any more.
     fn leave_if_unwanted(&mut self) -> bool {
-        if !self.grows {
-            return false;
+        let target = self.target.clone();
+        let mut state = target.lock();
+        match &self.stage {
+            Stage::Checking { .. } => return false,
+            Stage::Renewed { grower: None, .. } | Stage::Over => return true,
+            Stage::Comparing { .. } | Stage::Growing { .. } | Stage::Renewed { .. } => {}
         }
-        let mut state = self.target.lock();
         if wanted_lane(&state).is_some() {
             return false;
         }
-        state.growers = state.growers.saturating_sub(1);
-        self.grows = false;
+        self.leave(&mut state);
         true
+    }
+
+    /// Stops growing the target, whose state is locked.
+    fn leave(&mut self, state: &mut State) {
+        if let Some(grower) = self.take_grower() {
+            grower.leave(state);
+        }
+    }
+
+    fn take_grower(&mut self) -> Option<Grower> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Comparing { grower, .. } | Stage::Growing { grower } => Some(grower),
+            Stage::Renewed { grower, .. } => grower,
+            // Left as it is: its turn must be ended with a word.
+            stage @ Stage::Checking { .. } => {
+                self.stage = stage;
+                None
+            }
+            Stage::Over => None,
+        }
     }
 
     /// What to do next; waits until there is something.
@@ -447,62 +556,50 @@ impl Walk {
 
     /// What to do now, or until when there is nothing to do.
     fn decide(&mut self, slot: &SlotLease) -> Result<Next, Instant> {
-        if let Purpose::Refresh { wanted, .. } = self.purpose
-            && !self.settled
-            && self.shadow.is_some()
-        {
-            return Ok(Next::Fetch(wanted.lane()));
+        if let Stage::Checking { wanted, .. } = self.stage {
+            return Ok(Next::Fetch(Errand::Check(wanted.lane())));
         }
         let options = self.store.options.load();
         let now = self.store.clock.now();
-        let mut state = self.target.lock();
+        let target = self.target.clone();
+        let mut state = target.lock();
         if let Some(lane) = wanted_lane(&state) {
             self.drained = 0;
             self.read_ahead_paused = false;
             slot.busy();
-            return Ok(Next::Fetch(lane));
+            return Ok(Next::Fetch(Errand::Reader(lane)));
         }
-        // Whoever looks at the first page again and again wants no more rows, and must not keep the
-        // walk, which every first page joins, from ending.
+        // A reader that asks for the first page again and again wants no more rows. It must not keep
+        // the walk, which every first page joins, from ending.
         let idle_since = self.target.last_paged().max(self.last_fetch_of_reader());
         let over_at = self.began + options.walk_time_max;
         let idle_at = (idle_since + options.scroll_idle_max).min(over_at);
-        let mut leave = |state: &mut State| {
-            if self.grows {
-                state.growers = state.growers.saturating_sub(1);
-                self.grows = false;
-            }
-            Ok(Next::Abandon)
-        };
         if self.lineage.is_pressed() {
-            return leave(&mut state);
+            self.leave(&mut state);
+            return Ok(Next::Abandon);
         }
-        // Ending a scroll is the only way to free its slot, so this goes before read-ahead.
-        self.presses = false;
+        // Only the end of a scroll frees it at the vendor, so this goes before read-ahead.
         if let Some(lane) = slot.idle() {
             if now >= self.pressing_from {
-                self.presses = true;
-                return Ok(Next::Fetch(lane));
+                return Ok(Next::Fetch(Errand::Press(lane)));
             }
             return Err(self.pressing_from);
         }
         let ahead = options.read_ahead_pages * options.vendor_page_size.get();
         let reads_on = state.end == End::Growing && state.furthest > 0;
         if reads_on && !self.read_ahead_paused && state.rows.len() < state.furthest + ahead {
-            return Ok(Next::Fetch(Lane::ReadAhead));
+            return Ok(Next::Fetch(Errand::ReadAhead));
         }
         if now < idle_at {
             return Err(idle_at);
         }
-        if now >= over_at {
-            return leave(&mut state);
-        }
-        let drains = self.drains || self.store.slots.is_half_used();
-        if drains && self.drained < options.drain_pages_max {
+        let drains = self.origin == Origin::Readers || self.store.slots.is_half_used();
+        if now < over_at && drains && self.drained < options.drain_pages_max {
             self.drained += 1;
-            return Ok(Next::Fetch(Lane::Export));
+            return Ok(Next::Fetch(Errand::Drain));
         }
-        leave(&mut state)
+        self.leave(&mut state);
+        Ok(Next::Abandon)
     }
 
     fn last_fetch_of_reader(&self) -> Instant {
@@ -525,7 +622,7 @@ impl Walk {
         };
         scroll.pages += 1;
         let count = page.rows.len();
-        // A scroll of a single page has no other one to repeat.
+        // A scroll of a single page has no other page to repeat.
         let alone = page.scroll.is_none() && scroll.page_prints.is_empty();
         let mut print = (!alone).then(blake3::Hasher::new);
         let mut fresh = Rows::default();
@@ -543,35 +640,34 @@ impl Walk {
         self.store.metrics.duplicate_rows.inc_by(repeated as u64);
         // An empty page is the end, whatever its cursor.
         scroll.id = page.scroll.filter(|_| count > 0);
-        let mut end = scroll.id.is_none().then_some(End::Complete);
-
-        match &mut self.shadow {
-            Some(shadow) => shadow.take_from(fresh, 0),
-            None => self.target.lock().rows.take_from(fresh, 0),
-        }
-        end = end.or_else(|| self.bound(scroll));
-        if self.shadow.is_some() {
-            self.compare(scroll, end)
-        } else {
-            self.finish_page(end)
-        }
-    }
-
-    /// The bound that the walk has hit, if any.
-    fn bound(&self, scroll: &Scroll) -> Option<End> {
-        let options = self.store.options.load();
-        let (rows, bytes) = match &self.shadow {
-            Some(shadow) => (shadow.len(), shadow.bytes()),
-            None => {
-                let state = self.target.lock();
+        let end = scroll.id.is_none().then_some(End::Complete);
+        let held = match &mut self.stage {
+            Stage::Comparing { shadow, .. }
+            | Stage::Checking { shadow, .. }
+            | Stage::Renewed { shadow, .. } => {
+                shadow.rows.take_from(fresh, 0);
+                (shadow.rows.len(), shadow.rows.bytes())
+            }
+            Stage::Growing { .. } | Stage::Over => {
+                let mut state = self.target.lock();
+                state.rows.take_from(fresh, 0);
                 (state.rows.len(), state.rows.bytes())
             }
         };
-        let time = self
-            .store
-            .clock
-            .now()
-            .saturating_duration_since(scroll.began);
+        let end = end.or_else(|| self.bound(scroll, held));
+        match self.stage {
+            Stage::Growing { .. } | Stage::Over => self.finish_page(end),
+            Stage::Comparing { .. } | Stage::Checking { .. } | Stage::Renewed { .. } => {
+                self.compare(scroll, end)
+            }
+        }
+    }
+
+    /// The bound that a walk with so many rows and bytes has hit, if any.
+    fn bound(&self, scroll: &Scroll, (rows, bytes): (usize, u64)) -> Option<End> {
+        let options = self.store.options.load();
+        let now = self.store.clock.now();
+        let time = now.saturating_duration_since(scroll.began);
         let hit = [
             (rows >= options.walk_rows_max, "pagination.walk_rows_max"),
             (
@@ -585,18 +681,15 @@ impl Walk {
         Some(End::Cut(hit.1))
     }
 
-    /// The target has new rows, or its end.
+    /// Tells readers that the target has new rows, or its end.
     pub(super) fn finish_page(&mut self, end: Option<End>) -> Step {
         if let Some(end) = end {
-            let mut state = self.target.lock();
+            let target = self.target.clone();
+            let mut state = target.lock();
             state.end = end;
-            if self.grows {
-                state.growers = state.growers.saturating_sub(1);
-                self.grows = false;
-            }
+            self.leave(&mut state);
         }
         self.target.announce();
-        self.end_refresh(None);
         match end {
             None => Step::GoOn,
             Some(End::Cut(_)) => Step::Over(WalkOutcome::Cut),
@@ -614,15 +707,13 @@ impl Walk {
         self.store.clock.now() + FAILURE_HOLD.mul_f64(0.5 + 0.5 * fastrand::f64())
     }
 
-    /// Gives up: those who wait get the failure, the next who asks tries again.
+    /// Gives up. Readers that wait get the failure; the next reader tries again.
     fn fail(&mut self, failure: WalkFailure) {
         tracing::info!(search = %self.lineage.key, ?failure, "walk failed");
         let empty = {
-            let mut state = self.target.lock();
-            if self.grows {
-                state.growers = state.growers.saturating_sub(1);
-                self.grows = false;
-            }
+            let target = self.target.clone();
+            let mut state = target.lock();
+            self.leave(&mut state);
             state.ages.is_none()
         };
         if empty {
@@ -630,37 +721,23 @@ impl Walk {
             self.store.discard(&self.lineage, &self.target);
         }
         self.announce_failure(failure.clone());
-        self.end_refresh(Some(failure));
-    }
-
-    pub(super) fn end_refresh(&mut self, failure: Option<WalkFailure>) {
-        if std::mem::take(&mut self.owes_refresh) {
-            let failure = failure.map(|failure| (failure, self.hold_until()));
-            self.lineage.end_refresh(failure);
-        }
-        // Once rows flow into the target, whatever this task does is growth.
-        if self.shadow.is_none() {
-            self.purpose = Purpose::Grow;
+        if let Stage::Checking { turn, .. } = std::mem::replace(&mut self.stage, Stage::Over) {
+            let held = self.lineage.content_held_until();
+            let until = self.hold_until().max(held.unwrap_or(self.began));
+            turn.fail(failure, until);
         }
     }
 }
 
 impl Drop for Walk {
     fn drop(&mut self) {
-        // Also after a panic and at shutdown: nobody may wait for a walk that is gone.
-        if self.grows {
-            let mut state = self.target.lock();
-            state.growers = state.growers.saturating_sub(1);
-            drop(state);
-            self.target.announce_failure(WalkFailure::Internal);
-        } else {
-            self.target.announce();
-        }
-        self.end_refresh(Some(WalkFailure::Internal));
+        // Readers look again. If the walk ended without a word, after a panic or at shutdown, its
+        // grower and its turn tell them so.
+        self.target.announce();
     }
 }
 
-/// The lane of the most urgent reader who waits for rows that are not there.
+/// The lane of the most urgent reader that waits for rows which are not there.
 fn wanted_lane(state: &State) -> Option<Lane> {
     if state.end != End::Growing {
         None

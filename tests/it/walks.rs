@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use msp_gateway::clock::{Duration, sleep};
+use msp_gateway::clock::{Duration, Instant, sleep};
 use msp_gateway::domain::{Audience, CacheOutcome, PageSize, SearchQuery};
 use msp_gateway::reads::export::{ExportFormat, ExportPiece};
 use msp_gateway::reads::{Purge, ReadError};
@@ -245,6 +245,127 @@ async fn a_failure_is_typed_and_the_token_stays_good() {
     assert!(page.rows[..] == expected[40..240]);
 }
 
+/// Answers that are malformed in the same way each time.
+fn malformed() -> [(&'static str, Kind); 5] {
+    let body = |body: &str| Kind::Status {
+        status: 200,
+        body: Some(body.into()),
+        retry_after: None,
+        processed: true,
+    };
+    let nan = r#"{"data":[{"case_id":"1","saved":NaN}],"next_page_key":null}"#;
+    [
+        ("a comma too many", Kind::MalformedJson),
+        ("NaN", body(nan)),
+        ("a raw control character", body("{\"data\":[\"\u{1}\"]}")),
+        ("a login page", Kind::HtmlError { status: 200 }),
+        (
+            "a cursor that is none",
+            body(r#"{"data":[1],"next_page_key":7}"#),
+        ),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_is_malformed_each_time_costs_few_calls_and_spoils_nothing_else() {
+    for (name, kind) in malformed() {
+        let rig = small(300, |_| {});
+        let expected = rig.sandbox.expected_rows(None, None);
+        let one = get(&rig, &first(40, "")).await.unwrap();
+        let token = one.token.unwrap();
+        rig.sandbox.fault(Fault::on(Operation::Continue, kind));
+        let (inside, beyond) = (continued(&token, Some(5)), continued(&token, Some(100)));
+        let others = 100;
+        for n in 0..others {
+            let begun = Instant::now();
+            let error = get(&rig, &beyond).await.err();
+            let Some(ReadError::Upstream(error)) = error else {
+                panic!("{name}: {error:?}")
+            };
+            assert_eq!(
+                error.fault,
+                msp_gateway::upstream::Fault::Malformed,
+                "{name}"
+            );
+            if n > 0 {
+                let wait = error.retry_after.unwrap_or_default();
+                assert!(wait <= Duration::from_secs(60), "{name}: {wait:?}");
+            }
+            assert!(begun.elapsed() < Duration::from_secs(1), "{name}");
+            // What was read is served, and other searches feel nothing.
+            let page = get(&rig, &inside).await.unwrap();
+            assert!(page.rows[..] == expected[40..45], "{name}");
+            let other = first(10, &format!(",\"n\":{n}"));
+            assert_eq!(get(&rig, &other).await.unwrap().rows.len(), 10, "{name}");
+            sleep(Duration::from_secs(3)).await;
+        }
+        let calls = (rig.searches() - 1 - others, rig.continues());
+        println!("{name}: {calls:?} calls in 300 s");
+        // Two at once, then after 5, 10, 20, 40, 60, 60 and 60 s.
+        assert!((7..=10).contains(&calls.0), "{name}: {calls:?}");
+        rig.sandbox.clear_faults();
+        sleep(Duration::from_secs(61)).await;
+        let (rows, error) = rest(
+            &rig,
+            Page {
+                rows: Vec::new(),
+                token: Some(token),
+                answer: one.answer,
+            },
+            100,
+        )
+        .await;
+        assert!(
+            error.is_none() && rows == expected[40..],
+            "{name}: {error:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_page_that_is_malformed_each_time_costs_few_calls_too() {
+    for (name, kind) in malformed() {
+        let rig = small(300, |_| {});
+        rig.sandbox
+            .fault(Fault::on(Operation::Search, kind.clone()));
+        for _ in 0..300 {
+            let error = get(&rig, &first(40, "")).await.err();
+            assert!(matches!(error, Some(ReadError::Upstream(_))), "{name}");
+            rig.reads.sweep();
+            sleep(Duration::from_secs(1)).await;
+        }
+        let calls = rig.searches();
+        assert!((6..=10).contains(&calls), "{name}: {calls}");
+        rig.sandbox.clear_faults();
+        sleep(Duration::from_secs(61)).await;
+        get(&rig, &first(40, "")).await.unwrap();
+        // A refresh that is malformed each time: the old answer is served, and the vendor left alone.
+        sleep(Duration::from_secs(61)).await;
+        let before = rig.searches();
+        rig.sandbox.fault(Fault::on(Operation::Search, kind));
+        for _ in 0..300 {
+            get(&rig, &first(40, "")).await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+        }
+        let calls = rig.searches() - before;
+        assert!((6..=10).contains(&calls), "{name}: {calls}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_content_that_passes_or_moves_is_met_by_another_search() {
+    let rig = small(300, |_| {});
+    let expected = rig.sandbox.expected_rows(None, None);
+    // Behind row 50, then behind row 100, then never again.
+    for after in [0, 2] {
+        let fault = Fault::on(Operation::Continue, Kind::MalformedJson);
+        rig.sandbox.fault(fault.after(after).times(1));
+    }
+    let one = get(&rig, &first(40, "")).await.unwrap();
+    let (rows, error) = rest(&rig, one, 200).await;
+    assert!(error.is_none() && rows == expected, "{error:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_impatient_reader_gets_a_typed_answer_and_changes_nothing() {
     let rig = small(300, |s| s.world.latency = Duration::from_secs(2));
@@ -319,10 +440,7 @@ async fn searches_without_a_row_fill_the_budget_too() {
         sleep(Duration::from_millis(10)).await;
     }
     rig.reads.sweep();
-    let text = rig.metrics.render().unwrap();
-    let line = "msp_gateway_cache_entries{store=\"snapshots\"} ";
-    let held = text.lines().find_map(|one| one.strip_prefix(line));
-    let held: u64 = held.unwrap().parse().unwrap();
+    let held = rig.reads.cases.snapshots().usage().entries;
     assert!((20..40).contains(&held), "{held} are held");
     // The youngest are held, and answer.
     let calls = rig.searches();
