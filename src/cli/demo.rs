@@ -1,11 +1,13 @@
 //! `msp-gateway demo`: simulated vendors and the gateway, with nothing to set up.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use super::dashboard::Dashboard;
 use super::outputs::{LogFormat, Outputs};
 use super::{refuse, run, sandbox};
 use crate::access::CallerKeyHash;
@@ -13,14 +15,30 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{self, Secrets, VendorSecrets};
 use crate::domain::{AccountId, Month};
+use crate::exchange::site::Origin;
 use crate::metrics::Metrics;
 use crate::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
 use crate::secrets::{Secret, VendorKey, VendorKeys};
 use crate::server::{Inherited, Listeners};
 use crate::telemetry::LogSink;
 
+/// The dashboard's port where none is chosen and this one is free.
+const DASHBOARD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
+
+/// Where the demo is reached, and by whose pages.
+pub struct Places {
+    /// Callers connect here.
+    pub public: SocketAddr,
+    /// Operators connect here.
+    pub admin: SocketAddr,
+    /// Browsers find the dashboard here; `None`: [`DASHBOARD`], or any port if that is taken.
+    pub dashboard: Option<SocketAddr>,
+    /// More origins whose web pages may ask.
+    pub cors_origins: Vec<Origin>,
+}
+
 /// Serves until told to leave; returns the exit code.
-pub fn run(public: SocketAddr, admin: SocketAddr, log_format: Option<LogFormat>) -> i32 {
+pub fn run(places: Places, log_format: Option<LogFormat>) -> i32 {
     let clock = Clock::system();
     let metrics = match Metrics::new() {
         Ok(metrics) => metrics,
@@ -30,36 +48,40 @@ pub fn run(public: SocketAddr, admin: SocketAddr, log_format: Option<LogFormat>)
         Ok(outputs) => outputs,
         Err(why) => return refuse(why),
     };
-    let served = start(public, admin, &outputs, metrics, clock);
+    let served = start(&places, &outputs, metrics, clock);
     let code = served.unwrap_or_else(|why| outputs.refuse(why));
     outputs.close();
     code
 }
 
 fn start(
-    public: SocketAddr,
-    admin: SocketAddr,
+    places: &Places,
     outputs: &Outputs,
     metrics: Arc<Metrics>,
     clock: Clock,
 ) -> Result<i32, String> {
-    if !public.ip().is_loopback() || !admin.ip().is_loopback() {
+    let listeners = [
+        places.public,
+        places.admin,
+        places.dashboard.unwrap_or(DASHBOARD),
+    ];
+    if !listeners.iter().all(|address| address.ip().is_loopback()) {
         return Err("the demo serves loopback addresses only; use serve for others".to_owned());
     }
     outputs.take_events("warn")?;
     let runtime = run::runtime().map_err(|why| format!("the runtime cannot be started: {why}"))?;
-    let code = runtime.block_on(demo(public, admin, outputs, metrics, clock));
+    let code = runtime.block_on(demo(places, outputs, metrics, clock));
     runtime.shutdown_background();
     code
 }
 
 async fn demo(
-    public: SocketAddr,
-    admin: SocketAddr,
+    places: &Places,
     outputs: &Outputs,
     metrics: Arc<Metrics>,
     clock: Clock,
 ) -> Result<i32, String> {
+    let Places { public, admin, .. } = *places;
     // An occupied port is told with the flag to change it, before anything is started.
     for (address, flag) in [(public, "--public"), (admin, "--admin")] {
         sandbox::bind(address, flag).await?;
@@ -67,6 +89,7 @@ async fn demo(
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = sandbox::bind(any, "--public").await?;
     let vendors = listener.local_addr().map_err(|error| error.to_string())?;
+    let (page_listener, page) = dashboard_listener(places.dashboard).await?;
     let today = clock.today(&jiff::tz::TimeZone::UTC);
     let vendor = Sandbox::new(
         Options {
@@ -77,7 +100,7 @@ async fn demo(
     );
     let caller_key =
         super::caller::new_key().ok_or("the system gives no random bytes for a caller key")?;
-    let text = settings(public, admin, vendors, &caller_key);
+    let text = settings(places, page, vendors, &caller_key);
     let settings = config::from_text("demo", &text, []).map_err(|refusal| refusal.to_string())?;
     let secrets = secrets().ok_or("the simulated vendors' keys are no keys")?;
     let app = App::build(&settings, &secrets, LogSink::off(), clock, metrics)
@@ -93,17 +116,47 @@ async fn demo(
     let vendors_task = tokio::spawn(Arc::clone(&vendor).serve(listener, async {
         let _ = stopped.await;
     }));
+    let mut page_task = None;
     // Nobody could use the demo without them: the caller key is nowhere else.
-    let bound =
-        |listeners: &Listeners| outputs.hand_over(&lines.text(listeners, vendors, &caller_key));
+    let bound = |listeners: &Listeners| {
+        let dashboard = Dashboard::new(listeners.public_address(), &caller_key);
+        page_task = Some(tokio::spawn(dashboard.serve(page_listener)));
+        outputs.hand_over(&lines.text(listeners, page, vendors, &caller_key))
+    };
     let code = run::until_told(app, &settings.server, Inherited::default(), None, bound).await;
+    if let Some(task) = page_task {
+        task.abort();
+    }
     let _ = stop.send(());
     let _ = vendors_task.await;
     code
 }
 
-fn settings(public: SocketAddr, admin: SocketAddr, vendors: SocketAddr, caller: &str) -> String {
+/// The dashboard's listener and its address. A port that was chosen must be free; the usual one may
+/// be another program's.
+async fn dashboard_listener(
+    chosen: Option<SocketAddr>,
+) -> Result<(TcpListener, SocketAddr), String> {
+    let listener = match chosen {
+        Some(address) => sandbox::bind(address, "--dashboard").await?,
+        None => match sandbox::bind(DASHBOARD, "--dashboard").await {
+            Ok(listener) => listener,
+            Err(_) => sandbox::bind(SocketAddr::new(DASHBOARD.ip(), 0), "--dashboard").await?,
+        },
+    };
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    Ok((listener, address))
+}
+
+fn settings(places: &Places, page: SocketAddr, vendors: SocketAddr, caller: &str) -> String {
+    let Places { public, admin, .. } = places;
     let hash = CallerKeyHash::of(caller.as_bytes());
+    let mut origins = vec![
+        format!("http://{page}"),
+        format!("http://localhost:{}", page.port()),
+    ];
+    origins.extend(places.cors_origins.iter().map(Origin::to_string));
+    let origins = serde_json::json!(origins);
     format!(
         r#"
 [listen]
@@ -112,6 +165,8 @@ admin = "{admin}"
 [limits]
 drain_delay = "0s"
 drain_grace = "5s"
+[cors]
+origins = {origins}
 [[callers]]
 name = "demo"
 key_hash = "{hash}"
@@ -161,7 +216,13 @@ struct Lines {
 }
 
 impl Lines {
-    fn text(&self, listeners: &Listeners, vendors: SocketAddr, caller_key: &str) -> String {
+    fn text(
+        &self,
+        listeners: &Listeners,
+        page: SocketAddr,
+        vendors: SocketAddr,
+        caller_key: &str,
+    ) -> String {
         let (public, admin) = (listeners.public_address(), listeners.admin_address());
         let contract = self.contract.as_deref().unwrap_or("-");
         let customer = self.customer.as_deref().unwrap_or("-");
@@ -177,73 +238,83 @@ impl Lines {
         let _ = writeln!(
             out,
             "gateway            {base}\nadmin              http://{admin}\nsimulated vendors  http://{vendors}\n\
+             dashboard          http://{page}\nthe API, to read   {base}/docs\n\
              \nPaste these; the caller key is made anew at each start:\n\nKEY={caller_key}\n"
         );
+        // These work with curl 7.68, which has no `--json`. What is long is cut, and every line ends
+        // with a line feed, also where the answer has none.
+        let json = "-H 'Content-Type: application/json' -d";
+        let short = "| head -c 900; echo";
         let lines = [
             (
                 "customers, two fields",
-                format!("curl -si {auth} '{base}/msp/customers?fields=id,name'"),
+                format!("curl -si {auth} '{base}/msp/customers?fields=id,name' {short}"),
             ),
             (
                 "cases of the last 30 days",
-                format!("curl -si {auth} --json {body} {search}"),
+                format!("curl -si {auth} {json} {body} {search} {short}"),
             ),
             (
                 "the same as a safe, cacheable QUERY",
-                format!("curl -si -X QUERY {auth} --json {body} {search}"),
+                format!("curl -si -X QUERY {auth} {json} {body} {search} {short}"),
             ),
             (
                 "cases of one customer",
-                format!("curl -si {auth} --json '{{}}' '{search}?customer_id={customer}'"),
+                format!("curl -si {auth} {json} '{{}}' '{search}?customer_id={customer}' {short}"),
             ),
             (
-                "all of them as a stream",
+                "all of them as a stream: how many lines, and how many bytes",
                 format!(
-                    "curl -sN {auth} '{base}/v1/cases/export?start={start}&end={today}&format=csv' | head -5"
+                    "curl -sN {auth} '{base}/v1/cases/export?start={start}&end={today}&format=csv' | wc -lc"
                 ),
             ),
             (
                 "billable services of a contract",
-                format!("curl -si {auth} {base}/v1/billing/{month}/{contract}"),
+                format!("curl -si {auth} {base}/v1/billing/{month}/{contract} {short}"),
             ),
             (
                 "the month's invoices",
-                format!("curl -si {auth} {base}/v1/billing/{month}"),
+                format!("curl -si {auth} {base}/v1/billing/{month} {short}"),
             ),
             (
                 "the same for clients of N-able",
                 format!(
-                    "curl -si {auth} -X POST {base}/ws/rest/V1/PSA_API/PSABillableServices/-/{month}/{contract}"
+                    "curl -si {auth} -X POST {base}/ws/rest/V1/PSA_API/PSABillableServices/-/{month}/{contract} {short}"
                 ),
             ),
             (
                 "",
                 format!(
-                    "curl -si {auth} -X POST {base}/ws/rest/V1/PSA_API/InvoicesReady/-/{month}"
+                    "curl -si {auth} -X POST {base}/ws/rest/V1/PSA_API/InvoicesReady/-/{month} {short}"
                 ),
             ),
             (
-                "both vendors in one answer",
-                format!("curl -si {auth} '{base}/v1/overview?timeframe={month}'"),
+                "both vendors in one answer: how each part of it is",
+                format!(
+                    "curl -s {auth} '{base}/v1/overview?timeframe={month}' | grep -o '\"parts\":.*'"
+                ),
             ),
             (
-                "what this surface is",
-                format!("curl -si {auth} {base}/openapi.json"),
+                "what this surface is; no key is needed",
+                format!("curl -s {base}/openapi.json {short}"),
             ),
+            ("", format!("curl -s {base}/healthz {short}")),
             (
                 "metrics, readiness, status",
-                format!("curl -s http://{admin}/metrics"),
+                format!(
+                    "curl -s http://{admin}/metrics | grep '^msp_gateway_vendor_calls_saved_total'"
+                ),
             ),
-            ("", format!("curl -s http://{admin}/readyz")),
-            ("", format!("curl -s http://{admin}/admin/status")),
+            ("", format!("curl -s http://{admin}/readyz {short}")),
+            ("", format!("curl -s http://{admin}/admin/status {short}")),
             (
                 "what the vendors were asked",
-                format!("curl -s http://{vendors}/__sandbox/counts"),
+                format!("curl -s http://{vendors}/__sandbox/counts {short}"),
             ),
             (
                 "make N-able fail, then ask for the overview again",
                 format!(
-                    "curl -s --json '{{\"vendor\":\"nable\",\"down\":true}}' http://{vendors}/__sandbox/faults"
+                    "curl -s -d '{{\"vendor\":\"nable\",\"down\":true}}' http://{vendors}/__sandbox/faults {short}"
                 ),
             ),
         ];

@@ -2,6 +2,7 @@
 
 pub mod caller;
 pub mod check;
+mod dashboard;
 pub mod demo;
 pub mod outputs;
 pub mod run;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::exchange::site::Origin;
 use outputs::LogFormat;
 
 /// Everything went well.
@@ -43,6 +45,12 @@ enum Command {
         /// Where operators and Prometheus connect
         #[arg(long, default_value = "127.0.0.1:9180")]
         admin: SocketAddr,
+        /// Where browsers find the dashboard; without it, 127.0.0.1:8081, or any port if that is taken
+        #[arg(long)]
+        dashboard: Option<SocketAddr>,
+        /// One more origin whose web pages may ask, such as http://localhost:3000; may be repeated
+        #[arg(long = "cors-origin", value_name = "ORIGIN", value_parser = origin)]
+        cors_origins: Vec<Origin>,
         /// The form of log lines; without it, text on a terminal and JSON elsewhere
         #[arg(long, value_enum)]
         log_format: Option<LogFormat>,
@@ -99,6 +107,13 @@ enum CallerCommand {
     },
 }
 
+/// An origin on the command line, in the words of the settings.
+fn origin(text: &str) -> Result<Origin, String> {
+    Origin::parse(text).ok_or_else(|| {
+        "an origin is http or https, in lower case, without a path and without the scheme's own port, such as http://localhost:3000".to_owned()
+    })
+}
+
 /// Runs the command that the process was started with; returns its exit code.
 pub fn main() -> i32 {
     let arguments = match Arguments::try_parse() {
@@ -117,8 +132,18 @@ pub fn main() -> i32 {
         Command::Demo {
             public,
             admin,
+            dashboard,
+            cors_origins,
             log_format,
-        } => demo::run(public, admin, log_format),
+        } => demo::run(
+            demo::Places {
+                public,
+                admin,
+                dashboard,
+                cors_origins,
+            },
+            log_format,
+        ),
         Command::Serve { config, log_format } => serve::run(&config, log_format),
         Command::Sandbox {
             listen,

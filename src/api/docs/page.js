@@ -16,10 +16,14 @@ function make(name, attributes = {}, ...children) {
   return element;
 }
 
-/** Paragraphs of a description, with `code` as code. */
+/** A line of a description, with `code` as code. */
+function inline(text = "") {
+  return text.split("`").map((piece, at) => at % 2 ? make("code", {}, piece) : piece);
+}
+
+/** The paragraphs of a description. */
 function prose(text = "") {
-  return text.split(/\n\n+/).filter(Boolean).map(part =>
-    make("p", {}, part.split("`").map((piece, at) => at % 2 ? make("code", {}, piece) : piece)));
+  return text.split(/\n\n+/).filter(Boolean).map(part => make("p", {}, inline(part)));
 }
 
 function resolve(thing) {
@@ -63,7 +67,7 @@ function shape(schema, depth = 0) {
   const required = new Set(all.flatMap(part => part.required || []));
   return make("ul", {className: "shape"}, members.map(([name, member]) => make("li", {},
     make("code", {}, name), " ", make("span", {className: "type"}, typeOf(member) + (required.has(name) ? "" : ", may be absent")),
-    " ", member.description || resolve(member).description || "", shape(member, depth + 1))));
+    " ", inline(member.description || resolve(member).description), shape(member, depth + 1))));
 }
 
 function details(title, ...inside) {
@@ -85,7 +89,7 @@ function field(parameter, id) {
   return {
     parameter, input,
     parts: [make("label", {htmlFor: id}, parameter.name + (parameter.required ? " *" : "")), input,
-      make("span", {className: "hint"}, parameter.description || "")],
+      make("span", {className: "hint"}, inline(parameter.description))],
   };
 }
 
@@ -174,14 +178,14 @@ function meaning(operation, status, response) {
   const codes = operation["x-problem-codes"]?.[status];
   if (!codes) return prose(response.description);
   const words = new Map((response.description || "").split("\n").map(line => line.match(/^\* `(\w+)`: (.*)$/)?.slice(1)).filter(Boolean));
-  return codes.map(code => make("div", {}, make("code", {}, code), " ", (words.get(code) || "").split("`").map((piece, at) => at % 2 ? make("code", {}, piece) : piece)));
+  return codes.map(code => make("div", {}, make("code", {}, code), " ", inline(words.get(code))));
 }
 
 function answers(operation) {
   const rows = Object.entries(operation.responses).map(([status, named]) => [status, resolve(named)]);
   const good = rows.filter(([status]) => status.startsWith("2")).flatMap(([, response]) =>
     Object.entries(response.content || {}).map(([media, of]) => [
-      make("p", {}, make("code", {}, media), " ", response.description), shape(of.schema || {}),
+      make("p", {}, make("code", {}, media), " ", inline(response.description)), shape(of.schema || {}),
       Object.values(of.examples || {}).slice(0, 1).map(example => {
         const value = resolve(example).value;
         return make("pre", {tabIndex: 0}, typeof value === "string" ? value : JSON.stringify(value, null, 2));
@@ -190,7 +194,7 @@ function answers(operation) {
   return [
     details("A good answer", ...good.flat()),
     headers.length ? details("Its headers", make("table", {}, make("tbody", {}, headers.map(([name, header]) =>
-      make("tr", {}, make("th", {scope: "row"}, name), make("td", {}, resolve(header).description || "")))))) : "",
+      make("tr", {}, make("th", {scope: "row"}, name), make("td", {}, inline(resolve(header).description))))))) : "",
     details("Every status", make("table", {}, make("tbody", {}, rows.map(([status, response]) =>
       make("tr", {}, make("th", {scope: "row"}, status), make("td", {}, meaning(operation, status, response))))))),
   ];

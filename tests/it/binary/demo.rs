@@ -46,9 +46,8 @@ fn asked(line: &str, key: &str) -> Asked {
                 let (name, value) = header.split_once(": ").unwrap();
                 headers.push((name.to_lowercase(), value.to_owned()));
             }
-            "--json" => {
+            "-d" => {
                 body = words.next().unwrap();
-                headers.push(("content-type".into(), "application/json".into()));
                 method.get_or_insert("POST".to_owned());
             }
             other => {
@@ -58,12 +57,6 @@ fn asked(line: &str, key: &str) -> Asked {
         }
     }
     (method.unwrap_or("GET".to_owned()), url, headers, body)
-}
-
-fn has_curl() -> bool {
-    // `--json` came with 7.82.
-    let help = Command::new("curl").args(["--help", "all"]).output();
-    help.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).contains("--json"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,6 +91,7 @@ async fn every_printed_line_answers_and_ctrl_c_ends_everything() {
         "POST /ws/rest/V1/PSA_API/InvoicesReady/-/",
         "GET /v1/overview",
         "GET /openapi.json",
+        "GET /healthz",
         "GET /metrics",
         "GET /readyz",
         "GET /admin/status",
@@ -105,10 +99,6 @@ async fn every_printed_line_answers_and_ctrl_c_ends_everything() {
         assert!(targets.contains(route), "no {route} in {targets}");
     }
     // Pasted for real. N-able is down by now: the last line was run.
-    assert!(
-        has_curl(),
-        "needs curl 7.82 or later: tests/run installs it"
-    );
     let vendors = after(&printed, "simulated vendors ");
     let up = "{\"clear\":true}";
     let cleared = web
@@ -124,11 +114,13 @@ async fn every_printed_line_answers_and_ctrl_c_ends_everything() {
         let ended = Process::spawn(shell).ended();
         assert_eq!(ended.code, Some(0), "{line}: {}", ended.stderr);
         let shown = !line.starts_with("curl -si") || ended.stdout.starts_with("HTTP/1.1 200 ");
-        assert!(
-            shown && !ended.stdout.is_empty(),
-            "{line}: {}",
-            ended.stdout
-        );
+        assert!(shown, "{line}: {}", ended.stdout);
+        // A terminal's next prompt stands on a line of its own, and nobody scrolls back.
+        let bytes = ended.stdout.len();
+        assert!(ended.stdout.ends_with('\n'), "{line}: {}", ended.stdout);
+        assert!((2..1500).contains(&bytes), "{line}: {bytes} bytes");
+        // curl 7.68 has no such option.
+        assert!(!line.contains("--json"), "{line}");
     }
     demo.signal(Signal::INT);
     let ended = demo.ended();
@@ -139,14 +131,109 @@ async fn every_printed_line_answers_and_ctrl_c_ends_everything() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_dashboard_and_named_origins_may_ask() {
+    let any = "127.0.0.1:0";
+    let more = "http://localhost:3000";
+    let demo = Process::start(
+        &[
+            "demo",
+            "--public",
+            any,
+            "--admin",
+            any,
+            "--cors-origin",
+            more,
+        ],
+        &[],
+    );
+    demo.until_stdout("Ctrl-C ends everything.");
+    let printed = demo.stdout();
+    let gateway = after(&printed, "gateway ");
+    let dashboard = after(&printed, "dashboard ");
+    let key = after(&printed, "\nKEY=");
+    let web = Web::new();
+    // A page on a port of its own, which knows where to ask and with which key.
+    let page = web.get(&format!("{dashboard}/")).await;
+    assert_eq!(page.status, 200);
+    assert!(page.text().contains("dashboard.js"));
+    assert!(page.header("content-security-policy").contains(&*gateway));
+    let config = web.get(&format!("{dashboard}/config.json")).await.json();
+    assert_eq!(
+        (&config["gateway"], &config["key"]),
+        (&gateway.clone().into(), &key.into())
+    );
+    // Its origin, both spellings of it, and the named one may ask; others may not.
+    let port = dashboard.rsplit(':').next().unwrap();
+    let localhost = format!("http://localhost:{port}");
+    for (origin, allowed) in [
+        (&*dashboard, true),
+        (&*localhost, true),
+        (more, true),
+        ("http://localhost:3001", false),
+    ] {
+        let headers = [
+            ("origin", origin),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "content-type,x-api-key"),
+        ];
+        let url = format!("{gateway}/v2/cases/msp/search");
+        let answer = web.send("OPTIONS", &url, &headers, "").await;
+        let told = if allowed { origin } else { "" };
+        assert_eq!(answer.header("access-control-allow-origin"), told);
+        assert_eq!(answer.status == 204, allowed, "{origin}");
+    }
+    // An origin that is none is wrong usage.
+    let wrong = [
+        "demo",
+        "--public",
+        any,
+        "--admin",
+        any,
+        "--cors-origin",
+        "localhost:3000/",
+    ];
+    let ended = Process::run(&wrong, &[]);
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("such as http://localhost:3000"),
+        "{}",
+        ended.stderr
+    );
+}
+
 #[test]
 fn an_occupied_port_names_the_flag() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let any = "127.0.0.1:0";
-    let lines: [(&[&str], &str); 4] = [
+    let lines: [(&[&str], &str); 6] = [
         (&["demo", "--public", &address, "--admin", any], "--public"),
         (&["demo", "--public", any, "--admin", &address], "--admin"),
+        (
+            &[
+                "demo",
+                "--public",
+                any,
+                "--admin",
+                any,
+                "--dashboard",
+                &address,
+            ],
+            "--dashboard",
+        ),
+        (
+            &[
+                "demo",
+                "--public",
+                any,
+                "--admin",
+                any,
+                "--dashboard",
+                "0.0.0.0:0",
+            ],
+            "loopback",
+        ),
         (&["sandbox", "--listen", &address], "--listen"),
         (
             &["demo", "--public", "0.0.0.0:0", "--admin", any],
