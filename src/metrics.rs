@@ -144,6 +144,7 @@ pub struct Metrics {
     lookups: Vec<Vec<IntCounter>>,
     vendor_requests: IntCounterVec,
     vendor_durations: HistogramVec,
+    connect_failures: IntCounterVec,
     saved: Vec<Vec<IntCounter>>,
     budget_remaining: IntGaugeVec,
     rate_limit: IntGaugeVec,
@@ -258,6 +259,11 @@ impl Metrics {
                 "Time of one attempt at a vendor, until its body was read.",
                 &VENDOR_BUCKETS,
                 &["vendor", "operation"],
+            )?,
+            connect_failures: declare.counters(
+                "vendor_connect_failures_total",
+                "Times that no connection to a vendor could be made, by cause.",
+                &["vendor", "cause"],
             )?,
             saved: Vendor::ALL
                 .iter()
@@ -437,6 +443,13 @@ impl Metrics {
         self.vendor_durations
             .with_label_values(&[vendor, operation])
             .observe(seconds);
+    }
+
+    /// Counts a connection that could not be made. `cause` is a `ConnectCause`'s word.
+    pub fn connect_failure(&self, vendor: Vendor, cause: &'static str) {
+        self.connect_failures
+            .with_label_values(&[vendor.as_str(), cause])
+            .inc();
     }
 
     /// The gauges of a vendor's pace; none are shown before somebody asks for them.

@@ -222,7 +222,13 @@ pub fn outbound<C: VendorConnector>(
 }
 
 #[cfg(test)]
+mod answer_tests;
+#[cfg(test)]
+mod hold_tests;
+#[cfg(test)]
 mod outbound_tests;
+#[cfg(test)]
+mod stale_tests;
 #[cfg(test)]
 mod test_vendor;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::limits;
-use super::pace::{Asked, Called, Pace, PaceSettings, PaceSnapshot, Refusal};
+use super::pace::{Asked, Called, Pace, PaceRefusal, PaceSettings, PaceSnapshot};
 use super::places::Felt;
 use super::queue::WaiterId;
 use super::spend::{Lane, Spend};
@@ -17,15 +17,20 @@ use crate::clock::{Clock, Duration, Instant, sleep_until};
 use crate::domain::Vendor;
 use crate::metrics::{Metrics, PaceGauges};
 
+/// Least time between two log lines about waits that were cut.
+const CUT_LOGGED_EVERY: Duration = Duration::from_secs(3600);
+
 struct Waiting {
     /// Told when the verdict is there. The next one in line keeps the time for all, so it is also
     /// told of every change that may bring its turn nearer; the others sleep.
     notify: Arc<Notify>,
-    verdict: Option<Result<(), Refusal>>,
+    verdict: Option<Result<(), PaceRefusal>>,
 }
 
 struct Inner {
     pace: Pace,
+    /// When it was last logged that a wait was cut.
+    cut_logged: Option<Instant>,
     waiting: HashMap<WaiterId, Waiting>,
 }
 
@@ -65,6 +70,7 @@ impl Governor {
             gauges: metrics.pace(vendor),
             inner: Mutex::new(Inner {
                 pace,
+                cut_logged: None,
                 waiting: HashMap::new(),
             }),
         };
@@ -105,9 +111,10 @@ impl Governor {
     /// # Errors
     /// Refused at once where the wait would surely be longer, where the vendor said stop, and where
     /// too many wait.
-    pub async fn admit(self: &Arc<Self>, spend: &Spend) -> Result<Permit, Refusal> {
-        let Some(waiter) = self.ask(spend)? else {
-            return Ok(self.permit());
+    pub async fn admit(self: &Arc<Self>, spend: &Spend) -> Result<Permit, PaceRefusal> {
+        let waiter = match self.ask(spend)? {
+            Turn::Now { probe } => return Ok(self.permit(probe)),
+            Turn::Later(waiter) => waiter,
         };
         let mut wanted = spend.lane == Lane::Interactive && self.clock.now() < spend.wanted_until;
         loop {
@@ -123,9 +130,9 @@ impl Governor {
                 self.settle(&mut inner, Some(waiter.id));
                 // A turn that comes with the deadline goes to the next one.
                 if now >= spend.deadline {
-                    return Err(Refusal {
+                    return Err(PaceRefusal {
                         retry_after: Duration::from_secs(1),
-                        why: "no turn before the deadline",
+                        short: inner.pace.short_of(spend.lane),
                     });
                 }
                 if let Some(verdict) = waiter.verdict(&inner) {
@@ -157,12 +164,16 @@ impl Governor {
         let hold = if status == StatusCode::TOO_MANY_REQUESTS {
             let reset = left.filter(|left| left.requests == 0);
             let named = limits::retry_after(headers, wall).or(reset.and_then(|left| left.reset));
+            self.log_cut(&mut inner, now, named);
             Some(inner.pace.rate_limited(now, named))
         } else {
             inner.pace.answered(now);
             None
         };
         if let Some(left) = left {
+            if left.requests == 0 {
+                self.log_cut(&mut inner, now, left.reset);
+            }
             inner.pace.told_remaining(now, left.requests, left.reset);
         }
         self.settle(&mut inner, None);
@@ -182,9 +193,41 @@ impl Governor {
     ///
     /// # Errors
     /// What [`admit`](Self::admit) would say now.
-    pub fn may_still_send(&self) -> Result<(), Refusal> {
-        let inner = self.inner.lock();
-        inner.pace.stopped(self.clock.now()).map_or(Ok(()), Err)
+    pub fn may_still_send(&self) -> Result<(), PaceRefusal> {
+        self.inner.lock().pace.may_still_send(self.clock.now())
+    }
+
+    /// Ends a wait that the vendor asked for. Returns what was left of it; `None` if there was none.
+    pub fn resume(&self) -> Option<Duration> {
+        let mut inner = self.inner.lock();
+        let left = inner.pace.resume(self.clock.now());
+        self.settle(&mut inner, None);
+        left
+    }
+
+    /// The longest wait that the vendor's headers can ask for.
+    pub fn hold_down_max(&self) -> Duration {
+        self.inner.lock().pace.hold_down_max()
+    }
+
+    /// Logs a wait that was cut, at most once in [`CUT_LOGGED_EVERY`].
+    fn log_cut(&self, inner: &mut Inner, now: Instant, asked: Option<Duration>) {
+        let most = inner.pace.hold_down_max();
+        let Some(asked) = asked.filter(|asked| *asked > most) else {
+            return;
+        };
+        if inner
+            .cut_logged
+            .is_none_or(|at| now.saturating_duration_since(at) >= CUT_LOGGED_EVERY)
+        {
+            inner.cut_logged = Some(now);
+            tracing::warn!(
+                vendor = self.vendor.as_str(),
+                asked_s = asked.as_secs(),
+                hold_s = most.as_secs(),
+                "the vendor asked for a longer wait than limits.hold_down_max; it is cut to that"
+            );
+        }
     }
 
     /// The least wait of one for whom so many others go first, beside those who wait, the last of them in
@@ -197,13 +240,14 @@ impl Governor {
         inner.pace.too_long(now, lane, payer, others, latest)
     }
 
-    fn ask(self: &Arc<Self>, spend: &Spend) -> Result<Option<Waiter>, Refusal> {
+    fn ask(self: &Arc<Self>, spend: &Spend) -> Result<Turn, PaceRefusal> {
         let mut inner = self.inner.lock();
         let now = self.clock.now();
         let (lane, latest) = urgency(spend, now);
         let (asked, displaced) = inner.pace.ask(now, lane, spend.payer.name(), latest);
-        let waiter = match asked {
-            Asked::Admitted => None,
+        let turn = match asked {
+            Asked::Admitted => Turn::Now { probe: false },
+            Asked::Probe => Turn::Now { probe: true },
             Asked::Refused(refusal) => return Err(refusal),
             Asked::Queued(id) => {
                 let notify = Arc::new(Notify::new());
@@ -212,7 +256,7 @@ impl Governor {
                     verdict: None,
                 };
                 inner.waiting.insert(id, waiting);
-                Some(Waiter {
+                Turn::Later(Waiter {
                     governor: Arc::clone(self),
                     id,
                     notify,
@@ -223,14 +267,15 @@ impl Governor {
             inner.tell(called);
         }
         self.settle(&mut inner, None);
-        Ok(waiter)
+        Ok(turn)
     }
 
-    fn permit(self: &Arc<Self>) -> Permit {
+    fn permit(self: &Arc<Self>, probe: bool) -> Permit {
         Permit {
             governor: Arc::clone(self),
             began: self.clock.now(),
             sent: true,
+            probe,
             felt: Felt::Nothing,
         }
     }
@@ -271,6 +316,14 @@ fn urgency(spend: &Spend, now: Instant) -> (Lane, Instant) {
     }
 }
 
+/// When a call may go.
+enum Turn {
+    /// At once; `probe`: although the vendor said to wait.
+    Now { probe: bool },
+    /// When it is called.
+    Later(Waiter),
+}
+
 /// One place in the queue, given up when dropped.
 struct Waiter {
     governor: Arc<Governor>,
@@ -279,14 +332,14 @@ struct Waiter {
 }
 
 impl Waiter {
-    fn verdict(&self, inner: &Inner) -> Option<Result<(), Refusal>> {
+    fn verdict(&self, inner: &Inner) -> Option<Result<(), PaceRefusal>> {
         inner.waiting.get(&self.id)?.verdict
     }
 
     /// The turn has come. The entry leaves the table first, so that dropping gives nothing back.
     fn into_permit(self) -> Permit {
         self.governor.inner.lock().waiting.remove(&self.id);
-        self.governor.permit()
+        self.governor.permit(false)
     }
 }
 
@@ -312,10 +365,24 @@ pub struct Permit {
     governor: Arc<Governor>,
     began: Instant,
     sent: bool,
+    probe: bool,
     felt: Felt,
 }
 
 impl Permit {
+    /// The vendor answered, and not with 429. If the call was a probe, the wait is over.
+    pub fn answered(&self) {
+        if self.probe
+            && let Some(left) = self.governor.resume()
+        {
+            tracing::info!(
+                vendor = self.governor.vendor.as_str(),
+                left_s = left.as_secs(),
+                "the vendor answers again; the rest of the wait that it asked for is left out"
+            );
+        }
+    }
+
     /// Gives the place and the budget back: nothing was sent.
     pub fn unsent(mut self) {
         self.sent = false;
@@ -344,7 +411,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::admission::Payer;
+    use crate::admission::{HOLD_DOWN_MAX, Payer};
     use crate::clock::{sleep, timeout};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -355,6 +422,7 @@ mod tests {
             concurrency,
             learn_down_to: None,
             concurrency_adaptive: false,
+            hold_down_max: HOLD_DOWN_MAX,
         }
     }
 

@@ -5,9 +5,8 @@ use jiff::Timestamp;
 
 use crate::clock::Duration;
 
-/// Longest time a vendor can make us wait by a header. A mistaken date must not silence a vendor
-/// for years.
-pub const WAIT_MAX: Duration = Duration::from_secs(3600);
+/// Longest time that is read from a header. What is obeyed of it is up to `limits.hold_down_max`.
+pub const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Numbers above this are not "seconds from now" but a moment, in seconds since 1970.
 const EPOCH_SECONDS_MIN: u64 = 1_000_000_000;
@@ -150,12 +149,12 @@ mod tests {
         for (text, seconds) in [
             ("0", Some(0)),
             ("17", Some(17)),
-            ("99999999999999999999999", Some(3600)),
+            ("99999999999999999999999", Some(365 * 24 * 3600)),
             ("Sun, 06 Nov 1994 08:49:37 GMT", Some(7)),
             ("Sunday, 06-Nov-94 08:49:37 GMT", Some(7)),
             ("Sun Nov  6 08:49:37 1994", Some(7)),
             ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
-            ("Tue, 06 Nov 2035 08:49:37 GMT", Some(3600)),
+            ("Tue, 06 Nov 2035 08:49:37 GMT", Some(365 * 24 * 3600)),
             ("-1", None),
             ("soon", None),
             ("", None),

@@ -24,7 +24,7 @@ pub use circuit::{Circuit, CircuitSnapshot};
 pub use credential::Credential;
 pub use gates::{GateSettings, Gates};
 pub use governor::{Governor, Permit};
-pub use pace::{PaceSettings, PaceSnapshot, Refusal};
+pub use pace::{HOLD_DOWN_MAX, PaceRefusal, PaceSettings, PaceShortage, PaceSnapshot};
 pub use places::Felt;
 pub use retry::{RetryBudget, RetrySettings};
 pub use spend::{Lane, Payer, Spend};

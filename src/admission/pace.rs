@@ -20,6 +20,11 @@ pub const WAITERS_MAX: usize = 256;
 const HOLD_FIRST: Duration = Duration::from_secs(5);
 /// Where the doubling ends.
 const HOLD_MAX: Duration = Duration::from_secs(60);
+/// Longest hold-down, whatever the vendor named, by default. A mistaken header must not silence a vendor
+/// for hours.
+pub const HOLD_DOWN_MAX: Duration = Duration::from_secs(600);
+/// In a longer hold-down, one call is let through so often to see whether the vendor takes calls again.
+const PROBE_EVERY: Duration = Duration::from_secs(60);
 /// Shortest hold-down, whatever the vendor named.
 const HOLD_MIN: Duration = Duration::from_secs(1);
 /// The time that a call usually takes counts for no more than this: a vendor that takes longer varies too
@@ -42,6 +47,8 @@ pub struct PaceSettings {
     pub learn_down_to: Option<u32>,
     /// Whether fewer calls at once are made while the vendor is late; `concurrency` is the ceiling.
     pub concurrency_adaptive: bool,
+    /// The longest wait that the vendor's headers can ask for.
+    pub hold_down_max: Duration,
 }
 
 impl PaceSettings {
@@ -70,13 +77,61 @@ fn places_for(all: usize, lane: Lane) -> usize {
     all.saturating_sub(kept).max(1)
 }
 
-/// Nothing was sent, and when to come back.
+/// What a vendor call had too little of, so that nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PaceShortage {
+    /// The vendor said to wait.
+    HoldDown,
+    /// Requests a minute.
+    Budget,
+    /// Requests at once.
+    Places,
+    /// Room in the queue.
+    Waiters,
+    /// Time: the deadline had passed before the call asked.
+    Time,
+}
+
+impl PaceShortage {
+    /// Every one.
+    pub const ALL: [Self; 5] = [
+        Self::HoldDown,
+        Self::Budget,
+        Self::Places,
+        Self::Waiters,
+        Self::Time,
+    ];
+
+    /// The word used in labels and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HoldDown => "vendor_hold_down",
+            Self::Budget => "vendor_budget",
+            Self::Places => "vendor_places",
+            Self::Waiters => "vendor_waiters",
+            Self::Time => "time",
+        }
+    }
+
+    /// What was short, in words that follow the vendor's name and a colon.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::HoldDown => "the vendor said to wait",
+            Self::Budget => "the budget of requests_per_minute grows back after the deadline",
+            Self::Places => "as many requests are under way as concurrency allows",
+            Self::Waiters => "too many calls wait for the vendor already",
+            Self::Time => "the deadline has passed",
+        }
+    }
+}
+
+/// Nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// From now.
+pub struct PaceRefusal {
+    /// When to come back, from now.
     pub retry_after: Duration,
-    /// For the log.
-    pub why: &'static str,
+    /// What was short.
+    pub short: PaceShortage,
 }
 
 /// The answer to one who asks to send.
@@ -84,10 +139,13 @@ pub struct Refusal {
 pub enum Asked {
     /// Go; a place is taken until [`Pace::release`].
     Admitted,
+    /// Go, although the vendor said to wait; a place is taken likewise. An answer ends the wait:
+    /// [`Pace::resume`].
+    Probe,
     /// Wait under this name.
     Queued(WaiterId),
     /// Don't.
-    Refused(Refusal),
+    Refused(PaceRefusal),
 }
 
 /// What a change brought to those who wait.
@@ -96,7 +154,7 @@ pub enum Called {
     /// Go; a place is taken.
     Admitted(WaiterId),
     /// Don't.
-    Refused(WaiterId, Refusal),
+    Refused(WaiterId, PaceRefusal),
 }
 
 /// What operators see of it.
@@ -130,6 +188,10 @@ struct Hold {
     until: Instant,
     /// After a 429 everyone is refused; while the vendor's count merely resets, those with time wait.
     refuses: bool,
+    /// When the next call goes to see whether the wait is over.
+    probe_at: Instant,
+    /// Whether one went.
+    probed: bool,
 }
 
 /// The state of one vendor credential.
@@ -201,13 +263,18 @@ impl Pace {
         deadline: Instant,
     ) -> (Asked, Option<Called>) {
         self.count(now);
+        if now < deadline && self.may_probe(now) {
+            return (Asked::Probe, None);
+        }
         if let Some(refusal) = self.stopped(now) {
             return (Asked::Refused(refusal), None);
         }
         if now >= deadline {
-            let why = "the deadline has passed";
-            let retry_after = Duration::ZERO;
-            return (Asked::Refused(Refusal { retry_after, why }), None);
+            let refusal = PaceRefusal {
+                retry_after: Duration::ZERO,
+                short: PaceShortage::Time,
+            };
+            return (Asked::Refused(refusal), None);
         }
         let more_urgent_wait = self.queue.front().is_some_and(|(first, _)| first <= lane);
         if !more_urgent_wait && self.admits(now, lane) {
@@ -216,15 +283,17 @@ impl Pace {
         }
         let wait = self.wait_of(now, lane, self.queue.ahead_of(lane, caller));
         if now + wait + self.usual >= deadline {
-            let why = "the budget grows back after the deadline";
-            let retry_after = wait;
-            return (Asked::Refused(Refusal { retry_after, why }), None);
+            let refusal = PaceRefusal {
+                retry_after: wait,
+                short: PaceShortage::Budget,
+            };
+            return (Asked::Refused(refusal), None);
         }
         let mut displaced = None;
         if self.queue.len() >= WAITERS_MAX {
-            let refusal = Refusal {
+            let refusal = PaceRefusal {
                 retry_after: wait.max(CROWDED_RETRY_AFTER),
-                why: "too many wait for the vendor",
+                short: PaceShortage::Waiters,
             };
             match self.queue.displace_for(lane, caller) {
                 None => return (Asked::Refused(refusal), None),
@@ -345,9 +414,10 @@ impl Pace {
             self.strikes = self.strikes.saturating_add(1);
         }
         let doubled = HOLD_FIRST * 2u32.saturating_pow(self.strikes.saturating_sub(1).min(8));
-        let hold = retry_after.unwrap_or(doubled.min(HOLD_MAX)).max(HOLD_MIN);
+        let hold = retry_after.unwrap_or(doubled.min(HOLD_MAX));
+        let hold = hold.min(self.settings.hold_down_max).max(HOLD_MIN);
         let until = holding.map_or(now + hold, |old| old.until.max(now + hold));
-        self.stop_until(until, true);
+        self.stop_until(now, until, true);
         until.saturating_duration_since(now)
     }
 
@@ -367,6 +437,7 @@ impl Pace {
     /// The vendor said how many requests it will take still.
     pub fn told_remaining(&mut self, now: Instant, requests: u64, reset: Option<Duration>) {
         self.count(now);
+        let reset = reset.map(|reset| reset.min(self.settings.hold_down_max));
         if let Some(reset) = reset
             && self.learns()
         {
@@ -381,7 +452,50 @@ impl Pace {
         let left = u32::try_from(requests.min(burst)).unwrap_or(u32::MAX);
         self.credit = self.credit.min(self.rate.cost() * left);
         if let (0, Some(reset)) = (requests, reset) {
-            self.stop_until(now + reset, false);
+            self.stop_until(now, now + reset, false);
+        }
+    }
+
+    /// Ends a wait that the vendor asked for. Returns what was left of it; `None` if there was none.
+    ///
+    /// After a 429 one call at a time goes until the vendor answers one of them.
+    pub fn resume(&mut self, now: Instant) -> Option<Duration> {
+        self.count(now);
+        let left = self.hold.take()?.until.saturating_duration_since(now);
+        self.counted = now;
+        self.learned.forget_told();
+        self.reprice(now);
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// The longest wait that the vendor's headers can ask for.
+    pub fn hold_down_max(&self) -> Duration {
+        self.settings.hold_down_max
+    }
+
+    /// Lets one call go in a long hold-down, now and then.
+    fn may_probe(&mut self, now: Instant) -> bool {
+        let free = self.in_flight < self.places_for(Lane::Interactive);
+        let Some(hold) = &mut self.hold else {
+            return false;
+        };
+        if !free || hold.until <= now || hold.probe_at > now {
+            return false;
+        }
+        hold.probe_at = now + PROBE_EVERY;
+        hold.probed = true;
+        self.take(Lane::Interactive);
+        true
+    }
+
+    /// Whether a call that was admitted before may still be sent.
+    ///
+    /// # Errors
+    /// While the vendor said to wait, until a probe goes: no other call can be on its way then.
+    pub fn may_still_send(&self, now: Instant) -> Result<(), PaceRefusal> {
+        match self.stopped(now) {
+            Some(refusal) if !self.hold.is_some_and(|hold| hold.probed) => Err(refusal),
+            _ => Ok(()),
         }
     }
 
@@ -451,20 +565,34 @@ impl Pace {
     }
 
     /// One request may go when the stop ends, if the rate allows it; the rest grows back from there.
-    fn stop_until(&mut self, until: Instant, refuses: bool) {
-        self.hold = Some(Hold { until, refuses });
+    fn stop_until(&mut self, now: Instant, until: Instant, refuses: bool) {
+        let running = self.hold.filter(|hold| hold.until > now);
+        self.hold = Some(Hold {
+            until,
+            refuses,
+            probe_at: running.map_or(now + PROBE_EVERY, |hold| hold.probe_at),
+            probed: running.is_some_and(|hold| hold.probed),
+        });
         let passed = until.saturating_duration_since(self.counted);
         self.credit = (self.credit + passed).min(self.rate.cost());
         self.counted = until;
     }
 
     /// What everyone is told while the vendor said to wait.
-    pub fn stopped(&self, now: Instant) -> Option<Refusal> {
+    pub fn stopped(&self, now: Instant) -> Option<PaceRefusal> {
         let hold = self.hold.filter(|h| h.refuses && h.until > now)?;
-        Some(Refusal {
+        Some(PaceRefusal {
             retry_after: hold.until.saturating_duration_since(now),
-            why: "the vendor said to wait",
+            short: PaceShortage::HoldDown,
         })
+    }
+
+    /// What a call of `lane` that got no turn waits for.
+    pub fn short_of(&self, lane: Lane) -> PaceShortage {
+        match self.in_flight < self.places_for(lane) {
+            true => PaceShortage::Budget,
+            false => PaceShortage::Places,
+        }
     }
 
     fn places_for(&self, lane: Lane) -> usize {

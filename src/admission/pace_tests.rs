@@ -13,6 +13,7 @@ fn settings(requests_per_minute: u32, concurrency: usize) -> PaceSettings {
         concurrency,
         learn_down_to: None,
         concurrency_adaptive: false,
+        hold_down_max: HOLD_DOWN_MAX,
     }
 }
 
@@ -299,7 +300,7 @@ proptest! {
                     let deadline = now + Duration::from_millis(wait_ms);
                     let (asked, displaced) = pace.ask(now, Lane::ALL[lane], &caller, deadline);
                     match asked {
-                        Asked::Admitted => { in_flight += 1; sent.push(now); }
+                        Asked::Admitted | Asked::Probe => { in_flight += 1; sent.push(now); }
                         Asked::Queued(id) => waiting.push(id),
                         Asked::Refused(_) => {}
                     }

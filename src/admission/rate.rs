@@ -119,6 +119,11 @@ impl Learned {
         self.seems = (grown < bounds.ceiling).then_some(grown);
     }
 
+    /// What the vendor told of its count no longer holds.
+    pub fn forget_told(&mut self) {
+        self.told = None;
+    }
+
     /// The vendor will take so many more requests until its count starts anew.
     pub fn told(&mut self, now: Instant, requests: u64, reset: Duration) {
         if !reset.is_zero() {

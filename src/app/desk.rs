@@ -11,6 +11,7 @@ use crate::admission::breaker::CircuitState;
 use crate::api::admin::{AdminReads, Purge, PurgeTarget, Readiness, VendorState};
 use crate::api::question::Question;
 use crate::cache::Lifetimes;
+use crate::clock::Duration;
 use crate::domain::{ContractId, Month, SearchQuery, Vendor};
 use crate::problem::{Code, Problem};
 use crate::reads::{self, Explanation, ReadError};
@@ -37,6 +38,26 @@ impl AdminReads for Desk {
         let purged = app.reads.purge(&what, purge.soft);
         tracing::info!(?what, soft = purge.soft, purged, "purged");
         purged
+    }
+
+    fn resume(&self, vendor: Vendor) -> Result<Option<Duration>, Problem> {
+        let app = self.0.upgrade();
+        let app = app.ok_or_else(|| Problem::internal("the gateway is gone"))?;
+        let mut sides = app.sides().into_iter();
+        let side = sides.find_map(|(of, side)| side.as_ref().filter(|_| of == vendor));
+        let Some(side) = side else {
+            return Err(Problem::new(
+                Code::VendorUnavailable,
+                format!("{} is not configured at this gateway.", vendor.as_str()),
+            ));
+        };
+        let left = side.gates().governor.resume();
+        tracing::info!(
+            vendor = vendor.as_str(),
+            left_s = left.map(|left| left.as_secs()),
+            "an operator ended the wait that the vendor asked for"
+        );
+        Ok(left)
     }
 
     fn explain(&self, question: &Question, caller: &Arc<Caller>) -> Result<Value, Problem> {

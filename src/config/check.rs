@@ -90,8 +90,8 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
     let report = &mut report;
     listeners(&file, report);
     let callers = callers::specs(&file, report);
-    let wiv = vendor::wiv(&file.wiv, report);
-    let nable = vendor::nable(&file.nable, report);
+    let wiv = vendor::wiv(&file.wiv, &file.limits, report);
+    let nable = vendor::nable(&file.nable, &file.limits, report);
     let policy = policy(&file, report);
     let snapshots = snapshots(&file.pagination, report);
     let pages = &file.pagination;

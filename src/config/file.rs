@@ -13,7 +13,7 @@ use super::web::{Hosts, Origins};
 use crate::access::Role;
 use crate::domain::{AccountId, CustomerId};
 use crate::server::ClientAuth;
-use crate::upstream::BaseUrl;
+use crate::upstream::{BaseUrl, ProxyUrl};
 use jiff::tz::TimeZone;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -189,6 +189,8 @@ table! {
         requests_in_flight_max: Count<1, 1_000_000> = Count(1024),
         /// Exports at once.
         exports_max: Count<1, 1_000_000> = Count(32),
+        /// The longest wait that a vendor's headers can ask for.
+        hold_down_max: Time<SECOND, DAY> = Time::ms(10 * MINUTE),
         /// Vendor calls that one caller's `Cache-Control` may force per minute.
         forced_refreshes_per_minute: Count<0, 1_000_000> = Count(6),
         /// Between failing readiness and refusing connections.
@@ -203,6 +205,8 @@ table! {
     Wiv {
         /// Where it is.
         base_url: Of<BaseUrl> = Of(BaseUrl::fixed("api.wiv.ai", "")),
+        /// Asked for a tunnel to it.
+        proxy_url: Option<Of<ProxyUrl>> = None,
         /// Carries the key.
         api_key_header: Of<HeaderName> = Of(HeaderName::from_static("x-api-key")),
         /// Holds the key.
@@ -237,6 +241,8 @@ table! {
     Nable {
         /// Where it is.
         base_url: Of<BaseUrl> = Of(BaseUrl::fixed("prod-nableboomi.n-able.com", "/ws/rest/V1/PSA_API")),
+        /// Asked for a tunnel to it.
+        proxy_url: Option<Of<ProxyUrl>> = None,
         /// Carries the key.
         api_key_header: Of<HeaderName> = Of(HeaderName::from_static("x-api-key")),
         /// Holds the key.

@@ -53,6 +53,26 @@ pub fn from_text(
     read(Some((label, text)), variables)
 }
 
+/// What other programs read as the proxy to use, in capitals or not.
+const PROXY_VARIABLES: [&str; 3] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"];
+
+/// A line for each proxy that the environment names although no vendor is called through one: on a
+/// machine that needs it, calls would only time out.
+fn unused_proxies(names: &[String], settings: &Settings) -> Vec<String> {
+    let vendors = || settings.wiv.iter().chain(&settings.nable);
+    if vendors().next().is_none() || vendors().any(|vendor| vendor.proxy.is_some()) {
+        return Vec::new();
+    }
+    names
+        .iter()
+        .map(|name| {
+            format!(
+                "{name} is set in the environment and not used: a vendor is called through a proxy where wiv.proxy_url or nable.proxy_url names it"
+            )
+        })
+        .collect()
+}
+
 fn text_of(path: &Path) -> Result<String, String> {
     let bytes = read_file(path, SOURCE_BYTES_MAX).map_err(|why| match why {
         FileProblem::Unreadable(std::io::ErrorKind::NotFound) => "there is no such file".to_owned(),
@@ -77,6 +97,17 @@ fn read(
         // Nothing of an unreadable file stands, so nothing can be said about the rest.
         report.verdict()?;
     }
+    let mut proxies = Vec::new();
+    let variables = variables.into_iter().inspect(|(name, text)| {
+        let set = text.as_ref().is_none_or(|text| !text.is_empty());
+        if set
+            && PROXY_VARIABLES
+                .iter()
+                .any(|known| name.eq_ignore_ascii_case(known))
+        {
+            proxies.push(name.clone());
+        }
+    });
     sources = sources.merge(layer::from_variables(variables, &mut report));
     let mut merged = sources
         .data()
@@ -84,7 +115,11 @@ fn read(
         .and_then(|mut profiles| profiles.remove(&figment::Profile::Default))
         .unwrap_or_default();
     let file = extract(&mut merged, &mut report);
-    check::settings(file, report)
+    let mut settings = check::settings(file, report)?;
+    settings
+        .warnings
+        .extend(unused_proxies(&proxies, &settings));
+    Ok(settings)
 }
 
 /// Reads the mirror. serde stops at the first problem, so what is wrong is noted and taken out, and

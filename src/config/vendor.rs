@@ -11,13 +11,27 @@ use super::sources::named;
 use crate::clock::Duration;
 use crate::domain::{AccountId, Vendor};
 use crate::secrets::SecretSource;
-use crate::upstream::BaseUrl;
+use crate::upstream::{BaseUrl, ProxyUrl};
 
 impl Form for BaseUrl {
     fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
             "an https URL of a host and perhaps a path, without user, query or fragment (plain http only to localhost or a literal IP address)",
         )
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Form for ProxyUrl {
+    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("http://host:port of a proxy that takes CONNECT, without user and path")
     }
 
     fn from_text(text: &str) -> Option<Self> {
@@ -45,6 +59,8 @@ pub struct VendorSettings {
     pub vendor: Vendor,
     /// Where it is.
     pub base_url: BaseUrl,
+    /// Asked for a tunnel to it; `None`: connections are direct.
+    pub proxy: Option<ProxyUrl>,
     /// Carries the key.
     pub key_header: HeaderName,
     /// The vendor's budget.
@@ -59,6 +75,8 @@ pub struct VendorSettings {
     pub timeout: Duration,
     /// For its connection.
     pub connect_timeout: Duration,
+    /// The longest wait that its headers can ask for.
+    pub hold_down_max: Duration,
     /// Whose data the keys show; names the credential in every cache key.
     pub account: AccountSource,
     /// Holds the key.
@@ -114,7 +132,11 @@ fn learn_down_to(
 }
 
 /// wiv; `None` where it is disabled or wrong.
-pub(super) fn wiv(wiv: &file::Wiv, report: &mut Report) -> Option<VendorSettings> {
+pub(super) fn wiv(
+    wiv: &file::Wiv,
+    limits: &file::Limits,
+    report: &mut Report,
+) -> Option<VendorSettings> {
     attempt("wiv", wiv.timeout, wiv.connect_timeout, report);
     let learn_down_to = learn_down_to(
         "wiv",
@@ -134,6 +156,7 @@ pub(super) fn wiv(wiv: &file::Wiv, report: &mut Report) -> Option<VendorSettings
     Some(VendorSettings {
         vendor: Vendor::Wiv,
         base_url: wiv.base_url.0.clone(),
+        proxy: wiv.proxy_url.as_ref().map(|Of(url)| url.clone()),
         key_header: wiv.api_key_header.0.clone(),
         requests_per_minute: wiv.requests_per_minute.to_u32(),
         learn_down_to,
@@ -141,6 +164,7 @@ pub(super) fn wiv(wiv: &file::Wiv, report: &mut Report) -> Option<VendorSettings
         concurrency_adaptive: wiv.concurrency_adaptive,
         timeout: wiv.timeout.get(),
         connect_timeout: wiv.connect_timeout.get(),
+        hold_down_max: limits.hold_down_max.get(),
         // The form was an account id's already.
         account: AccountSource::Given(AccountId::parse(&wiv.credential.0).ok()?),
         key,
@@ -149,7 +173,11 @@ pub(super) fn wiv(wiv: &file::Wiv, report: &mut Report) -> Option<VendorSettings
 }
 
 /// N-able; `None` where it is disabled or wrong.
-pub(super) fn nable(nable: &file::Nable, report: &mut Report) -> Option<VendorSettings> {
+pub(super) fn nable(
+    nable: &file::Nable,
+    limits: &file::Limits,
+    report: &mut Report,
+) -> Option<VendorSettings> {
     attempt("nable", nable.timeout, nable.connect_timeout, report);
     let learn_down_to = learn_down_to(
         "nable",
@@ -199,6 +227,7 @@ pub(super) fn nable(nable: &file::Nable, report: &mut Report) -> Option<VendorSe
     Some(VendorSettings {
         vendor: Vendor::Nable,
         base_url: nable.base_url.0.clone(),
+        proxy: nable.proxy_url.as_ref().map(|Of(url)| url.clone()),
         key_header: nable.api_key_header.0.clone(),
         requests_per_minute: nable.requests_per_minute.to_u32(),
         learn_down_to,
@@ -206,6 +235,7 @@ pub(super) fn nable(nable: &file::Nable, report: &mut Report) -> Option<VendorSe
         concurrency_adaptive: nable.concurrency_adaptive,
         timeout: nable.timeout.get(),
         connect_timeout: nable.connect_timeout.get(),
+        hold_down_max: limits.hold_down_max.get(),
         account,
         key,
         key_fallback,

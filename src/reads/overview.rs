@@ -603,7 +603,8 @@ impl ReadError {
                 Fault::Malformed => "vendor_protocol_error",
                 Fault::Rejected => "vendor_rejected_request",
                 Fault::Internal => "internal_error",
-                Fault::Reset
+                Fault::StaleConnection
+                | Fault::Reset
                 | Fault::BodyCut
                 | Fault::TooLarge
                 | Fault::ServerError

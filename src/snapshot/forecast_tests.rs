@@ -1,7 +1,7 @@
 //! Who is refused at once because of what comes before it, and who is not.
 
 use super::*;
-use crate::admission::{PaceSettings, Spend};
+use crate::admission::{HOLD_DOWN_MAX, PaceSettings, Spend};
 use crate::clock::{Clock, sleep};
 use crate::domain::Vendor;
 use crate::metrics::Metrics;
@@ -19,6 +19,7 @@ async fn short_of_budget(max: usize) -> (Arc<Slots>, Arc<Governor>) {
         concurrency: 8,
         learn_down_to: None,
         concurrency_adaptive: false,
+        hold_down_max: HOLD_DOWN_MAX,
     };
     let (clock, metrics) = (Clock::system(), Metrics::new().unwrap());
     let governor = Governor::new(Vendor::Wiv, settings, clock.clone(), &metrics);

@@ -20,19 +20,23 @@ use crate::clock::{Clock, Duration, sleep};
 use crate::domain::{ContractId, CustomerId, Month, Operation, PageSize, SearchQuery, Vendor};
 use crate::secrets::VendorKeys;
 use crate::upstream::{
-    EnvelopeMember, Fault, Nable, NableAnswer, ScrollId, UpstreamError, VendorAnswer, VendorCall,
-    Wiv,
+    EnvelopeMember, Fault, Nable, NableAnswer, Over, ScrollId, UpstreamError, VendorAnswer,
+    VendorCall, Wiv,
 };
 
-const SECOND: Duration = Duration::from_secs(1);
-const MS: Duration = Duration::from_millis(1);
-const PAGE: &str = r#"{"data":[],"next_page_key":null}"#;
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MS: Duration = Duration::from_millis(1);
+pub(super) const PAGE: &str = r#"{"data":[],"next_page_key":null}"#;
 
-fn wiv_rig(vendor: TestVendor) -> Rig {
+pub(super) fn wiv_rig(vendor: TestVendor) -> Rig {
     rig(vendor, options(Vendor::Wiv), None)
 }
 
-async fn ask(rig: &Rig, operation: Operation, spend: Spend) -> Result<VendorAnswer, UpstreamError> {
+pub(super) async fn ask(
+    rig: &Rig,
+    operation: Operation,
+    spend: Spend,
+) -> Result<VendorAnswer, UpstreamError> {
     let (method, path) = match operation {
         Operation::Customers => (Method::GET, "/msp/customers"),
         Operation::Search | Operation::Continue => (Method::POST, "/v2/cases/msp/search"),
@@ -44,11 +48,12 @@ async fn ask(rig: &Rig, operation: Operation, spend: Spend) -> Result<VendorAnsw
         path_and_query: path.into(),
         body: Bytes::from_static(b"{}"),
         spend,
+        over: Over::Any,
     };
     rig.service.clone().oneshot(call).await
 }
 
-async fn fault(rig: &Rig, operation: Operation) -> Fault {
+pub(super) async fn fault(rig: &Rig, operation: Operation) -> Fault {
     ask(rig, operation, spend()).await.unwrap_err().fault
 }
 
@@ -594,6 +599,7 @@ async fn a_call_that_waits_for_a_connection_is_not_sent_after_a_429() {
         let attempts: Vec<_> = text
             .lines()
             .filter(|line| line.starts_with("msp_gateway_vendor_requests_total"))
+            .filter(|line| !line.ends_with(" 0"))
             .collect();
         assert!(
             matches!(attempts[..], [only] if only.contains("rate_limited") && only.ends_with(" 1")),
@@ -713,7 +719,6 @@ async fn a_closed_idle_connection_loses_no_continuation() {
     // The vendor closes its idle connection in the very moment of the second request.
     let vendor = TestVendor::replies([Reply::LastIn(answer, SECOND)]);
     let rig = Arc::new(wiv_rig(vendor));
-    let mut handed_back = 0;
     for _ in 0..20 {
         let rig = Arc::clone(&rig);
         let twice = tokio::spawn(async move {
@@ -723,18 +728,11 @@ async fn a_closed_idle_connection_loses_no_continuation() {
             let result = ask(&rig, Operation::Continue, spend()).await;
             (result, rig.vendor.count() - sent)
         });
-        match twice.await.unwrap() {
-            (Ok(_), sent) => assert_eq!(sent, 1),
-            // Handed back unsent: the walk may send it again.
-            (Err(error), sent) => {
-                assert!(error.fault.was_not_sent(), "{error}");
-                assert_eq!(sent, 0);
-                handed_back += 1;
-            }
-        }
+        // Nothing was written to the connection that closed, so another one carries it.
+        let (result, sent) = twice.await.unwrap();
+        assert_eq!((result.unwrap().body, sent), (PAGE.into(), 1));
         sleep(SECOND * 2).await;
     }
-    assert!(handed_back > 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -62,6 +62,8 @@ impl Reply {
 pub(crate) struct Seen {
     pub head: String,
     pub body: String,
+    /// How many requests its connection carried, this one among them.
+    pub nth: usize,
 }
 
 impl Seen {
@@ -157,8 +159,10 @@ impl TestVendor {
 }
 
 async fn serve(world: Arc<World>, mut pipe: DuplexStream) {
+    let mut nth = 0;
     while let Some((head, body)) = request(&mut pipe).await {
-        let seen = Seen { head, body };
+        nth += 1;
+        let seen = Seen { head, body, nth };
         world.seen.lock().push(seen.clone());
         {
             let mut open = world.open.lock();

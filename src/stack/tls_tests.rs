@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::secrets::VendorKeys;
 use crate::stack::outbound;
 use crate::upstream::connect::InMemory;
-use crate::upstream::{BaseUrl, Fault, UpstreamError, VendorAnswer, VendorCall};
+use crate::upstream::{BaseUrl, Fault, Over, UpstreamError, VendorAnswer, VendorCall};
 
 /// Made for these tests, for the name `vendor.test`; good for nothing else.
 const CERTIFICATE: &str = "\
@@ -142,6 +142,7 @@ async fn ask(
             path_and_query: "/v2/cases/msp/search".into(),
             body: Bytes::from_static(b"{}"),
             spend: spend(),
+            over: Over::Any,
         };
         results.push(service.clone().oneshot(call).await);
     }

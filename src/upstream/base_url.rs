@@ -1,4 +1,4 @@
-//! Where a vendor is: scheme, authority and base path, checked once.
+//! The address of a vendor and of a proxy in front of it, checked once.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,7 +9,8 @@ use http::uri::{Authority, Scheme};
 /// Longest base URL; the longest known has 60 bytes.
 const BYTES_MAX: usize = 512;
 
-/// The origin and path every call to a vendor begins with. Requests go to this origin and to no other.
+/// The origin and path that every call to a vendor begins with. Requests go to this origin and to no
+/// other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     scheme: Scheme,
@@ -19,7 +20,7 @@ pub struct BaseUrl {
 }
 
 impl BaseUrl {
-    /// A default, which a test holds to the rules.
+    /// An address that is known to be good: a default.
     pub fn fixed(host: &'static str, path: &'static str) -> Self {
         Self {
             scheme: Scheme::HTTPS,
@@ -28,8 +29,8 @@ impl BaseUrl {
         }
     }
 
-    /// Reads `https://host[:port][/path]`, with a slash at its end or without; plain `http`, which sends
-    /// the key readable, only to a literal IP address or `localhost`.
+    /// Reads `https://host[:port][/path]`, with a slash at its end or without. Plain `http`, which sends
+    /// the key readable, is taken only for a literal IP address or `localhost`.
     pub fn parse(text: &str) -> Option<Self> {
         let good = |b: u8| b.is_ascii_alphanumeric() || b":/.-_~[]".contains(&b);
         if text.len() > BYTES_MAX || !text.bytes().all(good) {
@@ -45,7 +46,7 @@ impl BaseUrl {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let is_near = host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok();
         let is_safe = scheme == Scheme::HTTPS || (scheme == Scheme::HTTP && is_near);
-        // A path that is not there is told as a slash.
+        // `Uri` gives a missing path as a slash.
         let path = parts
             .path_and_query
             .as_ref()
@@ -88,6 +89,45 @@ impl BaseUrl {
 impl fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}{}", self.scheme, self.authority, self.path)
+    }
+}
+
+/// An HTTP proxy that is asked for a tunnel to a vendor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyUrl(Uri);
+
+impl ProxyUrl {
+    /// Reads `http://host:port`, with a slash at its end or without. Returns `None` for anything else:
+    /// a user and a password would be a secret in the settings.
+    pub fn parse(text: &str) -> Option<Self> {
+        let good = |b: u8| b.is_ascii_alphanumeric() || b":/.-_[]".contains(&b);
+        let text = text.strip_suffix('/').unwrap_or(text);
+        let authority = text.strip_prefix("http://")?;
+        if text.len() > BYTES_MAX || !text.bytes().all(good) || authority.contains('/') {
+            return None;
+        }
+        let authority: Authority = authority.parse().ok()?;
+        authority.port_u16().filter(|port| *port > 0)?;
+        if authority.host().is_empty() {
+            return None;
+        }
+        let uri = Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(authority)
+            .path_and_query("/");
+        uri.build().ok().map(Self)
+    }
+
+    /// The proxy's address.
+    pub(super) fn uri(&self) -> &Uri {
+        &self.0
+    }
+}
+
+impl fmt::Display for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let authority = self.0.authority().map_or("", Authority::as_str);
+        write!(f, "http://{authority}")
     }
 }
 
@@ -153,5 +193,32 @@ mod tests {
             url.join("//evil.example/").unwrap().authority().unwrap(),
             "127.0.0.1:7070"
         );
+    }
+
+    #[test]
+    fn a_proxy_is_a_host_and_a_port_and_no_secret() {
+        for good in [
+            "http://proxy:3128",
+            "http://10.0.0.1:8080",
+            "http://[::1]:80",
+        ] {
+            assert_eq!(ProxyUrl::parse(good).unwrap().to_string(), good);
+            assert!(ProxyUrl::parse(&format!("{good}/")).is_some());
+        }
+        for bad in [
+            "",
+            "proxy:3128",
+            "http://proxy",
+            "http://proxy:0",
+            "http://proxy:99999",
+            "https://proxy:3128",
+            "socks5://proxy:1080",
+            "http://user:secret@proxy:3128",
+            "http://proxy:3128/path",
+            "http://proxy:3128?x",
+            "http://:3128",
+        ] {
+            assert!(ProxyUrl::parse(bad).is_none(), "{bad}");
+        }
     }
 }

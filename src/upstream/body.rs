@@ -1,5 +1,6 @@
 //! Checks of a vendor's body before anything is made of it.
 
+use bytes::Bytes;
 use http::{HeaderMap, header};
 use serde_json::value::RawValue;
 
@@ -17,7 +18,7 @@ pub const fn malformed(detail: &'static str) -> BodyFault {
     (Fault::Malformed, detail)
 }
 
-/// The text of a body, in strict UTF-8.
+/// Reads a body as strict UTF-8.
 ///
 /// # Errors
 /// [`Fault::Malformed`].
@@ -36,7 +37,7 @@ pub fn bounded(text: &str) -> Result<(), BodyFault> {
     }
 }
 
-/// The same of a body that certainly is JSON.
+/// Reads a body that must be one JSON value, nested no deeper than [`DEPTH_MAX`].
 ///
 /// # Errors
 /// [`Fault::Malformed`].
@@ -47,15 +48,15 @@ pub fn json_text(bytes: &[u8]) -> Result<&str, BodyFault> {
     Ok(text)
 }
 
-/// Whether brackets outside of strings nest deeper than [`DEPTH_MAX`]. On text that is no JSON the
-/// answer means nothing, and the parser refuses it anyway.
+/// Returns whether brackets outside of strings nest deeper than [`DEPTH_MAX`]. The answer means nothing
+/// for text that is not JSON; the parser refuses that anyway.
 fn is_too_deep(bytes: &[u8]) -> bool {
     let mut depth = 0usize;
     let mut rest = bytes;
     while let Some((byte, after)) = rest.split_first() {
         rest = after;
         match byte {
-            // Nearly all of a page is text, which is looked at many bytes at a time.
+            // Most of a page is strings, which are skipped many bytes at a time.
             b'"' => rest = after_string(after),
             b'{' | b'[' => {
                 depth += 1;
@@ -70,7 +71,7 @@ fn is_too_deep(bytes: &[u8]) -> bool {
     false
 }
 
-/// What follows a string, of which the first quote was read.
+/// Returns the text after a string whose first quote was read.
 fn after_string(mut text: &[u8]) -> &[u8] {
     while let Some(at) = memchr::memchr2(b'"', b'\\', text) {
         let (quote, skip) = (text.get(at) == Some(&b'"'), at + 1);
@@ -83,24 +84,41 @@ fn after_string(mut text: &[u8]) -> &[u8] {
     &[]
 }
 
-/// Refuses answers that say they are something else than JSON: an error page with status 200 is
-/// common. A missing type and plain text are taken, as the body proves itself.
-///
-/// # Errors
-/// [`Fault::Malformed`].
-pub fn check_type(headers: &HeaderMap) -> Result<(), BodyFault> {
-    const WRONG: BodyFault = malformed("the Content-Type is not JSON");
+/// A fault of form, told as one of the content type where that says something else than JSON: an
+/// error page with status 200 is common. A body that parses as JSON never comes here, whatever type
+/// it is sent with.
+pub fn explained((fault, detail): BodyFault, headers: &HeaderMap) -> BodyFault {
+    match fault {
+        Fault::Malformed if !says_json(headers) => {
+            malformed("the body is not what was asked for, and its Content-Type is not JSON")
+        }
+        _ => (fault, detail),
+    }
+}
+
+/// Whether the type is JSON, or no type that rules JSON out.
+fn says_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
-        return Ok(());
+        return true;
     };
-    let text = value.to_str().map_err(|_| WRONG)?;
+    let Ok(text) = value.to_str() else {
+        return false;
+    };
     let essence = text.split(';').next().unwrap_or("").trim();
     let essence = essence.to_ascii_lowercase();
-    let good = matches!(
+    matches!(
         essence.as_str(),
         "application/json" | "text/json" | "text/plain"
-    ) || (essence.starts_with("application/") && essence.ends_with("+json"));
-    if good { Ok(()) } else { Err(WRONG) }
+    ) || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// A body without the byte order mark that some senders put before it.
+pub fn without_mark(body: Bytes) -> Bytes {
+    const MARK: &[u8] = "\u{feff}".as_bytes();
+    match body.starts_with(MARK) {
+        true => body.slice(MARK.len()..),
+        false => body,
+    }
 }
 
 #[cfg(test)]
@@ -140,7 +158,7 @@ mod tests {
         let check = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, text.parse().unwrap());
-            check_type(&headers).is_ok()
+            says_json(&headers)
         };
         assert!(check("application/json"));
         assert!(check("Application/JSON; charset=utf-8"));
@@ -150,6 +168,22 @@ mod tests {
         assert!(!check("application/xml"));
         assert!(!check("application/jsonx"));
         assert!(!check(""));
-        assert!(check_type(&HeaderMap::new()).is_ok());
+        assert!(says_json(&HeaderMap::new()));
+        let mut html = HeaderMap::new();
+        html.insert(header::CONTENT_TYPE, "text/html".parse().unwrap());
+        let (_, detail) = explained(malformed("x"), &html);
+        assert!(detail.contains("Content-Type"));
+        assert_eq!(explained(malformed("x"), &HeaderMap::new()).1, "x");
+        let large = (Fault::TooLarge, "x");
+        assert_eq!(explained(large, &html), large);
+    }
+
+    #[test]
+    fn one_byte_order_mark_is_skipped() {
+        let skip = |text: &'static str| without_mark(Bytes::from_static(text.as_bytes()));
+        assert_eq!(skip("\u{feff}{}"), "{}");
+        assert_eq!(skip("{}"), "{}");
+        assert_eq!(skip("\u{feff}\u{feff}{}"), "\u{feff}{}");
+        assert_eq!(skip(""), "");
     }
 }

@@ -23,14 +23,26 @@ pub struct VendorCall {
     pub body: Bytes,
     /// Urgency, deadline and payer.
     pub spend: Spend,
+    /// Which connection may carry it.
+    pub over: Over,
 }
 
-/// A vendor's complete answer with a 2xx status: the body was read to its end, within the size limit.
+/// Which connection may carry a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// A kept one or a new one.
+    Any,
+    /// A new one: a kept one proved to be stale.
+    New,
+}
+
+/// A vendor's complete answer with a 2xx status: the body was read to its end, within the size limit,
+/// and has no content coding and no byte order mark any more.
 #[derive(Clone, Debug)]
 pub struct VendorAnswer {
     /// The vendor's status.
     pub status: StatusCode,
-    /// The vendor's headers, for the layers that learn limits from them. Never shown to callers.
+    /// The vendor's headers as they came. Never shown to callers.
     pub headers: HeaderMap,
     /// The decoded body.
     pub body: Bytes,
@@ -39,14 +51,14 @@ pub struct VendorAnswer {
 /// The outbound stack of one vendor, boxed at this one seam.
 pub type VendorService = BoxCloneSyncService<VendorCall, VendorAnswer, UpstreamError>;
 
-/// What may stand unescaped in a path segment or a query value everywhere.
+/// What may stand unescaped in every path segment and query value.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// A value for a path segment or a query.
+/// A value, percent-encoded for a path segment or a query.
 pub(super) fn escaped(text: &str) -> impl std::fmt::Display + '_ {
     utf8_percent_encode(text, PLAIN)
 }

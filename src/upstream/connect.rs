@@ -1,4 +1,4 @@
-//! Ways to a vendor: TLS over TCP, or pipes in memory.
+//! Connections to a vendor: TLS over TCP, or pipes in memory.
 
 use std::io;
 use std::pin::Pin;
@@ -9,13 +9,15 @@ use futures_util::future::BoxFuture;
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::DuplexStream;
 use tower::Service;
 
 use super::VendorOptions;
+use super::tally::Tallied;
+use super::tcp::Tcp;
 use crate::clock::{Duration, timeout};
 
 /// An error of any kind, as connectors give it.
@@ -48,21 +50,17 @@ impl<C> VendorConnector for C where
 {
 }
 
-/// The real way: TCP and TLS, HTTP/2 where the vendor offers it. Certificates are checked against
-/// the system's roots, or Mozilla's where the system has none.
+/// The connector over the network: TCP, through the proxy where `proxy_url` names one, then TLS, and
+/// HTTP/2 where the vendor offers it. Certificates are checked against the system's roots
+/// (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others), or Mozilla's where the system has none.
 ///
 /// # Errors
 /// If TLS cannot be set up at all.
-pub fn https_connector(
-    options: &VendorOptions,
-) -> Result<HttpsConnector<HttpConnector>, rustls::Error> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(options.connect_timeout));
+pub fn https_connector(options: &VendorOptions) -> Result<HttpsConnector<Tcp>, rustls::Error> {
+    let tcp = Tcp::new(options.proxy.clone(), options.connect_timeout);
     let builder = HttpsConnectorBuilder::new();
     // A vendor configured with https is never called without, whatever else goes wrong. Reading the
-    // roots takes longer than all else at a start, and is for those who are asked for a certificate.
+    // roots is the slowest step of a start, so it is done only where a certificate is checked.
     let builder = if options.base_url.is_https() {
         builder.with_tls_config(trusting(roots)?).https_only()
     } else {
@@ -100,7 +98,8 @@ fn nobody(builder: WantsVerifier) -> WantsAuth {
     builder.with_root_certificates(RootCertStore::empty())
 }
 
-/// Ends an attempt to connect, TLS and name lookup included, after a time.
+/// Ends an attempt to connect, TLS and name lookup included, after a time, and gives each connection
+/// a tally.
 #[derive(Clone)]
 pub(crate) struct Timed<C> {
     inner: C,
@@ -114,9 +113,9 @@ impl<C> Timed<C> {
 }
 
 impl<C: VendorConnector> Service<Uri> for Timed<C> {
-    type Response = C::Response;
+    type Response = TokioIo<Tallied<C::Response>>;
     type Error = BoxError;
-    type Future = BoxFuture<'static, Result<C::Response, BoxError>>;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -126,7 +125,7 @@ impl<C: VendorConnector> Service<Uri> for Timed<C> {
         let connecting = timeout(self.limit, self.inner.call(uri));
         Box::pin(async move {
             match connecting.await {
-                Ok(made) => made.map_err(Into::into),
+                Ok(made) => made.map(Tallied::new).map_err(Into::into),
                 Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
             }
         })

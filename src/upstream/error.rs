@@ -6,6 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::ConnectCause;
+use crate::admission::{PaceRefusal, PaceShortage};
 use crate::clock::Duration;
 use crate::domain::{Operation, Vendor};
 
@@ -24,6 +26,9 @@ pub enum Fault {
     Connect,
     /// No complete answer before the timeout.
     Timeout,
+    /// A connection that was used before ended before the first byte of an answer, or the vendor said
+    /// that it did not look at the request. Says nothing about the vendor.
+    StaleConnection,
     /// The connection ended before an answer began.
     Reset,
     /// The connection ended within the body.
@@ -69,6 +74,7 @@ impl Fault {
             Self::RateLimited => "rate_limited",
             Self::Connect => "connect",
             Self::Timeout => "timeout",
+            Self::StaleConnection => "stale_connection",
             Self::Reset => "reset",
             Self::BodyCut => "body_cut",
             Self::TooLarge => "too_large",
@@ -92,6 +98,7 @@ impl Fault {
             | Self::RateLimited
             | Self::Connect
             | Self::Timeout
+            | Self::StaleConnection
             | Self::Reset
             | Self::BodyCut
             | Self::TooLarge
@@ -108,7 +115,12 @@ impl Fault {
     pub const fn is_passing(self) -> bool {
         matches!(
             self,
-            Self::Connect | Self::Timeout | Self::Reset | Self::BodyCut | Self::ServerError
+            Self::Connect
+                | Self::Timeout
+                | Self::StaleConnection
+                | Self::Reset
+                | Self::BodyCut
+                | Self::ServerError
         )
     }
 
@@ -137,7 +149,15 @@ pub struct UpstreamError {
     /// The vendor's body of a 400 or 404, for N-able's refusals only; never other errors' bodies,
     /// which may echo a key.
     pub vendor_body: Option<Bytes>,
-    /// For the log: more detail, without secrets or vendor bytes.
+    /// The vendor's own words about a refusal, cut and cleaned: see [`super::said`].
+    pub said: Option<Arc<str>>,
+    /// Why no connection was made, for [`Fault::Connect`].
+    pub cause: Option<ConnectCause>,
+    /// What was short, where the gateway sent nothing.
+    pub short: Option<PaceShortage>,
+    /// Whether the search held members that the gateway does not know.
+    pub unknown_members: bool,
+    /// For the log: more detail in the gateway's own words, without secrets or vendor bytes.
     pub detail: Arc<str>,
 }
 
@@ -151,7 +171,20 @@ impl UpstreamError {
             status: None,
             retry_after: None,
             vendor_body: None,
+            said: None,
+            cause: None,
+            short: None,
+            unknown_members: false,
             detail: detail.into(),
+        }
+    }
+
+    /// The gateway sent nothing, because of a shortage of its own.
+    pub fn short_of(operation: Operation, refusal: PaceRefusal) -> Self {
+        Self {
+            short: Some(refusal.short),
+            retry_after: Some(refusal.retry_after),
+            ..Self::new(operation, Fault::BudgetExhausted, refusal.short.text())
         }
     }
 
@@ -206,7 +239,11 @@ impl fmt::Display for UpstreamError {
             self.operation.as_str(),
             self.fault.as_str(),
             self.detail
-        )
+        )?;
+        match &self.said {
+            Some(said) => write!(f, "; it said {said:?}"),
+            None => Ok(()),
+        }
     }
 }
 

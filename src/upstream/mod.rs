@@ -1,23 +1,46 @@
-//! Speaking to the vendors: typed questions out, checked raw answers back.
+//! Calls to the vendors: typed questions go out, checked raw answers come back.
 //!
-//! [`Wiv`] and [`Nable`] are what the rest of the gateway calls. Between them and the vendor stands
-//! the outbound stack (`stack.rs`), which ends in [`wire`].
+//! [`Wiv`] and [`Nable`] are what the rest of the gateway calls. A question becomes a [`VendorCall`],
+//! passes the outbound stack (`stack.rs`) and reaches [`wire`], which sends one request and reads one
+//! whole answer.
+//!
+//! ```text
+//! Wiv, Nable ─ VendorCall ─▶ outbound stack ─▶ wire ─▶ connect (tcp, TLS) ─▶ vendor
+//!     ▲                                         │
+//!     └── form of the answer: body, rows ◀──────┴── fault: error, cause, said
+//! ```
+//!
+//! - [`VendorAnswer`] is a complete answer with a 2xx status: decoded, without a byte order mark, within
+//!   the size limit. What an answer says of itself (an error body with status 200) was looked at.
+//! - [`UpstreamError`] is everything else. Its [`Fault`] says what went wrong, [`ConnectCause`] why no
+//!   connection was made, and `said` holds the vendor's own words, cleaned.
+//! - `tally` tells a connection that was used before from a new one. The end of a used one before the
+//!   first byte of an answer is [`Fault::StaleConnection`]: no verdict on the vendor.
+//!
+//! What must never happen here: a continuation of a scroll that may have reached the vendor is sent
+//! again; a redirect is followed; a key or a scroll id stands in an error or a log line.
 
 pub mod base_url;
 pub mod body;
 pub mod call;
+mod cause;
 pub mod connect;
+mod decode;
 pub mod error;
 pub mod nable;
 pub mod options;
 pub mod rows;
+pub(crate) mod said;
 pub mod scroll;
 pub mod step;
+mod tally;
+mod tcp;
 pub mod wire;
 pub mod wiv;
 
-pub use base_url::BaseUrl;
-pub use call::{VendorAnswer, VendorCall, VendorService};
+pub use base_url::{BaseUrl, ProxyUrl};
+pub use call::{Over, VendorAnswer, VendorCall, VendorService};
+pub use cause::ConnectCause;
 pub use error::{Fault, UpstreamError, Whose};
 pub use nable::{Nable, NableAnswer};
 pub use options::VendorOptions;

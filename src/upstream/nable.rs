@@ -7,7 +7,7 @@ use tower::ServiceExt as _;
 
 use super::body::{self, BodyFault, malformed};
 use super::call::escaped;
-use super::{Fault, UpstreamError, VendorCall, VendorOptions, VendorService};
+use super::{Fault, Over, UpstreamError, VendorCall, VendorOptions, VendorService};
 use crate::admission::Spend;
 use crate::domain::json::Members;
 use crate::domain::{AccountId, ContractId, Month, Operation};
@@ -108,12 +108,13 @@ impl Nable {
                 path_and_query,
                 body: Bytes::from_static(b"{}"),
                 spend,
+                over: Over::Any,
             })
             .await?;
-        let good = body::check_type(&answer.headers)
-            .and_then(|()| body::text(&answer.body))
+        let good = body::text(&answer.body)
             .and_then(|text| body::bounded(text).and_then(|()| grade(text, is_good)))
-            .map_err(|(fault, detail)| {
+            .map_err(|fault| {
+                let (fault, detail) = body::explained(fault, &answer.headers);
                 UpstreamError::new(operation, fault, detail).with_status(answer.status)
             })?;
         Ok(if good {

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::base_url::BaseUrl;
-use crate::admission::{CircuitSettings, GateSettings, Gates, PaceSettings, RetrySettings};
+use super::base_url::{BaseUrl, ProxyUrl};
+use crate::admission::{
+    CircuitSettings, GateSettings, Gates, HOLD_DOWN_MAX, PaceSettings, RetrySettings,
+};
 use crate::clock::{Clock, Duration};
 use crate::domain::{AccountId, Vendor};
 use crate::metrics::Metrics;
@@ -21,6 +23,8 @@ pub struct VendorOptions {
     pub vendor: Vendor,
     /// Where it is.
     pub base_url: BaseUrl,
+    /// The proxy that is asked for a tunnel to the vendor; `None`: connections are direct.
+    pub proxy: Option<ProxyUrl>,
     /// The account whose keys are used: a name in identities for wiv, and for N-able also the
     /// account id in the path.
     pub credential: AccountId,
@@ -34,6 +38,8 @@ pub struct VendorOptions {
     pub concurrency: usize,
     /// Whether fewer requests at once are made while the vendor is late.
     pub concurrency_adaptive: bool,
+    /// The longest wait that the vendor's headers can ask for.
+    pub hold_down_max: Duration,
     /// Time for one attempt, from the request to the end of the answer's body.
     pub timeout: Duration,
     /// Time for a connection, name lookup and TLS included.
@@ -58,6 +64,7 @@ impl VendorOptions {
         Self {
             vendor,
             base_url,
+            proxy: None,
             credential,
             // Header names compare without case; HTTP/1 sends them lower-case.
             key_header: HeaderName::from_static("x-api-key"),
@@ -65,6 +72,7 @@ impl VendorOptions {
             learn_down_to: None,
             concurrency: 8,
             concurrency_adaptive: false,
+            hold_down_max: HOLD_DOWN_MAX,
             timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(30),
@@ -84,6 +92,7 @@ impl VendorOptions {
                 concurrency: self.concurrency,
                 learn_down_to: self.learn_down_to,
                 concurrency_adaptive: self.concurrency_adaptive,
+                hold_down_max: self.hold_down_max,
             },
             circuit: CircuitSettings {
                 // Probes that all hang until their timeout fill the places exactly.

@@ -14,7 +14,7 @@ use http::Request;
 use http_body_util::Full;
 use tower::Service;
 
-use super::{UpstreamError, VendorAnswer, VendorCall, VendorService};
+use super::{Over, UpstreamError, VendorAnswer, VendorCall, VendorService};
 use crate::domain::Operation;
 
 /// Takes a call, gives an answer.
@@ -33,6 +33,7 @@ pub trait Transport: Send + Sync + 'static {
         &self,
         operation: Operation,
         request: Request<Full<Bytes>>,
+        over: Over,
     ) -> impl Future<Output = Result<VendorAnswer, UpstreamError>> + Send;
 }
 

@@ -1,33 +1,40 @@
-//! Sends one signed request and reads the whole answer: where faults are born.
+//! Sends one signed request and reads the whole answer: the place where faults get their names.
 
 use std::error::Error as _;
 use std::future::{Future as _, poll_fn};
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use hyper_util::client::legacy::{Builder, Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::body;
 use super::connect::{Timed, VendorConnector};
 use super::step::Transport;
-use super::{Fault, UpstreamError, VendorAnswer, VendorOptions};
+use super::tally::Tally;
+use super::{
+    ConnectCause, Fault, Over, UpstreamError, VendorAnswer, VendorOptions, body, decode, said,
+};
 use crate::admission::{Governor, limits};
-use crate::clock::{Clock, Duration};
+use crate::clock::{Clock, Duration, timeout};
 use crate::domain::{Operation, Vendor};
 
-/// Largest body of a refusal that is kept for the caller.
+/// Largest body of a refusal that is read.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
+/// Longest wait for the body of a refusal. Its words are worth no more.
+const REFUSAL_WAIT: Duration = Duration::from_secs(1);
 /// Memory set aside before the first byte of a body; it grows with what really arrives.
 const BODY_BYTES_FIRST: usize = 256 << 10;
+/// Most headers of an answer over HTTP/1. Vendors behind several layers of network send some 50;
+/// hyper's own limit of 100 has been met in practice.
+const HEADERS_MAX: usize = 512;
 /// HTTP/2: largest block of answer headers.
 const HEADER_BYTES_MAX: u32 = 64 << 10;
 /// HTTP/2: bytes a vendor may send before we read them, per answer and per connection.
@@ -38,13 +45,21 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_WAIT: Duration = Duration::from_secs(10);
 
-/// What hyper-util calls a request that was handed back whole, because its idle connection closed
-/// just before anything was written. It has no method that says so.
+/// What hyper-util calls a request that it hands back whole, because its connection closed before
+/// anything was written. It has no method that says so.
 const HANDED_BACK: &str = "client error (Canceled)";
+
+type VendorClient<C> = Client<Timed<C>, Full<Bytes>>;
 
 /// Connections to one vendor.
 pub struct Wire<C> {
-    sender: Client<Timed<C>, Full<Bytes>>,
+    /// Keeps connections. Replaced as a whole when one of them proves to be stale: the others were
+    /// idle as long, and each would cost another request to find out.
+    pool: ArcSwap<VendorClient<C>>,
+    /// Makes a connection for each request.
+    single: VendorClient<C>,
+    builder: Builder,
+    connector: Timed<C>,
     body_bytes_max: usize,
     governor: Arc<Governor>,
     clock: Clock,
@@ -58,20 +73,28 @@ impl<C: VendorConnector> Wire<C> {
         clock: Clock,
         connector: C,
     ) -> Self {
-        let sender = Client::builder(TokioExecutor::new())
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
             .retry_canceled_requests(false)
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(options.idle_timeout)
             .pool_max_idle_per_host(options.concurrency)
+            .http1_max_headers(HEADERS_MAX)
             .http2_initial_stream_window_size(STREAM_WINDOW)
             .http2_initial_connection_window_size(CONNECTION_WINDOW)
             .http2_max_header_list_size(HEADER_BYTES_MAX)
             .http2_keep_alive_interval(PING_EVERY)
-            .http2_keep_alive_timeout(PING_WAIT)
-            .build(Timed::new(connector, options.connect_timeout));
+            .http2_keep_alive_timeout(PING_WAIT);
+        let connector = Timed::new(connector, options.connect_timeout);
         Self {
-            sender,
+            pool: ArcSwap::from_pointee(builder.build(connector.clone())),
+            single: builder
+                .clone()
+                .pool_max_idle_per_host(0)
+                .build(connector.clone()),
+            builder,
+            connector,
             body_bytes_max: options.body_bytes_max,
             governor,
             clock,
@@ -79,31 +102,80 @@ impl<C: VendorConnector> Wire<C> {
     }
 }
 
+/// The connection that carries a request.
+struct Carrier {
+    /// Whether it carried another request before.
+    reused: bool,
+    /// Over HTTP/2 requests share the connection, so bytes read from it say nothing about this one.
+    shared: bool,
+    tally: Tally,
+    read_before: u64,
+}
+
+impl Carrier {
+    fn new(connection: &CaptureConnection) -> Option<Self> {
+        let metadata = connection.connection_metadata();
+        let connected = metadata.as_ref()?;
+        let tally = Tally::of(connected)?;
+        Some(Self {
+            reused: tally.begin() > 0,
+            shared: connected.is_negotiated_h2(),
+            read_before: tally.bytes_read(),
+            tally,
+        })
+    }
+
+    /// Whether a request that got no answer met a connection that had ended before.
+    fn was_stale(&self) -> bool {
+        self.reused && (self.shared || self.tally.bytes_read() == self.read_before)
+    }
+}
+
+/// The head of an answer, or why there is none, and what carried the request.
+struct Sent {
+    result: Result<Response<Incoming>, ClientError>,
+    carrier: Option<Carrier>,
+}
+
 impl<C: VendorConnector> Transport for Wire<C> {
     async fn exchange(
         &self,
         operation: Operation,
         request: Request<Full<Bytes>>,
+        over: Over,
     ) -> Result<VendorAnswer, UpstreamError> {
-        let response = self.send(operation, request).await?;
+        let response = self.head(operation, request, over).await?;
         let hold = self.governor.hear(response.status(), response.headers());
         if let Some((fault, detail)) = refusal(response.status()) {
             return Err(self.refused(operation, response, fault, detail, hold).await);
         }
         let (head, body) = response.into_parts();
-        if !is_identity(&head.headers) {
-            let detail = "the body is encoded although no encoding was accepted";
-            return Err(
-                UpstreamError::new(operation, Fault::Malformed, detail).with_status(head.status)
-            );
-        }
+        let status = head.status;
+        let of_body = |(fault, detail): body::BodyFault| {
+            UpstreamError::new(operation, fault, detail).with_status(status)
+        };
         let body = collect(body, &head.headers, self.body_bytes_max)
             .await
-            .map_err(|(fault, detail)| {
-                UpstreamError::new(operation, fault, detail).with_status(head.status)
-            })?;
+            .map_err(of_body)?;
+        let body = decode::decoded(&head.headers, body, self.body_bytes_max)
+            .await
+            .map_err(of_body)?;
+        let body = body::without_mark(body);
+        if let Some(status) = said::status_in(operation.vendor(), &body)
+            && let Some((fault, _)) = refusal(status)
+        {
+            let hold = match fault {
+                Fault::RateLimited => self.governor.hear(status, &head.headers),
+                _ => None,
+            };
+            let detail = format!("status 200 with an error of status {}", status.as_u16());
+            let mut error = UpstreamError::new(operation, fault, detail).with_status(status);
+            error.retry_after = hold;
+            keep_words(&mut error, body);
+            return Err(error);
+        }
         Ok(VendorAnswer {
-            status: head.status,
+            status,
             headers: head.headers,
             body,
         })
@@ -111,35 +183,103 @@ impl<C: VendorConnector> Transport for Wire<C> {
 }
 
 impl<C: VendorConnector> Wire<C> {
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request until the vendor may have seen it, and waits for the head of its answer.
+    async fn head(
+        &self,
+        operation: Operation,
+        request: Request<Full<Bytes>>,
+        over: Over,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let pool = self.pool.load_full();
+        let client = match over {
+            Over::Any => &*pool,
+            Over::New => &self.single,
+        };
+        let mut sent = self.send(operation, client, request.clone()).await?;
+        let handed_back = |sent: &Sent| {
+            let error = sent.result.as_ref().err();
+            error.is_some_and(|error| error.to_string() == HANDED_BACK)
+        };
+        let mut over = over;
+        if over == Over::Any && handed_back(&sent) {
+            // The kept connection closed before a byte was written, so this is the first sending.
+            over = Over::New;
+            sent = self.send(operation, &self.single, request).await?;
+        }
+        let carrier = sent.carrier.as_ref();
+        let was_stale = over == Over::Any && carrier.is_some_and(Carrier::was_stale);
+        match sent.result {
+            Ok(response) if was_late_farewell(&response, over, carrier) => {
+                self.renew(&pool);
+                let detail = "status 408 on a kept connection: it had timed out";
+                Err(
+                    UpstreamError::new(operation, Fault::StaleConnection, detail)
+                        .with_status(response.status()),
+                )
+            }
+            Ok(response) => Ok(response),
+            Err(error) if over == Over::Any && was_not_handled(&error) => {
+                let detail = "the vendor said that it did not handle the request";
+                Err(UpstreamError::new(
+                    operation,
+                    Fault::StaleConnection,
+                    detail,
+                ))
+            }
+            Err(error) if was_stale && !error.is_connect() && !was_reset(&error) => {
+                self.renew(&pool);
+                let detail = "the kept connection ended before an answer";
+                Err(UpstreamError::new(
+                    operation,
+                    Fault::StaleConnection,
+                    detail,
+                ))
+            }
+            Err(error) => Err(unanswered(operation, &error)),
+        }
+    }
+
+    /// Sends a request once.
     ///
-    /// Getting a connection takes time, because one must be made or another call must end. Whoever
-    /// gets one only after the vendor said stop is refused like those who ask now.
+    /// A connection may take a while to make. A call that gets one only after the vendor said stop is
+    /// refused like those that ask now.
     async fn send(
         &self,
         operation: Operation,
+        client: &VendorClient<C>,
         mut request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, UpstreamError> {
+    ) -> Result<Sent, UpstreamError> {
         let connection = capture_connection(&mut request);
-        let mut sending = pin!(self.sender.request(request));
-        poll_fn(|cx| {
-            // The client writes to a connection in the same poll that notes it here.
-            if connection.connection_metadata().is_none()
+        let mut sending = pin!(client.request(request));
+        let mut carrier = None;
+        let result = poll_fn(|cx| {
+            // The client writes to a connection in the same poll that shows it here.
+            if carrier.is_none()
                 && let Err(refusal) = self.governor.may_still_send()
             {
-                let stopped = UpstreamError::new(operation, Fault::BudgetExhausted, refusal.why);
-                return Poll::Ready(Err(stopped.with_retry_after(refusal.retry_after)));
+                return Poll::Ready(Err(UpstreamError::short_of(operation, refusal)));
             }
             let sent = sending.as_mut().poll(cx);
-            sent.map_err(|error| unanswered(operation, &error))
+            if carrier.is_none() {
+                carrier = Carrier::new(&connection);
+            }
+            sent.map(Ok)
         })
-        .await
+        .await?;
+        Ok(Sent { result, carrier })
+    }
+
+    /// Lets go of every kept connection of `stale`, unless somebody did so before. Requests under way
+    /// go on.
+    fn renew(&self, stale: &Arc<VendorClient<C>>) {
+        let fresh = Arc::new(self.builder.build(self.connector.clone()));
+        self.pool.compare_and_swap(stale, fresh);
     }
 }
 
 impl<C> Wire<C> {
-    /// Bodies of refusals are dropped unread, because they may echo a key; N-able's 400 and 404 are
-    /// kept, because they say which variable was wrong.
+    /// The error of a refusal, with the vendor's words, cleaned. N-able's own body of a 400 and a 404 is
+    /// kept too, because it says which variable was wrong.
     async fn refused(
         &self,
         operation: Operation,
@@ -149,47 +289,51 @@ impl<C> Wire<C> {
         hold: Option<Duration>,
     ) -> UpstreamError {
         let (head, body) = response.into_parts();
+        let detail = match detail {
+            "" => format!("status {}", head.status.as_u16()),
+            detail => format!("status {}: {detail}", head.status.as_u16()),
+        };
         let mut error = UpstreamError::new(operation, fault, detail).with_status(head.status);
         error.retry_after = match fault {
             Fault::RateLimited => hold,
-            Fault::ServerError => limits::retry_after(&head.headers, self.clock.wall()),
+            Fault::ServerError => limits::retry_after(&head.headers, self.clock.wall())
+                .map(|wait| wait.min(self.governor.hold_down_max())),
             _ => None,
         };
-        let kept = matches!(fault, Fault::Rejected | Fault::NotFound)
-            && operation.vendor() == Vendor::Nable
-            && is_identity(&head.headers);
-        if kept {
-            error.vendor_body = collect(body, &head.headers, REFUSAL_BYTES_MAX)
-                .await
-                .ok()
-                .filter(|bytes| body::json_text(bytes).is_ok());
+        let reading = async {
+            let body = collect(body, &head.headers, REFUSAL_BYTES_MAX).await?;
+            decode::decoded(&head.headers, body, REFUSAL_BYTES_MAX).await
+        };
+        if let Ok(Ok(body)) = timeout(REFUSAL_WAIT, reading).await {
+            keep_words(&mut error, body::without_mark(body));
         }
         error
     }
 }
 
-/// What a status other than success means.
+/// Keeps what the body of a refusal says.
+fn keep_words(error: &mut UpstreamError, body: Bytes) {
+    error.said = said::words(&body).map(Into::into);
+    let kept = matches!(error.fault, Fault::Rejected | Fault::NotFound)
+        && error.vendor == Vendor::Nable
+        && body::json_text(&body).is_ok();
+    error.vendor_body = kept.then_some(body);
+}
+
+/// What a status other than success means, and more words where the number alone does not say it.
 fn refusal(status: StatusCode) -> Option<(Fault, &'static str)> {
     Some(match status.as_u16() {
         // Without a Range request a part is no answer.
         206 => (Fault::UnexpectedStatus, "a part of an answer"),
         200..=299 => return None,
         300..=399 => (Fault::Redirected, "a redirect, which is never followed"),
-        400 => (Fault::Rejected, "status 400"),
-        401 => (Fault::CredentialRejected, "status 401"),
-        403 => (Fault::CredentialRejected, "status 403"),
-        404 => (Fault::NotFound, "status 404"),
-        429 => (Fault::RateLimited, "status 429"),
-        500..=599 => (Fault::ServerError, "a 5xx status"),
-        _ => (Fault::UnexpectedStatus, "an undocumented status"),
+        400 => (Fault::Rejected, ""),
+        401 | 403 => (Fault::CredentialRejected, ""),
+        404 => (Fault::NotFound, ""),
+        429 => (Fault::RateLimited, ""),
+        500..=599 => (Fault::ServerError, ""),
+        _ => (Fault::UnexpectedStatus, "not a documented status"),
     })
-}
-
-fn is_identity(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::CONTENT_ENCODING)
-        .iter()
-        .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// Reads a body to its end, counting.
@@ -232,14 +376,56 @@ fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, (Fault, &'static 
     text.trim().parse().map(Some).map_err(|_| BAD)
 }
 
+/// Whether a 408 was sent about the idle time of a kept connection, and not about this request.
+fn was_late_farewell(response: &Response<Incoming>, over: Over, carrier: Option<&Carrier>) -> bool {
+    let closes = response
+        .headers()
+        .get_all(header::CONNECTION)
+        .iter()
+        .any(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+    over == Over::Any
+        && response.status() == StatusCode::REQUEST_TIMEOUT
+        && closes
+        && carrier.is_some_and(|carrier| carrier.reused)
+}
+
+/// Whether the vendor promised over HTTP/2 that it did not look at the request: RFC 9113, section 8.7.
+fn was_not_handled(error: &ClientError) -> bool {
+    of_http2(error).is_some_and(|http2| {
+        let refused = http2.reason() == Some(h2::Reason::REFUSED_STREAM);
+        http2.is_remote() && (http2.is_go_away() || (http2.is_reset() && refused))
+    })
+}
+
+/// Whether the vendor ended this request alone, on a connection that goes on.
+fn was_reset(error: &ClientError) -> bool {
+    of_http2(error).is_some_and(h2::Error::is_reset)
+}
+
+fn of_http2(error: &ClientError) -> Option<&h2::Error> {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(http2) = cause.downcast_ref() {
+            return Some(http2);
+        }
+        source = cause.source();
+    }
+    None
+}
+
 /// What it means that no head of an answer came.
-fn unanswered(operation: Operation, error: &hyper_util::client::legacy::Error) -> UpstreamError {
+fn unanswered(operation: Operation, error: &ClientError) -> UpstreamError {
     if error.is_connect() {
-        return UpstreamError::new(operation, Fault::Connect, connect_detail(error));
+        let cause = ConnectCause::of(error);
+        let mut error = UpstreamError::new(operation, Fault::Connect, cause.text());
+        error.cause = Some(cause);
+        return error;
     }
     if error.to_string() == HANDED_BACK {
-        let detail = "the idle connection closed before anything was sent";
-        return UpstreamError::new(operation, Fault::Connect, detail);
+        let detail = "the connection closed before anything was sent";
+        let mut error = UpstreamError::new(operation, Fault::Connect, detail);
+        error.cause = Some(ConnectCause::Closed);
+        return error;
     }
     let hyper = error
         .source()
@@ -253,47 +439,4 @@ fn unanswered(operation: Operation, error: &hyper_util::client::legacy::Error) -
         _ => (Fault::Reset, "the connection ended before an answer"),
     };
     UpstreamError::new(operation, fault, detail)
-}
-
-/// Why no connection was made, in words of our own: certificates may hold any text.
-fn connect_detail(error: &hyper_util::client::legacy::Error) -> String {
-    let mut detail = "no connection".to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            return tls_detail(tls).into();
-        }
-        source = match cause.downcast_ref::<io::Error>() {
-            // TLS errors travel inside I/O errors, which do not name them as their source.
-            Some(io) => {
-                detail = io.kind().to_string();
-                io.get_ref()
-                    .map(|inner| inner as &(dyn std::error::Error + 'static))
-            }
-            None => cause.source(),
-        };
-    }
-    detail
-}
-
-fn tls_detail(error: &rustls::Error) -> &'static str {
-    use rustls::{CertificateError as Certificate, Error};
-    match error {
-        Error::InvalidCertificate(problem) => match problem {
-            Certificate::Expired | Certificate::ExpiredContext { .. } => {
-                "the certificate has expired"
-            }
-            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-                "the certificate is not valid yet"
-            }
-            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
-                "the certificate is for another host"
-            }
-            Certificate::UnknownIssuer => "the certificate's issuer is unknown",
-            Certificate::Revoked => "the certificate was revoked",
-            _ => "the certificate is not valid",
-        },
-        Error::AlertReceived(_) => "the vendor ended the TLS handshake",
-        _ => "the TLS handshake failed",
-    }
 }

@@ -10,7 +10,7 @@ use tower::ServiceExt as _;
 use super::body::{self, BodyFault, DEPTH_MAX, malformed};
 use super::rows::RawRows;
 use super::scroll::ScrollId;
-use super::{Fault, UpstreamError, VendorAnswer, VendorCall, VendorOptions, VendorService};
+use super::{Fault, Over, UpstreamError, VendorAnswer, VendorCall, VendorOptions, VendorService};
 use crate::admission::Spend;
 use crate::domain::json::{self, Members, Steps};
 use crate::domain::record::Places;
@@ -166,7 +166,13 @@ impl Wiv {
         spend: Spend,
     ) -> Result<SearchPage, UpstreamError> {
         let path = search_path(query.customer.as_ref());
-        let answer = self.call(operation, path, body.into(), spend).await?;
+        let answer = self
+            .call(operation, path, body.into(), spend)
+            .await
+            .map_err(|mut error| {
+                error.unknown_members = !query.extra.is_empty();
+                error
+            })?;
         read(operation, &answer, search_page)
     }
 
@@ -195,6 +201,7 @@ impl Wiv {
                 path_and_query,
                 body,
                 spend,
+                over: Over::Any,
             })
             .await
     }
@@ -214,12 +221,10 @@ fn read<T>(
     answer: &VendorAnswer,
     form: impl FnOnce(&str) -> Result<T, BodyFault>,
 ) -> Result<T, UpstreamError> {
-    body::check_type(&answer.headers)
-        .and_then(|()| body::text(&answer.body))
-        .and_then(form)
-        .map_err(|(fault, detail)| {
-            UpstreamError::new(operation, fault, detail).with_status(answer.status)
-        })
+    body::text(&answer.body).and_then(form).map_err(|fault| {
+        let (fault, detail) = body::explained(fault, &answer.headers);
+        UpstreamError::new(operation, fault, detail).with_status(answer.status)
+    })
 }
 
 const NO_OBJECT: BodyFault = malformed("the body is not a JSON object");

@@ -10,11 +10,13 @@ mod guard;
 mod live;
 mod purge;
 mod requests;
+mod resume;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use hyper::body::Incoming;
 use hyper::service::Service;
 use serde_json::{Map, Value};
 
@@ -84,6 +86,12 @@ pub struct Readiness {
 pub trait AdminReads: Send + Sync {
     /// Purges; the number of entries that it ended.
     fn purge(&self, purge: Purge) -> u64;
+
+    /// Ends a wait that a vendor asked for; returns what was left of it, `None` if there was none.
+    ///
+    /// # Errors
+    /// Where the vendor is not configured.
+    fn resume(&self, vendor: Vendor) -> Result<Option<Duration>, Problem>;
 
     /// Identity, entry, age, policy, lane and what would be called, without a vendor call.
     ///
@@ -158,6 +166,7 @@ enum AdminRoute<'a> {
     Status,
     Explain,
     Purge,
+    Resume,
     Live,
     History,
     Requests,
@@ -176,6 +185,7 @@ impl<'a> AdminRoute<'a> {
             "/admin/status" => Self::Status,
             "/admin/explain" => Self::Explain,
             "/admin/purge" => Self::Purge,
+            "/admin/resume" => Self::Resume,
             "/admin/live" => Self::Live,
             "/admin/history" => Self::History,
             "/admin/requests" => Self::Requests,
@@ -192,7 +202,7 @@ impl<'a> AdminRoute<'a> {
     /// The methods, for `Allow`.
     fn allow(self) -> &'static str {
         match self {
-            Self::Purge => "POST",
+            Self::Purge | Self::Resume => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -279,16 +289,22 @@ impl AdminParts {
             AdminRoute::Purge => {
                 operator()?;
                 guard::is_json(head)?;
-                let body = ReadingBody::new(named.body, self.body_timeout)
-                    .await
-                    .map_err(|_| {
-                        Problem::new(Code::InvalidBody, "The body could not be read.").closing()
-                    })?;
-                let purge = purge::read(&body)?;
+                let purge = purge::read(&self.body(named.body).await?)?;
                 let purged = self.reads.purge(purge);
                 found(serde_json::json!({"purged": purged}))
             }
+            AdminRoute::Resume => {
+                operator()?;
+                guard::is_json(head)?;
+                let vendor = resume::read(&self.body(named.body).await?)?;
+                found(resume::answer(vendor, self.reads.resume(vendor)?))
+            }
         }
+    }
+
+    async fn body(&self, body: Incoming) -> Result<Bytes, Problem> {
+        let read = ReadingBody::new(body, self.body_timeout).await;
+        read.map_err(|_| Problem::new(Code::InvalidBody, "The body could not be read.").closing())
     }
 
     fn metrics(&self) -> Result<Answered, Problem> {

@@ -48,6 +48,10 @@ impl<S: Step> Step for Count<S> {
             Err(error) => error.status,
         };
         attempt.status = status.map(|status| status.as_u16());
+        if let Some(cause) = result.as_ref().err().and_then(|error| error.cause) {
+            let vendor = attempt.operation.vendor();
+            self.metrics.connect_failure(vendor, cause.as_str());
+        }
         result
     }
 }

@@ -1,10 +1,10 @@
 //! One log line per vendor call, however it ends.
 
 use super::layer;
-use crate::admission::Stage;
+use crate::admission::{PaceShortage, Stage};
 use crate::clock::{Clock, Duration};
 use crate::upstream::step::Step;
-use crate::upstream::{Fault, UpstreamError, VendorAnswer, VendorCall};
+use crate::upstream::{ConnectCause, Fault, UpstreamError, VendorAnswer, VendorCall};
 
 layer!(ObserveLayer => Observe { clock: Clock });
 
@@ -35,37 +35,41 @@ impl<S: Step> Step for Observe<S> {
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let (vendor, operation) = (operation.vendor().as_str(), operation.as_str());
         let (lane, caller) = (lane.as_str(), &**payer.name());
-        // Only our own words are logged: no address, no body, no header of either side.
+        // Own words only: no address, no body and no header of either side. `said` is cleaned.
         match &result {
             Ok(answer) => {
                 let bytes = answer.body.len();
                 tracing::debug!(vendor, operation, lane, caller, ms, bytes, "vendor call");
             }
-            Err(error) if is_routine(error) => {
-                let (outcome, detail) = (error.fault.as_str(), &*error.detail);
-                tracing::debug!(
-                    vendor,
-                    operation,
-                    lane,
-                    caller,
-                    ms,
-                    outcome,
-                    detail,
-                    "vendor call"
-                );
-            }
             Err(error) => {
                 let (outcome, detail) = (error.fault.as_str(), &*error.detail);
-                tracing::warn!(
-                    vendor,
-                    operation,
-                    lane,
-                    caller,
-                    ms,
-                    outcome,
-                    detail,
-                    "vendor call"
-                );
+                let status = error.status.map(|status| status.as_u16());
+                let cause = error.cause.map(ConnectCause::as_str);
+                let short = error.short.map(PaceShortage::as_str);
+                let said = error.said.as_deref();
+                // One macro call for each level: the level of an event is a constant.
+                macro_rules! tell {
+                    ($level:ident) => {
+                        tracing::$level!(
+                            vendor,
+                            operation,
+                            lane,
+                            caller,
+                            ms,
+                            outcome,
+                            status,
+                            cause,
+                            short,
+                            detail,
+                            said,
+                            "vendor call"
+                        )
+                    };
+                }
+                match is_routine(error) {
+                    true => tell!(debug),
+                    false => tell!(warn),
+                }
             }
         }
         result

@@ -33,10 +33,7 @@ impl<S: Step> Step for Pace<S> {
         let waited = self.clock.now().saturating_duration_since(begun);
         let stage = Stage::Budget(call.spend.lane);
         call.spend.payer.story.note(stage, begun, waited);
-        let permit = admitted.map_err(|refusal| {
-            UpstreamError::new(operation, Fault::BudgetExhausted, refusal.why)
-                .with_retry_after(refusal.retry_after)
-        })?;
+        let permit = admitted.map_err(|refusal| UpstreamError::short_of(operation, refusal))?;
         let result = self.inner.send(call).await;
         if result.as_ref().is_err_and(UpstreamError::was_refused_here) {
             permit.unsent();
@@ -47,6 +44,13 @@ impl<S: Step> Step for Pace<S> {
                 Ok(_) => Felt::Prompt,
                 Err(_) => Felt::Nothing,
             };
+            let heard = match &result {
+                Ok(_) => true,
+                Err(error) => error.status.is_some() && error.fault != Fault::RateLimited,
+            };
+            if heard {
+                permit.answered();
+            }
             permit.ended(felt);
         }
         result

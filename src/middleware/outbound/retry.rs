@@ -1,4 +1,7 @@
 //! Tries a failed call again, where that is safe and the retry budget allows it.
+//!
+//! A call that met a stale connection goes again over a new one, once, and outside the retry budget:
+//! the vendor has not failed. Continuations are never sent again, whatever happened.
 
 use std::sync::Arc;
 
@@ -9,7 +12,7 @@ use crate::admission::retry::{BACKOFF_MAX, backoff};
 use crate::admission::{Credential, Gates, Lane, RetryBudget, RetrySettings, Spend};
 use crate::clock::{Clock, Duration, sleep};
 use crate::upstream::step::Step;
-use crate::upstream::{Fault, UpstreamError, VendorAnswer, VendorCall};
+use crate::upstream::{Fault, Over, UpstreamError, VendorAnswer, VendorCall};
 
 layer!(RetryLayer => Retry {
     settings: RetrySettings,
@@ -38,11 +41,14 @@ impl<S: Step> Step for Retry<S> {
             return result;
         }
         let mut attempt = 1;
+        let mut call = call;
+        let mut counted = false;
         let mut other_key_tried = false;
         let mut said = None;
         loop {
             let result = self.inner.send(call.clone()).await;
-            if attempt == 1 {
+            if !counted {
+                counted = true;
                 self.count_first(&result);
             }
             let error = match result {
@@ -52,6 +58,11 @@ impl<S: Step> Step for Retry<S> {
                 Err(error) if error.was_refused_here() => return Err(said.unwrap_or(error)),
                 Err(error) => error,
             };
+            if error.fault == Fault::StaleConnection && call.over == Over::Any {
+                // The vendor looked at nothing, so this is no retry of work and costs no budget.
+                call.over = Over::New;
+                continue;
+            }
             if attempt >= self.settings.attempts {
                 return Err(error);
             }

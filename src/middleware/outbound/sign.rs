@@ -12,13 +12,16 @@ use crate::admission::credential::{Chosen, KeyVerdict};
 use crate::admission::{Credential, Gates};
 use crate::domain::json;
 use crate::upstream::step::{Step, Transport};
-use crate::upstream::{BaseUrl, Fault, UpstreamError, VendorAnswer, VendorCall, VendorOptions};
+use crate::upstream::{
+    BaseUrl, Fault, UpstreamError, VendorAnswer, VendorCall, VendorOptions, said,
+};
 
 /// N-able refuses the default names of HTTP libraries with 403.
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("msp-gateway/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// A coded body could be a bomb, so none is accepted.
+/// Decoding costs time and saves none on the way to most vendors. Coded answers are decoded all the
+/// same, because some networks send them unasked.
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -43,10 +46,11 @@ impl<T: Transport> Step for Sign<T> {
     async fn send(&self, call: VendorCall) -> Result<VendorAnswer, UpstreamError> {
         let operation = call.operation;
         let chosen = self.credential.choose();
+        let over = call.over;
         let (request, key) = self.sign(call, &chosen).ok_or_else(|| {
             UpstreamError::new(operation, Fault::Internal, "the request could not be built")
         })?;
-        let result = self.inner.exchange(operation, request).await;
+        let result = self.inner.exchange(operation, request, over).await;
         if let Some(verdict) = verdict(&result) {
             self.credential.heard(&chosen, verdict);
         }
@@ -107,8 +111,13 @@ fn verdict(result: &Result<VendorAnswer, UpstreamError>) -> Option<KeyVerdict> {
     }
 }
 
-/// A vendor's explanation that repeats our key is not passed on.
+/// A vendor's explanation that repeats our key, or its words that hold a part of it, are not passed on.
 fn drop_echo(error: &mut UpstreamError, key: &HeaderValue) {
+    if let Some(said) = &error.said
+        && said::holds_part_of(said, key.as_bytes())
+    {
+        error.said = None;
+    }
     if error
         .vendor_body
         .as_ref()

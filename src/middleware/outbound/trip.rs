@@ -65,6 +65,7 @@ fn verdict(result: &Result<VendorAnswer, UpstreamError>, fair: bool) -> Verdict 
         Fault::Connect | Fault::Reset | Fault::BodyCut | Fault::ServerError => Verdict::Failed,
         Fault::Timeout if fair => Verdict::Failed,
         Fault::Timeout
+        | Fault::StaleConnection
         | Fault::Disabled
         | Fault::CircuitOpen
         | Fault::BudgetExhausted

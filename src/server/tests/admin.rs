@@ -43,6 +43,10 @@ impl AdminReads for Stub {
         3
     }
 
+    fn resume(&self, vendor: Vendor) -> Result<Option<Duration>, Problem> {
+        Ok((vendor == Vendor::Wiv).then_some(Duration::from_secs(571)))
+    }
+
     fn explain(&self, question: &Question, caller: &Arc<Caller>) -> Result<Value, Problem> {
         Ok(json!({"question": format!("{question:?}"), "caller": &*caller.name}))
     }
@@ -173,6 +177,30 @@ async fn purges_need_an_operator_or_loopback() {
             2
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_are_ended_by_operators_or_on_loopback() {
+    let resume = |headers: &str, vendor: &str| {
+        let body = format!("{{\"vendor\":\"{vendor}\"}}");
+        post("/admin/resume", &format!("{JSON}{headers}"), &body)
+    };
+    let stub = Arc::new(Stub::default());
+    let on = listener(&stub, false);
+    assert_eq!(ask(&on, resume("", "wiv")).await.status, 401);
+    let reply = ask(&on, resume(KEY, "wiv")).await;
+    assert_eq!(reply.problem().1, "operator_required");
+    let reply = ask(&on, resume("x-api-key: k-op\r\n", "wiv")).await;
+    let ended = json!({"vendor": "wiv", "resumed": true, "left_s": 571});
+    assert_eq!(reply.json(), ended);
+    let on = listener(&stub, true);
+    let reply = ask(&on, resume("", "nable")).await;
+    let nothing = json!({"vendor": "nable", "resumed": false, "left_s": null});
+    assert_eq!(reply.json(), nothing);
+    let reply = ask(&on, resume("", "both")).await;
+    assert_eq!(reply.problem().1, "invalid_body");
+    let reply = ask(&on, get("/admin/resume", "")).await;
+    assert_eq!(reply.problem().1, "method_not_allowed");
 }
 
 #[tokio::test(start_paused = true)]
