@@ -12,6 +12,8 @@ pub mod secrets;
 pub mod metrics;
 pub mod telemetry;
 
+pub mod store;
+
 pub mod access;
 pub mod admission;
 

@@ -14,6 +14,7 @@ mod declare;
 mod process;
 mod reading;
 mod state;
+mod store;
 
 use std::sync::Arc;
 
@@ -28,6 +29,9 @@ use callers::{Callers, Collected};
 use declare::Declare;
 pub use reading::DURATION_BOUNDS_S;
 pub use state::{StateGauges, StoreUsage, VendorStanding};
+pub use store::{
+    RecordReject, StoreLookup, StoreMeter, StoreMetrics, StoreOperation, StoreOutcome,
+};
 
 use crate::domain::{CacheOutcome, Kind, Operation, Route, Saved, Shortage, Vendor};
 
@@ -171,6 +175,8 @@ pub struct Metrics {
     config_reloads: IntCounterVec,
     tls_handshakes: IntCounterVec,
     certificate_not_after: IntGaugeVec,
+    /// What is measured of the store.
+    pub store: StoreMeter,
     /// Panics contained at the request or flight boundary.
     pub panics: IntCounter,
     /// Lines of standard output and standard error that could not be written.
@@ -349,6 +355,7 @@ impl Metrics {
                 "When the certificate that a listener shows runs out, in Unix time; only where TLS is on.",
                 &["listener"],
             )?,
+            store: StoreMeter::new(&declare)?,
             panics: declare.counter("panics_total", "Panics that were contained.")?,
             log_lines_dropped: declare.counter(
                 "log_lines_dropped_total",

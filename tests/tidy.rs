@@ -16,12 +16,13 @@ use source::{Source, sources};
 
 /// The rooms from what everything stands on to what stands on everything. A room imports only from
 /// earlier lines; rooms of one line are peers and never import each other.
-const LADDER: [&[&str]; 19] = [
+const LADDER: [&[&str]; 20] = [
     &["domain"],
     &["clock"],
     &["secrets"],
     &["metrics"],
     &["telemetry"],
+    &["store"],
     &["access", "admission"],
     &["cache", "upstream"],
     &["snapshot"],

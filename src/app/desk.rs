@@ -8,13 +8,15 @@ use super::App;
 use super::vendor::Side;
 use crate::access::Caller;
 use crate::admission::breaker::CircuitState;
-use crate::api::admin::{AdminReads, Purge, PurgeTarget, Readiness, VendorState};
+use crate::api::admin::{AdminReads, Purge, PurgeTarget, Purged, Readiness, VendorState};
 use crate::api::question::Question;
 use crate::cache::Lifetimes;
 use crate::clock::Duration;
 use crate::domain::{ContractId, Month, SearchQuery, Vendor};
+use crate::exchange::Boxed;
 use crate::problem::{Code, Problem};
 use crate::reads::{self, Explanation, ReadError};
+use crate::store::StoreHealth;
 
 /// Speaks for the gateway. Weak, because the gateway holds the stack that holds this.
 pub(super) struct Desk(Weak<App>);
@@ -26,9 +28,9 @@ impl Desk {
 }
 
 impl AdminReads for Desk {
-    fn purge(&self, purge: Purge) -> u64 {
+    fn purge(&self, purge: Purge) -> Boxed<Purged> {
         let Some(app) = self.0.upgrade() else {
-            return 0;
+            return Box::pin(std::future::ready(Purged::default()));
         };
         let what = match purge.target {
             PurgeTarget::All => reads::Purge::All,
@@ -37,7 +39,13 @@ impl AdminReads for Desk {
         };
         let purged = app.reads.purge(&what, purge.soft);
         tracing::info!(?what, soft = purge.soft, purged, "purged");
-        purged
+        Box::pin(async move {
+            let kept = app.reads.keep_purges().await;
+            Purged {
+                entries: purged,
+                pending: !kept,
+            }
+        })
     }
 
     fn resume(&self, vendor: Vendor) -> Result<Option<Duration>, Problem> {
@@ -94,6 +102,7 @@ impl AdminReads for Desk {
             None => Readiness {
                 ready: false,
                 vendors: Vec::new(),
+                store: StoreHealth::Off,
             },
         }
     }
@@ -111,6 +120,7 @@ impl App {
             vendors: sides
                 .map(|(vendor, side)| (vendor, vendor_state(side)))
                 .collect(),
+            store: self.store.health(),
         }
     }
 
@@ -147,6 +157,10 @@ impl App {
                 "entries": self.snapshots.count(),
                 "bytes": self.snapshots.bytes(),
                 "bytes_max": options.snapshot_bytes_max,
+            },
+            "store": {
+                "state": self.store.health().as_str(),
+                "bytes": self.store.bytes(),
             },
             "callers": callers,
             "background": {"vendor_calls": self.metrics.background_calls().count()},

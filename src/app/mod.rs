@@ -2,6 +2,7 @@
 
 mod desk;
 mod in_force;
+mod kept;
 mod measure;
 mod recorder;
 mod restart;
@@ -27,12 +28,13 @@ use crate::metrics::Metrics;
 use crate::middleware::inbound::CrossOrigin;
 use crate::problem::Code;
 use crate::reads::{Ingredients, Policy, Reads};
-use crate::secrets::{SealingKey, sealing_key_of_this_process};
+use crate::secrets::sealing_key_of_this_process;
 use crate::server::{
     Answering, Drain, Listeners, Server, ServerOptions, Tls, TlsSetup, room_for_files,
 };
 use crate::snapshot::{Sealer, Snapshots};
 use crate::stack::{Inbound, InboundParts, admin, inbound};
+use crate::store::Store;
 use crate::telemetry::LogSink;
 use crate::upstream::{Nable, Wiv};
 
@@ -44,6 +46,8 @@ pub use vendor::Way;
 const SEALING_PURPOSE: &str = "msp-gateway 2026 page tokens";
 /// How often what is over is let go of.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
+/// How long the end of the process waits for the store, and then for the log, to be written.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why the gateway could not be built.
 #[derive(Debug)]
@@ -75,6 +79,7 @@ pub struct App {
     in_force: InForce,
     reads: Reads,
     snapshots: Arc<Snapshots>,
+    store: Store,
     policy: Arc<ArcSwap<Policy>>,
     sealer: Arc<ArcSwap<Sealer>>,
     callers: ArcSwap<CallerBook>,
@@ -111,6 +116,8 @@ impl App {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, BuildError> {
+        // Begins to open its file while everything else is built.
+        let store = kept::open_store(settings, secrets, &clock, &metrics)?;
         let side = |settings: &Option<VendorSettings>, secrets| match (settings, secrets) {
             (Some(settings), Some(secrets)) => {
                 Side::new(&way, settings, secrets, &clock, &metrics).map(Some)
@@ -131,6 +138,7 @@ impl App {
             wiv.clone(),
             wiv_side.as_ref().map(Side::gates),
             settings.snapshots.clone(),
+            store.clone(),
             clock.clone(),
             metrics.clone(),
         );
@@ -144,6 +152,7 @@ impl App {
             sealer: sealer.clone(),
             policy: policy.clone(),
             cache_bytes_max: settings.cache.bytes_max,
+            store: store.clone(),
             files: files.clone(),
             compression: settings.compression,
             clock: clock.clone(),
@@ -213,6 +222,7 @@ impl App {
                 log: log.clone(),
                 reads: reads.clone(),
                 snapshots,
+                store,
                 policy,
                 sealer,
             }
@@ -372,6 +382,8 @@ impl App {
             drain: self.drain.clone(),
             files: self.files.clone(),
         };
+        let store = self.store.clone();
+        tokio::spawn(async move { store.warm().await });
         tokio::select! {
             drained = server.run(listeners) => {
                 if drained.cut > 0 {
@@ -381,6 +393,7 @@ impl App {
             () = self.sweep() => {}
             () = self.record() => {}
         }
+        self.store.close(CLOSE_LIMIT);
     }
 
     async fn sweep(&self) {
@@ -477,25 +490,10 @@ fn shown(settings: &Settings) -> Result<Vec<ShownSetting>, BuildError> {
 }
 
 fn sealer(secrets: &Secrets) -> Result<Sealer, BuildError> {
-    let derive = |secret| SealingKey::derive(SEALING_PURPOSE, secret);
-    let current = match (&secrets.token_key, &secrets.wiv) {
-        (Some(secret), _) => derive(secret),
-        (None, Some(wiv)) => SealingKey::derive_from_vendor(SEALING_PURPOSE, &wiv.keys.primary),
-        (None, None) => sealing_key_of_this_process().map_err(BuildError)?,
-    };
-    let previous = match (
-        &secrets.token_key_previous,
-        &secrets.token_key,
-        &secrets.wiv,
-    ) {
-        (Some(secret), _, _) => Some(derive(secret)),
-        // While a vendor key is rotated, tokens sealed with the other one stay good.
-        (None, None, Some(wiv)) => wiv
-            .keys
-            .fallback
-            .as_ref()
-            .map(|key| SealingKey::derive_from_vendor(SEALING_PURPOSE, key)),
-        (None, _, _) => None,
+    let (current, previous) = kept::sealing_keys(secrets, SEALING_PURPOSE);
+    let current = match current {
+        Some(key) => key,
+        None => sealing_key_of_this_process().map_err(BuildError)?,
     };
     Sealer::new(&current, previous.as_ref())
         .ok_or_else(|| BuildError("the cipher refused the sealing key".to_owned()))

@@ -1,6 +1,6 @@
 //! What a reload cannot take over, and says so.
 
-use crate::config::{CacheSettings, ConsoleSettings, Settings};
+use crate::config::{CacheSettings, ConsoleSettings, Settings, StoreSettings};
 use crate::server::ServerOptions;
 
 /// The settings that are taken at the start and stay.
@@ -8,6 +8,7 @@ pub(super) struct Fixed {
     server: ServerOptions,
     cache: CacheSettings,
     console: ConsoleSettings,
+    store: StoreSettings,
 }
 
 impl Fixed {
@@ -16,6 +17,7 @@ impl Fixed {
             server: settings.server.clone(),
             cache: settings.cache,
             console: settings.console,
+            store: settings.store.clone(),
         }
     }
 }
@@ -110,5 +112,6 @@ fn changes(fixed: &Fixed, now: &Settings) -> Vec<(&'static str, bool)> {
         ("limits.drain_grace", *drain_grace != server.drain_grace),
         ("cache.bytes_max", fixed.cache != now.cache),
         ("console.history_bytes_max", fixed.console != now.console),
+        ("store", fixed.store != now.store),
     ]
 }

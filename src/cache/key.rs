@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::domain::json::Value;
 use crate::domain::{AccountId, ContractId, Kind, Month, SearchQuery};
+use crate::store::PurgeSubject;
 
 /// Changes whenever the meaning of a part changes, so that old and new keys never match.
 const VERSION: &[u8] = b"msp-gateway/key/1";
@@ -44,6 +45,14 @@ impl Subject {
             Self::Customers => Kind::Customers,
             Self::Search(_) => Kind::Cases,
             Self::Billing { .. } | Self::Invoices { .. } => Kind::Billing,
+        }
+    }
+
+    /// What purges see of it.
+    pub fn purged_as(&self) -> PurgeSubject {
+        match self {
+            Self::Search(query) => PurgeSubject::cases(query.customer.as_ref()),
+            other => PurgeSubject::Kind(other.kind()),
         }
     }
 }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use parking_lot::RwLock;
-
 use super::freshness::{HOT_HITS, Judged, Lifetimes, Standing};
 use super::key::CacheKey;
 use super::near::Near;
 use crate::clock::{Duration, Instant};
 use crate::domain::Kind;
 use crate::metrics::StoreUsage;
+use crate::store::{PurgeDepth, Purges};
 
 /// Bytes of an entry beside its payload: key, counters, moka's nodes, and the allocator's rounding.
 /// Measured by the part `entries` of `tests/bench/run`.
@@ -104,26 +103,22 @@ impl<V> Entry<V> {
 pub struct Local<V> {
     good: Near<CacheKey, Entry<V>>,
     negative: Near<CacheKey, Entry<V>>,
-    /// Number of purges so far, by kind. The lock is held while an answer is stored, so that no
-    /// purge can happen between reading the count and storing.
-    purges: RwLock<[u64; Kind::ALL.len()]>,
+    /// Held while an answer is stored, so that no purge can happen between the judgement and the
+    /// storing.
+    purges: Arc<Purges>,
 }
-
-/// The purge count at the time a fetch began.
-#[derive(Clone, Copy, Debug)]
-pub struct PurgeMark(u64);
 
 /// Share of the bytes that soft failures may use. They are small and short-lived.
 const NEGATIVE_SHARE: u64 = 16;
 
 impl<V: Clone + Send + Sync + 'static> Local<V> {
-    /// Holds up to `bytes_max` bytes.
-    pub fn new(bytes_max: u64) -> Self {
+    /// Holds up to `bytes_max` bytes. `purges` counts the purges of everything that is remembered.
+    pub fn new(bytes_max: u64, purges: Arc<Purges>) -> Self {
         let build = |bytes| Near::new(bytes, |_: &CacheKey, entry: &Arc<Entry<V>>| entry.bytes);
         Self {
             good: build(bytes_max - bytes_max / NEGATIVE_SHARE),
             negative: build(bytes_max / NEGATIVE_SHARE),
-            purges: Default::default(),
+            purges,
         }
     }
 
@@ -144,10 +139,9 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
             .filter(|entry| entry.key == *key && entry.age(now) < lifetime)
     }
 
-    /// Returns the mark that a fetch must take before it begins.
-    pub fn mark(&self, kind: Kind) -> PurgeMark {
-        let purges = self.purges.read();
-        PurgeMark(purges.get(kind as usize).copied().unwrap_or(0))
+    /// Returns the number of the last purge, which a fetch must take before it begins.
+    pub fn mark(&self) -> u64 {
+        self.purges.number()
     }
 
     /// Stores the result of a fetch, unless a purge happened after the fetch began. A soft failure
@@ -158,7 +152,7 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
         &self,
         key: &CacheKey,
         fetched: Fetched<V>,
-        mark: PurgeMark,
+        mark: u64,
         now: Instant,
     ) -> (Arc<Entry<V>>, bool) {
         let before = self.get(key).filter(|entry| entry.hash == fetched.hash);
@@ -177,8 +171,8 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
             purged: false,
             hits: Hits::default(),
         });
-        let purges = self.purges.read();
-        let kept = purges.get(key.subject().kind() as usize) == Some(&mark.0);
+        let purges = self.purges.hold();
+        let kept = purges.covers(key.subject().purged_as(), mark).is_none();
         if kept && fetched.negative {
             self.negative.insert(key.clone(), entry.clone());
         } else if kept {
@@ -188,12 +182,53 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
         (entry, kept)
     }
 
-    /// Ends the entries of a kind for which `which` is true. A soft purge makes them stale, a hard
+    /// Puts back an answer that outlived the process, fetched after purge number `begun`. Returns
+    /// whether it may still be used: a hard purge ends it, a soft purge makes it stale. An answer
+    /// that memory holds already is newer and stays.
+    pub(super) fn put_back(
+        &self,
+        key: &CacheKey,
+        fetched: Fetched<V>,
+        begun: u64,
+        born: Instant,
+        draw: f64,
+    ) -> bool {
+        let bytes = u32::try_from(fetched.bytes).unwrap_or(u32::MAX);
+        let purges = self.purges.hold();
+        let covered = purges.covers(key.subject().purged_as(), begun);
+        let ended = match covered {
+            None => false,
+            Some(PurgeDepth::Soft) => fetched.negative,
+            Some(PurgeDepth::Hard) => true,
+        };
+        if ended {
+            return false;
+        }
+        let held = match fetched.negative {
+            true => &self.negative,
+            false => &self.good,
+        };
+        if held.get(key).is_some_and(|entry| entry.born >= born) {
+            return true;
+        }
+        let entry = Entry {
+            key: key.clone(),
+            value: fetched.value,
+            hash: fetched.hash,
+            bytes: bytes.saturating_add(ENTRY_OVERHEAD_BYTES),
+            born,
+            draw,
+            negative: fetched.negative,
+            purged: covered.is_some(),
+            hits: Hits::default(),
+        };
+        held.insert(key.clone(), Arc::new(entry));
+        true
+    }
+
+    /// Ends the entries of a kind for which `which` is true, after the purge was counted. A soft purge makes them stale, a hard
     /// purge removes them. Returns their number.
     pub fn purge(&self, kind: Kind, soft: bool, which: impl Fn(&CacheKey) -> bool) -> u64 {
-        if let Some(purges) = self.purges.write().get_mut(kind as usize) {
-            *purges += 1;
-        }
         let mut purged = 0;
         for (key, entry) in self.good.iter() {
             if key.subject().kind() != kind || !which(&key) {

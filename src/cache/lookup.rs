@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::flight::{Boarding, FlightEnd, Flights, Wait};
 use super::freshness::{Directives, Lifetimes, ON_ERROR_WAIT, Standing};
+use super::keeping::Keeping;
 use super::key::CacheKey;
 use super::local::{Entry, Fetched, Local};
 use super::note::{CacheNote, Detail, Forward};
@@ -13,6 +14,11 @@ use crate::access::ForcedRefreshes;
 use crate::admission::Lane;
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::{CacheOutcome, Kind};
+use crate::store::Purges;
+
+/// The error of what cannot fail.
+#[derive(Clone, Debug)]
+enum Never {}
 
 /// What the lookup needs to know about a failed fetch.
 pub trait FetchError: Clone + Send + Sync + 'static {
@@ -52,6 +58,10 @@ pub struct Shelf<V, E> {
     pub local: Local<V>,
     /// Fetches under way.
     pub flights: Arc<Flights<CacheKey, Landed<V>, E>>,
+    /// Looks into the store under way: many callers make one.
+    recalls: Arc<Flights<CacheKey, (), Never>>,
+    /// What outlives the process; `None`: nothing.
+    keeping: Option<Arc<Keeping<V>>>,
     clock: Clock,
 }
 
@@ -111,10 +121,20 @@ where
     E: FetchError,
 {
     /// An empty shelf of this many bytes.
-    pub fn new(bytes_max: u64, clock: Clock) -> Arc<Self> {
+    ///
+    /// `purges` counts the purges of everything that is remembered. With `keeping`, answers outlive
+    /// the process.
+    pub fn new(
+        bytes_max: u64,
+        purges: &Arc<Purges>,
+        keeping: Option<Arc<Keeping<V>>>,
+        clock: Clock,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            local: Local::new(bytes_max),
+            local: Local::new(bytes_max, purges.clone()),
             flights: Flights::new(clock.clone()),
+            recalls: Flights::new(clock.clone()),
+            keeping,
             clock,
         })
     }
@@ -142,8 +162,20 @@ where
         F: FnOnce(Wanted) -> Fut,
         Fut: Future<Output = Result<Fetched<V>, E>> + Send + 'static,
     {
-        let now = self.clock.now();
-        let remembered = self.local.get(key);
+        let mut now = self.clock.now();
+        let mut remembered = self.local.get(key);
+        let mut recalled = false;
+        if remembered.is_none()
+            && let Some(keeping) = &self.keeping
+            && !terms.directives.no_cache
+            && self.local.get_negative(key, terms.negative, now).is_none()
+        {
+            // Boxed, because a hit never looks into the store.
+            Box::pin(self.recall(keeping, key, terms)).await;
+            now = self.clock.now();
+            remembered = self.local.get(key);
+            recalled = remembered.is_some();
+        }
         let directives = self.obeyed(key, &remembered, terms, now);
         let told = |note: CacheNote| match directives == terms.directives {
             true => note,
@@ -153,6 +185,10 @@ where
             None => Forward::UriMiss,
             Some(entry) => match judge(entry, terms, &directives, now) {
                 Verdict::Serve(note) => {
+                    let note = match recalled {
+                        true => note.with_detail(Detail::Store),
+                        false => note,
+                    };
                     return Ok(Found {
                         entry: entry.clone(),
                         note: told(note),
@@ -329,11 +365,36 @@ where
         Fut: Future<Output = Result<Fetched<V>, E>> + Send + 'static,
     {
         let (shelf, key) = (self.clone(), key.clone());
-        let mark = self.local.mark(key.subject().kind());
+        let mark = self.local.mark();
         async move {
             let fetched = fetch.await?;
             let (entry, kept) = shelf.local.keep(&key, fetched, mark, shelf.clock.now());
+            if let Some(keeping) = shelf.keeping.as_ref().filter(|_| kept) {
+                keeping.keep(&entry, mark, &shelf.clock);
+            }
             Ok(Landed { entry, kept })
+        }
+    }
+
+    /// Looks into the store for what memory does not hold, and puts it there. Waits as long as the
+    /// store lets anyone wait, or until the caller's deadline.
+    async fn recall(
+        self: &Arc<Self>,
+        keeping: &Arc<Keeping<V>>,
+        key: &CacheKey,
+        terms: &Terms<'_>,
+    ) {
+        let lives = (terms.lifetimes, terms.negative);
+        let look = || {
+            let (shelf, keeping, key) = (self.clone(), keeping.clone(), key.clone());
+            async move {
+                let (local, clock) = (&shelf.local, &shelf.clock);
+                keeping.recall(local, &key, lives, clock).await;
+                Ok(())
+            }
+        };
+        if let Boarding::Ticket(ticket) = self.recalls.board(key, look) {
+            ticket.wait(terms.deadline).await;
         }
     }
 }

@@ -51,11 +51,13 @@ pub enum Detail {
     AllowanceExhausted,
     /// A page of a snapshot that is kept for page tokens.
     Snapshot,
+    /// Memory did not hold it, and the store did.
+    Store,
 }
 
 impl Detail {
     /// Every detail.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Projected,
         Self::Derived,
         Self::StaleWhileRevalidate,
@@ -64,6 +66,7 @@ impl Detail {
         Self::SoftFailure,
         Self::AllowanceExhausted,
         Self::Snapshot,
+        Self::Store,
     ];
 
     /// The word used in the header.
@@ -77,6 +80,7 @@ impl Detail {
             Self::SoftFailure => "soft-failure",
             Self::AllowanceExhausted => "allowance-exhausted",
             Self::Snapshot => "snapshot",
+            Self::Store => "store",
         }
     }
 }

@@ -1,12 +1,14 @@
 //! The rules between settings, and the options each module owns.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::callers;
 use super::file::{self, File, LINKS_MAX};
-use super::form::Of;
+use super::form::{Of, StoreKind};
 use super::report::{Places, Refusal, Report};
 use super::sources::named;
 use super::tls;
@@ -26,6 +28,17 @@ pub use super::form::{AuthMode, Level};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheSettings {
     /// All answers together, in bytes.
+    pub bytes_max: u64,
+}
+
+/// The `[store]` settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// Whether anything is to be kept.
+    pub enabled: bool,
+    /// Where. `None`: the settings name no directory, and the service manager gave none.
+    pub directory: Option<PathBuf>,
+    /// Sealed bytes kept.
     pub bytes_max: u64,
 }
 
@@ -68,6 +81,8 @@ pub struct Settings {
     pub snapshots: SnapshotOptions,
     /// Answers in memory.
     pub cache: CacheSettings,
+    /// What outlives the process.
+    pub store: StoreSettings,
     /// Which of them are coded.
     pub compression: VariantOptions,
     /// Seals page tokens; `None`: derived from the wiv key.
@@ -128,6 +143,11 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         cache: CacheSettings {
             bytes_max: file.cache.bytes_max.get(),
         },
+        store: StoreSettings {
+            enabled: file.store.kind == StoreKind::Disk,
+            directory: directory(&file.store.directory.0),
+            bytes_max: file.store.bytes_max.get(),
+        },
         compression: VariantOptions {
             enabled: file.compression.enabled,
             bytes_min: usize::try_from(file.compression.bytes_min.get()).unwrap_or(usize::MAX),
@@ -146,6 +166,23 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         label: report.file.take(),
         file,
     })
+}
+
+fn directory(name: &str) -> Option<PathBuf> {
+    (!name.is_empty()).then(|| name.into())
+}
+
+impl StoreSettings {
+    /// Takes the first of the directories that the service manager made for the gateway, where the
+    /// settings name none.
+    pub(super) fn or_state_directory(&mut self, given: Option<&OsStr>) {
+        if self.directory.is_none() {
+            let first = given
+                .and_then(OsStr::to_str)
+                .and_then(|all| all.split(':').next());
+            self.directory = first.and_then(directory);
+        }
+    }
 }
 
 fn server(file: &File) -> ServerOptions {

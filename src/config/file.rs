@@ -5,10 +5,12 @@
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
-use super::form::{Address, AuthMode, Count, Level, Of};
+use super::form::{Address, AuthMode, Count, Level, Of, StoreKind};
 use super::lists::{ClientSans, Customers, KeyHashes};
 use super::measure::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Size, Time};
-use super::names::{BilledId, CallerName, Credential, Expiry, FileName, Text, VariableName, Zone};
+use super::names::{
+    BilledId, CallerName, Credential, DirectoryName, Expiry, FileName, Text, VariableName, Zone,
+};
 use super::web::{Hosts, Origins};
 use crate::access::Role;
 use crate::domain::{AccountId, CustomerId};
@@ -44,7 +46,7 @@ pub type Fresh = Time<SECOND, { 30 * DAY }>;
 /// How long an answer outlives its freshness.
 pub type Beyond = Time<0, { 90 * DAY }>;
 /// Memory. A million rows of a kilobyte fit in the largest.
-pub type Store = Size<MIB, { 1024 * GIB }>;
+pub type Memory = Size<MIB, { 1024 * GIB }>;
 
 /// The most callers, and the most links; each caller is a value of a metric label.
 pub const CALLERS_MAX: usize = 1_000;
@@ -87,6 +89,8 @@ table! {
         pagination: Pagination = Pagination::default(),
         /// `[cache]`
         cache: Cache = Cache::default(),
+        /// `[store]`
+        store: Store = Store::default(),
         /// `[compression]`
         compression: Compression = Compression::default(),
         /// `[log]`
@@ -386,7 +390,7 @@ table! {
         /// Of one walk.
         walk_pages_max: Count<1, 1_000_000> = Count(2_000),
         /// Of one walk.
-        walk_bytes_max: Store = Store::bytes(200 * MIB),
+        walk_bytes_max: Memory = Memory::bytes(200 * MIB),
         /// Of one walk.
         walk_time_max: Time<SECOND, DAY> = Time::ms(30 * MINUTE),
         /// In a row.
@@ -396,7 +400,7 @@ table! {
         /// After birth.
         snapshot_lifetime_max: Span = Span::ms(24 * HOUR),
         /// All together.
-        snapshot_bytes_max: Store = Store::bytes(256 * MIB),
+        snapshot_bytes_max: Memory = Memory::bytes(256 * MIB),
         /// Seals page tokens.
         token_key_env: VariableName = VariableName::default(),
         /// Or this does.
@@ -415,6 +419,18 @@ table! {
         bytes_max: Size<{ 64 * KIB }, { 1024 * GIB }> = Size::bytes(256 * MIB),
         /// Hot answers are refreshed before they are stale.
         refresh_ahead: bool = false,
+    }
+}
+
+table! {
+    /// What outlives the process.
+    Store {
+        /// What it is made of.
+        kind: StoreKind = StoreKind::Disk,
+        /// Where its file is.
+        directory: DirectoryName = DirectoryName::default(),
+        /// Sealed bytes in it.
+        bytes_max: Size<MIB, { 1024 * GIB }> = Size::bytes(GIB),
     }
 }
 

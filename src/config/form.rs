@@ -185,6 +185,16 @@ words! {
 }
 
 words! {
+    /// What the store is made of.
+    StoreKind, "\"disk\" or \"none\" (\"valkey\" is not available in this release)", {
+        /// A file on this machine.
+        Disk = "disk",
+        /// Nothing: what is remembered ends with the process.
+        None = "none",
+    }
+}
+
+words! {
     /// How much is logged.
     Level, "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"", {
         /// Only what failed.
@@ -246,4 +256,4 @@ impl<T: Form> serde::Serialize for Of<T> {
     }
 }
 
-leaf!(Address, AuthMode, Level);
+leaf!(Address, AuthMode, Level, StoreKind);

@@ -24,8 +24,13 @@ pub fn load(path: Option<&Path>) -> Result<Settings, Refusal> {
         // A name that is not Unicode is none of ours.
         Some((name.into_string().ok()?, text.into_string().ok()))
     });
+    let placed = |mut settings: Settings| {
+        let given = std::env::var_os("STATE_DIRECTORY");
+        settings.store.or_state_directory(given.as_deref());
+        settings
+    };
     let Some(path) = path else {
-        return read(None, variables);
+        return read(None, variables).map(placed);
     };
     let label = path.display().to_string();
     let text = text_of(path).map_err(|text| {
@@ -36,7 +41,7 @@ pub fn load(path: Option<&Path>) -> Result<Settings, Refusal> {
             .err()
             .unwrap_or(Refusal { problems: vec![] })
     })?;
-    read(Some((&label, &text)), variables)
+    read(Some((&label, &text)), variables).map(placed)
 }
 
 /// The same from a text and given variables: for the demo, and for tests. `label` stands for the

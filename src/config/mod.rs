@@ -25,7 +25,7 @@ mod corpus;
 #[cfg(test)]
 mod reference;
 
-pub use check::{AuthMode, CacheSettings, ConsoleSettings, LogSettings, Settings};
+pub use check::{AuthMode, CacheSettings, ConsoleSettings, LogSettings, Settings, StoreSettings};
 pub use form::Level;
 pub use load::{from_text, load};
 pub use report::Refusal;

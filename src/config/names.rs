@@ -19,6 +19,7 @@ const TEXT_BYTES_MAX: usize = 256;
 leaf!(
     VariableName,
     FileName,
+    DirectoryName,
     Text,
     BilledId,
     CallerName,
@@ -62,6 +63,25 @@ impl Form for FileName {
     fn from_text(text: &str) -> Option<Self> {
         (text.len() <= PATH_BYTES_MAX && !text.chars().any(char::is_control))
             .then(|| Self(text.to_owned()))
+    }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// The path of a directory; empty names none.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct DirectoryName(pub String);
+
+impl Form for DirectoryName {
+    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the absolute path of a directory")
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let good = text.len() <= PATH_BYTES_MAX && !text.chars().any(char::is_control);
+        (good && (text.is_empty() || text.starts_with('/'))).then(|| Self(text.to_owned()))
     }
 
     fn to_text(&self) -> String {

@@ -9,7 +9,7 @@ use super::answer::{Account, Answer, Asker};
 use super::customers::spend;
 use super::{Ingredients, Policy, ReadError};
 use crate::cache::{
-    CacheKey, Detail, Fetched, Found, Lifetimes, Rendered, Shelf, Subject, Terms, Wanted,
+    CacheKey, Detail, Fetched, Found, Keeping, Lifetimes, Rendered, Shelf, Subject, Terms, Wanted,
 };
 use crate::clock::{Clock, Duration};
 use crate::domain::{ContractId, Kind, Month, Vendor};
@@ -36,6 +36,33 @@ pub enum BillingBody {
     Refused(Option<Bytes>),
 }
 
+impl BillingBody {
+    /// The bytes that outlive the process: a letter for the form, then the vendor's body.
+    fn to_bytes(&self) -> Bytes {
+        let (form, body) = match self {
+            Self::Good(rendered) => (b'g', Some(&rendered.body)),
+            Self::SoftFailed(rendered) => (b's', Some(&rendered.body)),
+            Self::Refused(Some(body)) => (b'r', Some(body)),
+            Self::Refused(None) => (b'n', None),
+        };
+        let body = body.map(|body| &body[..]).unwrap_or_default();
+        [&[form], body].concat().into()
+    }
+
+    /// Reads such bytes; `None` for any others.
+    fn of_bytes(mut bytes: Bytes) -> Option<Self> {
+        let form = *bytes.first()?;
+        let body = bytes.split_off(1);
+        match form {
+            b'g' => Some(Self::Good(Rendered::new(body))),
+            b's' => Some(Self::SoftFailed(Rendered::new(body))),
+            b'r' => Some(Self::Refused(Some(body))),
+            b'n' if body.is_empty() => Some(Self::Refused(None)),
+            _ => None,
+        }
+    }
+}
+
 /// Answers the billing routes and N-able's own paths.
 pub struct Billing {
     nable: Arc<Nable>,
@@ -47,9 +74,14 @@ pub struct Billing {
 
 impl Billing {
     pub(super) fn new(of: &Ingredients, answers_bytes: u64) -> Self {
+        let keeping = Keeping::new(
+            &of.store,
+            |body: &Arc<BillingBody>| body.to_bytes(),
+            Box::new(|bytes| BillingBody::of_bytes(bytes).map(kept)),
+        );
         Self {
             nable: of.nable.clone(),
-            shelf: Shelf::new(answers_bytes, of.clock.clone()),
+            shelf: Shelf::new(answers_bytes, of.store.purges(), keeping, of.clock.clone()),
             policy: of.policy.clone(),
             clock: of.clock.clone(),
             metrics: of.metrics.clone(),
@@ -240,22 +272,25 @@ impl Billing {
 fn remembered(
     answer: Result<NableAnswer, UpstreamError>,
 ) -> Result<Fetched<Arc<BillingBody>>, UpstreamError> {
-    let (value, negative) = match answer {
-        Ok(NableAnswer::Good(body)) => (BillingBody::Good(Rendered::new(body)), false),
-        Ok(NableAnswer::SoftFailed(body)) => (BillingBody::SoftFailed(Rendered::new(body)), true),
+    Ok(kept(match answer {
+        Ok(NableAnswer::Good(body)) => BillingBody::Good(Rendered::new(body)),
+        Ok(NableAnswer::SoftFailed(body)) => BillingBody::SoftFailed(Rendered::new(body)),
         Err(error) if matches!(error.fault, Fault::NotFound | Fault::Rejected) => {
-            (BillingBody::Refused(error.vendor_body), true)
+            BillingBody::Refused(error.vendor_body)
         }
         Err(error) => return Err(error),
-    };
+    }))
+}
+
+fn kept(value: BillingBody) -> Fetched<Arc<BillingBody>> {
     let body = match &value {
         BillingBody::Good(rendered) | BillingBody::SoftFailed(rendered) => &rendered.body[..],
         BillingBody::Refused(body) => body.as_deref().unwrap_or_default(),
     };
-    Ok(Fetched {
+    Fetched {
         hash: *blake3::hash(body).as_bytes(),
         bytes: body.len(),
-        negative,
+        negative: !matches!(value, BillingBody::Good(_)),
         value: Arc::new(value),
-    })
+    }
 }

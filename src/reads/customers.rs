@@ -9,8 +9,8 @@ use super::answer::{Account, Answer, Asker};
 use super::{Ingredients, Policy, ReadError};
 use crate::admission::{Payer, Spend};
 use crate::cache::{
-    CacheKey, CacheNote, Detail, Fetched, FiledBodies, Found, Pages, Rendered, Shelf, Subject,
-    Terms, Wanted,
+    CacheKey, CacheNote, Detail, Fetched, FiledBodies, Found, Keeping, Pages, Rendered, Shelf,
+    Subject, Terms, Wanted,
 };
 use crate::clock::{Clock, Duration};
 use crate::domain::audience::AudienceFingerprint;
@@ -60,6 +60,15 @@ impl CustomerBook {
         }
     }
 
+    fn fetched(self) -> Fetched<Arc<Self>> {
+        Fetched {
+            hash: self.hash,
+            bytes: self.bytes,
+            value: Arc::new(self),
+            negative: false,
+        }
+    }
+
     /// (customer id, raw row) of the customers an audience may see.
     pub fn rows<'a>(
         &'a self,
@@ -102,10 +111,19 @@ pub struct Customers {
 
 impl Customers {
     pub(super) fn new(of: &Ingredients, answers_bytes: u64, cuts_bytes: u64) -> Self {
+        let files = of.files.clone();
+        let keeping = Keeping::new(
+            &of.store,
+            |book: &Arc<CustomerBook>| book.list.body.clone(),
+            Box::new(move |body| {
+                let list = CustomerList::of_body(&body)?;
+                Some(CustomerBook::new(list, &files).fetched())
+            }),
+        );
         Self {
             key: CacheKey::new(of.wiv.credential().clone(), Subject::Customers),
             wiv: of.wiv.clone(),
-            shelf: Shelf::new(answers_bytes, of.clock.clone()),
+            shelf: Shelf::new(answers_bytes, of.store.purges(), keeping, of.clock.clone()),
             cuts: Pages::new(cuts_bytes, of.files.clone()),
             files: of.files.clone(),
             policy: of.policy.clone(),
@@ -154,13 +172,7 @@ impl Customers {
             let files = self.files.clone();
             async move {
                 let list = wiv.customers(spend).await?;
-                let book = CustomerBook::new(list, &files);
-                Ok(Fetched {
-                    hash: book.hash,
-                    bytes: book.bytes,
-                    value: Arc::new(book),
-                    negative: false,
-                })
+                Ok(CustomerBook::new(list, &files).fetched())
             }
         });
         found

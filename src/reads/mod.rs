@@ -27,6 +27,7 @@ use crate::cache::{FiledBodies, VariantOptions, Variants};
 use crate::clock::Clock;
 use crate::metrics::{Metrics, StoreUsage};
 use crate::snapshot::{Sealer, Snapshots};
+use crate::store::Store;
 use crate::upstream::{Nable, Wiv};
 
 /// Share of `cache.bytes_max` for the vendors' answers: customer lists and billing bodies. The rest
@@ -51,6 +52,8 @@ pub struct Ingredients {
     pub policy: Arc<ArcSwap<Policy>>,
     /// `cache.bytes_max`.
     pub cache_bytes_max: u64,
+    /// What outlives the process.
+    pub store: Store,
     /// Large bodies that are read again and again.
     pub files: FiledBodies,
     /// `[compression]`
@@ -76,6 +79,7 @@ pub struct Reads {
     pub overview: Arc<overview::Overview>,
     /// Their answers in content codings.
     pub variants: Arc<Variants>,
+    store: Store,
 }
 
 impl Reads {
@@ -89,6 +93,7 @@ impl Reads {
         let cases = Arc::new(cases::Cases::new(&of, pages));
         let billing = Arc::new(billing::Billing::new(&of, answers));
         Self {
+            store: of.store.clone(),
             variants: Variants::new(coded, of.compression, of.metrics.clone()),
             export: Arc::new(export::Export::new(&of, cases.clone())),
             overview: Arc::new(overview::Overview::new(

@@ -3,6 +3,7 @@
 use super::Reads;
 use crate::cache::Subject;
 use crate::domain::{CustomerId, Kind};
+use crate::store::{PurgeDepth, PurgeScope};
 
 /// What to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +26,31 @@ impl Purge {
     }
 }
 
+impl Purge {
+    fn scope(&self) -> PurgeScope {
+        match self {
+            Self::Customer(customer) => PurgeScope::customer(customer),
+            Self::Kind(kind) => PurgeScope::Kind(*kind),
+            Self::All => PurgeScope::All,
+        }
+    }
+}
+
 impl Reads {
+    /// Makes the purges so far outlive a crash, within a second. Returns whether they do.
+    pub async fn keep_purges(&self) -> bool {
+        self.store.keep_purges().await
+    }
+
     /// Ends entries; returns how many. Soft: they become stale, and each is refreshed once when it is
     /// next asked for. Hard: they are gone, and so are the page tokens of purged searches.
     pub fn purge(&self, what: &Purge, soft: bool) -> u64 {
+        let depth = match soft {
+            true => PurgeDepth::Soft,
+            false => PurgeDepth::Hard,
+        };
+        // Counted first, so that whatever is put into memory from here on is judged by it.
+        self.store.purges().purge(what.scope(), depth);
         let mut purged = 0;
         if what.covers(Kind::Customers) {
             purged += self.customers.shelf().purge(Kind::Customers, soft);

@@ -90,7 +90,7 @@ impl Walk {
             head: scroll.first_page,
             whole: scroll.first_page,
         });
-        if scroll.purges != self.store.purges() {
+        if self.store.purged_since(&self.lineage.key, scroll.purges) {
             state.purged = true;
         }
         drop(state);
@@ -193,7 +193,7 @@ impl Walk {
                 ages.whole = scroll.first_page;
             }
         }
-        if scroll.purges == self.store.purges() {
+        if !self.store.purged_since(&self.lineage.key, scroll.purges) {
             state.purged = false;
         }
     }
@@ -211,7 +211,7 @@ impl Walk {
             let mut state = next.lock();
             state.rows = rows;
             state.envelope = scroll.envelope.clone();
-            state.purged = scroll.purges != self.store.purges();
+            state.purged = self.store.purged_since(&self.lineage.key, scroll.purges);
             state.ages = Some(Ages {
                 head: scroll.first_page,
                 whole: scroll.first_page,

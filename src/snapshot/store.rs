@@ -21,6 +21,7 @@ use crate::cache::{CacheKey, Lifetimes, Standing};
 use crate::clock::{Clock, Instant, timeout_at};
 use crate::domain::{SearchQuery, Shortage};
 use crate::metrics::{Metrics, StoreUsage};
+use crate::store::Store;
 use crate::upstream::Wiv;
 
 /// Searches remembered at once, running or held; beyond it new ones are refused as overloaded. Each
@@ -45,7 +46,8 @@ pub struct Snapshots {
     total: Arc<AtomicU64>,
     /// Snapshots that had to go for want of room.
     evicted: AtomicU64,
-    purges: AtomicU64,
+    /// What outlives the process; here for the purges.
+    kept: Store,
 }
 
 /// A wish for one row more than is known.
@@ -95,6 +97,7 @@ impl Snapshots {
         wiv: Arc<Wiv>,
         gates: Option<&Gates>,
         options: SnapshotOptions,
+        kept: Store,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
@@ -116,7 +119,7 @@ impl Snapshots {
             lineages: Mutex::default(),
             total: Arc::new(AtomicU64::new(0)),
             evicted: AtomicU64::new(0),
-            purges: AtomicU64::new(0),
+            kept,
         })
     }
 
@@ -275,7 +278,13 @@ impl Snapshots {
     }
 
     pub(super) fn purges(&self) -> u64 {
-        self.purges.load(Ordering::Acquire)
+        self.kept.purges().number()
+    }
+
+    /// Whether a purge covers a search whose scroll began after `begun` purges.
+    pub(super) fn purged_since(&self, key: &CacheKey, begun: u64) -> bool {
+        let purges = self.kept.purges().hold();
+        purges.covers(key.subject().purged_as(), begun).is_some()
     }
 
     /// Whether a snapshot's time is over: it was not used for the tokens' lifetime and answers no new
@@ -357,7 +366,6 @@ impl Snapshots {
     /// Ends the snapshots that `which` names. Soft: they become stale and are refreshed when asked
     /// for. Hard: they are let go of, and their tokens end. Returns how many.
     pub fn purge(&self, soft: bool, which: impl Fn(&Snapshot) -> bool) -> u64 {
-        self.purges.fetch_add(1, Ordering::AcqRel);
         let mut purged = 0;
         for snapshot in self.held.all() {
             if !which(&snapshot) {

@@ -74,6 +74,13 @@ pub struct CustomerList {
     pub body: Bytes,
 }
 
+impl CustomerList {
+    /// Reads a body that [`Wiv::customers`] accepted before. Returns `None` for any other.
+    pub fn of_body(body: &Bytes) -> Option<Self> {
+        customer_list(body::text(body).ok()?, body).ok()
+    }
+}
+
 /// wiv, through the outbound stack.
 #[derive(Clone)]
 pub struct Wiv {

@@ -16,6 +16,7 @@ use msp_gateway::sandbox::{self, Sandbox};
 use msp_gateway::secrets::{SealingKey, Secret, VendorKey, VendorKeyring, VendorKeys};
 use msp_gateway::snapshot::{Sealer, SnapshotOptions, Snapshots};
 use msp_gateway::stack::outbound;
+use msp_gateway::store::Store;
 use msp_gateway::upstream::connect::InMemory;
 use msp_gateway::upstream::{BaseUrl, Nable, VendorOptions, Wiv};
 use serde_json::value::RawValue;
@@ -31,6 +32,9 @@ pub struct Setup {
     pub wiv: Box<dyn Fn(&mut VendorOptions)>,
     pub nable: Box<dyn Fn(&mut VendorOptions)>,
     pub policy: Box<dyn Fn(&mut Policy)>,
+    pub store: Store,
+    /// `None`: a clock of its own.
+    pub clock: Option<Clock>,
 }
 
 impl Default for Setup {
@@ -51,6 +55,8 @@ impl Default for Setup {
             wiv: Box::new(|_| {}),
             nable: Box::new(|_| {}),
             policy: Box::new(|_| {}),
+            store: Store::none(),
+            clock: None,
         }
     }
 }
@@ -81,7 +87,9 @@ fn vendor(vendor: Vendor, path: &str, credential: &str) -> VendorOptions {
 
 impl Rig {
     pub fn new(setup: Setup) -> Self {
-        let clock = Clock::anchored(NOW.parse().unwrap());
+        let clock = setup
+            .clock
+            .unwrap_or_else(|| Clock::anchored(NOW.parse().unwrap()));
         let metrics = Metrics::new().unwrap();
         let sandbox = Sandbox::new(setup.world, clock.clone());
         let connector = {
@@ -112,6 +120,7 @@ impl Rig {
             wiv.clone(),
             Some(&wiv_gates),
             setup.snapshots,
+            setup.store.clone(),
             clock.clone(),
             metrics.clone(),
         );
@@ -140,6 +149,7 @@ impl Rig {
             sealer: Arc::new(ArcSwap::from_pointee(Sealer::new(&sealing, None).unwrap())),
             policy: Arc::new(ArcSwap::from_pointee(policy)),
             cache_bytes_max: 64 << 20,
+            store: setup.store,
             files: FiledBodies::default(),
             compression: VariantOptions::default(),
             clock: clock.clone(),

@@ -30,6 +30,7 @@ mod framing;
 mod gauges;
 mod hostile;
 mod json;
+mod kept;
 mod limits;
 mod matrix;
 mod outages;

@@ -5,11 +5,19 @@ use std::collections::BTreeSet;
 use msp_gateway::admission::{CircuitState, Lane};
 use msp_gateway::cache::{CacheNote, Coding, Detail, Forward, Standing, VariantOptions, Variants};
 use msp_gateway::domain::{CacheOutcome, Kind, Route, Saved, Vendor};
-use msp_gateway::metrics::{Handshake, Metrics, VariantOutcome, WalkOutcome};
+use msp_gateway::metrics::{
+    Handshake, Metrics, RecordReject, StoreLookup, StoreOperation, StoreOutcome, VariantOutcome,
+    WalkOutcome,
+};
+use msp_gateway::store::StoreHealth;
 use msp_gateway::telemetry::AccessEntry;
 use msp_gateway::upstream::Fault;
 
 use crate::whole::{ALL, SETTINGS, Whole, caller, get, search, secrets, world};
+
+fn words_of<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> Vec<&'static str> {
+    all.iter().copied().map(word).collect()
+}
 
 /// A closed set: its name in the document, and its words.
 fn sets() -> Vec<(&'static str, Vec<&'static str>)> {
@@ -36,6 +44,23 @@ fn sets() -> Vec<(&'static str, Vec<&'static str>)> {
             VariantOutcome::ALL.map(VariantOutcome::as_str).to_vec(),
         ),
         ("kind", Kind::ALL.map(Kind::as_str).to_vec()),
+        ("store", StoreHealth::ALL.map(StoreHealth::as_str).to_vec()),
+        (
+            "store operation",
+            words_of(StoreOperation::ALL, StoreOperation::as_str),
+        ),
+        (
+            "store outcome",
+            words_of(StoreOutcome::ALL, StoreOutcome::as_str),
+        ),
+        (
+            "store lookup",
+            words_of(StoreLookup::ALL, StoreLookup::as_str),
+        ),
+        (
+            "record rejected",
+            words_of(RecordReject::ALL, RecordReject::as_str),
+        ),
         (
             "TLS handshake",
             Handshake::ALL.map(Handshake::as_str).to_vec(),

@@ -30,6 +30,7 @@ use crate::exchange::{AnswerBody, Answered, Boxed, Named, ReadingBody};
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::problem::{Code, Problem};
+use crate::store::StoreHealth;
 
 /// What a purge ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,12 +81,23 @@ pub struct Readiness {
     pub ready: bool,
     /// Each vendor's state.
     pub vendors: Vec<(Vendor, VendorState)>,
+    /// The store's. It does not make it false: without a store, memory and vendors answer.
+    pub store: StoreHealth,
+}
+
+/// What a purge came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Entries that it ended.
+    pub entries: u64,
+    /// The store is away, so that a crash before it is back would undo the purge.
+    pub pending: bool,
 }
 
 /// What the admin listener asks of the gateway.
 pub trait AdminReads: Send + Sync {
-    /// Purges; the number of entries that it ended.
-    fn purge(&self, purge: Purge) -> u64;
+    /// Purges, at once. The answer waits until a crash cannot undo it, for a second at most.
+    fn purge(&self, purge: Purge) -> Boxed<Purged>;
 
     /// Ends a wait that a vendor asked for; returns what was left of it, `None` if there was none.
     ///
@@ -290,8 +302,12 @@ impl AdminParts {
                 operator()?;
                 guard::is_json(head)?;
                 let purge = purge::read(&self.body(named.body).await?)?;
-                let purged = self.reads.purge(purge);
-                found(serde_json::json!({"purged": purged}))
+                let Purged { entries, pending } = self.reads.purge(purge).await;
+                let answer = match pending {
+                    false => serde_json::json!({"purged": entries}),
+                    true => serde_json::json!({"purged": entries, "store": "pending"}),
+                };
+                found(answer)
             }
             AdminRoute::Resume => {
                 operator()?;
@@ -320,7 +336,11 @@ impl AdminParts {
     }
 
     fn readiness(&self) -> Answered {
-        let Readiness { ready, vendors } = self.reads.readiness();
+        let Readiness {
+            ready,
+            vendors,
+            store,
+        } = self.reads.readiness();
         let vendors: Map<_, _> = vendors
             .into_iter()
             .map(|(vendor, state)| (vendor.as_str().to_owned(), state.as_str().into()))
@@ -332,7 +352,7 @@ impl AdminParts {
         };
         json(
             status,
-            &serde_json::json!({"ready": ready, "vendors": vendors}),
+            &serde_json::json!({"ready": ready, "vendors": vendors, "store": store.as_str()}),
         )
     }
 }

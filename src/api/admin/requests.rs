@@ -317,6 +317,9 @@ fn why(request: &FinishedRequest, told: &StoryTold) -> Option<&'static str> {
         (None, Some(Detail::Derived)) => {
             "The rows were cut from a remembered search for all customers."
         }
+        (None, Some(Detail::Store)) => {
+            "Memory did not hold the answer, and the store did: so the vendor was not asked."
+        }
         (None, None) => "The remembered answer was fresh.",
         (Some(_), _) if note.collapsed => {
             "Another request was asking the vendor for the same: this one waited for its answer."

@@ -9,10 +9,11 @@ use super::kit::*;
 use crate::access::Caller;
 use crate::api::Question;
 use crate::api::admin::{
-    Admin, AdminParts, AdminReads, Purge, PurgeTarget, Readiness, VendorState,
+    Admin, AdminParts, AdminReads, Purge, PurgeTarget, Purged, Readiness, VendorState,
 };
 use crate::clock::{Clock, Duration, sleep};
 use crate::domain::{Kind, Vendor};
+use crate::exchange::Boxed;
 use crate::exchange::site::OwnNames;
 use crate::history::History;
 use crate::history::samples::WATCHERS_MAX;
@@ -20,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::server::connection::Connections;
 use crate::server::drain::Drain;
+use crate::store::StoreHealth;
 
 struct Stub {
     purges: Mutex<Vec<Purge>>,
@@ -38,9 +40,12 @@ impl Default for Stub {
 }
 
 impl AdminReads for Stub {
-    fn purge(&self, purge: Purge) -> u64 {
+    fn purge(&self, purge: Purge) -> Boxed<Purged> {
         self.purges.lock().push(purge);
-        3
+        Box::pin(std::future::ready(Purged {
+            entries: 3,
+            pending: false,
+        }))
     }
 
     fn resume(&self, vendor: Vendor) -> Result<Option<Duration>, Problem> {
@@ -74,6 +79,7 @@ impl AdminReads for Stub {
                 (Vendor::Wiv, VendorState::Ok),
                 (Vendor::Nable, VendorState::Disabled),
             ],
+            store: StoreHealth::Away,
         }
     }
 }
@@ -119,7 +125,11 @@ async fn health_readiness_metrics_and_status() {
     );
     assert_eq!(
         ask(&on, get("/readyz", "")).await.json(),
-        json!({"ready": true, "vendors": {"wiv": "ok", "nable": "disabled"}})
+        json!({
+            "ready": true,
+            "vendors": {"wiv": "ok", "nable": "disabled"},
+            "store": "away",
+        })
     );
     let reply = ask(&on, get("/metrics", "")).await;
     assert!(

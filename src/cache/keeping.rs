@@ -1,0 +1,87 @@
+//! How answers of one kind outlive the process: what of them is kept, and how they come back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::freshness::{Lifetimes, Standing};
+use super::key::CacheKey;
+use super::local::{Entry, Fetched, Local};
+use crate::clock::{Clock, Duration};
+use crate::store::{KeptAnswer, Store};
+
+/// Makes the bytes to keep of an answer.
+pub type WriteAnswer<V> = fn(&V) -> Bytes;
+/// Makes an answer of kept bytes; `None` where they make no sense.
+pub type ReadAnswer<V> = Box<dyn Fn(Bytes) -> Option<Fetched<V>> + Send + Sync>;
+
+/// The answers of one kind in the store.
+pub struct Keeping<V> {
+    store: Store,
+    write: WriteAnswer<V>,
+    read: ReadAnswer<V>,
+}
+
+impl<V: Clone + Send + Sync + 'static> Keeping<V> {
+    /// `None` where nothing is kept.
+    pub fn new(store: &Store, write: WriteAnswer<V>, read: ReadAnswer<V>) -> Option<Arc<Self>> {
+        let store = store.clone();
+        store.is_on().then(|| Arc::new(Self { store, write, read }))
+    }
+
+    /// Puts the kept answer into memory, with the age that it has by now. An answer that no lifetime
+    /// lets anybody use stays where it is.
+    pub(super) async fn recall(
+        &self,
+        local: &Local<V>,
+        key: &CacheKey,
+        lives: (Lifetimes, Duration),
+        clock: &Clock,
+    ) {
+        let kind = key.subject().kind();
+        let Some(kept) = self.store.find_answer(kind, key.fingerprint()).await else {
+            return;
+        };
+        let KeptAnswer {
+            content,
+            negative,
+            born,
+            draw,
+            begun,
+        } = kept;
+        let (lifetimes, negative_lifetime) = lives;
+        let now = clock.now();
+        // An unknown age: stale, and never fresh.
+        let born = clock
+            .instant_of(&born)
+            .or_else(|| now.checked_sub(lifetimes.fresh));
+        let Some(born) = born else { return };
+        let usable = match negative {
+            true => now.saturating_duration_since(born) < negative_lifetime,
+            false => lifetimes.judge(born, draw, now).standing() != Standing::Expired,
+        };
+        if !usable {
+            return;
+        }
+        match (self.read)(content) {
+            Some(fetched) if fetched.negative == negative => {
+                if !local.put_back(key, fetched, begun, born, draw) {
+                    self.store.reject_purged();
+                }
+            }
+            Some(_) | None => self.store.reject_content(kind),
+        }
+    }
+
+    /// Keeps what a fetch brought that began after so many purges.
+    pub(super) fn keep(&self, entry: &Entry<V>, begun: u64, clock: &Clock) {
+        let answer = KeptAnswer {
+            content: (self.write)(&entry.value),
+            negative: entry.negative,
+            born: clock.stamp_of(entry.born),
+            draw: entry.draw,
+            begun,
+        };
+        self.store.keep_answer(entry.key.fingerprint(), answer);
+    }
+}

@@ -1,0 +1,166 @@
+//! Where the file lies, and what opening it comes to.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{Database, DatabaseError, StorageError};
+
+use crate::clock::{Duration, since_written};
+use crate::store::record::FORMAT;
+
+/// redb's own cache. Its default is a gigabyte; what is asked often is in our memory already.
+const CACHE_BYTES: usize = 16 << 20;
+/// The file of another format is left for so long, so that a downgrade finds its own again.
+const OTHER_FORMAT_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// Why there is no database.
+#[derive(Debug)]
+pub enum OpenFault {
+    /// Another process has it open.
+    Locked,
+    /// It is damaged, or no database at all.
+    Unreadable(String),
+    /// The system does not let us, now.
+    Io(String),
+}
+
+impl OpenFault {
+    /// What an error of the database means.
+    pub fn of(error: &redb::Error) -> Self {
+        match error {
+            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Self::Locked,
+            redb::Error::Io(error)
+                if !matches!(
+                    error.kind(),
+                    ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::InvalidInput
+                ) =>
+            {
+                Self::Io(error.to_string())
+            }
+            redb::Error::PreviousIo | redb::Error::DatabaseClosed => Self::Io(error.to_string()),
+            other => Self::Unreadable(other.to_string()),
+        }
+    }
+}
+
+/// Where a database lies.
+pub trait Medium: Send + 'static {
+    /// Opens it; begins an empty one where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is no database.
+    fn open(&mut self) -> Result<Database, OpenFault>;
+
+    /// Puts what cannot be read out of the way.
+    ///
+    /// # Errors
+    /// The system's reason.
+    fn set_aside(&mut self) -> Result<(), String>;
+}
+
+/// Sets what every database of ours is opened with.
+pub fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// A file in a directory of its own.
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// The directory of the store.
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        file_in(&self.0)
+    }
+}
+
+/// The store's file in a directory.
+pub fn file_in(directory: &Path) -> PathBuf {
+    directory.join(format!("store-{FORMAT}.redb"))
+}
+
+/// Where an unreadable file is put.
+pub fn aside(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".unreadable");
+    name.into()
+}
+
+/// The file, readable by its owner only.
+fn open_file(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
+impl Medium for Directory {
+    fn open(&mut self) -> Result<Database, OpenFault> {
+        let io = |error: std::io::Error| OpenFault::Io(error.to_string());
+        if !self.0.is_dir() {
+            let mut builder = DirBuilder::new();
+            builder
+                .recursive(true)
+                .mode(0o700)
+                .create(&self.0)
+                .map_err(io)?;
+        } else if let Err(error) = std::fs::set_permissions(&self.0, Permissions::from_mode(0o700))
+        {
+            // A volume may belong to another; the file is ours alone all the same.
+            tracing::debug!(%error, "the store's directory keeps its mode");
+        }
+        remove_other_formats(&self.0);
+        let file = open_file(&self.file()).map_err(io)?;
+        let opened = FileBackend::new(file).and_then(|file| builder().create_with_backend(file));
+        opened.map_err(|error: DatabaseError| OpenFault::of(&error.into()))
+    }
+
+    fn set_aside(&mut self) -> Result<(), String> {
+        let file = self.file();
+        std::fs::rename(&file, aside(&file)).map_err(|error| error.to_string())
+    }
+}
+
+/// Removes files of other formats that nobody has written for a day.
+fn remove_other_formats(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| {
+            let number = name.strip_prefix("store-")?.strip_suffix(".redb")?;
+            number.parse::<u8>().ok()
+        });
+        let about = entry.metadata().ok();
+        let unused = about.and_then(|about| since_written(&about));
+        if number.is_some_and(|number| number != FORMAT)
+            && unused.is_some_and(|unused| unused > OTHER_FORMAT_KEPT)
+        {
+            tracing::info!(file = %entry.path().display(), "the store of another release is removed");
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The error of a storage that is damaged rather than away.
+pub fn is_damage(error: &redb::Error) -> bool {
+    matches!(OpenFault::of(error), OpenFault::Unreadable(_))
+}
+
+impl From<StorageError> for OpenFault {
+    fn from(error: StorageError) -> Self {
+        Self::of(&error.into())
+    }
+}

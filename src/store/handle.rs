@@ -1,0 +1,569 @@
+//! What other rooms use of a store: contents go in and come out, whatever the engine is.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use parking_lot::Mutex;
+
+use super::engine::{Engine, EngineState, StoreFault, StoreOp, StoreReply};
+use super::names::{NameUse, Names};
+use super::pack::{PackReader, PackWriter};
+use super::record::{RecordKind, RecordName, RecordPlace, SealedRecord};
+use super::watermarks::{Purges, Watermarks};
+use crate::clock::{Clock, Duration, Instant, Stamp, timeout_at};
+use crate::domain::Kind;
+use crate::metrics::{Metrics, RecordReject, StoreLookup, StoreMetrics, StoreOutcome};
+
+/// How long anyone waits for the store. A vendor takes longer, so little is lost where it is late.
+const WAIT_MAX: Duration = Duration::from_millis(50);
+/// How long after the start a look waits for the file to be opened: after a crash that takes up to a
+/// third of a second, and who does not wait for it asks the vendor for what is kept.
+const OPENING_WAIT: Duration = Duration::from_secs(1);
+/// How long a purge waits until a crash cannot undo it.
+const PURGE_WAIT: Duration = Duration::from_secs(1);
+/// Operations in a row that were late before the store is left alone for [`AWAY`].
+const LATE_MAX: u32 = 3;
+/// How long a store that was late is left alone.
+const AWAY: Duration = Duration::from_secs(10);
+/// Contents from here up are sealed and opened on a thread that answers nobody.
+const OFF_THREAD_BYTES: usize = 256 << 10;
+
+/// How the store is doing, in `/readyz` and `/admin/status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreHealth {
+    /// There is none: nothing is kept across a restart.
+    Off,
+    /// Being opened.
+    Opening,
+    /// At work.
+    Ok,
+    /// Cannot be used at present; it is tried again by itself.
+    Away,
+}
+
+impl StoreHealth {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Off, Self::Opening, Self::Ok, Self::Away];
+
+    /// The word in answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Opening => "opening",
+            Self::Ok => "ok",
+            Self::Away => "away",
+        }
+    }
+}
+
+/// An answer as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptAnswer {
+    /// The vendor's body, in the form that its reader wrote.
+    pub content: Bytes,
+    /// A soft failure.
+    pub negative: bool,
+    /// When the vendor last said so.
+    pub born: Stamp,
+    /// Its share of the jitter.
+    pub draw: f64,
+    /// The number of the last purge when its fetch began.
+    pub begun: u64,
+}
+
+/// What outlives the process, or nothing. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Option<Arc<StoreInner>>,
+    purges: Arc<Purges>,
+}
+
+struct StoreInner {
+    engine: Box<dyn Engine>,
+    records: SealedRecord,
+    clock: Clock,
+    metrics: Arc<StoreMetrics>,
+    breaker: Mutex<Breaker>,
+    purges: Arc<Purges>,
+    began: Instant,
+    /// The names in use, and how often the engine had begun empty when they were noted in it.
+    names: ArcSwapOption<(Names, u64)>,
+    /// One at a time looks for the names, or notes them anew.
+    naming: tokio::sync::Mutex<()>,
+}
+
+/// Leaves an engine alone that does not answer in time. Pure.
+#[derive(Debug, Default)]
+struct Breaker {
+    late_in_row: u32,
+    away_until: Option<Instant>,
+}
+
+impl Breaker {
+    /// Whether the engine may be asked now. While it is away, one operation tries now and then.
+    fn allows(&mut self, now: Instant) -> bool {
+        match self.away_until {
+            Some(until) if now < until => false,
+            Some(_) => {
+                self.away_until = Some(now + AWAY);
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// Says whether it went away by this.
+    fn heard(&mut self, in_time: bool, now: Instant) -> bool {
+        if in_time {
+            *self = Self::default();
+            return false;
+        }
+        self.late_in_row += 1;
+        let goes = self.late_in_row == LATE_MAX;
+        if self.late_in_row >= LATE_MAX {
+            self.away_until = Some(now + AWAY);
+        }
+        goes
+    }
+
+    fn is_away(&self) -> bool {
+        self.away_until.is_some()
+    }
+}
+
+impl Store {
+    /// Keeps nothing. Purges are counted all the same.
+    pub fn none() -> Self {
+        Self {
+            inner: None,
+            purges: Arc::default(),
+        }
+    }
+
+    /// A store over an engine; `records` seals what goes into it.
+    pub fn over(
+        engine: impl Engine,
+        records: SealedRecord,
+        clock: Clock,
+        metrics: &Metrics,
+    ) -> Self {
+        let resolved = metrics.store.resolve();
+        let purges: Arc<Purges> = Arc::default();
+        let inner = StoreInner {
+            engine: Box::new(engine),
+            records,
+            began: clock.now(),
+            clock,
+            metrics: resolved,
+            breaker: Mutex::default(),
+            purges: purges.clone(),
+            names: ArcSwapOption::empty(),
+            naming: tokio::sync::Mutex::default(),
+        };
+        Self {
+            inner: Some(Arc::new(inner)),
+            purges,
+        }
+    }
+
+    /// Whether anything is kept.
+    pub fn is_on(&self) -> bool {
+        self.inner.is_some()
+    }
+
+    /// The purges so far, to be asked before a fetch and when something is kept.
+    pub fn purges(&self) -> &Arc<Purges> {
+        &self.purges
+    }
+
+    /// How it is doing.
+    pub fn health(&self) -> StoreHealth {
+        let Some(inner) = &self.inner else {
+            return StoreHealth::Off;
+        };
+        match inner.engine.state() {
+            EngineState::Opening => StoreHealth::Opening,
+            EngineState::Ok if inner.breaker.lock().is_away() => StoreHealth::Away,
+            EngineState::Ok => StoreHealth::Ok,
+            EngineState::Away => StoreHealth::Away,
+        }
+    }
+
+    /// Sealed bytes kept.
+    pub fn bytes(&self) -> u64 {
+        let inner = self.inner.as_ref();
+        let bytes = inner.map_or(0, |inner| inner.metrics.bytes.get());
+        u64::try_from(bytes).unwrap_or(0)
+    }
+
+    /// The answer that was kept for an identity.
+    pub async fn find_answer(&self, kind: Kind, identity: &[u8; 32]) -> Option<KeptAnswer> {
+        let inner = self.inner.as_ref()?;
+        let found = inner.find_answer(identity).await;
+        let outcome = match &found {
+            Ok(Some(_)) => StoreLookup::Found,
+            Ok(None) => StoreLookup::Missing,
+            Err(why) => {
+                inner.metrics.reject(*why);
+                StoreLookup::Rejected
+            }
+        };
+        inner.metrics.lookup(kind, outcome);
+        found.ok().flatten()
+    }
+
+    /// An answer of this kind opened, and its reader could make nothing of it.
+    pub fn reject_content(&self, kind: Kind) {
+        if let Some(inner) = &self.inner {
+            inner.metrics.reject(RecordReject::Content);
+            inner.metrics.lookup(kind, StoreLookup::Rejected);
+        }
+    }
+
+    /// A purge covers a kept answer.
+    pub fn reject_purged(&self) {
+        if let Some(inner) = &self.inner {
+            inner.metrics.reject(RecordReject::Purged);
+        }
+    }
+
+    /// Keeps an answer, some time soon; nobody waits for it.
+    pub fn keep_answer(&self, identity: &[u8; 32], answer: KeptAnswer) {
+        let Some(inner) = self.inner.clone() else {
+            return;
+        };
+        let identity = *identity;
+        tokio::spawn(async move { inner.keep_answer(&identity, answer).await });
+    }
+
+    /// What was noted under a name of our own.
+    pub async fn recall(&self, what: &str) -> Option<Bytes> {
+        let inner = self.inner.as_ref()?;
+        let until = inner.patience();
+        let names = inner.names(until).await?;
+        let name = names.0.of(NameUse::State, what.as_bytes());
+        inner.recall(name, until).await.ok().flatten()
+    }
+
+    /// Notes something small under a name of our own, in place of what was noted before.
+    pub fn note(&self, what: &str, content: &[u8]) {
+        let Some(inner) = &self.inner else { return };
+        if let Some(names) = inner.known_names() {
+            let name = names.0.of(NameUse::State, what.as_bytes());
+            inner.note_at_once(name, content);
+            return;
+        }
+        let (inner, what, content) = (inner.clone(), what.to_owned(), content.to_vec());
+        tokio::spawn(async move {
+            if let Some(names) = inner.names(inner.patience()).await {
+                let name = names.0.of(NameUse::State, what.as_bytes());
+                inner.note_at_once(name, &content);
+            }
+        });
+    }
+
+    /// Makes the purges so far outlive a crash. Says whether they do; they are in force either way.
+    pub async fn keep_purges(&self) -> bool {
+        let Some(inner) = &self.inner else {
+            return true;
+        };
+        let until = inner.clock.now() + PURGE_WAIT;
+        let Some(names) = inner.names(until).await else {
+            return false;
+        };
+        inner.note_purges(&names.0, until).await
+    }
+
+    /// Loads what must be known before anything is judged: names and purges. To be called once, when
+    /// there is a runtime. Waits for the file to be opened, and for no longer than that may take.
+    pub async fn warm(&self) {
+        if let Some(inner) = &self.inner {
+            inner.names(inner.patience()).await;
+        }
+    }
+
+    /// Writes what waits, in `limit` at most. Blocks.
+    pub fn close(&self, limit: Duration) {
+        if let Some(inner) = &self.inner {
+            inner.engine.close(limit);
+        }
+    }
+}
+
+/// Where the names are noted: under each sealing key, so that a start with a wrong key finds nothing
+/// and loses nothing.
+fn place_of_names(key_id: &[u8]) -> RecordName {
+    let mut name = *b"names of         ";
+    name.iter_mut()
+        .skip(12)
+        .zip(key_id)
+        .for_each(|(to, from)| *to = *from);
+    RecordName(name.first_chunk().copied().unwrap_or_default())
+}
+
+/// What the purges are noted under.
+const PURGES: &[u8] = b"purges";
+
+impl StoreInner {
+    /// Until when a look may wait.
+    fn patience(&self) -> Instant {
+        let now = self.clock.now();
+        match self.engine.state() {
+            EngineState::Opening => (self.began + OPENING_WAIT).max(now + WAIT_MAX),
+            EngineState::Ok | EngineState::Away => now + WAIT_MAX,
+        }
+    }
+
+    /// Runs one operation, counted and in time.
+    async fn call(&self, op: StoreOp, until: Instant) -> Result<StoreReply, StoreFault> {
+        let (operation, began) = (op.operation(), self.clock.now());
+        if !self.breaker.lock().allows(began) {
+            self.metrics.request(operation, StoreOutcome::Away, 0.0);
+            return Err(StoreFault::Away);
+        }
+        let reply = timeout_at(until, self.engine.call(op)).await;
+        let now = self.clock.now();
+        // A file that is still being opened is not late.
+        let in_time = reply.is_ok() || self.engine.state() != EngineState::Ok;
+        if self.breaker.lock().heard(in_time, now) {
+            tracing::warn!("the store does not answer in time; it is left alone for a while");
+        }
+        let (reply, outcome) = match reply {
+            Ok(Ok(reply)) => (Ok(reply), StoreOutcome::Ok),
+            Ok(Err(fault)) => (Err(fault), outcome_of(fault)),
+            Err(_) => (Err(StoreFault::Away), StoreOutcome::Late),
+        };
+        let seconds = now.saturating_duration_since(began).as_secs_f64();
+        self.metrics.request(operation, outcome, seconds);
+        reply
+    }
+
+    fn known_names(&self) -> Option<Arc<(Names, u64)>> {
+        let known = self.names.load_full()?;
+        (known.1 == self.engine.resets()).then_some(known)
+    }
+
+    /// The names, found or made. Where the engine began empty, they and the purges are noted anew.
+    async fn names(&self, until: Instant) -> Option<Arc<(Names, u64)>> {
+        if let Some(known) = self.known_names() {
+            return Some(known);
+        }
+        let _turn = timeout_at(until, self.naming.lock()).await.ok()?;
+        if let Some(known) = self.known_names() {
+            return Some(known);
+        }
+        let resets = self.engine.resets();
+        let (current, previous) = self.records.key_ids();
+        let here = place_of_names(&current);
+        let mut names = None;
+        let before = self.names.load_full();
+        if let Some(before) = &before {
+            names = Names::of_bytes(before.0.bytes());
+        }
+        let mut noted = false;
+        for key_id in [Some(current), previous].into_iter().flatten() {
+            if names.is_some() {
+                break;
+            }
+            let place = place_of_names(&key_id);
+            // A store that does not answer may hold them: none are made then.
+            let found = self.recall(place, until).await.ok()?;
+            names = found.and_then(|bytes| Names::of_bytes(&bytes));
+            noted = names.is_some() && place == here;
+        }
+        let names = match names {
+            Some(names) => names,
+            None => Names::random()?,
+        };
+        if !noted && !self.note_safely(here, names.bytes(), until).await {
+            return None;
+        }
+        if before.is_none() {
+            let place = names.of(NameUse::State, PURGES);
+            let kept = self.recall(place, until).await.ok()?;
+            let kept = kept.and_then(Watermarks::of_bytes).unwrap_or_default();
+            let some = self.purges.number() > 0;
+            self.purges.count_on_from(&kept);
+            if some {
+                self.note_purges(&names, until).await;
+            }
+        } else {
+            self.note_purges(&names, until).await;
+        }
+        let names = Arc::new((names, resets));
+        self.names.store(Some(names.clone()));
+        Some(names)
+    }
+
+    async fn note_purges(&self, names: &Names, until: Instant) -> bool {
+        let bytes = self.purges.hold().to_bytes();
+        let place = names.of(NameUse::State, PURGES);
+        self.note_safely(place, &bytes, until).await
+    }
+
+    async fn recall(&self, name: RecordName, until: Instant) -> Result<Option<Bytes>, StoreFault> {
+        let StoreReply::Value(Some(record)) = self.call(StoreOp::Recall { name }, until).await?
+        else {
+            return Ok(None);
+        };
+        let opened = self.records.open(state_place(name), &record);
+        Ok(opened.map_err(|why| self.metrics.reject(why)).ok())
+    }
+
+    async fn note_safely(&self, name: RecordName, content: &[u8], until: Instant) -> bool {
+        let Some(record) = self.records.seal(state_place(name), content) else {
+            return false;
+        };
+        let safe = true;
+        let op = StoreOp::Note { name, record, safe };
+        self.call(op, until).await.is_ok()
+    }
+
+    /// Notes without waiting: later notes of one name come later.
+    fn note_at_once(&self, name: RecordName, content: &[u8]) {
+        let Some(record) = self.records.seal(state_place(name), content) else {
+            return;
+        };
+        let safe = false;
+        let op = StoreOp::Note { name, record, safe };
+        let operation = op.operation();
+        let outcome = match self.engine.call(op).now_or_never() {
+            Some(Ok(_)) => StoreOutcome::Ok,
+            Some(Err(fault)) => outcome_of(fault),
+            None => StoreOutcome::Late,
+        };
+        self.metrics.request(operation, outcome, 0.0);
+    }
+
+    /// The answer, where one is kept; else why it was not taken.
+    async fn find_answer(
+        self: &Arc<Self>,
+        identity: &[u8; 32],
+    ) -> Result<Option<KeptAnswer>, RecordReject> {
+        let until = self.patience();
+        let Some(names) = self.names(until).await else {
+            return Ok(None);
+        };
+        let name = answer_name(&names.0, identity);
+        let Ok(StoreReply::Value(Some(record))) = self.call(StoreOp::Find { name }, until).await
+        else {
+            return Ok(None);
+        };
+        let place = answer_place(name);
+        let content = self.open_off_thread(place, record).await?;
+        let answer = read_answer(content, identity).ok_or(RecordReject::Content)?;
+        Ok(Some(answer))
+    }
+
+    async fn keep_answer(self: &Arc<Self>, identity: &[u8; 32], answer: KeptAnswer) {
+        let until = self.patience();
+        let Some(names) = self.names(until).await else {
+            return;
+        };
+        let name = answer_name(&names.0, identity);
+        let content = write_answer(identity, &answer);
+        let Some(record) = self.seal_off_thread(answer_place(name), content).await else {
+            // Too large to be kept.
+            return;
+        };
+        let negative = answer.negative;
+        let op = StoreOp::Land {
+            name,
+            record,
+            negative,
+        };
+        // What is not kept is fetched again.
+        let _ = self.call(op, self.clock.now() + WAIT_MAX).await;
+    }
+
+    async fn open_off_thread(
+        self: &Arc<Self>,
+        place: RecordPlace,
+        record: Bytes,
+    ) -> Result<Bytes, RecordReject> {
+        if record.len() < OFF_THREAD_BYTES {
+            return self.records.open(place, &record);
+        }
+        let this = self.clone();
+        let opened = tokio::task::spawn_blocking(move || this.records.open(place, &record));
+        opened.await.unwrap_or(Err(RecordReject::Content))
+    }
+
+    async fn seal_off_thread(
+        self: &Arc<Self>,
+        place: RecordPlace,
+        content: Vec<u8>,
+    ) -> Option<Bytes> {
+        if content.len() < OFF_THREAD_BYTES {
+            return self.records.seal(place, &content);
+        }
+        let this = self.clone();
+        let sealed = tokio::task::spawn_blocking(move || this.records.seal(place, &content));
+        sealed.await.ok().flatten()
+    }
+}
+
+fn outcome_of(fault: StoreFault) -> StoreOutcome {
+    match fault {
+        StoreFault::Away => StoreOutcome::Away,
+        StoreFault::Full => StoreOutcome::Refused,
+        StoreFault::Failed => StoreOutcome::Error,
+    }
+}
+
+fn state_place(name: RecordName) -> RecordPlace {
+    RecordPlace {
+        kind: RecordKind::State,
+        name,
+        number: 0,
+    }
+}
+
+fn answer_place(name: RecordName) -> RecordPlace {
+    RecordPlace {
+        kind: RecordKind::Answer,
+        name,
+        number: 0,
+    }
+}
+
+/// As a page token names an identity, so that both lead to one name.
+fn answer_name(names: &Names, identity: &[u8; 32]) -> RecordName {
+    names.of(NameUse::Answer, identity.split_at(16).0)
+}
+
+fn write_answer(identity: &[u8; 32], answer: &KeptAnswer) -> Vec<u8> {
+    let KeptAnswer {
+        content,
+        negative,
+        born,
+        draw,
+        begun,
+    } = answer;
+    PackWriter::default()
+        .fixed(identity)
+        .flag(*negative)
+        .stamp(*born)
+        .u64(draw.to_bits())
+        .u64(*begun)
+        .bytes(content)
+        .done()
+}
+
+fn read_answer(content: Bytes, identity: &[u8; 32]) -> Option<KeptAnswer> {
+    let mut reader = PackReader::new(content);
+    // Names are hashes: a wrong answer must not hang on one.
+    if reader.fixed::<32>()? != *identity {
+        return None;
+    }
+    let answer = KeptAnswer {
+        negative: reader.flag()?,
+        born: reader.stamp()?,
+        draw: f64::from_bits(reader.u64()?).clamp(0.0, 1.0),
+        begun: reader.u64()?,
+        content: reader.bytes()?,
+    };
+    reader.is_over().then_some(answer)
+}

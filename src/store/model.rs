@@ -1,0 +1,75 @@
+//! A store in memory: it says what the operations mean, and every other engine is held to it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::engine::{Engine, EngineState, StoreFault, StoreFuture, StoreOp, StoreReply};
+use super::ledger::{Judged, Ledger, Place, TableChange};
+
+/// Everything in memory, at once and never away. Ends with the process.
+#[derive(Debug)]
+pub struct Model(Mutex<ModelState>);
+
+#[derive(Debug)]
+struct ModelState {
+    ledger: Ledger,
+    tables: BTreeMap<Place, Bytes>,
+}
+
+impl Model {
+    /// Keeps up to `bytes_max` sealed bytes.
+    pub fn new(bytes_max: u64) -> Self {
+        Self(Mutex::new(ModelState {
+            ledger: Ledger::new(bytes_max),
+            tables: BTreeMap::new(),
+        }))
+    }
+
+    /// Runs one operation.
+    ///
+    /// # Errors
+    /// [`StoreFault::Full`] for a record that is larger than the store.
+    pub fn apply(&self, op: &StoreOp) -> Result<StoreReply, StoreFault> {
+        let ModelState { ledger, tables } = &mut *self.0.lock();
+        let mut changes: Vec<TableChange> = Vec::new();
+        let judged = ledger.judge(op, &mut changes);
+        for (place, value) in changes {
+            match value {
+                Some(value) => tables.insert(place, value),
+                None => tables.remove(&place),
+            };
+        }
+        Ok(match judged {
+            Judged::Reply(reply) => reply,
+            Judged::Read(place) => StoreReply::Value(tables.get(&place).cloned()),
+            Judged::ReadHead(place, standing) => {
+                StoreReply::Head(tables.get(&place).map(|head| (standing, head.clone())))
+            }
+            Judged::TooLarge => return Err(StoreFault::Full),
+        })
+    }
+
+    /// Sealed bytes kept.
+    pub fn bytes(&self) -> u64 {
+        self.0.lock().ledger.bytes()
+    }
+}
+
+impl Engine for Model {
+    fn call(&self, op: StoreOp) -> StoreFuture<'_> {
+        let reply = self.apply(&op);
+        Box::pin(std::future::ready(reply))
+    }
+
+    fn state(&self) -> EngineState {
+        EngineState::Ok
+    }
+
+    fn resets(&self) -> u64 {
+        0
+    }
+
+    fn close(&self, _limit: crate::clock::Duration) {}
+}

@@ -1,0 +1,87 @@
+//! What records are called: keyed hashes, so that the engine learns no identity.
+
+use zeroize::Zeroizing;
+
+use super::record::RecordName;
+
+/// What a name is for; names of different uses never meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameUse {
+    /// The answer to a question.
+    Answer,
+    /// The line of a search's snapshots.
+    Line,
+    /// One snapshot.
+    Snapshot,
+    /// Something about the gateway itself.
+    State,
+}
+
+impl NameUse {
+    const fn word(self) -> &'static [u8] {
+        match self {
+            Self::Answer => b"answer",
+            Self::Line => b"line",
+            Self::Snapshot => b"snapshot",
+            Self::State => b"state",
+        }
+    }
+}
+
+/// Turns identities into names. The key is random and stays the same when the sealing key is rotated:
+/// names outlive keys.
+pub struct Names {
+    key: Zeroizing<[u8; 32]>,
+}
+
+impl Names {
+    /// Names under a new random key; `None` if the system gives no random bytes.
+    pub fn random() -> Option<Self> {
+        let mut key = Zeroizing::new([0; 32]);
+        aws_lc_rs::rand::fill(&mut *key).ok()?;
+        Some(Self { key })
+    }
+
+    /// Names under the key that was kept; `None` if these are not the bytes of one.
+    pub fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        let key = Zeroizing::new(bytes.try_into().ok()?);
+        Some(Self { key })
+    }
+
+    /// The key, to be kept sealed.
+    pub fn bytes(&self) -> &[u8] {
+        &*self.key
+    }
+
+    /// The name of an identity.
+    pub fn of(&self, usage: NameUse, identity: &[u8]) -> RecordName {
+        let mut name = [0; 16];
+        blake3::Hasher::new_keyed(&self.key)
+            .update(usage.word())
+            .update(&[0])
+            .update(identity)
+            .finalize_xof()
+            .fill(&mut name);
+        RecordName(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_hang_on_key_use_and_identity() {
+        let names = Names::random().unwrap();
+        let again = Names::of_bytes(names.bytes()).unwrap();
+        let name = names.of(NameUse::Answer, b"identity");
+        assert_eq!(again.of(NameUse::Answer, b"identity"), name);
+        assert_ne!(names.of(NameUse::Line, b"identity"), name);
+        assert_ne!(names.of(NameUse::Answer, b"other"), name);
+        assert_ne!(
+            Names::random().unwrap().of(NameUse::Answer, b"identity"),
+            name
+        );
+        assert!(Names::of_bytes(b"short").is_none());
+    }
+}

@@ -1,0 +1,405 @@
+//! Purges as numbers: which purges were over when something was fetched, and what they cover.
+//!
+//! Each purge gets the next number and writes it beside what it covers. What was fetched remembers the
+//! number of its beginning: a covering number above that means that a purge came after. Merging takes
+//! the larger number of each, so neither order nor repetition matters.
+
+use std::collections::HashMap;
+
+use parking_lot::{RwLock, RwLockReadGuard};
+
+use super::pack::{PackReader, PackWriter};
+use crate::domain::{CustomerId, Kind};
+
+/// Customers that have numbers of their own; past it they are folded into the number of all searches.
+pub const CUSTOMERS_MAX: usize = 10_000;
+
+/// How much a purge ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PurgeDepth {
+    /// What it covers counts as stale.
+    Soft,
+    /// What it covers is gone.
+    Hard,
+}
+
+/// A customer, hashed.
+type CustomerMark = [u8; 16];
+
+/// What something is about, for the judgement whether a purge covers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PurgeSubject {
+    /// An answer of this kind, about no one customer.
+    Kind(Kind),
+    /// The searches of one customer.
+    CustomerCases(CustomerMark),
+}
+
+impl PurgeSubject {
+    /// Case searches: of one customer, or of all.
+    pub fn cases(customer: Option<&CustomerId>) -> Self {
+        customer.map_or(Self::Kind(Kind::Cases), |customer| {
+            let mut mark = [0; 16];
+            blake3::Hasher::new_derive_key("msp-gateway purge of a customer")
+                .update(customer.as_str().as_bytes())
+                .finalize_xof()
+                .fill(&mut mark);
+            Self::CustomerCases(mark)
+        })
+    }
+}
+
+/// What a purge covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PurgeScope {
+    /// Everything.
+    All,
+    /// One kind of answer.
+    Kind(Kind),
+    /// Whatever may mention the customer: its own searches, those of all customers, and the list.
+    Customer(CustomerMark),
+}
+
+impl PurgeScope {
+    /// Whatever may mention a customer.
+    pub fn customer(customer: &CustomerId) -> Self {
+        match PurgeSubject::cases(Some(customer)) {
+            PurgeSubject::CustomerCases(mark) => Self::Customer(mark),
+            PurgeSubject::Kind(kind) => Self::Kind(kind),
+        }
+    }
+}
+
+/// The numbers of the last soft and of the last hard purge of something; 0: none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Mark {
+    soft: u64,
+    hard: u64,
+}
+
+impl Mark {
+    fn set(&mut self, depth: PurgeDepth, number: u64) {
+        let at = match depth {
+            PurgeDepth::Soft => &mut self.soft,
+            PurgeDepth::Hard => &mut self.hard,
+        };
+        *at = (*at).max(number);
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.set(PurgeDepth::Soft, other.soft);
+        self.set(PurgeDepth::Hard, other.hard);
+    }
+
+    /// The same, of purges that are counted after `before` others.
+    fn after(self, before: u64) -> Self {
+        let shift = |number: u64| match number {
+            0 => 0,
+            number => number.saturating_add(before),
+        };
+        Self {
+            soft: shift(self.soft),
+            hard: shift(self.hard),
+        }
+    }
+}
+
+/// All purges that still cover something. Pure.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watermarks {
+    number: u64,
+    all: Mark,
+    kinds: [Mark; Kind::ALL.len()],
+    /// Searches of all customers, which a purge of any customer covers.
+    unnamed: Mark,
+    customers: HashMap<CustomerMark, Mark>,
+}
+
+impl Watermarks {
+    /// The number of the last purge: what is fetched from now on begins with it.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Notes a purge; returns its number.
+    pub fn purge(&mut self, scope: PurgeScope, depth: PurgeDepth) -> u64 {
+        self.number += 1;
+        let number = self.number;
+        match scope {
+            PurgeScope::All => self.all.set(depth, number),
+            PurgeScope::Kind(kind) => self.kind(kind).set(depth, number),
+            PurgeScope::Customer(customer) => {
+                self.kind(Kind::Customers).set(depth, number);
+                self.unnamed.set(depth, number);
+                self.customers
+                    .entry(customer)
+                    .or_default()
+                    .set(depth, number);
+                self.fold();
+            }
+        }
+        number
+    }
+
+    /// What covers `subject`, fetched by something that began when `begun` was the last number.
+    pub fn covers(&self, subject: PurgeSubject, begun: u64) -> Option<PurgeDepth> {
+        let mut mark = self.all;
+        match subject {
+            PurgeSubject::Kind(kind) => {
+                mark.merge(self.kinds.get(kind as usize).copied().unwrap_or_default());
+                if kind == Kind::Cases {
+                    mark.merge(self.unnamed);
+                }
+            }
+            PurgeSubject::CustomerCases(customer) => {
+                mark.merge(
+                    self.kinds
+                        .get(Kind::Cases as usize)
+                        .copied()
+                        .unwrap_or_default(),
+                );
+                mark.merge(self.customers.get(&customer).copied().unwrap_or_default());
+            }
+        }
+        if mark.hard > begun {
+            Some(PurgeDepth::Hard)
+        } else if mark.soft > begun {
+            Some(PurgeDepth::Soft)
+        } else {
+            None
+        }
+    }
+
+    /// Takes in what another knows of the same count.
+    pub fn merge(&mut self, other: &Self) {
+        self.number = self.number.max(other.number);
+        self.all.merge(other.all);
+        for (mine, theirs) in self.kinds.iter_mut().zip(&other.kinds) {
+            mine.merge(*theirs);
+        }
+        self.unnamed.merge(other.unnamed);
+        for (customer, mark) in &other.customers {
+            self.customers.entry(*customer).or_default().merge(*mark);
+        }
+        self.fold();
+    }
+
+    /// The same purges, counted on from those of `before`, which all came earlier.
+    #[must_use]
+    pub fn after(&self, before: &Self) -> Self {
+        let by = before.number;
+        let mut after = Self {
+            number: self.number.saturating_add(by),
+            all: self.all.after(by),
+            kinds: self.kinds.map(|mark| mark.after(by)),
+            unnamed: self.unnamed.after(by),
+            customers: self
+                .customers
+                .iter()
+                .map(|(customer, mark)| (*customer, mark.after(by)))
+                .collect(),
+        };
+        after.merge(before);
+        after
+    }
+
+    fn kind(&mut self, kind: Kind) -> &mut Mark {
+        match self.kinds.get_mut(kind as usize) {
+            Some(mark) => mark,
+            // Not reached: there is a mark for each kind.
+            None => &mut self.all,
+        }
+    }
+
+    /// Too many customers become one purge of all searches: more is fetched anew, nothing old is shown.
+    fn fold(&mut self) {
+        if self.customers.len() <= CUSTOMERS_MAX {
+            return;
+        }
+        for (_, mark) in std::mem::take(&mut self.customers) {
+            self.kind(Kind::Cases).merge(mark);
+        }
+    }
+
+    /// The bytes to keep.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = PackWriter::default();
+        let mark = |out: &mut PackWriter, mark: &Mark| {
+            out.u64(mark.soft).u64(mark.hard);
+        };
+        out.u64(self.number);
+        mark(&mut out, &self.all);
+        self.kinds.iter().for_each(|kind| mark(&mut out, kind));
+        mark(&mut out, &self.unnamed);
+        out.u64(self.customers.len() as u64);
+        for (customer, numbers) in &self.customers {
+            out.fixed(customer);
+            mark(&mut out, numbers);
+        }
+        out.done()
+    }
+
+    /// The watermarks of such bytes; `None` for any other.
+    pub fn of_bytes(bytes: bytes::Bytes) -> Option<Self> {
+        let mut reader = PackReader::new(bytes);
+        let mark = |reader: &mut PackReader| {
+            Some(Mark {
+                soft: reader.u64()?,
+                hard: reader.u64()?,
+            })
+        };
+        let mut read = Self {
+            number: reader.u64()?,
+            all: mark(&mut reader)?,
+            ..Self::default()
+        };
+        for kind in &mut read.kinds {
+            *kind = mark(&mut reader)?;
+        }
+        read.unnamed = mark(&mut reader)?;
+        for _ in 0..reader.u64()? {
+            let customer = reader.fixed()?;
+            read.customers.insert(customer, mark(&mut reader)?);
+        }
+        read.fold();
+        reader.is_over().then_some(read)
+    }
+}
+
+/// The watermarks in force, shared by everything that remembers.
+#[derive(Debug, Default)]
+pub struct Purges(RwLock<Watermarks>);
+
+impl Purges {
+    /// To be taken before a fetch begins.
+    pub fn number(&self) -> u64 {
+        self.0.read().number()
+    }
+
+    /// Keeps purges out while something is judged and kept.
+    pub fn hold(&self) -> RwLockReadGuard<'_, Watermarks> {
+        self.0.read()
+    }
+
+    /// Notes a purge; returns its number.
+    pub fn purge(&self, scope: PurgeScope, depth: PurgeDepth) -> u64 {
+        self.0.write().purge(scope, depth)
+    }
+
+    /// Counts on from purges that were kept before this process began to count.
+    pub(super) fn count_on_from(&self, kept: &Watermarks) {
+        let mut marks = self.0.write();
+        *marks = marks.after(kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use PurgeDepth::{Hard, Soft};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn customer(name: &str) -> CustomerId {
+        CustomerId::parse(name).unwrap()
+    }
+
+    fn subjects() -> Vec<PurgeSubject> {
+        let kinds = Kind::ALL.map(PurgeSubject::Kind);
+        let customers = ["a", "b"].map(|name| PurgeSubject::cases(Some(&customer(name))));
+        kinds.into_iter().chain(customers).collect()
+    }
+
+    #[test]
+    fn a_purge_covers_what_began_before_it_and_may_mention_its_subject() {
+        let [list, cases, billing, a, b] = subjects()[..] else {
+            panic!("five subjects");
+        };
+        assert_eq!(PurgeSubject::cases(None), cases);
+        for (scope, covered) in [
+            (PurgeScope::All, vec![list, cases, billing, a, b]),
+            (PurgeScope::Kind(Kind::Billing), vec![billing]),
+            (PurgeScope::Kind(Kind::Cases), vec![cases, a, b]),
+            (PurgeScope::customer(&customer("a")), vec![list, cases, a]),
+        ] {
+            for depth in [Soft, Hard] {
+                let mut marks = Watermarks::default();
+                let before = marks.number();
+                let number = marks.purge(scope, depth);
+                for subject in subjects() {
+                    let expected = covered.contains(&subject).then_some(depth);
+                    assert_eq!(
+                        marks.covers(subject, before),
+                        expected,
+                        "{scope:?} {subject:?}"
+                    );
+                    assert_eq!(marks.covers(subject, number), None, "{scope:?} {subject:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_purged_before_the_file_was_read_comes_after_what_stands_in_it() {
+        let a = PurgeSubject::cases(Some(&customer("a")));
+        let mut kept = Watermarks::default();
+        kept.purge(PurgeScope::All, Soft);
+        kept.purge(PurgeScope::customer(&customer("b")), Hard);
+        let begun = kept.number();
+        let purges = Purges::default();
+        purges.purge(PurgeScope::customer(&customer("a")), Hard);
+        purges.count_on_from(&kept);
+        assert_eq!(purges.hold().covers(a, begun), Some(Hard));
+        assert_eq!(purges.hold().covers(a, purges.number()), None);
+        assert_eq!(
+            purges.hold().covers(PurgeSubject::Kind(Kind::Billing), 0),
+            Some(Soft)
+        );
+    }
+
+    #[test]
+    fn too_many_customers_become_one_purge_of_all_searches() {
+        let mut marks = Watermarks::default();
+        for n in 0..=CUSTOMERS_MAX {
+            marks.purge(PurgeScope::customer(&customer(&format!("c{n}"))), Hard);
+        }
+        assert!(marks.customers.is_empty());
+        let any = PurgeSubject::cases(Some(&customer("never-purged")));
+        assert_eq!(marks.covers(any, 3), Some(Hard));
+        assert_eq!(marks.covers(any, marks.number()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn merging_hangs_on_no_order_and_loses_nothing(
+            ops in proptest::collection::vec((0..4_u8, any::<bool>(), 0..3_u8), 0..40),
+        ) {
+            // Three views of one count, each of which heard a third of the purges.
+            let mut whole = Watermarks::default();
+            let mut parts = [const { Vec::new() }; 3];
+            for (scope, hard, part) in ops {
+                let scope = match scope {
+                    0 => PurgeScope::All,
+                    1 => PurgeScope::Kind(Kind::Cases),
+                    2 => PurgeScope::customer(&customer("a")),
+                    _ => PurgeScope::customer(&customer("b")),
+                };
+                let mut one = Watermarks { number: whole.number, ..Watermarks::default() };
+                let depth = if hard { Hard } else { Soft };
+                whole.purge(scope, depth);
+                one.purge(scope, depth);
+                parts[usize::from(part)].push(one);
+            }
+            let joined = |order: [usize; 3]| {
+                let mut all = Watermarks::default();
+                for part in order {
+                    parts[part].iter().chain(&parts[part]).for_each(|one| all.merge(one));
+                }
+                all
+            };
+            prop_assert_eq!(joined([0, 1, 2]), joined([2, 0, 1]));
+            prop_assert_eq!(joined([0, 1, 2]), whole.clone());
+            prop_assert_eq!(Watermarks::of_bytes(whole.to_bytes().into()), Some(whole));
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What outlives the process: a second gateway over the store of the first asks no vendor for what is
+//! kept there, and serves nothing that a purge ended.
+
+use std::sync::Arc;
+
+use msp_gateway::cache::Detail;
+use msp_gateway::clock::{Clock, Duration, sleep};
+use msp_gateway::domain::{CacheOutcome, ContractId, CustomerId, FieldSet, Kind, Month};
+use msp_gateway::metrics::Metrics;
+use msp_gateway::reads::billing::SoftFailure;
+use msp_gateway::reads::{Answer, Purge, ReadError};
+use msp_gateway::sandbox;
+use msp_gateway::secrets::{SealingKey, Secret};
+use msp_gateway::store::{Model, SealedRecord, Store};
+
+use crate::kit::{NOW, Rig, Setup};
+
+/// What two gateways have in common that run one after the other.
+struct Machine {
+    model: Arc<Model>,
+    clock: Clock,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self {
+            model: Arc::new(Model::new(64 << 20)),
+            clock: Clock::anchored(NOW.parse().unwrap()),
+        }
+    }
+
+    /// A gateway that begins with nothing in memory. Its vendors count from zero.
+    fn start(&self, secret: &str, previous: Option<&str>) -> Rig {
+        let key = |text: &str| SealingKey::derive("store", &Secret::parse(text).unwrap());
+        let previous = previous.map(key);
+        let records = SealedRecord::new(&key(secret), previous.as_ref()).unwrap();
+        let metrics = Metrics::new().unwrap();
+        let store = Store::over(self.model.clone(), records, self.clock.clone(), &metrics);
+        Rig::new(Setup {
+            store,
+            clock: Some(self.clock.clone()),
+            ..Setup::default()
+        })
+    }
+}
+
+async fn customers(rig: &Rig) -> Answer {
+    let (customers, asker) = (&rig.reads.customers, rig.everyone());
+    customers.list(&asker, FieldSet::ALL).await.unwrap()
+}
+
+fn month() -> Month {
+    Month::parse("202610").unwrap()
+}
+
+async fn bill(rig: &Rig, contract: &str) -> Result<Answer, ReadError> {
+    let contract = ContractId::parse(contract).unwrap();
+    let asker = rig.everyone();
+    let billing = &rig.reads.billing;
+    billing
+        .services(&asker, month(), &contract, SoftFailure::Refuse)
+        .await
+}
+
+fn vendor_calls(rig: &Rig) -> u64 {
+    let all = [
+        sandbox::Operation::Customers,
+        sandbox::Operation::Billing,
+        sandbox::Operation::Invoices,
+    ];
+    all.map(|operation| rig.asked(operation)).iter().sum()
+}
+
+/// Lets the tasks run that keep what was fetched.
+async fn settle() {
+    sleep(Duration::from_millis(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_and_soft_failures_outlive_the_process_with_their_age() {
+    let machine = Machine::new();
+    let first = machine.start("secret", None);
+    let contract = first.sandbox.contracts()[0].id.clone();
+    let list = customers(&first).await;
+    let good = bill(&first, &contract).await.unwrap();
+    let Err(soft) = bill(&first, "9999999").await else {
+        panic!("no such contract");
+    };
+    assert_eq!((vendor_calls(&first), list.note.stored), (3, true));
+    settle().await;
+    sleep(Duration::from_secs(30)).await;
+    drop(first);
+
+    let second = machine.start("secret", None);
+    for _ in 0..2 {
+        let again = customers(&second).await;
+        assert_eq!(again.body, list.body);
+        assert_eq!(again.etag, list.etag);
+        assert_eq!(again.age.as_secs(), 30);
+        assert_eq!(again.note.outcome, CacheOutcome::Hit);
+        let again = bill(&second, &contract).await.unwrap();
+        assert_eq!((again.body, again.age.as_secs()), (good.body.clone(), 30));
+        let Err(again) = bill(&second, "9999999").await else {
+            panic!("no such contract");
+        };
+        let told = |error: &ReadError| match error {
+            ReadError::BillingNotFound { vendor_body, .. } => vendor_body.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told(&again), told(&soft));
+    }
+    assert_eq!(vendor_calls(&second), 0);
+
+    // Said once: afterwards memory answers.
+    let third = machine.start("secret", None);
+    let details = [customers(&third).await, customers(&third).await].map(|a| a.note.detail);
+    assert_eq!(details, [Some(Detail::Store), None]);
+    // Stale by now: served, and refreshed on the side.
+    sleep(Duration::from_secs(40)).await;
+    let fourth = machine.start("secret", None);
+    let stale = customers(&fourth).await;
+    assert_eq!(stale.note.detail, Some(Detail::StaleWhileRevalidate));
+    assert_eq!(stale.age.as_secs(), 70);
+    settle().await;
+    assert_eq!(vendor_calls(&fourth), 1);
+    // The soft failure's two minutes are over.
+    sleep(Duration::from_secs(60)).await;
+    let fifth = machine.start("secret", None);
+    assert!(bill(&fifth, "9999999").await.is_err());
+    assert_eq!(fifth.asked(sandbox::Operation::Billing), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_after_the_restart_is_bridged_by_what_is_kept() {
+    let machine = Machine::new();
+    let list = customers(&machine.start("secret", None)).await;
+    settle().await;
+    // Past fresh and stale, usable on error.
+    sleep(Duration::from_secs(600)).await;
+    let second = machine.start("secret", None);
+    second.sandbox.set_down(sandbox::Vendor::Wiv, true);
+    let again = customers(&second).await;
+    assert_eq!(again.note.detail, Some(Detail::StaleOnError));
+    assert_eq!((again.body, again.age.as_secs()), (list.body, 600));
+}
+
+#[tokio::test(start_paused = true)]
+async fn purges_outlive_the_process() {
+    let customer = CustomerId::parse("org_1").unwrap();
+    for (what, soft, calls) in [
+        (Purge::All, true, 1),
+        (Purge::All, false, 1),
+        (Purge::Customer(customer), false, 1),
+        (Purge::Kind(Kind::Customers), false, 1),
+        (Purge::Kind(Kind::Billing), false, 0),
+    ] {
+        let machine = Machine::new();
+        let first = machine.start("secret", None);
+        customers(&first).await;
+        settle().await;
+        first.reads.purge(&what, soft);
+        assert!(first.reads.keep_purges().await);
+        drop(first);
+        let second = machine.start("secret", None);
+        let again = customers(&second).await;
+        let served_stale = again.note.detail == Some(Detail::StaleWhileRevalidate);
+        assert_eq!(served_stale, soft, "{what:?} {soft}");
+        settle().await;
+        assert_eq!(vendor_calls(&second), calls, "{what:?} {soft}");
+        // What was fetched after the purge is kept as ever.
+        settle().await;
+        let third = machine.start("secret", None);
+        customers(&third).await;
+        assert_eq!(vendor_calls(&third), 0, "{what:?} {soft}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_began_before_a_purge_is_not_kept() {
+    let machine = Machine::new();
+    let first = machine.start("secret", None);
+    let slow = sandbox::Fault::on_any(sandbox::Kind::Latency { ms: 500 });
+    first.sandbox.fault(slow);
+    let (first, begun) = (Arc::new(first), machine.clock.now());
+    let asked = tokio::spawn({
+        let first = first.clone();
+        async move { customers(&first).await }
+    });
+    sleep(Duration::from_millis(100)).await;
+    first.reads.purge(&Purge::All, false);
+    assert!(!asked.await.unwrap().note.stored);
+    assert!(begun.elapsed() >= Duration::from_millis(500));
+    settle().await;
+    let second = machine.start("secret", None);
+    customers(&second).await;
+    assert_eq!(vendor_calls(&second), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_open_with_the_current_secret_and_the_one_before_and_no_other() {
+    let machine = Machine::new();
+    customers(&machine.start("old", None)).await;
+    settle().await;
+    let calls = |rig: Rig| async move {
+        customers(&rig).await;
+        settle().await;
+        vendor_calls(&rig)
+    };
+    // Another secret finds nothing, and loses nothing either.
+    assert_eq!(calls(machine.start("other", None)).await, 1);
+    assert_eq!(calls(machine.start("old", None)).await, 0);
+    // A rotation, then the end of the old one.
+    assert_eq!(calls(machine.start("new", Some("old"))).await, 0);
+    assert_eq!(calls(machine.start("new", None)).await, 1);
+    assert_eq!(calls(machine.start("new", None)).await, 0);
+}
