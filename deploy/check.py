@@ -1,5 +1,6 @@
 """Structural checks of the files in this folder; called by ./check. Prints one line a problem."""
 
+import json
 import os
 import re
 import sys
@@ -116,16 +117,24 @@ for compose in documents("compose.yaml"):
             bad(where, "lacks no-new-privileges")
         for mount in service.get("volumes", []):
             source = mount.split(":")[0]
-            if source.startswith("./") and not os.path.exists(os.path.join(HERE, source)):
+            # The operator makes the folder of keys.
+            if source.startswith("./") and source != "./secrets" and not os.path.exists(os.path.join(HERE, source)):
                 bad(where, f"mounts {source}, which does not exist")
         for secret in service.get("secrets", []):
             if secret not in compose.get("secrets", {}):
                 bad(where, f"takes an unknown secret: {secret}")
         for name in service.get("environment", {}):
             variable(where, name)
-    given = [f"/run/secrets/{s}" for s in compose["services"]["gateway"].get("secrets", [])]
-    if sorted(given) != FILES:
-        bad("compose.yaml", "its secrets are not the files that gateway.toml names")
+    if "./secrets:/run/secrets:ro" not in compose["services"]["gateway"]["volumes"]:
+        bad("compose.yaml", "does not mount the files that gateway.toml names")
+
+# One vendor is enough: each may be left out.
+for vendor in ("wiv", "nable"):
+    if gateway[vendor].get("optional") is not True:
+        bad("gateway.toml", f"demands a key of {vendor}")
+for path in FILES:
+    if os.path.dirname(path) != "/run/secrets":
+        bad("gateway.toml", f"{path} is not where compose.yaml and the Deployment put secrets")
 
 # The unit: its variables are settings, its credentials are used.
 unit = text(HERE, "msp-gateway.service")
@@ -137,6 +146,12 @@ for name, value in re.findall(r"^Environment=(\w+)=(.*)$", unit, re.M):
         if value[3:] not in credentials:
             bad("msp-gateway.service", f"{name} leads to no LoadCredential")
         credentials.discard(value[3:])
+for name in re.findall(r"^LoadCredential=(\w+):", unit, re.M):
+    if f"\nSetCredential={name}:\\n\n" not in unit:
+        bad("msp-gateway.service", f"cannot do without the credential {name}")
+for vendor in ("WIV", "NABLE"):
+    if f"\nEnvironment=MSP_GATEWAY__{vendor}__OPTIONAL=true\n" not in unit:
+        bad("msp-gateway.service", f"demands a key of {vendor}")
 for name in sorted(credentials):
     bad("msp-gateway.service", f"the credential {name} is not used")
 
@@ -151,7 +166,8 @@ for line in ("Wants=msp-gateway.socket", "After=msp-gateway.socket", "Type=notif
     if f"\n{line}\n" not in unit:
         bad("msp-gateway.service", f"lacks {line}")
 
-# Kubernetes
+# Kubernetes. What needs the Prometheus operator is there to be added.
+OPERATORS = ["prometheusrule.yaml", "servicemonitor.yaml"]
 kinds = {}
 folder = sorted(os.listdir(os.path.join(HERE, "kubernetes")))
 for name in folder:
@@ -165,7 +181,7 @@ for needed in ("Deployment", "Service", "ConfigMap", "NetworkPolicy", "PodDisrup
         bad("kubernetes", f"has no {needed}")
 resources = kinds["Kustomization"][0]["resources"]
 for name in folder:
-    if name not in resources + ["kustomization.yaml", "servicemonitor.yaml"]:
+    if name not in resources + OPERATORS + ["kustomization.yaml"]:
         bad("kubernetes/kustomization.yaml", f"leaves out {name}")
 for name in resources:
     if name not in folder:
@@ -210,6 +226,8 @@ for mount in container["volumeMounts"]:
     if volume is None:
         bad(where, f"mounts an unknown volume: {mount['name']}")
     elif "secret" in volume:
+        if volume["secret"].get("optional") is not True:
+            bad(where, "demands the keys of both vendors")
         if volume["secret"].get("defaultMode") != 0o440:
             bad(where, "the keys can be read by others than the gateway")
         mounted += [f"{mount['mountPath']}/{i['path']}" for i in volume["secret"]["items"]]
@@ -231,6 +249,9 @@ for service in kinds["Service"]:
         if port["targetPort"] not in ports:
             bad("kubernetes/service.yaml", f"leads to no port: {port['targetPort']}")
 
+if kinds["PrometheusRule"][0]["spec"] != yaml.safe_load(text(HERE, "alerts.yml")):
+    bad("kubernetes/prometheusrule.yaml", "is not alerts.yml any more")
+
 # Alerts speak of metrics, outcomes and settings that exist, and each is explained.
 room = os.path.join(ROOT, "src", "metrics")
 metrics = text(ROOT, "src", "metrics.rs") + "".join(text(room, n) for n in sorted(os.listdir(room)))
@@ -243,12 +264,40 @@ for group in re.findall(r'outcome=~?"([^"]+)"', alerts):
     for word in group.split("|"):
         if f'"{word}"' not in words:
             bad("alerts.yml", f"{word} is no outcome")
-readme, tests = text(HERE, "README.md"), text(HERE, "alerts_test.yml")
-for name in re.findall(r"alert: (\w+)", alerts):
-    if f"### {name}\n" not in readme:
-        bad("README.md", f"does not explain {name}")
+runbook, tests = text(ROOT, "docs", "operations.md"), text(HERE, "alerts_test.yml")
+(group,) = yaml.safe_load(alerts)["groups"]
+for rule in group["rules"]:
+    name, annotations = rule["alert"], rule["annotations"]
+    if f"### {name}\n" not in runbook:
+        bad("../docs/operations.md", f"does not explain {name}")
     if f"alertname: {name}" not in tests:
         bad("alerts_test.yml", f"does not test {name}")
+    for annotation in ("summary", "description", "runbook_url"):
+        if not annotations.get(annotation):
+            bad("alerts.yml", f"{name} has no {annotation}")
+    if not annotations.get("runbook_url", "").endswith("operations.md#" + name.lower()):
+        bad("alerts.yml", f"the runbook_url of {name} does not lead to it")
+    if rule["labels"]["severity"] not in ("page", "ticket"):
+        bad("alerts.yml", f"{name} is neither a page nor a ticket")
+
+# The dashboard speaks of metrics that exist, under the labels that they have.
+listed = {}
+for line in text(HERE, "METRICS.md").splitlines():
+    if line.startswith("| `"):
+        cells = line.split("|")
+        listed[cells[1].strip(" `")] = set(re.findall(r"`(\w+)`", cells[2]))
+dashboard = json.loads(text(HERE, "grafana", "msp-gateway.json"))
+drawn = [t["expr"] for p in dashboard["panels"] for t in p.get("targets", [])]
+drawn += [a["expr"] for a in dashboard["annotations"]["list"]]
+for expression in drawn:
+    for name, selectors in re.findall(r"\bmsp_gateway_(\w+)\{([^}]*)\}", expression):
+        plain = re.sub(r"_(bucket|sum|count)$", "", name)
+        if plain not in listed:
+            bad("grafana/msp-gateway.json", f"msp_gateway_{name} is no metric")
+            continue
+        for label in re.findall(r"(\w+)[!=]", selectors):
+            if label not in listed[plain] | {"instance", "job", "le"}:
+                bad("grafana/msp-gateway.json", f"msp_gateway_{name} has no label {label}")
 for job in yaml.safe_load(text(HERE, "prometheus.yml"))["scrape_configs"]:
     if f'job="{job["job_name"]}"' not in alerts:
         bad("prometheus.yml", f"the job {job['job_name']} is not the one in alerts.yml")

@@ -73,6 +73,14 @@ impl fmt::Display for SecretProblem {
     }
 }
 
+impl SecretProblem {
+    /// Returns whether there is no secret at all, rather than one that cannot be used.
+    pub fn is_absence(&self) -> bool {
+        let no_file = FileProblem::Unreadable(std::io::ErrorKind::NotFound);
+        matches!(self, Self::Unset | Self::Empty) || *self == Self::Unreadable(no_file)
+    }
+}
+
 impl SecretSource {
     /// Reads the secret now. Blocks the thread; a file that does not answer is given up after
     /// [`READ_WAIT_MAX`].

@@ -109,7 +109,8 @@ impl Side {
         let name = vendor.as_str();
         let (side, settings, secrets) = match (side, settings, secrets) {
             (Some(side), Some(settings), Some(secrets)) => (side, settings, secrets),
-            (None, None, _) => return Ok(None),
+            // Not named, or optional and without a key.
+            (None, None, _) | (None, Some(_), None) => return Ok(None),
             _ => {
                 later.push(format!("{name}: enabling or disabling it needs a restart"));
                 return Ok(None);

@@ -47,6 +47,7 @@ api_key_env = "A"
 api_key_file = ""
 api_key_fallback_env = "B"
 api_key_fallback_file = ""
+optional = true
 credential = "wiv"
 [nable]
 base_url = "https://a.example"
@@ -55,6 +56,7 @@ api_key_env = ""
 api_key_file = "/a"
 api_key_fallback_env = ""
 api_key_fallback_file = "/b"
+optional = true
 account_id_env = ""
 account_id_file = "/c"
 [cases]
@@ -178,6 +180,7 @@ fn wrong(path: &str) -> Vec<Value> {
         "docs",
         "enabled",
         "learn_rate",
+        "optional",
         "refresh_ahead",
     ]
     .contains(&key);

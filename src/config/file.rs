@@ -221,6 +221,8 @@ table! {
         api_key_fallback_env: VariableName = VariableName::default(),
         /// Or this does.
         api_key_fallback_file: FileName = FileName::default(),
+        /// Disabled where its key is not there, instead of refused.
+        optional: bool = false,
         /// Names the account behind the keys; part of every cache key.
         credential: Credential = Credential("wiv".to_owned()),
         /// The vendor's budget.
@@ -257,6 +259,8 @@ table! {
         api_key_fallback_env: VariableName = VariableName::default(),
         /// Or this does.
         api_key_fallback_file: FileName = FileName::default(),
+        /// Disabled where its key is not there, instead of refused.
+        optional: bool = false,
         /// The account.
         account_id: Option<Of<AccountId>> = None,
         /// Or the variable that holds it.

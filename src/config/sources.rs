@@ -168,6 +168,18 @@ impl Reader {
 
     fn vendor(&mut self, settings: &VendorSettings) -> Option<VendorSecrets> {
         let at = |setting: &str| format!("{}.{setting}", settings.vendor.as_str());
+        if settings.optional
+            && let Err(problem) = settings.key.read()
+            && problem.is_absence()
+        {
+            self.warnings.push(format!(
+                "{}: disabled, for {} {problem} ({} = true)",
+                settings.vendor.as_str(),
+                shown(&settings.key),
+                at("optional"),
+            ));
+            return None;
+        }
         let primary = self.key(&at("api_key"), &settings.key);
         let fallback = settings
             .key_fallback
@@ -240,6 +252,18 @@ impl Settings {
         };
         let wiv = self.wiv.as_ref().and_then(|v| reader.vendor(v));
         let nable = self.nable.as_ref().and_then(|v| reader.vendor(v));
+        let optional = [&self.wiv, &self.nable].into_iter().flatten();
+        let mut optional = optional.filter(|vendor| vendor.optional).peekable();
+        if wiv.is_none() && nable.is_none() && optional.peek().is_some() {
+            for vendor in optional {
+                let path = setting(&format!("{}.api_key", vendor.vendor.as_str()), &vendor.key);
+                let text = format!(
+                    "{} holds no key, nor does the other vendor's: one vendor must have one",
+                    shown(&vendor.key)
+                );
+                reader.report.add(&path, text);
+            }
+        }
         let mut token = |path, source: &Option<SecretSource>| {
             source.as_ref().and_then(|s| reader.read(path, s))
         };

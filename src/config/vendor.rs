@@ -83,6 +83,8 @@ pub struct VendorSettings {
     pub key: SecretSource,
     /// Holds the key to use when the vendor refuses the first.
     pub key_fallback: Option<SecretSource>,
+    /// Disabled where its key is not there, instead of refused.
+    pub optional: bool,
 }
 
 /// The keys of a vendor: `None` where it is disabled.
@@ -169,6 +171,7 @@ pub(super) fn wiv(
         account: AccountSource::Given(AccountId::parse(&wiv.credential.0).ok()?),
         key,
         key_fallback,
+        optional: wiv.optional,
     })
 }
 
@@ -239,5 +242,6 @@ pub(super) fn nable(
         account,
         key,
         key_fallback,
+        optional: nable.optional,
     })
 }

@@ -38,6 +38,7 @@ mod paging;
 mod proof;
 mod quota;
 mod reload;
+mod runbook;
 mod smuggle;
 mod tls;
 mod vectors;

@@ -453,12 +453,12 @@ fn the_list_of_metrics_is_that_of_the_code() {
 
 /// Files that say where the admin listener is, unless the settings say otherwise.
 const SAY_ADMIN_PORT: [&str; 11] = [
+    "docs/operations.md",
     "README.md",
     "config.toml",
     "src/config/file.rs",
     "src/cli/mod.rs",
     "deploy/Dockerfile",
-    "deploy/README.md",
     "deploy/gateway.toml",
     "deploy/prometheus.yml",
     "deploy/kubernetes/configmap.yaml",
@@ -475,5 +475,42 @@ fn the_admin_port_is_the_same_everywhere() {
         let text = fs::read_to_string(source::root().join(path)).expect(path);
         assert!(text.contains(&default.to_string()), "{path}");
         assert!(!text.contains("9090"), "{path}: Prometheus's own port");
+    }
+}
+
+/// `tests/debian.sh` looks for all packages before it says anything, so that one installation is
+/// enough.
+#[test]
+fn missing_packages_are_named_in_one_line() {
+    let script = r#"
+        die() { printf 'x: %s\n' "$1" >&2; exit 1; }
+        . tests/debian.sh
+        need zeta-none false
+        need bash bash --version
+        need spaces test "a b" = "a b"
+        need alpha-none test -e /no/such/file
+        settle_packages
+        echo unreachable
+    "#;
+    let run = std::process::Command::new("bash")
+        .args(["-euo", "pipefail", "-c", script])
+        .env("MSP_NO_INSTALL", "1")
+        .current_dir(source::root())
+        .output()
+        .expect("bash");
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(
+        said,
+        "x: needs these Debian packages; as root: apt-get install alpha-none zeta-none\n"
+    );
+    assert_eq!((run.status.code(), run.stdout), (Some(1), Vec::new()));
+    let users = ["tests/run", "tests/bench/run", "deploy/check"];
+    for path in users {
+        let text = fs::read_to_string(source::root().join(path)).expect(path);
+        assert!(
+            !text.contains("apt-get install -y"),
+            "{path} installs by itself"
+        );
+        assert!(text.contains("settle_packages\n"), "{path}");
     }
 }

@@ -32,6 +32,9 @@ use crate::metrics::Metrics;
 use crate::problem::{Code, Problem};
 use crate::store::StoreHealth;
 
+/// Told to those who ask for another path; names all that are there.
+const NO_SUCH_PATH: &str = "There is no such path here; the admin listener has /metrics, /healthz, /readyz and, under /admin/, status, explain, purge, live, history, requests, snapshots, callers and settings.";
+
 /// What a purge ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PurgeTarget {
@@ -239,7 +242,8 @@ impl AdminParts {
     async fn serve(&self, named: Named) -> Result<Answered, Problem> {
         let head = &named.head;
         let certificate = named.record.peer.certificate.as_deref();
-        let route = AdminRoute::find(head.uri.path()).ok_or_else(Problem::not_found)?;
+        let route = AdminRoute::find(head.uri.path())
+            .ok_or_else(|| Problem::new(Code::NotFound, NO_SUCH_PATH))?;
         let allow = route.allow();
         if !allow
             .split(", ")

@@ -102,6 +102,50 @@ fn bad_settings_are_one_clear_line() {
     );
 }
 
+/// A key that is not there, or empty as where a service manager has none to hand over.
+#[test]
+fn an_optional_vendor_without_a_key_is_disabled_and_one_must_have_a_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (good, empty, short) = (file("good", SECRET), file("empty", ""), file("short", "x"));
+    let line_feed = file("line_feed", "\n");
+    let absent = dir.path().join("absent").to_str().unwrap().to_owned();
+    let check = |wiv: &str, nable: &str, optional: bool| {
+        let text = format!(
+            "auth.mode = \"open\"\n[wiv]\napi_key_file = \"{wiv}\"\noptional = {optional}\n[nable]\napi_key_file = \"{nable}\"\naccount_id_file = \"{nable}\"\noptional = {optional}\n"
+        );
+        let config = file("config.toml", &text);
+        Process::run(&["check", "--config", &config], &[])
+    };
+    for none in [&absent, &empty, &line_feed] {
+        let ended = check(&good, none, true);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        let warned = ended.stderr.lines().any(|line| {
+            line.starts_with("warning: nable: disabled, for the file ")
+                && line.ends_with(" (nable.optional = true)")
+        });
+        assert!(warned, "{}", ended.stderr);
+        // Without the setting it is refused, and so is a gateway without any vendor.
+        let ended = check(&good, none, false);
+        assert_eq!((ended.code, &*ended.stdout), (Some(1), ""));
+        assert!(ended.stderr.contains("nable.api_key_file: "));
+        let ended = check(none, none, true);
+        assert_eq!((ended.code, &*ended.stdout), (Some(1), ""));
+        for vendor in ["wiv", "nable"] {
+            let line = format!("{vendor}.api_key_file: the file ");
+            assert!(ended.stderr.contains(&line), "{}", ended.stderr);
+        }
+    }
+    // A key that cannot be one is no absence.
+    let ended = check(&good, &short, true);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("is shorter than"), "{}", ended.stderr);
+}
+
 #[test]
 fn an_address_in_use_names_its_setting() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
