@@ -14,6 +14,10 @@ const BURST_DIVISOR: u32 = 6;
 pub struct Allowance {
     /// Requests admitted per minute.
     pub per_minute: u32,
+    /// Requests that may come at once.
+    pub burst: u32,
+    /// Seconds in which so many are admitted again.
+    pub burst_s: u64,
     /// Requests that would be admitted right now.
     pub remaining: u32,
     /// Seconds until one more is admitted (if none remains) or the bucket is full.
@@ -64,11 +68,14 @@ impl Throttle {
             1.0 - level
         };
         let wait = Duration::from_secs_f64(missing / per_second);
+        let seconds = |wait: Duration| wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let allowance = Allowance {
             per_minute: self.per_minute,
+            burst: burst as u32,
+            burst_s: seconds(Duration::from_secs_f64(burst / per_second)).max(1),
             // The value is between 0 and the burst, which was made from a u32.
             remaining: level as u32,
-            reset_s: wait.as_secs() + u64::from(wait.subsec_nanos() > 0),
+            reset_s: seconds(wait),
         };
         if admitted {
             Ok(allowance)
@@ -121,6 +128,30 @@ mod tests {
         assert_eq!(allowed(6, 9), (6, false));
         assert_eq!(allowed(6, 10), (6, true));
         assert_eq!(allowed(0, 3600), (0, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_policies_promise_is_kept() {
+        for per_minute in [1, 2, 5, 6, 7, 59, 60, 100, 1_000, 10_000_000] {
+            let throttle = Throttle::per_minute(per_minute);
+            let start = Instant::now();
+            let told = throttle.admit(start).unwrap();
+            // So many at once, and so many in each window after that.
+            for window in 0..3 {
+                let at = start + Duration::from_secs(told.burst_s * window);
+                let taken = if window == 0 { 1 } else { 0 };
+                let burst = u64::from(told.burst.min(1_000));
+                for number in taken..burst {
+                    assert!(
+                        throttle.admit(at).is_ok(),
+                        "{per_minute}: {window}, {number}"
+                    );
+                }
+            }
+            // And not more of them a minute than are told.
+            let rate = f64::from(told.burst) * 60.0 / told.burst_s as f64;
+            assert!(rate <= f64::from(per_minute), "{per_minute}: {rate}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -59,8 +59,14 @@ impl Accepted {
         named.or(self.others).unwrap_or(0)
     }
 
-    /// Whether the caller takes a body as it is. Nobody is answered with 406: who takes nothing that
-    /// is at hand gets the plain body, as RFC 9110 section 12.4.1 allows.
+    /// Whether the caller takes a body in any form that there is. Where it takes a coding that is not
+    /// at hand yet, and no plain body, it gets the plain one all the same, as RFC 9110 section 12.4.1
+    /// allows: nobody waits for a coding.
+    pub fn takes_some_form(&self) -> bool {
+        self.takes_plain() || Coding::ALL.into_iter().any(|coding| self.takes(coding))
+    }
+
+    /// Whether the caller takes a body as it is.
     pub fn takes_plain(&self) -> bool {
         self.identity.or(self.others) != Some(0)
     }
@@ -216,6 +222,19 @@ mod tests {
             let accepted = of(&[text]);
             assert_eq!(accepted.takes_plain(), plain, "{text}");
             assert_eq!(accepted.takes(Coding::Gzip), gzip, "{text}");
+        }
+        for (text, some) in [
+            ("identity;q=0", false),
+            ("*;q=0", false),
+            ("identity;q=0, deflate", false),
+            ("identity;q=0, gzip;q=0", false),
+            ("identity;q=0, br", true),
+            ("identity;q=0, *;q=0.1", true),
+            ("gzip;q=0, br;q=0, zstd;q=0", true),
+            ("*;q=0, identity;q=0.1", true),
+            ("", true),
+        ] {
+            assert_eq!(of(&[text]).takes_some_form(), some, "{text}");
         }
     }
 }

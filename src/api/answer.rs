@@ -6,11 +6,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use super::accept_encoding::Accepted;
-use super::cache_control::none_match;
+use super::cache_control::{match_names, none_match};
 use crate::cache::{CacheNote, Coding, Etag, Variants};
 use crate::clock::Duration;
 use crate::exchange::record::X_REQUEST_ID;
 use crate::exchange::{AnswerBody, Answered, Call, Mention};
+use crate::problem::{Code, Problem};
 use crate::reads::Answer;
 
 static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -26,23 +27,26 @@ const HEADERS_EXPECTED: usize = 12;
 
 /// The response for a read's answer: in a content coding that the caller takes, where a variant is at
 /// hand; 304 where the caller has it already, in whatever form it takes.
-pub fn respond(call: &Call, answer: Answer, variants: &Arc<Variants>) -> Answered {
+///
+/// # Errors
+/// 406 where it takes no form that there is, 412 where `If-Match` names another answer.
+pub fn respond(call: &Call, answer: Answer, variants: &Arc<Variants>) -> Result<Answered, Problem> {
     call.record.set_note(&answer.note);
     let headers = &call.head.headers;
+    let mentions = &call.record.mentions;
+    let accepted = accepted(call)?;
+    if mentions.has(Mention::IfMatch) && call.head.method != Method::POST {
+        check_match(headers, answer.etag.as_ref())?;
+    }
     // Answers without a tag are joined anew for each request; there is nothing to keep a variant of.
     let Some(tag) = answer.etag else {
         let mut response = whole(answer.body);
         tell_freshness(response.headers_mut(), &answer.note, answer.age);
-        return response;
-    };
-    let mentions = &call.record.mentions;
-    let accepted = match mentions.has(Mention::AcceptEncoding) {
-        true => Accepted::of(headers),
-        false => Accepted::default(),
+        return Ok(response);
     };
     let conditional = mentions.has(Mention::IfNoneMatch) && call.head.method != Method::POST;
     if conditional && let Some(held) = held(headers, &accepted, &tag) {
-        return not_modified(held, &answer.note, answer.age);
+        return Ok(not_modified(held, &answer.note, answer.age));
     }
     let variant = variants.find(accepted.codings().iter(), &answer.body, &tag);
     let etag = match &variant {
@@ -50,7 +54,7 @@ pub fn respond(call: &Call, answer: Answer, variants: &Arc<Variants>) -> Answere
         None => tag.value().clone(),
     };
     if conditional && none_match(headers, |one| one == b"*") {
-        return not_modified(etag, &answer.note, answer.age);
+        return Ok(not_modified(etag, &answer.note, answer.age));
     }
     let (body, coding) = match variant {
         Some(variant) => (variant.body, Some(variant.coding)),
@@ -62,7 +66,54 @@ pub fn respond(call: &Call, answer: Answer, variants: &Arc<Variants>) -> Answere
     if let Some(coding) = coding {
         headers.insert(header::CONTENT_ENCODING, coding.header_value());
     }
-    response
+    Ok(response)
+}
+
+/// What the caller takes.
+///
+/// # Errors
+/// 406 where that is no form that there is.
+pub fn accepted(call: &Call) -> Result<Accepted, Problem> {
+    if !call.record.mentions.has(Mention::AcceptEncoding) {
+        return Ok(Accepted::default());
+    }
+    let accepted = Accepted::of(&call.head.headers);
+    match accepted.takes_some_form() {
+        true => Ok(accepted),
+        false => Err(Problem::new(
+            Code::NotAcceptable,
+            "Accept-Encoding refuses the plain body and each of zstd, br and gzip.",
+        )),
+    }
+}
+
+/// `If-Match`: the answer must have one of these tags, in whatever form it is sent; `*` is any answer.
+/// `If-Unmodified-Since` is not looked at: answers have no date of their last change, and RFC 9110
+/// section 13.1.4 has it ignored then.
+fn check_match(headers: &HeaderMap, tag: Option<&Etag>) -> Result<(), Problem> {
+    // What is no list of tags is no condition.
+    let is_list = |value: &HeaderValue| {
+        let value = value.as_bytes().trim_ascii();
+        value == b"*" || value.starts_with(b"\"") || value.starts_with(b"W/\"")
+    };
+    if !headers.get_all(header::IF_MATCH).iter().any(is_list) {
+        return Ok(());
+    }
+    let named = match_names(headers, |one| {
+        let is_form = |tag: &Etag| {
+            let mut codings = Coding::ALL.into_iter();
+            one == tag.value().as_bytes()
+                || codings.any(|coding| tag.names_form(one, coding.as_str()))
+        };
+        one == b"*" || tag.is_some_and(is_form)
+    });
+    match named {
+        true => Ok(()),
+        false => Err(Problem::new(
+            Code::PreconditionFailed,
+            "The answer's ETag is none of those that If-Match names.",
+        )),
+    }
 }
 
 /// The head of an answer with a tag: what never changes as it is, and a place for each of the others,

@@ -59,11 +59,28 @@ pub fn none_match(headers: &HeaderMap, mut is_one: impl FnMut(&[u8]) -> bool) ->
     headers
         .get_all(header::IF_NONE_MATCH)
         .iter()
-        .any(|value| list_names(value.as_bytes(), &mut is_one))
+        .any(|value| list_names(value.as_bytes(), Weak::Counts, &mut is_one))
+}
+
+/// Whether `If-Match` names a tag that `is_one` knows: as [`none_match`], but a weak tag never matches.
+pub fn match_names(headers: &HeaderMap, mut is_one: impl FnMut(&[u8]) -> bool) -> bool {
+    headers
+        .get_all(header::IF_MATCH)
+        .iter()
+        .any(|value| list_names(value.as_bytes(), Weak::IsPassedOver, &mut is_one))
+}
+
+/// What a weak tag is worth in a list.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weak {
+    /// As much as a strong one.
+    Counts,
+    /// Nothing.
+    IsPassedOver,
 }
 
 /// An entity tag may itself hold commas, so the list is read tag by tag.
-fn list_names(list: &[u8], is_one: &mut impl FnMut(&[u8]) -> bool) -> bool {
+fn list_names(list: &[u8], weak: Weak, is_one: &mut impl FnMut(&[u8]) -> bool) -> bool {
     let mut rest = list.trim_ascii();
     if rest == b"*" {
         return is_one(rest);
@@ -82,7 +99,8 @@ fn list_names(list: &[u8], is_one: &mut impl FnMut(&[u8]) -> bool) -> bool {
         let Some((one, after)) = opaque.split_at_checked(end + 2) else {
             return false;
         };
-        if is_one(one) {
+        let passed = weak == Weak::IsPassedOver && opaque.len() < rest.len();
+        if !passed && is_one(one) {
             return true;
         }
         rest = after;
@@ -127,6 +145,17 @@ mod tests {
         assert!(directives(&headers(&[("pragma", "no-cache")])).no_cache);
         let both = headers(&[("pragma", "no-cache"), ("cache-control", "max-age=1")]);
         assert!(!directives(&both).no_cache);
+    }
+
+    #[test]
+    fn weak_tags_never_match_strongly() {
+        let names = |text| match_names(&headers(&[("if-match", text)]), |one| one == b"\"abc\"");
+        for good in ["\"abc\"", "\"x\", \"abc\"", "W/\"abc\", \"abc\""] {
+            assert!(names(good), "{good}");
+        }
+        for bad in ["", "abc", "W/\"abc\"", "\"x\", W/\"abc\"", "\"ab\""] {
+            assert!(!names(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::problem::{Code, Problem};
 use crate::reads::export::{ExportFormat, ExportStream};
 
 /// Its parameters.
-pub const PARAMS: [&str; 4] = ["customer_id", "start", "end", "format"];
+pub const PARAMS: [&str; 5] = ["customer_id", "start", "end", "format", "bom"];
 
 /// How `/openapi.json` describes it.
 pub(super) const DESCRIBED: Described = Described {
@@ -38,9 +38,19 @@ pub(super) const DESCRIBED: Described = Described {
 
 pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     let params = Params::parse(asked.query, &PARAMS)?;
+    let bom = match params.get("bom") {
+        None => None,
+        Some("0") => Some(false),
+        Some("1") => Some(true),
+        Some(_) => return Err(wrong("bom", "must be 0 or 1")),
+    };
     let format = match params.get("format") {
+        Some("csv") => ExportFormat::Csv {
+            bom: bom.unwrap_or(false),
+        },
+        // JSON has no such mark.
+        None | Some("ndjson") if bom.is_some() => return Err(wrong("bom", "needs format=csv")),
         None | Some("ndjson") => ExportFormat::Ndjson,
-        Some("csv") => ExportFormat::Csv,
         Some(_) => return Err(wrong("format", "must be ndjson or csv")),
     };
     Ok(Question::Export {
@@ -79,7 +89,7 @@ pub(super) async fn respond(
             "application/x-ndjson",
             "attachment; filename=\"cases.ndjson\"",
         ),
-        ExportFormat::Csv => (
+        ExportFormat::Csv { .. } => (
             "text/csv; charset=utf-8",
             "attachment; filename=\"cases.csv\"",
         ),

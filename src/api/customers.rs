@@ -20,7 +20,7 @@ pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     if let Some(fields) = asked.query.and_then(plain) {
         return Ok(Question::Customers(fields));
     }
-    let params = Params::parse(asked.query, &PARAMS)?;
+    let params = Params::parse_with_list(asked.query, &PARAMS, Some("fields"))?;
     let fields = match params.get("fields") {
         None => FieldSet::ALL,
         Some(text) => FieldSet::parse(text).ok_or_else(invalid_fields)?,

@@ -10,6 +10,7 @@ mod case_search;
 mod customers;
 mod docs;
 mod fixed;
+mod hints;
 pub mod keyless;
 mod nable_drop_in;
 pub mod openapi;

@@ -22,6 +22,19 @@ impl<'a> Params<'a> {
     /// # Errors
     /// `invalid_query`, naming the parameter.
     pub fn parse(query: Option<&'a str>, known: &[&'static str]) -> Result<Self, Problem> {
+        Self::parse_with_list(query, known, None)
+    }
+
+    /// The same, where `list` may appear again and again, as `list[]` and as `list[0]` too: that is how
+    /// clients write lists. Its value is then all of them, with commas between.
+    ///
+    /// # Errors
+    /// `invalid_query`, naming the parameter.
+    pub fn parse_with_list(
+        query: Option<&'a str>,
+        known: &[&'static str],
+        list: Option<&'static str>,
+    ) -> Result<Self, Problem> {
         let mut found: Vec<(&'static str, Cow<'a, str>)> = Vec::new();
         let query = query.unwrap_or("");
         if query.is_empty() {
@@ -34,7 +47,10 @@ impl<'a> Params<'a> {
             let (name, value) = parted(pair, b'=');
             let value = value.unwrap_or("");
             let name = decode(name, "a parameter's name")?;
-            let Some(name) = known.iter().find(|k| **k == name) else {
+            let is_item = list.is_some_and(|list| is_item_of(&name, list));
+            let named =
+                |known: &&&'static str| **known == name || (is_item && Some(**known) == list);
+            let Some(name) = known.iter().find(named) else {
                 return Err(Problem::invalid_query(if known.is_empty() {
                     format!(
                         "This route takes no parameters, so \"{}\" is one too many.",
@@ -48,12 +64,22 @@ impl<'a> Params<'a> {
                     )
                 }));
             };
-            if found.iter().any(|(n, _)| n == name) {
+            let value = decode_value(value, name)?;
+            let before = found.iter_mut().find(|(n, _)| n == name);
+            if let Some((_, before)) = before {
+                if list == Some(*name) {
+                    let whole = format!("{before},{value}");
+                    if whole.len() > VALUE_BYTES_MAX {
+                        return Err(too_long(name));
+                    }
+                    *before = Cow::Owned(whole);
+                    continue;
+                }
                 return Err(Problem::invalid_query(format!(
                     "The parameter \"{name}\" appears twice."
                 )));
             }
-            found.push((name, decode_value(value, name)?));
+            found.push((name, value));
         }
         Ok(Self(found))
     }
@@ -129,6 +155,19 @@ pub fn path_contract(segment: &str) -> Result<ContractId, Problem> {
     ContractId::parse(&text).map_err(|why| wrong("contract", why))
 }
 
+/// Whether this is how some clients name an item of the list: `fields[]`, or `fields[0]`.
+fn is_item_of(name: &str, list: &str) -> bool {
+    let index = name
+        .strip_prefix(list)
+        .and_then(|rest| rest.strip_prefix('['))
+        .and_then(|rest| rest.strip_suffix(']'));
+    index.is_some_and(|index| index.len() <= 3 && index.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn too_long(name: &str) -> Problem {
+    wrong(name, format!("is longer than {VALUE_BYTES_MAX} bytes"))
+}
+
 /// Says what is wrong with a parameter.
 pub fn wrong(name: &str, why: impl std::fmt::Display) -> Problem {
     Problem::invalid_query(format!("The parameter \"{name}\" {why}."))
@@ -141,10 +180,7 @@ pub fn wrong(name: &str, why: impl std::fmt::Display) -> Problem {
 pub fn decode_value<'a>(text: &'a str, name: &str) -> Result<Cow<'a, str>, Problem> {
     let value = decode(text, name)?;
     if value.len() > VALUE_BYTES_MAX {
-        return Err(wrong(
-            name,
-            format!("is longer than {VALUE_BYTES_MAX} bytes"),
-        ));
+        return Err(too_long(name));
     }
     let ascii = |byte: u8| byte.is_ascii() && !byte.is_ascii_control();
     if !value.bytes().all(ascii) && value.chars().any(char::is_control) {
@@ -218,6 +254,39 @@ mod tests {
         let long = format!("fields={}", "x".repeat(VALUE_BYTES_MAX + 1));
         assert!(refused(&long).contains("longer"));
         assert!(refused(&"x".repeat(4000)).len() < 300);
+    }
+
+    #[test]
+    fn lists_are_read_however_clients_write_them() {
+        let list = |query| {
+            let params = Params::parse_with_list(Some(query), &KNOWN, Some("fields"));
+            params.map(|params| params.get("fields").map(str::to_owned))
+        };
+        for query in [
+            "fields=id,name",
+            "fields=id&fields=name",
+            "fields[]=id&fields[]=name",
+            "fields%5B%5D=id&fields%5B%5D=name",
+            "fields[0]=id&fields[1]=name",
+            "fields=id&customer_id=c&fields[]=name",
+        ] {
+            assert_eq!(list(query).unwrap().as_deref(), Some("id,name"), "{query}");
+        }
+        let half = "x".repeat(VALUE_BYTES_MAX / 2);
+        for query in [
+            "fields[=id",
+            "fields[a]=id",
+            "fields[0][1]=id",
+            "fields[]x=id",
+            "start[]=2026-01-01",
+            "customer_id=a&customer_id=b",
+            &format!("fields={half}&fields={half}"),
+        ] {
+            assert!(list(query).is_err(), "{query}");
+        }
+        // Only where it is a list.
+        assert!(refused("fields[]=id").contains("fields[]"));
+        assert!(refused("fields=id&fields=name").contains("twice"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hyper::service::Service;
 
 use super::cache_control::directives;
+use super::hints::{self, Hints};
 use super::question::{Asked, Question};
 use super::recall::{Recall, Spelling};
 use super::{answer, case_export};
@@ -23,6 +24,7 @@ struct Parts {
     reads: Reads,
     exports: Arc<InFlight>,
     recall: Recall,
+    hints: Hints,
 }
 
 impl Routes {
@@ -32,6 +34,7 @@ impl Routes {
             reads,
             exports,
             recall: Recall::new(),
+            hints: Hints::default(),
         }))
     }
 }
@@ -90,9 +93,16 @@ fn understood(of: &Parts, call: &Call) -> Result<Arc<Search>, Problem> {
 
 async fn search(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     let search = understood(&of, &call)?;
+    if let Some(near) = search.near() {
+        of.hints.note(&call, near, of.reads.cases.is_strict())?;
+    }
     let answered = of.reads.cases.answer(&call.asker, &search).await;
     let answer = answered.map_err(|error| refused(&call, error))?;
-    Ok(answer::respond(&call, answer, &of.reads.variants))
+    let mut response = answer::respond(&call, answer, &of.reads.variants)?;
+    if let Some(near) = search.near() {
+        hints::tell(response.headers_mut(), near);
+    }
+    Ok(response)
 }
 
 async fn customers(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
@@ -101,7 +111,7 @@ async fn customers(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     };
     let answered = of.reads.customers.list(&call.asker, fields).await;
     let answer = answered.map_err(|error| refused(&call, error))?;
-    Ok(answer::respond(&call, answer, &of.reads.variants))
+    answer::respond(&call, answer, &of.reads.variants)
 }
 
 async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
@@ -122,6 +132,7 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
                     "An export needs HTTP/1.1.",
                 ));
             }
+            answer::accepted(&call)?;
             // An export lasts as long as its reader likes: those who read slowly must find the end of
             // their own places, and never those of everyone.
             let Some(place) = of.exports.enter(&call.asker.caller.presence) else {
@@ -170,7 +181,7 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
         Question::Overview(request) => reads.overview.get(&call.asker, request).await,
     };
     let answer = answered.map_err(|error| refused(&call, error))?;
-    Ok(answer::respond(&call, answer, &of.reads.variants))
+    answer::respond(&call, answer, &of.reads.variants)
 }
 
 /// The problem for a read's error; metrics and the log say how memory answered, too.

@@ -261,6 +261,7 @@ fn policy(file: &File, report: &mut Report) -> Policy {
         recent_days: u16::try_from(cases.recent_days.0).unwrap_or(u16::MAX),
         time_zone: cases.time_zone.0.clone(),
         derive_customer: cases.derive_customer,
+        strict_members: cases.strict_members,
         refresh_ahead: file.cache.refresh_ahead,
         billing_current: lives!(billing.current),
         billing_closed: lives!(billing.closed),

@@ -63,6 +63,7 @@ account_id_file = "/c"
 recent_days = 7
 time_zone = "UTC"
 derive_customer = true
+strict_members = true
 [pagination]
 token_key_env = ""
 token_key_file = ""
@@ -182,6 +183,7 @@ fn wrong(path: &str) -> Vec<Value> {
         "learn_rate",
         "optional",
         "refresh_ahead",
+        "strict_members",
     ]
     .contains(&key);
     let number = ["account_id", "client_id"].contains(&key);

@@ -337,6 +337,8 @@ table! {
         time_zone: Zone = Zone(TimeZone::UTC),
         /// One customer from a snapshot of all.
         derive_customer: bool = true,
+        /// Members that look like a documented one are refused.
+        strict_members: bool = false,
         /// `[cases.open]`
         open: OpenLives = OpenLives::default(),
         /// `[cases.recent]`

@@ -20,6 +20,7 @@ pub mod audience;
 pub mod fields;
 pub mod ids;
 pub mod json;
+pub mod near;
 pub mod period;
 pub mod query;
 pub mod record;

@@ -18,6 +18,8 @@ pub enum Mention {
     CacheControl,
     /// `Pragma`
     Pragma,
+    /// `If-Match`
+    IfMatch,
     /// `If-None-Match`
     IfNoneMatch,
     /// `Transfer-Encoding`
@@ -38,6 +40,7 @@ impl Mention {
             "accept-encoding" => Self::AcceptEncoding,
             "cache-control" => Self::CacheControl,
             "pragma" => Self::Pragma,
+            "if-match" => Self::IfMatch,
             "if-none-match" => Self::IfNoneMatch,
             "transfer-encoding" => Self::TransferEncoding,
             _ => return None,
@@ -93,6 +96,7 @@ mod tests {
             ("accept-encoding", Mention::AcceptEncoding),
             ("Cache-Control", Mention::CacheControl),
             ("pragma", Mention::Pragma),
+            ("if-match", Mention::IfMatch),
             ("if-none-match", Mention::IfNoneMatch),
             ("transfer-encoding", Mention::TransferEncoding),
         ];

@@ -36,10 +36,14 @@ pub enum Code {
     AccountNotFound,
     /// The path does not answer this method.
     MethodNotAllowed,
+    /// The caller takes the answer in no form that there is.
+    NotAcceptable,
     /// The request's body was not complete in time.
     RequestTimeout,
     /// The page token's snapshot is gone.
     PageTokenExpired,
+    /// `If-Match` names another answer than the one of now.
+    PreconditionFailed,
     /// The request's body is too large.
     BodyTooLarge,
     /// The request's target is too long.
@@ -74,7 +78,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::MalformedRequest,
         Self::InvalidFields,
         Self::InvalidBody,
@@ -90,8 +94,10 @@ impl Code {
         Self::BillingNotFound,
         Self::AccountNotFound,
         Self::MethodNotAllowed,
+        Self::NotAcceptable,
         Self::RequestTimeout,
         Self::PageTokenExpired,
+        Self::PreconditionFailed,
         Self::BodyTooLarge,
         Self::UriTooLong,
         Self::UnsupportedMediaType,
@@ -145,6 +151,12 @@ impl Code {
                 S::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
                 "Method not allowed",
+            ),
+            Self::NotAcceptable => (S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
+            Self::PreconditionFailed => (
+                S::PRECONDITION_FAILED,
+                "precondition_failed",
+                "Precondition failed",
             ),
             Self::RequestTimeout => (S::REQUEST_TIMEOUT, "request_timeout", "Request timeout"),
             Self::PageTokenExpired => (S::GONE, "page_token_expired", "Page token expired"),

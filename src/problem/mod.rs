@@ -33,8 +33,9 @@ const SHED_RETRY: Duration = Duration::from_secs(1);
 /// When to come back where exports fill their places: they take seconds.
 const EXPORT_RETRY: Duration = Duration::from_secs(5);
 
-/// The policy's name in `RateLimit` headers.
+/// The policies' names in `RateLimit` headers: of a minute, and of what may come at once.
 const LIMIT_NAME: &str = "caller";
+const BURST_NAME: &str = "burst";
 
 /// A refusal or failure, ready to be told.
 #[derive(Clone, Debug)]
@@ -133,8 +134,8 @@ impl Problem {
         let mut this = Self::new(
             Code::CallerRateLimited,
             format!(
-                "This caller may send {} requests a minute.",
-                allowance.per_minute
+                "This caller may send {} requests a minute, and {} of them at once.",
+                allowance.per_minute, allowance.burst
             ),
         );
         this.more().retry_after = Some(Duration::from_secs(allowance.reset_s));
@@ -336,13 +337,17 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
 
-/// Adds `RateLimit` and `RateLimit-Policy`.
+/// Adds `RateLimit` and `RateLimit-Policy`. Two policies are in force: so many at once, and so many a
+/// minute. The first is what a caller meets first, so what is left is told of it.
 pub fn tell_allowance(headers: &mut http::HeaderMap, allowance: &Allowance) {
     let limit = format!(
-        "\"{LIMIT_NAME}\";r={};t={}",
+        "\"{BURST_NAME}\";r={};t={}",
         allowance.remaining, allowance.reset_s
     );
-    let policy = format!("\"{LIMIT_NAME}\";q={};w=60", allowance.per_minute);
+    let policy = format!(
+        "\"{BURST_NAME}\";q={};w={}, \"{LIMIT_NAME}\";q={};w=60",
+        allowance.burst, allowance.burst_s, allowance.per_minute
+    );
     for (name, text) in [("ratelimit", limit), ("ratelimit-policy", policy)] {
         if let Ok(value) = HeaderValue::try_from(text) {
             headers.insert(name, value);

@@ -90,13 +90,18 @@ async fn headers_say_what_to_do_next() {
     assert_eq!(answer.headers()["retry-after"], "1");
     let answer = Problem::caller_rate_limited(Allowance {
         per_minute: 60,
+        burst: 10,
+        burst_s: 10,
         remaining: 0,
         reset_s: 7,
     })
     .respond(&record);
     assert_eq!(answer.headers()["retry-after"], "7");
-    assert_eq!(answer.headers()["ratelimit"], "\"caller\";r=0;t=7");
-    assert_eq!(answer.headers()["ratelimit-policy"], "\"caller\";q=60;w=60");
+    assert_eq!(answer.headers()["ratelimit"], "\"burst\";r=0;t=7");
+    assert_eq!(
+        answer.headers()["ratelimit-policy"],
+        "\"burst\";q=10;w=10, \"caller\";q=60;w=60"
+    );
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use crate::cache::{
     CacheKey, CacheNote, Detail, Lifetimes, ON_ERROR_WAIT, Pages, Rendered, Standing, Subject,
 };
 use crate::clock::{Clock, Instant, timeout_at};
+use crate::domain::near::NearMember;
 use crate::domain::period::RangeGrade;
 use crate::domain::query::SearchRequest;
 use crate::domain::{CacheOutcome, Kind, PageSize, Saved, SearchQuery, Vendor};
@@ -43,6 +44,8 @@ pub enum Search {
         key: CacheKey,
         /// How many rows.
         size: PageSize,
+        /// A member that looks like a documented one.
+        near: Option<NearMember>,
     },
     /// Goes on from a page token.
     Next {
@@ -52,6 +55,8 @@ pub enum Search {
         repeated: SearchQuery,
         /// How many rows, if said.
         size: Option<PageSize>,
+        /// A member that looks like a documented one.
+        near: Option<NearMember>,
     },
 }
 
@@ -59,6 +64,13 @@ impl Search {
     /// Whether it goes on from a page token.
     pub fn is_continuation(&self) -> bool {
         matches!(self, Self::Next { .. })
+    }
+
+    /// A member that looks like a documented one.
+    pub fn near(&self) -> Option<&NearMember> {
+        match self {
+            Self::First { near, .. } | Self::Next { near, .. } => near.as_ref(),
+        }
     }
 }
 
@@ -157,11 +169,13 @@ impl Cases {
             page_size: size,
             page_token,
         } = request;
+        let near = NearMember::among(query.extra.keys().map(|name| &**name));
         if let Some(token) = page_token {
             return Search::Next {
                 token,
                 repeated: query,
                 size,
+                near,
             };
         }
         let query = Arc::new(query);
@@ -169,7 +183,13 @@ impl Cases {
             key: self.key(&query),
             query,
             size: size.unwrap_or(PageSize::DEFAULT),
+            near,
         }
+    }
+
+    /// Whether members that look like a documented one are refused.
+    pub fn is_strict(&self) -> bool {
+        self.policy.load().strict_members
     }
 
     /// One page of a search.
@@ -195,8 +215,11 @@ impl Cases {
                 token,
                 repeated,
                 size,
+                ..
             } => Box::pin(self.continued(asker, token, repeated, *size)).await,
-            Search::First { query, key, size } => self.first_page(asker, query, key, *size).await,
+            Search::First {
+                query, key, size, ..
+            } => self.first_page(asker, query, key, *size).await,
         };
         match answered {
             Ok((answer, saved)) => {

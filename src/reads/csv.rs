@@ -10,19 +10,26 @@ use crate::domain::json::{Members, write_text};
 /// Most columns; members beyond go to `_more`. Spreadsheets take 16,384.
 const COLUMNS_MAX: usize = 512;
 const MORE: &str = "_more";
+/// The columns where no row says what they are: the members that wiv documents.
+const DOCUMENTED: [&str; 4] = ["case_id", "customer_id", "customer_name", "case_type"];
+/// Tells spreadsheets that the text is UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Writes rows under one set of columns.
 pub struct CsvLines {
     columns: Vec<String>,
     places: HashMap<String, usize>,
+    bom: bool,
 }
 
 impl CsvLines {
-    /// Columns are the members of these rows in order of appearance, then `_more`.
-    pub fn new(rows: &[Bytes]) -> Self {
+    /// Columns are the members of these rows in order of appearance, then `_more`. Without a row they
+    /// are the documented ones. With `bom`, the text begins with a byte order mark.
+    pub fn new(rows: &[Bytes], bom: bool) -> Self {
         let mut this = Self {
             columns: Vec::new(),
             places: HashMap::new(),
+            bom,
         };
         for row in rows {
             let Ok(Members(members)) = serde_json::from_slice(row) else {
@@ -36,12 +43,18 @@ impl CsvLines {
                 }
             }
         }
+        if this.columns.is_empty() {
+            let names = DOCUMENTED.iter().enumerate();
+            this.places = names.map(|(at, name)| ((*name).to_owned(), at)).collect();
+            this.columns = DOCUMENTED.map(str::to_owned).to_vec();
+        }
         this
     }
 
     /// The head line.
     pub fn head(&self) -> Bytes {
-        let mut writer = csv::Writer::from_writer(Vec::new());
+        let start = if self.bom { BYTE_ORDER_MARK } else { &[] };
+        let mut writer = csv::Writer::from_writer(start.to_vec());
         let names = self.columns.iter().map(|name| guarded(name, false));
         // Writing to memory cannot fail.
         let _ = writer.write_record(names.chain([MORE.to_owned()]));
@@ -134,7 +147,7 @@ mod tests {
                 .map(|row| Bytes::copy_from_slice(row.as_bytes()))
                 .collect()
         };
-        let lines = CsvLines::new(&bytes(columns_of));
+        let lines = CsvLines::new(&bytes(columns_of), false);
         let mut out = lines.head().to_vec();
         out.extend_from_slice(&lines.write(&bytes(rows)).unwrap());
         String::from_utf8(out).unwrap()
@@ -156,6 +169,20 @@ mod tests {
             text,
             "b,a,c,_more\n1,x,,\n,,\"[1, 2]\",\n,\"q\"\"u,o\",,\"{\"\"d\"\":1.50,\"\"e\"\":{\"\"f\"\":null}}\"\n,,,7\n"
         );
+    }
+
+    #[test]
+    fn an_empty_search_has_the_documented_columns_and_a_mark_comes_first() {
+        let head = "case_id,customer_id,customer_name,case_type,_more\n";
+        assert_eq!(lines(&[], &[]), head);
+        // Rows that come later fill them.
+        let row = r#"{"case_type":"t","case_id":"c","x":1}"#;
+        assert_eq!(
+            lines(&[], &[row]),
+            format!("{head}c,,,t,\"{{\"\"x\"\":1}}\"\n")
+        );
+        let marked = CsvLines::new(&[], true).head();
+        assert_eq!(marked, format!("\u{feff}{head}"));
     }
 
     #[test]

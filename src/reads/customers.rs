@@ -260,8 +260,9 @@ fn projected(mut note: CacheNote, fields: FieldSet) -> CacheNote {
 fn render(book: &CustomerBook, asker: &Asker, fields: FieldSet) -> Bytes {
     let mut out = String::with_capacity(book.list.body.len());
     let (before, after): (&[_], &[_]) = match &book.list.envelope {
-        CustomerEnvelope::Bare => (&[], &[]),
-        CustomerEnvelope::Data { before, after } => (before, after),
+        CustomerEnvelope::Data { before, after } if asker.audience().is_all() => (before, after),
+        // They speak of the whole list, as a total does, and a part of it must not tell of the rest.
+        CustomerEnvelope::Data { .. } | CustomerEnvelope::Bare => (&[], &[]),
     };
     let bare = book.list.envelope == CustomerEnvelope::Bare;
     if !bare {

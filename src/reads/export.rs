@@ -33,7 +33,10 @@ pub enum ExportFormat {
     /// One JSON object a line.
     Ndjson,
     /// Comma-separated values with a head line.
-    Csv,
+    Csv {
+        /// Whether it begins with a byte order mark, for spreadsheets.
+        bom: bool,
+    },
 }
 
 /// What goes down an export's stream.
@@ -179,8 +182,9 @@ impl Run {
     async fn write(self, format: ExportFormat, send: mpsc::Sender<ExportPiece>) {
         let mut lines = match format {
             ExportFormat::Ndjson => Lines::Ndjson,
-            ExportFormat::Csv => {
-                Lines::Csv(CsvLines::new(&self.snapshot.first_rows(ROWS_FOR_COLUMNS)))
+            ExportFormat::Csv { bom } => {
+                let rows = self.snapshot.first_rows(&self.view, ROWS_FOR_COLUMNS);
+                Lines::Csv(CsvLines::new(&rows, bom))
             }
         };
         let head = lines.head();
@@ -261,22 +265,56 @@ impl Lines {
             Self::Ndjson => {
                 let mut out = Vec::with_capacity(rows.iter().map(|row| row.len() + 1).sum());
                 for row in rows {
-                    // A line-end within JSON can only stand between its parts, never in a text.
-                    let mut rest = &row[..];
-                    while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
-                        let (before, from) = rest.split_at(at);
-                        out.extend_from_slice(before);
-                        out.push(b' ');
-                        rest = from.get(1..).unwrap_or_default();
-                    }
-                    out.extend_from_slice(rest);
-                    out.push(b'\n');
+                    write_line(row, &mut out);
                 }
                 Some(out.into())
             }
             Self::Csv(lines) => lines.write(rows),
         }
     }
+}
+
+/// Writes a row without a line-end, and none after it.
+pub(super) fn write_in_one_line(row: &[u8], out: &mut Vec<u8>) {
+    // A line-end within JSON can only stand between its parts, never in a text.
+    let mut rest = row;
+    while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
+        let (before, from) = rest.split_at(at);
+        out.extend_from_slice(before);
+        out.push(b' ');
+        rest = from.get(1..).unwrap_or_default();
+    }
+    out.extend_from_slice(rest);
+}
+
+/// Writes a row as one line for every reader of lines: many take U+2028, U+2029 and U+0085 for the end
+/// of one, and JSON allows them within a text. They are escaped, which is the same value.
+fn write_line(row: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    write_in_one_line(row, out);
+    let written = out.get(start..).unwrap_or_default();
+    if memchr::memchr2(0xc2, 0xe2, written).is_some() {
+        let line = out.split_off(start);
+        escape_separators(&line, out);
+    }
+    out.push(b'\n');
+}
+
+fn escape_separators(line: &[u8], out: &mut Vec<u8>) {
+    let mut rest = line;
+    while let Some(at) = memchr::memchr2(0xc2, 0xe2, rest) {
+        let (before, from) = rest.split_at(at);
+        out.extend_from_slice(before);
+        let (escape, bytes): (&[u8], _) = match from {
+            [0xe2, 0x80, 0xa8, ..] => (b"\\u2028", 3),
+            [0xe2, 0x80, 0xa9, ..] => (b"\\u2029", 3),
+            [0xc2, 0x85, ..] => (b"\\u0085", 2),
+            _ => (from.get(..1).unwrap_or_default(), 1),
+        };
+        out.extend_from_slice(escape);
+        rest = from.get(bytes..).unwrap_or_default();
+    }
+    out.extend_from_slice(rest);
 }
 
 #[cfg(test)]
@@ -299,5 +337,31 @@ mod tests {
         let row = Bytes::from_static(b"{\r\n \"a\": 1,\n\"b\":\"x\\ny\"}\n");
         let lines = Lines::Ndjson.write(&[row, "{}".into()]).unwrap();
         assert_eq!(lines, "{   \"a\": 1, \"b\":\"x\\ny\"} \n{}\n");
+    }
+
+    #[test]
+    fn no_reader_of_lines_finds_more_lines_than_rows() {
+        let texts = [
+            "a\u{2028}b",
+            "\u{2029}",
+            "\u{85}\u{85}",
+            "\u{2028}\u{85}",
+            "\u{c5}\u{2026}\u{20ac}",
+            "\u{a0}x",
+            "\\\u{2028}",
+        ];
+        let rows = texts.map(|text| Bytes::from(serde_json::json!({ "t": text }).to_string()));
+        let lines = Lines::Ndjson.write(&rows).unwrap();
+        let text = std::str::from_utf8(&lines).unwrap();
+        let ends = [
+            '\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}',
+            '\u{2029}',
+        ];
+        let found: Vec<_> = text.split(ends).collect();
+        assert_eq!(found.len(), texts.len() + 1);
+        for (line, text) in found.iter().zip(texts) {
+            let read: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(read["t"], text);
+        }
     }
 }

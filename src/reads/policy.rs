@@ -48,6 +48,8 @@ pub struct Policy {
     pub time_zone: TimeZone,
     /// Whether one customer may be answered from a complete snapshot of all.
     pub derive_customer: bool,
+    /// Whether a search's members that look like a documented one are refused.
+    pub strict_members: bool,
     /// Whether answers that proved hot are refreshed before they are stale.
     pub refresh_ahead: bool,
     /// Of months the source still fills.

@@ -91,7 +91,7 @@ pub struct CutPage {
     pub rows: usize,
     /// Where the next page begins, if there is one.
     pub next: Option<u32>,
-    /// The envelope of the vendor's first page.
+    /// The envelope of the vendor's first page; of a view that is not whole, nothing beside the rows.
     pub envelope: Arc<[EnvelopeMember]>,
 }
 
@@ -142,6 +142,10 @@ impl Look {
         self.judged.map_or(Duration::ZERO, |judged| judged.age)
     }
 }
+
+/// The envelope of what is cut for an audience or a customer.
+static OF_A_VIEW: LazyLock<Arc<[EnvelopeMember]>> =
+    LazyLock::new(|| Arc::new([EnvelopeMember::Data, EnvelopeMember::NextPageKey]));
 
 pub(super) struct State {
     pub rows: Rows,
@@ -430,13 +434,17 @@ impl Snapshot {
         (texts, end)
     }
 
-    /// The texts of the first `size` rows, whoever may see them: for the columns of an export, whose
-    /// member names do not depend on the caller.
-    pub fn first_rows(&self, size: usize) -> Vec<Bytes> {
-        let state = self.lock();
-        (0..state.rows.len().min(size))
-            .map(|row| state.rows.text(row))
-            .collect()
+    /// The texts of those of the first `size` rows that `view` shows: for the columns of an export.
+    /// Member names of other rows are not told.
+    pub fn first_rows(&self, view: &View, size: usize) -> Vec<Bytes> {
+        let mut state = self.lock();
+        let size = state.rows.len().min(size);
+        if view.is_whole() {
+            return (0..size).map(|row| state.rows.text(row)).collect();
+        }
+        let shown = state.index(view).rows().iter().map(|row| *row as usize);
+        let shown: Vec<_> = shown.take_while(|row| *row < size).collect();
+        shown.into_iter().map(|row| state.rows.text(row)).collect()
     }
 
     /// States that every row is wanted: the walk goes on to its end even if nobody waits any more.
@@ -680,6 +688,11 @@ impl State {
 
     /// Rows `[first, last)` of a view, marked as served.
     fn take(&mut self, view: &View, first: usize, last: usize, next: Option<u32>) -> CutPage {
+        let envelope = match view.is_whole() {
+            true => self.envelope.clone(),
+            // The vendor's other members speak of all rows, as a total does.
+            false => OF_A_VIEW.clone(),
+        };
         let (pieces, served, told) = if view.is_whole() {
             let told = if next.is_some() { last + 1 } else { last };
             (self.rows.cut(first..last), last, told)
@@ -689,7 +702,7 @@ impl State {
                     pieces: Vec::new(),
                     rows: 0,
                     next: None,
-                    envelope: self.envelope.clone(),
+                    envelope,
                 };
             };
             let numbers = index.rows();
@@ -718,7 +731,7 @@ impl State {
             rows: last.saturating_sub(first),
             pieces,
             next,
-            envelope: self.envelope.clone(),
+            envelope,
         }
     }
 

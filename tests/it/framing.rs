@@ -426,8 +426,10 @@ async fn odd_paths_are_no_routes_and_cost_nothing() {
             let mut peer = whole.connect();
             peer.send(&request).await;
             let reply = peer.reply().await.unwrap();
+            // `OPTIONS *` asks about the server itself, and balancers do.
+            let balancers = (method, path) == ("OPTIONS", "*") && reply.status == 204;
             assert!(
-                matches!(reply.status, 400 | 404 | 405),
+                balancers || matches!(reply.status, 400 | 404 | 405),
                 "{} {request}",
                 reply.status
             );

@@ -134,6 +134,7 @@ impl Rig {
             recent_days: 7,
             time_zone: jiff::tz::TimeZone::UTC,
             derive_customer: true,
+            strict_members: false,
             refresh_ahead: false,
             billing_current: setup.lifetimes,
             billing_closed: setup.lifetimes,

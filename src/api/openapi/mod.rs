@@ -69,7 +69,9 @@ const OF_CALLERS: &[Code] = &[
     Code::InvalidQuery,
     Code::AuthenticationRequired,
     Code::CrossSiteRefused,
+    Code::NotAcceptable,
     Code::RequestTimeout,
+    Code::PreconditionFailed,
     Code::BodyTooLarge,
     Code::CallerRateLimited,
     Code::Overloaded,
@@ -159,7 +161,7 @@ fn document() -> Value {
     if let Some(Value::Object(all)) = document.pointer_mut("/components/schemas") {
         all.extend(schemas);
     }
-    let words = Code::ALL.map(Code::as_str);
+    let words = Code::ALL.map(Code::as_str).to_vec();
     let code = ["components", "schemas", "ProblemCode", "enum"];
     set(&mut document, &code, json!(words));
     let names: Vec<_> = FieldSet::names().collect();

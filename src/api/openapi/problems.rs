@@ -118,6 +118,14 @@ fn about(code: Code) -> (&'static str, &'static str) {
             "the request's body was not complete in time.",
             "The body was not complete in time.",
         ),
+        Code::NotAcceptable => (
+            "`Accept-Encoding` refuses the plain body and every coding that there is (zstd, br, gzip).",
+            "Accept-Encoding refuses the plain body and each of zstd, br and gzip.",
+        ),
+        Code::PreconditionFailed => (
+            "`If-Match` names no tag of the answer as it is now.",
+            "The answer's ETag is none of those that If-Match names.",
+        ),
         Code::PageTokenExpired => (
             "the list that the page token belongs to is not kept any more: start the search again.",
             "The pages of this search are not kept any more; start the search again.",
@@ -136,7 +144,7 @@ fn about(code: Code) -> (&'static str, &'static str) {
         ),
         Code::CallerRateLimited => (
             "the caller's own limit; `Retry-After` says when to come back.",
-            "This caller may send 120 requests a minute.",
+            "This caller may send 120 requests a minute, and 20 of them at once.",
         ),
         Code::HeadersTooLarge => (
             "more than 64 headers, or more than 16 KiB of them.",

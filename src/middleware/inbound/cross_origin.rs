@@ -25,7 +25,7 @@ const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
 );
 /// What a page may read besides what every page may: how an answer came about, its rows, its limits.
 const ANSWER_HEADERS: HeaderValue = HeaderValue::from_static(
-    "Age, Allow, Cache-Status, Content-Disposition, ETag, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Export-Rows, X-Request-Id",
+    "Age, Allow, Cache-Status, Content-Disposition, ETag, RateLimit, RateLimit-Policy, Retry-After, Warning, WWW-Authenticate, X-Export-Rows, X-Request-Id",
 );
 const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 const PREFLIGHT_VARY: HeaderValue = HeaderValue::from_static(
@@ -75,10 +75,7 @@ impl CrossOrigin {
     /// The answer to a preflight for a path that answers `methods`; `None` for what is none, or comes
     /// from elsewhere. [`share_answers`] adds the origin.
     pub fn preflight(&self, head: &Parts, methods: &'static str) -> Option<Answered> {
-        let asked = head
-            .headers
-            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        if head.method != Method::OPTIONS || !asked {
+        if !is_preflight(head) {
             return None;
         }
         self.origin_of(&head.headers)?;
@@ -100,6 +97,14 @@ impl CrossOrigin {
         }
         Some(answer)
     }
+}
+
+/// Whether a browser asks what a page of some origin may send.
+pub fn is_preflight(head: &Parts) -> bool {
+    let asked = header::ACCESS_CONTROL_REQUEST_METHOD;
+    head.method == Method::OPTIONS
+        && head.headers.contains_key(asked)
+        && head.headers.contains_key(header::ORIGIN)
 }
 
 type Answers = Box<

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use futures_util::future::{Either, ready};
+use http::header;
 use hyper::service::Service;
 use tower::Layer;
 use tower::layer::layer_fn;
 
+use super::cross_origin::is_preflight;
 use super::{CrossOrigin, OrRefuse, refuse};
 use crate::exchange::call::FindRoute;
 use crate::exchange::{Answered, Named, Routed, Routing};
@@ -25,11 +27,44 @@ pub fn match_route<S>(
     })
 }
 
+/// What the routes answer, taken together.
+const EVERY_METHOD: &str = "GET, HEAD, POST, QUERY";
+/// Origins are shorter than this.
+const LOGGED_ORIGIN_CHARS: usize = 280;
+
 /// See [`match_route`].
 pub struct MatchRoute<S> {
     inner: S,
     find: FindRoute,
     cross_origin: Option<Arc<CrossOrigin>>,
+}
+
+impl<S> MatchRoute<S> {
+    /// The answer to a preflight of a chosen origin. It says nothing of the path: for one that does not
+    /// exist, the page must be able to read the 404 that its request then gets.
+    fn preflight(&self, named: &Named, routing: Routing) -> Option<Answered> {
+        let methods = match routing {
+            Routing::WrongMethod { route, allow } => {
+                named.record.set_route(route);
+                allow
+            }
+            Routing::Found(_) | Routing::Unknown => EVERY_METHOD,
+        };
+        let cors = self.cross_origin.as_deref();
+        let answer = cors.and_then(|cors| cors.preflight(&named.head, methods));
+        if answer.is_none() {
+            let origin = named.head.headers.get(header::ORIGIN);
+            let origin = origin.and_then(|origin| origin.to_str().ok()).unwrap_or("");
+            let origin: String = origin.chars().take(LOGGED_ORIGIN_CHARS).collect();
+            tracing::info!(
+                request_id = named.record.id.as_str(),
+                setting = "cors.origins",
+                origin,
+                "a preflight was refused: cors.origins does not name its origin"
+            );
+        }
+        answer
+    }
 }
 
 impl<S> Service<Named> for MatchRoute<S>
@@ -41,18 +76,20 @@ where
     type Future = OrRefuse<S::Future>;
 
     fn call(&self, named: Named) -> Self::Future {
-        match (self.find)(&named.head.method, named.head.uri.path()) {
+        let routing = (self.find)(&named.head.method, named.head.uri.path());
+        if is_preflight(&named.head)
+            && let Some(answer) = self.preflight(&named, routing)
+        {
+            return Either::Left(ready(Ok(answer)));
+        }
+        match routing {
             Routing::Found(matched) => {
                 named.record.set_route(matched.route);
                 Either::Right(self.inner.call(Routed { named, matched }))
             }
             Routing::WrongMethod { route, allow } => {
                 named.record.set_route(route);
-                let preflight = self.cross_origin.as_deref();
-                match preflight.and_then(|cors| cors.preflight(&named.head, allow)) {
-                    Some(answer) => Either::Left(ready(Ok(answer))),
-                    None => refuse(Problem::method_not_allowed(allow)),
-                }
+                refuse(Problem::method_not_allowed(allow))
             }
             Routing::Unknown => refuse(Problem::not_found()),
         }

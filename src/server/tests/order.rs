@@ -36,7 +36,7 @@ async fn refusals_come_in_the_contracts_order() {
         .await;
     assert_eq!(reply.problem(), (429, "caller_rate_limited".into()));
     assert_eq!(reply.header("retry-after"), "10");
-    assert_eq!(reply.header("ratelimit"), "\"caller\";r=0;t=10");
+    assert_eq!(reply.header("ratelimit"), "\"burst\";r=0;t=10");
 }
 
 #[tokio::test(start_paused = true)]

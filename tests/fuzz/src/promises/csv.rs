@@ -33,7 +33,7 @@ pub fn hold(bytes: &[u8]) {
         .filter_map(|row| serde_json::from_slice::<&RawValue>(row).ok())
         .map(|row| Bytes::copy_from_slice(row.get().as_bytes()))
         .collect();
-    let lines = CsvLines::new(&rows[..rows.len() / 2]);
+    let lines = CsvLines::new(&rows[..rows.len() / 2], false);
     let mut text = lines.head().to_vec();
     text.extend_from_slice(&lines.write(&rows).expect("memory"));
     let mut reader = ::csv::ReaderBuilder::new()
