@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::remembered::{Notebook, read_wait, write_wait};
 use crate::clock::{Clock, Duration, Instant};
-use crate::domain::Vendor;
+use crate::domain::{AccountId, Vendor};
 use crate::metrics::Metrics;
 use crate::secrets::{VendorKey, VendorKeyring, VendorKeys};
+use crate::store::Store;
 
 /// A 403 may be about one question only (a foreign customer, say), so this many in a row, with no
 /// accepted call between, count as a refused key. A 401 counts at once.
@@ -106,6 +108,7 @@ pub struct Credential {
     probe_every: Duration,
     clock: Clock,
     metrics: Arc<Metrics>,
+    notebook: Notebook,
     state: Mutex<State>,
 }
 
@@ -125,8 +128,34 @@ impl Credential {
             probe_every,
             clock,
             metrics,
+            notebook: Notebook::default(),
             state,
         })
+    }
+
+    /// From now on the store keeps that the vendor refuses our keys, though never anything of a key.
+    pub(super) fn remember(&self, store: &Store, account: &AccountId) {
+        self.notebook
+            .open(store, "credential", self.vendor, account);
+    }
+
+    /// Takes over what the store kept. While a process before was refused, this one presents no key
+    /// either, for one pause between probes at most.
+    pub(super) async fn recall(&self) {
+        let Ok(Some(kept)) = self.notebook.read().await else {
+            return;
+        };
+        let Some(left) = read_wait(kept, self.probe_every, &self.clock) else {
+            return;
+        };
+        let mut state = self.current();
+        state.closed_until = Some(self.clock.now() + left);
+        state.primary_refused = true;
+        state.fallback_refused = state.keys.fallback.is_some();
+    }
+
+    fn note(&self, left: Option<Duration>) {
+        self.notebook.note(&write_wait(left, &self.clock));
     }
 
     /// Whether a key may be presented now; else the time until one may.
@@ -141,6 +170,8 @@ impl Credential {
         state.wait(now)?;
         if state.closed_until.is_some() {
             state.closed_until = Some(now + self.probe_every);
+            drop(state);
+            self.note(Some(self.probe_every));
         }
         Ok(())
     }
@@ -196,6 +227,7 @@ impl Credential {
         state.forbidden_in_row = 0;
         *state.refused(which) = false;
         if state.closed_until.take().is_some() {
+            self.note(None);
             state.using = which;
             tracing::info!(vendor = self.vendor.as_str(), "the vendor accepts our key");
         }
@@ -217,6 +249,7 @@ impl Credential {
         state.using = other;
         if other_refused && state.closed_until.is_none() {
             state.closed_until = Some(self.clock.now() + self.probe_every);
+            self.note(Some(self.probe_every));
             if state.keys.fallback.is_some() {
                 self.metrics.credential_fallback(self.vendor, false);
             }

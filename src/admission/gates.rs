@@ -11,9 +11,10 @@ use super::governor::Governor;
 use super::pace::PaceSettings;
 use super::retry::{RetryBudget, RetrySettings};
 use crate::clock::{Clock, Duration};
-use crate::domain::Vendor;
+use crate::domain::{AccountId, Vendor};
 use crate::metrics::Metrics;
 use crate::secrets::VendorKeyring;
+use crate::store::Store;
 
 /// The settings of a vendor's gates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,23 @@ impl Gates {
             ),
             retries: Arc::new(Mutex::new(RetryBudget::new(settings.retry, clock.now()))),
         }
+    }
+
+    /// From now on the store keeps what the vendor says about its limits and our keys, and what it
+    /// kept is taken over. To be called once, within a runtime.
+    ///
+    /// No call goes before the store has said what it kept, or that it does not say: a second at most.
+    pub fn remember(&self, store: &Store, account: &AccountId) {
+        if !store.is_on() {
+            return;
+        }
+        self.governor.remember(store, account);
+        self.credential.remember(store, account);
+        let (governor, credential) = (self.governor.clone(), self.credential.clone());
+        tokio::spawn(async move {
+            credential.recall().await;
+            governor.recall().await;
+        });
     }
 
     /// Changes rates and circuit settings while calls go on, forgetting nothing.

@@ -12,10 +12,12 @@ use super::limits;
 use super::pace::{Asked, Called, Pace, PaceRefusal, PaceSettings, PaceSnapshot};
 use super::places::Felt;
 use super::queue::WaiterId;
+use super::remembered::{Notebook, PaceMemory};
 use super::spend::{Lane, Spend};
 use crate::clock::{Clock, Duration, Instant, sleep_until};
-use crate::domain::Vendor;
+use crate::domain::{AccountId, Vendor};
 use crate::metrics::{Metrics, PaceGauges};
+use crate::store::Store;
 
 /// Least time between two log lines about waits that were cut.
 const CUT_LOGGED_EVERY: Duration = Duration::from_secs(3600);
@@ -52,6 +54,7 @@ pub struct Governor {
     vendor: Vendor,
     clock: Clock,
     gauges: PaceGauges,
+    notebook: Notebook,
     inner: Mutex<Inner>,
 }
 
@@ -68,6 +71,7 @@ impl Governor {
             vendor,
             clock,
             gauges: metrics.pace(vendor),
+            notebook: Notebook::default(),
             inner: Mutex::new(Inner {
                 pace,
                 cut_logged: None,
@@ -76,6 +80,35 @@ impl Governor {
         };
         this.settle(&mut this.inner.lock(), None);
         Arc::new(this)
+    }
+
+    /// From now on the store keeps what the vendor says. No call goes before [`Self::recall`].
+    pub(super) fn remember(&self, store: &Store, account: &AccountId) {
+        self.notebook.open(store, "pace", self.vendor, account);
+        self.inner.lock().pace.begin_unread(self.clock.now());
+    }
+
+    /// Takes over what the store kept, and lets calls go. Where the store does not say, the budget
+    /// grows from zero.
+    pub(super) async fn recall(&self) {
+        let begun = self.clock.now();
+        let kept = self.notebook.read().await;
+        let now = self.clock.now();
+        let (memory, idle) = match kept {
+            Ok(Some(bytes)) => PaceMemory::read(bytes, &self.clock).unwrap_or_default(),
+            // Nothing was kept: no call was made lately.
+            Ok(None) => (PaceMemory::default(), Duration::MAX),
+            Err(()) => Default::default(),
+        };
+        let idle = idle.saturating_sub(now.saturating_duration_since(begun));
+        let mut inner = self.inner.lock();
+        inner.pace.go_on(now, memory, idle);
+        self.settle(&mut inner, None);
+    }
+
+    /// Notes what outlives the process.
+    fn note(&self, memory: PaceMemory) {
+        self.notebook.note(&memory.write(&self.clock));
     }
 
     /// Changes rates while calls go on; what is left of the budget is kept.
@@ -160,6 +193,7 @@ impl Governor {
     pub fn hear(&self, status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         let mut inner = self.inner.lock();
+        let before = inner.pace.memory(now);
         let left = limits::remaining(headers, wall);
         let hold = if status == StatusCode::TOO_MANY_REQUESTS {
             let reset = left.filter(|left| left.requests == 0);
@@ -176,8 +210,12 @@ impl Governor {
             }
             inner.pace.told_remaining(now, left.requests, left.reset);
         }
+        let after = inner.pace.memory(now);
         self.settle(&mut inner, None);
         drop(inner);
+        if after != before {
+            self.note(after);
+        }
         if let Some(hold) = hold {
             tracing::warn!(
                 vendor = self.vendor.as_str(),
@@ -200,8 +238,12 @@ impl Governor {
     /// Ends a wait that the vendor asked for. Returns what was left of it; `None` if there was none.
     pub fn resume(&self) -> Option<Duration> {
         let mut inner = self.inner.lock();
-        let left = inner.pace.resume(self.clock.now());
+        let now = self.clock.now();
+        let left = inner.pace.resume(now);
+        let after = inner.pace.memory(now);
         self.settle(&mut inner, None);
+        drop(inner);
+        self.note(after);
         left
     }
 
@@ -271,6 +313,11 @@ impl Governor {
     }
 
     fn permit(self: &Arc<Self>, probe: bool) -> Permit {
+        let now = self.clock.now();
+        if self.notebook.is_due(now) {
+            let memory = self.inner.lock().pace.memory(now);
+            self.note(memory);
+        }
         Permit {
             governor: Arc::clone(self),
             began: self.clock.now(),

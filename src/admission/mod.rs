@@ -15,6 +15,7 @@ pub mod places;
 pub mod queue;
 pub mod ramp;
 pub mod rate;
+mod remembered;
 pub mod retry;
 pub mod spend;
 pub mod story;

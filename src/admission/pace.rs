@@ -11,6 +11,7 @@ use super::places::{Felt, Places};
 use super::queue::{Queue, WaiterId};
 use super::ramp::Ramp;
 use super::rate::{Bounds, Learned, Rate};
+use super::remembered::PaceMemory;
 use crate::clock::{Duration, Instant};
 
 /// Most who wait for one credential. At 120 requests a minute the last of them would wait two
@@ -211,6 +212,8 @@ pub struct Pace {
     hold: Option<Hold>,
     /// 429 answers in a row, each after a hold-down of its own. Above zero one request at a time.
     strikes: u32,
+    /// What outlived a process before is not known yet.
+    unread: bool,
     /// The vendor came back lately.
     ramp: Option<Ramp>,
     /// How long calls took lately.
@@ -233,6 +236,7 @@ impl Pace {
             next_id: 0,
             hold: None,
             strikes: 0,
+            unread: false,
             ramp: None,
             usual: Duration::ZERO,
         }
@@ -249,6 +253,34 @@ impl Pace {
             self.places = Places::default();
         }
         self.reprice(now);
+    }
+
+    /// Nothing goes before [`Self::go_on`]: what the vendor said to a process before is not known yet.
+    pub(super) fn begin_unread(&mut self, now: Instant) {
+        self.count(now);
+        self.credit = Duration::ZERO;
+        self.unread = true;
+    }
+
+    /// What outlives the process.
+    pub(super) fn memory(&self, now: Instant) -> PaceMemory {
+        let stop = self.hold.filter(|hold| hold.until > now);
+        PaceMemory {
+            stop: stop.map(|hold| (hold.until.saturating_duration_since(now), hold.refuses)),
+            strikes: self.strikes,
+        }
+    }
+
+    /// Goes on where another process ended, `idle` before this one began.
+    pub(super) fn go_on(&mut self, now: Instant, memory: PaceMemory, idle: Duration) {
+        self.count(now);
+        self.unread = false;
+        self.credit = self.credit.saturating_add(idle).min(self.rate.credit_max());
+        self.strikes = self.strikes.max(memory.strikes);
+        if let Some((left, refuses)) = memory.stop {
+            let left = left.min(self.settings.hold_down_max);
+            self.stop_until(now, now + left, refuses);
+        }
     }
 
     /// Asks to send one request.
@@ -596,6 +628,9 @@ impl Pace {
     }
 
     fn places_for(&self, lane: Lane) -> usize {
+        if self.unread {
+            return 0;
+        }
         if self.strikes > 0 {
             // After a 429 one request tries whether the vendor takes calls again.
             return 1;

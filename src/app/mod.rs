@@ -126,6 +126,9 @@ impl App {
         };
         let wiv_side = side(&settings.wiv, secrets.wiv.as_ref())?;
         let nable_side = side(&settings.nable, secrets.nable.as_ref())?;
+        for side in [&wiv_side, &nable_side].into_iter().flatten() {
+            side.gates().remember(&store, &side.options().credential);
+        }
         let wiv = Arc::new(match &wiv_side {
             Some(side) => Wiv::new(side.service(), side.options()),
             None => Wiv::disabled(),

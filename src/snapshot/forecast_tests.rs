@@ -9,6 +9,7 @@ use crate::snapshot::slots::tests::{
     LINGER, before_the_last, gave, is_clean, limits, slots, spend, take, usage,
 };
 use crate::snapshot::slots::{SlotLease, Slots};
+use crate::store::Store;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -28,6 +29,7 @@ async fn short_of_budget(max: usize) -> (Arc<Slots>, Arc<Governor>) {
         limits(max),
         Some(Arc::clone(&governor)),
         None,
+        Store::none(),
         clock,
         metrics,
     );

@@ -32,8 +32,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -42,6 +44,8 @@ use crate::admission::{Circuit, Governor, Lane, Spend, Stage};
 use crate::clock::{Clock, Duration, Instant, timeout_at};
 use crate::domain::Shortage;
 use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::store::pack::{PackReader, PackWriter};
 
 /// Searches that may wait for a slot at once. Beyond it the newest search of the payer with most of
 /// them gives way, or the newcomer is refused.
@@ -61,6 +65,37 @@ const LAST_MOMENT: Duration = Duration::from_millis(100);
 
 /// Least time between two probes that get a slot beyond the limits. The circuit probes as often.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
+
+/// What the open scrolls are noted under.
+const SCROLLS: &str = "scrolls";
+/// The payer of scrolls that a process before left open.
+static BEFORE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("before the restart"));
+
+fn write_scrolls(left: &[Duration], clock: &Clock) -> Vec<u8> {
+    let mut out = PackWriter::default();
+    out.stamp(clock.stamp());
+    for left in left {
+        out.u64(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+    }
+    out.done()
+}
+
+/// For how long each scroll stands open still. Where the age of the note is unknown, all of it.
+fn read_scrolls(bytes: Bytes, clock: &Clock) -> Option<Vec<Duration>> {
+    let mut reader = PackReader::new(bytes);
+    let age = reader.stamp()?.age(&clock.stamp()).unwrap_or_default();
+    let mut all = Vec::new();
+    while !reader.is_over() {
+        let left = Duration::from_millis(reader.u64()?).saturating_sub(age);
+        if !left.is_zero() {
+            all.push(left.min(SCROLL_EXPIRY_MAX));
+        }
+    }
+    Some(all)
+}
+
+/// Longest time that a scroll kept across a restart counts: the largest `scroll_expiry`.
+const SCROLL_EXPIRY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Names a waiting search, and then the slot it got.
 pub(super) type SlotId = u64;
@@ -96,6 +131,10 @@ pub struct Slots {
     circuit: Option<Arc<Circuit>>,
     clock: Clock,
     metrics: Arc<Metrics>,
+    /// Keeps which scrolls may stand open when the process ends.
+    store: Store,
+    /// What it kept was taken over, so that it may be replaced.
+    taken_over: AtomicBool,
 }
 
 pub(super) struct SlotState {
@@ -213,11 +252,12 @@ impl Slots {
         limits: SlotLimits,
         budget: Option<Arc<Governor>>,
         circuit: Option<Arc<Circuit>>,
+        store: Store,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         show_limits(&metrics, limits);
-        Arc::new(Self {
+        let slots = Arc::new(Self {
             state: Mutex::new(SlotState {
                 limits,
                 running: HashMap::new(),
@@ -233,9 +273,49 @@ impl Slots {
             pressed: Notify::new(),
             budget,
             circuit,
+            store,
+            taken_over: AtomicBool::new(false),
             clock,
             metrics,
-        })
+        });
+        slots.take_over();
+        slots
+    }
+
+    /// Counts the scrolls that a process before may have left open at the vendor, as soon as the
+    /// store says which.
+    fn take_over(self: &Arc<Self>) {
+        if !self.store.is_on() {
+            return;
+        }
+        let slots = self.clone();
+        tokio::spawn(async move {
+            let kept = slots.store.recall(SCROLLS).await.ok().flatten();
+            let left = kept.and_then(|kept| read_scrolls(kept, &slots.clock));
+            let left = left.unwrap_or_default();
+            let now = slots.clock.now();
+            let mut state = slots.state.lock();
+            for left in left {
+                state.leave(now + left, BEFORE.clone(), Left::Open);
+            }
+            slots.settle(&mut state);
+            slots.taken_over.store(true, Ordering::Relaxed);
+        });
+    }
+
+    /// Notes which scrolls stand open at the vendor if the process ends now, and for how long.
+    fn note(&self, state: &SlotState, linger: Duration) {
+        if !self.taken_over.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = self.clock.now();
+        let left = state
+            .left
+            .iter()
+            .map(|left| left.expiry.saturating_duration_since(now));
+        let running = state.running.values().map(|_| linger);
+        let all: Vec<Duration> = running.chain(left).collect();
+        self.store.note(SCROLLS, &write_scrolls(&all, &self.clock));
     }
 
     /// Changes the limits. Slots in use stay.
@@ -460,6 +540,14 @@ impl SlotState {
         }
     }
 
+    /// A scroll stands open at the vendor though no walk reads it.
+    fn leave(&mut self, expiry: Instant, payer: Arc<str>, why: Left) {
+        self.change_held(&payer, |held| held.left += 1);
+        // Settings may change the time, so keep the order.
+        let at = self.left.partition_point(|other| other.expiry <= expiry);
+        self.left.insert(at, LeftScroll { expiry, payer, why });
+    }
+
     fn expire(&mut self, now: Instant) {
         while self.left.front().is_some_and(|left| left.expiry <= now) {
             let Some(left) = self.left.pop_front() else {
@@ -639,6 +727,8 @@ impl Waiter {
     /// Turns the place into the slot that was granted.
     fn into_slot(mut self) -> SlotLease {
         self.claimed = true;
+        // Before the search goes out.
+        self.slots.note(&self.slots.state.lock(), self.linger);
         SlotLease {
             slots: Arc::clone(&self.slots),
             id: self.id,
@@ -678,6 +768,7 @@ impl SlotLease {
         running.opened = true;
         let (pages, now) = (running.pages, self.slots.clock.now());
         state.lately.read(self.id, pages, false, now);
+        self.slots.note(&state, self.linger);
         if pages == 1 && state.left.len() > state.excused {
             state.excuse();
             self.slots.settle(&mut state);
@@ -735,18 +826,14 @@ impl Drop for SlotLease {
         if self.ended {
             state.lately.read(self.id, running.pages, true, now);
         } else {
-            state.change_held(&running.payer, |held| held.left += 1);
-            let expiry = now + self.linger;
-            // Settings may change the time, so keep the order.
-            let at = state.left.partition_point(|other| other.expiry <= expiry);
             let why = match running.opened {
                 true => Left::Open,
                 false => Left::Unanswered,
             };
-            let payer = running.payer;
-            state.left.insert(at, LeftScroll { expiry, payer, why });
+            state.leave(now + self.linger, running.payer, why);
         }
         self.slots.settle(&mut state);
+        self.slots.note(&state, self.linger);
     }
 }
 

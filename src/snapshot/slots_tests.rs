@@ -28,6 +28,7 @@ pub fn slots(max: usize) -> Arc<Slots> {
         limits(max),
         None,
         None,
+        Store::none(),
         Clock::system(),
         Metrics::new().unwrap(),
     )
@@ -299,7 +300,14 @@ fn before_a_circuit(walks: usize) -> (Arc<Slots>, Arc<Circuit>) {
         running: walks,
         standing: 4,
     };
-    let slots = Slots::new(limits, None, Some(circuit.clone()), clock, metrics);
+    let slots = Slots::new(
+        limits,
+        None,
+        Some(circuit.clone()),
+        Store::none(),
+        clock,
+        metrics,
+    );
     (slots, circuit)
 }
 

@@ -109,6 +109,7 @@ impl Snapshots {
                 options.slot_limits(),
                 gates.map(|gates| gates.governor.clone()),
                 gates.map(|gates| gates.circuit.clone()),
+                kept.clone(),
                 clock.clone(),
                 metrics.clone(),
             ),

@@ -239,15 +239,21 @@ impl Store {
     }
 
     /// What was noted under a name of our own.
-    pub async fn recall(&self, what: &str) -> Option<Bytes> {
-        let inner = self.inner.as_ref()?;
+    ///
+    /// # Errors
+    /// If the store does not say.
+    pub async fn recall(&self, what: &str) -> Result<Option<Bytes>, StoreFault> {
+        let Some(inner) = &self.inner else {
+            return Ok(None);
+        };
         let until = inner.patience();
-        let names = inner.names(until).await?;
+        let names = inner.names(until).await.ok_or(StoreFault::Away)?;
         let name = names.0.of(NameUse::State, what.as_bytes());
-        inner.recall(name, until).await.ok().flatten()
+        inner.recall(name, until).await
     }
 
-    /// Notes something small under a name of our own, in place of what was noted before.
+    /// Notes something small under a name of our own, in place of what was noted before. It is written
+    /// soon, and nobody waits for it.
     pub fn note(&self, what: &str, content: &[u8]) {
         let Some(inner) = &self.inner else { return };
         if let Some(names) = inner.known_names() {
@@ -426,13 +432,13 @@ impl StoreInner {
         let Some(record) = self.records.seal(state_place(name), content) else {
             return;
         };
-        let safe = false;
+        // Written at once, though nobody waits for that.
+        let safe = true;
         let op = StoreOp::Note { name, record, safe };
         let operation = op.operation();
         let outcome = match self.engine.call(op).now_or_never() {
-            Some(Ok(_)) => StoreOutcome::Ok,
+            Some(Ok(_)) | None => StoreOutcome::Ok,
             Some(Err(fault)) => outcome_of(fault),
-            None => StoreOutcome::Late,
         };
         self.metrics.request(operation, outcome, 0.0);
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use msp_gateway::cache::Detail;
-use msp_gateway::clock::{Clock, Duration, sleep};
+use msp_gateway::clock::{Clock, Duration, sleep, timeout_at};
 use msp_gateway::domain::{CacheOutcome, ContractId, CustomerId, FieldSet, Kind, Month};
 use msp_gateway::metrics::Metrics;
 use msp_gateway::reads::billing::SoftFailure;
@@ -31,16 +31,27 @@ impl Machine {
 
     /// A gateway that begins with nothing in memory. Its vendors count from zero.
     fn start(&self, secret: &str, previous: Option<&str>) -> Rig {
+        self.start_with(secret, previous, |_| {})
+    }
+
+    fn start_with(
+        &self,
+        secret: &str,
+        previous: Option<&str>,
+        change: impl FnOnce(&mut Setup),
+    ) -> Rig {
         let key = |text: &str| SealingKey::derive("store", &Secret::parse(text).unwrap());
         let previous = previous.map(key);
         let records = SealedRecord::new(&key(secret), previous.as_ref()).unwrap();
         let metrics = Metrics::new().unwrap();
         let store = Store::over(self.model.clone(), records, self.clock.clone(), &metrics);
-        Rig::new(Setup {
+        let mut setup = Setup {
             store,
             clock: Some(self.clock.clone()),
             ..Setup::default()
-        })
+        };
+        change(&mut setup);
+        Rig::new(setup)
     }
 }
 
@@ -165,7 +176,8 @@ async fn purges_outlive_the_process() {
         let again = customers(&second).await;
         let served_stale = again.note.detail == Some(Detail::StaleWhileRevalidate);
         assert_eq!(served_stale, soft, "{what:?} {soft}");
-        settle().await;
+        // Background calls wait until the budget has grown.
+        sleep(Duration::from_secs(5)).await;
         assert_eq!(vendor_calls(&second), calls, "{what:?} {soft}");
         // What was fetched after the purge is kept as ever.
         settle().await;
@@ -213,4 +225,109 @@ async fn records_open_with_the_current_secret_and_the_one_before_and_no_other() 
     assert_eq!(calls(machine.start("new", Some("old"))).await, 0);
     assert_eq!(calls(machine.start("new", None)).await, 1);
     assert_eq!(calls(machine.start("new", None)).await, 0);
+}
+
+/// So many requests a minute to N-able, and a sixth of them at once.
+fn paced(requests_per_minute: u32) -> impl FnOnce(&mut Setup) {
+    move |setup| {
+        setup.nable = Box::new(move |options| options.requests_per_minute = requests_per_minute);
+    }
+}
+
+fn refused(status: u16, retry_after: Option<&str>) -> sandbox::Fault {
+    sandbox::Fault::on_any(sandbox::Kind::Status {
+        status,
+        body: None,
+        retry_after: retry_after.map(str::to_owned),
+        processed: false,
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vendor_that_said_wait_is_not_asked_after_a_restart_either() {
+    let machine = Machine::new();
+    let first = machine.start("secret", None);
+    first.sandbox.fault(refused(429, Some("40")));
+    assert!(bill(&first, "1").await.is_err());
+    settle().await;
+    drop(first);
+    sleep(Duration::from_secs(10)).await;
+    let second = machine.start("secret", None);
+    settle().await;
+    let Err(ReadError::Upstream(error)) = bill(&second, "1").await else {
+        panic!("refused");
+    };
+    assert_eq!(error.fault.as_str(), "budget_exhausted");
+    sleep(Duration::from_secs(29)).await;
+    assert!(bill(&second, "2").await.is_err());
+    assert_eq!(second.asked(sandbox::Operation::Billing), 0);
+    sleep(Duration::from_secs(1)).await;
+    let _ = bill(&second, "3").await;
+    assert_eq!(second.asked(sandbox::Operation::Billing), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_refused_is_not_presented_at_each_start() {
+    let machine = Machine::new();
+    let first = machine.start("secret", None);
+    first.sandbox.fault(refused(401, None));
+    assert!(bill(&first, "1").await.is_err());
+    let presented = first.asked(sandbox::Operation::Billing);
+    settle().await;
+    drop(first);
+    for second in 0..3 {
+        let next = machine.start("secret", None);
+        settle().await;
+        assert!(bill(&next, "1").await.is_err(), "start {second}");
+        assert_eq!(next.asked(sandbox::Operation::Billing), 0, "of {presented}");
+        sleep(Duration::from_secs(5)).await;
+    }
+    sleep(Duration::from_secs(30)).await;
+    let next = machine.start("secret", None);
+    settle().await;
+    // No such contract, but the key is taken.
+    let _ = bill(&next, "1").await;
+    assert_eq!(next.asked(sandbox::Operation::Billing), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_minute_sees_more_than_rate_and_burst_however_often_it_is_restarted() {
+    let machine = Machine::new();
+    let begun = machine.clock.now();
+    let mut calls = 0;
+    let mut contract = 0;
+    // A start every three seconds, each of which asks as fast as it may.
+    while begun.elapsed() < Duration::from_secs(60) {
+        let rig = machine.start_with("secret", None, paced(60));
+        settle().await;
+        let until = machine.clock.now() + Duration::from_secs(3);
+        while machine.clock.now() < until {
+            contract += 1;
+            let name = contract.to_string();
+            let _ = timeout_at(until, bill(&rig, &name)).await;
+        }
+        settle().await;
+        calls += rig.asked(sandbox::Operation::Billing);
+    }
+    assert!(calls <= 60 + 10, "{calls} calls in a minute");
+    assert!(calls >= 20, "{calls} calls: it never came to anything");
+}
+
+#[tokio::test(start_paused = true)]
+async fn scrolls_that_were_left_open_count_after_a_restart() {
+    let machine = Machine::new();
+    let first = machine.start("secret", None);
+    let asker = first.everyone();
+    let page = first.page(&asker, None, &crate::kit::first(25, "")).await;
+    assert!(page.unwrap().token.is_some());
+    settle().await;
+    drop((first, asker));
+    let standing = |rig: &Rig| rig.reads.cases.snapshots().slots.usage().standing;
+    sleep(Duration::from_secs(20)).await;
+    let second = machine.start("secret", None);
+    settle().await;
+    assert_eq!(standing(&second), 1);
+    // The scroll expires at the vendor five minutes after its last page.
+    sleep(Duration::from_secs(280)).await;
+    assert_eq!(standing(&second), 0);
 }

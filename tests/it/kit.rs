@@ -110,11 +110,13 @@ impl Rig {
             &metrics,
             connector.clone(),
         );
+        wiv_gates.remember(&setup.store, &wiv_options.credential);
         let wiv = Arc::new(Wiv::new(service, &wiv_options));
         let mut nable_options = vendor(Vendor::Nable, "/ws/rest/V1/PSA_API", "SANDBOX");
         (setup.nable)(&mut nable_options);
         let gates = nable_options.gates(keyring(sandbox::NABLE_KEY), &clock, &metrics);
         let service = outbound(&nable_options, &gates, &clock, &metrics, connector);
+        gates.remember(&setup.store, &nable_options.credential);
         let nable = Arc::new(Nable::new(service, &nable_options));
         let snapshots = Snapshots::new(
             wiv.clone(),
