@@ -170,7 +170,7 @@ impl App {
         let admin_tls = tls(&secrets.certificates.admin, "admin");
         for code in Code::ALL {
             // Alerts are about these.
-            if code.status().is_server_error() {
+            if code.status() >= 500 {
                 metrics.declare_problem(code.as_str());
             }
         }

@@ -89,6 +89,8 @@ pub enum IdProblem {
     TooLong,
     /// A character that is not visible ASCII, or one that has a meaning in paths and lists.
     BadCharacter,
+    /// A character that could make more than one step of a path, or one that cannot be seen.
+    BadContract,
 }
 
 impl fmt::Display for IdProblem {
@@ -97,6 +99,9 @@ impl fmt::Display for IdProblem {
             Self::Empty => "must not be empty",
             Self::TooLong => "is longer than 128 bytes",
             Self::BadCharacter => "may hold letters, digits and the characters - _ . : @ | only",
+            Self::BadContract => {
+                "may not hold / \\ ; ? # % or control characters, nor begin or end with a space"
+            }
         })
     }
 }
@@ -119,6 +124,9 @@ fn checked(text: &str) -> Result<Arc<str>, IdProblem> {
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
+        id! { $(#[$doc])* $name by checked }
+    };
+    ($(#[$doc:meta])* $name:ident by $checked:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(Arc<str>);
@@ -126,7 +134,7 @@ macro_rules! id {
         impl $name {
             /// Checks length and characters.
             pub fn parse(text: &str) -> Result<Self, IdProblem> {
-                checked(text).map(Self)
+                $checked(text).map(Self)
             }
 
             /// The id as the vendor writes it.
@@ -160,9 +168,26 @@ id! {
     /// A wiv organisation, such as `org_12345`.
     CustomerId
 }
+/// The rule for contracts: N-able names them as it likes, and every name is percent-encoded where it
+/// stands in a path. Refused is what some server would read as more than one step of a path.
+fn checked_contract(text: &str) -> Result<Arc<str>, IdProblem> {
+    if text.is_empty() {
+        return Err(IdProblem::Empty);
+    }
+    if text.len() > ID_BYTES_MAX {
+        return Err(IdProblem::TooLong);
+    }
+    let dots = text.bytes().all(|b| b == b'.');
+    let bad = |c: char| c.is_control() || "/\\;?#%".contains(c);
+    if dots || text.trim() != text || text.contains(bad) {
+        return Err(IdProblem::BadContract);
+    }
+    Ok(text.into())
+}
+
 id! {
-    /// An N-able contract.
-    ContractId
+    /// An N-able contract: any name that the vendor may give one, spaces and brackets included.
+    ContractId by checked_contract
 }
 id! {
     /// An N-able account (a Salesforce account id), or the name of a wiv credential.

@@ -10,7 +10,7 @@
 //! same to the vendor are equal here; two that the vendor could tell apart are not. `SearchRequest`
 //! is the parsed request body: a search, a page size and a page token.
 //!
-//! `CacheOutcome`, `Kind`, `Route` and `Saved` are closed sets of words. `docs/state-words.md`
+//! `CacheOutcome`, `Kind`, `ProblemCode`, `Route` and `Saved` are closed sets of words. `docs/state-words.md`
 //! lists the words.
 //!
 //! What must never happen here: two different questions with equal values (one caller would get the
@@ -22,6 +22,7 @@ pub mod ids;
 pub mod json;
 pub mod near;
 pub mod period;
+pub mod problem_code;
 pub mod query;
 pub mod record;
 pub mod words;
@@ -30,5 +31,6 @@ pub use audience::Audience;
 pub use fields::FieldSet;
 pub use ids::{AccountId, ContractId, CustomerId, Operation, Vendor};
 pub use period::{DateRange, Month};
+pub use problem_code::ProblemCode;
 pub use query::{PageSize, SearchQuery};
 pub use words::{CacheOutcome, Kind, Route, Saved, Shortage};

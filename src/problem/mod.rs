@@ -3,7 +3,6 @@
 //! What goes outside and what goes to the log are two texts: the first never holds a vendor's words,
 //! a key or a scroll id.
 
-mod code;
 mod from_read;
 
 use std::borrow::Cow;
@@ -22,7 +21,7 @@ use crate::domain::{Route, Vendor};
 use crate::exchange::record::X_REQUEST_ID;
 use crate::exchange::{AnswerBody, Answered, Record, RequestId};
 
-pub use code::Code;
+pub use crate::domain::ProblemCode as Code;
 
 /// Largest vendor body that is repeated inside a problem. N-able's account data is under 1 KiB.
 const VENDOR_BODY_BYTES_MAX: usize = 64 * 1024;
@@ -55,6 +54,11 @@ struct More {
     vendor_body: Option<Bytes>,
     allowance: Option<Allowance>,
     close: bool,
+}
+
+/// The status that a code is answered with.
+pub fn status_of(code: Code) -> StatusCode {
+    StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 impl Problem {
@@ -246,12 +250,12 @@ impl Problem {
         }
         let body = self.body(&record.id, record.route());
         let mut answer = http::Response::new(AnswerBody::full(body.into()));
-        *answer.status_mut() = code.status();
+        *answer.status_mut() = status_of(code);
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
         headers.insert(header::CACHE_CONTROL, NO_STORE);
         headers.insert(X_REQUEST_ID.clone(), record.id.header_value());
-        if code.status() == StatusCode::UNAUTHORIZED {
+        if code == Code::AuthenticationRequired {
             headers.insert(header::WWW_AUTHENTICATE, BEARER);
         }
         let Some(more) = more else {
@@ -301,7 +305,7 @@ impl Problem {
             "{{\"type\":\"urn:msp-gateway:{word}\",\"title\":\"{title}\",\"status\":{status},\"detail\":",
             word = code.as_str(),
             title = code.title(),
-            status = code.status().as_u16(),
+            status = code.status(),
         );
         write_text(&self.detail, &mut out);
         let _ = write!(
@@ -319,7 +323,7 @@ impl Problem {
             let _ = write!(
                 out,
                 ",\"message\":\"{message}\",\"http_status_code\":{}",
-                code.status().as_u16()
+                code.status()
             );
         }
         if let Some(body) = more.and_then(|m| m.vendor_body.as_ref())

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::admission::PaceShortage;
 use crate::clock::Instant;
-use crate::domain::Operation;
+use crate::domain::{Operation, Shortage};
 use crate::reads::ReadError;
-use crate::upstream::{Fault, UpstreamError};
+use crate::upstream::{ConnectCause, Fault, UpstreamError};
 
 fn record(route: Route) -> Arc<Record> {
     let (head, ()) = http::Request::new(()).into_parts();
@@ -164,7 +165,7 @@ fn every_upstream_fault_has_the_contracts_code() {
         let error = UpstreamError::new(operation, fault, "canary detail");
         let problem = Problem::from(ReadError::Upstream(error));
         assert_eq!(problem.code().as_str(), word, "{operation:?} {fault:?}");
-        assert_eq!(problem.code().status().as_u16(), status);
+        assert_eq!(problem.code().status(), status);
         assert!(!problem.detail().contains("canary"), "{fault:?}");
     }
 }
@@ -178,4 +179,82 @@ fn what_the_vendor_says_of_time_is_passed_on() {
         problem.more.unwrap().retry_after,
         Some(Duration::from_secs(17))
     );
+}
+
+/// Every way a read can fail, each fault of each operation among them.
+fn read_errors() -> Vec<ReadError> {
+    let outcome = crate::domain::CacheOutcome::Miss;
+    let mut all = vec![
+        ReadError::InvalidPageToken,
+        ReadError::PageTokenExpired,
+        ReadError::CustomerNotAllowed,
+        ReadError::BillingNotAllowed,
+        ReadError::BillingNotFound {
+            vendor_body: None,
+            outcome,
+        },
+        ReadError::AccountNotFound,
+        ReadError::WalkLimitExceeded { setting: "x" },
+        ReadError::DeadlinePassed {
+            vendor: Vendor::Wiv,
+        },
+        ReadError::NotCached,
+        ReadError::Internal,
+    ];
+    all.extend(Shortage::ALL.map(ReadError::overloaded));
+    for operation in Operation::ALL {
+        for fault in Fault::ALL {
+            all.push(UpstreamError::new(operation, fault, "canary detail").into());
+        }
+    }
+    all
+}
+
+#[test]
+fn a_part_says_what_the_whole_answer_says() {
+    for error in read_errors() {
+        let part = error.code();
+        let whole = Problem::from(error.clone());
+        assert_eq!(part, whole.code(), "{error:?}");
+        assert!(!whole.detail().contains("canary"), "{error:?}");
+    }
+}
+
+#[test]
+fn details_name_what_happened() {
+    let of = |change: &dyn Fn(&mut UpstreamError), operation, fault| {
+        let mut error = UpstreamError::new(operation, fault, "canary");
+        change(&mut error);
+        Problem::from(ReadError::Upstream(error))
+            .detail()
+            .to_owned()
+    };
+    let status =
+        |code: u16| move |error: &mut UpstreamError| error.status = StatusCode::from_u16(code).ok();
+    let search = Operation::Search;
+    assert_eq!(
+        of(&status(500), search, Fault::ServerError),
+        "wiv answered this request with status 500."
+    );
+    assert_eq!(
+        of(&status(404), search, Fault::NotFound),
+        "wiv answered this request with status 404."
+    );
+    let said = |error: &mut UpstreamError| error.said = Some("date_range is too long".into());
+    let detail = of(&said, search, Fault::Rejected);
+    assert!(detail.contains("\"date_range is too long\""), "{detail}");
+    assert!(!detail.contains("does not know"), "{detail}");
+    let unknown = |error: &mut UpstreamError| error.unknown_members = true;
+    let detail = of(&unknown, search, Fault::Rejected);
+    assert!(detail.contains("does not know"), "{detail}");
+    for cause in ConnectCause::ALL {
+        let caused = |error: &mut UpstreamError| error.cause = Some(cause);
+        let detail = of(&caused, search, Fault::Connect);
+        assert!(detail.contains(cause.text()), "{detail}");
+    }
+    for short in PaceShortage::ALL {
+        let lacks = |error: &mut UpstreamError| error.short = Some(short);
+        let detail = of(&lacks, search, Fault::BudgetExhausted);
+        assert!(detail.contains(short.text()), "{detail}");
+    }
 }

@@ -3,11 +3,14 @@
 //! The vendor's documentation contradicts itself: the object may be bare or wrapped, clients stand at
 //! the top or under each service, ids are numbers or texts. Everything is read as raw JSON.
 
+use std::collections::HashSet;
+
 use serde_json::value::RawValue;
 
 use crate::domain::ContractId;
 use crate::domain::json::Members;
 use crate::domain::record::text_of;
+use crate::upstream::nable::{self, is_named};
 
 /// An entry of N-able's `Clients`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,29 +43,41 @@ pub struct InvoicedContract {
     pub number: Option<String>,
 }
 
-/// Member names compare by letters and digits alone: "Billable Services" is "BillableServices".
-fn same_name(name: &str, wanted: &str) -> bool {
-    let letters = |text: &str| -> String {
-        text.chars()
-            .filter(char::is_ascii_alphanumeric)
-            .map(|c| c.to_ascii_lowercase())
-            .collect()
-    };
-    letters(name) == letters(wanted)
+/// The contracts of a month's invoices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InvoicedContracts {
+    /// Those that can be asked for, each once.
+    pub contracts: Vec<InvoicedContract>,
+    /// How many more are named in a way that cannot be asked for: without an id, or with one that
+    /// cannot stand in a path.
+    pub nameless: usize,
 }
 
 fn member<'a>(object: &'a RawValue, wanted: &str) -> Option<&'a RawValue> {
-    let Members(members) = serde_json::from_str(object.get()).ok()?;
-    members
-        .into_iter()
-        .find(|(name, _)| same_name(name, wanted))
-        .map(|(_, value)| value)
+    all_members(object, wanted).into_iter().next()
 }
 
+/// Every member of that name: one may be the wrapper and another the list.
+fn all_members<'a>(object: &'a RawValue, wanted: &str) -> Vec<&'a RawValue> {
+    let Ok(Members(members)) = serde_json::from_str(object.get()) else {
+        return Vec::new();
+    };
+    let named = members
+        .into_iter()
+        .filter(|(name, _)| is_named(name, wanted));
+    named.map(|(_, value)| value).collect()
+}
+
+/// The items of the list of that name. A single object stands for a list of one: converters from XML
+/// write it so.
 fn items<'a>(object: &'a RawValue, wanted: &str) -> Vec<&'a RawValue> {
-    member(object, wanted)
-        .and_then(|list| serde_json::from_str(list.get()).ok())
-        .unwrap_or_default()
+    let lists = all_members(object, wanted).into_iter();
+    let list = lists.filter_map(|list| match list.get().as_bytes().first() {
+        Some(b'[') => serde_json::from_str(list.get()).ok(),
+        Some(b'{') => Some(vec![list]),
+        _ => None,
+    });
+    list.into_iter().next().unwrap_or_default()
 }
 
 fn text(object: &RawValue, wanted: &str) -> Option<String> {
@@ -70,27 +85,30 @@ fn text(object: &RawValue, wanted: &str) -> Option<String> {
 }
 
 impl Billed {
-    /// Reads an answer of `PSABillableServices`.
+    /// Reads an answer of `PSABillableServices`, bare or in its wrapper.
     pub fn read(body: &[u8]) -> Self {
         let Ok(object) = serde_json::from_slice::<&RawValue>(body) else {
             return Self::default();
         };
-        let object = member(object, "PSABillableServices").unwrap_or(object);
-        let services = items(object, "Billable Services");
+        let wrapper = all_members(object, nable::SERVICES)
+            .into_iter()
+            .find(|value| value.get().starts_with('{'));
+        let object = wrapper.unwrap_or(object);
+        let services = items(object, nable::SERVICES);
         let mut this = Self {
-            contract_number: member(object, "ContractNumber").map(|raw| raw.get().to_owned()),
+            contract_number: member(object, "contractnumber").map(|raw| raw.get().to_owned()),
             services: services.iter().map(|raw| raw.get().to_owned()).collect(),
             clients: Vec::new(),
         };
         let of_services = services
             .iter()
-            .flat_map(|service| items(service, "Clients"));
-        for entry in items(object, "Clients").into_iter().chain(of_services) {
-            let id_raw = member(entry, "ClientId").map_or("\"\"", |raw| raw.get());
+            .flat_map(|service| items(service, nable::CLIENTS));
+        for entry in items(object, nable::CLIENTS).into_iter().chain(of_services) {
+            let id_raw = member(entry, "clientid").map_or("\"\"", |raw| raw.get());
             let client = BilledClient {
                 id_raw: id_raw.to_owned(),
                 id: text_of(id_raw).unwrap_or_default().into_owned(),
-                name: text(entry, "Name").unwrap_or_default(),
+                name: text(entry, "name").unwrap_or_default(),
             };
             let named = !client.id.is_empty() || !client.name.is_empty();
             if named && !this.clients.contains(&client) {
@@ -101,26 +119,31 @@ impl Billed {
     }
 }
 
-/// Reads the contracts of an answer of `InvoicesReady`, each once.
-pub fn invoiced_contracts(body: &[u8]) -> Vec<InvoicedContract> {
+/// Reads the contracts of an answer of `InvoicesReady`.
+pub fn invoiced_contracts(body: &[u8]) -> InvoicedContracts {
+    let mut found = InvoicedContracts::default();
     let Ok(object) = serde_json::from_slice::<&RawValue>(body) else {
-        return Vec::new();
+        return found;
     };
-    let mut contracts: Vec<InvoicedContract> = Vec::new();
-    for invoice in items(object, "InvoicesReady") {
-        for contract in items(invoice, "Contracts") {
-            let id = text(contract, "ContractID").and_then(|id| ContractId::parse(&id).ok());
-            let Some(id) = id else { continue };
-            if contracts.iter().all(|known| known.id != id) {
-                let number = member(contract, "ContractNumber");
-                contracts.push(InvoicedContract {
+    let mut known = HashSet::new();
+    for invoice in items(object, nable::INVOICES) {
+        for contract in items(invoice, "contracts") {
+            let text = text(contract, "contractid");
+            if let Some(text) = &text
+                && !known.insert(text.clone())
+            {
+                continue;
+            }
+            match text.and_then(|id| ContractId::parse(&id).ok()) {
+                None => found.nameless += 1,
+                Some(id) => found.contracts.push(InvoicedContract {
                     id,
-                    number: number.map(|raw| raw.get().to_owned()),
-                });
+                    number: member(contract, "contractnumber").map(|raw| raw.get().to_owned()),
+                }),
             }
         }
     }
-    contracts
+    found
 }
 
 #[cfg(test)]
@@ -143,12 +166,65 @@ mod tests {
     }
 
     #[test]
-    fn contracts_come_once() {
-        let body = br#"{"InvoicesReady":[{"Contracts":[{"ContractID":"c1","ContractNumber":"n"}]},{"Contracts":[{"ContractID":"c1"},{"ContractID":2},{"ContractID":"../x"}]}]}"#;
-        let ids: Vec<_> = invoiced_contracts(body)
-            .into_iter()
-            .map(|c| c.id.to_string())
-            .collect();
-        assert_eq!(ids, ["c1", "2"]);
+    fn every_name_of_the_list_is_read() {
+        for name in [
+            "Billable Services",
+            "BillableServices",
+            "billable_services",
+            "PSA Billable services",
+            "PSABillableServices",
+        ] {
+            for wrapped in [false, true] {
+                let bill = format!(r#"{{"Cid":1,"{name}":[{{"Sku":"A"}}]}}"#);
+                let bill = match wrapped {
+                    true => format!(r#"{{"PSABillableServices":{bill}}}"#),
+                    false => bill,
+                };
+                let services = Billed::read(bill.as_bytes()).services;
+                assert_eq!(services, [r#"{"Sku":"A"}"#], "{bill}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_contract_is_asked_for_or_counted() {
+        let of = |contracts: &str| {
+            let body = format!(r#"{{"InvoicesReady":[{{"Contracts":{contracts}}}]}}"#);
+            let found = invoiced_contracts(body.as_bytes());
+            let ids: Vec<_> = found.contracts.iter().map(|c| c.id.to_string()).collect();
+            (ids.join(","), found.nameless)
+        };
+        for (contracts, asked, nameless) in [
+            (
+                r#"[{"ContractID":"c1"},{"ContractID":"c1"},{"ContractID":2}]"#,
+                "c1,2",
+                0,
+            ),
+            (
+                r#"[{"ContractID":"A B"},{"ContractID":"C(1)"},{"ContractID":"K+1"}]"#,
+                "A B,C(1),K+1",
+                0,
+            ),
+            (
+                r#"[{"ContractID":"Münster & Söhne"}]"#,
+                "Münster & Söhne",
+                0,
+            ),
+            (
+                r#"[{"ContractID":"../x"},{"ContractID":".."},{"ContractID":"a/b"}]"#,
+                "",
+                3,
+            ),
+            (r#"[{"ContractID":"../x"},{"ContractID":"../x"}]"#, "", 1),
+            (r#"[{"ContractID":""},{"ContractNumber":"7"},{}]"#, "", 3),
+            (r#"[{"ContractID":"a\u0000"},{"ContractID":" a"}]"#, "", 2),
+            (r#"{"ContractID":"one"}"#, "one", 0),
+            ("null", "", 0),
+            ("[]", "", 0),
+            ("\"\"", "", 0),
+        ] {
+            assert_eq!(of(contracts), (asked.to_owned(), nameless), "{contracts}");
+        }
+        assert_eq!(invoiced_contracts(b"[]"), InvoicedContracts::default());
     }
 }

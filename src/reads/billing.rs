@@ -8,13 +8,18 @@ use bytes::Bytes;
 use super::answer::{Account, Answer, Asker};
 use super::customers::spend;
 use super::{Ingredients, Policy, ReadError};
+use crate::admission::{Lane, Spend};
 use crate::cache::{
-    CacheKey, Detail, Fetched, Found, Keeping, Lifetimes, Rendered, Shelf, Subject, Terms, Wanted,
+    CacheKey, Detail, Directives, Fetched, Found, Keeping, Lifetimes, Rendered, Shelf, Subject,
+    Terms, Wanted,
 };
 use crate::clock::{Clock, Duration};
 use crate::domain::{ContractId, Kind, Month, Vendor};
 use crate::metrics::{Metrics, StoreUsage};
 use crate::upstream::{Fault, Nable, NableAnswer, UpstreamError};
+
+/// How long a call in the background waits for its turn and its answer.
+const BRING_WAIT: Duration = Duration::from_secs(60);
 
 /// What to do with an answer of N-able that lacks what was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +175,39 @@ impl Billing {
             async move { nable.billable_services(&month, &contract, spend).await }
         })
         .await
+    }
+
+    /// Fetches billable services in the refresh lane, unless they are remembered. Nobody waits for it.
+    ///
+    /// # Errors
+    /// As [`Self::find_services`].
+    pub(super) async fn bring(
+        &self,
+        asker: &Asker,
+        month: Month,
+        contract: &ContractId,
+    ) -> Result<(), ReadError> {
+        let until = self.clock.now() + BRING_WAIT;
+        let subject = Subject::Billing {
+            month,
+            contract: contract.clone(),
+        };
+        let asker = Asker {
+            deadline: until,
+            directives: Directives::default(),
+            ..asker.clone()
+        };
+        let found = self.find(&asker, month, subject, |_| {
+            let (nable, contract) = (self.nable.clone(), contract.clone());
+            let spend = Spend {
+                lane: Lane::Refresh,
+                deadline: until,
+                wanted_until: until,
+                payer: asker.payer.clone(),
+            };
+            async move { nable.billable_services(&month, &contract, spend).await }
+        });
+        found.await.map(|_| ())
     }
 
     /// N-able's answer about a month.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::cache::{FetchError, LookupError};
 use crate::clock::Duration;
-use crate::domain::{CacheOutcome, Shortage, Vendor};
+use crate::domain::{CacheOutcome, ProblemCode, Shortage, Vendor};
 use crate::snapshot::{OpenError, PageFailure, WalkFailure};
 use crate::upstream::{Fault, UpstreamError, Whose};
 
@@ -91,6 +91,24 @@ impl ReadError {
             LookupError::Crowded => Self::overloaded(Shortage::Waiters),
             LookupError::DeadlinePassed => Self::DeadlinePassed { vendor },
             LookupError::NotCached => Self::NotCached,
+        }
+    }
+
+    /// The problem code that a caller reads, of the whole answer or of its part.
+    pub fn code(&self) -> ProblemCode {
+        match self {
+            Self::Upstream(error) => error.code(),
+            Self::InvalidPageToken => ProblemCode::InvalidPageToken,
+            Self::PageTokenExpired => ProblemCode::PageTokenExpired,
+            Self::CustomerNotAllowed => ProblemCode::CustomerNotAllowed,
+            Self::BillingNotAllowed => ProblemCode::BillingNotAllowed,
+            Self::BillingNotFound { .. } => ProblemCode::BillingNotFound,
+            Self::AccountNotFound => ProblemCode::AccountNotFound,
+            Self::WalkLimitExceeded { .. } => ProblemCode::WalkLimitExceeded,
+            Self::Overloaded { .. } => ProblemCode::Overloaded,
+            Self::DeadlinePassed { .. } => ProblemCode::VendorTimeout,
+            Self::NotCached => ProblemCode::NotCached,
+            Self::Internal => ProblemCode::InternalError,
         }
     }
 

@@ -4,6 +4,7 @@ pub mod answer;
 pub mod billed;
 pub mod billing;
 pub mod cases;
+mod contracts;
 pub mod csv;
 pub mod customers;
 pub mod error;

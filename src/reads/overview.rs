@@ -1,32 +1,26 @@
-//! Both vendors in one answer, with what is known of each part's age.
+//! Both vendors in one answer: what is there of each part, how old it is, and what is missing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use futures_util::future::join_all;
 use serde_json::value::RawValue;
 
 use super::answer::{Account, Answer, Asker};
-use super::billed::{Billed, BilledClient, invoiced_contracts};
-use super::billing::{Billing, BillingBody};
+use super::billed::BilledClient;
+use super::billing::Billing;
 use super::cases::Cases;
+use super::contracts::{BilledContract, MonthContracts};
 use super::customers::{Customers, member_text};
 use super::{Ingredients, LinkTo, Policy, ReadError};
 use crate::cache::{CacheNote, Forward, Found};
 use crate::clock::{Clock, Duration};
 use crate::domain::json::{Members, write_text};
-use crate::domain::{
-    CacheOutcome, ContractId, DateRange, Kind, Month, Operation, SearchQuery, Shortage, Vendor,
-};
+use crate::domain::{CacheOutcome, ContractId, DateRange, Kind, Month, SearchQuery, Vendor};
 use crate::snapshot::{End, Growth, View, Want};
-use crate::upstream::UpstreamError;
 
 /// Days an overview covers where no range is named.
 const DAYS_DEFAULT: i64 = 30;
-/// Contracts asked about in one overview; an MSP has a handful. More are left out, and the part says
-/// so by failing.
-const CONTRACTS_MAX: usize = 500;
 
 /// What an overview covers.
 #[derive(Clone, Copy, Debug)]
@@ -35,24 +29,43 @@ pub struct OverviewRequest {
     pub range: Option<DateRange>,
     /// Of the billing; absent means the last closed month.
     pub month: Option<Month>,
-    /// Whether a missing part is an error (`require=all`) or told in `parts` (`require=any`).
+    /// Whether a part that is missing or not whole is an error (`require=all`) or shows in `parts`
+    /// (`require=any`).
     pub require_all: bool,
 }
 
 /// A part of the answer and how it came about.
-struct Part<T> {
-    value: Result<T, ReadError>,
-    age: Duration,
-    note: Option<CacheNote>,
+pub(super) struct Part<T> {
+    pub value: Result<T, ReadError>,
+    pub age: Duration,
+    pub note: Option<CacheNote>,
+    /// What the value lacks; `None` if it is whole.
+    pub missing: Option<MissingPieces>,
+}
+
+/// Pieces that a part should have and has not.
+pub(super) struct MissingPieces {
+    /// How many.
+    pub count: usize,
+    /// Why the first of them is missing.
+    pub why: ReadError,
 }
 
 impl<T> Part<T> {
-    fn failed(error: ReadError) -> Self {
+    /// A part of which nothing is there.
+    pub fn failed(error: ReadError) -> Self {
         Self {
             value: Err(error),
             age: Duration::ZERO,
             note: None,
+            missing: None,
         }
+    }
+
+    /// Why the part is not whole, if it is not.
+    fn lack(&self) -> Option<&ReadError> {
+        let missing = self.missing.as_ref().map(|missing| &missing.why);
+        self.value.as_ref().err().or(missing)
     }
 }
 
@@ -61,17 +74,11 @@ struct CaseTotals {
     by_customer: HashMap<String, BTreeMap<String, u64>>,
 }
 
-struct BilledContract {
-    id: ContractId,
-    number: Option<String>,
-    billed: Billed,
-}
-
 /// Answers `GET /v1/overview`.
 pub struct Overview {
     customers: Arc<Customers>,
     cases: Arc<Cases>,
-    billing: Arc<Billing>,
+    contracts: MonthContracts,
     policy: Arc<ArcSwap<Policy>>,
     clock: Clock,
 }
@@ -86,7 +93,7 @@ impl Overview {
         Self {
             customers,
             cases,
-            billing,
+            contracts: MonthContracts::new(of, billing),
             policy: of.policy.clone(),
             clock: of.clock.clone(),
         }
@@ -107,7 +114,7 @@ impl Overview {
     /// Joins customers, case totals and billing.
     ///
     /// # Errors
-    /// With `require_all`, the missing part's own.
+    /// With `require_all`, that of the first part that is missing or not whole.
     pub async fn get(&self, asker: &Asker, request: OverviewRequest) -> Result<Answer, ReadError> {
         let (range, month) = self.covered(&request);
         // Time to join and send what is there, before the caller's own time is up.
@@ -119,14 +126,10 @@ impl Overview {
         let (customers, totals, contracts) = tokio::join!(
             self.customer_rows(asker),
             self.case_totals(asker, range),
-            self.contracts(asker, month),
+            self.contracts.of_month(asker, month),
         );
         if request.require_all {
-            let missing = [
-                customers.value.as_ref().err(),
-                totals.value.as_ref().err(),
-                contracts.value.as_ref().err(),
-            ];
+            let missing = [customers.lack(), totals.lack(), contracts.lack()];
             if let Some(error) = missing.into_iter().flatten().next() {
                 return Err(error.clone());
             }
@@ -157,6 +160,7 @@ impl Overview {
                     value: Ok(rows.collect()),
                     age: entry.age(at),
                     note: Some(note),
+                    missing: None,
                 }
             }
         }
@@ -239,82 +243,7 @@ impl Overview {
             value: Ok(totals),
             age: snapshot.age(true, self.clock.now()),
             note: Some(opened.note),
-        }
-    }
-
-    async fn contracts(&self, asker: &Asker, month: Month) -> Part<Vec<BilledContract>> {
-        let account = self.account(Vendor::Nable, Kind::Billing);
-        let told = |found: Result<Found<_>, ReadError>| {
-            match &found {
-                Ok(found) => account.answered_part(asker, &found.note),
-                Err(error) => account.refused(error),
-            }
-            found
-        };
-        let Found { entry, note, at } = match told(self.billing.find_month(asker, month).await) {
-            Ok(found) => found,
-            Err(error) => return Part::failed(error),
-        };
-        let (mut age, mut worst) = (entry.age(at), note);
-        let outcome = note.outcome;
-        let contracts = match &*entry.value {
-            BillingBody::Good(rendered) => invoiced_contracts(&rendered.body),
-            BillingBody::SoftFailed(rendered) => {
-                let vendor_body = Some(rendered.body.clone());
-                return Part::failed(ReadError::BillingNotFound {
-                    vendor_body,
-                    outcome,
-                });
-            }
-            BillingBody::Refused(vendor_body) => {
-                let vendor_body = vendor_body.clone();
-                return Part::failed(ReadError::BillingNotFound {
-                    vendor_body,
-                    outcome,
-                });
-            }
-        };
-        if contracts.len() > CONTRACTS_MAX {
-            return Part::failed(ReadError::overloaded(Shortage::Contracts));
-        }
-        let asked = contracts.iter().map(|contract| async move {
-            let found = self.billing.find_services(asker, month, &contract.id);
-            (contract, found.await)
-        });
-        let mut value = Vec::with_capacity(contracts.len());
-        // All of them are counted, whatever becomes of the part.
-        let answers = join_all(asked).await.into_iter();
-        let answers: Vec<_> = answers
-            .map(|(contract, found)| (contract, told(found)))
-            .collect();
-        for (contract, answer) in answers {
-            let Found { entry, note, at } = match answer {
-                Ok(found) => found,
-                // Half of the contracts would look like a small bill.
-                Err(error) => return Part::failed(error),
-            };
-            age = age.max(entry.age(at));
-            if is_stale(&note) || worst.is_from_memory() {
-                worst = note;
-            }
-            let billed = match &*entry.value {
-                BillingBody::Good(rendered) => Billed::read(&rendered.body),
-                // The vendor bills nothing for this contract in this month.
-                BillingBody::SoftFailed(_) | BillingBody::Refused(_) => Billed::default(),
-            };
-            value.push(BilledContract {
-                id: contract.id.clone(),
-                number: billed
-                    .contract_number
-                    .clone()
-                    .or_else(|| contract.number.clone()),
-                billed,
-            });
-        }
-        Part {
-            value: Ok(value),
-            age,
-            note: Some(worst),
+            missing: None,
         }
     }
 
@@ -398,7 +327,7 @@ fn write_customer(
     out.push('{');
     if let Ok(Members(members)) = serde_json::from_str(row) {
         for (name, raw) in &members {
-            // Ours would be told apart from the vendor's by nobody.
+            // Drop vendor members whose names collide with ours.
             if name != "cases" && name != "billed_clients" {
                 write_text(name, out);
                 out.push(':');
@@ -541,22 +470,27 @@ fn write_contract(contract: &BilledContract, out: &mut String) {
     out.push_str("]}");
 }
 
-fn is_stale(note: &CacheNote) -> bool {
+pub(super) fn is_stale(note: &CacheNote) -> bool {
     note.is_from_memory() && note.ttl_s.is_some_and(|ttl_s| ttl_s < 0)
 }
 
 fn write_part<T>(part: &Part<T>, out: &mut String) {
-    let (status, age, code) = match (&part.value, &part.note) {
-        (Err(error), _) => ("failed", "null".to_owned(), Some(error.code())),
-        (Ok(_), Some(note)) if is_stale(note) => ("stale", part.age.as_secs().to_string(), None),
-        (Ok(_), _) => ("fresh", part.age.as_secs().to_string(), None),
+    let age = part.age.as_secs().to_string();
+    let (status, age) = match (&part.value, &part.note) {
+        (Err(_), _) => ("failed", "null".to_owned()),
+        (Ok(_), _) if part.missing.is_some() => ("partial", age),
+        (Ok(_), Some(note)) if is_stale(note) => ("stale", age),
+        (Ok(_), _) => ("fresh", age),
     };
     out.push_str(&format!(
         "{{\"status\":\"{status}\",\"age_s\":{age},\"code\":"
     ));
-    match code {
+    match part.lack() {
         None => out.push_str("null"),
-        Some(code) => write_text(code, out),
+        Some(error) => write_text(error.code().as_str(), out),
+    }
+    if let (Ok(_), Some(missing)) = (&part.value, &part.missing) {
+        out.push_str(&format!(",\"missing\":{}", missing.count));
     }
     out.push('}');
 }
@@ -581,48 +515,4 @@ fn joined_note(notes: &[Option<CacheNote>; 3]) -> CacheNote {
     let mut note = CacheNote::hit(ttl_s);
     note.detail = present().find_map(|note| note.detail.filter(|_| is_stale(note)));
     note
-}
-
-/// Kept here so that the part's code and the problem's are one word.
-impl ReadError {
-    /// The contract's code of this error.
-    pub fn code(&self) -> &'static str {
-        use crate::upstream::Fault;
-        match self {
-            Self::Upstream(UpstreamError {
-                fault, operation, ..
-            }) => match fault {
-                Fault::Rejected | Fault::NotFound if operation.vendor() == Vendor::Nable => {
-                    "billing_not_found"
-                }
-                Fault::Rejected if *operation != Operation::Search => "vendor_error",
-                Fault::Disabled | Fault::CircuitOpen | Fault::Connect => "vendor_unavailable",
-                Fault::BudgetExhausted | Fault::RateLimited => "vendor_budget_exhausted",
-                Fault::Timeout => "vendor_timeout",
-                Fault::CredentialRejected => "vendor_credential_rejected",
-                Fault::Malformed => "vendor_protocol_error",
-                Fault::Rejected => "vendor_rejected_request",
-                Fault::Internal => "internal_error",
-                Fault::StaleConnection
-                | Fault::Reset
-                | Fault::BodyCut
-                | Fault::TooLarge
-                | Fault::ServerError
-                | Fault::NotFound
-                | Fault::Redirected
-                | Fault::UnexpectedStatus => "vendor_error",
-            },
-            Self::InvalidPageToken => "invalid_page_token",
-            Self::PageTokenExpired => "page_token_expired",
-            Self::CustomerNotAllowed => "customer_not_allowed",
-            Self::BillingNotAllowed => "billing_not_allowed",
-            Self::BillingNotFound { .. } => "billing_not_found",
-            Self::AccountNotFound => "account_not_found",
-            Self::WalkLimitExceeded { .. } => "walk_limit_exceeded",
-            Self::Overloaded { .. } => "overloaded",
-            Self::DeadlinePassed { .. } => "vendor_timeout",
-            Self::NotCached => "not_cached",
-            Self::Internal => "internal_error",
-        }
-    }
 }

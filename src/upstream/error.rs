@@ -9,7 +9,7 @@ use http::StatusCode;
 use super::ConnectCause;
 use crate::admission::{PaceRefusal, PaceShortage};
 use crate::clock::Duration;
-use crate::domain::{Operation, Vendor};
+use crate::domain::{Operation, ProblemCode, Vendor};
 
 /// What went wrong, decided where it happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +65,28 @@ pub enum Whose {
 }
 
 impl Fault {
+    /// Every fault.
+    pub const ALL: [Self; 18] = [
+        Self::Disabled,
+        Self::CircuitOpen,
+        Self::BudgetExhausted,
+        Self::RateLimited,
+        Self::Connect,
+        Self::Timeout,
+        Self::StaleConnection,
+        Self::Reset,
+        Self::BodyCut,
+        Self::TooLarge,
+        Self::ServerError,
+        Self::CredentialRejected,
+        Self::Rejected,
+        Self::NotFound,
+        Self::Redirected,
+        Self::UnexpectedStatus,
+        Self::Malformed,
+        Self::Internal,
+    ];
+
     /// The word used in labels and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -202,6 +224,39 @@ impl UpstreamError {
             (Fault::NotFound, _) if self.vendor == Vendor::Wiv => Whose::Vendor,
             (Fault::Rejected, Operation::Customers) => Whose::Vendor,
             (fault, _) => fault.whose(),
+        }
+    }
+
+    /// The problem code that a caller reads of it.
+    ///
+    /// N-able's 400 and 404 say that it has no such month or contract. A continuation or a customer
+    /// list that is rejected was built by the gateway, so it is the vendor's error and not the caller's.
+    pub fn code(&self) -> ProblemCode {
+        match (self.fault, self.vendor) {
+            (Fault::Rejected | Fault::NotFound, Vendor::Nable) => ProblemCode::BillingNotFound,
+            (Fault::Rejected, Vendor::Wiv) if self.operation == Operation::Search => {
+                ProblemCode::VendorRejectedRequest
+            }
+            (Fault::Disabled | Fault::CircuitOpen | Fault::Connect, _) => {
+                ProblemCode::VendorUnavailable
+            }
+            (Fault::BudgetExhausted | Fault::RateLimited, _) => ProblemCode::VendorBudgetExhausted,
+            (Fault::Timeout, _) => ProblemCode::VendorTimeout,
+            (Fault::CredentialRejected, _) => ProblemCode::VendorCredentialRejected,
+            (Fault::Malformed, _) => ProblemCode::VendorProtocolError,
+            (Fault::Internal, _) => ProblemCode::InternalError,
+            (
+                Fault::StaleConnection
+                | Fault::Reset
+                | Fault::BodyCut
+                | Fault::TooLarge
+                | Fault::ServerError
+                | Fault::Rejected
+                | Fault::NotFound
+                | Fault::Redirected
+                | Fault::UnexpectedStatus,
+                _,
+            ) => ProblemCode::VendorError,
         }
     }
 

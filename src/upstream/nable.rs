@@ -135,14 +135,13 @@ fn grade(text: &str, is_good: fn(&Members<'_>) -> bool) -> Result<bool, BodyFaul
 /// billable.
 fn has_billing(members: &Members<'_>) -> bool {
     let direct = |members: &Members<'_>| {
-        members
-            .0
-            .iter()
-            .any(|(name, raw)| is_billing_name(name) && is_array(raw))
+        members.0.iter().any(|(name, raw)| {
+            (is_named(name, SERVICES) || is_named(name, CLIENTS)) && is_array(raw)
+        })
     };
     direct(members)
         || members.0.iter().any(|(name, raw)| {
-            is_named(name, "psabillableservices")
+            is_named(name, SERVICES)
                 && serde_json::from_str(raw.get()).is_ok_and(|inner| direct(&inner))
         })
 }
@@ -151,20 +150,30 @@ fn has_invoices(members: &Members<'_>) -> bool {
     members
         .0
         .iter()
-        .any(|(name, raw)| is_named(name, "invoicesready") && is_array(raw))
+        .any(|(name, raw)| is_named(name, INVOICES) && is_array(raw))
 }
 
-fn is_billing_name(name: &str) -> bool {
-    is_named(name, "billableservices") || is_named(name, "clients")
-}
+/// The list of a contract's billable services, and the object around the whole bill.
+pub const SERVICES: &str = "billableservices";
+/// The list of billed clients.
+pub const CLIENTS: &str = "clients";
+/// The list of a month's invoices.
+pub const INVOICES: &str = "invoicesready";
 
-/// The documentation writes names with a space and without, so neither spaces nor case tell names
-/// apart.
-fn is_named(name: &str, plain: &str) -> bool {
-    name.chars()
-        .filter(|c| !matches!(c, ' ' | '_' | '-'))
-        .map(|c| c.to_ascii_lowercase())
-        .eq(plain.chars())
+/// Returns whether a member has this name, given in small letters alone.
+///
+/// The vendor's pages write the same name with spaces and without, in several cases, and with `PSA`
+/// before it or not: "Billable Services", "BillableServices", "PSA Billable services".
+pub fn is_named(name: &str, plain: &str) -> bool {
+    let letters = || {
+        let kept = name.chars().filter(char::is_ascii_alphanumeric);
+        kept.map(|c| c.to_ascii_lowercase())
+    };
+    let skipped = match letters().take(3).eq("psa".chars()) {
+        true => 3,
+        false => 0,
+    };
+    letters().eq(plain.chars()) || letters().skip(skipped).eq(plain.chars())
 }
 
 fn is_array(raw: &RawValue) -> bool {
@@ -181,6 +190,12 @@ mod tests {
             (r#"{"Billable Services":[],"AccountName":"x"}"#, true),
             (r#"{"BillableServices":[{}]}"#, true),
             (r#"{"billable services":[{}]}"#, true),
+            (r#"{"PSA Billable services":[]}"#, true),
+            (r#"{"PSABillableServices":[]}"#, true),
+            (
+                r#"{"PSA_Billable-Services":{"billable services":[]}}"#,
+                true,
+            ),
             (r#"{"Clients":[]}"#, true),
             (r#"{"PSABillableServices":{"Clients":[]}}"#, true),
             (r#"{"PSABillableServices":{"Billable Services":[]}}"#, true),
@@ -188,7 +203,8 @@ mod tests {
             (r#"{"Billable Services":null,"Clients":{}}"#, false),
             (r#"{"Billable Services":""}"#, false),
             (r#"{"PSABillableServices":{"Cid":1}}"#, false),
-            (r#"{"PSABillableServices":[]}"#, false),
+            (r#"{"PSABillableServices":"x"}"#, false),
+            (r#"{"PSA":[]}"#, false),
             (r#"{"Other":{"Clients":[]}}"#, false),
             ("{}", false),
         ] {

@@ -34,6 +34,7 @@ mod json;
 mod kept;
 mod limits;
 mod matrix;
+mod months;
 mod outages;
 mod paging;
 mod proof;

@@ -70,7 +70,7 @@ fn gateway() -> Whole {
 }
 
 /// Switches a fault on, as `POST /__sandbox/faults` takes it.
-async fn break_vendors(whole: &Whole, fault: &str) {
+pub(crate) async fn break_vendors(whole: &Whole, fault: &str) {
     let (mut near, far) = duplex(64 * 1024);
     let serving = tokio::spawn(whole.sandbox.clone().serve_io(far));
     let request = format!(

@@ -153,7 +153,7 @@ async fn patient_page(
         match rig.page(&rig.asker(audience.clone()), None, body).await {
             Ok(page) => return Ok(page),
             Err(error) if error.allows_stale() && tries < 3 => {
-                *errors.entry(error.code()).or_default() += 1;
+                *errors.entry(error.code().as_str()).or_default() += 1;
                 tries += 1;
                 sleep(Duration::from_millis(dice.u64(500..3_000))).await;
             }
@@ -190,11 +190,11 @@ async fn paginate(
             let page = match asked.await {
                 Ok(page) => page,
                 Err(error @ ReadError::PageTokenExpired) if search < 3 => {
-                    *tally.errors.entry(error.code()).or_default() += 1;
+                    *tally.errors.entry(error.code().as_str()).or_default() += 1;
                     continue 'search;
                 }
                 Err(error) => {
-                    *tally.unfinished.entry(error.code()).or_default() += 1;
+                    *tally.unfinished.entry(error.code().as_str()).or_default() += 1;
                     return tally;
                 }
             };

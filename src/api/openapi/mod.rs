@@ -33,7 +33,7 @@ use super::fixed::Fixed;
 use super::routes::{Line, Methods, TABLE};
 use super::{billing, case_export, case_search, customers, docs, keyless, nable_drop_in, overview};
 use crate::domain::{FieldSet, Route};
-use crate::problem::Code;
+use crate::problem::{Code, status_of};
 
 /// How a route is described, declared beside its reader.
 pub struct Described {
@@ -215,10 +215,10 @@ fn responses(
     let mut by_status: BTreeMap<StatusCode, Vec<&str>> = BTreeMap::new();
     for code in codes {
         by_status
-            .entry(code.status())
+            .entry(status_of(*code))
             .or_default()
             .push(code.as_str());
-        let all = statuses.entry(code.status()).or_default();
+        let all = statuses.entry(status_of(*code)).or_default();
         if !all.contains(code) {
             all.push(*code);
         }

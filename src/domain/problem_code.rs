@@ -1,11 +1,10 @@
-//! The closed set of problem codes, each with its status and words.
-
-use http::StatusCode;
+//! The closed set of problem codes, each with its status and words: the one table that reads, parts of
+//! an answer, problem documents and descriptions take them from.
 
 /// What kind of problem. The word stands in the body's `code` and `type`, in the log and in the
 /// documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Code {
+pub enum ProblemCode {
     /// Framing that could be read in two ways, or that we do not speak.
     MalformedRequest,
     /// `fields` names something that is no field.
@@ -76,7 +75,7 @@ pub enum Code {
     NotCached,
 }
 
-impl Code {
+impl ProblemCode {
     /// Every code, by status.
     pub const ALL: [Self; 34] = [
         Self::MalformedRequest,
@@ -116,110 +115,59 @@ impl Code {
     ];
 
     /// Status, word, and title: the table that everything else reads.
-    const fn row(self) -> (StatusCode, &'static str, &'static str) {
-        type S = StatusCode;
+    const fn row(self) -> (u16, &'static str, &'static str) {
         match self {
-            Self::MalformedRequest => (S::BAD_REQUEST, "malformed_request", "Malformed request"),
-            Self::InvalidFields => (S::BAD_REQUEST, "invalid_fields", "Invalid fields requested"),
-            Self::InvalidBody => (S::BAD_REQUEST, "invalid_body", "Invalid request body"),
-            Self::InvalidQuery => (S::BAD_REQUEST, "invalid_query", "Invalid parameter"),
-            Self::InvalidPageToken => (S::BAD_REQUEST, "invalid_page_token", "Invalid page token"),
+            Self::MalformedRequest => (400, "malformed_request", "Malformed request"),
+            Self::InvalidFields => (400, "invalid_fields", "Invalid fields requested"),
+            Self::InvalidBody => (400, "invalid_body", "Invalid request body"),
+            Self::InvalidQuery => (400, "invalid_query", "Invalid parameter"),
+            Self::InvalidPageToken => (400, "invalid_page_token", "Invalid page token"),
             Self::VendorRejectedRequest => (
-                S::BAD_REQUEST,
+                400,
                 "vendor_rejected_request",
                 "The vendor rejected the request",
             ),
-            Self::AuthenticationRequired => (
-                S::UNAUTHORIZED,
-                "authentication_required",
-                "Authentication required",
-            ),
-            Self::CustomerNotAllowed => {
-                (S::FORBIDDEN, "customer_not_allowed", "Customer not allowed")
+            Self::AuthenticationRequired => {
+                (401, "authentication_required", "Authentication required")
             }
-            Self::BillingNotAllowed => (S::FORBIDDEN, "billing_not_allowed", "Billing not allowed"),
-            Self::OperatorRequired => (S::FORBIDDEN, "operator_required", "Operator required"),
-            Self::CrossSiteRefused => (
-                S::FORBIDDEN,
-                "cross_site_refused",
-                "Cross-site request refused",
-            ),
-            Self::NotFound => (S::NOT_FOUND, "not_found", "Not found"),
-            Self::BillingNotFound => (S::NOT_FOUND, "billing_not_found", "Billing not found"),
-            Self::AccountNotFound => (S::NOT_FOUND, "account_not_found", "Account not found"),
-            Self::MethodNotAllowed => (
-                S::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "Method not allowed",
-            ),
-            Self::NotAcceptable => (S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
-            Self::PreconditionFailed => (
-                S::PRECONDITION_FAILED,
-                "precondition_failed",
-                "Precondition failed",
-            ),
-            Self::RequestTimeout => (S::REQUEST_TIMEOUT, "request_timeout", "Request timeout"),
-            Self::PageTokenExpired => (S::GONE, "page_token_expired", "Page token expired"),
-            Self::BodyTooLarge => (
-                S::PAYLOAD_TOO_LARGE,
-                "body_too_large",
-                "Request body too large",
-            ),
-            Self::UriTooLong => (S::URI_TOO_LONG, "uri_too_long", "Request target too long"),
-            Self::UnsupportedMediaType => (
-                S::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                "Unsupported media type",
-            ),
-            Self::CallerRateLimited => (
-                S::TOO_MANY_REQUESTS,
-                "caller_rate_limited",
-                "Too many requests",
-            ),
-            Self::HeadersTooLarge => (
-                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "headers_too_large",
-                "Request headers too large",
-            ),
-            Self::InternalError => (
-                S::INTERNAL_SERVER_ERROR,
-                "internal_error",
-                "Internal server error",
-            ),
-            Self::VendorError => (S::BAD_GATEWAY, "vendor_error", "Vendor error"),
-            Self::VendorProtocolError => (
-                S::BAD_GATEWAY,
-                "vendor_protocol_error",
-                "Unexpected vendor answer",
-            ),
+            Self::CustomerNotAllowed => (403, "customer_not_allowed", "Customer not allowed"),
+            Self::BillingNotAllowed => (403, "billing_not_allowed", "Billing not allowed"),
+            Self::OperatorRequired => (403, "operator_required", "Operator required"),
+            Self::CrossSiteRefused => (403, "cross_site_refused", "Cross-site request refused"),
+            Self::NotFound => (404, "not_found", "Not found"),
+            Self::BillingNotFound => (404, "billing_not_found", "Billing not found"),
+            Self::AccountNotFound => (404, "account_not_found", "Account not found"),
+            Self::MethodNotAllowed => (405, "method_not_allowed", "Method not allowed"),
+            Self::NotAcceptable => (406, "not_acceptable", "Not acceptable"),
+            Self::PreconditionFailed => (412, "precondition_failed", "Precondition failed"),
+            Self::RequestTimeout => (408, "request_timeout", "Request timeout"),
+            Self::PageTokenExpired => (410, "page_token_expired", "Page token expired"),
+            Self::BodyTooLarge => (413, "body_too_large", "Request body too large"),
+            Self::UriTooLong => (414, "uri_too_long", "Request target too long"),
+            Self::UnsupportedMediaType => (415, "unsupported_media_type", "Unsupported media type"),
+            Self::CallerRateLimited => (429, "caller_rate_limited", "Too many requests"),
+            Self::HeadersTooLarge => (431, "headers_too_large", "Request headers too large"),
+            Self::InternalError => (500, "internal_error", "Internal server error"),
+            Self::VendorError => (502, "vendor_error", "Vendor error"),
+            Self::VendorProtocolError => (502, "vendor_protocol_error", "Unexpected vendor answer"),
             Self::VendorCredentialRejected => (
-                S::BAD_GATEWAY,
+                502,
                 "vendor_credential_rejected",
                 "The vendor rejected the gateway's key",
             ),
-            Self::WalkLimitExceeded => (
-                S::BAD_GATEWAY,
-                "walk_limit_exceeded",
-                "The result is too large",
-            ),
-            Self::VendorUnavailable => (
-                S::SERVICE_UNAVAILABLE,
-                "vendor_unavailable",
-                "Vendor unavailable",
-            ),
-            Self::VendorBudgetExhausted => (
-                S::SERVICE_UNAVAILABLE,
-                "vendor_budget_exhausted",
-                "Vendor budget exhausted",
-            ),
-            Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
-            Self::VendorTimeout => (S::GATEWAY_TIMEOUT, "vendor_timeout", "Vendor timeout"),
-            Self::NotCached => (S::GATEWAY_TIMEOUT, "not_cached", "Not in the cache"),
+            Self::WalkLimitExceeded => (502, "walk_limit_exceeded", "The result is too large"),
+            Self::VendorUnavailable => (503, "vendor_unavailable", "Vendor unavailable"),
+            Self::VendorBudgetExhausted => {
+                (503, "vendor_budget_exhausted", "Vendor budget exhausted")
+            }
+            Self::Overloaded => (503, "overloaded", "Overloaded"),
+            Self::VendorTimeout => (504, "vendor_timeout", "Vendor timeout"),
+            Self::NotCached => (504, "not_cached", "Not in the cache"),
         }
     }
 
-    /// The status it is answered with.
-    pub const fn status(self) -> StatusCode {
+    /// The HTTP status that it is answered with.
+    pub const fn status(self) -> u16 {
         self.row().0
     }
 
