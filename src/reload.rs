@@ -311,7 +311,8 @@ mod tests {
     use crate::telemetry::LogSink;
 
     fn app(settings: &Settings) -> Arc<App> {
-        let secrets = config::from_text("c", "auth.mode = \"open\"", [])
+        let text = "auth.mode = \"open\"\nwiv.api_key_env = \"PATH\"\n";
+        let secrets = config::from_text("c", text, [])
             .unwrap()
             .read_secrets()
             .unwrap();
@@ -341,7 +342,7 @@ mod tests {
     async fn looks_that_hang_are_told_once_given_up_and_tried_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.toml");
-        std::fs::write(&path, "auth.mode = \"open\"\n").unwrap();
+        std::fs::write(&path, "auth.mode = \"open\"\nwiv.api_key_env = \"PATH\"\n").unwrap();
         let settings = config::load(Some(&path)).unwrap();
         let app = app(&settings);
         let mut reloader = Reloader::new(&path, &settings);
@@ -359,7 +360,7 @@ mod tests {
         // The mount is there again: the looks end, others are begun, and the change is seen.
         drop(releases);
         reloader.patience = Duration::from_secs(30);
-        std::fs::write(&path, "auth.mode = \"open\"\n[log]\n").unwrap();
+        std::fs::write(&path, "auth.mode = \"open\"\n[log]\nlevel = \"warn\"\n").unwrap();
         reloader.changed(&app).await;
         assert_eq!(stalled(), 0);
     }

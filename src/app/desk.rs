@@ -38,7 +38,6 @@ impl AdminReads for Desk {
             PurgeTarget::Kind(kind) => reads::Purge::Kind(kind),
         };
         let purged = app.reads.purge(&what, purge.soft);
-        tracing::info!(?what, soft = purge.soft, purged, "purged");
         Box::pin(async move {
             let kept = app.reads.keep_purges().await;
             Purged {
@@ -59,13 +58,7 @@ impl AdminReads for Desk {
                 format!("{} is not configured at this gateway.", vendor.as_str()),
             ));
         };
-        let left = side.gates().governor.resume();
-        tracing::info!(
-            vendor = vendor.as_str(),
-            left_s = left.map(|left| left.as_secs()),
-            "an operator ended the wait that the vendor asked for"
-        );
-        Ok(left)
+        Ok(side.gates().governor.resume())
     }
 
     fn explain(&self, question: &Question, caller: &Arc<Caller>) -> Result<Value, Problem> {

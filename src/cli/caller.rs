@@ -136,7 +136,8 @@ mod tests {
         assert_eq!((code, err.as_str()), (0, ""));
         let (key, stanza) = out.split_once("\n\n").unwrap();
         assert!(key.starts_with(KEY_PREFIX) && key.len() == KEY_PREFIX.len() + 43);
-        let settings = crate::config::from_text("c", stanza, []).unwrap();
+        let text = format!("wiv.api_key_env = \"K\"\n{stanza}");
+        let settings = crate::config::from_text("c", &text, []).unwrap();
         let [caller] = settings.callers.as_slice() else {
             panic!("one caller");
         };

@@ -122,13 +122,15 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         &pages.token_key_previous_file,
         report,
     );
-    report.verdict()?;
-    let mut warnings = callers::warnings(&file);
-    if wiv.is_none() && nable.is_none() {
-        warnings.push(
-            "no vendor is enabled: name the variable or file of a key in wiv.api_key_env, wiv.api_key_file, nable.api_key_env or nable.api_key_file".to_owned(),
+    // Without one, nothing could ever be answered. A key that is named badly is a problem already.
+    let named_badly = report.is_about("wiv") || report.is_about("nable");
+    if wiv.is_none() && nable.is_none() && !named_badly {
+        report.rule(
+            "",
+            "no vendor has a key: name the variable or the file that holds one in wiv.api_key_env, wiv.api_key_file, nable.api_key_env or nable.api_key_file; one vendor is enough",
         );
     }
+    report.verdict()?;
     Ok(Settings {
         server: server(&file),
         auth: file.auth.mode,
@@ -161,7 +163,7 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         console: ConsoleSettings {
             history_bytes_max: file.console.history_bytes_max.get(),
         },
-        warnings,
+        warnings: callers::warnings(&file),
         places: std::mem::take(&mut report.places),
         label: report.file.take(),
         file,

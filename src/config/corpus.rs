@@ -169,6 +169,7 @@ fn wrong(path: &str) -> Vec<Value> {
             "client_id",
             "client_name",
             "api_key_header",
+            "directory",
         ]
         .contains(&key);
     let id = key == "customer_id";
@@ -187,7 +188,7 @@ fn wrong(path: &str) -> Vec<Value> {
     ]
     .contains(&key);
     let number = ["account_id", "client_id"].contains(&key);
-    let nothing = key.ends_with("_env") || key.ends_with("_file");
+    let nothing = key.ends_with("_env") || key.ends_with("_file") || key == "directory";
     let mut values = vec![
         Value::from(CONTROL),
         Value::from(-1),
@@ -473,7 +474,7 @@ fn the_environment_overrides_and_takes_back() {
                 "MSP_GATEWAY__CALLERS",
                 "[{name = \"z\", customers = [\"a\"], key_hash = \"sha256:0000000000000000000000000000000000000000000000000000000000000001\"}]",
             ),
-            ("MSP_GATEWAY_OTHER", "not ours"),
+            ("MSP_GATEWAY_SERVICE_HOST", "10.0.0.1"),
         ]
         .map(|(name, text)| (name.to_owned(), text.to_owned())),
     )
@@ -497,6 +498,120 @@ fn the_environment_overrides_and_takes_back() {
 }
 
 #[test]
+fn variables_that_name_no_setting_are_refused_with_the_nearest_one() {
+    let text = "auth.mode = \"open\"\nwiv.api_key_env = \"MSP_GATEWAY_KEY_OF_WIV\"\n";
+    let refused = |name: &str, value: &str| {
+        let settings = from_text("c.toml", text, [(name.to_owned(), value.to_owned())]);
+        settings.err().map(|refusal| refusal.to_string())
+    };
+    let write_it = "write it like MSP_GATEWAY__LISTEN__PUBLIC";
+    for (name, told) in [
+        (
+            "MSP_GATEWAY_WIV_TIMEOUT",
+            "did you mean MSP_GATEWAY__WIV__TIMEOUT?",
+        ),
+        (
+            "MSP_GATEWAY_WIV__TIMEOUT",
+            "did you mean MSP_GATEWAY__WIV__TIMEOUT?",
+        ),
+        (
+            "MSP_GATEWAY__WIV_TIMEOUT",
+            "did you mean MSP_GATEWAY__WIV__TIMEOUT?",
+        ),
+        (
+            "MSP_GATEWAY___WIV__TIMEOUT",
+            "did you mean MSP_GATEWAY__WIV__TIMEOUT?",
+        ),
+        (
+            "MSP_GATEWAY__wiv__timeout",
+            "did you mean MSP_GATEWAY__WIV__TIMEOUT?",
+        ),
+        (
+            "MSP_GATEWAY_LISTEN_PUBLC",
+            "did you mean MSP_GATEWAY__LISTEN__PUBLIC?",
+        ),
+        (
+            "MSP_GATEWAY_CASES_OPEN_FRESH",
+            "did you mean MSP_GATEWAY__CASES__OPEN__FRESH?",
+        ),
+        ("MSP_GATEWAY_ACCOUNT_ID", write_it),
+        (
+            "MSP_GATEWAY_NABLE_ACCOUNT_ID",
+            "did you mean MSP_GATEWAY__NABLE__ACCOUNT_ID?",
+        ),
+        ("MSP_GATEWAY_SOMETHING_ELSE", write_it),
+        ("MSP_GATEWAY_PORT", write_it),
+        ("MSP_GATEWAY_", write_it),
+    ] {
+        let shown = refused(name, CANARY).unwrap_or_else(|| panic!("{name} was accepted"));
+        assert_eq!(shown.lines().count(), 1, "{name}: {shown}");
+        assert!(shown.contains(told), "{name}: {shown}");
+        assert!(
+            shown.starts_with("MSP_GATEWAY_") && !shown.contains("cAnArY"),
+            "{shown}"
+        );
+    }
+    // Each is named, not only the first.
+    let two = ["MSP_GATEWAY_A", "MSP_GATEWAY_B"].map(|name| (name.to_owned(), String::new()));
+    let shown = from_text("c.toml", text, two).unwrap_err().to_string();
+    assert_eq!(shown.lines().count(), 2, "{shown}");
+    for (name, value) in [
+        // Named by a setting.
+        ("MSP_GATEWAY_KEY_OF_WIV", CANARY),
+        // What Kubernetes sets for Services of these names.
+        ("MSP_GATEWAY_SERVICE_HOST", "10.0.0.1"),
+        ("MSP_GATEWAY_ADMIN_SERVICE_PORT", "9180"),
+        ("MSP_GATEWAY_SERVICE_PORT_HTTP", "8080"),
+        ("MSP_GATEWAY_PORT", "tcp://10.0.0.1:8080"),
+        ("MSP_GATEWAY_ADMIN_PORT_9180_TCP", "tcp://10.0.0.1:9180"),
+        ("MSP_GATEWAY_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        // Of another program.
+        ("MSP_GATEWAYS", ""),
+    ] {
+        assert_eq!(refused(name, value), None, "{name}");
+    }
+}
+
+#[test]
+fn without_a_vendor_nothing_starts() {
+    let refused = |text: &str| {
+        let text = format!("auth.mode = \"open\"\n{text}");
+        let settings = from_text("c.toml", &text, []);
+        settings.err().map(|refusal| refusal.to_string())
+    };
+    for text in [
+        "",
+        "wiv.timeout = \"9s\"\n",
+        "nable.account_id = \"A\"\n",
+        "wiv.api_key_env = \"\"\n",
+    ] {
+        let shown = refused(text).unwrap_or_else(|| panic!("{text} was accepted"));
+        assert!(
+            shown.starts_with("c.toml: no vendor has a key: "),
+            "{text}: {shown}"
+        );
+        assert_eq!(shown.lines().count(), 1, "{text}: {shown}");
+    }
+    // What is wrong with the one that is there is said alone.
+    for text in [
+        "nable.api_key_env = \"K\"\n",
+        "wiv.api_key_env = 5\n",
+        "wiv.api_key_fallback_env = \"K\"\n",
+    ] {
+        let shown = refused(text).unwrap_or_else(|| panic!("{text} was accepted"));
+        assert!(!shown.contains("no vendor"), "{text}: {shown}");
+        assert_eq!(shown.lines().count(), 1, "{text}: {shown}");
+    }
+    for text in [
+        "wiv.api_key_env = \"K\"\n",
+        "wiv.api_key_file = \"/k\"\n",
+        "nable.api_key_file = \"/k\"\nnable.account_id = \"A\"\n",
+    ] {
+        assert_eq!(refused(text), None, "{text}");
+    }
+}
+
+#[test]
 fn secrets_in_the_place_of_their_names_are_not_shown() {
     let dir = tempfile::tempdir().unwrap();
     for setting in [
@@ -512,7 +627,8 @@ fn secrets_in_the_place_of_their_names_are_not_shown() {
                 format!("{more}account_id = \"a\"\napi_key_file = \"{CANARY}\"")
             }
             Some(_) => format!("{more}api_key_file = \"{CANARY}\"\naccount_id_file = \"{CANARY}\""),
-            None => format!("{setting} = \"{CANARY}\"\n{more}"),
+            None if setting.starts_with("wiv.") => format!("{setting} = \"{CANARY}\"\n{more}"),
+            None => format!("wiv.api_key_env = \"PATH\"\n{setting} = \"{CANARY}\"\n{more}"),
         };
         std::fs::write(&path, more).unwrap();
         let shown = load(Some(&path))

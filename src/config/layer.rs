@@ -14,6 +14,12 @@ use super::report::{Place, Report};
 
 /// What the variables that override settings begin with; two underscores separate the levels.
 pub const PREFIX: &str = "MSP_GATEWAY__";
+/// What they begin with where the underscores are forgotten.
+const FAMILY: &str = "MSP_GATEWAY_";
+/// Longest name of a variable that is shown or compared. The longest sensible one has under 60.
+const VARIABLE_BYTES_MAX: usize = 128;
+/// Letters that may be wrong in a name for another one to be suggested.
+const TYPING_ERRORS_MAX: usize = 3;
 /// Largest file and largest variable, in bytes. The largest sensible file names 10,000 customers.
 pub const SOURCE_BYTES_MAX: usize = 1 << 20;
 /// Levels a setting's path has: `cases.open.fresh` is the deepest.
@@ -166,28 +172,86 @@ fn insert(dict: &mut Dict, path: &[String], value: Value) -> bool {
     }
 }
 
-/// Reads the variables that begin with [`PREFIX`]. A value is `None` where it is not Unicode.
+/// The variables that begin like ours, with one underscore where a setting has two, and name nothing.
+/// What Kubernetes sets for a Service called `msp-gateway` is left out.
+pub fn strays(variables: &[(String, Option<String>)]) -> impl Iterator<Item = &str> {
+    let ours = |name: &str| name.starts_with(FAMILY) && !name.starts_with(PREFIX);
+    variables
+        .iter()
+        .filter(move |(name, text)| ours(name) && !is_service_link(name, text.as_deref()))
+        .map(|(name, _)| name.as_str())
+}
+
+fn is_service_link(name: &str, text: Option<&str>) -> bool {
+    let protocols = ["tcp", "udp", "sctp"];
+    let link = |text: &str| {
+        let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+        protocols.contains(&scheme)
+    };
+    let host_or_port = name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT");
+    let of_a_port = name.split_once("_PORT_").is_some_and(|(_, rest)| {
+        let mut words = rest.split('_');
+        let port = words.next().is_some_and(|port| port.parse::<u16>().is_ok());
+        let protocol = words.next().unwrap_or("").to_lowercase();
+        port && protocols.contains(&&*protocol)
+    });
+    host_or_port || of_a_port || (name.ends_with("_PORT") && text.is_some_and(link))
+}
+
+/// The variable that was probably meant: the nearest one that overrides one of these settings.
+pub fn nearest_variable(variable: &str, paths: &[String]) -> Option<String> {
+    let plain = |name: &str| {
+        let words = name.split('_').filter(|word| !word.is_empty());
+        words.collect::<Vec<_>>().join("_").to_uppercase()
+    };
+    let meant = plain(variable);
+    // Longer names are no typing errors, and the distance costs the product of the lengths.
+    if meant.len() > VARIABLE_BYTES_MAX {
+        return None;
+    }
+    let names = paths.iter().map(|path| variable_of(path));
+    let (far, name) = names
+        .map(|name| (strsim::levenshtein(&meant, &plain(&name)), name))
+        .min()?;
+    (far <= TYPING_ERRORS_MAX).then_some(name)
+}
+
+/// What is said of a variable that names no setting.
+pub fn named_nothing(variable: &str, paths: &[String]) -> String {
+    match nearest_variable(variable, paths) {
+        Some(name) => format!("names no setting; did you mean {name}?"),
+        None => "names no setting; write it like MSP_GATEWAY__LISTEN__PUBLIC".to_owned(),
+    }
+}
+
+/// The variable that overrides the setting at this path.
+fn variable_of(path: &str) -> String {
+    format!("{PREFIX}{}", path.replace('.', "__").to_uppercase())
+}
+
+/// Reads the variables that begin with [`PREFIX`]. A value is `None` where it is not Unicode. `paths` are
+/// those of all settings.
 pub fn from_variables(
-    variables: impl IntoIterator<Item = (String, Option<String>)>,
+    variables: &[(String, Option<String>)],
+    paths: &[String],
     report: &mut Report,
 ) -> Layer {
-    let mut named: Vec<_> = variables
-        .into_iter()
-        .filter(|(name, _)| name.starts_with(PREFIX))
-        .collect();
+    let ours = variables
+        .iter()
+        .filter(|(name, _)| name.starts_with(PREFIX));
+    let mut named: Vec<_> = ours.collect();
     named.sort();
     let mut dict = Dict::new();
     for (name, text) in named {
         if report.is_full() {
             break;
         }
-        let place = Place::Variable(shown_variable(&name));
+        let place = Place::Variable(shown_variable(name));
         let rest = name.get(PREFIX.len()..).unwrap_or_default();
         let levels: Vec<String> = rest.split("__").map(str::to_lowercase).collect();
         let spelled = rest == rest.to_uppercase() && levels.iter().all(|l| !l.is_empty());
         if levels.len() > LEVELS_MAX || !spelled {
-            let what = "names no setting; write it like MSP_GATEWAY__LISTEN__PUBLIC";
-            report.add_at(place, "", what);
+            report.add_at(place, "", named_nothing(name, paths));
             continue;
         }
         let path = levels
@@ -205,8 +269,9 @@ pub fn from_variables(
         }
         report.places.insert(path.clone(), place);
         let value = text
+            .as_deref()
             .filter(|text| text.len() <= SOURCE_BYTES_MAX)
-            .and_then(|text| variable_value(&text, &name, &path, report));
+            .and_then(|text| variable_value(text, name, &path, report));
         match value {
             None => report.add(
                 &path,
@@ -225,9 +290,10 @@ pub fn from_variables(
     }
 }
 
-fn shown_variable(name: &str) -> String {
+/// A variable's name as it may be shown.
+pub fn shown_variable(name: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    if name.len() <= 128 && name.bytes().all(plain) {
+    if name.len() <= VARIABLE_BYTES_MAX && name.bytes().all(plain) {
         name.to_owned()
     } else {
         format!("{PREFIX}…")

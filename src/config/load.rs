@@ -10,7 +10,8 @@ use figment::{Figment, Provider as _};
 use super::check::{self, Settings};
 use super::file::File;
 use super::layer::{self, SOURCE_BYTES_MAX};
-use super::report::{Place, Refusal, Report};
+use super::report::{PROBLEMS_MAX, Place, Refusal, Report};
+use super::sources;
 use crate::secrets::{FileProblem, read_file};
 
 /// Reads, merges and checks the settings of a file (none: defaults and environment alone).
@@ -94,42 +95,52 @@ fn read(
     variables: impl IntoIterator<Item = (String, Option<String>)>,
 ) -> Result<Settings, Refusal> {
     let mut report = Report::default();
-    let mut sources = Figment::new();
+    let mut merged = Figment::new();
     if let Some((label, text)) = file {
         let label: Arc<str> = label.into();
         report.file = Some(label.clone());
-        sources = sources.merge(layer::from_toml(text, &label, &mut report));
+        merged = merged.merge(layer::from_toml(text, &label, &mut report));
         // Nothing of an unreadable file stands, so nothing can be said about the rest.
         report.verdict()?;
     }
-    let mut proxies = Vec::new();
-    let variables = variables.into_iter().inspect(|(name, text)| {
-        let set = text.as_ref().is_none_or(|text| !text.is_empty());
-        if set
-            && PROXY_VARIABLES
-                .iter()
-                .any(|known| name.eq_ignore_ascii_case(known))
-        {
-            proxies.push(name.clone());
-        }
-    });
-    sources = sources.merge(layer::from_variables(variables, &mut report));
-    let mut merged = sources
+    let variables: Vec<_> = variables.into_iter().collect();
+    let paths = super::show::paths();
+    merged = merged.merge(layer::from_variables(&variables, &paths, &mut report));
+    let mut merged = merged
         .data()
         .ok()
         .and_then(|mut profiles| profiles.remove(&figment::Profile::Default))
         .unwrap_or_default();
-    let file = extract(&mut merged, &mut report);
+    let file = extract(&mut merged, &paths, &mut report);
+    // One that holds a secret may have any name.
+    let named = sources::variables_named(&file);
+    let strays = layer::strays(&variables).filter(|name| !named.contains(name));
+    for name in strays.take(PROBLEMS_MAX) {
+        let place = Place::Variable(layer::shown_variable(name));
+        report.add_at(place, "", layer::named_nothing(name, &paths));
+    }
     let mut settings = check::settings(file, report)?;
     settings
         .warnings
-        .extend(unused_proxies(&proxies, &settings));
+        .extend(unused_proxies(&proxies(&variables), &settings));
     Ok(settings)
+}
+
+/// The variables that name a proxy for programs that read them.
+fn proxies(variables: &[(String, Option<String>)]) -> Vec<String> {
+    let set = variables
+        .iter()
+        .filter(|(_, text)| text.as_ref().is_none_or(|text| !text.is_empty()));
+    let names = set.map(|(name, _)| name).filter(|name| {
+        let mut known = PROXY_VARIABLES.iter();
+        known.any(|known| name.eq_ignore_ascii_case(known))
+    });
+    names.cloned().collect()
 }
 
 /// Reads the mirror. serde stops at the first problem, so what is wrong is noted and taken out, and
 /// the rest read again.
-fn extract(merged: &mut Dict, report: &mut Report) -> File {
+fn extract(merged: &mut Dict, paths: &[String], report: &mut Report) -> File {
     loop {
         let error = match Value::from(merged.clone()).deserialize::<File>() {
             Ok(file) => return file,
@@ -140,10 +151,13 @@ fn extract(merged: &mut Dict, report: &mut Report) -> File {
         match &error.kind {
             Kind::UnknownField(name, known) => {
                 let mut text = "unknown setting".to_owned();
-                if let Some(near) = nearest(name, known) {
-                    text.push_str("; did you mean ");
-                    text.push_str(near);
-                    text.push('?');
+                let near = match report.place(path) {
+                    Place::Variable(variable) => layer::nearest_variable(&variable, paths),
+                    _ => None,
+                };
+                let near = near.or_else(|| nearest(name, known).map(str::to_owned));
+                if let Some(near) = near {
+                    text.push_str(&format!("; did you mean {near}?"));
                 }
                 report.add(path, text);
             }
@@ -203,7 +217,7 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
         return None;
     }
     let near = |candidate: &&&str| {
-        let far = distance(name, candidate);
+        let far = strsim::levenshtein(name, candidate);
         (far <= 2 && far < candidate.len())
             || candidate.starts_with(name)
             || name.starts_with(**candidate)
@@ -211,29 +225,8 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()
         .filter(near)
-        .min_by_key(|candidate| distance(name, candidate))
+        .min_by_key(|candidate| strsim::levenshtein(name, candidate))
         .copied()
-}
-
-/// Insertions, deletions and replacements between two texts.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
-        }
-        for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
-            let best = (diagonal + usize::from(x != y))
-                .min(left + 1)
-                .min(*cell + 1);
-            diagonal = *cell;
-            *cell = best;
-            left = best;
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -247,8 +240,6 @@ mod tests {
         assert_eq!(nearest("api_key", &known), Some("api_key_env"));
         assert_eq!(nearest("zzz", &known), None);
         assert_eq!(nearest("", &["a"]), Some("a"));
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
     }
 
     #[test]

@@ -12,13 +12,6 @@ use crate::upstream::BaseUrl;
 
 const REFERENCE: &str = include_str!("../../config.toml");
 
-/// What ships active though the code has no default for it: a vendor is enabled by naming its key.
-const ACTIVE: [&str; 3] = [
-    "api_key_env = \"WIV_API_KEY\"",
-    "api_key_env = \"NABLE_API_KEY\"",
-    "account_id_env = \"NABLE_ACCOUNT_ID\"",
-];
-
 /// The file with its commented keys and tables in force: `#` right before a key or a bracket. Of
 /// keys that exclude each other the commented ones are left out where `all` is false.
 fn uncommented() -> String {
@@ -100,12 +93,7 @@ fn every_key_is_in_the_reference_and_every_key_there_is_known() {
 
 #[test]
 fn what_is_active_in_the_reference_is_the_default() {
-    let mut text = REFERENCE.to_owned();
-    for line in ACTIVE {
-        assert!(text.contains(line), "{line}");
-        text = text.replace(line, "");
-    }
-    let parsed: File = toml::from_str(&text).unwrap();
+    let parsed: File = toml::from_str(REFERENCE).unwrap();
     let plain = |file: &File| toml::to_string(file).unwrap();
     assert_eq!(plain(&parsed), plain(&File::default()));
     // And nothing with a default is commented out there.
@@ -120,10 +108,18 @@ fn what_is_active_in_the_reference_is_the_default() {
 }
 
 #[test]
-fn the_reference_is_accepted_once_a_caller_is_in_it() {
+fn the_reference_is_accepted_once_a_caller_and_a_vendor_are_in_it() {
     let refused = from_text("config.toml", REFERENCE, []).unwrap_err();
+    let refused = refused.to_string();
+    let [vendor, caller] = refused.lines().collect::<Vec<_>>()[..] else {
+        panic!("{refused}");
+    };
+    assert!(
+        vendor.starts_with("config.toml: no vendor has a key: "),
+        "{vendor}"
+    );
     assert_eq!(
-        refused.to_string(),
+        caller,
         "config.toml: callers: nobody could call: add the [[callers]] stanza that `msp-gateway caller new NAME` prints"
     );
     let with_caller = REFERENCE.replace("#[[callers]]", "[[callers]]");
@@ -131,6 +127,8 @@ fn the_reference_is_accepted_once_a_caller_is_in_it() {
         .lines()
         .map(|line| match line {
             l if l.starts_with("#name")
+                || l.starts_with("#api_key_env")
+                || l.starts_with("#account_id_env")
                 || l.starts_with("#key_hash")
                 || l.starts_with("#customers") =>
             {
@@ -158,7 +156,7 @@ fn the_examples_in_comments_are_accepted() {
 
 #[test]
 fn defaults_are_those_of_the_modules() {
-    let text = "auth.mode = \"open\"";
+    let text = "auth.mode = \"open\"\nwiv.api_key_env = \"K\"";
     let settings = from_text("c", text, []).unwrap();
     let expected = crate::snapshot::SnapshotOptions::default();
     assert_eq!(format!("{:?}", settings.snapshots), format!("{expected:?}"));

@@ -95,10 +95,14 @@ impl Report {
         }
     }
 
+    /// Where a setting, or the table around it, was given.
+    pub fn place(&self, path: &str) -> Place {
+        place_of(path, &self.places, self.file.as_ref())
+    }
+
     /// Notes a setting that is wrong by itself, unless it or a table around it is known to be.
     pub fn add(&mut self, path: &str, text: impl Into<String>) {
-        let place = place_of(path, &self.places, self.file.as_ref());
-        self.add_at(place, path, text);
+        self.add_at(self.place(path), path, text);
         self.broken.insert(table_of(path).to_owned());
     }
 
@@ -107,8 +111,7 @@ impl Report {
     pub fn rule(&mut self, path: &str, text: impl Into<String>) {
         let table = table_of(path);
         if table.is_empty() || !self.broken.contains(table) {
-            let place = place_of(path, &self.places, self.file.as_ref());
-            self.add_at(place, path, text);
+            self.add_at(self.place(path), path, text);
         }
     }
 
@@ -118,7 +121,11 @@ impl Report {
             path.strip_prefix(known)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
-        if self.problems.iter().any(|p| around(&p.path)) {
+        let known = |p: &Problem| match path {
+            "" => p.path.is_empty() && p.place == place,
+            _ => !p.path.is_empty() && around(&p.path),
+        };
+        if self.problems.iter().any(known) {
             return;
         }
         self.problems.push(Problem {
@@ -126,6 +133,12 @@ impl Report {
             path: path.to_owned(),
             text: text.into(),
         });
+    }
+
+    /// Whether anything is wrong with a setting of this table.
+    pub fn is_about(&self, table: &str) -> bool {
+        let mut paths = self.problems.iter().map(|problem| &problem.path);
+        paths.any(|path| path.split('.').next() == Some(table))
     }
 
     /// Whether so much is wrong that more would not help.

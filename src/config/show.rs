@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::check::Settings;
+use super::file::File;
 use super::report::{Place, place_of};
 
 /// One setting in force. Of secrets only the names of their variables and files are shown, of key
@@ -15,6 +16,23 @@ pub struct ShownSetting {
     pub value: String,
     /// The file, the variable, or `default`.
     pub origin: String,
+}
+
+/// The paths of all settings that a variable can override, but for members of lists.
+pub(super) fn paths() -> Vec<String> {
+    fn collect(table: &toml::Table, before: &str, into: &mut Vec<String>) {
+        for (name, value) in table {
+            match value {
+                toml::Value::Table(below) => collect(below, &format!("{before}{name}."), into),
+                _ => into.push(format!("{before}{name}")),
+            }
+        }
+    }
+    // What has no default stands in no default.
+    let mut paths = vec!["nable.account_id".to_owned()];
+    let table = toml::Table::try_from(File::default()).unwrap_or_default();
+    collect(&table, "", &mut paths);
+    paths
 }
 
 /// A line of the settings as TOML.

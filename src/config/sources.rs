@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::check::Settings;
+use super::file::File;
 use super::names::{FileName, VariableName};
 use super::report::{Refusal, Report};
 use super::tls::{self, Certificates};
@@ -36,6 +37,21 @@ pub(super) fn named(
             None
         }
     }
+}
+
+/// The variables that the settings name as holders of secrets.
+pub(super) fn variables_named(file: &File) -> [&str; 7] {
+    let (wiv, nable, pages) = (&file.wiv, &file.nable, &file.pagination);
+    [
+        &wiv.api_key_env,
+        &wiv.api_key_fallback_env,
+        &nable.api_key_env,
+        &nable.api_key_fallback_env,
+        &nable.account_id_env,
+        &pages.token_key_env,
+        &pages.token_key_previous_env,
+    ]
+    .map(|name| name.0.as_str())
 }
 
 /// The secrets of one vendor.

@@ -72,7 +72,9 @@ mod tests {
     #[test]
     fn keys_of_a_table_stand_together() {
         let wrong = |lines: &str| {
-            let text = format!("auth.mode = \"open\"\n[listen.public_tls]\n{lines}\n");
+            let text = format!(
+                "auth.mode = \"open\"\nwiv.api_key_env = \"K\"\n[listen.public_tls]\n{lines}\n"
+            );
             from_text("c", &text, [])
                 .err()
                 .map(|refusal| refusal.to_string())
@@ -103,9 +105,11 @@ mod tests {
 
     #[test]
     fn callers_by_certificate_need_a_listener_that_asks() {
-        let caller =
+        let vendor = "wiv.api_key_env = \"K\"\n";
+        let stanza =
             "[[callers]]\nname = \"a\"\nclient_san = [\"a.internal\"]\ncustomers = [\"*\"]\n";
-        let settings = from_text("c", caller, []).unwrap();
+        let caller = format!("{vendor}{stanza}");
+        let settings = from_text("c", &caller, []).unwrap();
         let told = settings
             .warnings
             .iter()
@@ -118,7 +122,7 @@ mod tests {
             .iter()
             .any(|line| line.contains("client_san"));
         assert!(!told, "{:?}", settings.warnings);
-        let twice = format!("{caller}{}", caller.replace("\"a\"", "\"b\""));
+        let twice = format!("{caller}{}", stanza.replace("\"a\"", "\"b\""));
         let refused = from_text("c", &twice, []).unwrap_err().to_string();
         assert!(
             refused.contains("callers[1].client_san: callers[0] has one"),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use msp_gateway::access::CallerKeyHash;
 use msp_gateway::clock::{Duration, sleep};
 
-use crate::whole::{ALL, Peer, Reply, SETTINGS, Whole, caller, get, post, search, secrets, world};
+use crate::whole::{
+    ALL, Events, Peer, Reply, SETTINGS, Whole, caller, get, post, search, secrets, world,
+};
 
 const TWO: &str = "authorization: Bearer k-two\r\n";
 const TWO_CUSTOMERS: &str = "customers = [\"org_1\", \"org_2\"]\n";
@@ -156,6 +158,44 @@ async fn operators_alone_purge_and_explain_beyond_loopback() {
     ] {
         let reply = whole.ask(get(path, "x-api-key: k-op\r\n")).await;
         assert_eq!(reply.status, 404, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_is_logged_with_who_what_and_how_many() {
+    let callers = caller("all", "") + &caller("op", "role = \"operator\"");
+    let whole = with_callers(&callers);
+    let (events, _listening) = Events::listen();
+    for (headers, body, by, what, mode) in [
+        ("", "{\"all\":true}", "loopback", "everything", "soft"),
+        (
+            "x-api-key: k-op\r\n",
+            "{\"kind\":\"customers\"}",
+            "op",
+            "kind customers",
+            "soft",
+        ),
+        (
+            "x-api-key: k-op\r\n",
+            "{\"customer\":\"org_1\",\"soft\":false}",
+            "op",
+            "customer org_1",
+            "hard",
+        ),
+    ] {
+        assert_eq!(whole.ask(get("/msp/customers", ALL)).await.status, 200);
+        events.clear();
+        let headers = format!("content-type: application/json\r\n{headers}");
+        let reply = whole.ask_admin(&post("/admin/purge", &headers, body)).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let text = events.text();
+        let told = text.lines().find(|line| line.contains("\"purged\""));
+        let told: serde_json::Value = serde_json::from_str(told.unwrap()).unwrap();
+        assert_eq!(
+            (&told["by"], &told["what"], &told["mode"]),
+            (&by.into(), &what.into(), &mode.into())
+        );
+        assert_eq!(told["purged"], reply.json()["purged"]);
     }
 }
 

@@ -12,6 +12,7 @@ mod purge;
 mod requests;
 mod resume;
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,7 +27,7 @@ use crate::access::{Caller, CallerBook};
 use crate::clock::{Clock, Duration};
 use crate::domain::{CustomerId, Kind, Vendor};
 use crate::exchange::site::OwnNames;
-use crate::exchange::{AnswerBody, Answered, Boxed, Named, ReadingBody};
+use crate::exchange::{AnswerBody, Answered, Boxed, Named, ReadingBody, Record};
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::problem::{Code, Problem};
@@ -44,6 +45,16 @@ pub enum PurgeTarget {
     Customer(CustomerId),
     /// One kind of answer.
     Kind(Kind),
+}
+
+impl fmt::Display for PurgeTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("everything"),
+            Self::Customer(customer) => write!(f, "customer {customer}"),
+            Self::Kind(kind) => write!(f, "kind {}", kind.as_str()),
+        }
+    }
 }
 
 /// A purge, understood.
@@ -227,6 +238,24 @@ impl<'a> AdminRoute<'a> {
 const SNAPSHOTS_LIMIT: usize = 100;
 const SNAPSHOTS_LIMIT_MAX: usize = 1000;
 
+/// Who changed something, for the log.
+struct Asker<'a> {
+    /// The operator's name; `loopback` where nobody needs to say who they are.
+    by: &'a str,
+    /// The address, empty where there is none.
+    peer: String,
+}
+
+impl<'a> Asker<'a> {
+    fn of(operator: Option<&'a Caller>, record: &Record) -> Self {
+        let peer = record.peer.address.map(|peer| peer.ip().to_string());
+        Self {
+            by: operator.map_or("loopback", |caller| &*caller.name),
+            peer: peer.unwrap_or_default(),
+        }
+    }
+}
+
 fn snapshots_limit(query: Option<&str>) -> Result<usize, Problem> {
     let params = Params::parse(query, &["limit"])?;
     let Some(text) = params.get("limit") else {
@@ -303,10 +332,14 @@ impl AdminParts {
                 found(self.reads.settings())
             }
             AdminRoute::Purge => {
-                operator()?;
+                let operator = operator()?;
                 guard::is_json(head)?;
                 let purge = purge::read(&self.body(named.body).await?)?;
+                let what = purge.target.to_string();
+                let mode = if purge.soft { "soft" } else { "hard" };
                 let Purged { entries, pending } = self.reads.purge(purge).await;
+                let Asker { by, peer } = Asker::of(operator.as_deref(), &named.record);
+                tracing::info!(by, peer, what, mode, purged = entries, pending, "purged");
                 let answer = match pending {
                     false => serde_json::json!({"purged": entries}),
                     true => serde_json::json!({"purged": entries, "store": "pending"}),
@@ -314,10 +347,19 @@ impl AdminParts {
                 found(answer)
             }
             AdminRoute::Resume => {
-                operator()?;
+                let operator = operator()?;
                 guard::is_json(head)?;
                 let vendor = resume::read(&self.body(named.body).await?)?;
-                found(resume::answer(vendor, self.reads.resume(vendor)?))
+                let left = self.reads.resume(vendor)?;
+                let Asker { by, peer } = Asker::of(operator.as_deref(), &named.record);
+                tracing::info!(
+                    by,
+                    peer,
+                    vendor = vendor.as_str(),
+                    left_s = left.map(|left| left.as_secs()),
+                    "an operator ended the wait that the vendor asked for"
+                );
+                found(resume::answer(vendor, left))
             }
         }
     }
