@@ -74,10 +74,18 @@ pub fn respond(call: &Call, answer: Answer, variants: &Arc<Variants>) -> Result<
 /// # Errors
 /// 406 where that is no form that there is.
 pub fn accepted(call: &Call) -> Result<Accepted, Problem> {
-    if !call.record.mentions.has(Mention::AcceptEncoding) {
-        return Ok(Accepted::default());
+    match call.record.mentions.has(Mention::AcceptEncoding) {
+        true => accepted_of(&call.head.headers),
+        false => Ok(Accepted::default()),
     }
-    let accepted = Accepted::of(&call.head.headers);
+}
+
+/// What these headers take.
+///
+/// # Errors
+/// 406 where that is no form that there is.
+pub fn accepted_of(headers: &HeaderMap) -> Result<Accepted, Problem> {
+    let accepted = Accepted::of(headers);
     match accepted.takes_some_form() {
         true => Ok(accepted),
         false => Err(Problem::new(
@@ -90,7 +98,10 @@ pub fn accepted(call: &Call) -> Result<Accepted, Problem> {
 /// `If-Match`: the answer must have one of these tags, in whatever form it is sent; `*` is any answer.
 /// `If-Unmodified-Since` is not looked at: answers have no date of their last change, and RFC 9110
 /// section 13.1.4 has it ignored then.
-fn check_match(headers: &HeaderMap, tag: Option<&Etag>) -> Result<(), Problem> {
+///
+/// # Errors
+/// 412 where it is none of them.
+pub fn check_match(headers: &HeaderMap, tag: Option<&Etag>) -> Result<(), Problem> {
     // What is no list of tags is no condition.
     let is_list = |value: &HeaderValue| {
         let value = value.as_bytes().trim_ascii();

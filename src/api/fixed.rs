@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::accept_encoding::Accepted;
+use super::answer::{accepted_of, check_match};
 use super::cache_control::none_match;
 use crate::cache::{Coding, Etag};
 use crate::exchange::{AnswerBody, Answered};
+use crate::problem::Problem;
 
 /// The one coding that a fixed answer is kept in: every browser and HTTP library takes it.
 const CODING: Coding = Coding::Gzip;
@@ -59,9 +60,14 @@ impl Fixed {
     }
 
     /// The answer: 304 where the caller holds either form, else the form that it prefers.
-    pub(super) fn answer(&self, headers: &HeaderMap) -> Answered {
+    ///
+    /// # Errors
+    /// As other answers with a tag: 406 where the caller takes no form, 412 where `If-Match` names
+    /// another text.
+    pub(super) fn answer(&self, headers: &HeaderMap) -> Result<Answered, Problem> {
         let form = CODING.as_str();
-        let accepted = Accepted::of(headers);
+        let accepted = accepted_of(headers)?;
+        check_match(headers, Some(&self.tag))?;
         let coded = match accepted.codings().iter().any(|coding| coding == CODING) {
             true => self.coded.as_ref(),
             false => None,
@@ -87,6 +93,6 @@ impl Fixed {
         } else if coded.is_some() {
             head.insert(header::CONTENT_ENCODING, CODING.header_value());
         }
-        response
+        Ok(response)
     }
 }

@@ -23,7 +23,7 @@ pub(super) const HEALTH_DESCRIBED: Described = Described {
 ///
 /// # Errors
 /// `invalid_query` for any parameter, except on health checks: what a load balancer appends to its
-/// check does not make the gateway less alive.
+/// check does not make the gateway less alive. 406 and 412 as for every answer with a tag.
 pub fn answer(head: &Parts, route: Route) -> Result<Answered, Problem> {
     match route {
         Route::Health if head.method == Method::OPTIONS => Ok(alive_without_body()),
@@ -31,8 +31,8 @@ pub fn answer(head: &Parts, route: Route) -> Result<Answered, Problem> {
         _ => {
             Params::parse(head.uri.query(), &[])?;
             match route {
-                Route::OpenApi => Ok(openapi::FIXED.answer(&head.headers)),
-                Route::Docs => Ok(docs::FIXED.answer(&head.headers)),
+                Route::OpenApi => openapi::FIXED.answer(&head.headers),
+                Route::Docs => docs::FIXED.answer(&head.headers),
                 _ => Err(Problem::not_found()),
             }
         }
@@ -100,6 +100,19 @@ mod tests {
             }
             let other = asked("GET", target, &[("if-none-match", "\"other\"")]).unwrap();
             assert_eq!(other.status(), 200);
+            for (name, value, code) in [
+                ("if-match", "\"other\"", "precondition_failed"),
+                ("accept-encoding", "identity;q=0", "not_acceptable"),
+            ] {
+                let refused = asked("GET", target, &[(name, value)]).unwrap_err();
+                assert_eq!(refused.code().as_str(), code);
+            }
+            assert_eq!(
+                asked("GET", target, &[("if-match", &tag)])
+                    .unwrap()
+                    .status(),
+                200
+            );
             let wrong = asked("GET", &format!("{target}?pretty=1"), &[]).unwrap_err();
             assert_eq!(wrong.code().as_str(), "invalid_query");
         }

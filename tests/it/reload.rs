@@ -534,3 +534,21 @@ async fn reloads_amid_traffic_fail_no_request() {
         33.0
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_page_for_people_comes_and_goes() {
+    let mut rig = Rig::new();
+    let with = text(&rig.dir);
+    let without = match with.contains("[listen]") {
+        true => with.replacen("[listen]", "[listen]\ndocs = false", 1),
+        false => format!("[listen]\ndocs = false\n{with}"),
+    };
+    for (settings, status) in [(&without, 404), (&with, 200), (&without, 404)] {
+        rig.write("config.toml", settings);
+        assert!(rig.reload().await);
+        // Without a key: the other two are there in any case.
+        for (path, status) in [("/docs", status), ("/openapi.json", 200), ("/healthz", 200)] {
+            assert_eq!(rig.status(&get(path, "")).await.0, status, "{path}");
+        }
+    }
+}

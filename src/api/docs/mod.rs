@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::header;
 
 use super::fixed::Fixed;
-use super::openapi::Described;
+use super::openapi::{Described, FIXED_TEXT};
 use crate::domain::Route;
 use crate::problem::Code;
 
@@ -32,7 +32,7 @@ const SCRIPT_HERE: &str = "/* page.js */";
 pub(super) const DESCRIBED: Described = Described {
     route: Route::Docs,
     operation: include_str!("docs.json"),
-    problems: &[&[Code::InvalidQuery, Code::NotFound]],
+    problems: &[FIXED_TEXT, &[Code::NotFound]],
 };
 
 pub(super) static FIXED: LazyLock<Fixed> = LazyLock::new(|| {

@@ -138,7 +138,8 @@ function trial(path, method, operation) {
       else if (value) query.push(`${parameter.name}=${encodeURIComponent(value).replace(/%2C/g, ",")}`);
     }
     if (query.length) target += `?${query.join("&")}`;
-    const url = new URL(target, new URL(api.servers?.[0]?.url || "/", document.baseURI));
+    // Beside this page: a proxy in front may have put the gateway below a path of its own.
+    const url = new URL(`.${target}`, document.baseURI);
     const verb = as ? as.value : method.toUpperCase();
     const key = document.getElementById("key").value.trim();
     const headers = {};

@@ -78,6 +78,13 @@ const OF_CALLERS: &[Code] = &[
     Code::VendorTimeout,
 ];
 
+/// Problems of the texts that everyone may read.
+pub(super) const FIXED_TEXT: &[Code] = &[
+    Code::InvalidQuery,
+    Code::NotAcceptable,
+    Code::PreconditionFailed,
+];
+
 /// Problems of every route that takes a body.
 const OF_BODIES: &[Code] = &[Code::InvalidBody, Code::UnsupportedMediaType];
 
@@ -100,7 +107,7 @@ const ROUTES: [&Described; 11] = [
 const DESCRIBED: Described = Described {
     route: Route::OpenApi,
     operation: include_str!("openapi.json"),
-    problems: &[&[Code::InvalidQuery]],
+    problems: &[FIXED_TEXT],
 };
 
 /// The description as it is answered.

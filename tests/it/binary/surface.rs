@@ -185,7 +185,7 @@ async fn methods_conditions_and_refusals_are_as_promised() {
     }
     for target in [
         "/msp/customers?colour=red",
-        "/msp/customers?fields=id&fields=id",
+        "/v1/overview?require=all&require=all",
         "/msp/customers?fields=%zz",
         "/v1/billing/202613",
         "/v1/billing/2026-01/C",
