@@ -449,7 +449,8 @@ impl Cases {
         }
         let snapshot = self
             .snapshots
-            .find(claims.snapshot)
+            .find(claims.snapshot, asker.deadline)
+            .await
             .ok_or(ReadError::PageTokenExpired)?;
         let of_it = snapshot.key.fingerprint().starts_with(&claims.identity);
         let repeats = |(name, value)| snapshot.query.extra.get(name) == Some(value);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 
+use super::keep::KeptPart;
 use super::rows::Rows;
 use super::token::SnapshotId;
 use super::view::{View, ViewIndex};
@@ -157,6 +158,8 @@ pub(super) struct State {
     pub published: usize,
     /// A served page said that at least so many rows exist.
     pub promised: usize,
+    /// The fewest rows that were left by a cut since rows were last kept.
+    pub cut_to: usize,
     pub ages: Option<Ages>,
     /// How long answers of that age may be used, jitter aside: as the search was graded when the
     /// vendor last answered. What was read before a range closed is not settled when it closes.
@@ -201,8 +204,25 @@ pub struct Snapshot {
     birth: Instant,
     charged: AtomicU64,
     let_go: AtomicBool,
+    /// What of it is in the store.
+    pub(super) kept: Mutex<KeptPart>,
     total: Arc<AtomicU64>,
     clock: Clock,
+}
+
+/// A snapshot that outlived its process.
+pub(super) struct Restored {
+    pub id: SnapshotId,
+    pub key: CacheKey,
+    pub query: Arc<SearchQuery>,
+    pub lifetimes: Lifetimes,
+    pub draw: f64,
+    pub envelope: Arc<[EnvelopeMember]>,
+    pub rows: Rows,
+    pub end: End,
+    pub ages: Ages,
+    pub purged: bool,
+    pub kept: KeptPart,
 }
 
 /// Ids must never repeat, not even between processes: they count on from a number that is drawn once,
@@ -245,6 +265,7 @@ impl Snapshot {
                 uses: 0,
                 published: 0,
                 promised: 0,
+                cut_to: usize::MAX,
                 ages: None,
                 lifetimes,
                 hits: 0,
@@ -267,9 +288,35 @@ impl Snapshot {
             birth,
             charged: AtomicU64::new(SNAPSHOT_OVERHEAD_BYTES),
             let_go: AtomicBool::new(false),
+            kept: Mutex::default(),
             total,
             clock,
         })
+    }
+
+    /// A snapshot as it was, with all its rows. They count as served: readers may hold any of them.
+    pub(super) fn restored(from: Restored, total: Arc<AtomicU64>, clock: Clock) -> Arc<Self> {
+        let fresh = Self::new(from.key, from.query, from.lifetimes, total, clock);
+        let mut restored = match Arc::try_unwrap(fresh) {
+            Ok(fresh) => fresh,
+            // Not reached: nobody else has it yet.
+            Err(shared) => return shared,
+        };
+        restored.id = from.id;
+        restored.draw = from.draw;
+        restored.birth = from.ages.head;
+        *restored.kept.get_mut() = from.kept;
+        let state = restored.state.get_mut();
+        state.published = from.rows.len();
+        state.promised = from.rows.len();
+        state.rows = from.rows;
+        state.end = from.end;
+        state.envelope = from.envelope;
+        state.ages = Some(from.ages);
+        state.purged = from.purged;
+        let restored = Arc::new(restored);
+        restored.announce();
+        restored
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -737,6 +784,7 @@ impl State {
 
     /// Drops the rows from `len` on, which nobody has seen.
     pub fn truncate(&mut self, len: usize) {
+        self.cut_to = self.cut_to.min(len);
         self.rows.truncate(len);
         for (index, _) in self.views.values_mut() {
             index.truncate(len);

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
 use super::frozen::{Grower, Look, Snapshot, WalkFailure};
+use super::keep::Recall;
 use super::store::Snapshots;
 use super::walk::Walk;
 use crate::access::ForcedRefreshes;
@@ -358,6 +359,7 @@ impl Lineage {
         ask: &Open<'_>,
     ) -> Result<Opened, OpenError> {
         let mut asked: Option<(Forward, bool)> = None;
+        let mut recalled = false;
         loop {
             let now = store.clock.now();
             let current = self.current().filter(|current| {
@@ -368,6 +370,13 @@ impl Lineage {
                 !over
             });
             let Some(current) = current else {
+                if store.keeps() && !recalled && !ask.directives.no_cache {
+                    recalled = true;
+                    let what = Recall::Search(self.key.clone());
+                    // Boxed: a hit never looks into the store.
+                    Box::pin(store.recall(what, ask.deadline)).await;
+                    continue;
+                }
                 return self.begin(store, ask, now);
             };
             let look = current.look(ask.whole, now);
@@ -391,7 +400,12 @@ impl Lineage {
                     // Nothing has come yet: this request waits for a walk that another began.
                     return opened(CacheNote::forwarded(Forward::UriMiss, true, true));
                 }
-                Verdict::Serve => return opened(hit),
+                Verdict::Serve => {
+                    return opened(match hit.detail {
+                        None if recalled => hit.with_detail(Detail::Store),
+                        _ => hit,
+                    });
+                }
                 Verdict::RefreshAhead => {
                     if let Ok(Some(turn)) = self.begin_refresh(now) {
                         launch_refresh(store, turn, &current, ask, Wanted::Later);

@@ -32,6 +32,7 @@ mod compare;
 mod forecast;
 pub mod frozen;
 mod held;
+mod keep;
 pub mod lineage;
 pub mod listing;
 pub mod options;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 
 use crate::domain::record::{CaseHead, RowId};
+use crate::store::KeptRows;
 use crate::upstream::RawRows;
 
 /// Number of a text in a [`Words`] table; [`NO_WORD`] where a row has none.
@@ -277,6 +278,18 @@ impl Rows {
             row += take;
         }
         pieces
+    }
+
+    /// The rows from `first` on, as they arrived together, to be kept. `first` begins a chunk.
+    pub fn chunks_from(&self, first: usize) -> Vec<KeptRows> {
+        let chunks = self.chunks.iter().zip(&self.starts);
+        chunks
+            .filter(|(_, start)| **start >= first)
+            .map(|(chunk, _)| KeptRows {
+                text: chunk.text.clone(),
+                ends: chunk.ends.to_vec(),
+            })
+            .collect()
     }
 
     /// The text of one row.

@@ -11,17 +11,18 @@ use tokio::sync::watch;
 
 use super::frozen::{Cut, CutPage, Snapshot, WalkFailure, Want, fresh_id};
 use super::held::Held;
+use super::keep::{NoFailure, Recall};
 use super::lineage::{Lineage, Open, OpenError, Opened};
 use super::options::SnapshotOptions;
 use super::slots::Slots;
 use super::token::SnapshotId;
 use super::view::View;
 use crate::admission::{Gates, Payer};
-use crate::cache::{CacheKey, Lifetimes, Standing};
+use crate::cache::{CacheKey, Flights, Lifetimes, Standing};
 use crate::clock::{Clock, Instant, timeout_at};
 use crate::domain::{SearchQuery, Shortage};
 use crate::metrics::{Metrics, StoreUsage};
-use crate::store::Store;
+use crate::store::{PurgeDepth, Store};
 use crate::upstream::Wiv;
 
 /// Searches remembered at once, running or held; beyond it new ones are refused as overloaded. Each
@@ -41,13 +42,15 @@ pub struct Snapshots {
     pub options: ArcSwap<SnapshotOptions>,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
-    held: Held,
+    pub(super) held: Held,
     lineages: Mutex<HashMap<CacheKey, Arc<Lineage>, RandomState>>,
-    total: Arc<AtomicU64>,
+    pub(super) total: Arc<AtomicU64>,
     /// Snapshots that had to go for want of room.
     evicted: AtomicU64,
-    /// What outlives the process; here for the purges.
-    kept: Store,
+    /// What outlives the process.
+    pub(super) kept: Store,
+    /// Looks into the store under way: many readers make one.
+    pub(super) recalls: Arc<Flights<Recall, (), NoFailure>>,
 }
 
 /// A wish for one row more than is known.
@@ -114,6 +117,7 @@ impl Snapshots {
                 metrics.clone(),
             ),
             options: ArcSwap::from_pointee(options),
+            recalls: Flights::new(clock.clone()),
             clock,
             metrics,
             held: Held::default(),
@@ -206,9 +210,19 @@ impl Snapshots {
         }
     }
 
-    /// The snapshot that a page token names, if it is held still.
-    pub fn find(&self, id: SnapshotId) -> Option<Arc<Snapshot>> {
-        let snapshot = self.held.get(id)?;
+    /// The snapshot that a page token names, if it is held or kept still.
+    pub async fn find(
+        self: &Arc<Self>,
+        id: SnapshotId,
+        deadline: Instant,
+    ) -> Option<Arc<Snapshot>> {
+        let snapshot = match self.held.get(id) {
+            Some(snapshot) => snapshot,
+            None => {
+                Box::pin(self.recall(Recall::Token(id), deadline)).await;
+                self.held.get(id)?
+            }
+        };
         let now = self.clock.now();
         (!snapshot.is_ended() && !self.is_over(&snapshot, now)).then_some(snapshot)
     }
@@ -284,8 +298,22 @@ impl Snapshots {
 
     /// Whether a purge covers a search whose scroll began after `begun` purges.
     pub(super) fn purged_since(&self, key: &CacheKey, begun: u64) -> bool {
+        self.purged_by(key, begun).is_some()
+    }
+
+    pub(super) fn purged_by(&self, key: &CacheKey, begun: u64) -> Option<PurgeDepth> {
         let purges = self.kept.purges().hold();
-        purges.covers(key.subject().purged_as(), begun).is_some()
+        purges.covers(key.subject().purged_as(), begun)
+    }
+
+    /// Holds a snapshot that came from the store. The current one of its search answers first pages,
+    /// unless there is another by now.
+    pub(super) fn hold(&self, snapshot: &Arc<Snapshot>, current: bool) {
+        self.held.insert(snapshot.clone());
+        if current {
+            let lineage = self.lineage_of(&snapshot.key, &snapshot.query);
+            lineage.current_or(|| snapshot.clone());
+        }
     }
 
     /// Whether a snapshot's time is over: it was not used for the tokens' lifetime and answers no new
@@ -345,6 +373,9 @@ impl Snapshots {
         for snapshot in self.held.all() {
             if self.is_over(&snapshot, now) || snapshot.is_ended() {
                 self.let_go(&snapshot);
+                self.forget_kept(&snapshot);
+            } else {
+                self.touch_kept(&snapshot, now);
             }
         }
         self.lineages.lock().retain(|_, lineage| {
@@ -378,6 +409,7 @@ impl Snapshots {
             } else {
                 snapshot.end_tokens();
                 self.let_go(&snapshot);
+                self.forget_kept(&snapshot);
             }
         }
         purged

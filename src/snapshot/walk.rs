@@ -387,6 +387,11 @@ impl Walk {
                 Step::GoOn => None,
                 Step::Over(outcome) => Some(outcome),
             };
+            if self.store.keeps() {
+                // Kept before told, so that no reader holds a row that a crash undoes.
+                self.store.keep_rows(&self.target, scroll.purges).await;
+                self.target.announce();
+            }
             self.lineage
                 .pass_content_fault(scroll.seen.len(), over.is_some());
             // Readers that wait for the rows have them; the rest can wait for the readers.
@@ -689,7 +694,9 @@ impl Walk {
             state.end = end;
             self.leave(&mut state);
         }
-        self.target.announce();
+        if !self.store.keeps() {
+            self.target.announce();
+        }
         match end {
             None => Step::GoOn,
             Some(End::Cut(_)) => Step::Over(WalkOutcome::Cut),

@@ -76,15 +76,15 @@ pub struct KeptAnswer {
 /// What outlives the process, or nothing. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    inner: Option<Arc<StoreInner>>,
+    pub(super) inner: Option<Arc<StoreInner>>,
     purges: Arc<Purges>,
 }
 
-struct StoreInner {
+pub(super) struct StoreInner {
     engine: Box<dyn Engine>,
     records: SealedRecord,
     clock: Clock,
-    metrics: Arc<StoreMetrics>,
+    pub(super) metrics: Arc<StoreMetrics>,
     breaker: Mutex<Breaker>,
     purges: Arc<Purges>,
     began: Instant,
@@ -314,7 +314,7 @@ const PURGES: &[u8] = b"purges";
 
 impl StoreInner {
     /// Until when a look may wait.
-    fn patience(&self) -> Instant {
+    pub(super) fn patience(&self) -> Instant {
         let now = self.clock.now();
         match self.engine.state() {
             EngineState::Opening => (self.began + OPENING_WAIT).max(now + WAIT_MAX),
@@ -323,7 +323,7 @@ impl StoreInner {
     }
 
     /// Runs one operation, counted and in time.
-    async fn call(&self, op: StoreOp, until: Instant) -> Result<StoreReply, StoreFault> {
+    pub(super) async fn call(&self, op: StoreOp, until: Instant) -> Result<StoreReply, StoreFault> {
         let (operation, began) = (op.operation(), self.clock.now());
         if !self.breaker.lock().allows(began) {
             self.metrics.request(operation, StoreOutcome::Away, 0.0);
@@ -352,7 +352,7 @@ impl StoreInner {
     }
 
     /// The names, found or made. Where the engine began empty, they and the purges are noted anew.
-    async fn names(&self, until: Instant) -> Option<Arc<(Names, u64)>> {
+    pub(super) async fn names(&self, until: Instant) -> Option<Arc<(Names, u64)>> {
         if let Some(known) = self.known_names() {
             return Some(known);
         }
@@ -434,7 +434,11 @@ impl StoreInner {
         };
         // Written at once, though nobody waits for that.
         let safe = true;
-        let op = StoreOp::Note { name, record, safe };
+        self.tell(StoreOp::Note { name, record, safe });
+    }
+
+    /// Runs an operation whose reply nobody wants.
+    pub(super) fn tell(&self, op: StoreOp) {
         let operation = op.operation();
         let outcome = match self.engine.call(op).now_or_never() {
             Some(Ok(_)) | None => StoreOutcome::Ok,
@@ -484,7 +488,7 @@ impl StoreInner {
         let _ = self.call(op, self.clock.now() + WAIT_MAX).await;
     }
 
-    async fn open_off_thread(
+    pub(super) async fn open_off_thread(
         self: &Arc<Self>,
         place: RecordPlace,
         record: Bytes,
@@ -497,7 +501,7 @@ impl StoreInner {
         opened.await.unwrap_or(Err(RecordReject::Content))
     }
 
-    async fn seal_off_thread(
+    pub(super) async fn seal_off_thread(
         self: &Arc<Self>,
         place: RecordPlace,
         content: Vec<u8>,

@@ -31,6 +31,7 @@ pub mod model;
 pub mod names;
 pub mod pack;
 pub mod record;
+pub mod snapshots;
 pub mod watermarks;
 
 pub use disk::{Disk, DiskOptions};
@@ -41,4 +42,5 @@ pub use handle::{KeptAnswer, Store, StoreHealth};
 pub use model::Model;
 pub use names::Names;
 pub use record::{RecordName, SealedRecord};
+pub use snapshots::{KeptRows, KeptSnapshot};
 pub use watermarks::{PurgeDepth, PurgeScope, PurgeSubject, Purges, Watermarks};

@@ -13,7 +13,7 @@ use msp_gateway::sandbox;
 use msp_gateway::secrets::{SealingKey, Secret};
 use msp_gateway::store::{Model, SealedRecord, Store};
 
-use crate::kit::{NOW, Rig, Setup};
+use crate::kit::{NOW, Page, Rig, Setup, continued};
 
 /// What two gateways have in common that run one after the other.
 struct Machine {
@@ -330,4 +330,123 @@ async fn scrolls_that_were_left_open_count_after_a_restart() {
     // The scroll expires at the vendor five minutes after its last page.
     sleep(Duration::from_secs(280)).await;
     assert_eq!(standing(&second), 0);
+}
+
+/// Pages from `token` on to the end: the rows, and the bytes of each page.
+async fn pages(
+    rig: &Rig,
+    mut token: Option<String>,
+    at_most: usize,
+) -> (Vec<Page>, Option<String>) {
+    let asker = rig.everyone();
+    let mut pages = Vec::new();
+    while let Some(next) = token.take() {
+        let body = continued(&next, None);
+        let page = rig.page(&asker, None, &body).await.unwrap();
+        token = page.token.clone();
+        pages.push(page);
+        if pages.len() == at_most {
+            break;
+        }
+    }
+    (pages, token)
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_go_on_after_a_restart_without_a_vendor_call_for_what_is_kept() {
+    let machine = Machine::new();
+    let first = machine.start("secret", None);
+    let asker = first.everyone();
+    let head = first.page(&asker, None, &crate::kit::first(100, "")).await;
+    let head = head.unwrap();
+    let (read, on) = pages(&first, head.token.clone(), 9).await;
+    assert_eq!((first.searches(), read.len()), (1, 9));
+    settle().await;
+    drop((first, asker));
+    sleep(Duration::from_secs(10)).await;
+
+    let second = machine.start("secret", None);
+    let again = second
+        .page(&second.everyone(), None, &crate::kit::first(100, ""))
+        .await;
+    let again = again.unwrap();
+    assert_eq!(again.answer.body, head.answer.body, "the very same page");
+    assert_eq!(again.answer.note.detail, Some(Detail::Store));
+    assert_eq!(again.answer.age.as_secs(), 10);
+    // Every page that was read before is the same, the tokens in it among it.
+    let third = machine.start("secret", None);
+    let (replayed, _) = pages(&third, head.token.clone(), 9).await;
+    for (before, after) in read.iter().zip(&replayed) {
+        assert_eq!(before.answer.body, after.answer.body);
+    }
+    for rig in [&second, &third] {
+        assert_eq!((rig.searches(), rig.continues()), (0, 0));
+    }
+    // Beyond what is kept, a new search goes on from there.
+    let (rest, _) = pages(&third, on, usize::MAX).await;
+    let all: Vec<&String> = [&head]
+        .into_iter()
+        .chain(&read)
+        .chain(&rest)
+        .flat_map(|p| &p.rows)
+        .collect();
+    let distinct: std::collections::HashSet<_> = all.iter().collect();
+    assert_eq!((all.len(), distinct.len()), (2_000, 2_000));
+    assert_eq!(third.searches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_complete_search_outlives_the_process_whole() {
+    let machine = Machine::new();
+    let first = machine.start("secret", None);
+    let asker = first.everyone();
+    let head = first
+        .page(&asker, None, &crate::kit::first(500, ""))
+        .await
+        .unwrap();
+    let (read, end) = pages(&first, head.token.clone(), usize::MAX).await;
+    assert_eq!((read.len(), end), (3, None));
+    settle().await;
+    let second = machine.start("secret", None);
+    let (replayed, _) = pages(&second, head.token.clone(), usize::MAX).await;
+    let bodies = |pages: &[Page]| {
+        pages
+            .iter()
+            .map(|p| p.answer.body.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(bodies(&replayed), bodies(&read));
+    assert_eq!((second.searches(), second.continues()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_also_ends_the_snapshots_that_a_file_brings_back() {
+    let machine = Machine::new();
+    for (soft, searches) in [(true, 0), (false, 1)] {
+        let first = machine.start("secret", None);
+        let asker = first.everyone();
+        let head = first
+            .page(&asker, None, &crate::kit::first(100, ""))
+            .await
+            .unwrap();
+        settle().await;
+        // Another process holds nothing in memory of what it purges.
+        let second = machine.start("secret", None);
+        settle().await;
+        second.reads.purge(&Purge::All, soft);
+        assert!(second.reads.keep_purges().await);
+        let third = machine.start("secret", None);
+        let asker = third.everyone();
+        let again = third
+            .page(&asker, None, &crate::kit::first(100, ""))
+            .await
+            .unwrap();
+        assert_eq!(third.searches(), searches, "soft: {soft}");
+        let stale = again.answer.note.detail == Some(Detail::StaleWhileRevalidate);
+        assert_eq!(stale, soft);
+        let token = head.token.unwrap();
+        let page = third.page(&asker, None, &continued(&token, None)).await;
+        assert_eq!(page.is_ok(), soft, "soft: {soft}");
+        sleep(Duration::from_secs(4_000)).await;
+    }
 }

@@ -1,0 +1,387 @@
+//! Snapshots that outlive the process: rows go to the store before readers hear of them, and come back
+//! from it when memory does not hold them.
+//!
+//! A walk hands each vendor page to [`Snapshots::keep_rows`] and then wakes the readers. What is kept
+//! never changes. Should a new search replace rows that were kept but never served, the snapshot is
+//! kept anew from its start.
+//!
+//! [`Snapshots::recall`] reads a snapshot back whole, with the ages that it has by now, or not at all:
+//! rows that do not go on from one another are never served.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::yield_now;
+
+use super::frozen::{Ages, End, Restored, Snapshot};
+use super::rows::Rows;
+use super::store::Snapshots;
+use super::token::SnapshotId;
+use crate::cache::flight::Boarding;
+use crate::cache::{CacheKey, Lifetimes, Subject};
+use crate::clock::{Duration, Instant};
+use crate::domain::query::SearchRequest;
+use crate::domain::{CustomerId, PageSize, SearchQuery};
+use crate::store::pack::{PackReader, PackWriter};
+use crate::store::{Chain, KeptAges, KeptEnd, KeptRows, KeptSnapshot, PurgeDepth, RecordName};
+use crate::upstream::{EnvelopeMember, RawRows};
+
+/// How often the store is told that a snapshot is in use.
+const TOUCH_EVERY: Duration = Duration::from_secs(60);
+
+/// What of a snapshot is in the store.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeptPart {
+    /// Its name there; `None` before it was begun.
+    name: Option<RecordName>,
+    chunks: u32,
+    rows: usize,
+    chain: Chain,
+    ages: Option<(Instant, Instant)>,
+    ended: bool,
+    /// It cannot be kept any further.
+    off: bool,
+    touched: Option<Instant>,
+}
+
+/// What is looked for in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Recall {
+    /// The current snapshot of a search.
+    Search(CacheKey),
+    /// The snapshot of a page token.
+    Token(SnapshotId),
+}
+
+/// The error of what cannot fail.
+#[derive(Clone, Debug)]
+pub(super) enum NoFailure {}
+
+impl Snapshots {
+    /// Whether snapshots outlive the process.
+    pub(super) fn keeps(&self) -> bool {
+        self.kept.is_on()
+    }
+
+    /// Keeps what is new of a snapshot, whose scroll began after `begun` purges. Returns once a crash cannot undo it, or after a moment.
+    pub(super) async fn keep_rows(&self, snapshot: &Arc<Snapshot>, begun: u64) {
+        if !self.kept.is_on() {
+            return;
+        }
+        let mut part = snapshot.kept.lock().clone();
+        let (chunks, ages, end) = {
+            let mut state = snapshot.lock();
+            let cut_to = std::mem::replace(&mut state.cut_to, usize::MAX);
+            if cut_to < part.rows {
+                // Rows that were kept were replaced before anybody saw them.
+                if let Some(name) = part.name {
+                    self.kept.forget_snapshot(name);
+                }
+                part = KeptPart::default();
+            }
+            let Some(ages) = state.ages else { return };
+            (state.rows.chunks_from(part.rows), ages, state.end)
+        };
+        if !part.off {
+            if part.name.is_none() {
+                let (head, identity) =
+                    (self.write_head(snapshot, begun), snapshot.key.fingerprint());
+                let name = self.kept.begin_snapshot(identity, snapshot.id.0, head);
+                part.name = name.await;
+            }
+            part.off = self.keep(&mut part, chunks, ages, end).await.is_none();
+            if part.off {
+                tracing::debug!(search = %snapshot.key, "a snapshot is kept no further");
+            }
+        }
+        let mut kept = snapshot.kept.lock();
+        part.touched = kept.touched;
+        *kept = part;
+    }
+
+    /// `None` where it cannot be kept any further.
+    async fn keep(
+        &self,
+        part: &mut KeptPart,
+        chunks: Vec<KeptRows>,
+        ages: Ages,
+        end: End,
+    ) -> Option<()> {
+        let store = &self.kept;
+        let name = part.name?;
+        let at = self.clock.stamp_of(ages.head);
+        for rows in chunks {
+            let count = rows.ends.len();
+            let appended = store.append_rows(name, part.chunks, part.chain, rows, at);
+            part.chain = appended.await?;
+            part.chunks += 1;
+            part.rows += count;
+        }
+        if part.ages != Some((ages.head, ages.whole)) {
+            part.ages = Some((ages.head, ages.whole));
+            let ages = KeptAges {
+                head: at,
+                whole: self.clock.stamp_of(ages.whole),
+            };
+            store.renew_snapshot(name, ages);
+        }
+        let end = match end {
+            End::Growing => KeptEnd::Open,
+            End::Complete => KeptEnd::Complete,
+            End::Cut(_) => KeptEnd::Cut,
+            End::Broken => KeptEnd::Broken,
+        };
+        if end != KeptEnd::Open && !part.ended {
+            part.ended = true;
+            store.end_snapshot(name, end);
+        }
+        Some(())
+    }
+
+    /// Tells the store which snapshots were used lately. To be called every few seconds.
+    pub(super) fn touch_kept(&self, snapshot: &Snapshot, now: Instant) {
+        let mut part = snapshot.kept.lock();
+        let used = snapshot.last_used();
+        let told = part.touched.unwrap_or_else(|| snapshot.birth());
+        if let Some(name) = part.name
+            && used > told
+            && now.saturating_duration_since(told) >= TOUCH_EVERY
+        {
+            part.touched = Some(now);
+            self.kept.touch_snapshot(name);
+        }
+    }
+
+    /// A snapshot is over in the store as well.
+    pub(super) fn forget_kept(&self, snapshot: &Snapshot) {
+        if let Some(name) = snapshot.kept.lock().name.take() {
+            self.kept.forget_snapshot(name);
+        }
+    }
+
+    /// Looks into the store for what memory does not hold, once for all that look for it, and puts it
+    /// into memory. Returns when it is there, is not to be found, or when the deadline passes.
+    pub(super) async fn recall(self: &Arc<Self>, what: Recall, deadline: Instant) {
+        if !self.kept.is_on() {
+            return;
+        }
+        let look = || {
+            let (this, what) = (self.clone(), what.clone());
+            async move {
+                this.read_back(what).await;
+                Ok(())
+            }
+        };
+        if let Boarding::Ticket(ticket) = self.recalls.board(&what, look) {
+            ticket.wait(deadline).await;
+        }
+    }
+
+    async fn read_back(self: &Arc<Self>, what: Recall) {
+        let found = match &what {
+            Recall::Search(key) => self.kept.find_current(key.fingerprint()).await,
+            Recall::Token(id) => self.kept.find_snapshot(id.0).await,
+        };
+        let Some(found) = found else { return };
+        let current = matches!(what, Recall::Search(_)) || self.kept.is_current(&found).await;
+        let Some(head) = read_head(found.head.clone()) else {
+            return self.kept.reject_chain();
+        };
+        let key = CacheKey::new(
+            self.wiv.credential().clone(),
+            Subject::Search(head.query.clone()),
+        );
+        let asked = match &what {
+            Recall::Search(asked) => *asked == key,
+            Recall::Token(id) => *id == head.id,
+        };
+        if !asked || *key.fingerprint() != head.identity || self.held.get(head.id).is_some() {
+            return;
+        }
+        let covered = self.purged_by(&key, head.begun);
+        if covered == Some(PurgeDepth::Hard) {
+            self.kept.forget_snapshot(found.name);
+            return;
+        }
+        let now = self.clock.now();
+        let Some((ages, known)) = self.ages_of(&found, head.lifetimes, now) else {
+            return;
+        };
+        if !self.has_room() {
+            return;
+        }
+        let Some((rows, part)) = self.read_rows(&found, ages).await else {
+            self.kept.forget_snapshot(found.name);
+            return self.kept.reject_chain();
+        };
+        let snapshot = Snapshot::restored(
+            Restored {
+                id: head.id,
+                key,
+                query: head.query,
+                lifetimes: head.lifetimes,
+                draw: head.draw,
+                envelope: head.envelope.into(),
+                rows,
+                end: match found.standing.end {
+                    KeptEnd::Open => End::Growing,
+                    KeptEnd::Complete => End::Complete,
+                    KeptEnd::Cut => End::Cut("pagination.walk_rows_max"),
+                    KeptEnd::Broken => End::Broken,
+                },
+                ages,
+                purged: covered.is_some() || !known,
+                kept: part,
+            },
+            self.total.clone(),
+            self.clock.clone(),
+        );
+        if self.is_over(&snapshot, now) {
+            self.forget_kept(&snapshot);
+            return;
+        }
+        snapshot.touch(0);
+        self.hold(&snapshot, current);
+        self.make_room();
+    }
+
+    /// When the vendor said so, in this process's time, and whether that is known. What is of unknown
+    /// age is stale.
+    fn ages_of(
+        &self,
+        found: &KeptSnapshot,
+        lifetimes: Lifetimes,
+        now: Instant,
+    ) -> Option<(Ages, bool)> {
+        let kept = found.standing.ages?;
+        let (head, whole) = (
+            self.clock.instant_of(&kept.head),
+            self.clock.instant_of(&kept.whole),
+        );
+        Some(match (head, whole) {
+            (Some(head), Some(whole)) => (Ages { head, whole }, true),
+            _ => {
+                let old = now.checked_sub(lifetimes.fresh).unwrap_or(now);
+                let ages = Ages {
+                    head: old,
+                    whole: old,
+                };
+                (ages, false)
+            }
+        })
+    }
+
+    /// All rows of a kept snapshot; `None` where one is missing or does not go on from those before.
+    async fn read_rows(&self, found: &KeptSnapshot, ages: Ages) -> Option<(Rows, KeptPart)> {
+        let standing = &found.standing;
+        let (mut rows, mut chain) = (Rows::default(), Chain::default());
+        for number in 0..standing.chunks {
+            let (chunk, next) = self.kept.find_rows(found.name, number, chain).await?;
+            chain = next;
+            let raw = RawRows {
+                text: chunk.text,
+                ends: chunk.ends,
+                places: Vec::new(),
+            };
+            rows.append(raw, |_| true);
+            // Others may answer in between.
+            yield_now().await;
+        }
+        let whole = chain == standing.chain && rows.len() as u64 == standing.rows;
+        let part = KeptPart {
+            name: Some(found.name),
+            chunks: standing.chunks,
+            rows: rows.len(),
+            chain,
+            ages: Some((ages.head, ages.whole)),
+            ended: standing.end != KeptEnd::Open,
+            off: false,
+            touched: None,
+        };
+        whole.then_some((rows, part))
+    }
+
+    fn write_head(&self, snapshot: &Snapshot, begun: u64) -> Vec<u8> {
+        let state = snapshot.lock();
+        let Lifetimes {
+            fresh,
+            stale,
+            on_error,
+        } = state.lifetimes;
+        let mut out = PackWriter::default();
+        out.fixed(&snapshot.id.0.to_le_bytes())
+            .fixed(snapshot.key.fingerprint())
+            .u64(snapshot.draw.to_bits())
+            .u64(begun);
+        for time in [fresh, stale, on_error] {
+            out.u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        }
+        let customer = snapshot.query.customer.as_ref();
+        out.bytes(customer.map_or("", CustomerId::as_str).as_bytes());
+        out.bytes(snapshot.query.vendor_body(PageSize::MAX).as_bytes());
+        out.u32(u32::try_from(state.envelope.len()).unwrap_or(u32::MAX));
+        for member in state.envelope.iter() {
+            match member {
+                EnvelopeMember::Data => {
+                    out.u8(b'd');
+                }
+                EnvelopeMember::NextPageKey => {
+                    out.u8(b'n');
+                }
+                EnvelopeMember::Other(name, raw) => {
+                    out.u8(b'o').bytes(name.as_bytes()).bytes(raw.as_bytes());
+                }
+            }
+        }
+        out.done()
+    }
+}
+
+/// What was kept of a snapshot when it began.
+struct Head {
+    id: SnapshotId,
+    identity: [u8; 32],
+    draw: f64,
+    begun: u64,
+    lifetimes: Lifetimes,
+    query: Arc<SearchQuery>,
+    envelope: Vec<EnvelopeMember>,
+}
+
+fn read_head(bytes: Bytes) -> Option<Head> {
+    let mut reader = PackReader::new(bytes);
+    let text = |bytes: Bytes| String::from_utf8(bytes.into()).ok();
+    let id = SnapshotId(u128::from_le_bytes(reader.fixed()?));
+    let identity = reader.fixed()?;
+    let draw = f64::from_bits(reader.u64()?).clamp(0.0, 1.0);
+    let begun = reader.u64()?;
+    let mut time = || reader.u64().map(Duration::from_millis);
+    let lifetimes = Lifetimes {
+        fresh: time()?,
+        stale: time()?,
+        on_error: time()?,
+    };
+    let customer = match text(reader.bytes()?)?.as_str() {
+        "" => None,
+        customer => Some(CustomerId::parse(customer).ok()?),
+    };
+    let request = SearchRequest::parse(&reader.bytes()?, customer).ok()?;
+    let mut envelope = Vec::new();
+    for _ in 0..reader.u32()? {
+        envelope.push(match reader.u8()? {
+            b'd' => EnvelopeMember::Data,
+            b'n' => EnvelopeMember::NextPageKey,
+            b'o' => EnvelopeMember::Other(text(reader.bytes()?)?, text(reader.bytes()?)?),
+            _ => return None,
+        });
+    }
+    reader.is_over().then_some(Head {
+        id,
+        identity,
+        draw,
+        begun,
+        lifetimes,
+        query: Arc::new(request.query),
+        envelope,
+    })
+}

@@ -1,0 +1,392 @@
+//! Snapshots in the store: a head, then vendor pages in their order, then an end.
+//!
+//! Whoever keeps a snapshot begins it once, appends each vendor page with the chain that the last
+//! append gave, and ends it. An append that is late is queued and may be followed by the next one: the
+//! engine refuses that one if the first never arrived, and from then on the snapshot is in memory only.
+//!
+//! ```text
+//! begin(head) ─▶ append(page 0, zero) ─▶ append(page 1, chain) ─▶ … ─▶ end
+//!                         └ chain ─────────────────┘
+//! ```
+
+use bytes::Bytes;
+
+use super::engine::{Chain, KeptAges, KeptEnd, KeptStanding, StoreFault, StoreOp, StoreReply};
+use super::handle::Store;
+use super::names::NameUse;
+use super::pack::{PackReader, PackWriter};
+use super::record::{RecordKind, RecordName, RecordPlace};
+use crate::clock::Stamp;
+use crate::domain::Kind;
+use crate::metrics::{RecordReject, StoreLookup};
+
+/// The number under which a head is sealed.
+const HEAD_NUMBER: u32 = u32::MAX;
+
+/// Rows that arrived together, as they are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptRows {
+    /// Their texts, joined by commas.
+    pub text: Bytes,
+    /// The offset after each.
+    pub ends: Vec<u32>,
+}
+
+impl KeptRows {
+    /// The chain after these rows.
+    fn chain(&self, before: &Chain) -> Chain {
+        let mut chain = Chain::default();
+        blake3::Hasher::new()
+            .update(before)
+            .update(&self.text)
+            .finalize_xof()
+            .fill(&mut chain);
+        chain
+    }
+
+    fn write(&self) -> Vec<u8> {
+        let mut out = PackWriter::default();
+        out.u64(self.ends.len() as u64);
+        self.ends.iter().for_each(|end| {
+            out.u32(*end);
+        });
+        out.bytes(&self.text).done()
+    }
+
+    /// `None` for bytes that are no rows: the ends must lie within the text and in order.
+    fn read(content: Bytes) -> Option<Self> {
+        let mut reader = PackReader::new(content);
+        let count = usize::try_from(reader.u64()?).ok()?;
+        let mut ends = Vec::new();
+        for _ in 0..count {
+            ends.push(reader.u32()?);
+        }
+        let text = reader.bytes()?;
+        let last = usize::try_from(ends.last().copied().unwrap_or(0)).ok()?;
+        let good = ends.is_sorted() && last == text.len() && std::str::from_utf8(&text).is_ok();
+        (good && reader.is_over()).then_some(Self { text, ends })
+    }
+}
+
+/// A snapshot that was found.
+#[derive(Clone, Debug)]
+pub struct KeptSnapshot {
+    /// Its name.
+    pub name: RecordName,
+    /// What was kept of it when it began.
+    pub head: Bytes,
+    /// Where it stands.
+    pub standing: KeptStanding,
+}
+
+fn place(kind: RecordKind, name: RecordName, number: u32) -> RecordPlace {
+    RecordPlace { kind, name, number }
+}
+
+impl Store {
+    /// Begins to keep a snapshot, which becomes the current one of its search. `None` where it cannot
+    /// be kept.
+    pub async fn begin_snapshot(
+        &self,
+        identity: &[u8; 32],
+        id: u128,
+        head: Vec<u8>,
+    ) -> Option<RecordName> {
+        let inner = self.inner.as_ref()?;
+        let until = inner.patience();
+        let names = inner.names(until).await?;
+        let line = names.0.of(NameUse::Line, identity.split_at(16).0);
+        let snapshot = names.0.of(NameUse::Snapshot, &id.to_le_bytes());
+        let place = place(RecordKind::Head, snapshot, HEAD_NUMBER);
+        let head = inner.seal_off_thread(place, head).await?;
+        let Ok(StoreReply::Current(was)) = inner.call(StoreOp::Line { line }, until).await else {
+            return None;
+        };
+        let begin = StoreOp::Begin {
+            line,
+            snapshot,
+            head,
+            was,
+        };
+        let begun = inner.call(begin, inner.patience()).await;
+        matches!(begun, Ok(StoreReply::Kept) | Err(StoreFault::Away)).then_some(snapshot)
+    }
+
+    /// Keeps a vendor page, and returns the chain to go on from. Waits until a crash cannot undo it,
+    /// or until it is late and queued. `None` where it is not kept, and nothing after it can be.
+    pub async fn append_rows(
+        &self,
+        snapshot: RecordName,
+        number: u32,
+        chain: Chain,
+        rows: KeptRows,
+        at: Stamp,
+    ) -> Option<Chain> {
+        let inner = self.inner.as_ref()?;
+        let next = rows.chain(&chain);
+        let count = u32::try_from(rows.ends.len()).ok()?;
+        let place = place(RecordKind::Chunk, snapshot, number);
+        let chunk = inner.seal_off_thread(place, rows.write()).await?;
+        let append = StoreOp::Append {
+            snapshot,
+            number,
+            chain,
+            next,
+            rows: count,
+            chunk,
+            at,
+        };
+        match inner.call(append, inner.patience()).await {
+            Ok(StoreReply::Kept) | Err(StoreFault::Away) => Some(next),
+            Ok(_) | Err(StoreFault::Full | StoreFault::Failed) => None,
+        }
+    }
+
+    /// The vendor gave the same rows again.
+    pub fn renew_snapshot(&self, snapshot: RecordName, ages: KeptAges) {
+        self.tell(StoreOp::Renewed { snapshot, ages });
+    }
+
+    /// No row will follow, or none that a walk brings.
+    pub fn end_snapshot(&self, snapshot: RecordName, end: KeptEnd) {
+        self.tell(StoreOp::End { snapshot, end });
+    }
+
+    /// It is in use: it goes last when room is made.
+    pub fn touch_snapshot(&self, snapshot: RecordName) {
+        self.tell(StoreOp::Touch { snapshot });
+    }
+
+    /// It is over.
+    pub fn forget_snapshot(&self, snapshot: RecordName) {
+        self.tell(StoreOp::Forget { snapshot });
+    }
+
+    fn tell(&self, op: StoreOp) {
+        if let Some(inner) = &self.inner {
+            inner.tell(op);
+        }
+    }
+
+    /// The current snapshot of a search.
+    pub async fn find_current(&self, identity: &[u8; 32]) -> Option<KeptSnapshot> {
+        let inner = self.inner.as_ref()?;
+        let until = inner.patience();
+        let names = inner.names(until).await?;
+        let line = names.0.of(NameUse::Line, identity.split_at(16).0);
+        let current = inner.call(StoreOp::Line { line }, until).await;
+        let found = match current {
+            Ok(StoreReply::Current(Some(name))) => self.find_head(name).await,
+            Ok(_) | Err(_) => None,
+        };
+        self.count_lookup(found.is_some());
+        found
+    }
+
+    /// The snapshot of this id.
+    pub async fn find_snapshot(&self, id: u128) -> Option<KeptSnapshot> {
+        let inner = self.inner.as_ref()?;
+        let names = inner.names(inner.patience()).await?;
+        let name = names.0.of(NameUse::Snapshot, &id.to_le_bytes());
+        let found = self.find_head(name).await;
+        self.count_lookup(found.is_some());
+        found
+    }
+
+    /// Whether it is the current one of its search.
+    pub async fn is_current(&self, found: &KeptSnapshot) -> bool {
+        let Some(inner) = &self.inner else {
+            return false;
+        };
+        let line = found.standing.line;
+        let current = inner.call(StoreOp::Line { line }, inner.patience()).await;
+        current == Ok(StoreReply::Current(Some(found.name)))
+    }
+
+    async fn find_head(&self, snapshot: RecordName) -> Option<KeptSnapshot> {
+        let inner = self.inner.as_ref()?;
+        let head = inner
+            .call(StoreOp::Head { snapshot }, inner.patience())
+            .await;
+        let Ok(StoreReply::Head(Some((standing, head)))) = head else {
+            return None;
+        };
+        let place = place(RecordKind::Head, snapshot, HEAD_NUMBER);
+        let head = match inner.open_off_thread(place, head).await {
+            Ok(head) => head,
+            Err(why) => {
+                inner.metrics.reject(why);
+                return None;
+            }
+        };
+        Some(KeptSnapshot {
+            name: snapshot,
+            head,
+            standing,
+        })
+    }
+
+    /// A vendor page of a snapshot, and the chain after it.
+    pub async fn find_rows(
+        &self,
+        snapshot: RecordName,
+        number: u32,
+        chain: Chain,
+    ) -> Option<(KeptRows, Chain)> {
+        let inner = self.inner.as_ref()?;
+        let op = StoreOp::Chunk { snapshot, number };
+        let Ok(StoreReply::Value(Some(chunk))) = inner.call(op, inner.patience()).await else {
+            return None;
+        };
+        let place = place(RecordKind::Chunk, snapshot, number);
+        let opened = inner.open_off_thread(place, chunk).await;
+        let rows = opened.and_then(|content| KeptRows::read(content).ok_or(RecordReject::Content));
+        match rows {
+            Ok(rows) => {
+                let next = rows.chain(&chain);
+                Some((rows, next))
+            }
+            Err(why) => {
+                inner.metrics.reject(why);
+                None
+            }
+        }
+    }
+
+    /// The rows of a snapshot are not those that its standing tells of.
+    pub fn reject_chain(&self) {
+        if let Some(inner) = &self.inner {
+            inner.metrics.reject(RecordReject::Chain);
+        }
+    }
+
+    fn count_lookup(&self, found: bool) {
+        if let Some(inner) = &self.inner {
+            let outcome = match found {
+                true => StoreLookup::Found,
+                false => StoreLookup::Missing,
+            };
+            inner.metrics.lookup(Kind::Cases, outcome);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::metrics::Metrics;
+    use crate::store::record::tests::sealing_key;
+    use crate::store::{Model, SealedRecord};
+
+    fn store() -> Store {
+        let records = SealedRecord::new(&sealing_key("a"), None).unwrap();
+        let metrics = Metrics::new().unwrap();
+        Store::over(Model::new(64 << 20), records, Clock::system(), &metrics)
+    }
+
+    fn rows(texts: &[&str]) -> KeptRows {
+        let mut ends = Vec::new();
+        let mut text = String::new();
+        for row in texts {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            text.push_str(row);
+            ends.push(u32::try_from(text.len()).unwrap());
+        }
+        KeptRows {
+            text: text.into(),
+            ends,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rows_come_back_in_their_order_and_others_are_refused() {
+        let (store, at) = (store(), Clock::system().stamp());
+        let (one, two) = (rows(&["1", "22"]), rows(&["333"]));
+        let name = store
+            .begin_snapshot(&[7; 32], 9, b"head".to_vec())
+            .await
+            .unwrap();
+        let zero = Chain::default();
+        let first = store
+            .append_rows(name, 0, zero, one.clone(), at)
+            .await
+            .unwrap();
+        let second = store
+            .append_rows(name, 1, first, two.clone(), at)
+            .await
+            .unwrap();
+        // Sent twice: kept once. From other rows: refused.
+        assert_eq!(
+            store.append_rows(name, 1, first, two.clone(), at).await,
+            Some(second)
+        );
+        assert_eq!(
+            store.append_rows(name, 2, first, one.clone(), at).await,
+            None
+        );
+        store.end_snapshot(name, KeptEnd::Complete);
+        assert_eq!(
+            store.append_rows(name, 2, second, one.clone(), at).await,
+            None
+        );
+
+        let found = store.find_current(&[7; 32]).await.unwrap();
+        assert_eq!((found.name, &found.head[..]), (name, &b"head"[..]));
+        let standing = &found.standing;
+        assert_eq!(
+            (standing.chunks, standing.rows, standing.chain),
+            (2, 3, second)
+        );
+        assert_eq!(standing.end, KeptEnd::Complete);
+        assert!(store.is_current(&found).await);
+        assert_eq!(store.find_rows(name, 0, zero).await, Some((one, first)));
+        assert_eq!(store.find_rows(name, 1, first).await, Some((two, second)));
+        assert_eq!(store.find_rows(name, 2, second).await, None);
+
+        let next = store
+            .begin_snapshot(&[7; 32], 10, b"next".to_vec())
+            .await
+            .unwrap();
+        let old = store.find_snapshot(9).await.unwrap();
+        assert!(
+            !store.is_current(&old).await,
+            "its tokens find it, no search does"
+        );
+        store.forget_snapshot(next);
+        assert!(store.find_current(&[7; 32]).await.is_none());
+        assert!(store.find_snapshot(9).await.is_some());
+    }
+
+    #[test]
+    fn bytes_that_are_no_rows_are_not_read() {
+        let good = rows(&["1", "22"]);
+        assert_eq!(KeptRows::read(good.write().into()), Some(good.clone()));
+        for bad in [
+            KeptRows {
+                ends: vec![4, 1],
+                ..good.clone()
+            },
+            KeptRows {
+                ends: vec![1, 5],
+                ..good.clone()
+            },
+            KeptRows {
+                ends: vec![1, 3],
+                ..good.clone()
+            },
+            KeptRows {
+                ends: Vec::new(),
+                ..good.clone()
+            },
+            KeptRows {
+                text: Bytes::from_static(b"1,\xff\xff"),
+                ..good
+            },
+        ] {
+            assert_eq!(KeptRows::read(bad.write().into()), None, "{bad:?}");
+        }
+    }
+}
