@@ -166,6 +166,7 @@ fn wrong(path: &str) -> Vec<Value> {
         || [
             "credential",
             "account_id",
+            "directory",
             "client_id",
             "client_name",
             "api_key_header",
@@ -283,7 +284,7 @@ fn the_environment_refuses_alike() {
             };
             // What is no number, flag or list is a text; a table's braces are read as one.
             let fine = matches!(value, Value::Float(_))
-                && ["_file", "_header", "credential", "account_id"]
+                && ["_file", "_header", "credential", "account_id", "directory"]
                     .iter()
                     .any(|end| path.ends_with(end));
             if !fine {

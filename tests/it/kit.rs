@@ -252,6 +252,13 @@ impl Page {
     }
 }
 
+/// The line of an NDJSON export for this row: what line readers take for a line's end is escaped.
+pub fn export_line(row: &str) -> String {
+    row.replace('\u{2028}', "\\u2028")
+        .replace('\u{2029}', "\\u2029")
+        .replace('\u{85}', "\\u0085")
+}
+
 /// The body of a first page: `members` are further members, with a comma before each.
 pub fn first(size: usize, members: &str) -> String {
     format!("{{\"max_returned_items\":{size}{members}}}")
