@@ -241,8 +241,8 @@ impl Lines {
              dashboard          http://{page}\nthe API, to read   {base}/docs\n\
              \nPaste these; the caller key is made anew at each start:\n\nKEY={caller_key}\n"
         );
-        // These work with curl 7.68, which has no `--json`. What is long is cut, and every line ends
-        // with a line feed, also where the answer has none.
+        // These work with curl 7.68: no option is newer. What is long is cut, and every line ends with
+        // a line feed, also where the answer has none.
         let json = "-H 'Content-Type: application/json' -d";
         let short = "| head -c 900; echo";
         let lines = [

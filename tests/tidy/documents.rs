@@ -284,6 +284,28 @@ fn documents_are_narrow_and_architecture_is_short() {
     );
 }
 
+/// Lines that people may paste and that need curl 7.82: long-lived systems have 7.68.
+fn needs_a_new_curl(path: &str, text: &str) -> Vec<String> {
+    let option = ["--js", "on"].concat();
+    let lines = text.lines().enumerate();
+    let new = lines.filter(|(_, line)| line.contains("curl") && line.contains(&option));
+    new.map(|(line, _)| format!("{path}:{}: curl 7.68 has no `{option}`", line + 1))
+        .collect()
+}
+
+#[test]
+fn lines_to_paste_work_with_an_old_curl() {
+    let found: Vec<_> = texts()
+        .iter()
+        .flat_map(|(path, text)| needs_a_new_curl(path, text))
+        .collect();
+    assert!(found.is_empty(), "\n  {}\n", found.join("\n  "));
+    assert_eq!(
+        needs_a_new_curl("x", &format!("a\ncurl --js{} '{{}}' u", "on")).len(),
+        1
+    );
+}
+
 /// Marks of what is still to be done, in any file; in halves, so that this file passes.
 fn left_open(path: &str, text: &str) -> Vec<String> {
     let marks = [("TO", "DO"), ("FIX", "ME"), ("XX", "X")].map(|(a, b)| format!("{a}{b}"));
