@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-pub use access::{AccessEntry, logged_path};
+pub use access::{AccessEntry, AccessTimes, logged_path};
 pub use event::{EventLevel, EventLines, events_to, panics_to_events};
 pub use output::Output;
 

@@ -28,5 +28,5 @@ pub use governor::{Governor, Permit};
 pub use pace::{HOLD_DOWN_MAX, PaceRefusal, PaceSettings, PaceShortage, PaceSnapshot};
 pub use places::Felt;
 pub use retry::{RetryBudget, RetrySettings};
-pub use spend::{Lane, Payer, Spend};
+pub use spend::{Lane, Payer, Spend, trace_id};
 pub use story::{Stage, StageTimes, Story, StoryTold, TimeSpent};

@@ -48,6 +48,8 @@ impl Lane {
 pub struct Payer {
     who: Who,
     traceparent: Option<HeaderValue>,
+    /// Names the request in hex.
+    request: Option<[u8; 32]>,
     calls: AtomicU32,
     /// What was done and waited for.
     pub story: Story,
@@ -64,18 +66,23 @@ enum Who {
 impl Payer {
     /// Work for a caller, by its configured name.
     pub fn caller(name: Arc<str>, traceparent: Option<HeaderValue>) -> Arc<Self> {
-        Self::of(Who::Named(name), traceparent)
+        Self::of(Who::Named(name), traceparent, None)
     }
 
-    /// Work for a caller, whose ledger counts the calls.
-    pub fn with_ledger(ledger: CallsCaused, traceparent: Option<HeaderValue>) -> Arc<Self> {
-        Self::of(Who::Ledger(ledger), traceparent)
+    /// Work for a request of a caller, whose ledger counts the calls.
+    pub fn with_ledger(
+        ledger: CallsCaused,
+        traceparent: Option<HeaderValue>,
+        request: [u8; 32],
+    ) -> Arc<Self> {
+        Self::of(Who::Ledger(ledger), traceparent, Some(request))
     }
 
-    fn of(who: Who, traceparent: Option<HeaderValue>) -> Arc<Self> {
+    fn of(who: Who, traceparent: Option<HeaderValue>, request: Option<[u8; 32]>) -> Arc<Self> {
         Arc::new(Self {
             who,
             traceparent,
+            request,
             calls: AtomicU32::new(0),
             story: Story::default(),
         })
@@ -99,6 +106,18 @@ impl Payer {
         self.traceparent.as_ref()
     }
 
+    /// The id of the request that the work is done for; `None` where the gateway works of its own
+    /// accord.
+    pub fn request_id(&self) -> Option<&str> {
+        let id = self.request.as_ref()?;
+        std::str::from_utf8(id).ok()
+    }
+
+    /// The id of the trace to continue.
+    pub fn trace_id(&self) -> Option<&str> {
+        trace_id(self.traceparent.as_ref()?)
+    }
+
     /// Notes one request that went out to a vendor. Returns whether a caller's ledger has it.
     pub fn charge(&self) -> bool {
         self.calls.fetch_add(1, Ordering::Relaxed);
@@ -115,6 +134,11 @@ impl Payer {
     pub fn calls(&self) -> u32 {
         self.calls.load(Ordering::Relaxed)
     }
+}
+
+/// The trace id in a `traceparent` of W3C's version 00: 32 hex digits.
+pub fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
+    traceparent.to_str().ok()?.split('-').nth(1)
 }
 
 /// What a vendor call may cost: urgency, latest time, and who pays.

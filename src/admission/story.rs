@@ -84,6 +84,13 @@ impl Story {
         }
     }
 
+    /// How the request's time was spent, as [`StoryTold::spent`] says; `None` where nothing was waited
+    /// for and no vendor asked.
+    pub fn spent(&self, arrived: Instant, took: Duration) -> Option<TimeSpent> {
+        let told = self.0.lock();
+        told.as_deref().map(|told| told.spent(arrived, took))
+    }
+
     /// What was noted so far.
     pub fn told(&self) -> StoryTold {
         self.0.lock().as_deref().cloned().unwrap_or_default()

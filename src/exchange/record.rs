@@ -10,12 +10,12 @@ use http::{HeaderName, HeaderValue, Method, Uri};
 use super::call::Peer;
 use super::mentions::{Mention, Mentions};
 use crate::access::Caller;
-use crate::admission::Payer;
+use crate::admission::{Payer, trace_id};
 use crate::cache::{CacheNote, Detail, Forward};
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::{CacheOutcome, Route};
 use crate::history::{FinishedRequest, History};
-use crate::telemetry::{AccessEntry, LogSink, logged_path};
+use crate::telemetry::{AccessEntry, AccessTimes, LogSink, logged_path};
 
 /// Names one request: 128 random bits in hex. Always our own, never the caller's, so that it is
 /// unique and harmless in every log.
@@ -39,6 +39,11 @@ impl RequestId {
     pub fn as_str(&self) -> &str {
         // Hex digits are ASCII.
         std::str::from_utf8(&self.0).unwrap_or("")
+    }
+
+    /// The same as bytes.
+    pub fn bytes(&self) -> [u8; 32] {
+        self.0
     }
 
     /// The value of `X-Request-Id`.
@@ -264,6 +269,22 @@ impl Record {
         self.code.get().copied()
     }
 
+    /// How its time was spent; `None` where nothing was waited for and no vendor asked.
+    fn spent(&self, took: Duration) -> Option<Box<AccessTimes>> {
+        let (_, payer) = self.payer.get()?;
+        let spent = payer.story.spent(self.arrived, took)?;
+        Some(Box::new(AccessTimes {
+            waited: spent.slot + spent.budget,
+            vendor: spent.vendor,
+            own: spent.own,
+        }))
+    }
+
+    /// The id of the caller's trace, if it sent one.
+    pub fn trace_id(&self) -> Option<&str> {
+        trace_id(self.trace.as_ref()?)
+    }
+
     /// Vendor requests made for it so far.
     pub fn vendor_calls(&self) -> u32 {
         self.payer.get().map_or(0, |(_, payer)| payer.calls())
@@ -371,6 +392,8 @@ impl Drop for Tail {
             code: record.code.get().copied(),
             cache: record.cache(),
             took: self.took,
+            spent: record.spent(self.took),
+            trace_id: record.trace_id().map(Box::from),
             vendor_calls: record.vendor_calls(),
             sent_bytes: self.sent_bytes,
             // HEAD has no body to cut.

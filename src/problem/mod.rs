@@ -242,6 +242,7 @@ impl Problem {
         if let Some(log) = more.and_then(|m| m.log.as_deref()) {
             tracing::warn!(
                 request_id = record.id.as_str(),
+                trace_id = record.trace_id(),
                 route = record.route().as_str(),
                 code = code.as_str(),
                 detail = log,

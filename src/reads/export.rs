@@ -1,5 +1,6 @@
 //! A whole search as a stream, while its walk still runs, in bounded memory.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -179,6 +180,13 @@ impl Run {
         }
     }
 
+    /// Logs that the export ends before its last row.
+    fn cut(&self, why: &dyn fmt::Display) {
+        let payer = &self.asker.payer;
+        let (request_id, trace_id) = (payer.request_id(), payer.trace_id());
+        tracing::warn!(request_id, trace_id, %why, "export cut");
+    }
+
     async fn write(self, format: ExportFormat, send: mpsc::Sender<ExportPiece>) {
         let mut lines = match format {
             ExportFormat::Ndjson => Lines::Ndjson,
@@ -218,9 +226,9 @@ impl Run {
                 }
                 // Cut without an end: the body is aborted and cannot pass for complete.
                 End::Cut(setting) => {
-                    return tracing::warn!(setting, "export cut by a bound of its walk");
+                    return self.cut(&format_args!("by a bound of its walk, {setting}"));
                 }
-                End::Broken => return tracing::warn!("export cut: its snapshot broke"),
+                End::Broken => return self.cut(&"because its snapshot broke"),
                 End::Growing => {
                     let deadline = self.clock.now() + STALL_MAX;
                     let waited = tokio::select! {
@@ -228,7 +236,7 @@ impl Run {
                         () = send.closed() => return,
                     };
                     if let Err(failure) = waited {
-                        return tracing::warn!(?failure, "export cut");
+                        return self.cut(&failure);
                     }
                 }
             }

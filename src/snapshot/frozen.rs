@@ -1,6 +1,7 @@
 //! A snapshot: the rows a walk gave, frozen in the vendor's order, and those who wait for more.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -59,6 +60,16 @@ pub enum WalkFailure {
     Overloaded(Shortage, Option<Duration>),
     /// The walk's task ended without a word.
     Internal,
+}
+
+impl fmt::Display for WalkFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upstream(error) => error.fmt(f),
+            Self::Overloaded(short, _) => write!(f, "short of {}", short.as_str()),
+            Self::Internal => f.write_str("the walk's task ended without a word"),
+        }
+    }
 }
 
 /// What a reader wants rows for.

@@ -1,6 +1,7 @@
 //! All snapshots of one credential: which one answers, how long each is kept, what goes first.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -77,6 +78,17 @@ pub enum PageFailure {
     Walk(WalkFailure),
     /// The caller's deadline came first; the walk goes on and the token stays good.
     DeadlinePassed,
+}
+
+impl fmt::Display for PageFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("the rows are gone"),
+            Self::Limit(setting) => write!(f, "the walk reached {setting}"),
+            Self::Walk(failure) => failure.fmt(f),
+            Self::DeadlinePassed => f.write_str("the rows did not come in time"),
+        }
+    }
 }
 
 /// What a reader of a page asks.

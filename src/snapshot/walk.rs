@@ -252,7 +252,15 @@ impl Walk {
                     failure
                 }
                 ScrollEnd::Lost(error, row) => {
-                    tracing::info!(search = %self.lineage.key, %error, row, "scroll lost");
+                    let payer = self.payer();
+                    tracing::info!(
+                        search = %self.lineage.key,
+                        request_id = payer.as_ref().and_then(|payer| payer.request_id()),
+                        trace_id = payer.as_ref().and_then(|payer| payer.trace_id()),
+                        %error,
+                        row,
+                        "scroll lost"
+                    );
                     let failure = WalkFailure::Upstream(error);
                     let held = self.same_content_fault(&failure, row);
                     if self.leave_if_unwanted() {
@@ -714,9 +722,21 @@ impl Walk {
         self.store.clock.now() + FAILURE_HOLD.mul_f64(0.5 + 0.5 * fastrand::f64())
     }
 
+    /// The last reader whose request the walk works for.
+    fn payer(&self) -> Option<Arc<Payer>> {
+        self.target.lock().payer.clone()
+    }
+
     /// Gives up. Readers that wait get the failure; the next reader tries again.
     fn fail(&mut self, failure: WalkFailure) {
-        tracing::info!(search = %self.lineage.key, ?failure, "walk failed");
+        let payer = self.payer();
+        tracing::info!(
+            search = %self.lineage.key,
+            request_id = payer.as_ref().and_then(|payer| payer.request_id()),
+            trace_id = payer.as_ref().and_then(|payer| payer.trace_id()),
+            %failure,
+            "walk failed"
+        );
         let empty = {
             let target = self.target.clone();
             let mut state = target.lock();

@@ -16,6 +16,8 @@ use crate::domain::{CacheOutcome, Route};
 const PATH_CHARS_MAX: usize = 256;
 /// Longest caller's name in a line, in characters.
 const CALLER_CHARS_MAX: usize = 128;
+/// Longest trace id in a line, in characters.
+const TRACE_CHARS_MAX: usize = 32;
 /// Longest method in a line, in characters.
 const METHOD_CHARS_MAX: usize = 24;
 
@@ -44,12 +46,27 @@ pub struct AccessEntry {
     pub cache: Option<CacheOutcome>,
     /// Until the answer's head.
     pub took: Duration,
+    /// How that was spent; `None`: all of it on the gateway's own work.
+    pub spent: Option<Box<AccessTimes>>,
+    /// The id of the caller's trace, if it sent one.
+    pub trace_id: Option<Box<str>>,
     /// Vendor requests made for it.
     pub vendor_calls: u32,
     /// Bytes of the answer's body that were sent.
     pub sent_bytes: u64,
     /// Whether the body was sent to its end.
     pub whole: bool,
+}
+
+/// How the time of a request was spent. The parts add up to the whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AccessTimes {
+    /// Waiting for a free scroll, for budget or for a place at the vendor.
+    pub waited: Duration,
+    /// While a vendor was asked.
+    pub vendor: Duration,
+    /// Everything else, such as waiting for what another request caused.
+    pub own: Duration,
 }
 
 /// The path of a request as an [`AccessEntry`] holds it.
@@ -88,6 +105,16 @@ impl AccessEntry {
         }
         let _ = write!(out, " cache={} ms=", self.cache_word());
         push_ms(out, self.took);
+        if let Some(spent) = &self.spent {
+            for (name, part) in [
+                (" wait_ms=", spent.waited),
+                (" vendor_ms=", spent.vendor),
+                (" own_ms=", spent.own),
+            ] {
+                out.push_str(name);
+                push_ms(out, part);
+            }
+        }
         let _ = write!(
             out,
             " vendor_calls={} bytes={}",
@@ -98,6 +125,10 @@ impl AccessEntry {
         }
         if let Some(peer) = self.peer {
             let _ = write!(out, " peer={}", peer.ip());
+        }
+        if let Some(trace) = &self.trace_id {
+            out.push_str(" trace_id=");
+            push_text(out, trace, TRACE_CHARS_MAX);
         }
         let id = std::str::from_utf8(&self.request_id).unwrap_or("");
         // Writing to a String cannot fail.
@@ -149,6 +180,24 @@ impl AccessEntry {
         out.push_str(self.cache_word());
         out.push_str("\",\"duration_ms\":");
         push_ms(out, self.took);
+        match &self.spent {
+            // A hit: nothing is formatted twice.
+            None => {
+                out.push_str(",\"wait_ms\":0,\"vendor_ms\":0,\"own_ms\":");
+                push_ms(out, self.took);
+            }
+            Some(spent) => {
+                out.push_str(",\"wait_ms\":");
+                push_ms(out, spent.waited);
+                out.push_str(",\"vendor_ms\":");
+                push_ms(out, spent.vendor);
+                out.push_str(",\"own_ms\":");
+                push_ms(out, spent.own);
+            }
+        }
+        if let Some(trace) = &self.trace_id {
+            text_member(out, "trace_id", trace, TRACE_CHARS_MAX);
+        }
         out.push_str(",\"vendor_calls\":");
         push_number(out, self.vendor_calls);
         out.push_str(",\"bytes\":");

@@ -31,6 +31,8 @@ fn entry(path: &str) -> AccessEntry {
         code: Some("not_found"),
         cache: None,
         took: Duration::from_micros(1500),
+        spent: None,
+        trace_id: None,
         vendor_calls: 0,
         sent_bytes: 7,
         whole: true,
@@ -51,6 +53,8 @@ fn an_access_line_is_one_json_object_without_the_query() {
     let line: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(line["path"], "/a%0d%0a\"");
     assert_eq!(line["duration_ms"], 1.5);
+    let times = ["wait_ms", "vendor_ms", "own_ms"].map(|name| line[name].as_f64());
+    assert_eq!(times, [Some(0.0), Some(0.0), Some(1.5)]);
     assert_eq!(line["caller"], "anonymous");
     assert_eq!(line["time"], "1970-01-01T00:00:00.000Z");
 }
@@ -68,10 +72,28 @@ fn an_access_line_for_people_says_the_same() {
         )
     );
     out.clear();
+    entry.spent = Some(Box::new(AccessTimes {
+        waited: Duration::from_millis(1),
+        vendor: Duration::from_micros(250),
+        own: Duration::from_micros(250),
+    }));
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    entry.trace_id = Some(trace.into());
     entry.path = Cow::Owned("/\u{1b}[31m\r\n\u{2028}".to_owned());
     entry.whole = false;
     entry.write_line(Format::Text, Timestamp::UNIX_EPOCH, &mut out);
     assert!(out.contains(" cut ") && out.trim_end_matches('\n').chars().all(|c| !c.is_control()));
+    assert!(
+        out.contains(" ms=1.500 wait_ms=1.000 vendor_ms=0.250 own_ms=0.250 "),
+        "{out}"
+    );
+    assert!(out.contains(&format!(" trace_id={trace} ")), "{out}");
+    let line: serde_json::Value = serde_json::from_str(&json(&entry)).unwrap();
+    assert_eq!(
+        (&line["wait_ms"], &line["vendor_ms"]),
+        (&1.0.into(), &0.25.into())
+    );
+    assert_eq!(line["trace_id"], trace);
 }
 
 #[test]

@@ -33,6 +33,7 @@ mod hostile;
 mod json;
 mod kept;
 mod limits;
+mod log;
 mod matrix;
 mod months;
 mod outages;

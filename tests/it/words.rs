@@ -182,6 +182,8 @@ fn the_log_uses_the_words() {
             status: 200,
             code: None,
             cache: Some(outcome),
+            spent: None,
+            trace_id: None,
             took: msp_gateway::clock::Duration::ZERO,
             vendor_calls: 0,
             sent_bytes: 0,

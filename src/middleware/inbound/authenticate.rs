@@ -87,7 +87,11 @@ where
             headers.remove(&X_API_KEY);
         }
         let record = &routed.named.record;
-        let payer = Payer::with_ledger(caller.meter.calls_caused(), record.trace.clone());
+        let payer = Payer::with_ledger(
+            caller.meter.calls_caused(),
+            record.trace.clone(),
+            record.id.bytes(),
+        );
         record.set_caller(caller.clone(), payer.clone());
         Either::Right(self.inner.call(Known {
             routed,

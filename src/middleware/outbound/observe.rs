@@ -35,11 +35,22 @@ impl<S: Step> Step for Observe<S> {
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let (vendor, operation) = (operation.vendor().as_str(), operation.as_str());
         let (lane, caller) = (lane.as_str(), &**payer.name());
+        let (request_id, trace_id) = (payer.request_id(), payer.trace_id());
         // Own words only: no address, no body and no header of either side. `said` is cleaned.
         match &result {
             Ok(answer) => {
                 let bytes = answer.body.len();
-                tracing::debug!(vendor, operation, lane, caller, ms, bytes, "vendor call");
+                tracing::debug!(
+                    vendor,
+                    operation,
+                    lane,
+                    caller,
+                    request_id,
+                    trace_id,
+                    ms,
+                    bytes,
+                    "vendor call"
+                );
             }
             Err(error) => {
                 let (outcome, detail) = (error.fault.as_str(), &*error.detail);
@@ -55,6 +66,8 @@ impl<S: Step> Step for Observe<S> {
                             operation,
                             lane,
                             caller,
+                            request_id,
+                            trace_id,
                             ms,
                             outcome,
                             status,
