@@ -12,6 +12,8 @@ pub struct Presence {
     pub requests: AtomicUsize,
     /// Its running exports, counted the same way.
     pub exports: AtomicUsize,
+    /// Its running questions for changes, counted the same way.
+    pub followers: AtomicUsize,
     /// Seconds since 1970, 0 for never.
     last_used_s: AtomicI64,
 }

@@ -107,7 +107,7 @@ pub(super) async fn respond(
 
 /// Compresses the stream where the caller takes that. An export has no entity tag and is written once,
 /// so a coding made on the way is right here; remembered bodies are another matter.
-async fn coded(call: &Call, response: Answered) -> Answered {
+pub(super) async fn coded(call: &Call, response: Answered) -> Answered {
     let Some(accepted) = call.head.headers.get(header::ACCEPT_ENCODING) else {
         return response;
     };

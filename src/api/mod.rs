@@ -5,6 +5,7 @@ mod accept_encoding;
 mod answer;
 mod billing;
 pub mod cache_control;
+mod case_changes;
 mod case_export;
 mod case_search;
 mod customers;

@@ -2,11 +2,12 @@
 
 use http::HeaderMap;
 
-use super::{billing, case_export, case_search, customers, nable_drop_in, overview};
+use super::{billing, case_changes, case_export, case_search, customers, nable_drop_in, overview};
 use crate::domain::query::SearchRequest;
 use crate::domain::{ContractId, FieldSet, Month, Route, SearchQuery};
 use crate::exchange::Matched;
 use crate::problem::Problem;
+use crate::reads::changes::ChangesRequest;
 use crate::reads::export::ExportFormat;
 use crate::reads::overview::OverviewRequest;
 
@@ -26,6 +27,8 @@ pub enum Question {
         /// Whether the caller takes trailers.
         trailer: bool,
     },
+    /// What changed in a search.
+    Changes(ChangesRequest),
     /// Billable services of a contract.
     Billing {
         /// In which month.
@@ -80,6 +83,7 @@ impl Question {
             Route::Customers => customers::read(asked),
             Route::CaseSearch => case_search::read(asked),
             Route::CaseExport => case_export::read(asked),
+            Route::CaseChanges => case_changes::read(asked),
             Route::Billing => billing::read(asked),
             Route::BillingMonth => billing::read_month(asked),
             Route::NableBilling => nable_drop_in::read(asked),

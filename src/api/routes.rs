@@ -70,7 +70,7 @@ const fn line(pattern: &'static str, methods: Methods, route: Route, body: BodyR
 }
 
 /// Every route of the public listener.
-pub const TABLE: [Line; 11] = [
+pub const TABLE: [Line; 12] = [
     line(
         "/v2/cases/msp/search",
         Methods::PostAndQuery,
@@ -87,6 +87,12 @@ pub const TABLE: [Line; 11] = [
         "/v1/cases/export",
         Methods::Get,
         Route::CaseExport,
+        BodyRule::Ignored,
+    ),
+    line(
+        "/v1/cases/changes",
+        Methods::Get,
+        Route::CaseChanges,
         BodyRule::Ignored,
     ),
     line(

@@ -8,7 +8,7 @@ use super::cache_control::directives;
 use super::hints::{self, Hints};
 use super::question::{Asked, Question};
 use super::recall::{Recall, Spelling};
-use super::{answer, case_export};
+use super::{answer, case_changes, case_export};
 use crate::domain::Route;
 use crate::exchange::{Answered, Boxed, Call, InFlight, Mention};
 use crate::problem::{Code, Problem};
@@ -23,16 +23,18 @@ pub struct Routes(Arc<Parts>);
 struct Parts {
     reads: Reads,
     exports: Arc<InFlight>,
+    followers: Arc<InFlight>,
     recall: Recall,
     hints: Hints,
 }
 
 impl Routes {
-    /// Answers from these reads, with so many exports at once.
-    pub fn new(reads: Reads, exports: Arc<InFlight>) -> Self {
+    /// Answers from these reads, with so many exports and questions for changes at once.
+    pub fn new(reads: Reads, exports: Arc<InFlight>, followers: Arc<InFlight>) -> Self {
         Self(Arc::new(Parts {
             reads,
             exports,
+            followers,
             recall: Recall::new(),
             hints: Hints::default(),
         }))
@@ -141,6 +143,16 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
             let begun = reads.export.begin(&call.asker, query, format).await;
             let stream = begun.map_err(|error| refused(&call, error))?;
             return Ok(case_export::respond(&call, stream, format, trailer, place).await);
+        }
+        Question::Changes(request) => {
+            answer::accepted(&call)?;
+            // Those who wait hold none of the places of those who want an answer now.
+            let Some(place) = of.followers.enter(&call.asker.caller.presence) else {
+                return Err(Problem::followers_overloaded());
+            };
+            let begun = reads.changes.begin(&call.asker, request).await;
+            let stream = begun.map_err(|error| refused(&call, error))?;
+            return Ok(case_changes::respond(&call, stream, place).await);
         }
         Question::Billing { month, contract } => {
             let soft = SoftFailure::Refuse;

@@ -192,6 +192,15 @@ impl App {
                 may_see(query)?;
                 search(query, true)
             }
+            Question::Changes(request) => {
+                let query = SearchQuery {
+                    customer: request.customer.clone(),
+                    range: request.range,
+                    ..SearchQuery::default()
+                };
+                may_see(&query)?;
+                search(&query, true)
+            }
             Question::Billing { month, contract } => {
                 sees_billing()?;
                 billing(*month, Some(contract))

@@ -30,7 +30,7 @@ use crate::problem::Code;
 use crate::reads::{Ingredients, Policy, Reads};
 use crate::secrets::sealing_key_of_this_process;
 use crate::server::{
-    Answering, Drain, Listeners, Server, ServerOptions, Tls, TlsSetup, room_for_files,
+    Answering, Drain, DrainPhase, Listeners, Server, ServerOptions, Tls, TlsSetup, room_for_files,
 };
 use crate::snapshot::{Sealer, Snapshots};
 use crate::stack::{Inbound, InboundParts, admin, inbound};
@@ -74,6 +74,7 @@ pub struct App {
     files: FiledBodies,
     in_flight: Arc<InFlight>,
     exports: Arc<InFlight>,
+    followers: Arc<InFlight>,
     log: LogSink,
     history: Arc<History>,
     in_force: InForce,
@@ -155,6 +156,7 @@ impl App {
             sealer: sealer.clone(),
             policy: policy.clone(),
             cache_bytes_max: settings.cache.bytes_max,
+            changes_bytes_max: settings.cache.changes_bytes_max,
             store: store.clone(),
             files: files.clone(),
             compression: settings.compression,
@@ -181,6 +183,15 @@ impl App {
         let access = access_log(settings, &log);
         let in_flight = InFlight::of_requests(settings.server.requests_in_flight_max);
         let exports = InFlight::of_exports(settings.server.exports_max);
+        let followers = InFlight::of_followers(settings.server.followers_max);
+        let drain = Drain::default();
+        let (leaving, changes) = (drain.clone(), Arc::downgrade(&reads.changes));
+        tokio::spawn(async move {
+            leaving.reached(DrainPhase::Leaving).await;
+            if let Some(changes) = changes.upgrade() {
+                changes.leave();
+            }
+        });
         let history = History::within(settings.console.history_bytes_max);
         let fixed = restart::Fixed::of(settings);
         let in_force = InForce::new(shown(settings)?, restart::names(&fixed, settings));
@@ -199,6 +210,7 @@ impl App {
                 history: &history,
                 in_flight: &in_flight,
                 exports: &exports,
+                followers: &followers,
                 reads: &reads,
                 server: &settings.server,
                 cross_origin: &settings.cross_origin,
@@ -213,7 +225,7 @@ impl App {
                 history: history.clone(),
                 public_tls,
                 admin_tls,
-                drain: Drain::default(),
+                drain,
                 files,
                 callers: ArcSwap::new(callers.clone()),
                 wiv: wiv_side,
@@ -222,6 +234,7 @@ impl App {
                 metrics: metrics.clone(),
                 in_flight: in_flight.clone(),
                 exports: exports.clone(),
+                followers: followers.clone(),
                 log: log.clone(),
                 reads: reads.clone(),
                 snapshots,
@@ -290,6 +303,7 @@ impl App {
             history: &self.history,
             in_flight: &self.in_flight,
             exports: &self.exports,
+            followers: &self.followers,
             reads: &self.reads,
             server: &server,
             cross_origin: &settings.cross_origin,
@@ -314,6 +328,7 @@ impl App {
         self.reads.variants.configure(settings.compression);
         self.in_flight.admit_up_to(server.requests_in_flight_max);
         self.exports.admit_up_to(server.exports_max);
+        self.followers.admit_up_to(server.followers_max);
         self.callers.store(callers);
         self.public.store(Arc::new(public));
         self.admin.store(Arc::new(admin));
@@ -416,6 +431,7 @@ struct Stacks<'a> {
     history: &'a Arc<History>,
     in_flight: &'a Arc<InFlight>,
     exports: &'a Arc<InFlight>,
+    followers: &'a Arc<InFlight>,
     reads: &'a Reads,
     server: &'a ServerOptions,
     cross_origin: &'a Option<Arc<CrossOrigin>>,
@@ -435,7 +451,11 @@ impl Stacks<'_> {
             cross_origin: self.cross_origin.clone(),
             docs: self.server.docs,
         };
-        let routes = crate::api::Routes::new(self.reads.clone(), self.exports.clone());
+        let routes = crate::api::Routes::new(
+            self.reads.clone(),
+            self.exports.clone(),
+            self.followers.clone(),
+        );
         inbound(parts, routes)
     }
 

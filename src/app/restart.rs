@@ -70,6 +70,7 @@ fn changes(fixed: &Fixed, now: &Settings) -> Vec<(&'static str, bool)> {
         request_timeout: _,
         requests_in_flight_max: _,
         exports_max: _,
+        followers_max: _,
         admin_hosts: _,
         docs: _,
         idle_timeout,
@@ -110,7 +111,14 @@ fn changes(fixed: &Fixed, now: &Settings) -> Vec<(&'static str, bool)> {
         ),
         ("limits.drain_delay", *drain_delay != server.drain_delay),
         ("limits.drain_grace", *drain_grace != server.drain_grace),
-        ("cache.bytes_max", fixed.cache != now.cache),
+        (
+            "cache.bytes_max",
+            fixed.cache.bytes_max != now.cache.bytes_max,
+        ),
+        (
+            "changes.bytes_max",
+            fixed.cache.changes_bytes_max != now.cache.changes_bytes_max,
+        ),
         ("console.history_bytes_max", fixed.console != now.console),
         ("store", fixed.store != now.store),
     ]

@@ -29,6 +29,8 @@ pub use super::form::{AuthMode, Level};
 pub struct CacheSettings {
     /// All answers together, in bytes.
     pub bytes_max: u64,
+    /// All states of searches that callers keep in step with, in bytes: `changes.bytes_max`.
+    pub changes_bytes_max: u64,
 }
 
 /// The `[store]` settings.
@@ -144,6 +146,7 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         snapshots,
         cache: CacheSettings {
             bytes_max: file.cache.bytes_max.get(),
+            changes_bytes_max: file.changes.bytes_max.get(),
         },
         store: StoreSettings {
             enabled: file.store.kind == StoreKind::Disk,
@@ -205,6 +208,7 @@ fn server(file: &File) -> ServerOptions {
         connections_per_peer_max: limits.connections_per_peer_max.to_usize(),
         requests_in_flight_max: limits.requests_in_flight_max.to_usize(),
         exports_max: limits.exports_max.to_usize(),
+        followers_max: file.changes.followers_max.to_usize(),
         drain_delay: limits.drain_delay.get(),
         drain_grace: limits.drain_grace.get(),
     }

@@ -89,6 +89,8 @@ table! {
         pagination: Pagination = Pagination::default(),
         /// `[cache]`
         cache: Cache = Cache::default(),
+        /// `[changes]`
+        changes: Changes = Changes::default(),
         /// `[store]`
         store: Store = Store::default(),
         /// `[compression]`
@@ -437,6 +439,16 @@ table! {
         directory: DirectoryName = DirectoryName::default(),
         /// Sealed bytes in it.
         bytes_max: Size<MIB, { 1024 * GIB }> = Size::bytes(GIB),
+    }
+}
+
+table! {
+    /// Callers that keep searches in step.
+    Changes {
+        /// Their states and ids together.
+        bytes_max: Size<{ 64 * KIB }, { 1024 * GIB }> = Size::bytes(64 * MIB),
+        /// Of them at once.
+        followers_max: Count<1, 1_000_000> = Count(2048),
     }
 }
 

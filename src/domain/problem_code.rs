@@ -15,6 +15,8 @@ pub enum ProblemCode {
     InvalidQuery,
     /// A page token that does not open, or not for this caller and search.
     InvalidPageToken,
+    /// A sync token that does not open, or not for this caller and search.
+    InvalidSyncToken,
     /// The vendor refused a search whose form we accept.
     VendorRejectedRequest,
     /// No caller key, or not a known one.
@@ -41,6 +43,8 @@ pub enum ProblemCode {
     RequestTimeout,
     /// The page token's snapshot is gone.
     PageTokenExpired,
+    /// The state that a sync token names is gone.
+    SyncTokenExpired,
     /// `If-Match` names another answer than the one of now.
     PreconditionFailed,
     /// The request's body is too large.
@@ -77,12 +81,13 @@ pub enum ProblemCode {
 
 impl ProblemCode {
     /// Every code, by status.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::MalformedRequest,
         Self::InvalidFields,
         Self::InvalidBody,
         Self::InvalidQuery,
         Self::InvalidPageToken,
+        Self::InvalidSyncToken,
         Self::VendorRejectedRequest,
         Self::AuthenticationRequired,
         Self::CustomerNotAllowed,
@@ -96,6 +101,7 @@ impl ProblemCode {
         Self::NotAcceptable,
         Self::RequestTimeout,
         Self::PageTokenExpired,
+        Self::SyncTokenExpired,
         Self::PreconditionFailed,
         Self::BodyTooLarge,
         Self::UriTooLong,
@@ -122,6 +128,8 @@ impl ProblemCode {
             Self::InvalidBody => (400, "invalid_body", "Invalid request body"),
             Self::InvalidQuery => (400, "invalid_query", "Invalid parameter"),
             Self::InvalidPageToken => (400, "invalid_page_token", "Invalid page token"),
+            Self::InvalidSyncToken => (400, "invalid_sync_token", "Invalid sync token"),
+            Self::SyncTokenExpired => (410, "sync_token_expired", "Sync token expired"),
             Self::VendorRejectedRequest => (
                 400,
                 "vendor_rejected_request",

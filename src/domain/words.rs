@@ -9,6 +9,8 @@ pub enum Route {
     CaseSearch,
     /// `GET /v1/cases/export`
     CaseExport,
+    /// `GET /v1/cases/changes`
+    CaseChanges,
     /// `GET /v1/billing/{YYYYMM}/{contract}`
     Billing,
     /// `GET /v1/billing/{YYYYMM}`
@@ -31,10 +33,11 @@ pub enum Route {
 
 impl Route {
     /// Every route.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Customers,
         Self::CaseSearch,
         Self::CaseExport,
+        Self::CaseChanges,
         Self::Billing,
         Self::BillingMonth,
         Self::NableBilling,
@@ -52,6 +55,7 @@ impl Route {
             Self::Customers => Some("/msp/customers"),
             Self::CaseSearch => Some("/v2/cases/msp/search"),
             Self::CaseExport => Some("/v1/cases/export"),
+            Self::CaseChanges => Some("/v1/cases/changes"),
             Self::Overview => Some("/v1/overview"),
             Self::OpenApi => Some("/openapi.json"),
             Self::Docs => Some("/docs"),
@@ -75,6 +79,7 @@ impl Route {
             Self::Customers => "customers",
             Self::CaseSearch => "case_search",
             Self::CaseExport => "case_export",
+            Self::CaseChanges => "case_changes",
             Self::Billing => "billing",
             Self::BillingMonth => "billing_month",
             Self::NableBilling => "nable_billing",
@@ -221,11 +226,13 @@ pub enum Shortage {
     Waiters,
     /// The month has more contracts than one overview asks for.
     Contracts,
+    /// A state of the search would not fit `changes.bytes_max`.
+    ChangesBytes,
 }
 
 impl Shortage {
     /// Every one.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::OpenScrolls,
         Self::VendorScrolls,
         Self::WaitingSearches,
@@ -233,6 +240,7 @@ impl Shortage {
         Self::Searches,
         Self::Waiters,
         Self::Contracts,
+        Self::ChangesBytes,
     ];
 
     /// The word used in labels and logs.
@@ -245,6 +253,7 @@ impl Shortage {
             Self::Searches => "searches",
             Self::Waiters => "waiters",
             Self::Contracts => "contracts",
+            Self::ChangesBytes => "changes_bytes",
         }
     }
 
@@ -264,6 +273,9 @@ impl Shortage {
             }
             Self::Searches => "Too many different searches are remembered at the moment.",
             Self::Waiters => "Too many requests wait for the same vendor answer already.",
+            Self::ChangesBytes => {
+                "The search has more rows than changes.bytes_max lets be kept in step; narrow it."
+            }
             Self::Contracts => "The month has more contracts than one answer can cover.",
         }
     }

@@ -23,6 +23,7 @@ pub struct AnswerBody {
     // Dropped with the body, in this order: first the permit, then the log line.
     permit: Option<Permit>,
     tail: Option<Tail>,
+    apart: bool,
 }
 
 #[derive(Debug)]
@@ -102,12 +103,21 @@ impl AnswerBody {
             content,
             permit: None,
             tail: None,
+            apart: false,
         }
     }
 
-    /// Keeps the permit until the body's end.
+    /// Keeps the permit until the body's end, unless the body waits in a place of its own.
     pub fn hold(&mut self, permit: Permit) {
-        self.permit = Some(permit);
+        if !self.apart {
+            self.permit = Some(permit);
+        }
+    }
+
+    /// The same body, which may wait for long: it holds no place among the requests in flight.
+    pub fn apart(mut self) -> Self {
+        self.apart = true;
+        self
     }
 
     /// Has the end of the body told.

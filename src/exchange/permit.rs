@@ -37,6 +37,11 @@ impl InFlight {
         Self::up_to(limit, |caller| &caller.exports)
     }
 
+    /// Admits up to `limit` questions for changes at once.
+    pub fn of_followers(limit: usize) -> Arc<Self> {
+        Self::up_to(limit, |caller| &caller.followers)
+    }
+
     fn up_to(limit: usize, of_caller: fn(&Presence) -> &AtomicUsize) -> Arc<Self> {
         Arc::new(Self {
             of_caller,

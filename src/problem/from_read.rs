@@ -28,6 +28,14 @@ impl From<ReadError> for Problem {
                 code,
                 "What this page token points to is no longer kept; start the search again.",
             ),
+            ReadError::InvalidSyncToken => Self::new(
+                Code::InvalidSyncToken,
+                "since is not a token that this caller was given, or not of this search.",
+            ),
+            ReadError::SyncTokenExpired => Self::new(
+                Code::SyncTokenExpired,
+                "The state that since names is not kept any more; start again without since.",
+            ),
             ReadError::CustomerNotAllowed => Self::new(
                 code,
                 "This caller may not see the customer named in customer_id.",

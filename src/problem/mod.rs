@@ -165,6 +165,16 @@ impl Problem {
         .retry_after(EXPORT_RETRY)
     }
 
+    /// As many questions for changes run as may, or as this caller may.
+    pub fn followers_overloaded() -> Self {
+        Self::new(
+            Code::Overloaded,
+            "As many questions for changes run or wait as changes.followers_max allows, or this \
+             caller's share of them; nothing was asked of a vendor.",
+        )
+        .retry_after(EXPORT_RETRY)
+    }
+
     /// The answer was not ready in time; who is waited for, if that is known.
     pub fn timed_out(vendor: Option<Vendor>) -> Self {
         let detail = match vendor {

@@ -20,6 +20,10 @@ pub enum ReadError {
     InvalidPageToken,
     /// The page token opens, but its snapshot is gone.
     PageTokenExpired,
+    /// The sync token does not open, is another audience's, or does not match what was repeated.
+    InvalidSyncToken,
+    /// The sync token opens, but the state that it names is gone.
+    SyncTokenExpired,
     /// A named customer outside the caller's audience.
     CustomerNotAllowed,
     /// The caller may not see billing.
@@ -61,6 +65,8 @@ impl ReadError {
     pub fn outcome(&self) -> Option<CacheOutcome> {
         match self {
             Self::InvalidPageToken
+            | Self::InvalidSyncToken
+            | Self::SyncTokenExpired
             | Self::CustomerNotAllowed
             | Self::BillingNotAllowed
             | Self::AccountNotFound => None,
@@ -100,6 +106,8 @@ impl ReadError {
             Self::Upstream(error) => error.code(),
             Self::InvalidPageToken => ProblemCode::InvalidPageToken,
             Self::PageTokenExpired => ProblemCode::PageTokenExpired,
+            Self::InvalidSyncToken => ProblemCode::InvalidSyncToken,
+            Self::SyncTokenExpired => ProblemCode::SyncTokenExpired,
             Self::CustomerNotAllowed => ProblemCode::CustomerNotAllowed,
             Self::BillingNotAllowed => ProblemCode::BillingNotAllowed,
             Self::BillingNotFound { .. } => ProblemCode::BillingNotFound,
@@ -118,6 +126,8 @@ impl ReadError {
             Self::Upstream(error) => error.allows_stale(),
             Self::Overloaded { .. } | Self::DeadlinePassed { .. } | Self::Internal => true,
             Self::InvalidPageToken
+            | Self::InvalidSyncToken
+            | Self::SyncTokenExpired
             | Self::PageTokenExpired
             | Self::CustomerNotAllowed
             | Self::BillingNotAllowed

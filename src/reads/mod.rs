@@ -4,6 +4,7 @@ pub mod answer;
 pub mod billed;
 pub mod billing;
 pub mod cases;
+pub mod changes;
 mod contracts;
 pub mod csv;
 pub mod customers;
@@ -13,6 +14,7 @@ pub mod export;
 pub mod overview;
 pub mod policy;
 pub mod purge;
+pub mod states;
 
 pub use answer::{Answer, Asker, Etag};
 pub use error::ReadError;
@@ -53,6 +55,8 @@ pub struct Ingredients {
     pub policy: Arc<ArcSwap<Policy>>,
     /// `cache.bytes_max`.
     pub cache_bytes_max: u64,
+    /// `changes.bytes_max`.
+    pub changes_bytes_max: u64,
     /// What outlives the process.
     pub store: Store,
     /// Large bodies that are read again and again.
@@ -74,6 +78,8 @@ pub struct Reads {
     pub cases: Arc<cases::Cases>,
     /// Whole searches as a stream.
     pub export: Arc<export::Export>,
+    /// What changed in a search.
+    pub changes: Arc<changes::Changes>,
     /// Billable services and invoices.
     pub billing: Arc<billing::Billing>,
     /// Both vendors in one answer.
@@ -97,6 +103,7 @@ impl Reads {
             store: of.store.clone(),
             variants: Variants::new(coded, of.compression, of.metrics.clone()),
             export: Arc::new(export::Export::new(&of, cases.clone())),
+            changes: Arc::new(changes::Changes::new(&of, cases.clone())),
             overview: Arc::new(overview::Overview::new(
                 &of,
                 customers.clone(),
@@ -115,7 +122,7 @@ impl Reads {
     }
 
     /// How full each store is. The words are the label `store` of the metrics.
-    pub fn usages(&self) -> [(&'static str, StoreUsage); 4] {
+    pub fn usages(&self) -> [(&'static str, StoreUsage); 5] {
         [
             ("answers", self.customers.usage() + self.billing.usage()),
             (
@@ -124,6 +131,7 @@ impl Reads {
             ),
             ("variants", self.variants.usage()),
             ("snapshots", self.cases.snapshots().usage()),
+            ("changes", self.changes.usage()),
         ]
     }
 }

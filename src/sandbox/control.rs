@@ -7,6 +7,7 @@
 //! | `GET /__sandbox/cases?customer_id=&start=&end=` | the exact rows that a search finds now, as one array in the vendor's order; the dates (both or none) are inside |
 //! | `POST /__sandbox/faults` | one fault, a list, `{"vendor":…,"down":…}` or `{"clear":true}`, as `fault_json.rs` says; answers `{"faults":n}`, the number active. Clearing brings the vendors up, too |
 //! | `POST /__sandbox/insert` | `{"count":n,"customer_id":optional,"date":optional}`; answers `{"inserted":n}` |
+//! | `POST /__sandbox/alter` | `{"changed":n,"removed":n,"moved":n}`, each optional: so many cases, drawn at random, get another status, go away, or stand elsewhere; answers `{"altered":true}` |
 //! | `POST /__sandbox/expire` | ends all open scrolls; answers `{"expired":n}` |
 //! | `POST /__sandbox/reset` | forgets counts, requests, faults, scrolls, inserted cases and used quota; answers `{"reset":true}` |
 //!
@@ -53,7 +54,7 @@ pub(super) fn answer(
     let route = parts.uri.path().strip_prefix(PREFIX).unwrap_or("");
     let wanted = match route {
         "counts" | "requests" | "cases" => Method::GET,
-        "faults" | "insert" | "expire" | "reset" => Method::POST,
+        "faults" | "insert" | "alter" | "expire" | "reset" => Method::POST,
         _ => return plain(sandbox, refuse(404, "no such control route")),
     };
     if parts.method != wanted {
@@ -74,6 +75,7 @@ pub(super) fn answer(
         },
         "faults" => faults(sandbox, body),
         "insert" => insert(sandbox, body),
+        "alter" => alter(sandbox, body),
         "expire" => Answer::json(200, format!("{{\"expired\":{}}}", sandbox.expire_scrolls())),
         _ => {
             sandbox.reset();
@@ -153,6 +155,37 @@ fn faults(sandbox: &Sandbox, body: &[u8]) -> Answer {
         Ok(active) => Answer::json(200, format!("{{\"faults\":{active}}}")),
         Err(text) => refuse(400, text),
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Alter {
+    #[serde(default)]
+    changed: usize,
+    #[serde(default)]
+    removed: usize,
+    #[serde(default)]
+    moved: usize,
+}
+
+fn alter(sandbox: &Sandbox, body: &[u8]) -> Answer {
+    let alter: Alter = match serde_json::from_slice(body) {
+        Ok(alter) => alter,
+        Err(error) => return refuse(400, &error.to_string()),
+    };
+    let Alter {
+        changed,
+        removed,
+        moved,
+    } = alter;
+    if [changed, removed, moved]
+        .iter()
+        .any(|count| *count > INSERT_MAX)
+    {
+        return refuse(400, &format!("each goes up to {INSERT_MAX}"));
+    }
+    sandbox.alter(changed, removed, moved);
+    Answer::json(200, "{\"altered\":true}")
 }
 
 fn insert(sandbox: &Sandbox, body: &[u8]) -> Answer {

@@ -18,6 +18,8 @@ pub(super) enum Domain {
     Faults,
     /// Customers of inserted cases.
     Inserts,
+    /// Cases that are changed, removed and moved.
+    Alterations,
 }
 
 /// A seeded stream of numbers.

@@ -214,6 +214,12 @@ impl Sandbox {
         self.world.insert(count, customer_id, date)
     }
 
+    /// Changes, removes and moves so many cases, drawn at random: a changed one has another status, a
+    /// moved one another place in the vendor's order. Open scrolls do not see it.
+    pub fn alter(&self, changed: usize, removed: usize, moved: usize) {
+        self.world.alter(changed, removed, moved);
+    }
+
     /// Ends all open scrolls before their time and says how many there were.
     pub fn expire_scrolls(&self) -> u64 {
         self.scrolls.expire_all(self.clock.now())

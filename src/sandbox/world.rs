@@ -43,6 +43,8 @@ pub(super) struct Case {
     date: Date,
     case_type: &'static str,
     status: &'static str,
+    /// Its place among the cases of its day, by which it may be moved.
+    rank: u64,
     text: OnceLock<Box<str>>,
 }
 
@@ -120,13 +122,28 @@ impl Case {
             date,
             case_type: dice.word(&CASE_TYPES),
             status: dice.word(&STATUSES),
+            rank: number,
+            text: OnceLock::new(),
+        }
+    }
+
+    /// The same case, whose text is made anew.
+    fn again(&self) -> Self {
+        Self {
+            number: self.number,
+            customer: self.customer,
+            id: self.id.clone(),
+            date: self.date,
+            case_type: self.case_type,
+            status: self.status,
+            rank: self.rank,
             text: OnceLock::new(),
         }
     }
 
     /// Newest day first; of one day the latest number first.
     fn place(&self) -> Reverse<(Date, u64)> {
-        Reverse((self.date, self.number))
+        Reverse((self.date, self.rank))
     }
 }
 
@@ -349,7 +366,52 @@ impl World {
         Some(count)
     }
 
-    /// Forgets all inserted cases.
+    /// Changes, removes and moves so many cases, drawn at random. A changed case has another status, a
+    /// moved one the same text at another place among those of its day.
+    pub(super) fn alter(&self, changed: usize, removed: usize, moved: usize) {
+        let mut lists = self.lists.write();
+        let salt = lists.next_number;
+        lists.next_number += 1;
+        let mut dice = Dice::new(self.seed, Domain::Alterations, salt);
+        let mut all: Vec<Arc<Case>> = lists.all.to_vec();
+        let draw = |dice: &mut Dice, all: &[Arc<Case>]| {
+            let at = usize::try_from(dice.below(all.len().max(1) as u64)).unwrap_or(0);
+            (at < all.len()).then_some(at)
+        };
+        for _ in 0..changed {
+            let Some(case) = draw(&mut dice, &all).and_then(|at| all.get_mut(at)) else {
+                break;
+            };
+            let others: Vec<_> = STATUSES.iter().filter(|s| **s != case.status).collect();
+            let at = usize::try_from(dice.below(others.len() as u64)).unwrap_or(0);
+            let status = others.get(at).copied().copied().unwrap_or(case.status);
+            *case = Arc::new(Case {
+                status,
+                ..case.again()
+            });
+        }
+        for _ in 0..moved {
+            let Some(case) = draw(&mut dice, &all).and_then(|at| all.get_mut(at)) else {
+                break;
+            };
+            let text: Box<str> = self.text(case).into();
+            *case = Arc::new(Case {
+                rank: dice.next(),
+                text: OnceLock::from(text),
+                ..case.again()
+            });
+        }
+        for _ in 0..removed {
+            if let Some(at) = draw(&mut dice, &all) {
+                all.swap_remove(at);
+            }
+        }
+        lists.all = List::default();
+        lists.by_customer = vec![List::default(); self.customers.len()];
+        add(&mut lists, all);
+    }
+
+    /// Forgets all inserted cases, and all alterations.
     pub(super) fn reset(&self) {
         *self.lists.write() = self.made.clone();
     }

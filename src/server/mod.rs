@@ -58,6 +58,8 @@ pub struct ServerOptions {
     pub requests_in_flight_max: usize,
     /// Exports running at once; more are refused as overloaded.
     pub exports_max: usize,
+    /// Questions for changes at once, those that wait among them; more are refused as overloaded.
+    pub followers_max: usize,
     /// After a termination signal: time in which readiness fails while requests are still taken.
     pub drain_delay: Duration,
     /// Then: time for requests in flight to end.

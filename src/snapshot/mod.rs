@@ -48,5 +48,5 @@ pub use frozen::{Cut, CutPage, End, Snapshot, WalkFailure, Want};
 pub use lineage::{Open, OpenError, Opened};
 pub use options::SnapshotOptions;
 pub use store::{Growth, PageAsk, PageFailure, Snapshots};
-pub use token::{Claims, Sealer, SnapshotId};
+pub use token::{Claims, Sealer, SnapshotId, SyncClaims};
 pub use view::View;

@@ -17,6 +17,8 @@ use crate::secrets::SealingKey;
 pub const TOKEN_CHARS_MAX: usize = 1024;
 
 const VERSION: u8 = 1;
+/// Of tokens for states: never taken for a page's, nor the other way round.
+const SYNC_VERSION: u8 = 0x81;
 const KEY_ID_BYTES: usize = 4;
 const NONCE_BYTES: usize = 12;
 const HEAD_BYTES: usize = 1 + KEY_ID_BYTES + NONCE_BYTES;
@@ -44,6 +46,15 @@ pub struct Claims {
     pub derived: bool,
     /// The range that was searched.
     pub range: Option<DateRange>,
+}
+
+/// What a token for a state of a search says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncClaims {
+    /// The state.
+    pub state: u128,
+    /// Whom the token was given to.
+    pub audience: AudienceFingerprint,
 }
 
 struct Sealing {
@@ -88,7 +99,17 @@ impl Sealer {
 
     /// The token of these claims; `None` only if the cipher fails.
     pub fn seal(&self, claims: &Claims) -> Option<String> {
-        let mut sealed = write(claims);
+        self.seal_as(VERSION, write(claims))
+    }
+
+    /// The same for a state of a search.
+    pub fn seal_sync(&self, claims: &SyncClaims) -> Option<String> {
+        let mut plain = claims.state.to_le_bytes().to_vec();
+        plain.extend_from_slice(&claims.audience.0);
+        self.seal_as(SYNC_VERSION, plain)
+    }
+
+    fn seal_as(&self, version: u8, mut sealed: Vec<u8>) -> Option<String> {
         let sealing = &self.current;
         // The cipher withstands repeated nonces; deriving it from the claims spreads them all the
         // same, and keeps the token a pure function of the page.
@@ -98,7 +119,7 @@ impl Sealer {
             .finalize_xof()
             .fill(&mut nonce);
         let mut token = Vec::with_capacity(HEAD_BYTES + sealed.len() + 16);
-        token.push(VERSION);
+        token.push(version);
         token.extend_from_slice(&sealing.id);
         let bound = Aad::from(token.clone());
         token.extend_from_slice(&nonce);
@@ -112,6 +133,20 @@ impl Sealer {
 
     /// The claims of a token; `None` for anything that was not sealed with one of the keys.
     pub fn open(&self, token: &str) -> Option<Claims> {
+        read(&self.open_as(VERSION, token)?)
+    }
+
+    /// The same for a state of a search.
+    pub fn open_sync(&self, token: &str) -> Option<SyncClaims> {
+        let plain = self.open_as(SYNC_VERSION, token)?;
+        let (state, audience) = plain.split_first_chunk()?;
+        Some(SyncClaims {
+            state: u128::from_le_bytes(*state),
+            audience: AudienceFingerprint(audience.try_into().ok()?),
+        })
+    }
+
+    fn open_as(&self, wanted: u8, token: &str) -> Option<Vec<u8>> {
         if token.len() > TOKEN_CHARS_MAX {
             return None;
         }
@@ -119,7 +154,7 @@ impl Sealer {
         let (head, sealed) = bytes.split_at_checked(HEAD_BYTES)?;
         let (bound, nonce) = head.split_at_checked(1 + KEY_ID_BYTES)?;
         let (version, id) = bound.split_first()?;
-        if *version != VERSION {
+        if *version != wanted {
             return None;
         }
         let sealing = [Some(&self.current), self.previous.as_ref()]
@@ -132,7 +167,7 @@ impl Sealer {
             .cipher
             .open_in_place(nonce, Aad::from(bound), &mut sealed)
             .ok()?;
-        read(claims)
+        Some(claims.to_vec())
     }
 }
 

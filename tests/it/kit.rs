@@ -152,6 +152,7 @@ impl Rig {
             sealer: Arc::new(ArcSwap::from_pointee(Sealer::new(&sealing, None).unwrap())),
             policy: Arc::new(ArcSwap::from_pointee(policy)),
             cache_bytes_max: 64 << 20,
+            changes_bytes_max: 64 << 20,
             store: setup.store,
             files: FiledBodies::default(),
             compression: VariantOptions::default(),

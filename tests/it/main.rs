@@ -26,6 +26,7 @@ mod console;
 mod corpus;
 mod crowd;
 mod explain;
+mod follow;
 mod forms;
 mod framing;
 mod gauges;

@@ -118,6 +118,14 @@ fn about(code: Code) -> (&'static str, &'static str) {
             "the request's body was not complete in time.",
             "The body was not complete in time.",
         ),
+        Code::InvalidSyncToken => (
+            "`since` is no token that this caller was given, or not of this search.",
+            "since is not a token that this caller was given, or not of this search.",
+        ),
+        Code::SyncTokenExpired => (
+            "the state that `since` names is not kept any more: start again without `since`.",
+            "The state that since names is not kept any more; start again without since.",
+        ),
         Code::NotAcceptable => (
             "`Accept-Encoding` refuses the plain body and every coding that there is (zstd, br, gzip).",
             "Accept-Encoding refuses the plain body and each of zstd, br and gzip.",

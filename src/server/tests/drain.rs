@@ -28,6 +28,7 @@ pub fn options() -> ServerOptions {
         connections_per_peer_max: 100,
         requests_in_flight_max: IN_FLIGHT_MAX,
         exports_max: IN_FLIGHT_MAX,
+        followers_max: IN_FLIGHT_MAX,
         drain_delay: Duration::ZERO,
         drain_grace: Duration::from_secs(20),
     }

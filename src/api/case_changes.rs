@@ -1,0 +1,79 @@
+//! `GET /v1/cases/changes`
+
+use http::{HeaderValue, Response, header};
+
+use super::answer::tell_freshness;
+use super::case_export::coded;
+use super::openapi::{Described, VENDOR};
+use super::query_string::{Params, wrong};
+use super::question::{Asked, Question};
+use crate::clock::Duration;
+use crate::domain::Route;
+use crate::exchange::{AnswerBody, Answered, Call, Permit};
+use crate::problem::{Code, Problem};
+use crate::reads::changes::ChangesRequest;
+use crate::reads::export::ExportStream;
+
+/// Its parameters.
+pub const PARAMS: [&str; 5] = ["customer_id", "start", "end", "since", "wait"];
+
+/// How `/openapi.json` describes it.
+pub(super) const DESCRIBED: Described = Described {
+    route: Route::CaseChanges,
+    operation: include_str!("case_changes.json"),
+    problems: &[
+        VENDOR,
+        &[
+            Code::InvalidSyncToken,
+            Code::VendorRejectedRequest,
+            Code::CustomerNotAllowed,
+            Code::SyncTokenExpired,
+            Code::WalkLimitExceeded,
+        ],
+    ],
+};
+
+/// The longest wait: shorter than what proxies in between take for a dead connection.
+const WAIT_MAX_S: u64 = 60;
+
+pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
+    let params = Params::parse(asked.query, &PARAMS)?;
+    let wait = match params.get("wait") {
+        None => Duration::ZERO,
+        Some(_) if params.get("since").is_none() => {
+            return Err(wrong(
+                "wait",
+                "needs since: without it there is nothing to wait for",
+            ));
+        }
+        Some(text) => {
+            let seconds = seconds(text).filter(|seconds| *seconds <= WAIT_MAX_S);
+            let right = "must be a number of seconds up to 60, such as 30s";
+            Duration::from_secs(seconds.ok_or_else(|| wrong("wait", right))?)
+        }
+    };
+    Ok(Question::Changes(ChangesRequest {
+        customer: params.customer()?,
+        range: params.range()?,
+        since: params.get("since").map(str::to_owned),
+        wait,
+    }))
+}
+
+/// `30s`, or `30`.
+fn seconds(text: &str) -> Option<u64> {
+    let digits = text.strip_suffix('s').unwrap_or(text);
+    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    plain.then(|| digits.parse().ok()).flatten()
+}
+
+pub(super) async fn respond(call: &Call, stream: ExportStream, place: Permit) -> Answered {
+    call.record.set_note(&stream.note);
+    let body = AnswerBody::rows(stream.pieces, false, Some(place));
+    let mut response = Response::new(body);
+    let media = HeaderValue::from_static("application/x-ndjson");
+    response.headers_mut().insert(header::CONTENT_TYPE, media);
+    let mut response = coded(call, response).await.map(AnswerBody::apart);
+    tell_freshness(response.headers_mut(), &stream.note, stream.age);
+    response
+}

@@ -1,0 +1,451 @@
+//! States of searches that callers keep in step with: which rows a view had, and a hash of each.
+//!
+//! A state is kept without its rows: for each row the number of its id and a hash of its text, 20
+//! bytes. The ids stand once a search, in a table that its states share. A state belongs to a search
+//! and an audience; every caller with the same view has the same one.
+//!
+//! States go in the order of their last use once all together are more than `changes.bytes_max`. What
+//! must never happen: two rows with one number, or a state that was made of a list without its end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use foldhash::fast::RandomState;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::cache::CacheKey;
+use crate::clock::{Clock, Instant};
+use crate::domain::SearchQuery;
+use crate::domain::record::{CaseHead, RowId};
+use crate::metrics::StoreUsage;
+use crate::snapshot::{Snapshot, SnapshotId, View};
+
+/// States that one caller may have caused; its own least recently used one goes for another. A follower
+/// needs one for each search, and dashboards follow a few.
+const STATES_PER_CALLER_MAX: usize = 256;
+/// What a state costs beside its rows.
+const STATE_OVERHEAD_BYTES: u64 = 512;
+/// What an id costs beside its text: its hash twice, its number, where its text ends.
+const ID_OVERHEAD_BYTES: u64 = 56;
+/// Ids without a row that a table may hold beside as many as the newest state has rows: then the next
+/// state begins another table.
+const IDS_UNUSED_MAX: usize = 10_000;
+
+/// A hash of a row's text.
+pub type RowHash = [u8; 16];
+
+/// The hash of a row's text.
+pub fn hash_of(text: &[u8]) -> RowHash {
+    let mut out = [0; 16];
+    for (to, from) in out.iter_mut().zip(blake3::hash(text).as_bytes()) {
+        *to = *from;
+    }
+    out
+}
+
+/// A hash as text.
+pub fn hex(hash: &RowHash) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(32);
+    for byte in hash {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{byte:02x}");
+    }
+    out
+}
+
+/// The ids that the rows of one search have, or had.
+#[derive(Debug, Default)]
+struct Ids {
+    numbers: HashMap<RowId, u32, RandomState>,
+    ids: Vec<RowId>,
+    /// How each is told, one after the other.
+    texts: String,
+    ends: Vec<u32>,
+}
+
+impl Ids {
+    /// The number of a row's id; `None` past 4 GiB of them.
+    fn number(&mut self, row: &str) -> Option<u32> {
+        let id = CaseHead::read(row).id;
+        if let Some(known) = self.numbers.get(&id) {
+            return Some(*known);
+        }
+        let number = u32::try_from(self.ids.len()).ok()?;
+        let name = name_of(row);
+        let end = u32::try_from(self.texts.len() + name.len()).ok()?;
+        self.texts.push_str(&name);
+        self.ends.push(end);
+        self.ids.push(id);
+        self.numbers.insert(id, number);
+        Some(number)
+    }
+
+    fn name(&self, number: u32) -> &str {
+        let number = number as usize;
+        let end = self.ends.get(number).map_or(0, |end| *end as usize);
+        let before = number.checked_sub(1).and_then(|n| self.ends.get(n));
+        let start = before.map_or(0, |start| *start as usize);
+        self.texts.get(start..end).unwrap_or("")
+    }
+
+    fn bytes(&self) -> u64 {
+        self.texts.len() as u64 + self.ids.len() as u64 * ID_OVERHEAD_BYTES
+    }
+}
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow, default)]
+    customer_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    case_id: Option<&'a RawValue>,
+}
+
+/// Whether a row is named by its own text.
+pub fn is_nameless(row: &str) -> bool {
+    match serde_json::from_str::<Named<'_>>(row) {
+        Ok(named) => named.case_id.is_none(),
+        Err(_) => true,
+    }
+}
+
+/// The members that name a row which is gone.
+fn name_of(row: &str) -> String {
+    match serde_json::from_str::<Named<'_>>(row) {
+        Ok(Named {
+            customer_id,
+            case_id: Some(case),
+        }) => {
+            let customer = customer_id.map_or("null", RawValue::get);
+            format!("\"customer_id\":{customer},\"case_id\":{}", case.get())
+        }
+        Ok(_) | Err(_) => format!("\"row_hash\":\"{}\"", hex(&hash_of(row.as_bytes()))),
+    }
+}
+
+/// What a view of a search held at a time.
+#[derive(Debug)]
+pub struct ViewState {
+    /// Its name in tokens.
+    pub id: u128,
+    /// The search.
+    pub query: Arc<SearchQuery>,
+    /// Whose: the view of an audience. A customer is part of the search.
+    pub view: View,
+    key: CacheKey,
+    ids: Arc<Mutex<Ids>>,
+    rows: Box<[u32]>,
+    hashes: Box<[RowHash]>,
+    /// When the vendor last said so.
+    as_of: Mutex<(Instant, Timestamp)>,
+    caller: Arc<str>,
+    last_used: AtomicU64,
+}
+
+/// What differs between two states.
+#[derive(Debug, Default)]
+pub struct Difference {
+    /// Places of rows of the newer state that are new or changed, in its order.
+    pub upserts: Vec<u32>,
+    /// The members that name each row which is gone.
+    pub removes: Vec<String>,
+}
+
+impl Difference {
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.upserts.is_empty() && self.removes.is_empty()
+    }
+}
+
+impl ViewState {
+    /// How many rows.
+    pub fn row_count(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// When the vendor last said so.
+    pub fn as_of(&self) -> (Instant, Timestamp) {
+        *self.as_of.lock()
+    }
+
+    /// Notes that the vendor said so again.
+    fn renew(&self, at: Instant, wall: Timestamp) {
+        let mut as_of = self.as_of.lock();
+        if at > as_of.0 {
+            // The wall clock may be set back; what is told never is.
+            *as_of = (at, wall.max(as_of.1));
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        STATE_OVERHEAD_BYTES + bytes_of(self.rows.len())
+    }
+
+    fn same_rows(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.ids, &other.ids) && self.rows == other.rows && self.hashes == other.hashes
+    }
+
+    /// What must be told to whoever holds this state so that it holds the newer one.
+    pub fn difference(&self, newer: &Self) -> Difference {
+        let mut out = Difference::default();
+        if self.same_rows(newer) {
+            return out;
+        }
+        // By number of the newer table: the hash that this state has for it.
+        let mut known: HashMap<u32, &RowHash, RandomState> = HashMap::default();
+        let mut unknown = Vec::new();
+        let is_same = Arc::ptr_eq(&self.ids, &newer.ids);
+        for (number, hash) in self.rows.iter().zip(&self.hashes) {
+            let there = match is_same {
+                true => Some(*number),
+                false => {
+                    let id = self.ids.lock().ids.get(*number as usize).copied();
+                    id.and_then(|id| newer.ids.lock().numbers.get(&id).copied())
+                }
+            };
+            match there {
+                Some(there) => drop(known.insert(there, hash)),
+                None => unknown.push(*number),
+            }
+        }
+        for (place, (number, hash)) in newer.rows.iter().zip(&newer.hashes).enumerate() {
+            if known.remove(number) != Some(hash) {
+                out.upserts.push(u32::try_from(place).unwrap_or(u32::MAX));
+            }
+        }
+        let mut gone: Vec<u32> = known.into_keys().collect();
+        gone.sort_unstable();
+        let ids = newer.ids.lock();
+        out.removes = gone.into_iter().map(|n| ids.name(n).to_owned()).collect();
+        drop(ids);
+        let ids = self.ids.lock();
+        let unknown = unknown.into_iter().map(|n| ids.name(n).to_owned());
+        out.removes.extend(unknown);
+        out
+    }
+}
+
+/// Bytes of so many rows of a state.
+pub fn bytes_of(rows: usize) -> u64 {
+    rows as u64 * (size_of::<u32>() + size_of::<RowHash>()) as u64
+}
+
+/// A state that is being made, row by row.
+pub struct StateMaker {
+    key: CacheKey,
+    query: Arc<SearchQuery>,
+    view: View,
+    ids: Arc<Mutex<Ids>>,
+    rows: Vec<u32>,
+    hashes: Vec<RowHash>,
+}
+
+impl StateMaker {
+    /// Adds a row; `false` if the table of ids is full.
+    pub fn add(&mut self, row: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(row);
+        let Some(number) = self.ids.lock().number(&text) else {
+            return false;
+        };
+        self.rows.push(number);
+        self.hashes.push(hash_of(row));
+        true
+    }
+}
+
+/// All states.
+pub struct States {
+    table: Mutex<Table>,
+    /// One state is made at a time: a thousand who wait for one find it made.
+    pub making: tokio::sync::Semaphore,
+    bytes_max: u64,
+    evicted: AtomicU64,
+    clock: Clock,
+    birth: Instant,
+}
+
+#[derive(Default)]
+struct Table {
+    by_id: HashMap<u128, Arc<ViewState>>,
+    of_snapshots: HashMap<(SnapshotId, View), Arc<ViewState>>,
+    latest: HashMap<(CacheKey, View), Arc<ViewState>>,
+    ids: HashMap<CacheKey, Arc<Mutex<Ids>>>,
+}
+
+impl States {
+    /// None yet, and together at most so many bytes.
+    pub fn new(bytes_max: u64, clock: Clock) -> Self {
+        Self {
+            table: Mutex::default(),
+            making: tokio::sync::Semaphore::new(1),
+            bytes_max,
+            evicted: AtomicU64::new(0),
+            birth: clock.now(),
+            clock,
+        }
+    }
+
+    /// Whether a state of so many rows would be kept at all.
+    pub fn takes(&self, rows: usize) -> bool {
+        bytes_of(rows) <= self.bytes_max / 2
+    }
+
+    /// The state that a token names.
+    pub fn find(&self, id: u128) -> Option<Arc<ViewState>> {
+        let state = self.table.lock().by_id.get(&id).cloned()?;
+        self.touch(&state);
+        Some(state)
+    }
+
+    /// The state that was made of a snapshot.
+    pub fn of_snapshot(&self, snapshot: &Snapshot, view: &View) -> Option<Arc<ViewState>> {
+        let key = (snapshot.id, view.clone());
+        let state = self.table.lock().of_snapshots.get(&key).cloned()?;
+        if let Some(ages) = snapshot.ages() {
+            state.renew(ages.whole, self.wall_at(ages.whole));
+        }
+        self.touch(&state);
+        Some(state)
+    }
+
+    /// Begins to make the state of a snapshot's view.
+    pub fn begin(&self, key: CacheKey, query: Arc<SearchQuery>, view: View) -> StateMaker {
+        let mut table = self.table.lock();
+        let latest = table.latest.get(&(key.clone(), view.clone()));
+        let used = latest.map_or(0, |latest| latest.row_count());
+        let known = table.ids.get(&key).cloned();
+        let fits = |ids: &Arc<Mutex<Ids>>| ids.lock().ids.len() <= 4 * used + IDS_UNUSED_MAX;
+        // Views of one search share a table, and the largest of them says what is unused.
+        let known = known.filter(|ids| fits(ids) || !view.is_whole());
+        let ids = known.unwrap_or_default();
+        table.ids.insert(key.clone(), ids.clone());
+        drop(table);
+        StateMaker {
+            key,
+            query,
+            view,
+            ids,
+            rows: Vec::new(),
+            hashes: Vec::new(),
+        }
+    }
+
+    /// Keeps a state that was made of a whole snapshot, cut by `cut`. The same rows as before are the same state.
+    pub fn keep(
+        &self,
+        made: StateMaker,
+        snapshot: &Snapshot,
+        cut: &View,
+        caller: &Arc<str>,
+    ) -> Option<Arc<ViewState>> {
+        let at = snapshot.ages()?.whole;
+        let StateMaker {
+            key,
+            query,
+            view,
+            ids,
+            rows,
+            hashes,
+        } = made;
+        let state = ViewState {
+            id: fastrand::u128(..),
+            query,
+            view: view.clone(),
+            key: key.clone(),
+            ids,
+            rows: rows.into(),
+            hashes: hashes.into(),
+            as_of: Mutex::new((at, self.wall_at(at))),
+            caller: caller.clone(),
+            last_used: AtomicU64::new(0),
+        };
+        let mut table = self.table.lock();
+        let place = (key, view);
+        let state = match table.latest.get(&place) {
+            Some(latest) if latest.same_rows(&state) => {
+                latest.renew(at, self.wall_at(at));
+                latest.clone()
+            }
+            _ => Arc::new(state),
+        };
+        table.by_id.insert(state.id, state.clone());
+        table.latest.insert(place, state.clone());
+        let of_snapshot = (snapshot.id, cut.clone());
+        table.of_snapshots.insert(of_snapshot, state.clone());
+        self.touch(&state);
+        self.make_room(&mut table, &state);
+        Some(state)
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> StoreUsage {
+        let table = self.table.lock();
+        StoreUsage {
+            entries: table.by_id.len() as u64,
+            bytes: table.bytes(),
+            bytes_max: self.bytes_max,
+            evicted: self.evicted.load(Ordering::Relaxed),
+        }
+    }
+
+    fn wall_at(&self, at: Instant) -> Timestamp {
+        let ago = self.clock.now().saturating_duration_since(at);
+        let ago = jiff::SignedDuration::try_from(ago).unwrap_or(jiff::SignedDuration::ZERO);
+        let wall = self.clock.wall();
+        wall.checked_sub(ago).unwrap_or(wall)
+    }
+
+    fn touch(&self, state: &ViewState) {
+        let since = self.clock.now().saturating_duration_since(self.birth);
+        let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        state.last_used.fetch_max(ms, Ordering::Relaxed);
+    }
+
+    /// Lets go of the least recently used ones until the bounds hold; never of `newest`.
+    fn make_room(&self, table: &mut Table, newest: &ViewState) {
+        let oldest = |table: &Table, which: &dyn Fn(&ViewState) -> bool| {
+            let all = table.by_id.values();
+            let others = all.filter(|state| state.id != newest.id && which(state));
+            let oldest = others.min_by_key(|state| state.last_used.load(Ordering::Relaxed));
+            oldest.map(|state| state.id)
+        };
+        let own = |state: &ViewState| state.caller == newest.caller;
+        while table.by_id.values().filter(|state| own(state)).count() > STATES_PER_CALLER_MAX {
+            let Some(id) = oldest(table, &own) else { break };
+            self.let_go(table, id);
+        }
+        while table.bytes() > self.bytes_max {
+            let Some(id) = oldest(table, &|_| true) else {
+                break;
+            };
+            self.let_go(table, id);
+        }
+    }
+
+    fn let_go(&self, table: &mut Table, id: u128) {
+        let Some(state) = table.by_id.remove(&id) else {
+            return;
+        };
+        self.evicted.fetch_add(1, Ordering::Relaxed);
+        table.of_snapshots.retain(|_, of| of.id != id);
+        table.latest.retain(|_, latest| latest.id != id);
+        let key = state.key.clone();
+        if !table.by_id.values().any(|other| other.key == key) {
+            table.ids.remove(&key);
+        }
+    }
+}
+
+impl Table {
+    fn bytes(&self) -> u64 {
+        let states: u64 = self.by_id.values().map(|state| state.bytes()).sum();
+        let ids: u64 = self.ids.values().map(|ids| ids.lock().bytes()).sum();
+        states + ids
+    }
+}

@@ -1,0 +1,520 @@
+//! Followers: whoever only applies what `GET /v1/cases/changes` tells holds what a new search gives.
+//!
+//! Each round changes the vendor's cases at random, while a share of its calls fails. Followers of
+//! different audiences and searches apply the lines of a stream if it ended with `sync`, and are
+//! compared with a whole search. `MSP_FOLLOW_ROUNDS` sets the number of rounds, `MSP_FOLLOW_SEED` the
+//! run.
+
+use std::collections::BTreeMap;
+
+use msp_gateway::clock::{Duration, Instant, sleep};
+use msp_gateway::sandbox::{self, Fault, Kind, Operation};
+use serde_json::{Value, value::RawValue};
+
+use crate::whole::{ALL, SETTINGS, Whole, caller, get, post, search, secrets, world};
+
+const TENANT: &str = "x-api-key: k-tenant\r\n";
+const OTHER: &str = "x-api-key: k-other\r\n";
+const CHANGES: &str = "/v1/cases/changes";
+
+fn gateway(more: &str, world: sandbox::Options) -> Whole {
+    let tenant = caller("tenant", "customers = [\"org_1\", \"org_2\"]\n");
+    let other = caller("other", "customers = [\"org_1\"]\n");
+    let all = caller("all", "role = \"operator\"");
+    let text = format!("{SETTINGS}{more}{all}{tenant}{other}");
+    Whole::with(&text, &secrets(), world)
+}
+
+fn small() -> sandbox::Options {
+    sandbox::Options {
+        cases: 150,
+        without_case_id_every: 9,
+        without_customer_id_every: 14,
+        ..world()
+    }
+}
+
+/// The status, and the lines of the body, if that came whole.
+async fn lines(whole: &Whole, target: &str, headers: &str) -> (u16, Option<Vec<String>>) {
+    let mut peer = whole.connect();
+    peer.send(get(target, &format!("{headers}connection: close\r\n")))
+        .await;
+    let all = peer.rest().await;
+    let (head, mut rest) = all.split_once("\r\n\r\n").unwrap_or((&all, ""));
+    let status = head
+        .get(9..12)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
+    if !head.contains("transfer-encoding: chunked") {
+        return (status, Some(vec![rest.to_owned()]));
+    }
+    let mut body = String::new();
+    loop {
+        let Some((size, after)) = rest.split_once("\r\n") else {
+            return (status, None);
+        };
+        let size = usize::from_str_radix(size, 16).unwrap();
+        if size == 0 {
+            return (status, Some(body.lines().map(str::to_owned).collect()));
+        }
+        let Some(chunk) = after.get(..size) else {
+            return (status, None);
+        };
+        body.push_str(chunk);
+        rest = after.get(size + 2..).unwrap_or("");
+    }
+}
+
+/// By what a row is named, its text.
+type Rows = BTreeMap<String, String>;
+
+#[derive(serde::Deserialize)]
+struct Line<'a> {
+    op: &'a str,
+    #[serde(borrow)]
+    row: Option<&'a RawValue>,
+    row_hash: Option<&'a str>,
+    customer_id: Option<Value>,
+    case_id: Option<Value>,
+    since: Option<&'a str>,
+    rows: Option<usize>,
+    as_of: Option<&'a str>,
+}
+
+fn name_of(row: &str) -> String {
+    let value: Value = serde_json::from_str(row).unwrap();
+    match &value["case_id"] {
+        Value::Null => format!("hash {}", blake3_of(row)),
+        case => format!("{} {case}", value["customer_id"]),
+    }
+}
+
+fn blake3_of(row: &str) -> String {
+    let hash = blake3::hash(row.as_bytes()).to_hex();
+    hash.as_str()[..32].to_owned()
+}
+
+struct Follower {
+    key: &'static str,
+    search: &'static str,
+    held: Rows,
+    since: Option<String>,
+    as_of: String,
+    told: usize,
+    unfinished: usize,
+}
+
+impl Follower {
+    fn new(key: &'static str, search: &'static str) -> Self {
+        Self {
+            key,
+            search,
+            held: Rows::new(),
+            since: None,
+            as_of: String::new(),
+            told: 0,
+            unfinished: 0,
+        }
+    }
+
+    /// Asks once, and applies what was told if it was told whole. How many lines that were.
+    async fn follow(&mut self, whole: &Whole, more: &str) -> Option<usize> {
+        let target = match &self.since {
+            None => format!("{CHANGES}{}", self.search),
+            Some(token) => format!("{CHANGES}?since={token}{more}"),
+        };
+        let (status, lines) = lines(whole, &target, self.key).await;
+        if status == 410 {
+            // The state is gone: from the start.
+            self.since = None;
+            self.held.clear();
+            return None;
+        }
+        let Some(lines) = lines.filter(|_| status == 200) else {
+            assert!(matches!(status, 200 | 502 | 503 | 504), "{status}");
+            self.unfinished += 1;
+            return None;
+        };
+        let (last, changes) = lines.split_last().expect("a line");
+        let last: Line<'_> = serde_json::from_str(last).unwrap();
+        assert_eq!(last.op, "sync", "whole without sync");
+        if self.since.is_none() {
+            self.held.clear();
+        }
+        let mut names = std::collections::BTreeSet::new();
+        for line in changes {
+            let read: Line<'_> = serde_json::from_str(line).unwrap();
+            let name = match (read.op, read.row) {
+                ("upsert", Some(row)) => {
+                    let name = name_of(row.get());
+                    assert_eq!(read.row_hash.is_some(), name.starts_with("hash"), "{line}");
+                    self.held.insert(name.clone(), row.get().to_owned());
+                    name
+                }
+                ("remove", None) => {
+                    let name = match read.row_hash {
+                        Some(hash) => format!("hash {hash}"),
+                        None => format!(
+                            "{} {}",
+                            read.customer_id.unwrap_or(Value::Null),
+                            read.case_id.unwrap()
+                        ),
+                    };
+                    assert!(self.held.remove(&name).is_some(), "gone before: {line}");
+                    name
+                }
+                _ => panic!("{line}"),
+            };
+            assert!(names.insert(name), "told twice: {line}");
+        }
+        assert_eq!(last.rows, Some(self.held.len()));
+        let as_of = last.as_of.unwrap().to_owned();
+        assert!(as_of >= self.as_of, "{as_of} before {}", self.as_of);
+        self.as_of = as_of;
+        self.since = last.since.map(str::to_owned);
+        self.told += changes.len();
+        Some(changes.len())
+    }
+
+    /// Whether it holds what a new search gives; nothing if that could not be read.
+    async fn is_right(&self, whole: &Whole) -> Option<bool> {
+        #[derive(serde::Deserialize)]
+        struct Page<'a> {
+            #[serde(borrow)]
+            data: Vec<&'a RawValue>,
+            next_page_key: Option<Value>,
+        }
+        let target = format!("/v2/cases/msp/search{}", self.search);
+        let all = "{\"max_returned_items\":500}";
+        let reply = whole.ask(post(&target, self.key, all)).await;
+        let page: Page<'_> = match reply.status {
+            200 => serde_json::from_slice(&reply.body).unwrap(),
+            _ => return None,
+        };
+        assert!(page.next_page_key.is_none(), "more than a page");
+        let rows = page.data.iter().map(|row| row.get());
+        let right: Rows = rows.map(|row| (name_of(row), row.to_owned())).collect();
+        assert_eq!(right.len(), page.data.len());
+        Some(right == self.held)
+    }
+}
+
+fn number_of(name: &str, default: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_holds_what_a_new_search_gives() {
+    let rounds = number_of("MSP_FOLLOW_ROUNDS", 200);
+    let mut dice = fastrand::Rng::with_seed(number_of("MSP_FOLLOW_SEED", 1));
+    let whole = gateway("", small());
+    let mut followers = [
+        Follower::new(ALL, ""),
+        Follower::new(TENANT, ""),
+        Follower::new(OTHER, ""),
+        Follower::new(ALL, "?customer_id=org_1"),
+        Follower::new(TENANT, "?customer_id=org_1"),
+    ];
+    let (mut compared, mut unread) = (0, 0);
+    for round in 0..rounds {
+        whole.sandbox.clear_faults();
+        if round % 3 > 0 {
+            whole.sandbox.insert(dice.usize(0..4), None, None);
+            whole
+                .sandbox
+                .alter(dice.usize(0..6), dice.usize(0..5), dice.usize(0..6));
+        }
+        for kind in [
+            Kind::DropBefore,
+            Kind::DropAfter,
+            Kind::CutBody { at: None },
+        ] {
+            for operation in [Operation::Search, Operation::Continue] {
+                whole.sandbox.fault(Fault {
+                    probability: Some(0.034),
+                    ..Fault::on(operation, kind.clone())
+                });
+            }
+        }
+        // Past its freshness, and sometimes past all use.
+        let longer = if dice.u8(..) < 16 { 7_200 } else { 61 };
+        sleep(Duration::from_secs(longer)).await;
+        if dice.u8(..) < 8 {
+            let purge = "{\"all\":true,\"soft\":false}";
+            let json = "content-type: application/json\r\n";
+            whole.ask_admin(post("/admin/purge", json, purge)).await;
+        }
+        for follower in &mut followers {
+            follower.follow(&whole, "").await;
+        }
+        // What was stale is read anew meanwhile.
+        sleep(Duration::from_secs(20)).await;
+        for follower in &mut followers {
+            // Other searches of the same round may bring something newer in between.
+            for _ in 0..5 {
+                if follower.follow(&whole, "").await != Some(0) {
+                    continue;
+                }
+                match follower.is_right(&whole).await {
+                    None => unread += 1,
+                    Some(right) => {
+                        compared += 1;
+                        let quiet = follower.follow(&whole, "").await == Some(0);
+                        assert!(
+                            right || !quiet,
+                            "round {round}, {} {}",
+                            follower.key,
+                            follower.search
+                        );
+                    }
+                }
+                break;
+            }
+        }
+    }
+    let told: usize = followers.iter().map(|follower| follower.told).sum();
+    let unfinished: usize = followers.iter().map(|follower| follower.unfinished).sum();
+    println!(
+        "follow: {rounds} rounds, {compared} compared, {told} lines, {unfinished} unfinished, {unread} unread"
+    );
+    assert!(compared as u64 > 3 * rounds && told > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_who_wait_are_one_refresh_in_each_period() {
+    let whole = gateway(
+        "",
+        sandbox::Options {
+            cases: 40,
+            ..small()
+        },
+    );
+    let mut first = Follower::new(ALL, "");
+    first.follow(&whole, "").await.unwrap();
+    let token = first.since.clone().unwrap();
+    let before = whole.vendor_calls();
+    let mut waiting = Vec::new();
+    for _ in 0..1_000 {
+        let mut peer = whole.connect();
+        let target = format!("{CHANGES}?since={token}&wait=60s");
+        peer.send(get(&target, &format!("{ALL}connection: close\r\n")))
+            .await;
+        waiting.push(peer);
+    }
+    // The freshness of a minute ends while they wait.
+    sleep(Duration::from_secs(10)).await;
+    whole.sandbox.alter(3, 2, 1);
+    let start = Instant::now();
+    for mut peer in waiting {
+        let told = peer.rest().await;
+        assert!(told.starts_with("HTTP/1.1 200"), "{told}");
+        assert!(
+            told.contains("\"op\":\"upsert\"") && told.contains("\"op\":\"sync\""),
+            "{told}"
+        );
+    }
+    assert!(
+        start.elapsed() < Duration::from_secs(51),
+        "{:?}",
+        start.elapsed()
+    );
+    // One page holds all rows: one call.
+    assert_eq!(whole.vendor_calls() - before, 1);
+    // Others ask in between: they hold no places.
+    let status = whole.ask_admin(get("/admin/status", "")).await.json();
+    assert_eq!(status["requests_in_flight"], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends_with_a_difference_with_its_time_or_with_the_gateway() {
+    let whole = gateway("", small());
+    let mut follower = Follower::new(TENANT, "");
+    assert!(follower.follow(&whole, "").await.unwrap() > 0);
+    let start = Instant::now();
+    assert_eq!(follower.follow(&whole, "&wait=30s").await, Some(0));
+    let waited = start.elapsed();
+    assert!((30..32).contains(&waited.as_secs()), "{waited:?}");
+    // Others' rows are no difference.
+    whole.sandbox.insert(5, Some("org_3"), None);
+    assert_eq!(follower.follow(&whole, "&wait=60s").await, Some(0));
+    whole.sandbox.insert(5, Some("org_1"), None);
+    let start = Instant::now();
+    let mut told = follower.follow(&whole, "&wait=60s").await;
+    if told == Some(0) {
+        told = follower.follow(&whole, "&wait=60s").await;
+    }
+    assert_eq!(told, Some(5));
+    assert!(start.elapsed() < Duration::from_secs(119));
+    let waiting = async { follower.follow(&whole, "&wait=60s").await };
+    let leaving = async {
+        sleep(Duration::from_secs(5)).await;
+        whole.app.drain().begin();
+    };
+    let start = Instant::now();
+    let (told, ()) = tokio::join!(waiting, leaving);
+    assert_eq!(told, Some(0));
+    assert!(start.elapsed() < Duration::from_secs(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_are_for_their_audience_and_search_alone() {
+    let whole = gateway("", small());
+    let mut tenant = Follower::new(TENANT, "?customer_id=org_1&start=2025-01-01&end=2026-11-20");
+    tenant.follow(&whole, "").await.unwrap();
+    let token = tenant.since.clone().unwrap();
+    let page = whole
+        .ask(search(ALL, "{\"max_returned_items\":1}"))
+        .await
+        .json();
+    let page = page["next_page_key"]["scroll_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let altered = format!("{}A{}", &token[..20], &token[21..]);
+    let ask = async |key: &str, query: String| {
+        let reply = whole.ask(get(&format!("{CHANGES}?{query}"), key)).await;
+        let code = match reply.header("content-type") {
+            "application/problem+json" => reply.code(),
+            _ => String::new(),
+        };
+        (reply.status, code)
+    };
+    let code = |status, code: &str| (status, code.to_owned());
+    for (key, query, right) in [
+        (TENANT, format!("since={token}"), code(200, "")),
+        (TENANT, format!("since={token}&wait=0"), code(200, "")),
+        (
+            TENANT,
+            format!("since={token}&customer_id=org_1"),
+            code(200, ""),
+        ),
+        (
+            TENANT,
+            format!("since={token}&start=2025-01-01&end=2026-11-20"),
+            code(200, ""),
+        ),
+        (
+            TENANT,
+            format!("since={token}&customer_id=org_2"),
+            code(400, "invalid_sync_token"),
+        ),
+        (
+            TENANT,
+            format!("since={token}&start=2025-01-02&end=2026-11-20"),
+            code(400, "invalid_sync_token"),
+        ),
+        (
+            ALL,
+            format!("since={token}"),
+            code(400, "invalid_sync_token"),
+        ),
+        (
+            OTHER,
+            format!("since={token}"),
+            code(400, "invalid_sync_token"),
+        ),
+        (
+            TENANT,
+            format!("since={altered}"),
+            code(400, "invalid_sync_token"),
+        ),
+        (TENANT, "since=".to_owned(), code(400, "invalid_sync_token")),
+        (
+            TENANT,
+            "since=x".to_owned(),
+            code(400, "invalid_sync_token"),
+        ),
+        (
+            ALL,
+            format!("since={page}"),
+            code(400, "invalid_sync_token"),
+        ),
+        (
+            TENANT,
+            "customer_id=org_3".to_owned(),
+            code(403, "customer_not_allowed"),
+        ),
+        (
+            TENANT,
+            format!("since={token}&wait=61s"),
+            code(400, "invalid_query"),
+        ),
+        (
+            TENANT,
+            format!("since={token}&wait=-1s"),
+            code(400, "invalid_query"),
+        ),
+        (
+            TENANT,
+            format!("since={token}&wait=1m"),
+            code(400, "invalid_query"),
+        ),
+        (
+            TENANT,
+            format!("since={token}&wait="),
+            code(400, "invalid_query"),
+        ),
+        (TENANT, "wait=1s".to_owned(), code(400, "invalid_query")),
+        (
+            TENANT,
+            format!("since={token}&since={token}"),
+            code(400, "invalid_query"),
+        ),
+        (TENANT, "format=csv".to_owned(), code(400, "invalid_query")),
+    ] {
+        assert_eq!(ask(key, query.clone()).await, right, "{query}");
+    }
+    // A sync token is no page token either.
+    let body = format!("{{\"start_page_key\":{{\"scroll_id\":\"{token}\"}}}}");
+    let reply = whole.ask(search(TENANT, &body)).await;
+    assert_eq!(reply.code(), "invalid_page_token");
+}
+
+#[tokio::test(start_paused = true)]
+async fn states_go_when_their_room_is_short_and_that_is_told() {
+    let whole = gateway(
+        "[changes]\nbytes_max = \"64KiB\"\nfollowers_max = 8\n",
+        small(),
+    );
+    let mut follower = Follower::new(ALL, "");
+    follower.follow(&whole, "").await.unwrap();
+    let old = follower.since.clone().unwrap();
+    for _ in 0..40 {
+        whole.sandbox.alter(30, 0, 0);
+        sleep(Duration::from_secs(61)).await;
+        follower.follow(&whole, "").await;
+        sleep(Duration::from_secs(5)).await;
+        follower.follow(&whole, "").await.unwrap();
+    }
+    let reply = whole.ask(get(&format!("{CHANGES}?since={old}"), ALL)).await;
+    assert_eq!((reply.status, &*reply.code()), (410, "sync_token_expired"));
+    let metrics = whole.metrics_text().await;
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(value("msp_gateway_cache_bytes{store=\"changes\"}") <= 65_536.0);
+    assert!(value("msp_gateway_cache_evictions_total{store=\"changes\"}") > 0.0);
+    // More who wait than may.
+    let token = follower.since.clone().unwrap();
+    let mut waiting = Vec::new();
+    for _ in 0..7 {
+        let mut peer = whole.connect();
+        peer.send(get(&format!("{CHANGES}?since={token}&wait=60s"), ALL))
+            .await;
+        assert_eq!(peer.reply_head().await.unwrap().0, 200);
+        waiting.push(peer);
+    }
+    let refused = whole
+        .ask(get(&format!("{CHANGES}?since={token}&wait=60s"), ALL))
+        .await;
+    assert_eq!((refused.status, &*refused.code()), (503, "overloaded"));
+    assert!(
+        refused.json()["detail"]
+            .as_str()
+            .unwrap()
+            .contains("changes.followers_max")
+    );
+    assert_eq!(whole.ask(search(ALL, "{}")).await.status, 200);
+}
