@@ -82,7 +82,7 @@ gateway = settings("gateway.toml", text(HERE, "gateway.toml"))
 FILES = sorted(secret_files(gateway))
 
 # Dockerfile: what it copies exists, and passes its ignore file.
-stages, user = set(), None
+stages, user, checked = set(), None, False
 ignore = text(HERE, "Dockerfile.dockerignore").splitlines()
 for line in text(HERE, "Dockerfile").replace("\\\n", " ").splitlines():
     word, _, rest = line.partition(" ")
@@ -92,7 +92,7 @@ for line in text(HERE, "Dockerfile").replace("\\\n", " ").splitlines():
     elif word == "USER":
         user = rest.split(":")[0]
     elif word == "HEALTHCHECK":
-        bad("Dockerfile", "the binary has no health check command")
+        checked = rest.endswith('CMD ["/usr/local/bin/msp-gateway", "healthcheck"]')
     elif word == "COPY":
         sources = rest.split()[:-1]
         if sources[0].startswith("--from="):
@@ -104,6 +104,8 @@ for line in text(HERE, "Dockerfile").replace("\\\n", " ").splitlines():
                 bad("Dockerfile", f"copies {source}, which does not exist")
             if "!" + source.removeprefix("./").rstrip("/") not in ignore:
                 bad("Dockerfile.dockerignore", f"leaves out {source}")
+if not checked:
+    bad("Dockerfile", "has no HEALTHCHECK by the program itself")
 if user in (None, "0", "root"):
     bad("Dockerfile", "runs as root")
 

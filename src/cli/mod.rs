@@ -4,16 +4,20 @@ pub mod caller;
 pub mod check;
 mod dashboard;
 pub mod demo;
+mod manual;
+mod operate;
 pub mod outputs;
+mod remote;
 pub mod run;
 pub mod sandbox;
 pub mod serve;
+mod told;
 
 use std::io::{self, Write as _, stderr, stdout};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::exchange::site::Origin;
 use outputs::LogFormat;
@@ -80,11 +84,16 @@ enum Command {
         requests_per_minute: u32,
     },
     /// Validate settings and show the ones in force
-    Check {
-        /// The settings; without it, defaults and the environment
-        #[arg(long)]
-        config: Option<PathBuf>,
+    Check(check::Check),
+    #[command(flatten)]
+    Operate(operate::Operate),
+    /// Print what a shell needs to complete the commands
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
     },
+    /// Print the manual page, as roff
+    Man,
     /// Make caller keys
     Caller {
         #[command(subcommand)]
@@ -151,7 +160,21 @@ pub fn main() -> i32 {
             cases,
             requests_per_minute,
         } => sandbox::run(listen, seed, cases as usize, requests_per_minute),
-        Command::Check { config } => check::run(config.as_deref(), &mut stdout(), &mut stderr()),
+        Command::Check(check) => check.run(&mut stdout(), &mut stderr()),
+        Command::Operate(operate) => operate.run(&mut stdout(), &mut stderr()),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "msp-gateway", &mut text);
+            print(&text)
+        }
+        Command::Man => {
+            let mut text = Vec::new();
+            match manual::page(Arguments::command(), &mut text) {
+                Ok(()) => print(&text),
+                Err(why) => refuse(why),
+            }
+        }
         Command::Caller {
             command:
                 CallerCommand::New {
@@ -174,6 +197,16 @@ fn refuse(why: impl std::fmt::Display) -> i32 {
     // If nobody can be told, the exit code still says it.
     let _ = writeln!(stderr(), "msp-gateway: {why}");
     REFUSED
+}
+
+/// Prints an answer; a reader that left is no failure.
+fn print(text: &[u8]) -> i32 {
+    let mut out = stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Ok(()) => FINE,
+        Err(why) if why.kind() == io::ErrorKind::BrokenPipe => FINE,
+        Err(why) => refuse(unwritten(&why)),
+    }
 }
 
 /// Why a command failed whose answer could not be written.

@@ -21,6 +21,25 @@ use crate::secrets::{FileProblem, read_file};
 /// # Errors
 /// Every problem found, none with a value in it.
 pub fn load(path: Option<&Path>) -> Result<Settings, Refusal> {
+    load_from(path.map_or(Source::Defaults, Source::File))
+}
+
+/// Where settings are read from, before the environment.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// Nowhere: defaults.
+    Defaults,
+    /// A file.
+    File(&'a Path),
+    /// Standard input, to its end.
+    Input,
+}
+
+/// The same as [`load`], also from standard input.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_from(source: Source<'_>) -> Result<Settings, Refusal> {
     let variables = std::env::vars_os().filter_map(|(name, text)| {
         // A name that is not Unicode is none of ours.
         Some((name.into_string().ok()?, text.into_string().ok()))
@@ -30,11 +49,16 @@ pub fn load(path: Option<&Path>) -> Result<Settings, Refusal> {
         settings.store.or_state_directory(given.as_deref());
         settings
     };
-    let Some(path) = path else {
-        return read(None, variables).map(placed);
+    let text = match source {
+        Source::Defaults => return read(None, variables).map(placed),
+        Source::File(path) => text_of(path),
+        Source::Input => text_of_input(),
     };
-    let label = path.display().to_string();
-    let text = text_of(path).map_err(|text| {
+    let label = match source {
+        Source::File(path) => path.display().to_string(),
+        _ => "standard input".to_owned(),
+    };
+    let text = text.map_err(|text| {
         let mut report = Report::default();
         report.add_at(Place::File(label.as_str().into(), 0), "", text);
         report
@@ -79,10 +103,26 @@ fn unused_proxies(names: &[String], settings: &Settings) -> Vec<String> {
         .collect()
 }
 
+const TOO_LARGE: &str = "is larger than 1 MiB, which no settings file is";
+
+fn text_of_input() -> Result<String, String> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    let input = std::io::stdin().lock();
+    let read = input
+        .take(SOURCE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes);
+    read.map_err(|why| format!("cannot be read: {}", why.kind()))?;
+    if bytes.len() > SOURCE_BYTES_MAX {
+        return Err(TOO_LARGE.to_owned());
+    }
+    String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())
+}
+
 fn text_of(path: &Path) -> Result<String, String> {
     let bytes = read_file(path, SOURCE_BYTES_MAX).map_err(|why| match why {
         FileProblem::Unreadable(std::io::ErrorKind::NotFound) => "there is no such file".to_owned(),
-        FileProblem::TooLarge => "is larger than 1 MiB, which no settings file is".to_owned(),
+        FileProblem::TooLarge => TOO_LARGE.to_owned(),
         why => why.to_string(),
     })?;
     std::str::from_utf8(&bytes)

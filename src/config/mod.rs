@@ -14,6 +14,7 @@ pub mod load;
 pub mod measure;
 pub mod names;
 pub mod report;
+mod schema;
 mod show;
 pub mod sources;
 pub mod tls;
@@ -27,8 +28,9 @@ mod reference;
 
 pub use check::{AuthMode, CacheSettings, ConsoleSettings, LogSettings, Settings, StoreSettings};
 pub use form::Level;
-pub use load::{from_text, load};
+pub use load::{Source, from_text, load, load_from};
 pub use report::Refusal;
+pub use schema::json_schema;
 pub use show::ShownSetting;
 pub use sources::{Secrets, VendorSecrets};
 pub use tls::Certificates;

@@ -35,6 +35,33 @@ pub(super) fn paths() -> Vec<String> {
     paths
 }
 
+/// The origin of a setting that was given nowhere.
+const DEFAULT: &str = "default";
+
+impl ShownSetting {
+    /// Returns whether it was given nowhere.
+    pub fn is_default(&self) -> bool {
+        self.origin == DEFAULT
+    }
+
+    /// The value as JSON; as a text where TOML has what JSON has not.
+    pub fn json(&self) -> serde_json::Value {
+        let table: Result<toml::Table, _> = toml::from_str(&format!("value = {}", self.value));
+        let value = table.ok().and_then(|mut table| table.remove("value"));
+        value
+            .and_then(|value| serde_json::to_value(value).ok())
+            .unwrap_or_else(|| self.value.clone().into())
+    }
+
+    fn default_of(path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            value: String::new(),
+            origin: DEFAULT.to_owned(),
+        }
+    }
+}
+
 /// A line of the settings as TOML.
 enum ShownLine<'a> {
     Setting(ShownSetting),
@@ -49,20 +76,42 @@ impl Settings {
     /// # Errors
     /// If the mirror cannot be written as TOML, which a test excludes.
     pub fn effective(&self) -> Result<String, toml::ser::Error> {
+        self.as_toml(|_| true)
+    }
+
+    /// The same without what has its default; a table of which nothing is left is left out.
+    ///
+    /// # Errors
+    /// As [`Self::effective`].
+    pub fn changed(&self) -> Result<String, toml::ser::Error> {
+        self.as_toml(|setting| setting.origin != DEFAULT)
+    }
+
+    fn as_toml(&self, which: impl Fn(&ShownSetting) -> bool) -> Result<String, toml::ser::Error> {
         let plain = toml::to_string(&self.file)?;
         let mut out = String::with_capacity(plain.len() * 2);
+        // The head of a table waits for its first setting.
+        let mut waiting = String::new();
+        let all = which(&ShownSetting::default_of(""));
         self.lines(&plain, |line| {
             // Writing to a String cannot fail.
             let _ = match line {
-                ShownLine::Setting(ShownSetting {
-                    path,
-                    value,
-                    origin,
-                }) => {
-                    let name = path.rsplit('.').next().unwrap_or(&path);
-                    writeln!(out, "{name} = {value} # {origin}")
+                ShownLine::Setting(setting) if which(&setting) => {
+                    out.push_str(&std::mem::take(&mut waiting));
+                    let name = setting.path.rsplit('.').next().unwrap_or(&setting.path);
+                    writeln!(out, "{name} = {} # {}", setting.value, setting.origin)
                 }
-                ShownLine::Other(line) => writeln!(out, "{line}"),
+                ShownLine::Setting(_) => Ok(()),
+                ShownLine::Other(line) if all => writeln!(out, "{line}"),
+                ShownLine::Other("") => Ok(()),
+                ShownLine::Other(line) => {
+                    waiting = if out.is_empty() {
+                        String::new()
+                    } else {
+                        "\n".to_owned()
+                    };
+                    writeln!(waiting, "{line}")
+                }
             };
         });
         Ok(out)
@@ -114,11 +163,11 @@ impl Settings {
         match self.places.get(path) {
             Some(Place::File(file, _)) => file.to_string(),
             Some(place @ Place::Variable(_)) => place.to_string(),
-            Some(Place::Default) => "default".to_owned(),
+            Some(Place::Default) => DEFAULT.to_owned(),
             // Members of a list that a variable gave have its place.
             None => match place_of(path, &self.places, None) {
                 place @ Place::Variable(_) if path.contains('[') => place.to_string(),
-                _ => "default".to_owned(),
+                _ => DEFAULT.to_owned(),
             },
         }
     }

@@ -7,6 +7,7 @@ mod encrypted;
 mod files;
 mod floods;
 mod lifecycle;
+mod operate;
 mod outputs;
 mod overview;
 mod paging;

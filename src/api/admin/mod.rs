@@ -34,7 +34,7 @@ use crate::problem::{Code, Problem};
 use crate::store::StoreHealth;
 
 /// Told to those who ask for another path; names all that are there.
-const NO_SUCH_PATH: &str = "There is no such path here; the admin listener has /metrics, /healthz, /readyz and, under /admin/, status, explain, purge, live, history, requests, snapshots, callers and settings.";
+const NO_SUCH_PATH: &str = "There is no such path here; the admin listener has /metrics, /healthz, /readyz and, under /admin/, status, explain, purge, resume, live, history, requests, snapshots, callers and settings.";
 
 /// What a purge ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
