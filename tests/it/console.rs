@@ -66,8 +66,8 @@ async fn a_request_tells_where_its_time_went() {
     );
     let times = &told["times_ms"];
     assert!(times["vendor"].as_f64().unwrap() >= 300.0, "{told}");
-    let parts =
-        ["slot_wait", "budget_wait", "vendor", "own"].map(|part| times[part].as_f64().unwrap());
+    let parts = ["slot_wait", "budget_wait", "vendor", "shared_wait", "own"]
+        .map(|part| times[part].as_f64().unwrap());
     assert!(
         (parts.iter().sum::<f64>() - times["total"].as_f64().unwrap()).abs() < 0.01,
         "{times}"
@@ -83,6 +83,24 @@ async fn a_request_tells_where_its_time_went() {
     );
     assert_eq!(told["stages"], json!([]));
     assert!(told["cache"]["ttl_s"].as_i64().unwrap() > 50, "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_shares_a_call_says_that_it_waited_for_it() {
+    let whole = whole("");
+    whole
+        .sandbox
+        .fault(Fault::on_any(Kind::Latency { ms: 400 }));
+    let ask = || whole.ask(get("/msp/customers", ALL));
+    tokio::join!(ask(), ask());
+    let told = story(&whole, "outcome=collapsed").await;
+    assert_eq!(told["vendor_calls"], 0);
+    let times = &told["times_ms"];
+    assert!(times["shared_wait"].as_f64().unwrap() >= 400.0, "{told}");
+    assert_eq!(
+        (&times["own"], &times["vendor"]),
+        (&json!(0.0), &json!(0.0))
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@
 //! key, unless the listener is bound to a loopback address. The console's page itself holds no data
 //! and needs none.
 
+mod console;
 mod explain;
 mod guard;
 mod live;
@@ -200,6 +201,10 @@ enum AdminRoute<'a> {
     Snapshots,
     Callers,
     Settings,
+    /// Where a browser begins.
+    Root,
+    /// A file of the console.
+    Console(&'a str),
 }
 
 impl<'a> AdminRoute<'a> {
@@ -218,10 +223,14 @@ impl<'a> AdminRoute<'a> {
             "/admin/snapshots" => Self::Snapshots,
             "/admin/callers" => Self::Callers,
             "/admin/settings" => Self::Settings,
-            _ => {
-                let id = path.strip_prefix("/admin/requests/")?;
-                (!id.is_empty() && !id.contains('/')).then_some(Self::Request(id))?
-            }
+            "/" | "/console" => Self::Root,
+            _ => match path.strip_prefix("/console/") {
+                Some(file) => Self::Console(file),
+                None => {
+                    let id = path.strip_prefix("/admin/requests/")?;
+                    (!id.is_empty() && !id.contains('/')).then_some(Self::Request(id))?
+                }
+            },
         })
     }
 
@@ -331,6 +340,8 @@ impl AdminParts {
                 Params::parse(query, &[])?;
                 found(self.reads.settings())
             }
+            AdminRoute::Root => Ok(console::to_the_page()),
+            AdminRoute::Console(file) => console::file(file, &head.headers),
             AdminRoute::Purge => {
                 let operator = operator()?;
                 guard::is_json(head)?;

@@ -207,6 +207,12 @@ fn story(request: &FinishedRequest, now: &Now) -> Map<String, Value> {
         .as_ref()
         .map_or_else(StoryTold::default, |payer| payer.story.told());
     let spent = told.spent(request.arrived, request.took);
+    // Whoever shares another request's vendor call does nothing else but wait for it.
+    let shares = request.note.as_ref().is_some_and(|note| note.collapsed);
+    let (shared, own) = match shares {
+        true => (spent.own, Duration::ZERO),
+        false => (Duration::ZERO, spent.own),
+    };
     let stages: Vec<Value> = told
         .stages
         .iter()
@@ -223,7 +229,8 @@ fn story(request: &FinishedRequest, now: &Now) -> Map<String, Value> {
             "slot_wait": ms(spent.slot),
             "budget_wait": ms(spent.budget),
             "vendor": ms(spent.vendor),
-            "own": ms(spent.own),
+            "shared_wait": ms(shared),
+            "own": ms(own),
             "sending": ms(request.lasted.saturating_sub(request.took)),
         }),
     );

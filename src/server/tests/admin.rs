@@ -415,3 +415,55 @@ async fn streams_of_samples_are_few_and_end_with_the_gateway() {
         "a place is free again"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_console_is_there_for_everyone_and_asks_nobody_else() {
+    let stub = Arc::new(Stub::default());
+    for (on, loopback) in [
+        (listener(&stub, true), true),
+        (listener(&stub, false), false),
+    ] {
+        for target in ["/", "/console"] {
+            let reply = ask(&on, get(target, "")).await;
+            assert_eq!((reply.status, reply.header("location")), (307, "/console/"));
+        }
+        let page = ask(&on, get("/console/", "")).await;
+        assert_eq!(page.status, 200, "loopback: {loopback}");
+        assert!(page.header("content-type").starts_with("text/html"));
+        let policy = page.header("content-security-policy");
+        assert!(
+            policy.contains("default-src 'self'") && policy.contains("frame-ancestors 'none'"),
+            "{policy}"
+        );
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(page.header("x-content-type-options"), "nosniff");
+        let text = String::from_utf8(page.body.clone()).unwrap();
+        assert!(!text.contains("://"), "an absolute URL");
+        // Every file that the page names is there, under its own type and tag.
+        let named = text.split(['"', '\'']).filter(|part| {
+            part.ends_with(".js") || part.ends_with(".css") || part.ends_with(".svg")
+        });
+        let named: Vec<_> = named.collect();
+        assert!(named.len() >= 3, "{named:?}");
+        for name in named {
+            let target = format!("/console/{name}");
+            let reply = ask(&on, get(&target, "")).await;
+            assert_eq!(reply.status, 200, "{target}");
+            assert_eq!(reply.header("cache-control"), "no-cache");
+            let held = format!("if-none-match: {}\r\n", reply.header("etag"));
+            assert_eq!(ask(&on, get(&target, &held)).await.status, 304, "{target}");
+        }
+        for target in [
+            "/console/mod.rs",
+            "/console/../admin/status",
+            "/console/console.js/",
+            "/consol",
+        ] {
+            assert_eq!(ask(&on, get(target, "")).await.status, 404, "{target}");
+        }
+        assert_eq!(
+            ask(&on, post("/console/", "", "")).await.header("allow"),
+            "GET, HEAD"
+        );
+    }
+}

@@ -27,12 +27,12 @@ after(async () => {
   for (const end of endings.reverse()) await end();
 });
 
-/** Starts the program; resolves to the values behind the patterns once it has printed all of them. */
+/** Starts the program; resolves to the values behind the patterns once it has printed all of them, and to `kill`. */
 async function started(args, patterns, environment = {}) {
   const child = spawn(process.env.MSP_GATEWAY, args, { env: { ...process.env, ...environment }, stdio: ["ignore", "pipe", "pipe"] });
   let said = "";
   endings.push(() => new Promise(resolve => {
-    if (child.exitCode !== null) return resolve();
+    if (child.exitCode !== null || child.signalCode !== null) return resolve();
     child.once("exit", resolve);
     child.kill("SIGINT");
     setTimeout(() => child.kill("SIGKILL"), 8_000).unref();
@@ -41,7 +41,7 @@ async function started(args, patterns, environment = {}) {
     const hear = piece => {
       said += piece;
       const found = Object.entries(patterns).map(([name, pattern]) => [name, said.match(pattern)?.[1]]);
-      if (found.every(([, value]) => value)) resolve(Object.fromEntries(found));
+      if (found.every(([, value]) => value)) resolve({ ...Object.fromEntries(found), kill: () => child.kill("SIGKILL") });
     };
     child.stdout.on("data", hear);
     child.stderr.on("data", piece => { said += piece; });
@@ -57,9 +57,12 @@ export function demo(...more) {
   );
 }
 
-/** Simulated vendors and a gateway with more `settings`; its caller `pages` has `KEY`. */
-export async function gateway(settings = "", caller = "") {
-  const { vendors } = await started(["sandbox", "--listen", "127.0.0.1:0", "--requests-per-minute", "0"], { vendors: /^wiv +(\S+)/m });
+/**
+ * Simulated vendors and a gateway with more `settings`; its caller `pages` has `KEY`. `variables` override
+ * settings. `killVendors` ends the vendors at once.
+ */
+export async function gateway(settings = "", caller = "", variables = {}) {
+  const { vendors, kill } = await started(["sandbox", "--listen", "127.0.0.1:0", "--requests-per-minute", "0"], { vendors: /^wiv +(\S+)/m });
   const folder = mkdtempSync(join(tmpdir(), "pages-"));
   endings.push(() => rmSync(folder, { recursive: true, force: true }));
   const config = join(folder, "config.toml");
@@ -86,9 +89,9 @@ requests_per_minute = 60000
 access = false
 level = "warn"
 ${settings}`);
-  const keys = { WIV_KEY: "sandbox-wiv-key", NABLE_KEY: "sandbox-nable-key" };
+  const keys = { WIV_KEY: "sandbox-wiv-key", NABLE_KEY: "sandbox-nable-key", ...variables };
   const told = await started(["serve", "--config", config], { public: /^public (\S+)/m, admin: /^admin (\S+)/m }, keys);
-  return { ...told, vendors, key: KEY };
+  return { ...told, vendors, key: KEY, killVendors: kill };
 }
 
 /** A server of one page on an origin of its own: its URL. */

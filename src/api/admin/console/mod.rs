@@ -1,0 +1,141 @@
+//! `GET /console/`: the operators' console, a page of our own held in the binary.
+//!
+//! Plain HTML, one style sheet and ES modules, as they stand in this folder: there is no build step,
+//! and nothing is loaded from elsewhere. The page holds no data and needs no key. What it shows it
+//! reads from `/admin/…` with the key that an operator types into it, and keeps that key for its tab
+//! alone.
+//!
+//! The policy allows scripts, styles and requests of this listener only. No page may frame it, since a
+//! purge is one click away in it.
+
+use std::sync::LazyLock;
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+use crate::api::fixed::Fixed;
+use crate::exchange::{AnswerBody, Answered};
+use crate::problem::Problem;
+
+/// Where the page stands.
+const HOME: &str = "/console/";
+const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'";
+
+const HTML: &str = "text/html; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const IMAGE: &str = "image/svg+xml";
+
+/// Every file by its name in the path; the page itself has none.
+macro_rules! files {
+    ($($name:literal: $media:ident = $file:literal,)*) => {
+        const FILES: &[(&str, &str, &str)] = &[$(($name, $media, include_str!($file)),)*];
+    };
+}
+
+files! {
+    "": HTML = "index.html",
+    "console.css": STYLE = "console.css",
+    "icon.svg": IMAGE = "icon.svg",
+    "ask.js": SCRIPT = "ask.js",
+    "callers.js": SCRIPT = "callers.js",
+    "chart.js": SCRIPT = "chart.js",
+    "console.js": SCRIPT = "console.js",
+    "dom.js": SCRIPT = "dom.js",
+    "every.js": SCRIPT = "every.js",
+    "explain.js": SCRIPT = "explain.js",
+    "link.js": SCRIPT = "link.js",
+    "now.js": SCRIPT = "now.js",
+    "purge.js": SCRIPT = "purge.js",
+    "requests.js": SCRIPT = "requests.js",
+    "settings.js": SCRIPT = "settings.js",
+    "snapshots.js": SCRIPT = "snapshots.js",
+}
+
+static FIXED: LazyLock<Vec<(&str, Fixed)>> = LazyLock::new(|| {
+    let one = |(name, media, text): &(&'static str, &'static str, &'static str)| {
+        let head = [
+            (header::CONTENT_TYPE, *media),
+            (header::CONTENT_SECURITY_POLICY, POLICY),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::REFERRER_POLICY, "no-referrer"),
+        ];
+        (*name, Fixed::new((*text).to_owned(), &head))
+    };
+    FILES.iter().map(one).collect()
+});
+
+/// The file of this name below `/console/`.
+pub(super) fn file(name: &str, headers: &HeaderMap) -> Result<Answered, Problem> {
+    let mut files = FIXED.iter();
+    let found = files.find(|(one, _)| *one == name);
+    let (_, fixed) = found.ok_or_else(Problem::not_found)?;
+    fixed.answer(headers)
+}
+
+/// Sends a browser to the page.
+pub(super) fn to_the_page() -> Answered {
+    let mut response = Response::new(AnswerBody::empty());
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    let place = HeaderValue::from_static(HOME);
+    response.headers_mut().insert(header::LOCATION, place);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_served_and_nothing_from_elsewhere_is_named() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api/admin/console");
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let listed = match &*name {
+                "mod.rs" => continue,
+                "index.html" => "",
+                other => other,
+            };
+            assert!(
+                FILES.iter().any(|(one, ..)| *one == listed),
+                "{name} is not served"
+            );
+        }
+        for (name, media, text) in FILES {
+            // The icon names the namespace of its own format.
+            let text = match *media {
+                IMAGE => text.replace("http://www.w3.org/2000/svg", ""),
+                _ => (*text).to_owned(),
+            };
+            for bad in [
+                "http:",
+                "https:",
+                "src=\"//",
+                "@import",
+                "url(",
+                " onclick=",
+                " style=",
+                "innerHTML",
+                "eval(",
+                "unsafe",
+            ] {
+                assert!(!text.contains(bad), "{name}: {bad}");
+            }
+        }
+        assert!(POLICY.starts_with("default-src 'self';"));
+    }
+
+    #[test]
+    fn modules_import_files_that_are_there() {
+        for (name, _, text) in FILES.iter().filter(|(_, media, _)| *media == SCRIPT) {
+            let imported = text.lines().filter(|line| line.starts_with("import "));
+            for line in imported {
+                let from = line
+                    .split("\"./")
+                    .nth(1)
+                    .and_then(|rest| rest.split('"').next());
+                let there = from.is_some_and(|from| FILES.iter().any(|(one, ..)| *one == from));
+                assert!(there, "{name}: {line}");
+            }
+        }
+    }
+}
