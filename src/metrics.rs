@@ -321,7 +321,7 @@ impl Metrics {
             )?,
             requests_shed: declare.counters(
                 "requests_shed_total",
-                "Reads refused because the gateway itself was short of something, by what.",
+                "Requests and reads refused because something was short, by what.",
                 &["what"],
             )?,
             duplicate_rows: declare.counter(

@@ -25,7 +25,7 @@ pub use circuit::{Circuit, CircuitSnapshot};
 pub use credential::Credential;
 pub use gates::{GateSettings, Gates};
 pub use governor::{Governor, Permit};
-pub use pace::{HOLD_DOWN_MAX, PaceRefusal, PaceSettings, PaceShortage, PaceSnapshot};
+pub use pace::{HOLD_DOWN_MAX, PaceRefusal, PaceSettings, PaceSnapshot};
 pub use places::Felt;
 pub use retry::{RetryBudget, RetrySettings};
 pub use spend::{Lane, Payer, Spend, trace_id};

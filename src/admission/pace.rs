@@ -13,6 +13,7 @@ use super::ramp::Ramp;
 use super::rate::{Bounds, Learned, Rate};
 use super::remembered::PaceMemory;
 use crate::clock::{Duration, Instant};
+use crate::domain::Shortage;
 
 /// Most who wait for one credential. At 120 requests a minute the last of them would wait two
 /// minutes, longer than any deadline.
@@ -78,61 +79,13 @@ fn places_for(all: usize, lane: Lane) -> usize {
     all.saturating_sub(kept).max(1)
 }
 
-/// What a vendor call had too little of, so that nothing was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PaceShortage {
-    /// The vendor said to wait.
-    HoldDown,
-    /// Requests a minute.
-    Budget,
-    /// Requests at once.
-    Places,
-    /// Room in the queue.
-    Waiters,
-    /// Time: the deadline had passed before the call asked.
-    Time,
-}
-
-impl PaceShortage {
-    /// Every one.
-    pub const ALL: [Self; 5] = [
-        Self::HoldDown,
-        Self::Budget,
-        Self::Places,
-        Self::Waiters,
-        Self::Time,
-    ];
-
-    /// The word used in labels and logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::HoldDown => "vendor_hold_down",
-            Self::Budget => "vendor_budget",
-            Self::Places => "vendor_places",
-            Self::Waiters => "vendor_waiters",
-            Self::Time => "time",
-        }
-    }
-
-    /// What was short, in words that follow the vendor's name and a colon.
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::HoldDown => "the vendor said to wait",
-            Self::Budget => "the budget of requests_per_minute grows back after the deadline",
-            Self::Places => "as many requests are under way as concurrency allows",
-            Self::Waiters => "too many calls wait for the vendor already",
-            Self::Time => "the deadline has passed",
-        }
-    }
-}
-
 /// Nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PaceRefusal {
     /// When to come back, from now.
     pub retry_after: Duration,
     /// What was short.
-    pub short: PaceShortage,
+    pub short: Shortage,
 }
 
 /// The answer to one who asks to send.
@@ -304,7 +257,7 @@ impl Pace {
         if now >= deadline {
             let refusal = PaceRefusal {
                 retry_after: Duration::ZERO,
-                short: PaceShortage::Time,
+                short: Shortage::Time,
             };
             return (Asked::Refused(refusal), None);
         }
@@ -317,7 +270,10 @@ impl Pace {
         if now + wait + self.usual >= deadline {
             let refusal = PaceRefusal {
                 retry_after: wait,
-                short: PaceShortage::Budget,
+                short: match self.hold.is_some_and(|hold| hold.until > now) {
+                    true => Shortage::VendorHoldDown,
+                    false => Shortage::VendorBudget,
+                },
             };
             return (Asked::Refused(refusal), None);
         }
@@ -325,7 +281,7 @@ impl Pace {
         if self.queue.len() >= WAITERS_MAX {
             let refusal = PaceRefusal {
                 retry_after: wait.max(CROWDED_RETRY_AFTER),
-                short: PaceShortage::Waiters,
+                short: Shortage::VendorWaiters,
             };
             match self.queue.displace_for(lane, caller) {
                 None => return (Asked::Refused(refusal), None),
@@ -615,15 +571,15 @@ impl Pace {
         let hold = self.hold.filter(|h| h.refuses && h.until > now)?;
         Some(PaceRefusal {
             retry_after: hold.until.saturating_duration_since(now),
-            short: PaceShortage::HoldDown,
+            short: Shortage::VendorHoldDown,
         })
     }
 
     /// What a call of `lane` that got no turn waits for.
-    pub fn short_of(&self, lane: Lane) -> PaceShortage {
+    pub fn short_of(&self, lane: Lane) -> Shortage {
         match self.in_flight < self.places_for(lane) {
-            true => PaceShortage::Budget,
-            false => PaceShortage::Places,
+            true => Shortage::VendorBudget,
+            false => Shortage::VendorPlaces,
         }
     }
 

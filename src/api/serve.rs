@@ -137,9 +137,8 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
             answer::accepted(&call)?;
             // An export lasts as long as its reader likes: those who read slowly must find the end of
             // their own places, and never those of everyone.
-            let Some(place) = of.exports.enter(&call.asker.caller.presence) else {
-                return Err(Problem::exports_overloaded());
-            };
+            let place = of.exports.enter(&call.asker.caller.presence);
+            let place = place.map_err(Problem::short_of)?;
             let begun = reads.export.begin(&call.asker, query, format).await;
             let stream = begun.map_err(|error| refused(&call, error))?;
             return Ok(case_export::respond(&call, stream, format, trailer, place).await);
@@ -147,9 +146,8 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
         Question::Changes(request) => {
             answer::accepted(&call)?;
             // Those who wait hold none of the places of those who want an answer now.
-            let Some(place) = of.followers.enter(&call.asker.caller.presence) else {
-                return Err(Problem::followers_overloaded());
-            };
+            let place = of.followers.enter(&call.asker.caller.presence);
+            let place = place.map_err(Problem::short_of)?;
             let begun = reads.changes.begin(&call.asker, request).await;
             let stream = begun.map_err(|error| refused(&call, error))?;
             return Ok(case_changes::respond(&call, stream, place).await);

@@ -212,6 +212,28 @@ impl Saved {
 /// `requests_shed_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shortage {
+    /// As many requests are in flight as `limits.requests_in_flight_max` allows.
+    RequestsInFlight,
+    /// The caller has its share of them.
+    CallerRequests,
+    /// As many exports run as `limits.exports_max` allows.
+    Exports,
+    /// The caller has its share of them.
+    CallerExports,
+    /// As many questions for changes are held as `changes.followers_max` allows.
+    Followers,
+    /// The caller has its share of them.
+    CallerFollowers,
+    /// The vendor said to wait.
+    VendorHoldDown,
+    /// The vendor's `requests_per_minute`.
+    VendorBudget,
+    /// The vendor's `concurrency`.
+    VendorPlaces,
+    /// Too many calls wait for the vendor.
+    VendorWaiters,
+    /// The deadline had passed before the vendor could be called.
+    Time,
     /// As many walks run as `pagination.open_scrolls_max` allows.
     OpenScrolls,
     /// As many scrolls may stand open at the vendor as `pagination.vendor_scrolls_max` allows.
@@ -232,7 +254,18 @@ pub enum Shortage {
 
 impl Shortage {
     /// Every one.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 19] = [
+        Self::RequestsInFlight,
+        Self::CallerRequests,
+        Self::Exports,
+        Self::CallerExports,
+        Self::Followers,
+        Self::CallerFollowers,
+        Self::VendorHoldDown,
+        Self::VendorBudget,
+        Self::VendorPlaces,
+        Self::VendorWaiters,
+        Self::Time,
         Self::OpenScrolls,
         Self::VendorScrolls,
         Self::WaitingSearches,
@@ -246,6 +279,17 @@ impl Shortage {
     /// The word used in labels and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::RequestsInFlight => "requests_in_flight",
+            Self::CallerRequests => "caller_requests",
+            Self::Exports => "exports",
+            Self::CallerExports => "caller_exports",
+            Self::Followers => "followers",
+            Self::CallerFollowers => "caller_followers",
+            Self::VendorHoldDown => "vendor_hold_down",
+            Self::VendorBudget => "vendor_budget",
+            Self::VendorPlaces => "vendor_places",
+            Self::VendorWaiters => "vendor_waiters",
+            Self::Time => "time",
             Self::OpenScrolls => "open_scrolls",
             Self::VendorScrolls => "vendor_scrolls",
             Self::WaitingSearches => "waiting_searches",
@@ -260,6 +304,27 @@ impl Shortage {
     /// One sentence for the caller: what is short and why.
     pub const fn sentence(self) -> &'static str {
         match self {
+            Self::RequestsInFlight => {
+                "As many requests are in flight as limits.requests_in_flight_max allows."
+            }
+            Self::CallerRequests => {
+                "This caller has its share of limits.requests_in_flight_max in flight already."
+            }
+            Self::Exports => "As many exports run as limits.exports_max allows.",
+            Self::CallerExports => "This caller has its share of limits.exports_max already.",
+            Self::Followers => {
+                "As many questions for changes run or wait as changes.followers_max allows."
+            }
+            Self::CallerFollowers => {
+                "This caller has its share of changes.followers_max in hand already."
+            }
+            Self::VendorHoldDown => "The vendor said to wait.",
+            Self::VendorBudget => {
+                "The budget of requests_per_minute grows back after the request's deadline."
+            }
+            Self::VendorPlaces => "As many calls are under way as the vendor's concurrency allows.",
+            Self::VendorWaiters => "Too many calls wait for the vendor already.",
+            Self::Time => "The request's deadline had passed.",
             Self::OpenScrolls => {
                 "As many searches are being read from wiv as pagination.open_scrolls_max allows."
             }

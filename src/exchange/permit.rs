@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::access::Presence;
+use crate::domain::Shortage;
 
 /// How many times the free places one caller may have: alone seven of eight, two of them seven of
 /// fifteen each. So one that sends a thousand slow questions leaves room for another's, and fewer than
@@ -17,6 +18,10 @@ pub struct InFlight {
     of_caller: fn(&Presence) -> &AtomicUsize,
     limit: AtomicUsize,
     now: AtomicUsize,
+    /// Said where all places are taken.
+    all: Shortage,
+    /// Said where the caller has its share of them.
+    share: Shortage,
 }
 
 /// The right to be in flight; given back when dropped, which is when the answer's body ends.
@@ -29,24 +34,33 @@ pub struct Permit {
 impl InFlight {
     /// Admits up to `limit` requests at once.
     pub fn of_requests(limit: usize) -> Arc<Self> {
-        Self::up_to(limit, |caller| &caller.requests)
+        let short = (Shortage::RequestsInFlight, Shortage::CallerRequests);
+        Self::up_to(limit, |caller| &caller.requests, short)
     }
 
     /// Admits up to `limit` exports at once.
     pub fn of_exports(limit: usize) -> Arc<Self> {
-        Self::up_to(limit, |caller| &caller.exports)
+        let short = (Shortage::Exports, Shortage::CallerExports);
+        Self::up_to(limit, |caller| &caller.exports, short)
     }
 
     /// Admits up to `limit` questions for changes at once.
     pub fn of_followers(limit: usize) -> Arc<Self> {
-        Self::up_to(limit, |caller| &caller.followers)
+        let short = (Shortage::Followers, Shortage::CallerFollowers);
+        Self::up_to(limit, |caller| &caller.followers, short)
     }
 
-    fn up_to(limit: usize, of_caller: fn(&Presence) -> &AtomicUsize) -> Arc<Self> {
+    fn up_to(
+        limit: usize,
+        of_caller: fn(&Presence) -> &AtomicUsize,
+        (all, share): (Shortage, Shortage),
+    ) -> Arc<Self> {
         Arc::new(Self {
             of_caller,
             limit: AtomicUsize::new(limit),
             now: AtomicUsize::new(0),
+            all,
+            share,
         })
     }
 
@@ -55,9 +69,12 @@ impl InFlight {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// A permit for a caller, or `None` when the limit or the caller's share is reached. Never waits: a
-    /// request that cannot be served now is better refused now.
-    pub fn enter(self: &Arc<Self>, caller: &Arc<Presence>) -> Option<Permit> {
+    /// Returns a permit for a caller. Never waits: a request that cannot be served now is better
+    /// refused now.
+    ///
+    /// # Errors
+    /// What is used up: all places, or the caller's share of them.
+    pub fn enter(self: &Arc<Self>, caller: &Arc<Presence>) -> Result<Permit, Shortage> {
         let limit = self.limit.load(Ordering::Relaxed);
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
         let own = (self.of_caller)(caller).fetch_add(1, Ordering::Relaxed) + 1;
@@ -67,7 +84,11 @@ impl InFlight {
             caller: caller.clone(),
         };
         let share = (limit.saturating_sub(now) + 1).saturating_mul(TIMES_FREE);
-        (now <= limit && own <= share).then_some(permit)
+        match (now <= limit, own <= share) {
+            (true, true) => Ok(permit),
+            (false, _) => Err(self.all),
+            (true, false) => Err(self.share),
+        }
     }
 
     /// How many permits may be given out at once.
@@ -100,18 +121,18 @@ mod tests {
     fn a_permit_comes_back_when_dropped() {
         let (gate, caller) = (InFlight::of_requests(1), nobody());
         let first = gate.enter(&caller).unwrap();
-        assert!(gate.enter(&caller).is_none());
+        assert!(gate.enter(&caller).is_err());
         assert_eq!(
             (gate.now(), caller.requests.load(Ordering::Relaxed)),
             (1, 1)
         );
         // Its exports are counted apart.
         let export = InFlight::of_exports(1).enter(&caller);
-        assert!(export.is_some());
+        assert!(export.is_ok());
         assert_eq!(caller.exports.load(Ordering::Relaxed), 1);
         assert_eq!(caller.requests.load(Ordering::Relaxed), 1);
         drop(first);
-        assert!(gate.enter(&caller).is_some());
+        assert!(gate.enter(&caller).is_ok());
         assert_eq!(
             (gate.now(), caller.requests.load(Ordering::Relaxed)),
             (0, 0)
@@ -122,14 +143,17 @@ mod tests {
     fn one_caller_leaves_room_for_another() {
         let (gate, greedy) = (InFlight::of_requests(32), nobody());
         let mut held = Vec::new();
-        while let Some(permit) = gate.enter(&greedy) {
+        while let Ok(permit) = gate.enter(&greedy) {
             held.push(permit);
         }
         assert_eq!(held.len(), 28);
+        let refused = gate.enter(&greedy).unwrap_err();
+        assert_eq!(refused, Shortage::CallerRequests);
         for _ in 0..4 {
             held.push(gate.enter(&nobody()).unwrap());
         }
-        assert!(gate.enter(&nobody()).is_none());
+        let refused = gate.enter(&nobody()).unwrap_err();
+        assert_eq!(refused, Shortage::RequestsInFlight);
         // Few places have no reserve.
         let (few, one) = (InFlight::of_requests(7), nobody());
         for _ in 1..=7 {
@@ -142,9 +166,9 @@ mod tests {
         let (gate, caller) = (InFlight::of_requests(2), nobody());
         let inside = (gate.enter(&caller), gate.enter(&caller));
         gate.admit_up_to(1);
-        assert!(gate.enter(&caller).is_none());
+        assert!(gate.enter(&caller).is_err());
         drop(inside);
         let one = gate.enter(&caller);
-        assert!(one.is_some() && gate.enter(&caller).is_none());
+        assert!(one.is_ok() && gate.enter(&caller).is_err());
     }
 }

@@ -13,7 +13,7 @@ use crate::access::Caller;
 use crate::admission::{Payer, trace_id};
 use crate::cache::{CacheNote, Detail, Forward};
 use crate::clock::{Clock, Duration, Instant};
-use crate::domain::{CacheOutcome, Route};
+use crate::domain::{CacheOutcome, Route, Shortage};
 use crate::history::{FinishedRequest, History};
 use crate::telemetry::{AccessEntry, AccessTimes, LogSink, logged_path};
 
@@ -97,6 +97,7 @@ pub struct Record {
     payer: OnceLock<(Arc<Caller>, Arc<Payer>)>,
     cache: NotedCache,
     code: OnceLock<&'static str>,
+    shortage: OnceLock<Shortage>,
 }
 
 /// A word of a closed set, noted once: layers note one after the other, and a store is all it takes.
@@ -213,6 +214,7 @@ impl Record {
             payer: OnceLock::new(),
             cache: NotedCache::default(),
             code: OnceLock::new(),
+            shortage: OnceLock::new(),
         })
     }
 
@@ -262,6 +264,16 @@ impl Record {
     /// Notes the code of the problem that is the answer.
     pub fn set_code(&self, code: &'static str) {
         let _ = self.code.set(code);
+    }
+
+    /// Notes what the gateway had too little of, where the request was refused before it was read.
+    pub fn set_shortage(&self, shortage: Shortage) {
+        let _ = self.shortage.set(shortage);
+    }
+
+    /// What the gateway had too little of, if the request was refused for it before it was read.
+    pub fn shortage(&self) -> Option<Shortage> {
+        self.shortage.get().copied()
     }
 
     /// The code of the problem that is the answer, if it is one.

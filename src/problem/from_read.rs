@@ -1,8 +1,8 @@
 //! How each failure of a read is answered.
 
 use super::{Code, Problem};
-use crate::admission::PaceShortage;
 use crate::clock::Duration;
+use crate::domain::Shortage;
 use crate::reads::ReadError;
 use crate::upstream::{ConnectCause, Fault, UpstreamError};
 
@@ -109,8 +109,8 @@ fn detail(error: &UpstreamError) -> String {
             format!("{vendor} cannot be reached: {}.", cause.text())
         }
         Fault::BudgetExhausted => {
-            let short = error.short.unwrap_or(PaceShortage::Budget);
-            format!("No request to {vendor} was made: {}.", short.text())
+            let short = error.short.unwrap_or(Shortage::VendorBudget);
+            format!("No request to {vendor} was made. {}", short.sentence())
         }
         Fault::RateLimited => {
             format!("{vendor} answered with status 429: it takes no more requests for a while.")

@@ -17,7 +17,7 @@ use crate::access::Allowance;
 use crate::clock::Duration;
 use crate::domain::json::write_text;
 use crate::domain::query::BodyProblem;
-use crate::domain::{Route, Vendor};
+use crate::domain::{Route, Shortage, Vendor};
 use crate::exchange::record::X_REQUEST_ID;
 use crate::exchange::{AnswerBody, Answered, Record, RequestId};
 
@@ -53,6 +53,7 @@ struct More {
     allow: Option<&'static str>,
     vendor_body: Option<Bytes>,
     allowance: Option<Allowance>,
+    shortage: Option<Shortage>,
     close: bool,
 }
 
@@ -147,32 +148,17 @@ impl Problem {
         this
     }
 
-    /// Too much is going on.
-    pub fn overloaded() -> Self {
-        Self::new(
-            Code::Overloaded,
-            "The gateway has as many requests in hand as it may; nothing was asked of a vendor.",
-        )
-        .retry_after(SHED_RETRY)
-    }
-
-    /// As many exports run as may, or as this caller may.
-    pub fn exports_overloaded() -> Self {
-        Self::new(
-            Code::Overloaded,
-            "As many exports run as may at once; nothing was asked of a vendor.",
-        )
-        .retry_after(EXPORT_RETRY)
-    }
-
-    /// As many questions for changes run as may, or as this caller may.
-    pub fn followers_overloaded() -> Self {
-        Self::new(
-            Code::Overloaded,
-            "As many questions for changes run or wait as changes.followers_max allows, or this \
-             caller's share of them; nothing was asked of a vendor.",
-        )
-        .retry_after(EXPORT_RETRY)
+    /// The gateway itself has too little of something; nothing was asked of a vendor.
+    pub fn short_of(shortage: Shortage) -> Self {
+        let after = match shortage {
+            Shortage::Exports | Shortage::CallerExports => EXPORT_RETRY,
+            _ => SHED_RETRY,
+        };
+        let mut this = Self::new(Code::Overloaded, shortage.sentence())
+            .logging(shortage.as_str())
+            .retry_after(after);
+        this.more().shortage = Some(shortage);
+        this
     }
 
     /// The answer was not ready in time; who is waited for, if that is known.
@@ -249,6 +235,9 @@ impl Problem {
         let code = self.code;
         let more = self.more.as_deref();
         record.set_code(code.as_str());
+        if let Some(shortage) = more.and_then(|m| m.shortage) {
+            record.set_shortage(shortage);
+        }
         if let Some(log) = more.and_then(|m| m.log.as_deref()) {
             tracing::warn!(
                 request_id = record.id.as_str(),

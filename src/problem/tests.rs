@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::admission::PaceShortage;
 use crate::clock::Instant;
 use crate::domain::{Operation, Shortage};
 use crate::reads::ReadError;
@@ -85,7 +84,7 @@ async fn headers_say_what_to_do_next() {
     assert_eq!(answer.headers()["content-type"], "application/problem+json");
     let answer = Problem::method_not_allowed("GET, HEAD").respond(&record);
     assert_eq!(answer.headers()["allow"], "GET, HEAD");
-    let answer = Problem::overloaded()
+    let answer = Problem::short_of(Shortage::RequestsInFlight)
         .retry_after(Duration::from_millis(1))
         .respond(&record);
     assert_eq!(answer.headers()["retry-after"], "1");
@@ -252,9 +251,9 @@ fn details_name_what_happened() {
         let detail = of(&caused, search, Fault::Connect);
         assert!(detail.contains(cause.text()), "{detail}");
     }
-    for short in PaceShortage::ALL {
+    for short in Shortage::ALL {
         let lacks = |error: &mut UpstreamError| error.short = Some(short);
         let detail = of(&lacks, search, Fault::BudgetExhausted);
-        assert!(detail.contains(short.text()), "{detail}");
+        assert!(detail.contains(short.sentence()), "{detail}");
     }
 }

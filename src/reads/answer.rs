@@ -109,8 +109,8 @@ impl Account<'_> {
 
     /// Counts a question without an answer, if memory was asked for one.
     pub fn refused(&self, error: &ReadError) {
-        if let ReadError::Overloaded { shortage, .. } = error {
-            self.metrics.shed(*shortage);
+        if let Some(shortage) = error.shortage() {
+            self.metrics.shed(shortage);
         }
         if let Some(outcome) = error.outcome() {
             self.metrics.lookup(self.kind, outcome);

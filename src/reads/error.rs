@@ -120,6 +120,17 @@ impl ReadError {
         }
     }
 
+    /// What the gateway had too little of, where that is the reason.
+    pub fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Self::Overloaded { shortage, .. } => Some(*shortage),
+            Self::Upstream(error) if error.fault == Fault::BudgetExhausted => {
+                Some(error.short.unwrap_or(Shortage::VendorBudget))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether an older answer may stand in: not the question's fault.
     pub fn allows_stale(&self) -> bool {
         match self {

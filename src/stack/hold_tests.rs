@@ -2,9 +2,8 @@
 
 use super::outbound_tests::{PAGE, SECOND, ask, wiv_rig};
 use super::test_vendor::{Reply, Rig, TestVendor, options, rig, spend};
-use crate::admission::PaceShortage;
 use crate::clock::{Duration, sleep};
-use crate::domain::{Operation, Vendor};
+use crate::domain::{Operation, Shortage, Vendor};
 use crate::upstream::Fault;
 
 const ABSURD: [(&str, u16, &str); 5] = [
@@ -40,7 +39,7 @@ async fn held(status: u16, extra: &str, learns: bool) -> Rig {
     rig
 }
 
-async fn short(rig: &Rig) -> Option<PaceShortage> {
+async fn short(rig: &Rig) -> Option<Shortage> {
     let error = ask(rig, Operation::Search, spend()).await.err()?;
     assert_eq!(error.fault, Fault::BudgetExhausted);
     assert!(error.retry_after.unwrap() <= Duration::from_secs(600));
@@ -54,7 +53,7 @@ async fn an_absurd_wait_is_cut_and_tried_now_and_then() {
             let rig = held(status, extra, learns).await;
             let hold = rig.gates.governor.snapshot().hold_down.unwrap();
             assert_eq!(hold, Duration::from_secs(600), "{name}");
-            assert!(short(&rig).await.is_some(), "{name}");
+            assert_eq!(short(&rig).await, Some(Shortage::VendorHoldDown), "{name}");
             // The vendor still means it: one call a minute finds out, and the rest are refused.
             for minute in 1..=5 {
                 sleep(SECOND * 61).await;
@@ -81,7 +80,7 @@ async fn an_absurd_wait_is_cut_and_tried_now_and_then() {
 async fn short_waits_see_no_probe() {
     let rig = held(429, "retry-after: 50\r\n", false).await;
     for _ in 0..49 {
-        assert_eq!(short(&rig).await, Some(PaceShortage::HoldDown));
+        assert_eq!(short(&rig).await, Some(Shortage::VendorHoldDown));
         sleep(SECOND).await;
     }
     assert_eq!(rig.vendor.count(), 1);

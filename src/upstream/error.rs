@@ -7,9 +7,9 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::ConnectCause;
-use crate::admission::{PaceRefusal, PaceShortage};
+use crate::admission::PaceRefusal;
 use crate::clock::Duration;
-use crate::domain::{Operation, ProblemCode, Vendor};
+use crate::domain::{Operation, ProblemCode, Shortage, Vendor};
 
 /// What went wrong, decided where it happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -176,7 +176,7 @@ pub struct UpstreamError {
     /// Why no connection was made, for [`Fault::Connect`].
     pub cause: Option<ConnectCause>,
     /// What was short, where the gateway sent nothing.
-    pub short: Option<PaceShortage>,
+    pub short: Option<Shortage>,
     /// Whether the search held members that the gateway does not know.
     pub unknown_members: bool,
     /// For the log: more detail in the gateway's own words, without secrets or vendor bytes.
@@ -206,7 +206,7 @@ impl UpstreamError {
         Self {
             short: Some(refusal.short),
             retry_after: Some(refusal.retry_after),
-            ..Self::new(operation, Fault::BudgetExhausted, refusal.short.text())
+            ..Self::new(operation, Fault::BudgetExhausted, refusal.short.as_str())
         }
     }
 

@@ -41,6 +41,7 @@ mod outages;
 mod paging;
 mod proof;
 mod quota;
+mod refusals;
 mod reload;
 mod runbook;
 mod smuggle;

@@ -39,11 +39,11 @@ where
 
     fn call(&self, call: Call) -> Self::Future {
         match self.gate.enter(&call.asker.caller.presence) {
-            Some(permit) => Either::Right(Admitted {
+            Ok(permit) => Either::Right(Admitted {
                 inner: self.inner.call(call),
                 permit: Some(permit),
             }),
-            None => refuse(Problem::overloaded()),
+            Err(shortage) => refuse(Problem::short_of(shortage)),
         }
     }
 }

@@ -114,6 +114,9 @@ impl Watch {
             && let Some(code) = record.code()
         {
             metrics.problem(code);
+            if let Some(shortage) = record.shortage() {
+                metrics.shed(shortage);
+            }
         }
         metrics.duration(record.route(), record.cache(), took.as_secs_f64());
         Tail::new(ends.clone(), record, status, took)

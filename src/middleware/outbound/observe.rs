@@ -1,8 +1,9 @@
 //! One log line per vendor call, however it ends.
 
 use super::layer;
-use crate::admission::{PaceShortage, Stage};
+use crate::admission::Stage;
 use crate::clock::{Clock, Duration};
+use crate::domain::Shortage;
 use crate::upstream::step::Step;
 use crate::upstream::{ConnectCause, Fault, UpstreamError, VendorAnswer, VendorCall};
 
@@ -56,7 +57,7 @@ impl<S: Step> Step for Observe<S> {
                 let (outcome, detail) = (error.fault.as_str(), &*error.detail);
                 let status = error.status.map(|status| status.as_u16());
                 let cause = error.cause.map(ConnectCause::as_str);
-                let short = error.short.map(PaceShortage::as_str);
+                let short = error.short.map(Shortage::as_str);
                 let said = error.said.as_deref();
                 // One macro call for each level: the level of an event is a constant.
                 macro_rules! tell {

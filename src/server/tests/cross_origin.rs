@@ -22,7 +22,7 @@ fn front() -> Front {
     Front::shared_with(shared(), |call| {
         Box::pin(async move {
             if call.head.uri.query().is_some() {
-                return Err(Problem::overloaded());
+                return Err(Problem::short_of(crate::domain::Shortage::RequestsInFlight));
             }
             let mut answer = ok("{}");
             answer
