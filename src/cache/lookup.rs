@@ -10,6 +10,7 @@ use super::keeping::Keeping;
 use super::key::CacheKey;
 use super::local::{Entry, Fetched, Local};
 use super::note::{CacheNote, Detail, Forward};
+use super::verdict::{Remembered, Verdict};
 use crate::access::ForcedRefreshes;
 use crate::admission::Lane;
 use crate::clock::{Clock, Duration, Instant};
@@ -184,7 +185,7 @@ where
         let why = match &remembered {
             None => Forward::UriMiss,
             Some(entry) => match judge(entry, terms, &directives, now) {
-                Verdict::Serve(note) => {
+                (Verdict::Serve, note) => {
                     let note = match recalled {
                         true => note.with_detail(Detail::Store),
                         false => note,
@@ -195,7 +196,11 @@ where
                         at: now,
                     });
                 }
-                Verdict::ServeAndRefresh(note) => {
+                (verdict @ (Verdict::RefreshAhead | Verdict::ServeAndRefresh), note) => {
+                    let note = match verdict {
+                        Verdict::ServeAndRefresh => note.with_detail(Detail::StaleWhileRevalidate),
+                        _ => note,
+                    };
                     self.flights
                         .launch_unwaited(key, || self.fill(key, fetch(Wanted::Later)));
                     return Ok(Found {
@@ -204,7 +209,9 @@ where
                         at: now,
                     });
                 }
-                Verdict::Ask(why) => why,
+                (Verdict::Ask(why), _) => why,
+                // A soft failure that is remembered may still answer.
+                (Verdict::NotCached, _) => Forward::Stale,
             },
         };
         if let Some(negative) = self.local.get_negative(key, terms.negative, now)
@@ -399,36 +406,19 @@ where
     }
 }
 
-enum Verdict {
-    Serve(CacheNote),
-    ServeAndRefresh(CacheNote),
-    Ask(Forward),
-}
-
-fn judge<V>(entry: &Entry<V>, terms: &Terms<'_>, directives: &Directives, now: Instant) -> Verdict {
+fn judge<V>(
+    entry: &Entry<V>,
+    terms: &Terms<'_>,
+    directives: &Directives,
+    now: Instant,
+) -> (Verdict, CacheNote) {
     let judged = entry.judge(&terms.lifetimes, now);
-    let note = CacheNote::hit(entry.ttl_s_of(&judged));
-    if directives.refuses_age(judged.age) {
-        return match directives.only_if_cached {
-            true => Verdict::Serve(note),
-            false => Verdict::Ask(Forward::Request),
-        };
-    }
-    let revalidating = note.with_detail(Detail::StaleWhileRevalidate);
-    match entry.standing_of(&judged) {
-        Standing::Fresh if terms.refresh_ahead && entry.is_due(&judged) => {
-            Verdict::ServeAndRefresh(note)
-        }
-        Standing::Fresh => Verdict::Serve(note),
-        Standing::Stale if directives.only_if_cached => Verdict::Serve(note),
-        Standing::Stale => Verdict::ServeAndRefresh(revalidating),
-        Standing::OnError | Standing::Expired
-            if directives.max_stale.is_some_and(|max| {
-                i64::try_from(max.as_secs()).unwrap_or(i64::MAX) >= -note.ttl_s.unwrap_or(0)
-            }) =>
-        {
-            Verdict::ServeAndRefresh(revalidating)
-        }
-        Standing::OnError | Standing::Expired => Verdict::Ask(Forward::Stale),
-    }
+    let ttl_s = entry.ttl_s_of(&judged);
+    let seen = Remembered {
+        age: judged.age,
+        standing: entry.standing_of(&judged),
+        past_s: ttl_s.saturating_neg(),
+        ahead: terms.refresh_ahead && entry.is_due(&judged),
+    };
+    (seen.verdict(directives), CacheNote::hit(ttl_s))
 }

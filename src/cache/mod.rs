@@ -33,6 +33,7 @@ pub mod note;
 pub mod pages;
 pub mod seen;
 pub mod variants;
+mod verdict;
 
 pub use coding::Coding;
 pub use etag::Etag;
@@ -48,3 +49,4 @@ pub use note::{CacheNote, Detail, Forward};
 pub use pages::{Pages, Rendered};
 pub use seen::Seen;
 pub use variants::{Variant, VariantOptions, Variants};
+pub use verdict::{Remembered, Verdict};

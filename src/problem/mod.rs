@@ -151,7 +151,10 @@ impl Problem {
     /// The gateway itself has too little of something; nothing was asked of a vendor.
     pub fn short_of(shortage: Shortage) -> Self {
         let after = match shortage {
-            Shortage::Exports | Shortage::CallerExports => EXPORT_RETRY,
+            Shortage::Exports
+            | Shortage::CallerExports
+            | Shortage::Followers
+            | Shortage::CallerFollowers => EXPORT_RETRY,
             _ => SHED_RETRY,
         };
         let mut this = Self::new(Code::Overloaded, shortage.sentence())

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use super::Reads;
 use super::cases::ViewSource;
 use crate::admission::Lane;
-use crate::cache::{CacheKey, FetchError, Lifetimes, Shelf, Standing, Subject, Wanted};
+use crate::cache::{
+    CacheKey, Directives, FetchError, Lifetimes, Remembered, Shelf, Standing, Subject, Verdict,
+    Wanted,
+};
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::{ContractId, Month, Operation, SearchQuery};
 
@@ -60,12 +63,19 @@ impl Explanation {
         self.held = true;
         self.standing = standing;
         self.age = Some(age);
-        self.lane = match standing {
-            Standing::Fresh => return self.answered(),
-            Standing::Stale => Some(Wanted::Later.lane()),
-            Standing::OnError => Some(Wanted::Soon.lane()),
-            Standing::Expired => Some(Wanted::Now.lane()),
+        let seen = Remembered {
+            age,
+            standing,
+            past_s: 0,
+            ahead: false,
         };
+        let wanted = match seen.verdict(&Directives::default()) {
+            Verdict::Serve | Verdict::RefreshAhead | Verdict::NotCached => return self.answered(),
+            Verdict::ServeAndRefresh => Wanted::Later,
+            Verdict::Ask(_) if standing == Standing::Expired => Wanted::Now,
+            Verdict::Ask(_) => Wanted::Soon,
+        };
+        self.lane = Some(wanted.lane());
         self
     }
 

@@ -17,7 +17,8 @@ use super::walk::Walk;
 use crate::access::ForcedRefreshes;
 use crate::admission::Payer;
 use crate::cache::{
-    CacheKey, CacheNote, Detail, Directives, Forward, Lifetimes, ON_ERROR_WAIT, Standing, Wanted,
+    CacheKey, CacheNote, Detail, Directives, Forward, Lifetimes, ON_ERROR_WAIT, Remembered,
+    Standing, Verdict, Wanted,
 };
 use crate::clock::{Duration, Instant, timeout_at};
 use crate::domain::{SearchQuery, Shortage};
@@ -571,45 +572,28 @@ fn judge(
     directives: &Directives,
     now: Instant,
 ) -> Verdict {
-    if look.growing && !look.purged && !directives.no_cache {
-        // Joined however old: walks of one search never overlap.
+    let too_old = directives.refuses_age(look.age()) || look.standing() == Standing::Expired;
+    let refused = directives.no_cache || (directives.only_if_cached && too_old);
+    if look.growing && !look.purged && !refused {
+        // Joined however old, unless 504 is asked for instead: walks of one search never overlap.
         return Verdict::Serve;
     }
     if look.is_new() && !directives.no_cache && !directives.only_if_cached {
         // Begun by another request a moment ago, whose walk is about to start: not old, but new.
         return Verdict::Serve;
     }
-    if directives.refuses_age(look.age()) {
-        return match directives.only_if_cached {
-            true => Verdict::Serve,
-            false => Verdict::Ask(Forward::Request),
-        };
-    }
-    match look.standing() {
-        // One vendor page tells whether the first rows are still what they were; more than that
-        // is not read on the mere guess that somebody will ask.
-        Standing::Fresh
-            if ask.refresh_ahead
-                && current.is_due(now)
-                && current.served() <= store.options.load().vendor_page_size.get() =>
-        {
-            Verdict::RefreshAhead
-        }
-        Standing::Fresh => Verdict::Serve,
-        Standing::Stale if directives.only_if_cached => Verdict::Serve,
-        Standing::Stale => Verdict::ServeAndRefresh,
-        Standing::OnError | Standing::Expired => {
-            let past_s = look.ttl_s().saturating_neg();
-            let fine = |max: Duration| i64::try_from(max.as_secs()).unwrap_or(i64::MAX) >= past_s;
-            if directives.max_stale.is_some_and(fine) {
-                Verdict::ServeAndRefresh
-            } else if directives.only_if_cached {
-                Verdict::NotCached
-            } else {
-                Verdict::Ask(Forward::Stale)
-            }
-        }
-    }
+    // One vendor page tells whether the first rows are still what they were; more than that is not
+    // read on the mere guess that somebody will ask.
+    let ahead = ask.refresh_ahead
+        && current.is_due(now)
+        && current.served() <= store.options.load().vendor_page_size.get();
+    let seen = Remembered {
+        age: look.age(),
+        standing: look.standing(),
+        past_s: look.ttl_s().saturating_neg(),
+        ahead,
+    };
+    seen.verdict(directives)
 }
 
 /// What the caller asks for, less what its allowance does not pay: forcing a vendor call where the
@@ -625,15 +609,6 @@ fn obeyed(look: &Look, ask: &Open<'_>, now: Instant) -> Directives {
     } else {
         directives
     }
-}
-
-/// How a request is answered.
-enum Verdict {
-    Serve,
-    RefreshAhead,
-    ServeAndRefresh,
-    Ask(Forward),
-    NotCached,
 }
 
 fn stale_may_stand_in(error: &OpenError) -> bool {

@@ -172,3 +172,51 @@ async fn each_refusal_names_what_was_short() {
         assert!(events.text().contains(word), "{word}: {}", events.text());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_may_not_be_served_is_not_cached() {
+    for read in ["customers", "search"] {
+        let text = SETTINGS.to_owned() + &caller("all", "role = \"operator\"");
+        let whole = Whole::with(&text, &secrets(), world());
+        let ask = |directives: &str| {
+            let headers = format!("{ALL}cache-control: {directives}\r\n");
+            match read {
+                "customers" => get("/msp/customers", &headers),
+                _ => search(&headers, "{}"),
+            }
+        };
+        let nothing = whole.ask(ask("only-if-cached")).await;
+        assert_eq!(nothing.code(), "not_cached", "{read}");
+        assert_eq!(whole.ask(ask("max-age=60")).await.status, 200, "{read}");
+        // The walk behind a search may read one page more meanwhile.
+        sleep(Duration::from_secs(10)).await;
+        let calls = whole.vendor_calls();
+        for (directives, served) in [
+            ("only-if-cached", true),
+            ("only-if-cached, max-age=60", true),
+            ("only-if-cached, max-age=5", false),
+            ("only-if-cached, no-cache", false),
+            ("only-if-cached, max-age=5, max-stale", false),
+        ] {
+            let reply = whole.ask(ask(directives)).await;
+            let expected = if served { 200 } else { 504 };
+            assert_eq!(reply.status, expected, "{read}: {directives}");
+        }
+        assert_eq!(whole.vendor_calls(), calls, "{read}");
+        // Past `on_error`, which is an hour after `fresh`, nothing stands in for the vendor.
+        sleep(Duration::from_secs(3_700)).await;
+        break_vendors(
+            &whole,
+            r#"{"operation":"any","kind":"status","status":500}"#,
+        )
+        .await;
+        for directives in ["max-stale", "max-stale=100000", "only-if-cached, max-stale"] {
+            let reply = whole.ask(ask(directives)).await;
+            assert!(
+                reply.status >= 500,
+                "{read}: {directives}: {}",
+                reply.status
+            );
+        }
+    }
+}
