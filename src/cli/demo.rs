@@ -31,7 +31,7 @@ pub struct Places {
     pub public: SocketAddr,
     /// Operators connect here.
     pub admin: SocketAddr,
-    /// Browsers find the dashboard here; `None`: [`DASHBOARD`], or any port if that is taken.
+    /// Browsers find the dashboard here; `None`: `DASHBOARD`, or any port if that is taken.
     pub dashboard: Option<SocketAddr>,
     /// More origins whose web pages may ask.
     pub cors_origins: Vec<Origin>,

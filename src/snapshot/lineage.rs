@@ -1,8 +1,8 @@
 //! A lineage: all snapshots of one search, and every decision about them.
 //!
-//! [`Lineage::open`] decides how a request is answered: from the current snapshot, from it while a
-//! refresh runs, after a refresh, or by a first walk. [`Lineage::grow`] lets a snapshot have more
-//! rows. Walks of one search never overlap: each takes its turn ([`Lineage::take_turn`]).
+//! `Lineage::open` decides how a request is answered: from the current snapshot, from it while a
+//! refresh runs, after a refresh, or by a first walk. `Lineage::grow` lets a snapshot have more
+//! rows. Walks of one search never overlap: each takes its turn (`Lineage::take_turn`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

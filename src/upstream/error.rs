@@ -171,7 +171,7 @@ pub struct UpstreamError {
     /// The vendor's body of a 400 or 404, for N-able's refusals only; never other errors' bodies,
     /// which may echo a key.
     pub vendor_body: Option<Bytes>,
-    /// The vendor's own words about a refusal, cut and cleaned: see [`super::said`].
+    /// The vendor's own words about a refusal, cut and cleaned: see `super::said`.
     pub said: Option<Arc<str>>,
     /// Why no connection was made, for [`Fault::Connect`].
     pub cause: Option<ConnectCause>,

@@ -1,6 +1,6 @@
 //! The operators' listener: metrics, health, status, purge, explain, and what the console shows.
 //!
-//! [`AdminRoute`] names every path, its method and who may ask it. Metrics, health and status are for
+//! `AdminRoute` names every path, its method and who may ask it. Metrics, health and status are for
 //! programs and need no key. Purge, explain and everything that the console reads need an operator's
 //! key, unless the listener is bound to a loopback address. The console's page itself holds no data
 //! and needs none.
