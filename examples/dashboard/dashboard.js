@@ -123,6 +123,10 @@ async function download() {
 
 function show() {
   pages = [null];
+  // Rows of another question must not stay if this one fails.
+  for (const id of ["cases", "types"]) fill(at(id).tBodies[0], []);
+  for (const id of ["where", "cases-age", "types-age"]) at(id).textContent = "";
+  at("back").disabled = at("next").disabled = true;
   return doing(() => Promise.all([showPage(), showTypes()]));
 }
 

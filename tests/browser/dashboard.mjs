@@ -84,6 +84,8 @@ test("what a dead vendor leaves is said in words", async () => {
   await page.waitForSelector("#trouble:not([hidden])");
   const words = await page.textContent("#trouble");
   assert.match(words, /wiv/);
+  // Nothing of the question before stands there as if it were the answer.
+  assert.deepEqual([await ids(page), await page.isDisabled("#next")], [[], true]);
   await fetch(`${world.vendors}/__sandbox/faults`, { method: "POST", body: '{"clear":true}' });
   await shot(page, "dashboard-down");
   await accessible(page);
