@@ -9,9 +9,9 @@ use crate::exchange::{Answered, Arrival, Boxed, Call, Ends, InFlight};
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::middleware::inbound::{
-    CrossOrigin, Observer, admit, answer_keyless, authenticate, check_framing, contain_panic,
-    deadline, match_route, name_request, observe, read_body, render_problem, share_answers,
-    throttle,
+    CrossOrigin, Observer, TARGET_BYTES_MAX, admit, answer_keyless, authenticate, check_framing,
+    contain_panic, deadline, match_route, name_request, observe, read_body, render_problem,
+    share_answers, throttle,
 };
 use crate::middleware::outbound::count::CountLayer;
 use crate::middleware::outbound::observe::ObserveLayer;
@@ -31,6 +31,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use tower::ServiceBuilder;
 use tower::layer::layer_fn;
+
+/// Longest target on the admin listener: an explanation names a target and a body within its own.
+const ADMIN_TARGET_BYTES_MAX: usize = 20 * 1024;
 
 /// What the inbound stack is made of.
 #[derive(Clone)]
@@ -114,7 +117,7 @@ where
         // Over everything that can wait.
         .layer(deadline())
         // First of the refusals: a request that can be read in two ways is not looked at further.
-        .layer(check_framing())
+        .layer(check_framing(TARGET_BYTES_MAX))
         // Before authentication: a path that does not exist needs no key to be told so, and a browser
         // that asks what a page may send has none.
         .layer(match_route(find, cross_origin.clone()))
@@ -149,7 +152,7 @@ pub fn admin(
         .layer(contain_panic(metrics))
         .layer(render_problem())
         .layer(deadline())
-        .layer(check_framing())
+        .layer(check_framing(ADMIN_TARGET_BYTES_MAX))
         // Few paths, of which each has its own rule of who may ask it.
         .service(admin);
     Inbound(stack)

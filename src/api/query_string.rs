@@ -9,6 +9,8 @@ use crate::domain::period::parse_day;
 use crate::domain::{ContractId, CustomerId, DateRange, Month};
 use crate::problem::Problem;
 
+/// Longest body within a parameter: as long as a body may be.
+const BODY_BYTES_MAX: usize = crate::exchange::bound::BODY_BYTES_MAX as usize;
 /// Longest value accepted, decoded, in bytes. The longest sensible one names all eleven fields.
 pub const VALUE_BYTES_MAX: usize = 1024;
 
@@ -25,6 +27,18 @@ impl<'a> Params<'a> {
         Self::parse_with_list(query, known, None)
     }
 
+    /// The same, where `body` is the body of a request, and as long as one.
+    ///
+    /// # Errors
+    /// `invalid_query`, naming the parameter.
+    pub fn parse_with_body(
+        query: Option<&'a str>,
+        known: &[&'static str],
+        body: &'static str,
+    ) -> Result<Self, Problem> {
+        Self::read(query, known, None, Some(body))
+    }
+
     /// The same, where `list` may appear again and again, as `list[]` and as `list[0]` too: that is how
     /// clients write lists. Its value is then all of them, with commas between.
     ///
@@ -34,6 +48,15 @@ impl<'a> Params<'a> {
         query: Option<&'a str>,
         known: &[&'static str],
         list: Option<&'static str>,
+    ) -> Result<Self, Problem> {
+        Self::read(query, known, list, None)
+    }
+
+    fn read(
+        query: Option<&'a str>,
+        known: &[&'static str],
+        list: Option<&'static str>,
+        body: Option<&'static str>,
     ) -> Result<Self, Problem> {
         let mut found: Vec<(&'static str, Cow<'a, str>)> = Vec::new();
         let query = query.unwrap_or("");
@@ -64,13 +87,17 @@ impl<'a> Params<'a> {
                     )
                 }));
             };
-            let value = decode_value(value, name)?;
+            let bytes_max = match body {
+                Some(body) if body == *name => BODY_BYTES_MAX,
+                _ => VALUE_BYTES_MAX,
+            };
+            let value = decode_up_to(value, name, bytes_max)?;
             let before = found.iter_mut().find(|(n, _)| n == name);
             if let Some((_, before)) = before {
                 if list == Some(*name) {
                     let whole = format!("{before},{value}");
                     if whole.len() > VALUE_BYTES_MAX {
-                        return Err(too_long(name));
+                        return Err(too_long(name, VALUE_BYTES_MAX));
                     }
                     *before = Cow::Owned(whole);
                     continue;
@@ -164,8 +191,8 @@ fn is_item_of(name: &str, list: &str) -> bool {
     index.is_some_and(|index| index.len() <= 3 && index.bytes().all(|b| b.is_ascii_digit()))
 }
 
-fn too_long(name: &str) -> Problem {
-    wrong(name, format!("is longer than {VALUE_BYTES_MAX} bytes"))
+fn too_long(name: &str, bytes_max: usize) -> Problem {
+    wrong(name, format!("is longer than {bytes_max} bytes"))
 }
 
 /// Says what is wrong with a parameter.
@@ -178,9 +205,13 @@ pub fn wrong(name: &str, why: impl std::fmt::Display) -> Problem {
 /// # Errors
 /// `invalid_query`, naming the parameter.
 pub fn decode_value<'a>(text: &'a str, name: &str) -> Result<Cow<'a, str>, Problem> {
+    decode_up_to(text, name, VALUE_BYTES_MAX)
+}
+
+fn decode_up_to<'a>(text: &'a str, name: &str, bytes_max: usize) -> Result<Cow<'a, str>, Problem> {
     let value = decode(text, name)?;
-    if value.len() > VALUE_BYTES_MAX {
-        return Err(too_long(name));
+    if value.len() > bytes_max {
+        return Err(too_long(name, bytes_max));
     }
     let ascii = |byte: u8| byte.is_ascii() && !byte.is_ascii_control();
     if !value.bytes().all(ascii) && value.chars().any(char::is_control) {

@@ -190,3 +190,31 @@ async fn what_is_refused_is_refused_in_the_same_words() {
     let lookups = "cache_lookups_total{kind=\"cases\",outcome=\"error\"}";
     assert_eq!(whole.metric(lookups).await, 0.0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_explained_as_long_as_a_search_takes_it() {
+    let whole = whole();
+    let target = "/admin/explain?method=POST&target=/v2/cases/msp/search";
+    let of = |bytes: usize| format!("{{\"note\":\"{}\"}}", "x".repeat(bytes - 11));
+    // As it stands in a target: what is no letter is escaped.
+    let written = |bytes: usize| {
+        let (start, end) = (encoded("{\"note\":\""), encoded("\"}"));
+        format!("{start}{}{end}", "x".repeat(bytes - 11))
+    };
+    for bytes in [100, 1_024, 1_025, 4_096, 16_384] {
+        let reply = whole
+            .ask_admin(get(&format!("{target}&body={}", written(bytes)), ""))
+            .await;
+        assert_eq!(reply.status, 200, "{bytes}");
+    }
+    let json = "content-type: application/json\r\n";
+    for (bytes, status) in [(100, 200), (1_025, 200), (65_536, 200), (65_537, 400)] {
+        let reply = whole.ask_admin(post(target, json, &of(bytes))).await;
+        assert_eq!(reply.status, status, "{bytes}");
+        let searched = whole.ask(crate::whole::search(KEY, &of(bytes)));
+        assert_eq!(searched.await.status == 200, status == 200, "{bytes}");
+    }
+    // One body, not two.
+    let twice = post(&format!("{target}&body={}", encoded("{}")), json, "{}");
+    assert_eq!(whole.ask_admin(twice).await.code(), "invalid_query");
+}

@@ -1,4 +1,5 @@
-//! `GET /admin/explain?method=&target=&body=&caller=`
+//! `GET /admin/explain?method=&target=&body=&caller=`, or POST with the body that is to be explained:
+//! one of 64 KiB, as searches take them, fits no target.
 
 use std::sync::Arc;
 
@@ -17,10 +18,21 @@ const PARAMS: [&str; 4] = ["method", "target", "body", "caller"];
 /// operator's who asks, else that of somebody who sees everything.
 pub(super) fn read(
     query: Option<&str>,
+    sent: &[u8],
     callers: &CallerBook,
     operator: Option<Arc<Caller>>,
 ) -> Result<(Question, Arc<Caller>), Problem> {
-    let params = Params::parse(query, &PARAMS)?;
+    let params = Params::parse_with_body(query, &PARAMS, "body")?;
+    let body = match params.get("body") {
+        Some(_) if !sent.is_empty() => {
+            return Err(wrong(
+                "body",
+                "is given twice: there, and as the request's body",
+            ));
+        }
+        Some(text) => text.as_bytes(),
+        None => sent,
+    };
     let caller = match params.get("caller") {
         Some(name) => callers
             .named(name)
@@ -46,7 +58,7 @@ pub(super) fn read(
                 path: target.path(),
                 query: target.query(),
                 headers: &HeaderMap::new(),
-                body: params.get("body").unwrap_or("").as_bytes(),
+                body,
             })?;
             Ok((question, caller))
         }

@@ -238,6 +238,7 @@ impl<'a> AdminRoute<'a> {
     fn allow(self) -> &'static str {
         match self {
             Self::Purge | Self::Resume => "POST",
+            Self::Explain => "GET, HEAD, POST",
             _ => "GET, HEAD",
         }
     }
@@ -302,7 +303,10 @@ impl AdminParts {
                 found(self.reads.status())
             }
             AdminRoute::Explain => {
-                let (question, caller) = explain::read(query, &self.callers, operator()?)?;
+                // Whose body is read at all: an operator's.
+                let operator = operator()?;
+                let sent = self.body(named.body).await?;
+                let (question, caller) = explain::read(query, &sent, &self.callers, operator)?;
                 found(self.reads.explain(&question, &caller)?)
             }
             AdminRoute::Live => {

@@ -22,17 +22,21 @@ use crate::problem::{Code, Problem};
 const HEADERS_MAX: usize = 64;
 /// Names and values of all headers together.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
-/// Longest request target.
-const TARGET_BYTES_MAX: usize = 4 * 1024;
+/// Longest request target, for callers.
+pub const TARGET_BYTES_MAX: usize = 4 * 1024;
 
-/// Checks framing.
-pub fn check_framing<S>() -> impl Layer<S, Service = CheckFraming<S>> {
-    layer_fn(|inner| CheckFraming { inner })
+/// Checks framing; a target may have so many bytes.
+pub fn check_framing<S>(target_bytes_max: usize) -> impl Layer<S, Service = CheckFraming<S>> {
+    layer_fn(move |inner| CheckFraming {
+        inner,
+        target_bytes_max,
+    })
 }
 
 /// See [`check_framing`].
 pub struct CheckFraming<S> {
     inner: S,
+    target_bytes_max: usize,
 }
 
 impl<S> Service<Named> for CheckFraming<S>
@@ -48,6 +52,7 @@ where
             &named.head,
             &named.record.mentions,
             named.body.is_end_stream(),
+            self.target_bytes_max,
         ) {
             Ok(()) => Either::Right(self.inner.call(named)),
             Err(problem) => refuse(problem),
@@ -55,7 +60,12 @@ where
     }
 }
 
-fn check(head: &Parts, mentions: &Mentions, without_body: bool) -> Result<(), Problem> {
+fn check(
+    head: &Parts,
+    mentions: &Mentions,
+    without_body: bool,
+    target_bytes_max: usize,
+) -> Result<(), Problem> {
     check_headers(&head.headers, mentions)?;
     let is_1_0 = head.version < Version::HTTP_11;
     if is_1_0 && !without_body && !has_one_length(&head.headers) {
@@ -77,7 +87,7 @@ fn check(head: &Parts, mentions: &Mentions, without_body: bool) -> Result<(), Pr
     if mentions.hosts > 1 {
         return Err(Problem::malformed("A request has one Host."));
     }
-    check_target(head, is_1_0)
+    check_target(head, is_1_0, target_bytes_max)
 }
 
 /// Whether a length is all that tells where the body ends: then it ends there for every reader.
@@ -137,10 +147,11 @@ fn check_transfer_coding(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_target(head: &Parts, is_1_0: bool) -> Result<(), Problem> {
+fn check_target(head: &Parts, is_1_0: bool, bytes_max: usize) -> Result<(), Problem> {
     let target_bytes = head.uri.path_and_query().map_or(0, |p| p.as_str().len());
-    if target_bytes > TARGET_BYTES_MAX {
-        return Err(Problem::new(Code::UriTooLong, "A request's target may have 4 KiB.").closing());
+    if target_bytes > bytes_max {
+        let right = format!("A request's target may have {} KiB.", bytes_max / 1024);
+        return Err(Problem::new(Code::UriTooLong, right).closing());
     }
     let host = head.headers.get(header::HOST);
     let is_2 = head.version == Version::HTTP_2;
@@ -172,7 +183,8 @@ mod tests {
     use super::*;
 
     fn checked(head: &Parts, without_body: bool) -> Result<(), Problem> {
-        check(head, &Mentions::of(&head.headers), without_body)
+        let mentions = Mentions::of(&head.headers);
+        check(head, &mentions, without_body, TARGET_BYTES_MAX)
     }
 
     fn code(build: impl FnOnce(http::request::Builder) -> http::request::Builder) -> Option<Code> {

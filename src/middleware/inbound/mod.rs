@@ -20,7 +20,7 @@ mod throttle;
 pub use admit::admit;
 pub use answer_keyless::answer_keyless;
 pub use authenticate::authenticate;
-pub use check_framing::check_framing;
+pub use check_framing::{TARGET_BYTES_MAX, check_framing};
 pub use contain_panic::contain_panic;
 pub use cross_origin::{CrossOrigin, share_answers};
 pub use deadline::deadline;
