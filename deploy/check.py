@@ -233,6 +233,10 @@ for mount in container["volumeMounts"]:
         if volume["secret"].get("defaultMode") != 0o440:
             bad(where, "the keys can be read by others than the gateway")
         mounted += [f"{mount['mountPath']}/{i['path']}" for i in volume["secret"]["items"]]
+    elif "emptyDir" in volume:
+        directory = tomllib.loads(text(HERE, "gateway.toml"))["store"]["directory"]
+        if mount["mountPath"] != directory:
+            bad(where, "mounts a volume that is not the store's directory")
     elif volume.get("configMap", {}).get("name") != config_map["metadata"]["name"]:
         bad(where, "mounts another ConfigMap")
     elif container["args"][-1] != f"{mount['mountPath']}/config.toml":

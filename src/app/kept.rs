@@ -35,6 +35,20 @@ pub(super) fn sealing_keys(
     (current, previous)
 }
 
+/// What seals and opens the store's records. `None` without a secret that outlives the process.
+///
+/// # Errors
+/// If the cipher refuses a key.
+pub fn store_seal(secrets: &Secrets) -> Result<Option<SealedRecord>, BuildError> {
+    let (Some(current), previous) = sealing_keys(secrets, STORE_PURPOSE) else {
+        return Ok(None);
+    };
+    match SealedRecord::new(&current, previous.as_ref()) {
+        Some(records) => Ok(Some(records)),
+        None => Err(BuildError("the cipher refused the store's key".to_owned())),
+    }
+}
+
 /// Begins to open the store that the settings name.
 ///
 /// # Errors
@@ -54,7 +68,7 @@ pub(super) fn open_store(
         );
         return Ok(Store::none());
     };
-    let (Some(current), previous) = sealing_keys(secrets, STORE_PURPOSE) else {
+    let Some(records) = store_seal(secrets)? else {
         tracing::warn!(
             "nothing is kept across a restart: without a wiv key, the store needs pagination.token_key_file or pagination.token_key_env to be sealed with"
         );
@@ -65,8 +79,6 @@ pub(super) fn open_store(
             "the store is sealed with a key derived from the wiv key, so a new wiv key empties it; name a secret in pagination.token_key_file to keep it"
         );
     }
-    let records = SealedRecord::new(&current, previous.as_ref())
-        .ok_or_else(|| BuildError("the cipher refused the store's key".to_owned()))?;
     let options = DiskOptions {
         directory,
         bytes_max: settings.store.bytes_max,

@@ -39,6 +39,7 @@ use crate::telemetry::LogSink;
 use crate::upstream::{Nable, Wiv};
 
 use in_force::InForce;
+pub use kept::store_seal;
 use vendor::Side;
 pub use vendor::Way;
 

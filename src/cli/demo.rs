@@ -1,7 +1,10 @@
 //! `msp-gateway demo`: simulated vendors and the gateway, with nothing to set up.
 
 use std::fmt::Write as _;
+use std::fs::DirBuilder;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -100,7 +103,8 @@ async fn demo(
     );
     let caller_key =
         super::caller::new_key().ok_or("the system gives no random bytes for a caller key")?;
-    let text = settings(places, page, vendors, &caller_key);
+    let scratch = Scratch::new();
+    let text = settings(places, page, vendors, &caller_key, scratch.as_ref());
     let settings = config::from_text("demo", &text, []).map_err(|refusal| refusal.to_string())?;
     let secrets = secrets().ok_or("the simulated vendors' keys are no keys")?;
     let app = App::build(&settings, &secrets, LogSink::off(), clock, metrics)
@@ -111,6 +115,7 @@ async fn demo(
         month: Month::last_closed(today),
         start: crate::domain::DateRange::last_days(today, 30).start(),
         today,
+        kept: settings.store.directory.clone(),
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let vendors_task = tokio::spawn(Arc::clone(&vendor).serve(listener, async {
@@ -148,7 +153,37 @@ async fn dashboard_listener(
     Ok((listener, address))
 }
 
-fn settings(places: &Places, page: SocketAddr, vendors: SocketAddr, caller: &str) -> String {
+/// A directory for what the demo remembers, removed with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    /// `None` if it cannot be made: then nothing outlives a restart, as in a container without a disk.
+    fn new() -> Option<Self> {
+        let name = format!("msp-gateway-demo-{:016x}", fastrand::u64(..));
+        let path = std::env::temp_dir().join(name);
+        // Fails if it is there already, whoever made it.
+        DirBuilder::new().mode(0o700).create(&path).ok()?;
+        Some(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn settings(
+    places: &Places,
+    page: SocketAddr,
+    vendors: SocketAddr,
+    caller: &str,
+    scratch: Option<&Scratch>,
+) -> String {
+    let store = match scratch {
+        Some(Scratch(path)) => format!("directory = {}", serde_json::json!(path)),
+        None => "kind = \"none\"".to_owned(),
+    };
     let Places { public, admin, .. } = places;
     let hash = CallerKeyHash::of(caller.as_bytes());
     let mut origins = vec![
@@ -181,6 +216,8 @@ base_url = "http://{vendors}/ws/rest/V1/PSA_API"
 account_id = "{NABLE_ACCOUNT}"
 api_key_env = "UNUSED"
 requests_per_minute = 600
+[store]
+{store}
 "#
     )
 }
@@ -199,7 +236,7 @@ fn secrets() -> Option<Secrets> {
     Some(Secrets {
         wiv: Some(vendor(WIV_KEY, "wiv")?),
         nable: Some(vendor(NABLE_KEY, NABLE_ACCOUNT)?),
-        token_key: None,
+        token_key: Some(Secret::parse(&super::caller::new_key()?).ok()?),
         token_key_previous: None,
         certificates: crate::config::Certificates::default(),
         warnings: Vec::new(),
@@ -213,6 +250,8 @@ struct Lines {
     month: Month,
     start: jiff::civil::Date,
     today: jiff::civil::Date,
+    /// The directory of the store.
+    kept: Option<PathBuf>,
 }
 
 impl Lines {
@@ -227,6 +266,10 @@ impl Lines {
         let contract = self.contract.as_deref().unwrap_or("-");
         let customer = self.customer.as_deref().unwrap_or("-");
         let (month, start, today) = (self.month, self.start, self.today);
+        let kept = match &self.kept {
+            Some(directory) => format!("{} until Ctrl-C", directory.display()),
+            None => "memory only".to_owned(),
+        };
         let mut out = String::new();
         let base = format!("http://{public}");
         let auth = "-H \"Authorization: Bearer $KEY\"";
@@ -239,6 +282,7 @@ impl Lines {
             out,
             "gateway            {base}\nadmin              http://{admin}\nsimulated vendors  http://{vendors}\n\
              dashboard          http://{page}\nthe API, to read   {base}/docs\n\
+             kept in            {kept}\n\
              \nPaste these; the caller key is made anew at each start:\n\nKEY={caller_key}\n"
         );
         // These work with curl 7.68: no option is newer. What is long is cut, and every line ends with

@@ -11,6 +11,7 @@ mod remote;
 pub mod run;
 pub mod sandbox;
 pub mod serve;
+pub mod store;
 mod told;
 
 use std::io::{self, Write as _, stderr, stdout};
@@ -98,6 +99,27 @@ enum Command {
     Caller {
         #[command(subcommand)]
         command: CallerCommand,
+    },
+    /// Look at what is kept on disk, or remove it; while no gateway runs on it
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum StoreCommand {
+    /// Read every record, and say how many there are and how many open
+    Check {
+        /// The settings
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Remove every file of the store
+    Wipe {
+        /// The settings
+        #[arg(long)]
+        config: PathBuf,
     },
 }
 
@@ -189,6 +211,10 @@ pub fn main() -> i32 {
             &mut stdout(),
             &mut stderr(),
         ),
+        Command::Store { command } => match command {
+            StoreCommand::Check { config } => store::check(&config),
+            StoreCommand::Wipe { config } => store::remove(&config),
+        },
     }
 }
 

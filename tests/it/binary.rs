@@ -11,6 +11,7 @@ mod operate;
 mod outputs;
 mod overview;
 mod paging;
+mod restarts;
 mod secrets;
 mod settings;
 mod sockets;

@@ -87,6 +87,24 @@ pub fn file_in(directory: &Path) -> PathBuf {
     directory.join(format!("store-{FORMAT}.redb"))
 }
 
+/// Every file of a store in a directory, whatever its format, and those put aside.
+pub fn in_directory(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| {
+        let name = entry.file_name();
+        let name = name.to_str().unwrap_or("");
+        let name = name.strip_suffix(".unreadable").unwrap_or(name);
+        format_of(name).is_some()
+    });
+    ours.map(|entry| entry.path()).collect()
+}
+
+/// The format of a store's file, by its name.
+fn format_of(name: &str) -> Option<u8> {
+    let number = name.strip_prefix("store-")?.strip_suffix(".redb")?;
+    number.parse().ok()
+}
+
 /// Where an unreadable file is put.
 pub fn aside(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
@@ -139,10 +157,7 @@ fn remove_other_formats(directory: &Path) {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let number = name.to_str().and_then(|name| {
-            let number = name.strip_prefix("store-")?.strip_suffix(".redb")?;
-            number.parse::<u8>().ok()
-        });
+        let number = name.to_str().and_then(format_of);
         let about = entry.metadata().ok();
         let unused = about.and_then(|about| since_written(&about));
         if number.is_some_and(|number| number != FORMAT)

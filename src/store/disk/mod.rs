@@ -16,6 +16,7 @@
 //! Nothing here may hold up a request or the end of the process: nobody waits for a lock while the disk
 //! is written, and readers have a time limit outside.
 
+mod examine;
 mod medium;
 
 use std::collections::{HashMap, VecDeque};
@@ -29,6 +30,7 @@ use parking_lot::{Condvar, Mutex};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+pub use self::examine::{Examined, examine, wipe};
 use self::medium::{Directory, is_damage};
 pub use self::medium::{Medium, OpenFault, aside, builder, file_in};
 use super::engine::{Engine, EngineState, StoreFault, StoreFuture, StoreOp, StoreReply};
