@@ -19,7 +19,7 @@ use crate::api::admin::{Admin, AdminParts};
 use crate::cache::FiledBodies;
 use crate::clock::{self, Clock, Duration, Instant};
 use crate::config::check::{AuthMode, Settings};
-use crate::config::{Secrets, ShownSetting, VendorSettings};
+use crate::config::{NEEDS_RESTART, Secrets, ShownSetting, VendorSettings};
 use crate::domain::Vendor;
 use crate::exchange::InFlight;
 use crate::exchange::site::OwnNames;
@@ -195,7 +195,7 @@ impl App {
         });
         let history = History::within(settings.console.history_bytes_max);
         let fixed = restart::Fixed::of(settings);
-        let in_force = InForce::new(shown(settings)?, restart::names(&fixed, settings));
+        let in_force = InForce::new(shown(settings)?, NEEDS_RESTART.to_vec());
         Ok(Arc::new_cyclic(|app: &Weak<Self>| {
             let measured = app.clone();
             metrics.before_scrape(move || {

@@ -46,15 +46,6 @@ pub(super) fn is_part_of(path: &str, name: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// The settings that are taken at the start alone.
-pub(super) fn names(fixed: &Fixed, now: &Settings) -> Vec<&'static str> {
-    let all = changes(fixed, now).into_iter();
-    // To switch TLS on or off needs a restart, and a new certificate does not.
-    all.map(|(name, _)| name)
-        .filter(|name| !name.contains(':'))
-        .collect()
-}
-
 /// Each setting that needs a restart, and whether it is another now.
 fn changes(fixed: &Fixed, now: &Settings) -> Vec<(&'static str, bool)> {
     // Named in full, so that a new option is either here or known to be taken over.

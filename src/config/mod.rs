@@ -14,6 +14,7 @@ pub mod load;
 pub mod measure;
 pub mod names;
 pub mod report;
+mod restart;
 mod schema;
 mod show;
 pub mod sources;
@@ -30,6 +31,7 @@ pub use check::{AuthMode, CacheSettings, ConsoleSettings, LogSettings, Settings,
 pub use form::Level;
 pub use load::{Source, from_text, load, load_from};
 pub use report::Refusal;
+pub use restart::{NEEDS_RESTART, needs_restart};
 pub use schema::json_schema;
 pub use show::ShownSetting;
 pub use sources::{Secrets, VendorSecrets};

@@ -174,3 +174,29 @@ fn the_container_settings_are_accepted() {
     let settings = from_text("gateway.toml", text, []).unwrap();
     assert!(settings.wiv.is_some() && settings.nable.is_some());
 }
+
+#[test]
+fn the_reference_marks_what_needs_a_restart_and_nothing_else() {
+    let mut table = "";
+    let mut marked = BTreeSet::new();
+    for line in REFERENCE.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|l| l.split(']').next()) {
+            table = name;
+        }
+        let Some((key, _)) = line.trim_start_matches('#').split_once(" = ") else {
+            continue;
+        };
+        if key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
+            let path = format!("{table}.{key}");
+            let is_marked = line.ends_with(" (restart)");
+            assert_eq!(is_marked, super::needs_restart(&path), "{path}");
+            if is_marked {
+                marked.insert(path);
+            }
+        }
+    }
+    for name in super::NEEDS_RESTART {
+        let there = marked.iter().any(|path| path.starts_with(name));
+        assert!(there, "{name} is not in the reference");
+    }
+}

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::check::Settings;
 use super::file::File;
 use super::report::{Place, place_of};
+use super::restart::needs_restart;
 
 /// One setting in force. Of secrets only the names of their variables and files are shown, of key
 /// hashes the first digits.
@@ -70,8 +71,8 @@ enum ShownLine<'a> {
 }
 
 impl Settings {
-    /// Every setting in the order of `config.toml`, one a line, its origin behind it; see
-    /// [`ShownSetting`].
+    /// Every setting in the order of `config.toml`, one a line, its origin behind it, and `; restart`
+    /// where a change needs one; see [`ShownSetting`].
     ///
     /// # Errors
     /// If the mirror cannot be written as TOML, which a test excludes.
@@ -99,7 +100,12 @@ impl Settings {
                 ShownLine::Setting(setting) if which(&setting) => {
                     out.push_str(&std::mem::take(&mut waiting));
                     let name = setting.path.rsplit('.').next().unwrap_or(&setting.path);
-                    writeln!(out, "{name} = {} # {}", setting.value, setting.origin)
+                    let mark = if needs_restart(&setting.path) {
+                        "; restart"
+                    } else {
+                        ""
+                    };
+                    writeln!(out, "{name} = {} # {}{mark}", setting.value, setting.origin)
                 }
                 ShownLine::Setting(_) => Ok(()),
                 ShownLine::Other(line) if all => writeln!(out, "{line}"),

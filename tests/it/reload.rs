@@ -388,6 +388,93 @@ async fn open_mode_is_not_let_onto_an_address_that_others_reach() {
     assert_eq!(whole.ask(get("/msp/customers", "")).await.status, 401);
 }
 
+/// Values of which at least one is right, and another one than before, for almost every setting.
+fn other_values(value: &str) -> Vec<String> {
+    let number = value.parse::<i64>().ok();
+    let near = number.map(|n| [n + 1, n - 1].map(|n| n.to_string()));
+    let flag = value.parse::<bool>().ok().map(|flag| (!flag).to_string());
+    let words = [
+        "11s",
+        "1s500ms",
+        "open",
+        "7m",
+        "3h",
+        "40d",
+        "3MiB",
+        "700KiB",
+        "3GiB",
+        "127.0.0.1:9",
+        "https://x.example",
+        "x-other",
+        "warn",
+        "another",
+        "Europe/Berlin",
+        "none",
+        "http://127.0.0.1:9",
+        "[\"a.example\"]",
+        "[\"https://a.example\"]",
+        "/var/lib/other",
+    ];
+    let words = words.map(str::to_owned);
+    near.into_iter()
+        .flatten()
+        .chain(flag)
+        .chain(words)
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_setting_is_taken_over_or_marked_as_needing_a_restart() {
+    let text = SETTINGS.replace("\"UNUSED\"", "\"PATH\"") + &caller("all", "");
+    let read = |variables: Vec<(String, String)>| config::from_text("c", &text, variables);
+    let before = read(vec![]).unwrap();
+    let whole = Whole::of(&before, &before.read_secrets().unwrap(), world());
+    let mut untried = Vec::new();
+    let mut restarts = 0;
+    for setting in before.shown().unwrap() {
+        let path = &setting.path;
+        // Names of variables and files change what is read, which has tests of its own.
+        let elsewhere = ["callers", "links"]
+            .iter()
+            .any(|name| path.starts_with(name));
+        if elsewhere
+            || ["_env", "_file", "client_auth"]
+                .iter()
+                .any(|end| path.ends_with(end))
+        {
+            continue;
+        }
+        let variable = format!("MSP_GATEWAY__{}", path.replace('.', "__").to_uppercase());
+        let differs = |now: &config::Settings| {
+            let now = now.shown().unwrap();
+            now.iter()
+                .any(|s| s.path == *path && s.value != setting.value)
+        };
+        let other = other_values(&setting.value).into_iter().find_map(|value| {
+            let now = read(vec![(variable.clone(), value)]).ok()?;
+            differs(&now).then_some(now)
+        });
+        let Some(other) = other else {
+            untried.push(path.clone());
+            continue;
+        };
+        let later = whole
+            .app
+            .apply(&other, &other.read_secrets().unwrap())
+            .unwrap();
+        let vendor = path.split('.').next().unwrap();
+        let about = |line: &String| {
+            let subject = line.split(':').next().unwrap();
+            subject == vendor || subject == path
+        };
+        let needs = config::needs_restart(path);
+        assert_eq!(later.iter().any(about), needs, "{path}: {later:?}");
+        restarts += usize::from(needs);
+    }
+    assert!(restarts >= 14, "{restarts}");
+    assert_eq!(untried, Vec::<String>::new());
+}
+
 /// Every setting of the file with each of these wrong values.
 fn broken(good: &str) -> Vec<(String, String)> {
     let whole: Table = toml::from_str(good).unwrap();
