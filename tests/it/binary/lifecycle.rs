@@ -6,7 +6,7 @@ use msp_gateway::clock::{Duration, Instant};
 use msp_gateway::sandbox::WIV_KEY;
 use rustix::process::Signal;
 
-use crate::process::{Ended, PATIENCE, World, everyone, key, write_key};
+use crate::process::{Answer, Ended, PATIENCE, World, everyone, key, raw, write_key};
 
 const SLOW: &str = "{\"operation\":\"customers\",\"kind\":\"latency\",\"ms\":1500}";
 const STUCK: &str = "{\"operation\":\"customers\",\"kind\":\"latency\",\"ms\":3600000}";
@@ -58,6 +58,32 @@ async fn sigterm_lets_requests_end_while_readiness_fails() {
         "{}",
         ended.stdout
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_of_samples_end_whole_when_it_leaves() {
+    let delay = [("MSP_GATEWAY__LIMITS__DRAIN_DELAY", "0s")];
+    let world = Arc::new(World::start(600, &everyone("alice"), &delay));
+    let admin = world.admin.clone();
+    let watching = tokio::task::spawn_blocking(move || {
+        raw(
+            &admin,
+            "GET /admin/live HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        )
+    });
+    // A sample a second: the third one is there long after the stream has begun.
+    let samples = |answer: &Answer| answer.json()["samples"].as_array().map_or(0, Vec::len);
+    world
+        .until_admin("/admin/history?window=10m", |answer| samples(answer) >= 3)
+        .await;
+    let begun = Instant::now();
+    world.gateway.signal(Signal::TERM);
+    let heard = String::from_utf8(watching.await.unwrap()).unwrap();
+    assert!(heard.contains("event: sample\ndata: {\"time\":"), "{heard}");
+    assert!(heard.ends_with("\r\n0\r\n\r\n"), "cut: {heard}");
+    let ended = ended(world);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
