@@ -22,6 +22,8 @@ pub enum Stage {
     Slot,
     /// Waited for budget, and for a place at the vendor.
     Budget(Lane),
+    /// Paused before a further attempt at what failed.
+    Pause,
     /// One attempt at the vendor.
     Call {
         /// What was asked.
@@ -71,7 +73,7 @@ pub struct Story(Mutex<Option<Box<StoryTold>>>);
 impl Story {
     /// Notes a stage.
     pub fn note(&self, stage: Stage, begun: Instant, took: Duration) {
-        let is_wait = matches!(stage, Stage::Slot | Stage::Budget(_));
+        let is_wait = matches!(stage, Stage::Slot | Stage::Budget(_) | Stage::Pause);
         if is_wait && took < WAIT_MIN {
             return;
         }
@@ -98,13 +100,15 @@ impl Story {
 }
 
 /// How a request's time was spent. The parts add up to the whole: where two overlap, as the calls to
-/// both vendors for one overview do, the moment counts for the later word of slot, budget, vendor.
+/// both vendors for one overview do, the moment counts for the later word of pause, slot, budget, vendor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeSpent {
     /// Waiting for a place among the open scrolls.
     pub slot: Duration,
     /// Waiting for budget, and for a place at the vendor.
     pub budget: Duration,
+    /// Pausing before a further attempt.
+    pub pause: Duration,
     /// While a vendor was asked.
     pub vendor: Duration,
     /// Everything else.
@@ -123,9 +127,10 @@ impl StoryTold {
             .iter()
             .filter_map(|noted| {
                 let rank = match noted.stage {
-                    Stage::Slot => 0,
-                    Stage::Budget(_) => 1,
-                    Stage::Call { .. } => 2,
+                    Stage::Pause => 0,
+                    Stage::Slot => 1,
+                    Stage::Budget(_) => 2,
+                    Stage::Call { .. } => 3,
                     Stage::Refused { .. } => return None,
                 };
                 Some((rank, within(noted.begun), within(noted.begun + noted.took)))
@@ -138,8 +143,9 @@ impl StoryTold {
             let [from, to] = pair else { continue };
             let around = pieces.iter().filter(|(_, a, b)| a <= from && to <= b);
             let part = match around.map(|(rank, ..)| *rank).max() {
-                Some(0) => &mut spent.slot,
-                Some(1) => &mut spent.budget,
+                Some(0) => &mut spent.pause,
+                Some(1) => &mut spent.slot,
+                Some(2) => &mut spent.budget,
                 Some(_) => &mut spent.vendor,
                 None => &mut spent.own,
             };
@@ -168,6 +174,7 @@ mod tests {
     async fn parts_add_up_to_the_whole_however_they_overlap() {
         let at = Instant::now();
         let story = Story::default();
+        story.note(Stage::Pause, at + 5 * MS, 15 * MS);
         story.note(Stage::Slot, at + 10 * MS, 20 * MS);
         story.note(Stage::Budget(Lane::Interactive), at + 20 * MS, 20 * MS);
         story.note(call("ok"), at + 35 * MS, 30 * MS);
@@ -175,8 +182,14 @@ mod tests {
         // A page read ahead goes on after the answer.
         story.note(call("ok"), at + 95 * MS, 50 * MS);
         let spent = story.told().spent(at, 100 * MS);
-        let parts = [spent.slot, spent.budget, spent.vendor, spent.own];
-        assert_eq!(parts, [10 * MS, 15 * MS, 45 * MS, 30 * MS]);
+        let parts = [
+            spent.pause,
+            spent.slot,
+            spent.budget,
+            spent.vendor,
+            spent.own,
+        ];
+        assert_eq!(parts, [5 * MS, 10 * MS, 15 * MS, 45 * MS, 25 * MS]);
         assert_eq!(parts.iter().sum::<Duration>(), 100 * MS);
         let nothing = Story::default().told().spent(at, 7 * MS);
         assert_eq!((nothing.own, nothing.vendor), (7 * MS, Duration::ZERO));

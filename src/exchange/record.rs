@@ -286,7 +286,7 @@ impl Record {
         let (_, payer) = self.payer.get()?;
         let spent = payer.story.spent(self.arrived, took)?;
         Some(Box::new(AccessTimes {
-            waited: spent.slot + spent.budget,
+            waited: spent.slot + spent.budget + spent.pause,
             vendor: spent.vendor,
             own: spent.own,
         }))

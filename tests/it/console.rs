@@ -66,8 +66,15 @@ async fn a_request_tells_where_its_time_went() {
     );
     let times = &told["times_ms"];
     assert!(times["vendor"].as_f64().unwrap() >= 300.0, "{told}");
-    let parts = ["slot_wait", "budget_wait", "vendor", "shared_wait", "own"]
-        .map(|part| times[part].as_f64().unwrap());
+    let parts = [
+        "slot_wait",
+        "budget_wait",
+        "retry_pause",
+        "vendor",
+        "shared_wait",
+        "own",
+    ]
+    .map(|part| times[part].as_f64().unwrap());
     assert!(
         (parts.iter().sum::<f64>() - times["total"].as_f64().unwrap()).abs() < 0.01,
         "{times}"
@@ -123,10 +130,15 @@ async fn a_failure_tells_what_the_vendor_did() {
         told["why"],
         "Nothing usable was remembered, and the vendor gave no answer."
     );
+    assert!(
+        told["times_ms"]["retry_pause"].as_f64().unwrap() > 0.0,
+        "{told}"
+    );
     let tries: Vec<_> = told["stages"]
         .as_array()
         .unwrap()
         .iter()
+        .filter(|stage| stage["stage"] == "vendor_call")
         .map(|s| (&s["status"], &s["outcome"]))
         .collect();
     assert!(!tries.is_empty());

@@ -228,6 +228,7 @@ fn story(request: &FinishedRequest, now: &Now) -> Map<String, Value> {
             "total": ms(request.took),
             "slot_wait": ms(spent.slot),
             "budget_wait": ms(spent.budget),
+            "retry_pause": ms(spent.pause),
             "vendor": ms(spent.vendor),
             "shared_wait": ms(shared),
             "own": ms(own),
@@ -256,6 +257,7 @@ fn stage(of: &StageTimes, arrived: Instant) -> Value {
         })
     };
     match of.stage {
+        Stage::Pause => json!({"stage": "retry_pause", "begun_ms": begun, "took_ms": took}),
         Stage::Slot => json!({"stage": "slot_wait", "begun_ms": begun, "took_ms": took}),
         Stage::Budget(lane) => {
             json!({"stage": "budget_wait", "lane": lane.as_str(), "begun_ms": begun, "took_ms": took})

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::layer;
 use crate::admission::retry::{BACKOFF_MAX, backoff};
-use crate::admission::{Credential, Gates, Lane, RetryBudget, RetrySettings, Spend};
+use crate::admission::{Credential, Gates, Lane, RetryBudget, RetrySettings, Spend, Stage};
 use crate::clock::{Clock, Duration, sleep};
 use crate::upstream::step::Step;
 use crate::upstream::{Fault, Over, UpstreamError, VendorAnswer, VendorCall};
@@ -74,7 +74,11 @@ impl<S: Step> Step for Retry<S> {
                 other_key_tried = true;
             } else {
                 match self.pause(attempt, &call.spend, &error) {
-                    Some(pause) => sleep(pause).await,
+                    Some(pause) => {
+                        let stage = Stage::Pause;
+                        call.spend.payer.story.note(stage, self.clock.now(), pause);
+                        sleep(pause).await;
+                    }
                     None => return Err(error),
                 }
             }

@@ -69,10 +69,10 @@ function list(main, query) {
 
 const STAGES = {
   slot_wait: ["waited for a free scroll", "stale"], budget_wait: ["waited for budget", "stale"],
-  vendor_call: ["vendor call", "miss"], not_sent: ["not sent", "error"],
+  retry_pause: ["paused before a retry", "none"], vendor_call: ["vendor call", "miss"], not_sent: ["not sent", "error"],
 };
 const OPERATIONS = { customers: "customer list", search: "case search", continue: "next page of a scroll", billing: "billable services", invoices: "invoices" };
-const PARTS = [["slot_wait", "Waiting for a free scroll", "stale"], ["budget_wait", "Waiting for budget", "cut"], ["vendor", "Vendor", "miss"], ["shared_wait", "Waiting for another request's call", "shared"], ["own", "Gateway itself", "hit"]];
+const PARTS = [["retry_pause", "Pausing before a retry", "none"], ["slot_wait", "Waiting for a free scroll", "stale"], ["budget_wait", "Waiting for budget", "cut"], ["vendor", "Vendor", "miss"], ["shared_wait", "Waiting for another request's call", "shared"], ["own", "Gateway itself", "hit"]];
 
 function story(main, id) {
   const place = h("div", { class: "panel" });

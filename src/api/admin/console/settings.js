@@ -20,7 +20,7 @@ export function settings(main) {
       const head = one.setting.slice(0, Math.max(0, at));
       if (head !== table) {
         table = head;
-        rows.push(h("tr", {}, h("th", { scope: "colgroup", colspan: 3 }, h("code", {}, `[${head}]`))));
+        rows.push(h("tr", {}, h("th", { scope: "colgroup", colspan: 3 }, h("code", {}, head ? `[${head}]` : "lists"))));
       }
       rows.push(h("tr", {},
         h("td", {}, h("code", {}, one.setting.slice(at + 1)), " ", one.needs_restart ? pill("needs a restart") : null),
