@@ -1,7 +1,7 @@
 //! The only place where errors become responses.
 //!
-//! What goes outside and what goes to the log are two texts: the first never holds a vendor's words,
-//! a key or a scroll id.
+//! What goes outside and what goes to the log are two texts. The first never holds a key or a scroll
+//! id, and of a vendor's words only those about a search that it rejected, cut and cleaned.
 
 mod from_read;
 
