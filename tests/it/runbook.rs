@@ -169,14 +169,24 @@ async fn what_operators_are_told_of_is_there() {
         &secrets(),
         world(),
     );
-    whole.ask(search(ALL, "{}")).await;
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let headers = format!("{ALL}traceparent: {trace}\r\n");
+    whole.ask(search(&headers, "{}")).await;
+    // Members of an access line count as well.
+    let lines = whole.log.lines();
+    let lines = lines
+        .iter()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut answers: Vec<Value> = lines.collect();
+    assert!(!answers.is_empty());
     let status = whole.ask_admin(get("/admin/status", "")).await.json();
     let requests = whole.ask_admin(get("/admin/requests", "")).await.json();
     let id = requests["requests"][0]["request_id"].as_str().unwrap();
     let one = whole
         .ask_admin(get(&format!("/admin/requests/{id}"), ""))
         .await;
-    let known = known(&[status, one.json(), requests]);
+    answers.extend([status, one.json(), requests]);
+    let known = known(&answers);
     let mut found: Vec<_> = DOCUMENTS
         .iter()
         .flat_map(|(path, text)| strange(path, text, &known))
