@@ -286,9 +286,11 @@ impl Problem {
         let id = RequestId::fresh();
         let body = self.body(&id, Route::Other);
         format!(
-            "HTTP/1.1 {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
+            "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
              cache-control: no-store\r\nx-request-id: {}\r\nconnection: close\r\n\r\n{body}",
             self.code.status(),
+            // The space before the words is part of a status line, whatever the words are.
+            self.code.title(),
             body.len(),
             id.as_str(),
         )

@@ -257,3 +257,16 @@ fn details_name_what_happened() {
         assert!(detail.contains(short.sentence()), "{detail}");
     }
 }
+
+#[test]
+fn an_answer_to_an_unread_request_is_a_whole_message() {
+    let message = Problem::malformed("Not here.").unasked();
+    let (head, body) = message.split_once("\r\n\r\n").unwrap();
+    let mut lines = head.split("\r\n");
+    assert_eq!(lines.next(), Some("HTTP/1.1 400 Malformed request"));
+    let length = format!("content-length: {}", body.len());
+    assert!(lines.clone().any(|line| line == length), "{head}");
+    assert!(lines.any(|line| line == "connection: close"), "{head}");
+    let told: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(told["detail"], "Not here.");
+}
