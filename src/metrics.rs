@@ -137,6 +137,31 @@ impl Handshake {
     }
 }
 
+/// What became of a page token whose snapshot was gone. The label `outcome` of `token_heals_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealOutcome {
+    /// Another snapshot showed the same rows before the place.
+    Healed,
+    /// The list had changed before the place, or nothing told its search: 410.
+    Changed,
+    /// The vendor, its budget or the deadline came in the way; the token stays good.
+    Failed,
+}
+
+impl HealOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 3] = [Self::Healed, Self::Changed, Self::Failed];
+
+    /// The word used in the label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healed => "healed",
+            Self::Changed => "changed",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// Brings gauges up to date before a scrape.
 type Measure = Box<dyn Fn() + Send + Sync>;
 
@@ -165,6 +190,7 @@ pub struct Metrics {
     /// `pagination.vendor_scrolls_max`, likewise.
     pub vendor_scrolls_max: IntGauge,
     requests_shed: IntCounterVec,
+    heals: IntCounterVec,
     /// Rows that a walk gave twice and that were kept once.
     pub duplicate_rows: IntCounter,
     /// What is true at this moment.
@@ -324,6 +350,11 @@ impl Metrics {
                 "Requests and reads refused because something was short, by what.",
                 &["what"],
             )?,
+            heals: declare.counters(
+                "token_heals_total",
+                "Page tokens whose snapshot was gone, by what became of them.",
+                &["outcome"],
+            )?,
             duplicate_rows: declare.counter(
                 "walk_duplicate_rows_total",
                 "Rows that a walk gave twice; each was kept once.",
@@ -385,6 +416,9 @@ impl Metrics {
         }
         for outcome in WalkOutcome::ALL {
             this.walks.with_label_values(&[outcome.as_str()]).reset();
+        }
+        for outcome in HealOutcome::ALL {
+            this.heals.with_label_values(&[outcome.as_str()]).reset();
         }
         for what in Shortage::ALL {
             this.requests_shed
@@ -487,6 +521,11 @@ impl Metrics {
     /// Counts the end of a walk.
     pub fn walk(&self, outcome: WalkOutcome) {
         self.walks.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// Counts a page token whose snapshot was gone.
+    pub fn heal(&self, outcome: HealOutcome) {
+        self.heals.with_label_values(&[outcome.as_str()]).inc();
     }
 
     /// Counts a read that was refused because the gateway itself was short of something.

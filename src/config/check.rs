@@ -363,6 +363,7 @@ fn snapshots(pages: &file::Pagination, report: &mut Report) -> SnapshotOptions {
         walk_time_max: pages.walk_time_max.get(),
         rewalks_max: pages.rewalks_max.to_u32(),
         token_lifetime: pages.token_lifetime.get(),
+        token_heal: pages.token_heal,
         snapshot_lifetime_max: pages.snapshot_lifetime_max.get(),
         snapshot_bytes_max: pages.snapshot_bytes_max.get(),
     }

@@ -186,6 +186,7 @@ fn wrong(path: &str) -> Vec<Value> {
         "optional",
         "refresh_ahead",
         "strict_members",
+        "token_heal",
     ]
     .contains(&key);
     let number = ["account_id", "client_id"].contains(&key);

@@ -405,6 +405,8 @@ table! {
         rewalks_max: Count<0, 1_000> = Count(10),
         /// After the last use.
         token_lifetime: Span = Span::ms(30 * MINUTE),
+        /// Whether tokens outlive their snapshot.
+        token_heal: bool = true,
         /// After birth.
         snapshot_lifetime_max: Span = Span::ms(24 * HOUR),
         /// All together.

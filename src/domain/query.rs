@@ -67,6 +67,19 @@ impl SearchQuery {
         out
     }
 
+    /// The members of `extra` as one canonical JSON object.
+    pub fn extra_text(&self) -> String {
+        let mut out = String::from("{");
+        json::write_members(&self.extra, &mut out);
+        out.push('}');
+        out
+    }
+
+    /// Reads what [`Self::extra_text`] wrote.
+    pub fn read_extra(text: &str) -> Option<Object> {
+        json::parse_object(text.as_bytes()).ok()
+    }
+
     /// The same search for all customers.
     pub fn for_all_customers(&self) -> Self {
         Self {

@@ -246,6 +246,8 @@ pub enum Shortage {
     Searches,
     /// Too many requests wait for one answer of a vendor.
     Waiters,
+    /// The caller has another page token healed, which takes a walk.
+    HealingWalks,
     /// The month has more contracts than one overview asks for.
     Contracts,
     /// A state of the search would not fit `changes.bytes_max`.
@@ -254,7 +256,7 @@ pub enum Shortage {
 
 impl Shortage {
     /// Every one.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::RequestsInFlight,
         Self::CallerRequests,
         Self::Exports,
@@ -272,6 +274,7 @@ impl Shortage {
         Self::SnapshotBytes,
         Self::Searches,
         Self::Waiters,
+        Self::HealingWalks,
         Self::Contracts,
         Self::ChangesBytes,
     ];
@@ -296,6 +299,7 @@ impl Shortage {
             Self::SnapshotBytes => "snapshot_bytes",
             Self::Searches => "searches",
             Self::Waiters => "waiters",
+            Self::HealingWalks => "healing_walks",
             Self::Contracts => "contracts",
             Self::ChangesBytes => "changes_bytes",
         }
@@ -340,6 +344,9 @@ impl Shortage {
             Self::Waiters => "Too many requests wait for the same vendor answer already.",
             Self::ChangesBytes => {
                 "The search has more rows than changes.bytes_max lets be kept in step; narrow it."
+            }
+            Self::HealingWalks => {
+                "This caller's other page tokens are being looked up at wiv already, one at a time."
             }
             Self::Contracts => "The month has more contracts than one answer can cover.",
         }

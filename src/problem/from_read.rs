@@ -26,7 +26,7 @@ impl From<ReadError> for Problem {
             ),
             ReadError::PageTokenExpired => Self::new(
                 code,
-                "What this page token points to is no longer kept; start the search again.",
+                "The list has changed before this page token's place, or nothing tells its search any more; start the search again.",
             ),
             ReadError::InvalidSyncToken => Self::new(
                 Code::InvalidSyncToken,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::answer::{Account, Answer, Asker};
+use super::heal::HealingTurns;
 use super::{Ingredients, Policy, ReadError};
 use crate::cache::{
     CacheKey, CacheNote, Detail, Lifetimes, ON_ERROR_WAIT, Pages, Rendered, Standing, Subject,
@@ -16,8 +17,9 @@ use crate::domain::query::SearchRequest;
 use crate::domain::{CacheOutcome, Kind, PageSize, Saved, SearchQuery, Vendor};
 use crate::metrics::{Metrics, StoreUsage};
 use crate::snapshot::page::render;
+use crate::snapshot::token::EXTRA_BYTES_MAX;
 use crate::snapshot::{
-    Claims, Open, Opened, PageAsk, Sealer, Snapshot, SnapshotId, Snapshots, View,
+    Claims, Marks, Open, Opened, PageAsk, Sealer, Snapshot, SnapshotId, Snapshots, View, Want,
 };
 use crate::upstream::Wiv;
 
@@ -75,11 +77,15 @@ impl Search {
 }
 
 /// A place in a snapshot, as one caller sees it.
-struct Place {
-    snapshot: Arc<Snapshot>,
-    view: View,
-    offset: u32,
-    size: PageSize,
+pub(super) struct Place {
+    pub snapshot: Arc<Snapshot>,
+    pub view: View,
+    pub offset: u32,
+    pub size: PageSize,
+    /// What the rows before it must show, where a token says so.
+    pub marks: Option<Marks>,
+    /// What for.
+    pub want: Want,
 }
 
 /// A view that answers a search for one customer, of a snapshot of all.
@@ -104,12 +110,13 @@ pub(super) struct ViewSource {
 /// Answers `POST` and `QUERY /v2/cases/msp/search`.
 pub struct Cases {
     wiv: Arc<Wiv>,
-    snapshots: Arc<Snapshots>,
+    pub(super) snapshots: Arc<Snapshots>,
+    pub(super) healing: HealingTurns,
     sealer: Arc<ArcSwap<Sealer>>,
     pages: Pages<PageKey>,
     policy: Arc<ArcSwap<Policy>>,
-    clock: Clock,
-    metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Cases {
@@ -117,6 +124,7 @@ impl Cases {
         Self {
             wiv: of.wiv.clone(),
             snapshots: of.snapshots.clone(),
+            healing: HealingTurns::default(),
             sealer: of.sealer.clone(),
             pages: Pages::new(pages_bytes, of.files.clone()),
             policy: of.policy.clone(),
@@ -246,6 +254,8 @@ impl Cases {
             view,
             offset: 0,
             size,
+            marks: None,
+            want: Want::Page,
         };
         let usable = [Standing::Fresh, Standing::Stale];
         if let Some(derived) = self.derived(asker, query, &usable) {
@@ -320,7 +330,7 @@ impl Cases {
         self.open_keyed(asker, &self.key(query), query, whole).await
     }
 
-    async fn open_keyed(
+    pub(super) async fn open_keyed(
         &self,
         asker: &Asker,
         key: &CacheKey,
@@ -447,31 +457,43 @@ impl Cases {
         if !matches {
             return Err(ReadError::InvalidPageToken);
         }
-        let snapshot = self
-            .snapshots
-            .find(claims.snapshot, asker.deadline)
-            .await
-            .ok_or(ReadError::PageTokenExpired)?;
+        let size = size.unwrap_or(claims.size);
+        let Some(marks) = claims.marks else {
+            // Made by the version before, whose tokens show nothing of the rows before them.
+            return Err(ReadError::PageTokenExpired);
+        };
+        let found = self.snapshots.find(claims.snapshot, asker.deadline).await;
+        let Some(snapshot) = found else {
+            return Ok((self.heal(asker, &claims, repeated, size).await?, None));
+        };
         let of_it = snapshot.key.fingerprint().starts_with(&claims.identity);
         let repeats = |(name, value)| snapshot.query.extra.get(name) == Some(value);
         if !of_it || !repeated.extra.iter().all(repeats) {
             return Err(ReadError::InvalidPageToken);
         }
-        let customer = claims.customer.filter(|_| claims.derived);
+        let customer = claims.customer.clone().filter(|_| claims.derived);
         let place = Place {
             view: View::new(customer, asker.audience().clone()),
             snapshot,
             offset: claims.offset,
-            size: size.unwrap_or(claims.size),
+            size,
+            marks: Some(marks),
+            want: Want::Page,
         };
-        let answer = self.page(asker, place, None).await?;
+        let answer = match self.page(asker, place, None).await {
+            // The snapshot broke, and the page lies beyond what was served of it.
+            Err(ReadError::PageTokenExpired) => {
+                return Ok((self.heal(asker, &claims, repeated, size).await?, None));
+            }
+            answer => answer?,
+        };
         let saved = answer.note.is_from_memory().then_some(Saved::Repaged);
         Ok((answer, saved))
     }
 
     /// Cuts and renders a page. `note` says how its snapshot came about; without one it is a later
     /// page, which tells for itself.
-    async fn page(
+    pub(super) async fn page(
         &self,
         asker: &Asker,
         place: Place,
@@ -482,6 +504,8 @@ impl Cases {
             view,
             offset,
             size,
+            marks,
+            want,
         } = place;
         let page_key = PageKey {
             snapshot: snapshot.id,
@@ -506,7 +530,14 @@ impl Cases {
                 note,
             }
         };
-        if let Some(rendered) = self.pages.get(&page_key) {
+        // The page of a token's own snapshot is its page. Another one must show that it is.
+        let is_its = || match marks {
+            Some(marks) if want == Want::Healed => snapshot.shows(&page_key.view, offset, &marks),
+            _ => true,
+        };
+        if let Some(rendered) = self.pages.get(&page_key)
+            && is_its()
+        {
             snapshot.touch(offset);
             return Ok(finish(rendered, false, self.clock.now()));
         }
@@ -514,6 +545,8 @@ impl Cases {
             view: &page_key.view,
             offset,
             size: size.get(),
+            marks,
+            want,
             deadline: asker.deadline,
             payer: &asker.payer,
         };
@@ -531,7 +564,13 @@ impl Cases {
         Ok(finish(rendered, waited, self.clock.now()))
     }
 
-    fn claims(&self, snapshot: &Snapshot, view: &View, offset: u32, size: PageSize) -> Claims {
+    fn claims(
+        &self,
+        snapshot: &Snapshot,
+        view: &View,
+        (offset, marks): (u32, Marks),
+        size: PageSize,
+    ) -> Claims {
         let derived = view.customer.is_some();
         let mut identity = [0; 16];
         for (to, from) in identity.iter_mut().zip(snapshot.key.fingerprint()) {
@@ -546,6 +585,8 @@ impl Cases {
             customer: view.customer.clone().or(snapshot.query.customer.clone()),
             derived,
             range: snapshot.query.range,
+            extra: Some(snapshot.query.extra_text()).filter(|it| it.len() <= EXTRA_BYTES_MAX),
+            marks: Some(marks),
         }
     }
 

@@ -184,7 +184,7 @@ impl From<OpenError> for ReadError {
 impl From<PageFailure> for ReadError {
     fn from(failure: PageFailure) -> Self {
         match failure {
-            PageFailure::Gone => Self::PageTokenExpired,
+            PageFailure::Gone | PageFailure::Changed => Self::PageTokenExpired,
             PageFailure::Limit(setting) => Self::WalkLimitExceeded { setting },
             PageFailure::Walk(failure) => failure.into(),
             PageFailure::DeadlinePassed => Self::DeadlinePassed {

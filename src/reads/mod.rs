@@ -11,6 +11,7 @@ pub mod customers;
 pub mod error;
 pub mod explain;
 pub mod export;
+mod heal;
 pub mod overview;
 pub mod policy;
 pub mod purge;

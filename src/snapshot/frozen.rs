@@ -10,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 
 use super::keep::KeptPart;
+use super::marks::{HEAD_ROWS, IdChain, Marks};
 use super::rows::Rows;
 use super::token::SnapshotId;
 use super::view::{View, ViewIndex};
@@ -77,6 +78,8 @@ impl fmt::Display for WalkFailure {
 pub enum Want {
     /// A page that a caller waits for.
     Page,
+    /// A page of a token whose snapshot is gone. First pages go before it.
+    Healed,
     /// An export, which may wait longer.
     Export,
 }
@@ -90,6 +93,8 @@ pub enum Cut {
     NeedMore,
     /// No such rows, and none will come.
     Gone,
+    /// The rows before the page are not those that its token was made for.
+    Changed,
     /// A walk hit its own bound before these rows; the setting's name.
     Limit(&'static str),
 }
@@ -101,8 +106,8 @@ pub struct CutPage {
     pub pieces: Vec<Bytes>,
     /// How many rows.
     pub rows: usize,
-    /// Where the next page begins, if there is one.
-    pub next: Option<u32>,
+    /// Where the next page begins, if there is one, and the marks of that place.
+    pub next: Option<(u32, Marks)>,
     /// The envelope of the vendor's first page; of a view that is not whole, nothing beside the rows.
     pub envelope: Arc<[EnvelopeMember]>,
 }
@@ -164,6 +169,8 @@ pub(super) struct State {
     pub end: End,
     pub envelope: Arc<[EnvelopeMember]>,
     views: HashMap<View, (ViewIndex, u64)>,
+    /// Of all rows; views have their own.
+    chain: IdChain,
     uses: u64,
     /// Rows up to here were served: they never change again.
     pub published: usize,
@@ -181,8 +188,9 @@ pub(super) struct State {
     pub purged: bool,
     /// Walks that are, or will be, at work on its growth: one for each [`Grower`].
     growers: usize,
-    /// Rows wanted by callers who wait, and by exports.
+    /// Rows wanted by callers who wait, by tokens to be healed, and by exports.
     pub wanted_pages: usize,
+    pub wanted_healed: usize,
     pub wanted_export: usize,
     /// The furthest row that a reader who pages has read.
     pub furthest: usize,
@@ -273,6 +281,7 @@ impl Snapshot {
                 end: End::Growing,
                 envelope: Arc::new([EnvelopeMember::Data, EnvelopeMember::NextPageKey]),
                 views: HashMap::new(),
+                chain: IdChain::default(),
                 uses: 0,
                 published: 0,
                 promised: 0,
@@ -283,6 +292,7 @@ impl Snapshot {
                 purged: false,
                 growers: 0,
                 wanted_pages: 0,
+                wanted_healed: 0,
                 wanted_export: 0,
                 furthest: 0,
                 payer: None,
@@ -357,6 +367,7 @@ impl Snapshot {
         state.failure = Some(failure);
         // The demand was answered, with a failure; the next reader states it anew.
         state.wanted_pages = 0;
+        state.wanted_healed = 0;
         state.wanted_export = 0;
         drop(state);
         self.announce();
@@ -423,18 +434,18 @@ impl Snapshot {
     }
 
     /// Cuts the rows `[offset, offset + size)` of a view. A page is ready when one row more is known,
-    /// or no more will come; it is never short for lack of time.
-    pub fn cut(&self, view: &View, offset: u32, size: usize) -> Cut {
+    /// or no more will come; it is never short for lack of time. With `marks`, the rows before the
+    /// page must show them. Comparing and serving are one step: rows that do not are not served.
+    pub fn cut(&self, view: &View, offset: u32, size: usize, marks: Option<&Marks>) -> Cut {
         self.touch(offset);
         let mut state = self.lock();
         let state = &mut *state;
         let first = offset as usize;
         let past = first.saturating_add(size);
-        let known = if view.is_whole() {
-            state.rows.len()
-        } else {
-            state.index(view).rows().len()
-        };
+        let known = state.known(view);
+        if marks.is_some_and(|marks| state.differs(view, first, known, marks)) {
+            return Cut::Changed;
+        }
         let whole_page = known >= past;
         let next = u32::try_from(past).ok();
         let (last, next) = match state.end {
@@ -451,15 +462,28 @@ impl Snapshot {
         Cut::Ready(page)
     }
 
+    /// Whether the rows before `offset` are known and show these marks.
+    pub fn shows(&self, view: &View, offset: u32, marks: &Marks) -> bool {
+        let mut state = self.lock();
+        let known = state.known(view);
+        let place = offset as usize;
+        known >= place && !state.differs(view, place, known, marks)
+    }
+
+    /// Whether [`Self::cut`] would answer now, if only with a refusal.
+    pub fn is_decided(&self, view: &View, offset: u32, size: usize, marks: &Marks) -> bool {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let (first, known) = (offset as usize, state.known(view));
+        state.end != End::Growing
+            || known > first.saturating_add(size)
+            || state.differs(view, first, known, marks)
+    }
+
     /// How many rows of `view` are known now, and whether more may come.
     pub fn known(&self, view: &View) -> (usize, End) {
         let mut state = self.lock();
-        let known = if view.is_whole() {
-            state.rows.len()
-        } else {
-            state.index(view).rows().len()
-        };
-        (known, state.end)
+        (state.known(view), state.end)
     }
 
     /// The texts of the rows of a view from `first` on that are known now, at most `size`: as an
@@ -468,11 +492,7 @@ impl Snapshot {
         self.touch(u32::MAX);
         let mut state = self.lock();
         let state = &mut *state;
-        let known = if view.is_whole() {
-            state.rows.len()
-        } else {
-            state.index(view).rows().len()
-        };
+        let known = state.known(view);
         let last = known.min(first.saturating_add(size));
         let end = if last < known {
             End::Growing
@@ -525,6 +545,7 @@ impl Snapshot {
         let rows = state.rows.len() + 1;
         match want {
             Want::Page => state.wanted_pages = state.wanted_pages.max(rows),
+            Want::Healed => state.wanted_healed = state.wanted_healed.max(rows),
             Want::Export => state.wanted_export = state.wanted_export.max(rows),
         }
         state.wanted_until = state.wanted_until.max(Some(until));
@@ -725,9 +746,45 @@ impl State {
     /// Whether somebody else wants rows already, no less urgently: who asks first pays, and the others
     /// share what it brings.
     fn is_paid_for(&self, want: Want) -> bool {
-        let pages = self.wanted_pages > self.rows.len();
-        let exports = self.wanted_export > self.rows.len();
-        self.payer.is_some() && (pages || (exports && want == Want::Export))
+        let wanted = |rows: usize| rows > self.rows.len();
+        let (pages, healed) = (wanted(self.wanted_pages), wanted(self.wanted_healed));
+        let paid = match want {
+            Want::Page => pages,
+            Want::Healed => pages || healed,
+            Want::Export => pages || healed || wanted(self.wanted_export),
+        };
+        self.payer.is_some() && paid
+    }
+
+    /// How many rows of `view` are known.
+    fn known(&mut self, view: &View) -> usize {
+        match view.is_whole() {
+            true => self.rows.len(),
+            false => self.index(view).rows().len(),
+        }
+    }
+
+    /// The marks of the place after the first `place` rows of a view whose index is up to date.
+    fn marks(&mut self, view: &View, place: usize) -> Marks {
+        let rows = &self.rows;
+        if !view.is_whole()
+            && let Some((index, _)) = self.views.get_mut(view)
+        {
+            return index.marks(place, rows);
+        }
+        self.chain
+            .marks(place, |range, each| rows.for_each_id(range, each))
+    }
+
+    /// Whether the rows before `place`, as far as `known` of them are known, are others than those
+    /// that gave `marks`.
+    fn differs(&mut self, view: &View, place: usize, known: usize, marks: &Marks) -> bool {
+        let head = place.min(HEAD_ROWS);
+        if known >= place {
+            self.marks(view, place) != *marks
+        } else {
+            known >= head && self.marks(view, head).first != marks.first
+        }
     }
 
     fn index(&mut self, view: &View) -> &ViewIndex {
@@ -785,6 +842,7 @@ impl State {
         if first > 0 {
             self.furthest = self.furthest.max(served);
         }
+        let next = next.map(|place| (place, self.marks(view, place as usize)));
         CutPage {
             rows: last.saturating_sub(first),
             pieces,
@@ -797,6 +855,7 @@ impl State {
     pub fn truncate(&mut self, len: usize) {
         self.cut_to = self.cut_to.min(len);
         self.rows.truncate(len);
+        self.chain.truncate(len);
         for (index, _) in self.views.values_mut() {
             index.truncate(len);
         }

@@ -79,14 +79,15 @@ fn cut(
     offset: u32,
     size: usize,
 ) -> Result<(Vec<usize>, Option<u32>), &'static str> {
-    match snapshot.cut(view, offset, size) {
+    match snapshot.cut(view, offset, size, None) {
         Cut::Ready(page) => {
             let found = numbers(&page.pieces);
             assert_eq!(page.rows, found.len());
-            Ok((found, page.next))
+            Ok((found, page.next.map(|(place, _)| place)))
         }
         Cut::NeedMore => Err("more"),
         Cut::Gone => Err("gone"),
+        Cut::Changed => Err("changed"),
         Cut::Limit(setting) => Err(setting),
     }
 }

@@ -35,6 +35,7 @@ mod held;
 mod keep;
 pub mod lineage;
 pub mod listing;
+pub mod marks;
 pub mod options;
 pub mod page;
 pub mod rows;
@@ -46,6 +47,7 @@ mod walk;
 
 pub use frozen::{Cut, CutPage, End, Snapshot, WalkFailure, Want};
 pub use lineage::{Open, OpenError, Opened};
+pub use marks::Marks;
 pub use options::SnapshotOptions;
 pub use store::{Growth, PageAsk, PageFailure, Snapshots};
 pub use token::{Claims, Sealer, SnapshotId, SyncClaims};

@@ -38,6 +38,9 @@ pub struct SnapshotOptions {
     pub rewalks_max: u32,
     /// A snapshot is kept at least so long after its last use.
     pub token_lifetime: Duration,
+    /// Whether a token whose snapshot is gone goes on in another one that shows the same rows before
+    /// its place.
+    pub token_heal: bool,
     /// And at most so long after its birth.
     pub snapshot_lifetime_max: Duration,
     /// All snapshots together.
@@ -71,6 +74,7 @@ impl Default for SnapshotOptions {
             walk_time_max: Duration::from_secs(30 * 60),
             rewalks_max: 10,
             token_lifetime: Duration::from_secs(30 * 60),
+            token_heal: true,
             snapshot_lifetime_max: Duration::from_secs(24 * 60 * 60),
             snapshot_bytes_max: 256 * 1024 * 1024,
         }

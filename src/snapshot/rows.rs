@@ -305,6 +305,24 @@ impl Rows {
         chunk.ids.get(within).copied()
     }
 
+    /// Calls `each` with the id of every row of a range.
+    pub fn for_each_id(&self, rows: Range<usize>, each: &mut dyn FnMut(RowId)) {
+        let mut row = rows.start;
+        while row < rows.end {
+            let Some((chunk, within)) = self.place(row) else {
+                return;
+            };
+            let take = (rows.end - row).min(chunk.len() - within);
+            chunk
+                .ids
+                .iter()
+                .skip(within)
+                .take(take)
+                .for_each(|id| each(*id));
+            row += take;
+        }
+    }
+
     /// Calls `each` with (row, customer, case type) for the rows from `first` on.
     pub fn for_each_from(&self, first: usize, mut each: impl FnMut(usize, Word, Word)) {
         let at = self

@@ -14,6 +14,7 @@ use super::frozen::{Cut, CutPage, Snapshot, WalkFailure, Want, fresh_id};
 use super::held::Held;
 use super::keep::{NoFailure, Recall};
 use super::lineage::{Lineage, Open, OpenError, Opened};
+use super::marks::Marks;
 use super::options::SnapshotOptions;
 use super::slots::Slots;
 use super::token::SnapshotId;
@@ -72,6 +73,8 @@ pub struct Growth<'a> {
 pub enum PageFailure {
     /// The rows are gone, or will never come.
     Gone,
+    /// The rows before the page are not those that its token was made for.
+    Changed,
     /// A walk hit its own bound before these rows; the setting's name.
     Limit(&'static str),
     /// A walk failed; the token stays good.
@@ -84,6 +87,7 @@ impl fmt::Display for PageFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gone => f.write_str("the rows are gone"),
+            Self::Changed => f.write_str("the list changed before the page"),
             Self::Limit(setting) => write!(f, "the walk reached {setting}"),
             Self::Walk(failure) => failure.fmt(f),
             Self::DeadlinePassed => f.write_str("the rows did not come in time"),
@@ -100,6 +104,10 @@ pub struct PageAsk<'a> {
     pub offset: u32,
     /// How many rows.
     pub size: usize,
+    /// What the rows before the page must show.
+    pub marks: Option<Marks>,
+    /// What for.
+    pub want: Want,
     /// When the caller's answer is due.
     pub deadline: Instant,
     /// Pays for vendor calls.
@@ -176,14 +184,15 @@ impl Snapshots {
         let mut waited = false;
         loop {
             changes.borrow_and_update();
-            match snapshot.cut(ask.view, ask.offset, ask.size) {
+            match snapshot.cut(ask.view, ask.offset, ask.size, ask.marks.as_ref()) {
                 Cut::Ready(page) => return Ok((page, waited)),
                 Cut::Gone => return Err(PageFailure::Gone),
+                Cut::Changed => return Err(PageFailure::Changed),
                 Cut::Limit(setting) => return Err(PageFailure::Limit(setting)),
                 Cut::NeedMore => {}
             }
             let ask_more = Growth {
-                want: Want::Page,
+                want: ask.want,
                 seen_failures: seen,
                 payer: ask.payer,
                 deadline: ask.deadline,

@@ -1,22 +1,31 @@
 //! Page tokens: sealed claims about where a caller stands.
 //!
 //! A token carries no time and no randomness: the same page has the same token, on every replica
-//! that holds the same sealing key. Whether it is still good is decided by whether its snapshot is
-//! still held.
+//! that holds the same sealing key. It names its snapshot. Where that is gone, it carries what is
+//! needed to go on in another one: the search, and the marks of the rows before its place.
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::civil::Date;
 
+use super::marks::Marks;
 use crate::domain::audience::AudienceFingerprint;
 use crate::domain::{CustomerId, DateRange, PageSize};
 use crate::secrets::SealingKey;
 
-/// Longest text looked at. A token with the longest customer id is under 400 characters.
+/// Longest text looked at. A token with the longest customer id and search is under 800 characters.
 pub const TOKEN_CHARS_MAX: usize = 1024;
 
-const VERSION: u8 = 1;
+/// The version of tokens that are sealed.
+const VERSION: u8 = 2;
+/// The version before, without marks and search. Such tokens open, and have expired.
+const VERSION_BEFORE: u8 = 1;
+/// Longest text of a search's other members that a token carries, in bytes. A token of a longer
+/// search goes on without its snapshot only where the continuation repeats the search.
+pub const EXTRA_BYTES_MAX: usize = 300;
+/// Stands in place of the length of a search that is too long.
+const NO_EXTRA: u16 = u16::MAX;
 /// Of tokens for states: never taken for a page's, nor the other way round.
 const SYNC_VERSION: u8 = 0x81;
 const KEY_ID_BYTES: usize = 4;
@@ -46,6 +55,11 @@ pub struct Claims {
     pub derived: bool,
     /// The range that was searched.
     pub range: Option<DateRange>,
+    /// The other members of the search, as canonical JSON. `None` if they are longer than
+    /// [`EXTRA_BYTES_MAX`].
+    pub extra: Option<String>,
+    /// What the rows before the place must show. `None` in a token of the version before.
+    pub marks: Option<Marks>,
 }
 
 /// What a token for a state of a search says.
@@ -99,7 +113,11 @@ impl Sealer {
 
     /// The token of these claims; `None` only if the cipher fails.
     pub fn seal(&self, claims: &Claims) -> Option<String> {
-        self.seal_as(VERSION, write(claims))
+        let version = match claims.marks {
+            Some(_) => VERSION,
+            None => VERSION_BEFORE,
+        };
+        self.seal_as(version, write(claims))
     }
 
     /// The same for a state of a search.
@@ -133,7 +151,8 @@ impl Sealer {
 
     /// The claims of a token; `None` for anything that was not sealed with one of the keys.
     pub fn open(&self, token: &str) -> Option<Claims> {
-        read(&self.open_as(VERSION, token)?)
+        let opened = |version| read(&self.open_as(version, token)?, version);
+        opened(VERSION).or_else(|| opened(VERSION_BEFORE))
     }
 
     /// The same for a state of a search.
@@ -181,14 +200,24 @@ fn write(claims: &Claims) -> Vec<u8> {
         customer,
         derived,
         range,
+        extra,
+        marks,
     } = claims;
-    let mut out = Vec::with_capacity(96);
+    let mut out = Vec::with_capacity(128 + extra.as_ref().map_or(0, String::len));
     out.extend_from_slice(&snapshot.0.to_le_bytes());
     out.extend_from_slice(&offset.to_le_bytes());
     out.extend_from_slice(&size.to_u16().to_le_bytes());
     out.extend_from_slice(&audience.0);
     out.extend_from_slice(identity);
     out.push(u8::from(*derived));
+    if let Some(Marks { prefix, first }) = marks {
+        out.extend_from_slice(prefix);
+        out.extend_from_slice(first);
+        let extra = extra.as_ref().filter(|it| it.len() <= EXTRA_BYTES_MAX);
+        let length = extra.and_then(|extra| u16::try_from(extra.len()).ok());
+        out.extend_from_slice(&length.unwrap_or(NO_EXTRA).to_le_bytes());
+        out.extend_from_slice(extra.map_or(&[], |extra| extra.as_bytes()));
+    }
     match range {
         None => out.push(0),
         Some(range) => {
@@ -215,6 +244,12 @@ impl Reader<'_> {
         Some(*taken)
     }
 
+    fn text(&mut self, length: usize) -> Option<String> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        String::from_utf8(taken.to_vec()).ok()
+    }
+
     fn flag(&mut self) -> Option<bool> {
         match self.take::<1>()? {
             [0] => Some(false),
@@ -231,7 +266,7 @@ impl Reader<'_> {
     }
 }
 
-fn read(claims: &[u8]) -> Option<Claims> {
+fn read(claims: &[u8], version: u8) -> Option<Claims> {
     let mut reader = Reader(claims);
     let snapshot = SnapshotId(u128::from_le_bytes(reader.take()?));
     let offset = u32::from_le_bytes(reader.take()?);
@@ -239,6 +274,15 @@ fn read(claims: &[u8]) -> Option<Claims> {
     let audience = AudienceFingerprint(reader.take()?);
     let identity = reader.take()?;
     let derived = reader.flag()?;
+    let (mut marks, mut extra) = (None, None);
+    if version != VERSION_BEFORE {
+        let (prefix, first) = (reader.take()?, reader.take()?);
+        marks = Some(Marks { prefix, first });
+        extra = match u16::from_le_bytes(reader.take()?) {
+            NO_EXTRA => None,
+            length => Some(reader.text(usize::from(length))?),
+        };
+    }
     let range = match reader.flag()? {
         false => None,
         true => {
@@ -259,6 +303,8 @@ fn read(claims: &[u8]) -> Option<Claims> {
         customer,
         derived,
         range,
+        extra,
+        marks,
     })
 }
 
@@ -289,6 +335,8 @@ mod tests {
             customer in proptest::option::of("[a-z0-9_-]{1,128}"),
             derived in any::<bool>(),
             range in proptest::option::of((0_i64..20_000, 0_i64..2_000)),
+            extra in proptest::option::of(".{0,75}"),
+            marks in any::<([u8; 8], [u8; 8])>(),
         ) -> Claims {
             let day = |n: i64| jiff::civil::date(2000, 1, 1) + jiff::Span::new().days(n);
             Claims {
@@ -300,6 +348,8 @@ mod tests {
                 customer: customer.map(|c| CustomerId::parse(&c).unwrap()),
                 derived,
                 range: range.map(|(start, more)| DateRange::new(day(start), day(start + more)).unwrap()),
+                extra,
+                marks: Some(Marks { prefix: marks.0, first: marks.1 }),
             }
         }
     }
@@ -340,6 +390,8 @@ mod tests {
             customer: None,
             derived: false,
             range: None,
+            extra: None,
+            marks: None,
         };
         let old = sealer("old", None).seal(&claims).unwrap();
         assert_eq!(sealer("new", Some("old")).open(&old), Some(claims));

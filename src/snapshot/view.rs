@@ -3,6 +3,7 @@
 use crate::domain::audience::AudienceFingerprint;
 use crate::domain::{Audience, CustomerId};
 
+use super::marks::{IdChain, Marks};
 use super::rows::{NO_WORD, Rows, Word};
 
 /// Which rows of a snapshot are meant: those of one customer or of all, within an audience. The
@@ -68,6 +69,7 @@ pub struct ViewIndex {
     scanned: usize,
     admitted: Vec<bool>,
     admits_none: bool,
+    chain: IdChain,
 }
 
 impl ViewIndex {
@@ -105,6 +107,7 @@ impl ViewIndex {
     pub fn truncate(&mut self, len: usize) {
         let keep = self.rows.partition_point(|row| (*row as usize) < len);
         self.rows.truncate(keep);
+        self.chain.truncate(keep);
         self.scanned = self.scanned.min(len);
     }
 
@@ -113,9 +116,20 @@ impl ViewIndex {
         &self.rows
     }
 
+    /// The marks of the place after the view's first `place` rows.
+    pub fn marks(&mut self, place: usize, rows: &Rows) -> Marks {
+        let shown = &self.rows;
+        self.chain.marks(place, |range, each| {
+            for row in shown.get(range).unwrap_or_default() {
+                let row = *row as usize;
+                rows.for_each_id(row..row + 1, each);
+            }
+        })
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
-        (self.rows.capacity() * 4 + self.admitted.capacity()) as u64
+        (self.rows.capacity() * 4 + self.admitted.capacity()) as u64 + self.chain.bytes()
     }
 }
 

@@ -471,7 +471,11 @@ impl Walk {
             return wanted.lane();
         }
         let state = self.target.lock();
-        if state.wanted_pages == 0 && state.wanted_export > 0 {
+        if state.wanted_pages > 0 {
+            Lane::Interactive
+        } else if state.wanted_healed > 0 {
+            Lane::Refresh
+        } else if state.wanted_export > 0 {
             Lane::Export
         } else {
             Lane::Interactive
@@ -493,7 +497,15 @@ impl Walk {
                 (state.payer.clone(), state.wanted_until)
             }
             Lane::Refresh if wanted_soon => (self.target.lock().payer.clone(), None),
-            Lane::Refresh | Lane::ReadAhead => (None, None),
+            Lane::Refresh => {
+                let state = self.target.lock();
+                // A token that is healed is its caller's; what ends an idle scroll is nobody's.
+                match wanted_lane(&state) {
+                    Some(Lane::Refresh) => (state.payer.clone(), state.wanted_until),
+                    _ => (None, None),
+                }
+            }
+            Lane::ReadAhead => (None, None),
         };
         let soonest = self.store.clock.now() + CALL_WAIT;
         let deadline = until.map_or(soonest, |until| until.max(soonest));
@@ -770,6 +782,9 @@ fn wanted_lane(state: &State) -> Option<Lane> {
         None
     } else if state.wanted_pages > state.rows.len() {
         Some(Lane::Interactive)
+    } else if state.wanted_healed > state.rows.len() {
+        // Behind all first pages.
+        Some(Lane::Refresh)
     } else if state.wanted_export > state.rows.len() {
         Some(Lane::Export)
     } else {

@@ -87,11 +87,19 @@ fn vendor(vendor: Vendor, path: &str, credential: &str) -> VendorOptions {
 
 impl Rig {
     pub fn new(setup: Setup) -> Self {
-        let clock = setup
-            .clock
-            .unwrap_or_else(|| Clock::anchored(NOW.parse().unwrap()));
+        let clock = setup.clock.clone();
+        let clock = clock.unwrap_or_else(|| Clock::anchored(NOW.parse().unwrap()));
+        let sandbox = Sandbox::new(setup.world.clone(), clock.clone());
+        Self::before(sandbox, clock, setup)
+    }
+
+    /// Another gateway before the same vendors, with the same sealing key, that remembers nothing.
+    pub fn restarted(&self, setup: Setup) -> Self {
+        Self::before(self.sandbox.clone(), self.clock.clone(), setup)
+    }
+
+    fn before(sandbox: Arc<Sandbox>, clock: Clock, setup: Setup) -> Self {
         let metrics = Metrics::new().unwrap();
-        let sandbox = Sandbox::new(setup.world, clock.clone());
         let connector = {
             let sandbox = sandbox.clone();
             InMemory::new(move || {

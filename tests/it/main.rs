@@ -30,6 +30,7 @@ mod follow;
 mod forms;
 mod framing;
 mod gauges;
+mod heal;
 mod hostile;
 mod json;
 mod kept;

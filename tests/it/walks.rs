@@ -402,7 +402,10 @@ async fn an_idle_walk_drains_a_little_then_is_left_and_walked_anew_when_needed()
 
 #[tokio::test(start_paused = true)]
 async fn tokens_outlive_cache_pressure_up_to_the_budget_and_are_typed_beyond() {
-    let rig = small(300, |s| s.snapshots.snapshot_bytes_max = 600_000);
+    let rig = small(300, |s| {
+        s.snapshots.snapshot_bytes_max = 600_000;
+        s.snapshots.token_heal = false;
+    });
     let mut tokens = Vec::new();
     for run in 0..10 {
         let one = get(&rig, &first(40, &format!(",\"run\":{run}")))
@@ -455,6 +458,7 @@ async fn a_token_lives_as_long_as_it_is_used_and_no_longer_than_its_snapshot_may
     let rig = small(300, |s| {
         s.lifetimes.on_error = Duration::from_secs(60);
         s.snapshots.snapshot_lifetime_max = Duration::from_secs(4 * 3600);
+        s.snapshots.token_heal = false;
     });
     let one = get(&rig, &first(40, "")).await.unwrap();
     let token = continued(one.token.as_deref().unwrap(), None);
@@ -474,7 +478,7 @@ async fn a_token_lives_as_long_as_it_is_used_and_no_longer_than_its_snapshot_may
 
 #[tokio::test(start_paused = true)]
 async fn a_hard_purge_ends_tokens_and_a_soft_one_does_not() {
-    let rig = small(300, |_| {});
+    let rig = small(300, |s| s.snapshots.token_heal = false);
     let one = get(&rig, &first(40, "")).await.unwrap();
     let token = continued(one.token.as_deref().unwrap(), None);
     assert_eq!(rig.reads.purge(&Purge::All, true), 1);

@@ -135,8 +135,8 @@ fn about(code: Code) -> (&'static str, &'static str) {
             "The answer's ETag is none of those that If-Match names.",
         ),
         Code::PageTokenExpired => (
-            "the list that the page token belongs to is not kept any more: start the search again.",
-            "The pages of this search are not kept any more; start the search again.",
+            "the list has changed before the page token's place, or nothing tells its search any more: start the search again.",
+            "The list has changed before this page token's place; start the search again.",
         ),
         Code::BodyTooLarge => (
             "the request's body is larger than 64 KiB.",

@@ -5,7 +5,7 @@ use msp_gateway::domain::audience::AudienceFingerprint;
 use msp_gateway::domain::{CustomerId, DateRange, PageSize};
 use msp_gateway::secrets::{SealingKey, Secret};
 use msp_gateway::snapshot::token::TOKEN_CHARS_MAX;
-use msp_gateway::snapshot::{Claims, Sealer, SnapshotId};
+use msp_gateway::snapshot::{Claims, Marks, Sealer, SnapshotId};
 
 use super::Taker;
 
@@ -34,6 +34,11 @@ pub fn claims(from: &mut Taker<'_>) -> Claims {
         customer: CustomerId::parse(&customer).ok(),
         derived: flags & 1 > 0,
         range: DateRange::new(start, end).filter(|_| flags & 2 > 0),
+        extra: (flags & 4 > 0).then(|| "x".repeat(usize::from(from.byte()))),
+        marks: Some(Marks {
+            prefix: from.bytes(),
+            first: from.bytes(),
+        }),
     }
 }
 
@@ -64,7 +69,7 @@ pub fn hold(bytes: &[u8]) {
     let mut from = Taker(bytes);
     let claims = claims(&mut from);
     let token = ours.seal(&claims).unwrap();
-    assert!(token.len() <= TOKEN_CHARS_MAX / 2, "{}", token.len());
+    assert!(token.len() <= TOKEN_CHARS_MAX, "{}", token.len());
     assert!(
         token
             .bytes()

@@ -1,0 +1,191 @@
+//! Healing: a page token outlives its snapshot.
+//!
+//! A token names its snapshot, and carries the caller's search and the marks of the rows before its
+//! place. Where the snapshot is gone, or ends before the page, the same view of another snapshot of
+//! that search may answer, if its rows before the place show the same marks:
+//!
+//! ```text
+//! token ─▶ its snapshot is held ─────────────────────────▶ page
+//!              │ gone, or broken before the page
+//!              ▼
+//!          current snapshot, known to the place ─ marks agree ─▶ page, and the next token names it
+//!              │ none, or too short                └─ differ ─▶ 410
+//!              ▼
+//!          turn of the caller ─▶ a walk reads to the place ─▶ as above
+//! ```
+//!
+//! Rows are compared and served in one step, so a list that changed before the place is never
+//! served in part: it is 410. Failures of the vendor, the budget and the deadline keep their own
+//! codes, and the token stays good. The rows of the first vendor page refuse a list that changed at
+//! its head before any further page is read. A refusal costs no vendor call again while its snapshot
+//! is current, because that snapshot's rows are compared first.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::answer::{Answer, Asker};
+use super::cases::{Cases, Place};
+use super::error::ReadError;
+use crate::cache::{Directives, Standing};
+use crate::clock::{Duration, Instant, timeout_at};
+use crate::domain::{PageSize, SearchQuery, Shortage};
+use crate::metrics::HealOutcome;
+use crate::snapshot::{Claims, Marks, Snapshot, View, Want};
+
+/// A caller that waits for its other token is refused this long before its deadline, so that the
+/// refusal still reaches it.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
+
+/// One healing walk at a time for each caller. Callers are those of the settings, so few.
+#[derive(Default)]
+pub(super) struct HealingTurns(Mutex<HashMap<Arc<str>, Arc<Semaphore>>>);
+
+impl HealingTurns {
+    /// Waits until the caller heals no other token, until a time. `None` if that came first.
+    async fn take(&self, caller: &Arc<str>, until: Instant) -> Option<OwnedSemaphorePermit> {
+        let turns = {
+            let mut callers = self.0.lock();
+            let turns = callers.entry(Arc::clone(caller));
+            Arc::clone(turns.or_insert_with(|| Arc::new(Semaphore::new(1))))
+        };
+        timeout_at(until, turns.acquire_owned()).await.ok()?.ok()
+    }
+}
+
+/// A token that is to go on in another snapshot.
+struct Wound {
+    query: Arc<SearchQuery>,
+    offset: u32,
+    size: PageSize,
+    marks: Marks,
+}
+
+impl Cases {
+    /// The page of a token whose snapshot is gone.
+    ///
+    /// # Errors
+    /// [`ReadError::PageTokenExpired`] if the list changed before the place, or the token does not
+    /// carry its search; else as a first page.
+    pub(super) async fn heal(
+        &self,
+        asker: &Asker,
+        claims: &Claims,
+        repeated: &SearchQuery,
+        size: PageSize,
+    ) -> Result<Answer, ReadError> {
+        let healed = match self.wound(claims, repeated, size)? {
+            Some(wound) => Box::pin(self.healed(asker, &wound)).await,
+            None => Err(ReadError::PageTokenExpired),
+        };
+        self.metrics.heal(match &healed {
+            Ok(_) => HealOutcome::Healed,
+            Err(ReadError::PageTokenExpired) => HealOutcome::Changed,
+            Err(_) => HealOutcome::Failed,
+        });
+        healed
+    }
+
+    /// What a token is to be healed with. `None` if nothing tells its search.
+    fn wound(
+        &self,
+        claims: &Claims,
+        repeated: &SearchQuery,
+        size: PageSize,
+    ) -> Result<Option<Wound>, ReadError> {
+        let heals = self.snapshots.options.load().token_heal;
+        let Some(marks) = claims.marks.filter(|_| heals) else {
+            return Ok(None);
+        };
+        let carried = claims.extra.as_deref().and_then(SearchQuery::read_extra);
+        let repeats = |(name, value)| {
+            carried
+                .as_ref()
+                .is_none_or(|it| it.get(name) == Some(value))
+        };
+        if !repeated.extra.iter().all(repeats) {
+            return Err(ReadError::InvalidPageToken);
+        }
+        let query = SearchQuery {
+            customer: claims.customer.clone(),
+            range: claims.range,
+            extra: carried.unwrap_or_else(|| repeated.extra.clone()),
+        };
+        // The identity tells whether what was repeated is the whole search, and whether the vendor's
+        // account is the one that was searched.
+        let searched = Arc::new(match claims.derived {
+            true => query.for_all_customers(),
+            false => query.clone(),
+        });
+        let same = self
+            .key(&searched)
+            .fingerprint()
+            .starts_with(&claims.identity);
+        Ok(same.then(|| Wound {
+            query: Arc::new(query),
+            offset: claims.offset,
+            size,
+            marks,
+        }))
+    }
+
+    async fn healed(&self, asker: &Asker, wound: &Wound) -> Result<Answer, ReadError> {
+        let usable = [Standing::Fresh, Standing::Stale];
+        if let Some(all) = self.derived(asker, &wound.query, &usable)
+            && all.snapshot.shows(&all.view, wound.offset, &wound.marks)
+        {
+            all.snapshot.note_view();
+            return self
+                .page(asker, wound.place(all.snapshot, all.view), None)
+                .await;
+        }
+        let key = self.key(&wound.query);
+        let view = View::new(None, asker.audience().clone());
+        let directives = Directives {
+            only_if_cached: asker.directives.only_if_cached,
+            ..Directives::default()
+        };
+        let asker = Asker {
+            directives,
+            ..asker.clone()
+        };
+        let mut turn = None;
+        loop {
+            // The snapshot that a first page would be cut from, if it needs no vendor call.
+            let current = self.snapshots.current(&key).filter(|current| {
+                let standing = current.standing(false, self.clock.now());
+                turn.is_some() || usable.contains(&standing)
+            });
+            if current.is_some() || turn.is_some() || asker.directives.only_if_cached {
+                let opened = self.open_keyed(&asker, &key, &wound.query, false).await?;
+                let (snapshot, size) = (opened.snapshot, wound.size.get());
+                let decided = snapshot.is_decided(&view, wound.offset, size, &wound.marks);
+                if decided || turn.is_some() {
+                    return self.page(&asker, wound.place(snapshot, view), None).await;
+                }
+                if asker.directives.only_if_cached {
+                    return Err(ReadError::NotCached);
+                }
+            }
+            let last = asker.deadline.checked_sub(LAST_MOMENT);
+            let until = last.unwrap_or(asker.deadline);
+            let taken = self.healing.take(asker.payer.name(), until).await;
+            turn = Some(taken.ok_or_else(|| ReadError::overloaded(Shortage::HealingWalks))?);
+        }
+    }
+}
+
+impl Wound {
+    fn place(&self, snapshot: Arc<Snapshot>, view: View) -> Place {
+        Place {
+            snapshot,
+            view,
+            offset: self.offset,
+            size: self.size,
+            marks: Some(self.marks),
+            want: Want::Healed,
+        }
+    }
+}
