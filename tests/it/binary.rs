@@ -9,6 +9,7 @@ mod floods;
 mod lifecycle;
 mod operate;
 mod outputs;
+mod outside;
 mod overview;
 mod paging;
 mod restarts;
