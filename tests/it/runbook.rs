@@ -186,6 +186,10 @@ async fn what_operators_are_told_of_is_there() {
         .ask_admin(get(&format!("/admin/requests/{id}"), ""))
         .await;
     answers.extend([status, one.json(), requests]);
+    for path in ["settings", "callers", "snapshots"] {
+        let reply = whole.ask_admin(get(&format!("/admin/{path}"), "")).await;
+        answers.push(reply.json());
+    }
     let known = known(&answers);
     let mut found: Vec<_> = DOCUMENTS
         .iter()
