@@ -1,8 +1,11 @@
 //! A caller's requests in flight, and the time of its last request.
 
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use jiff::Timestamp;
+
+/// Targets told apart at once, of those that a caller was answered for.
+pub const TARGETS_KNOWN: usize = 128;
 
 /// The presence of one caller. A reload passes it on to the caller's successor. Every request
 /// writes here, so all of it is in one cache line.
@@ -16,11 +19,38 @@ pub struct Presence {
     pub followers: AtomicUsize,
     /// Seconds since 1970, 0 for never.
     last_used_s: AtomicI64,
+    /// Hashes of what it was answered, each in the place that its bits name; 0 for nothing.
+    targets: KnownTargets,
+}
+
+/// Apart, so that the rest stays in its line.
+#[derive(Debug)]
+struct KnownTargets(Box<[AtomicU64; TARGETS_KNOWN]>);
+
+impl Default for KnownTargets {
+    fn default() -> Self {
+        Self(Box::new([const { AtomicU64::new(0) }; TARGETS_KNOWN]))
+    }
 }
 
 impl Presence {
     pub(super) fn seen(&self, at: Timestamp) {
         self.last_used_s.store(at.as_second(), Ordering::Relaxed);
+    }
+
+    /// The place for the hash of an answer: the caller is known to have it if it holds this hash.
+    pub fn knows_target(&self, hash: u64) -> &AtomicU64 {
+        let places = &*self.targets.0;
+        let [first, ..] = places;
+        let at = usize::try_from(hash >> 57).unwrap_or(0);
+        places.get(at).unwrap_or(first)
+    }
+
+    /// Holds no hash any longer.
+    pub fn forget_targets(&self) {
+        for place in self.targets.0.iter() {
+            place.store(0, Ordering::Relaxed);
+        }
     }
 
     /// When a request was last admitted. `None` if none was since the start.

@@ -10,6 +10,7 @@ mod case_export;
 mod case_search;
 mod customers;
 mod docs;
+mod events;
 mod fixed;
 mod hints;
 pub mod keyless;

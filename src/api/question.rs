@@ -2,12 +2,15 @@
 
 use http::HeaderMap;
 
-use super::{billing, case_changes, case_export, case_search, customers, nable_drop_in, overview};
+use super::{
+    billing, case_changes, case_export, case_search, customers, events, nable_drop_in, overview,
+};
 use crate::domain::query::SearchRequest;
 use crate::domain::{ContractId, FieldSet, Month, Route, SearchQuery};
 use crate::exchange::Matched;
 use crate::problem::Problem;
 use crate::reads::changes::ChangesRequest;
+use crate::reads::events::EventsRequest;
 use crate::reads::export::ExportFormat;
 use crate::reads::overview::OverviewRequest;
 
@@ -29,6 +32,8 @@ pub enum Question {
     },
     /// What changed in a search.
     Changes(ChangesRequest),
+    /// Which answers changed.
+    Events(EventsRequest),
     /// Billable services of a contract.
     Billing {
         /// In which month.
@@ -84,6 +89,7 @@ impl Question {
             Route::CaseSearch => case_search::read(asked),
             Route::CaseExport => case_export::read(asked),
             Route::CaseChanges => case_changes::read(asked),
+            Route::Events => events::read(asked),
             Route::Billing => billing::read(asked),
             Route::BillingMonth => billing::read_month(asked),
             Route::NableBilling => nable_drop_in::read(asked),

@@ -70,7 +70,7 @@ const fn line(pattern: &'static str, methods: Methods, route: Route, body: BodyR
 }
 
 /// Every route of the public listener.
-pub const TABLE: [Line; 12] = [
+pub const TABLE: [Line; 13] = [
     line(
         "/v2/cases/msp/search",
         Methods::PostAndQuery,
@@ -95,6 +95,7 @@ pub const TABLE: [Line; 12] = [
         Route::CaseChanges,
         BodyRule::Ignored,
     ),
+    line("/v1/events", Methods::Get, Route::Events, BodyRule::Ignored),
     line(
         "/v1/billing/{timeframe}",
         Methods::Get,

@@ -8,12 +8,13 @@ use super::cache_control::directives;
 use super::hints::{self, Hints};
 use super::question::{Asked, Question};
 use super::recall::{Recall, Spelling};
-use super::{answer, case_changes, case_export};
+use super::{answer, case_changes, case_export, events};
 use crate::domain::Route;
 use crate::exchange::{Answered, Boxed, Call, InFlight, Mention};
 use crate::problem::{Code, Problem};
 use crate::reads::billing::SoftFailure;
 use crate::reads::cases::Search;
+use crate::reads::events::{AskedAt, Lookup};
 use crate::reads::{ReadError, Reads};
 
 /// Answers every route of the public listener. Cheap to clone.
@@ -100,6 +101,10 @@ async fn search(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     }
     let answered = of.reads.cases.answer(&call.asker, &search).await;
     let answer = answered.map_err(|error| refused(&call, error))?;
+    let events = &of.reads.events;
+    events.note(&call.asker, asked_at(&call), &answer, || {
+        Lookup::Search(search.clone())
+    });
     let mut response = answer::respond(&call, answer, &of.reads.variants)?;
     if let Some(near) = search.near() {
         hints::tell(response.headers_mut(), near);
@@ -113,12 +118,26 @@ async fn customers(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     };
     let answered = of.reads.customers.list(&call.asker, fields).await;
     let answer = answered.map_err(|error| refused(&call, error))?;
+    let events = &of.reads.events;
+    events.note(&call.asker, asked_at(&call), &answer, || {
+        Lookup::Customers(fields)
+    });
     answer::respond(&call, answer, &of.reads.variants)
+}
+
+/// Where a call was asked.
+fn asked_at(call: &Call) -> AskedAt<'_> {
+    let target = call.head.uri.path_and_query();
+    AskedAt {
+        target: target.map_or("", |target| target.as_str()),
+        body: &call.body,
+    }
 }
 
 async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     let reads = &of.reads;
     let question = read(&call)?;
+    let lookup = lookup_of(&question);
     let answered = match question {
         Question::Customers(fields) => reads.customers.list(&call.asker, fields).await,
         Question::Search(request) => reads.cases.search(&call.asker, request).await,
@@ -151,6 +170,14 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
             let begun = reads.changes.begin(&call.asker, request).await;
             let stream = begun.map_err(|error| refused(&call, error))?;
             return Ok(case_changes::respond(&call, stream, place).await);
+        }
+        Question::Events(request) => {
+            answer::accepted(&call)?;
+            let place = of.followers.enter(&call.asker.caller.presence);
+            let place = place.map_err(Problem::short_of)?;
+            let begun = reads.events.begin(&call.asker, request);
+            let stream = begun.map_err(|error| refused(&call, error))?;
+            return Ok(events::respond(stream, place));
         }
         Question::Billing { month, contract } => {
             let soft = SoftFailure::Refuse;
@@ -191,7 +218,30 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
         Question::Overview(request) => reads.overview.get(&call.asker, request).await,
     };
     let answer = answered.map_err(|error| refused(&call, error))?;
+    if let Some(lookup) = lookup {
+        let events = &reads.events;
+        events.note(&call.asker, asked_at(&call), &answer, || lookup);
+    }
     answer::respond(&call, answer, &of.reads.variants)
+}
+
+/// A question about billing, to be looked up again.
+fn lookup_of(question: &Question) -> Option<Lookup> {
+    match question {
+        Question::Billing { month, contract }
+        | Question::Nable {
+            month,
+            contract: Some(contract),
+            ..
+        } => Some(Lookup::Services(*month, contract.clone())),
+        Question::BillingMonth(month)
+        | Question::Nable {
+            month,
+            contract: None,
+            ..
+        } => Some(Lookup::Month(*month)),
+        _ => None,
+    }
 }
 
 /// The problem for a read's error; metrics and the log say how memory answered, too.

@@ -228,6 +228,12 @@ impl App {
                     "nable.billing": billing,
                 }})
             }
+            Question::Events(_) => {
+                return Err(Problem::new(
+                    Code::InvalidQuery,
+                    "A stream of events asks nothing of a vendor: explain the targets that it names.",
+                ));
+            }
             Question::Search(_) => {
                 return Err(Problem::new(
                     Code::InvalidQuery,

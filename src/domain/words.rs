@@ -11,6 +11,8 @@ pub enum Route {
     CaseExport,
     /// `GET /v1/cases/changes`
     CaseChanges,
+    /// `GET /v1/events`
+    Events,
     /// `GET /v1/billing/{YYYYMM}/{contract}`
     Billing,
     /// `GET /v1/billing/{YYYYMM}`
@@ -33,11 +35,12 @@ pub enum Route {
 
 impl Route {
     /// Every route.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Customers,
         Self::CaseSearch,
         Self::CaseExport,
         Self::CaseChanges,
+        Self::Events,
         Self::Billing,
         Self::BillingMonth,
         Self::NableBilling,
@@ -56,6 +59,7 @@ impl Route {
             Self::CaseSearch => Some("/v2/cases/msp/search"),
             Self::CaseExport => Some("/v1/cases/export"),
             Self::CaseChanges => Some("/v1/cases/changes"),
+            Self::Events => Some("/v1/events"),
             Self::Overview => Some("/v1/overview"),
             Self::OpenApi => Some("/openapi.json"),
             Self::Docs => Some("/docs"),
@@ -80,6 +84,7 @@ impl Route {
             Self::CaseSearch => "case_search",
             Self::CaseExport => "case_export",
             Self::CaseChanges => "case_changes",
+            Self::Events => "events",
             Self::Billing => "billing",
             Self::BillingMonth => "billing_month",
             Self::NableBilling => "nable_billing",
@@ -220,7 +225,8 @@ pub enum Shortage {
     Exports,
     /// The caller has its share of them.
     CallerExports,
-    /// As many questions for changes are held as `changes.followers_max` allows.
+    /// As many questions for changes and streams of events are held as `changes.followers_max`
+    /// allows.
     Followers,
     /// The caller has its share of them.
     CallerFollowers,
@@ -317,7 +323,8 @@ impl Shortage {
             Self::Exports => "As many exports run as limits.exports_max allows.",
             Self::CallerExports => "This caller has its share of limits.exports_max already.",
             Self::Followers => {
-                "As many questions for changes run or wait as changes.followers_max allows."
+                "As many questions for changes and streams of events are open as \
+                 changes.followers_max allows."
             }
             Self::CallerFollowers => {
                 "This caller has its share of changes.followers_max in hand already."

@@ -305,6 +305,25 @@ impl Billing {
     }
 }
 
+impl Billing {
+    /// A good answer that was found. It is not counted, for nobody asked.
+    pub(super) fn peeked(
+        &self,
+        found: Result<Found<Arc<BillingBody>>, ReadError>,
+    ) -> Option<Answer> {
+        let Found { entry, note, at } = found.ok()?;
+        match &*entry.value {
+            BillingBody::Good(rendered) => Some(Answer {
+                body: rendered.body.clone(),
+                etag: Some(rendered.etag.clone()),
+                age: entry.age(at),
+                note,
+            }),
+            BillingBody::SoftFailed(_) | BillingBody::Refused(_) => None,
+        }
+    }
+}
+
 /// A vendor's answer as it is kept: soft failures and refusals of the question are remembered for a
 /// moment, other errors are not.
 fn remembered(

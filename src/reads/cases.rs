@@ -241,6 +241,25 @@ impl Cases {
         }
     }
 
+    /// What memory would answer to a first page. It is not counted, for nobody asks. `None` also while
+    /// the page is still being read: nothing is read for this.
+    pub(super) async fn peek(&self, asker: &Asker, search: &Search) -> Option<Answer> {
+        let Search::First {
+            query, key, size, ..
+        } = search
+        else {
+            return None;
+        };
+        if let Some(own) = self.snapshots.current(key).filter(|own| own.is_growing()) {
+            let view = View::new(None, asker.audience().clone());
+            if own.known(&view).0 <= size.get() {
+                return None;
+            }
+        }
+        let answered = self.first_page(asker, query, key, *size).await;
+        answered.ok().map(|(answer, _)| answer)
+    }
+
     async fn first_page(
         &self,
         asker: &Asker,

@@ -80,6 +80,11 @@ impl Changes {
         self.leaving.send_replace(true);
     }
 
+    /// Tells when the gateway leaves.
+    pub(super) fn leaving(&self) -> watch::Receiver<bool> {
+        self.leaving.subscribe()
+    }
+
     /// How full the states are.
     pub fn usage(&self) -> StoreUsage {
         self.states.usage()

@@ -208,6 +208,18 @@ impl Customers {
         })
     }
 
+    /// What memory would answer. It is not counted, for nobody asks.
+    pub(super) async fn peek(&self, asker: &Asker, fields: FieldSet) -> Option<Answer> {
+        let Found { entry, note, at } = self.book(asker).await.ok()?;
+        let rendered = self.cut(&entry.value, asker, fields);
+        Some(Answer {
+            body: rendered.body,
+            etag: Some(rendered.etag),
+            age: entry.age(at),
+            note,
+        })
+    }
+
     fn cut(&self, book: &CustomerBook, asker: &Asker, fields: FieldSet) -> Rendered {
         if fields.is_all() && asker.audience().is_all() {
             return book.whole.clone();

@@ -9,6 +9,7 @@ mod contracts;
 pub mod csv;
 pub mod customers;
 pub mod error;
+pub mod events;
 pub mod explain;
 pub mod export;
 mod heal;
@@ -81,6 +82,8 @@ pub struct Reads {
     pub export: Arc<export::Export>,
     /// What changed in a search.
     pub changes: Arc<changes::Changes>,
+    /// Which answers changed.
+    pub events: Arc<events::Events>,
     /// Billable services and invoices.
     pub billing: Arc<billing::Billing>,
     /// Both vendors in one answer.
@@ -100,11 +103,19 @@ impl Reads {
         let customers = Arc::new(customers::Customers::new(&of, answers, cuts));
         let cases = Arc::new(cases::Cases::new(&of, pages));
         let billing = Arc::new(billing::Billing::new(&of, answers));
+        let changes = Arc::new(changes::Changes::new(&of, cases.clone()));
         Self {
             store: of.store.clone(),
             variants: Variants::new(coded, of.compression, of.metrics.clone()),
             export: Arc::new(export::Export::new(&of, cases.clone())),
-            changes: Arc::new(changes::Changes::new(&of, cases.clone())),
+            events: Arc::new(events::Events::new(
+                &of,
+                customers.clone(),
+                cases.clone(),
+                billing.clone(),
+                changes.clone(),
+            )),
+            changes,
             overview: Arc::new(overview::Overview::new(
                 &of,
                 customers.clone(),

@@ -25,6 +25,7 @@ mod callers;
 mod console;
 mod corpus;
 mod crowd;
+mod events;
 mod explain;
 mod follow;
 mod forms;

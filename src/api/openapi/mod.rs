@@ -32,8 +32,8 @@ use serde_json::{Map, Value, json};
 use super::fixed::Fixed;
 use super::routes::{Line, Methods, TABLE};
 use super::{
-    billing, case_changes, case_export, case_search, customers, docs, keyless, nable_drop_in,
-    overview,
+    billing, case_changes, case_export, case_search, customers, docs, events, keyless,
+    nable_drop_in, overview,
 };
 use crate::domain::{FieldSet, Route};
 use crate::problem::{Code, status_of};
@@ -92,11 +92,12 @@ pub(super) const FIXED_TEXT: &[Code] = &[
 const OF_BODIES: &[Code] = &[Code::InvalidBody, Code::UnsupportedMediaType];
 
 /// Every route's description, in the order in which people read them.
-const ROUTES: [&Described; 12] = [
+const ROUTES: [&Described; 13] = [
     &customers::DESCRIBED,
     &case_search::DESCRIBED,
     &case_export::DESCRIBED,
     &case_changes::DESCRIBED,
+    &events::DESCRIBED,
     &overview::DESCRIBED,
     &billing::MONTH_DESCRIBED,
     &billing::DESCRIBED,

@@ -167,6 +167,7 @@ fn parameters_are_those_that_are_read() {
     assert_eq!(of("/v2/cases/msp/search", "post"), case_search::PARAMS);
     assert_eq!(of("/v1/cases/export", "get"), case_export::PARAMS);
     assert_eq!(of("/v1/cases/changes", "get"), case_changes::PARAMS);
+    assert_eq!(of("/v1/events", "get"), events::PARAMS);
     assert_eq!(of("/v1/overview", "get"), overview::PARAMS);
 }
 

@@ -21,7 +21,8 @@ use crate::exchange::{AnswerBody, Answered, Arrival, Boxed};
 
 /// What a page may send: the key, the body's type, what a read listens to.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
-    "Authorization, X-API-Key, Content-Type, Cache-Control, If-None-Match, traceparent, tracestate",
+    "Authorization, X-API-Key, Content-Type, Cache-Control, If-None-Match, Last-Event-ID, \
+     traceparent, tracestate",
 );
 /// What a page may read besides what every page may: how an answer came about, its rows, its limits.
 const ANSWER_HEADERS: HeaderValue = HeaderValue::from_static(
