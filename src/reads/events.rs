@@ -10,10 +10,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use foldhash::fast::FixedState;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -49,6 +51,9 @@ const COMMENT_EVERY: Duration = Duration::from_secs(15);
 const STREAM_TIME_MAX: Duration = Duration::from_secs(5 * 60);
 /// Looking into memory takes no time; what would wait is passed over.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Every hit is hashed, so this is a fast hash.
+const HASHER: FixedState = FixedState::with_seed(0);
 
 /// What a stream is to tell.
 #[derive(Clone, Debug)]
@@ -95,19 +100,12 @@ impl AskedAt<'_> {
     /// Tells this question with this answer from others. A caller that finds two that are alike
     /// misses events of its own.
     fn mixed(&self, etag: &Etag) -> u64 {
-        let mut hash = self.target.len() as u64;
-        for bytes in [self.target.as_bytes(), self.body, etag.value().as_bytes()] {
-            for chunk in bytes.chunks(8) {
-                let mut word = [0; 8];
-                for (to, from) in word.iter_mut().zip(chunk) {
-                    *to = *from;
-                }
-                let word = u64::from_le_bytes(word);
-                hash = (hash.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            }
-        }
+        let mut hasher = HASHER.build_hasher();
+        hasher.write(self.target.as_bytes());
+        hasher.write(self.body);
+        hasher.write(etag.value().as_bytes());
         // 0 stands for nothing.
-        hash | 1
+        hasher.finish() | 1
     }
 }
 
