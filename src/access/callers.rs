@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::certificate::{ClientCertificate, ClientSan};
 use super::presence::Presence;
@@ -196,6 +197,8 @@ pub struct CallerBook {
     open: Option<Arc<Caller>>,
     /// Counters of requests without a known caller.
     pub anonymous: CallerMeter,
+    /// The book that a reload put in this one's place.
+    successor: watch::Sender<Option<Arc<Self>>>,
     clock: Clock,
 }
 
@@ -235,6 +238,7 @@ impl CallerBook {
             all,
             open: None,
             anonymous: metrics.caller("anonymous"),
+            successor: watch::Sender::new(None),
             clock,
         }
     }
@@ -278,8 +282,19 @@ impl CallerBook {
         presented: Option<&[u8]>,
         certificate: Option<&ClientCertificate>,
     ) -> Option<Arc<Caller>> {
-        let by_key = match presented {
-            Some(text) => Some(self.by_key(text)?),
+        let hash = presented.map(CallerKeyHash::of);
+        let caller = self.identify(hash.as_ref(), certificate)?;
+        caller.presence.seen(self.clock.wall());
+        Some(caller.clone())
+    }
+
+    fn identify(
+        &self,
+        key: Option<&CallerKeyHash>,
+        certificate: Option<&ClientCertificate>,
+    ) -> Option<&Arc<Caller>> {
+        let by_key = match key {
+            Some(hash) => Some(self.by_key(hash)?),
             None => None,
         };
         let by_certificate = match certificate {
@@ -289,14 +304,41 @@ impl CallerBook {
         let caller = match (by_key, by_certificate) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other).then_some(one)?,
             (Some(one), None) | (None, Some(one)) => one,
-            (None, None) => return self.without_key(),
+            (None, None) => return self.open.as_ref(),
         };
-        let now = self.clock.wall();
-        if caller.expires.is_some_and(|expires| now >= expires) {
-            return None;
-        }
-        caller.presence.seen(now);
-        Some(caller.clone())
+        let is_over = |expires| self.clock.wall() >= expires;
+        (!caller.expires.is_some_and(is_over)).then_some(caller)
+    }
+
+    /// The sender of this key and certificate, if it is the same caller still, with the same rights.
+    pub(super) fn admits(
+        &self,
+        key: Option<&CallerKeyHash>,
+        certificate: Option<&ClientCertificate>,
+        was: &Caller,
+    ) -> Option<Arc<Caller>> {
+        let same = |now: &&Arc<Caller>| {
+            now.name == was.name
+                && now.audience == was.audience
+                && now.billing == was.billing
+                && now.role == was.role
+        };
+        self.identify(key, certificate).filter(same).cloned()
+    }
+
+    /// Another book is in force from now on. Ends the tenures of those that it does not admit.
+    pub fn succeed(&self, by: Arc<Self>) {
+        self.successor.send_replace(Some(by));
+    }
+
+    pub(super) fn successor(&self) -> Option<Arc<Self>> {
+        self.successor.borrow().clone()
+    }
+
+    /// Returns once another book is in force.
+    pub(super) async fn replaced(&self) {
+        // Its sender lives as long as this book.
+        let _ = self.successor.subscribe().wait_for(Option::is_some).await;
     }
 
     /// The caller of a request without credentials: the open caller in open mode, otherwise none.
@@ -304,9 +346,8 @@ impl CallerBook {
         self.open.clone()
     }
 
-    fn by_key(&self, presented: &[u8]) -> Option<&Arc<Caller>> {
-        let hash = CallerKeyHash::of(presented);
-        let (stored, caller) = self.by_key.get_key_value(&hash)?;
+    fn by_key(&self, hash: &CallerKeyHash) -> Option<&Arc<Caller>> {
+        let (stored, caller) = self.by_key.get_key_value(hash)?;
         aws_lc_rs::constant_time::verify_slices_are_equal(&stored.0, &hash.0).ok()?;
         Some(caller)
     }

@@ -6,7 +6,7 @@
 //! old one, so limits and counters survive.
 //!
 //! `Throttle` is a caller's own rate limit, and `ForcedRefreshes` is its allowance of vendor calls
-//! by `Cache-Control`.
+//! by `Cache-Control`. `Tenure` ends an answer that lasts, once its caller would not be let in now.
 //!
 //! What must never happen here: a key comparison whose time depends on the key, a caller key that
 //! is stored or printed, or a caller that keeps its access after a reload removed it.
@@ -14,9 +14,11 @@
 pub mod callers;
 pub mod certificate;
 pub mod presence;
+pub mod tenure;
 pub mod throttle;
 
 pub use callers::{Caller, CallerBook, CallerKeyHash, CallerSpec, Role};
 pub use certificate::{ClientCertificate, ClientSan};
 pub use presence::Presence;
+pub use tenure::Tenure;
 pub use throttle::{Allowance, ForcedRefreshes, Throttle};

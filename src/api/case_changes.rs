@@ -73,7 +73,7 @@ pub(super) async fn respond(call: &Call, stream: ExportStream, place: Permit) ->
     let mut response = Response::new(body);
     let media = HeaderValue::from_static("application/x-ndjson");
     response.headers_mut().insert(header::CONTENT_TYPE, media);
-    let mut response = coded(call, response).await.map(AnswerBody::apart);
+    let mut response = coded(call, response).await;
     tell_freshness(response.headers_mut(), &stream.note, stream.age);
     response
 }

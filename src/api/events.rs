@@ -53,7 +53,7 @@ pub(super) fn respond(stream: EventStream, place: Permit) -> Answered {
         };
         Some((frame, (stream, place)))
     });
-    let mut response = Response::new(AnswerBody::events(StreamBody::new(events)).apart());
+    let mut response = Response::new(AnswerBody::events(StreamBody::new(events)));
     let headers = response.headers_mut();
     let media = HeaderValue::from_static("text/event-stream");
     headers.insert(header::CONTENT_TYPE, media);

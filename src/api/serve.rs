@@ -10,7 +10,7 @@ use super::question::{Asked, Question};
 use super::recall::{Recall, Spelling};
 use super::{answer, case_changes, case_export, events};
 use crate::domain::Route;
-use crate::exchange::{Answered, Boxed, Call, InFlight, Mention};
+use crate::exchange::{AnswerBody, Answered, AtTenuresEnd, Boxed, Call, InFlight, Mention};
 use crate::problem::{Code, Problem};
 use crate::reads::billing::SoftFailure;
 use crate::reads::cases::Search;
@@ -160,7 +160,8 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
             let place = place.map_err(Problem::short_of)?;
             let begun = reads.export.begin(&call.asker, query, format).await;
             let stream = begun.map_err(|error| refused(&call, error))?;
-            return Ok(case_export::respond(&call, stream, format, trailer, place).await);
+            let answer = case_export::respond(&call, stream, format, trailer, place).await;
+            return Ok(answer.map(|body| body.lasting(call.tenure, AtTenuresEnd::Cut)));
         }
         Question::Changes(request) => {
             answer::accepted(&call)?;
@@ -169,7 +170,9 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
             let place = place.map_err(Problem::short_of)?;
             let begun = reads.changes.begin(&call.asker, request).await;
             let stream = begun.map_err(|error| refused(&call, error))?;
-            return Ok(case_changes::respond(&call, stream, place).await);
+            let answer = case_changes::respond(&call, stream, place).await;
+            let lasting = |body: AnswerBody| body.lasting(call.tenure, AtTenuresEnd::Cut);
+            return Ok(answer.map(|body| lasting(body).apart()));
         }
         Question::Events(request) => {
             answer::accepted(&call)?;
@@ -177,7 +180,8 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
             let place = place.map_err(Problem::short_of)?;
             let begun = reads.events.begin(&call.asker, request);
             let stream = begun.map_err(|error| refused(&call, error))?;
-            return Ok(events::respond(stream, place));
+            let lasting = |body: AnswerBody| body.lasting(call.tenure, AtTenuresEnd::End);
+            return Ok(events::respond(stream, place).map(|body| lasting(body).apart()));
         }
         Question::Billing { month, contract } => {
             let soft = SoftFailure::Refuse;

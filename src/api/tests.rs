@@ -62,6 +62,7 @@ fn call(method: &str, headers: &[(&str, &str)]) -> Call {
             directives: Directives::default(),
         },
         record,
+        tenure: None,
     }
 }
 

@@ -330,9 +330,11 @@ impl App {
         self.in_flight.admit_up_to(server.requests_in_flight_max);
         self.exports.admit_up_to(server.exports_max);
         self.followers.admit_up_to(server.followers_max);
-        self.callers.store(callers);
+        self.callers.store(callers.clone());
         self.public.store(Arc::new(public));
         self.admin.store(Arc::new(admin));
+        // Last: an answer that ends for this must not be begun anew with the old book.
+        before.succeed(callers);
         self.in_force.replace(shown, &later);
         Ok(later)
     }

@@ -52,6 +52,11 @@ impl Route {
         Self::Other,
     ];
 
+    /// Whether its answers may last much longer than a request's time limit.
+    pub const fn lasts(self) -> bool {
+        matches!(self, Self::CaseExport | Self::CaseChanges | Self::Events)
+    }
+
     /// Returns the path of a route without parameters.
     pub const fn fixed_path(self) -> Option<&'static str> {
         match self {

@@ -9,8 +9,10 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
+use super::lasting::{AtTenuresEnd, Lasting};
 use super::permit::Permit;
 use super::record::Tail;
+use crate::access::Tenure;
 use crate::reads::export::ExportPiece;
 
 /// Tells how many rows an export had.
@@ -38,7 +40,7 @@ enum Content {
     },
     /// The stream was cut, and what was written before is on its way.
     Cut,
-    /// Another body: one in a content coding, or events.
+    /// Another body: one in a content coding, events, or one that ends with its caller's tenure.
     Coded(Coded),
 }
 
@@ -91,6 +93,14 @@ impl AnswerBody {
     /// A stream of events, for as long as its reader likes.
     pub fn events(body: impl Body<Data = Bytes, Error = BodyCut> + Send + 'static) -> Self {
         Self::coded(body)
+    }
+
+    /// The same body, which ends once its caller would not be let in any more.
+    pub fn lasting(self, tenure: Option<Box<Tenure>>, at_end: AtTenuresEnd) -> Self {
+        match tenure {
+            Some(tenure) => Self::coded(Lasting::new(self, *tenure, at_end)),
+            None => self,
+        }
     }
 
     /// A body in a content coding.

@@ -9,7 +9,7 @@ use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::record::Record;
-use crate::access::{Caller, ClientCertificate};
+use crate::access::{Caller, ClientCertificate, Tenure};
 use crate::admission::Payer;
 use crate::domain::Route;
 use crate::reads::Asker;
@@ -61,6 +61,8 @@ pub struct Known {
     pub caller: Arc<Caller>,
     /// Who pays for vendor calls.
     pub payer: Arc<Payer>,
+    /// How long an answer may last, where the route has answers that do. Boxed: few have.
+    pub tenure: Option<Box<Tenure>>,
 }
 
 /// A request that is complete: what a handler gets.
@@ -76,6 +78,8 @@ pub struct Call {
     pub matched: Matched,
     /// Its side of a read.
     pub asker: Asker,
+    /// How long its answer may last; see [`Known::tenure`].
+    pub tenure: Option<Box<Tenure>>,
 }
 
 impl Call {

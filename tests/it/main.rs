@@ -47,6 +47,7 @@ mod refusals;
 mod reload;
 mod runbook;
 mod smuggle;
+mod tenure;
 mod tls;
 mod vectors;
 mod views;

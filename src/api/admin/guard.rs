@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header;
 use http::request::Parts;
 
-use crate::access::{Caller, CallerBook, ClientCertificate, Role};
+use crate::access::{Caller, CallerBook, ClientCertificate, Role, Tenure};
 use crate::exchange::credentials::{Presented, presented};
 use crate::exchange::site::{OwnNames, is_from_another_site};
 use crate::problem::{Code, Problem};
@@ -33,6 +33,20 @@ pub(super) fn operator(
             "Only a caller with the role \"operator\" may do this.",
         )),
     }
+}
+
+/// How long an operator who was let in may be answered.
+pub(super) fn tenure(
+    head: &Parts,
+    certificate: Option<Arc<ClientCertificate>>,
+    callers: &Arc<CallerBook>,
+    operator: Arc<Caller>,
+) -> Tenure {
+    let key = match presented(&head.headers) {
+        Presented::CallerKey(text) => Some(text),
+        Presented::Nothing | Presented::Unclear => None,
+    };
+    Tenure::new(callers.clone(), operator, key, certificate)
 }
 
 /// Refuses requests that a browser sends on behalf of another site: an operator's browser can reach

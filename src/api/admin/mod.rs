@@ -28,7 +28,7 @@ use crate::access::{Caller, CallerBook};
 use crate::clock::{Clock, Duration};
 use crate::domain::{CustomerId, Kind, Vendor};
 use crate::exchange::site::OwnNames;
-use crate::exchange::{AnswerBody, Answered, Boxed, Named, ReadingBody, Record};
+use crate::exchange::{AnswerBody, Answered, AtTenuresEnd, Boxed, Named, ReadingBody, Record};
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::problem::{Code, Problem};
@@ -310,8 +310,13 @@ impl AdminParts {
                 found(self.reads.explain(&question, &caller)?)
             }
             AdminRoute::Live => {
-                operator()?;
-                live::live(query, &self.history.samples)
+                let operator = operator()?.filter(|_| !self.loopback);
+                let certificate = named.record.peer.certificate.clone();
+                let tenure = operator.map(|operator| {
+                    Box::new(guard::tenure(head, certificate, &self.callers, operator))
+                });
+                let answer = live::live(query, &self.history.samples)?;
+                Ok(answer.map(|body| body.lasting(tenure, AtTenuresEnd::End)))
             }
             AdminRoute::History => {
                 operator()?;

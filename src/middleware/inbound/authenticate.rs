@@ -9,7 +9,7 @@ use tower::Layer;
 use tower::layer::layer_fn;
 
 use super::{CrossOrigin, OrRefuse, refuse};
-use crate::access::CallerBook;
+use crate::access::{CallerBook, Tenure};
 use crate::admission::Payer;
 use crate::exchange::credentials::{Presented, X_API_KEY, presented_of};
 use crate::exchange::site::{self, OwnNames};
@@ -62,7 +62,8 @@ where
     fn call(&self, mut routed: Routed) -> Self::Future {
         let mentions = routed.named.record.mentions;
         let certificate = routed.named.record.peer.certificate.as_deref();
-        let caller = match presented_of(&routed.named.head.headers, &mentions) {
+        let presented = presented_of(&routed.named.head.headers, &mentions);
+        let caller = match presented {
             Presented::Nothing => {
                 let caller = self.book.find(None, certificate);
                 // What a browser shows unasked does not tell that its user asked.
@@ -78,6 +79,19 @@ where
         let Some(caller) = caller else {
             return refuse(Problem::authentication_required(certificate.is_some()));
         };
+        let tenure = routed.matched.route.lasts().then(|| {
+            let key = match presented {
+                Presented::CallerKey(text) => Some(text),
+                Presented::Nothing | Presented::Unclear => None,
+            };
+            let certificate = routed.named.record.peer.certificate.clone();
+            Box::new(Tenure::new(
+                self.book.clone(),
+                caller.clone(),
+                key,
+                certificate,
+            ))
+        });
         // The key has done its work; nothing below can print what is not there.
         let headers = &mut routed.named.head.headers;
         if mentions.has(Mention::Authorization) {
@@ -97,6 +111,7 @@ where
             routed,
             caller,
             payer,
+            tenure,
         }))
     }
 }

@@ -16,7 +16,7 @@ use tower::Layer;
 use tower::layer::layer_fn;
 
 use super::{OrRefuse, refuse};
-use crate::access::Caller;
+use crate::access::{Caller, Tenure};
 use crate::admission::Payer;
 use crate::cache::Directives;
 use crate::clock::Duration;
@@ -48,6 +48,7 @@ where
             routed,
             caller,
             payer,
+            tenure,
         } = known;
         let named = routed.named;
         let waiting = Waiting {
@@ -56,6 +57,7 @@ where
             matched: routed.matched,
             caller,
             payer,
+            tenure,
         };
         let without_body = named.body.is_end_stream();
         if let Err(problem) = check_media(waiting.matched.body, &waiting.head, without_body) {
@@ -84,6 +86,7 @@ struct Waiting {
     matched: Matched,
     caller: Arc<Caller>,
     payer: Arc<Payer>,
+    tenure: Option<Box<Tenure>>,
 }
 
 impl Waiting {
@@ -110,6 +113,7 @@ impl Waiting {
             record: self.record,
             matched: self.matched,
             asker,
+            tenure: self.tenure,
         })
     }
 }
