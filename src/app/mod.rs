@@ -187,10 +187,14 @@ impl App {
         let followers = InFlight::of_followers(settings.server.followers_max);
         let drain = Drain::default();
         let (leaving, changes) = (drain.clone(), Arc::downgrade(&reads.changes));
+        let walks = Arc::downgrade(&snapshots);
         tokio::spawn(async move {
             leaving.reached(DrainPhase::Leaving).await;
             if let Some(changes) = changes.upgrade() {
                 changes.leave();
+            }
+            if let Some(walks) = walks.upgrade() {
+                walks.leave();
             }
         });
         let history = History::within(settings.console.history_bytes_max);

@@ -123,7 +123,7 @@ pub struct SlotUsage {
 /// The slots of one vendor credential.
 pub struct Slots {
     state: Mutex<SlotState>,
-    /// Rings when an idle scroll may have to be read to its end.
+    /// Rings when an idle scroll may have to be read to its end, or as far as time allows.
     pub pressed: Notify,
     /// Whose budget searches wait for once they have a slot.
     budget: Option<Arc<Governor>>,

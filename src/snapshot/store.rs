@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
@@ -53,6 +53,7 @@ pub struct Snapshots {
     pub(super) kept: Store,
     /// Looks into the store under way: many readers make one.
     pub(super) recalls: Arc<Flights<Recall, (), NoFailure>>,
+    leaving: AtomicBool,
 }
 
 /// A wish for one row more than is known.
@@ -145,6 +146,7 @@ impl Snapshots {
             total: Arc::new(AtomicU64::new(0)),
             evicted: AtomicU64::new(0),
             kept,
+            leaving: AtomicBool::new(false),
         })
     }
 
@@ -152,6 +154,20 @@ impl Snapshots {
     pub fn configure(&self, options: SnapshotOptions) {
         self.slots.resize(options.slot_limits());
         self.options.store(Arc::new(options));
+    }
+
+    /// The gateway leaves. Walks that were paged within `scroll_idle_max` read on, at most
+    /// `drain_pages_max` pages each, for as long as the process lives: a page that is kept costs no
+    /// vendor call after the restart. Nothing waits for them.
+    pub fn leave(&self) {
+        if self.keeps() {
+            self.leaving.store(true, Ordering::Release);
+            self.slots.pressed.notify_waiters();
+        }
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
     }
 
     /// Whether a snapshot is small enough for all its rows to be read anew for views of it.

@@ -101,6 +101,8 @@ enum Errand {
     ReadAhead,
     /// The idle walk may reach its end.
     Drain,
+    /// The gateway leaves, and what is kept costs no call after it.
+    ReadOn,
     /// Searches wait for a slot, so the scroll must end.
     Press(Lane),
 }
@@ -111,6 +113,7 @@ impl Errand {
             Self::Check(lane) | Self::Reader(lane) | Self::Press(lane) => lane,
             Self::ReadAhead => Lane::ReadAhead,
             Self::Drain => Lane::Export,
+            Self::ReadOn => Lane::Refresh,
         }
     }
 }
@@ -124,7 +127,8 @@ pub(super) struct Walk {
     origin: Origin,
     /// Vendor pages read since the last reader left.
     drained: usize,
-    /// Read-ahead found no budget; the next demand tries again.
+    /// Read-ahead, or reading on while the gateway leaves, found no budget; the next demand tries
+    /// again.
     read_ahead_paused: bool,
     /// No page is read for waiting searches before then: the last one found no budget.
     pressing_from: Instant,
@@ -452,7 +456,7 @@ impl Walk {
                 let pause = error.retry_after.unwrap_or_default().max(PRESS_PAUSE);
                 self.pressing_from = self.store.clock.now() + pause;
             }
-            Errand::ReadAhead => self.read_ahead_paused = true,
+            Errand::ReadAhead | Errand::ReadOn => self.read_ahead_paused = true,
             Errand::Reader(Lane::Interactive) => {
                 self.announce_failure(WalkFailure::Upstream(error));
             }
@@ -610,6 +614,10 @@ impl Walk {
             }
             return Err(self.pressing_from);
         }
+        if self.reads_on_to_leave(&state, now) {
+            self.drained += 1;
+            return Ok(Next::Fetch(Errand::ReadOn));
+        }
         let ahead = options.read_ahead_pages * options.vendor_page_size.get();
         let reads_on = state.end == End::Growing && state.furthest > 0;
         if reads_on && !self.read_ahead_paused && state.rows.len() < state.furthest + ahead {
@@ -625,6 +633,19 @@ impl Walk {
         }
         self.leave(&mut state);
         Ok(Next::Abandon)
+    }
+
+    /// Whether the gateway leaves and a reader who pages likely goes on after the restart. Pages that
+    /// are kept by then cost no call.
+    fn reads_on_to_leave(&self, state: &State, now: Instant) -> bool {
+        let options = self.store.options.load();
+        let idle = now.saturating_duration_since(self.target.last_paged());
+        self.store.is_leaving()
+            && state.end == End::Growing
+            && state.furthest > 0
+            && idle < options.scroll_idle_max
+            && !self.read_ahead_paused
+            && self.drained < options.drain_pages_max
     }
 
     fn last_fetch_of_reader(&self) -> Instant {

@@ -4,16 +4,18 @@
 use std::sync::Arc;
 
 use msp_gateway::cache::Detail;
-use msp_gateway::clock::{Clock, Duration, sleep, timeout_at};
-use msp_gateway::domain::{CacheOutcome, ContractId, CustomerId, FieldSet, Kind, Month};
+use msp_gateway::clock::{Clock, Duration, Instant, sleep, timeout_at};
+use msp_gateway::domain::{CacheOutcome, ContractId, CustomerId, FieldSet, Kind, Month, PageSize};
 use msp_gateway::metrics::Metrics;
 use msp_gateway::reads::billing::SoftFailure;
 use msp_gateway::reads::{Answer, Purge, ReadError};
 use msp_gateway::sandbox;
 use msp_gateway::secrets::{SealingKey, Secret};
+use msp_gateway::server::{Inherited, Listeners};
 use msp_gateway::store::{Model, SealedRecord, Store};
 
 use crate::kit::{NOW, Page, Rig, Setup, continued};
+use crate::whole::{ALL, SETTINGS, Whole, caller, search, secrets, settings, world};
 
 /// What two gateways have in common that run one after the other.
 struct Machine {
@@ -451,4 +453,95 @@ async fn a_purge_also_ends_the_snapshots_that_a_file_brings_back() {
         assert_eq!(third.searches(), searches, "soft: {soft}");
         sleep(Duration::from_secs(4_000)).await;
     }
+}
+
+/// Vendor pages of 50 rows out of `cases`, each after 100 ms.
+fn paged(cases: usize) -> impl Fn(&mut Setup) {
+    move |setup| {
+        setup.world.cases = cases;
+        setup.snapshots.vendor_page_size = PageSize::new(50).unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn walks_that_were_paged_lately_read_on_while_the_gateway_leaves() {
+    let drain = Duration::from_secs(2);
+    // (what, cases, pages read before, idle before, told to leave, continuations while it leaves,
+    // vendor calls after the restart)
+    for (what, cases, read, idle, told, while_leaving, after) in [
+        ("a few pages", 290, 2, 0, true, 4, 0),
+        ("not told", 290, 2, 0, false, 0, 6),
+        ("only page one", 290, 1, 0, true, 0, 6),
+        ("idle for half a minute", 290, 2, 30, true, 4, 0),
+        ("more than drain_pages_max", 990, 2, 0, true, 10, 20),
+    ] {
+        let machine = Machine::new();
+        let first = machine.start_with("secret", None, paged(cases));
+        first.sandbox.fault(latency(100));
+        let asker = first.everyone();
+        let head = first.page(&asker, None, &crate::kit::first(10, "")).await;
+        let mut token = head.unwrap().token.unwrap();
+        for _ in 1..read {
+            let page = first.page(&asker, None, &continued(&token, None)).await;
+            token = page.unwrap().token.unwrap();
+        }
+        sleep(Duration::from_secs(1 + idle)).await;
+        let before = first.continues();
+        if told {
+            first.reads.cases.snapshots().leave();
+        }
+        sleep(drain).await;
+        assert_eq!(first.continues() - before, while_leaving, "{what}");
+        drop((first, asker));
+        let second = machine.start_with("secret", None, paged(cases));
+        let (rest, _) = pages(&second, Some(token), usize::MAX).await;
+        let rows: usize = rest.iter().map(|page| page.rows.len()).sum();
+        assert_eq!(rows, cases - 10 * read, "{what}");
+        let calls = second.searches() + second.continues();
+        assert_eq!(calls, after, "{what}");
+    }
+}
+
+fn latency(ms: u64) -> sandbox::Fault {
+    sandbox::Fault::on_any(sandbox::Kind::Latency { ms })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vendor_that_hangs_does_not_prolong_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = format!(
+        "{SETTINGS}[store]\ndirectory = \"{}\"\n[limits]\ndrain_delay = \"2s\"\n{}",
+        directory.path().display(),
+        caller("all", "")
+    );
+    let whole = Whole::with(&text, &secrets(), world());
+    let head = whole.ask(search(ALL, &crate::kit::first(10, ""))).await;
+    let token = head.json()["next_page_key"]["scroll_id"].clone();
+    let on = continued(token.as_str().unwrap(), None);
+    assert_eq!(whole.ask(search(ALL, &on)).await.status, 200);
+    let hangs = sandbox::Kind::Latency { ms: 3_600_000 };
+    whole.sandbox.fault(sandbox::Fault::on_any(hangs));
+    let asked = whole
+        .sandbox
+        .counts()
+        .requests(sandbox::Operation::Continue);
+    let server = settings(&text).server;
+    let listeners = Listeners::bind(&server, Inherited::default()).await;
+    let app = whole.app.clone();
+    let running = tokio::spawn(async move { app.run(listeners.unwrap()).await });
+    let begun = Instant::now();
+    whole.app.drain().begin();
+    running.await.unwrap();
+    let asked = whole
+        .sandbox
+        .counts()
+        .requests(sandbox::Operation::Continue)
+        - asked;
+    assert_eq!(asked, 1, "the walk reads on, and gets no answer");
+    assert_eq!(
+        begun.elapsed().as_millis() / 100,
+        20,
+        "{:?}",
+        begun.elapsed()
+    );
 }
