@@ -23,13 +23,13 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The machine's clock.
+    /// Returns the machine's clock.
     pub fn system() -> Self {
         Self { anchor: None }
     }
 
-    /// A clock whose wall time is `at` now and then advances with the monotonic time, so that
-    /// paused time moves both.
+    /// Creates a clock whose wall time is `at` now and then advances with the monotonic time, so
+    /// that paused time moves both.
     pub fn anchored(at: Timestamp) -> Self {
         Self {
             anchor: Some(Arc::new((Instant::now(), at))),
@@ -70,18 +70,18 @@ impl Clock {
         }
     }
 
-    /// The stamp of a moment that has passed.
+    /// Returns the stamp of a moment that has passed.
     pub fn stamp_of(&self, at: Instant) -> Stamp {
         self.stamp()
             .earlier(self.now().saturating_duration_since(at))
     }
 
-    /// The moment of a stamp in this process's time. `None` where its age is unknown.
+    /// Returns the moment of a stamp in this process's time. `None` where its age is unknown.
     pub fn instant_of(&self, stamp: &Stamp) -> Option<Instant> {
         self.now().checked_sub(stamp.age(&self.stamp())?)
     }
 
-    /// The calendar day of now in `zone`.
+    /// Returns the calendar day of now in `zone`.
     pub fn today(&self, zone: &jiff::tz::TimeZone) -> jiff::civil::Date {
         zone.to_datetime(self.wall()).date()
     }
@@ -132,7 +132,7 @@ impl Stamp {
         (age <= AGE_MAX).then_some(age)
     }
 
-    /// The moment `by` before this one.
+    /// Returns the moment `by` before this one.
     #[must_use]
     pub fn earlier(self, by: Duration) -> Self {
         let ms = millis(by);
@@ -145,7 +145,7 @@ impl Stamp {
         }
     }
 
-    /// The bytes to keep.
+    /// Returns the bytes to keep.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let parts = [
             &self.boot[..],
@@ -159,7 +159,7 @@ impl Stamp {
         bytes
     }
 
-    /// The stamp of such bytes.
+    /// Returns the stamp of such bytes.
     pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
         let (boot, rest) = bytes.split_first_chunk().unwrap_or((&UNKNOWN_BOOT, &[]));
         let (since_boot, rest) = rest.split_first_chunk().unwrap_or((&[0; 8], &[]));

@@ -71,7 +71,7 @@ impl WalkOutcome {
         Self::Broken,
     ];
 
-    /// The word used in labels and logs.
+    /// Returns the word used in labels and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -101,7 +101,7 @@ impl VariantOutcome {
     /// Every outcome.
     pub const ALL: [Self; 4] = [Self::Made, Self::NotSmaller, Self::Failed, Self::Crowded];
 
-    /// The word used in labels.
+    /// Returns the word used in labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Made => "made",
@@ -127,7 +127,7 @@ impl Handshake {
     /// Every outcome.
     pub const ALL: [Self; 3] = [Self::Ok, Self::Failed, Self::TimedOut];
 
-    /// The word used in labels.
+    /// Returns the word used in labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -152,7 +152,7 @@ impl HealOutcome {
     /// Every outcome.
     pub const ALL: [Self; 3] = [Self::Healed, Self::Changed, Self::Failed];
 
-    /// The word used in the label.
+    /// Returns the word used in the label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Healed => "healed",
@@ -431,7 +431,7 @@ impl Metrics {
         Ok(Arc::new(this))
     }
 
-    /// The counters of one caller, by its configured name.
+    /// Returns the counters of one caller, by its configured name.
     pub fn caller(&self, name: &str) -> CallerMeter {
         self.callers.of(name)
     }
@@ -493,7 +493,7 @@ impl Metrics {
             .inc();
     }
 
-    /// The gauges of a vendor's pace; none are shown before somebody asks for them.
+    /// Returns the gauges of a vendor's pace; none are shown before somebody asks for them.
     pub fn pace(&self, vendor: Vendor) -> PaceGauges {
         let of = |gauges: &IntGaugeVec| gauges.with_label_values(&[vendor.as_str()]);
         PaceGauges {
@@ -588,7 +588,7 @@ impl Metrics {
             .inc();
     }
 
-    /// The text that Prometheus scrapes.
+    /// Returns the text that Prometheus scrapes.
     ///
     /// # Errors
     /// If a metric cannot be encoded.

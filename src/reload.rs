@@ -76,7 +76,7 @@ impl Reloader {
         }
     }
 
-    /// The same, and `level` follows `log.level`.
+    /// Returns the same, and `level` follows `log.level`.
     pub fn with_level(mut self, level: EventLevel) -> Self {
         self.level = Some(level);
         self

@@ -131,7 +131,8 @@ impl Secret {
         Ok(Self(Zeroizing::new(text.to_owned())))
     }
 
-    /// The text, for values that are stored like a secret but are not one, such as an account id.
+    /// Returns the text, for values that are stored like a secret but are not one, such as an
+    /// account id.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -148,7 +149,7 @@ impl fmt::Debug for Secret {
 pub struct VendorKey(Secret);
 
 impl VendorKey {
-    /// A key from its secret.
+    /// Creates a key from its secret.
     pub fn new(secret: Secret) -> Self {
         Self(secret)
     }
@@ -164,8 +165,8 @@ impl VendorKey {
         Ok(Self(secret))
     }
 
-    /// The header value for the wire, marked sensitive so that nothing prints it. Only the `sign`
-    /// layer may call this.
+    /// Returns the header value for the wire, marked sensitive so that nothing prints it. Only the
+    /// `sign` layer may call this.
     pub fn header_value(&self) -> Option<HeaderValue> {
         let mut value = HeaderValue::from_str(&self.0.0).ok()?;
         value.set_sensitive(true);
@@ -198,13 +199,13 @@ impl SealingKey {
         key
     }
 
-    /// The key derived from a vendor key, used if no sealing key is configured. All replicas with
-    /// the same vendor key open each other's tokens.
+    /// Returns the key derived from a vendor key, used if no sealing key is configured. All
+    /// replicas with the same vendor key open each other's tokens.
     pub fn derive_from_vendor(purpose: &'static str, vendor_key: &VendorKey) -> Self {
         Self::derive(purpose, &vendor_key.0)
     }
 
-    /// The bytes, for the cipher in `snapshot/token.rs` only.
+    /// Returns the bytes, for the cipher in `snapshot/token.rs` only.
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -230,8 +231,8 @@ pub fn forbid_core_dumps() -> Result<(), String> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| e.to_string())
 }
 
-/// A random sealing key for this process, used if there is no secret to derive one from. Page
-/// tokens then end with the process, and no replica opens another's.
+/// Returns a random sealing key for this process, used if there is no secret to derive one from.
+/// Page tokens then end with the process, and no replica opens another's.
 ///
 /// # Errors
 /// If the system gives no random bytes.

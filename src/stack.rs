@@ -190,8 +190,8 @@ where
     Box::new(BoxFuture(inner))
 }
 
-/// The way of every call to one vendor. `gates` outlive the stack: a reload builds a new stack
-/// around the same ones, and no budget, circuit or refused key is forgotten.
+/// Returns the way of every call to one vendor. `gates` outlive the stack: a reload builds a new
+/// stack around the same ones, and no budget, circuit or refused key is forgotten.
 pub fn outbound<C: VendorConnector>(
     options: &VendorOptions,
     gates: &Gates,

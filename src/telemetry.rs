@@ -97,7 +97,7 @@ impl LogSink {
         }
     }
 
-    /// The lines kept so far.
+    /// Returns the lines kept so far.
     pub fn lines(&self) -> Vec<String> {
         match &*self.0 {
             Sink::Kept { lines, .. } => lines.lock().clone(),

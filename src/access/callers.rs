@@ -29,7 +29,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The word used in settings.
+    /// Returns the word used in settings.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Reader => "reader",
@@ -167,7 +167,7 @@ impl Caller {
         }
     }
 
-    /// When its keys and certificates stop working; `None`: never.
+    /// Returns when its keys and certificates stop working; `None`: never.
     pub fn expires(&self) -> Option<Timestamp> {
         self.expires
     }
@@ -243,7 +243,8 @@ impl CallerBook {
         }
     }
 
-    /// A book that admits everyone as an operator who may see everything. For loopback only.
+    /// Creates a book that admits everyone as an operator who may see everything. For loopback
+    /// only.
     pub fn open(
         before: Option<&Self>,
         specs: &[CallerSpec],
@@ -341,7 +342,8 @@ impl CallerBook {
         let _ = self.successor.subscribe().wait_for(Option::is_some).await;
     }
 
-    /// The caller of a request without credentials: the open caller in open mode, otherwise none.
+    /// Returns the caller of a request without credentials: the open caller in open mode, otherwise
+    /// none.
     pub fn without_key(&self) -> Option<Arc<Caller>> {
         self.open.clone()
     }
@@ -373,18 +375,18 @@ impl CallerBook {
         Ok(found)
     }
 
-    /// A caller by its configured name.
+    /// Returns a caller by its configured name.
     pub fn named(&self, name: &str) -> Option<Arc<Caller>> {
         self.all.iter().find(|c| &*c.name == name).cloned()
     }
 
-    /// The first caller who sees all customers. A caller with billing is preferred.
+    /// Returns the first caller who sees all customers. A caller with billing is preferred.
     pub fn who_sees_most(&self) -> Option<Arc<Caller>> {
         let all = || self.all.iter().filter(|c| c.audience == Audience::All);
         all().find(|c| c.billing).or_else(|| all().next()).cloned()
     }
 
-    /// Every caller, in the order of the settings.
+    /// Returns every caller, in the order of the settings.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Caller>> {
         self.all.iter()
     }

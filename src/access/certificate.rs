@@ -51,7 +51,7 @@ impl ClientSan {
         (scheme && rest && text.len() <= URI_BYTES_MAX).then(|| Self::Uri(text.to_owned()))
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Dns(text) | Self::Uri(text) => text,

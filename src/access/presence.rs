@@ -38,7 +38,8 @@ impl Presence {
         self.last_used_s.store(at.as_second(), Ordering::Relaxed);
     }
 
-    /// The place for the hash of an answer: the caller is known to have it if it holds this hash.
+    /// Returns the place for the hash of an answer: the caller is known to have it if it holds this
+    /// hash.
     pub fn knows_target(&self, hash: u64) -> &AtomicU64 {
         let places = &*self.targets.0;
         let [first, ..] = places;
@@ -53,7 +54,7 @@ impl Presence {
         }
     }
 
-    /// When a request was last admitted. `None` if none was since the start.
+    /// Returns when a request was last admitted. `None` if none was since the start.
     pub fn last_used(&self) -> Option<Timestamp> {
         match self.last_used_s.load(Ordering::Relaxed) {
             0 => None,

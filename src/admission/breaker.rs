@@ -55,7 +55,7 @@ impl CircuitState {
     /// Every state, in the order of the metric's values.
     pub const ALL: [Self; 3] = [Self::Closed, Self::HalfOpen, Self::Open];
 
-    /// The word used in logs and `/readyz`.
+    /// Returns the word used in logs and `/readyz`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -64,7 +64,7 @@ impl CircuitState {
         }
     }
 
-    /// The value of the metric.
+    /// Returns the value of the metric.
     pub const fn gauge(self) -> i64 {
         match self {
             Self::Closed => 0,
@@ -141,7 +141,7 @@ impl Breaker {
         self.settings = settings;
     }
 
-    /// The state now.
+    /// Returns the state now.
     pub fn state(&self) -> CircuitState {
         match self.phase {
             Phase::Closed => CircuitState::Closed,

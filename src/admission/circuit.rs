@@ -27,7 +27,7 @@ pub struct Circuit {
 }
 
 impl Circuit {
-    /// A closed circuit.
+    /// Creates a closed circuit.
     pub fn new(
         vendor: Vendor,
         settings: CircuitSettings,
@@ -49,7 +49,7 @@ impl Circuit {
         self.breaker.lock().set(settings);
     }
 
-    /// Whether the vendor is taken to be well: every call may go.
+    /// Returns whether the vendor is taken to be well: every call may go.
     pub fn is_closed(&self) -> bool {
         self.breaker.lock().state() == CircuitState::Closed
     }

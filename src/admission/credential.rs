@@ -33,7 +33,7 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    /// The key itself.
+    /// Returns the key itself.
     pub fn key(&self) -> &VendorKey {
         match (&self.which, &self.keys.fallback) {
             (Which::Fallback, Some(fallback)) => fallback,
@@ -176,7 +176,7 @@ impl Credential {
         Ok(())
     }
 
-    /// The key to use for the next request.
+    /// Returns the key to use for the next request.
     pub fn choose(&self) -> Chosen {
         let state = self.current();
         Chosen {
@@ -185,13 +185,13 @@ impl Credential {
         }
     }
 
-    /// Whether another key than the one just refused is worth a try.
+    /// Returns whether another key than the one just refused is worth a try.
     pub fn has_another(&self) -> bool {
         let state = self.current();
         state.keys.fallback.is_some() && state.closed_until.is_none()
     }
 
-    /// Whether every key is refused at present.
+    /// Returns whether every key is refused at present.
     pub fn is_rejected(&self) -> bool {
         self.current().closed_until.is_some()
     }

@@ -247,7 +247,7 @@ impl Governor {
         left
     }
 
-    /// The longest wait that the vendor's headers can ask for.
+    /// Returns the longest wait that the vendor's headers can ask for.
     pub fn hold_down_max(&self) -> Duration {
         self.inner.lock().pace.hold_down_max()
     }

@@ -65,7 +65,7 @@ static PAIRS: [(HeaderName, HeaderName); 3] = [
     ),
 ];
 
-/// The tightest count that the answer's headers state.
+/// Returns the tightest count that the answer's headers state.
 pub fn remaining(headers: &HeaderMap, wall: Timestamp) -> Option<Remaining> {
     let number = |name: &HeaderName| whole(headers.get(name)?.to_str().ok()?);
     let pairs = PAIRS.iter().filter_map(|(left, reset)| {

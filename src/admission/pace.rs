@@ -456,7 +456,7 @@ impl Pace {
         (!left.is_zero()).then_some(left)
     }
 
-    /// The longest wait that the vendor's headers can ask for.
+    /// Returns the longest wait that the vendor's headers can ask for.
     pub fn hold_down_max(&self) -> Duration {
         self.settings.hold_down_max
     }

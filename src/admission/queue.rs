@@ -76,17 +76,17 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// How many wait.
+    /// Returns how many wait.
     pub fn len(&self) -> usize {
         self.lanes.iter().map(LaneQueue::len).sum()
     }
 
-    /// Whether nobody waits.
+    /// Returns whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.lanes.iter().all(|lane| lane.turns.is_empty())
     }
 
-    /// How many wait in a lane.
+    /// Returns how many wait in a lane.
     pub fn len_of(&self, lane: Lane) -> usize {
         self.lanes.get(lane as usize).map_or(0, LaneQueue::len)
     }
@@ -98,7 +98,7 @@ impl Queue {
         }
     }
 
-    /// The next one and its lane.
+    /// Returns the next one and its lane.
     pub fn front(&self) -> Option<(Lane, WaiterId)> {
         Lane::ALL.iter().zip(&self.lanes).find_map(|(lane, queue)| {
             let (_, waiters) = queue.turns.front()?;
@@ -116,7 +116,7 @@ impl Queue {
         self.lanes.iter_mut().any(|lane| lane.remove(id))
     }
 
-    /// How many would go before a newcomer.
+    /// Returns how many would go before a newcomer.
     pub fn ahead_of(&self, lane: Lane, caller: &str) -> usize {
         let more_urgent = self.lanes.iter().take(lane as usize).map(LaneQueue::len);
         let same = self

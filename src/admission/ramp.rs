@@ -31,7 +31,8 @@ impl Ramp {
         }
     }
 
-    /// The part of the rate that background work has now, in percent, and how long until it has all.
+    /// Returns the part of the rate that background work has now, in percent, and how long until it
+    /// has all.
     pub fn standing(&self, now: Instant) -> (u8, Duration) {
         let passed = now.saturating_duration_since(self.began).min(LENGTH);
         let done = passed.as_secs_f64() / LENGTH.as_secs_f64();

@@ -47,12 +47,12 @@ impl Rate {
         u32::try_from(burst).unwrap_or(u32::MAX).max(1)
     }
 
-    /// The time in which one more request is allowed.
+    /// Returns the time in which one more request is allowed.
     pub fn cost(self) -> Duration {
         Duration::from_nanos(60_000_000_000_000 / self.0.max(1))
     }
 
-    /// The cost of a whole burst.
+    /// Returns the cost of a whole burst.
     pub fn credit_max(self) -> Duration {
         self.cost() * self.burst()
     }
@@ -88,7 +88,7 @@ pub struct Learned {
 }
 
 impl Learned {
-    /// The rate to keep to.
+    /// Returns the rate to keep to.
     pub fn rate(&self, bounds: Bounds, now: Instant) -> Rate {
         let told = self.told.filter(|(_, until)| now < *until);
         let mut rate = self.seems.unwrap_or(bounds.ceiling);

@@ -43,7 +43,7 @@ impl Notebook {
         }
     }
 
-    /// Whether it is time again to note that calls are made.
+    /// Returns whether it is time again to note that calls are made.
     pub fn is_due(&self, now: Instant) -> bool {
         if self.place.get().is_none() {
             return false;
@@ -75,7 +75,7 @@ pub(super) struct PaceMemory {
 }
 
 impl PaceMemory {
-    /// The bytes to note.
+    /// Returns the bytes to note.
     pub fn write(&self, clock: &Clock) -> Vec<u8> {
         let (left, refuses) = self.stop.unwrap_or_default();
         PackWriter::default()
@@ -104,7 +104,7 @@ impl PaceMemory {
     }
 }
 
-/// The bytes to note of a time until which something is so.
+/// Returns the bytes to note of a time until which something is so.
 pub(super) fn write_wait(left: Option<Duration>, clock: &Clock) -> Vec<u8> {
     PackWriter::default()
         .stamp(clock.stamp())

@@ -30,8 +30,8 @@ const WINDOW_SECONDS: u64 = 10;
 /// be tried three times.
 const FLOOR: u64 = 2;
 
-/// The pause before the retry that follows attempt number `attempt` (from 1): full jitter, so that
-/// calls which failed together do not come back together.
+/// Returns the pause before the retry that follows attempt number `attempt` (from 1): full jitter,
+/// so that calls which failed together do not come back together.
 pub fn backoff(attempt: u32, jitter: f64) -> Duration {
     let doubled = BACKOFF_FIRST * 2u32.saturating_pow(attempt.saturating_sub(1).min(16));
     doubled.min(BACKOFF_MAX).mul_f64(jitter.clamp(0.0, 1.0))

@@ -31,7 +31,7 @@ impl Lane {
         Self::Export,
     ];
 
-    /// The word used in labels, logs and explanations.
+    /// Returns the word used in labels, logs and explanations.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Interactive => "interactive",
@@ -93,7 +93,7 @@ impl Payer {
         Self::caller("gateway".into(), None)
     }
 
-    /// The caller's configured name.
+    /// Returns the caller's configured name.
     pub fn name(&self) -> &Arc<str> {
         match &self.who {
             Who::Ledger(ledger) => ledger.name(),
@@ -101,19 +101,19 @@ impl Payer {
         }
     }
 
-    /// The trace to continue towards the vendor.
+    /// Returns the trace to continue towards the vendor.
     pub fn traceparent(&self) -> Option<&HeaderValue> {
         self.traceparent.as_ref()
     }
 
-    /// The id of the request that the work is done for; `None` where the gateway works of its own
-    /// accord.
+    /// Returns the id of the request that the work is done for; `None` where the gateway works of
+    /// its own accord.
     pub fn request_id(&self) -> Option<&str> {
         let id = self.request.as_ref()?;
         std::str::from_utf8(id).ok()
     }
 
-    /// The id of the trace to continue.
+    /// Returns the id of the trace to continue.
     pub fn trace_id(&self) -> Option<&str> {
         trace_id(self.traceparent.as_ref()?)
     }
@@ -136,7 +136,7 @@ impl Payer {
     }
 }
 
-/// The trace id in a `traceparent` of W3C's version 00: 32 hex digits.
+/// Returns the trace id in a `traceparent` of W3C's version 00: 32 hex digits.
 pub fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
     traceparent.to_str().ok()?.split('-').nth(1)
 }

@@ -86,8 +86,8 @@ impl Story {
         }
     }
 
-    /// How the request's time was spent, as [`StoryTold::spent`] says; `None` where nothing was waited
-    /// for and no vendor asked.
+    /// Returns how the request's time was spent, as [`StoryTold::spent`] says; `None` where nothing
+    /// was waited for and no vendor asked.
     pub fn spent(&self, arrived: Instant, took: Duration) -> Option<TimeSpent> {
         let told = self.0.lock();
         told.as_deref().map(|told| told.spent(arrived, took))

@@ -59,25 +59,26 @@ impl Accepted {
         named.or(self.others).unwrap_or(0)
     }
 
-    /// Whether the caller takes a body in any form that there is. Where it takes a coding that is not
-    /// at hand yet, and no plain body, it gets the plain one all the same, as RFC 9110 section 12.4.1
-    /// allows: nobody waits for a coding.
+    /// Returns whether the caller takes a body in any form that there is. Where it takes a coding
+    /// that is not at hand yet, and no plain body, it gets the plain one all the same, as RFC 9110
+    /// section 12.4.1 allows: nobody waits for a coding.
     pub fn takes_some_form(&self) -> bool {
         self.takes_plain() || Coding::ALL.into_iter().any(|coding| self.takes(coding))
     }
 
-    /// Whether the caller takes a body as it is.
+    /// Returns whether the caller takes a body as it is.
     pub fn takes_plain(&self) -> bool {
         self.identity.or(self.others) != Some(0)
     }
 
-    /// Whether the caller takes this coding.
+    /// Returns whether the caller takes this coding.
     pub fn takes(&self, coding: Coding) -> bool {
         !self.said || self.weight_of(coding) > 0
     }
 
-    /// The codings to send rather than a plain body, the most wanted first; among equally wanted
-    /// ones, the one that we would rather send. Empty for who asks for none, or wants the plain body more.
+    /// Returns the codings to send rather than a plain body, the most wanted first; among equally
+    /// wanted ones, the one that we would rather send. Empty for who asks for none, or wants the
+    /// plain body more.
     pub fn codings(&self) -> Codings {
         let plain = self.identity.or(self.others).unwrap_or(0).max(1);
         let mut out = Codings::default();

@@ -25,8 +25,8 @@ pub const VARY: HeaderValue = HeaderValue::from_static("Authorization, X-API-Key
 /// Room for our headers, `X-Request-Id`, `RateLimit` and hyper's `Date` and `Content-Length`.
 const HEADERS_EXPECTED: usize = 12;
 
-/// The response for a read's answer: in a content coding that the caller takes, where a variant is at
-/// hand; 304 where the caller has it already, in whatever form it takes.
+/// Returns the response for a read's answer: in a content coding that the caller takes, where a
+/// variant is at hand; 304 where the caller has it already, in whatever form it takes.
 ///
 /// # Errors
 /// 406 where it takes no form that there is, 412 where `If-Match` names another answer.

@@ -47,19 +47,19 @@ impl Fixed {
         self
     }
 
-    /// The plain text.
+    /// Returns the plain text.
     #[cfg(test)]
     pub(super) fn text(&self) -> &str {
         std::str::from_utf8(&self.plain).unwrap()
     }
 
-    /// A header's value.
+    /// Returns a header's value.
     #[cfg(test)]
     pub(super) fn header(&self, name: &str) -> &str {
         self.head[name].to_str().unwrap()
     }
 
-    /// The answer: 304 where the caller holds either form, else the form that it prefers.
+    /// Returns the answer: 304 where the caller holds either form, else the form that it prefers.
     ///
     /// # Errors
     /// As other answers with a tag: 406 where the caller takes no form, 412 where `If-Match` names

@@ -111,7 +111,7 @@ impl<'a> Params<'a> {
         Ok(Self(found))
     }
 
-    /// The decoded value.
+    /// Returns the decoded value.
     pub fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(n, _)| *n == name);
         found.map(|(_, value)| &**value)
@@ -157,7 +157,7 @@ fn parted(text: &str, at: u8) -> (&str, Option<&str>) {
     parts.map_or((text, None), |(before, after)| (before, Some(after)))
 }
 
-/// A month in the path.
+/// Returns a month in the path.
 ///
 /// # Errors
 /// `invalid_query`
@@ -165,7 +165,7 @@ pub fn path_month(segment: &str) -> Result<Month, Problem> {
     month(&decode_value(segment, "timeframe")?)
 }
 
-/// A month.
+/// Returns a month.
 ///
 /// # Errors
 /// `invalid_query`
@@ -173,7 +173,7 @@ pub fn month(text: &str) -> Result<Month, Problem> {
     Month::parse(text).ok_or_else(|| wrong("timeframe", "must be a month, YYYYMM"))
 }
 
-/// A contract in the path.
+/// Returns a contract in the path.
 ///
 /// # Errors
 /// `invalid_query`
@@ -200,7 +200,7 @@ pub fn wrong(name: &str, why: impl std::fmt::Display) -> Problem {
     Problem::invalid_query(format!("The parameter \"{name}\" {why}."))
 }
 
-/// A decoded value, checked for length and control characters.
+/// Returns a decoded value, checked for length and control characters.
 ///
 /// # Errors
 /// `invalid_query`, naming the parameter.

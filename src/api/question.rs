@@ -72,7 +72,7 @@ pub struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// A path parameter, as sent.
+    /// Returns a path parameter, as sent.
     pub(super) fn param(&self, at: usize) -> &str {
         self.matched.param(self.path, at)
     }

@@ -59,7 +59,7 @@ impl Recall {
         }
     }
 
-    /// The search that was asked in this spelling.
+    /// Returns the search that was asked in this spelling.
     pub fn get(&self, spelling: &Spelling) -> Option<Arc<Search>> {
         self.searches.get(spelling)
     }

@@ -18,7 +18,7 @@ pub enum Methods {
 }
 
 impl Methods {
-    /// The value of `Allow`.
+    /// Returns the value of `Allow`.
     pub const fn allow(self) -> &'static str {
         match self {
             Self::Get => "GET, HEAD",

@@ -12,8 +12,9 @@ use crate::store::{Disk, DiskOptions, SealedRecord, Store};
 /// Keeps keys that are derived for the store apart from those of page tokens.
 const STORE_PURPOSE: &str = "msp-gateway 2026 store";
 
-/// The keys that a purpose derives from the secret of page tokens: the current one and the previous
-/// one. Without such a secret they come from the wiv key; without that either, there are none.
+/// Returns the keys that a purpose derives from the secret of page tokens: the current one and the
+/// previous one. Without such a secret they come from the wiv key; without that either, there are
+/// none.
 pub(super) fn sealing_keys(
     secrets: &Secrets,
     purpose: &'static str,

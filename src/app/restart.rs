@@ -22,7 +22,7 @@ impl Fixed {
     }
 }
 
-/// Whether nobody beyond this machine reaches either listener.
+/// Returns whether nobody beyond this machine reaches either listener.
 pub(super) fn is_loopback(server: &ServerOptions) -> bool {
     server.public.ip().is_loopback() && server.admin.ip().is_loopback()
 }
@@ -35,12 +35,12 @@ pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
     later.extend(changed.map(|(setting, _)| format!("{setting}: a change needs a restart")));
 }
 
-/// The setting, or the table of settings, that a line about a restart begins with.
+/// Returns the setting, or the table of settings, that a line about a restart begins with.
 pub(super) fn subject(line: &str) -> &str {
     line.split(':').next().unwrap_or(line)
 }
 
-/// Whether this is one of the settings that a name stands for.
+/// Returns whether this is one of the settings that a name stands for.
 pub(super) fn is_part_of(path: &str, name: &str) -> bool {
     path.strip_prefix(name)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

@@ -81,7 +81,8 @@ impl Side {
         })
     }
 
-    /// The vendor's stack of the moment: each call takes the one that is current when it begins.
+    /// Returns the vendor's stack of the moment: each call takes the one that is current when it
+    /// begins.
     pub(super) fn service(&self) -> VendorService {
         let current = self.current.clone();
         VendorService::new(tower::service_fn(move |call| {

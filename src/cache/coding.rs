@@ -30,7 +30,7 @@ impl Coding {
     /// caller least to decode.
     pub const ALL: [Self; 3] = [Self::Zstd, Self::Brotli, Self::Gzip];
 
-    /// The word in `Accept-Encoding`, `Content-Encoding`, tags and metrics.
+    /// Returns the word in `Accept-Encoding`, `Content-Encoding`, tags and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Zstd => "zstd",
@@ -39,7 +39,7 @@ impl Coding {
         }
     }
 
-    /// The value of `Content-Encoding`.
+    /// Returns the value of `Content-Encoding`.
     pub const fn header_value(self) -> HeaderValue {
         HeaderValue::from_static(self.as_str())
     }

@@ -25,17 +25,17 @@ impl Etag {
         }
     }
 
-    /// The header's value.
+    /// Returns the header's value.
     pub fn value(&self) -> &HeaderValue {
         &self.value
     }
 
-    /// The hash that the tag shows. Equal hashes mean equal bodies.
+    /// Returns the hash that the tag shows. Equal hashes mean equal bodies.
     pub(super) fn digest(&self) -> [u8; DIGEST_BYTES] {
         self.digest
     }
 
-    /// The tag of the same body in a content coding. Other bytes need another tag.
+    /// Returns the tag of the same body in a content coding. Other bytes need another tag.
     pub fn of_form(&self, name: &str) -> HeaderValue {
         written(&self.digest, name)
     }

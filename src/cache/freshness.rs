@@ -32,7 +32,7 @@ impl Standing {
     /// Every standing.
     pub const ALL: [Self; 4] = [Self::Fresh, Self::Stale, Self::OnError, Self::Expired];
 
-    /// The word used in explanations.
+    /// Returns the word used in explanations.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
@@ -58,8 +58,8 @@ pub const ON_ERROR_WAIT: Duration = Duration::from_secs(2);
 pub const HOT_HITS: u32 = 3;
 
 impl Lifetimes {
-    /// The jittered `fresh` of one entry. `draw` lies in 0..1 and belongs to the entry, so that the
-    /// result is stable.
+    /// Returns the jittered `fresh` of one entry. `draw` lies in 0..1 and belongs to the entry, so
+    /// that the result is stable.
     pub fn fresh_with(&self, draw: f64) -> Duration {
         // Computed in nanoseconds as f64, which is exact enough and fast: each answer asks this
         // several times.
@@ -142,7 +142,7 @@ impl Directives {
         self.no_cache || self.max_age.is_some_and(|max| age > max)
     }
 
-    /// The directives of a caller whose allowance of forced vendor calls is used up.
+    /// Returns the directives of a caller whose allowance of forced vendor calls is used up.
     pub fn unforced(self) -> Self {
         Self {
             no_cache: false,

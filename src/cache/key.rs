@@ -39,7 +39,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// The kind of answer.
+    /// Returns the kind of answer.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Customers => Kind::Customers,
@@ -76,17 +76,17 @@ impl CacheKey {
         }
     }
 
-    /// The question.
+    /// Returns the question.
     pub fn subject(&self) -> &Subject {
         &self.subject
     }
 
-    /// The credential's id.
+    /// Returns the credential's id.
     pub fn credential(&self) -> &AccountId {
         &self.credential
     }
 
-    /// A hash of every part, each prefixed with its length.
+    /// Returns a hash of every part, each prefixed with its length.
     pub fn fingerprint(&self) -> &[u8; 32] {
         &self.fingerprint
     }

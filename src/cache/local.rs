@@ -66,7 +66,7 @@ impl<V> Entry<V> {
         before >= HOT_HITS && judged.is_nearly_stale()
     }
 
-    /// The entry's age against its lifetimes, without regard to purges.
+    /// Returns the entry's age against its lifetimes, without regard to purges.
     pub(super) fn judge(&self, lifetimes: &Lifetimes, now: Instant) -> Judged {
         lifetimes.judge(self.born, self.draw, now)
     }
@@ -253,7 +253,7 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
         purged
     }
 
-    /// How full it is, remembered soft failures included.
+    /// Returns how full it is, remembered soft failures included.
     pub fn usage(&self) -> StoreUsage {
         self.good.usage() + self.negative.usage()
     }

@@ -43,8 +43,8 @@ pub enum Wanted {
 }
 
 impl Wanted {
-    /// The lane of the first vendor call. Callers who have another answer go behind those who have
-    /// none.
+    /// Returns the lane of the first vendor call. Callers who have another answer go behind those
+    /// who have none.
     pub fn lane(self) -> Lane {
         match self {
             Self::Later | Self::Soon => Lane::Refresh,
@@ -121,7 +121,7 @@ where
     V: Clone + Send + Sync + 'static,
     E: FetchError,
 {
-    /// An empty shelf of this many bytes.
+    /// Creates an empty shelf of this many bytes.
     ///
     /// `purges` counts the purges of everything that is remembered. With `keeping`, answers outlive
     /// the process.

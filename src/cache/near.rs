@@ -140,7 +140,7 @@ where
         (self.cache.entry_count(), self.cache.weighted_size())
     }
 
-    /// How full it is, weights being bytes.
+    /// Returns how full it is, weights being bytes.
     pub fn usage(&self) -> StoreUsage {
         let (entries, bytes) = self.size();
         StoreUsage {

@@ -69,7 +69,7 @@ impl Detail {
         Self::Store,
     ];
 
-    /// The word used in the header.
+    /// Returns the word used in the header.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Projected => "projected",
@@ -146,7 +146,7 @@ impl CacheNote {
         self.forward.is_none()
     }
 
-    /// The value of `Cache-Status`.
+    /// Returns the value of `Cache-Status`.
     pub fn header_value(&self) -> HeaderValue {
         let Some(ttl_s) = self.ttl_s else {
             return self.written();

@@ -83,7 +83,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Pages<K> {
         self.pages.clear();
     }
 
-    /// How full it is.
+    /// Returns how full it is.
     pub fn usage(&self) -> StoreUsage {
         self.pages.usage()
     }

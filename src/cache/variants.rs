@@ -202,7 +202,7 @@ impl Variants {
         (self.slots.entry_count(), self.slots.weighted_size())
     }
 
-    /// How full it is.
+    /// Returns how full it is.
     pub fn usage(&self) -> StoreUsage {
         let (entries, bytes) = self.size();
         StoreUsage {

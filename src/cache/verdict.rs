@@ -39,7 +39,7 @@ pub enum Verdict {
 }
 
 impl Remembered {
-    /// The decision, for a request with these directives.
+    /// Returns the decision, for a request with these directives.
     pub fn verdict(&self, directives: &Directives) -> Verdict {
         let verdict = match self.standing {
             Standing::Expired => Verdict::Ask(Forward::Stale),

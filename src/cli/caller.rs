@@ -46,7 +46,7 @@ pub fn run_new(
     code
 }
 
-/// A new caller key from the system's random numbers. `None` if there are none.
+/// Returns a new caller key from the system's random numbers. `None` if there are none.
 pub fn new_key() -> Option<Zeroizing<String>> {
     let mut bytes = Zeroizing::new([0_u8; KEY_BYTES]);
     aws_lc_rs::rand::fill(bytes.as_mut_slice()).ok()?;

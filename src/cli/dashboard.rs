@@ -35,7 +35,7 @@ pub(super) struct Dashboard {
 }
 
 impl Dashboard {
-    /// A page that asks the gateway at `gateway` with `caller_key`.
+    /// Creates a page that asks the gateway at `gateway` with `caller_key`.
     pub(super) fn new(gateway: SocketAddr, caller_key: &str) -> Self {
         let gateway = format!("http://{gateway}");
         let policy = format!(

@@ -75,7 +75,7 @@ impl Outputs {
         })
     }
 
-    /// Where access log lines go.
+    /// Returns where access log lines go.
     pub fn access_log(&self) -> LogSink {
         LogSink::to(self.stdout.clone())
     }

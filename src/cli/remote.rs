@@ -54,7 +54,7 @@ pub struct Told {
 }
 
 impl Told {
-    /// The body as JSON; null where it is none.
+    /// Returns the body as JSON; null where it is none.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
@@ -211,7 +211,7 @@ fn reason(why: &dyn std::error::Error) -> String {
     inner.to_string()
 }
 
-/// A text as it stands in a query.
+/// Returns a text as it stands in a query.
 pub fn encoded(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }

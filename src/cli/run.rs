@@ -13,9 +13,9 @@ use crate::clock;
 use crate::reload::Reloader;
 use crate::server::{Inherited, Listeners, ServerOptions};
 
-/// A runtime with a thread per core. On a single core it is one without the scheduler that shares
-/// work among threads: there is nobody to share with, and it costs more than a tenth of a hit (see
-/// `tests/bench/RESULTS.md`).
+/// Returns a runtime with a thread per core. On a single core it is one without the scheduler that
+/// shares work among threads: there is nobody to share with, and it costs more than a tenth of a
+/// hit (see `tests/bench/RESULTS.md`).
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut builder = if cores == 1 {

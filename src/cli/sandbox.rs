@@ -56,7 +56,7 @@ fn serve(
     })
 }
 
-/// A listener, or one line that names the flag to change.
+/// Returns a listener, or one line that names the flag to change.
 pub async fn bind(listen: SocketAddr, flag: &str) -> Result<TcpListener, String> {
     TcpListener::bind(listen)
         .await

@@ -23,7 +23,7 @@ pub struct CustomerSet {
 }
 
 impl CustomerSet {
-    /// The customers, sorted.
+    /// Returns the customers, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &CustomerId> {
         self.ids.iter()
     }
@@ -51,7 +51,7 @@ impl Audience {
         Self::Only(Arc::new(CustomerSet { ids, fingerprint }))
     }
 
-    /// Whether rows of this customer may be shown; `None` is a row without a customer.
+    /// Returns whether rows of this customer may be shown; `None` is a row without a customer.
     pub fn admits(&self, customer: Option<&str>) -> bool {
         match (self, customer) {
             (Self::All, _) => true,
@@ -61,7 +61,7 @@ impl Audience {
         }
     }
 
-    /// Whether a caller may name this customer.
+    /// Returns whether a caller may name this customer.
     pub fn contains(&self, customer: &CustomerId) -> bool {
         match self {
             Self::All => true,
@@ -69,7 +69,7 @@ impl Audience {
         }
     }
 
-    /// Whether everything may be shown.
+    /// Returns whether everything may be shown.
     pub fn is_all(&self) -> bool {
         matches!(self, Self::All)
     }

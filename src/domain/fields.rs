@@ -50,17 +50,17 @@ impl FieldSet {
         }
     }
 
-    /// Whether everything is selected.
+    /// Returns whether everything is selected.
     pub fn is_all(self) -> bool {
         self == Self::ALL
     }
 
-    /// The field names a request may use.
+    /// Returns the field names a request may use.
     pub fn names() -> impl Iterator<Item = &'static str> {
         NAMES.iter().map(|(field, _)| *field)
     }
 
-    /// A short stable number that identifies the set in a cache key.
+    /// Returns a short stable number that identifies the set in a cache key.
     pub fn bits(self) -> u16 {
         self.0
     }

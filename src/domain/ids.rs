@@ -20,7 +20,7 @@ impl Vendor {
     /// Both, in the order of the documentation.
     pub const ALL: [Self; 2] = [Self::Wiv, Self::Nable];
 
-    /// The word used in labels, logs and settings.
+    /// Returns the word used in labels, logs and settings.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Wiv => "wiv",
@@ -54,7 +54,7 @@ impl Operation {
         Self::Invoices,
     ];
 
-    /// The word used in labels and logs.
+    /// Returns the word used in labels and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Customers => "customers",
@@ -65,7 +65,7 @@ impl Operation {
         }
     }
 
-    /// The vendor that this operation calls.
+    /// Returns the vendor that this operation calls.
     pub const fn vendor(self) -> Vendor {
         match self {
             Self::Customers | Self::Search | Self::Continue => Vendor::Wiv,
@@ -137,7 +137,7 @@ macro_rules! id {
                 $checked(text).map(Self)
             }
 
-            /// The id as the vendor writes it.
+            /// Returns the id as the vendor writes it.
             pub fn as_str(&self) -> &str {
                 &self.0
             }

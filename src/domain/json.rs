@@ -62,7 +62,7 @@ impl fmt::Display for JsonProblem {
 /// Longest excerpt of a caller's text in an error.
 const QUOTE_CHARS_MAX: usize = 64;
 
-/// An excerpt of a caller's text, short enough for an error.
+/// Returns an excerpt of a caller's text, short enough for an error.
 pub fn quoted(text: &str) -> String {
     let mut out: String = text
         .chars()

@@ -26,7 +26,7 @@ pub struct NearMember {
 }
 
 impl NearMember {
-    /// The first of these undocumented names that looks like a documented one.
+    /// Returns the first of these undocumented names that looks like a documented one.
     pub fn among<'a>(names: impl Iterator<Item = &'a str>) -> Option<Self> {
         names.into_iter().find_map(|name| {
             let meant = meant_by(name)?;

@@ -23,7 +23,7 @@ impl Month {
         ((2000..2100).contains(&year) && (1..=12).contains(&month)).then_some(Self { year, month })
     }
 
-    /// The month a day lies in.
+    /// Returns the month a day lies in.
     pub fn of(day: Date) -> Self {
         Self {
             year: day.year(),
@@ -31,7 +31,7 @@ impl Month {
         }
     }
 
-    /// The month before.
+    /// Returns the month before.
     pub fn previous(self) -> Self {
         if self.month == 1 {
             Self {
@@ -54,7 +54,7 @@ impl Month {
         self >= running || (self == running.previous() && today.day() <= 5)
     }
 
-    /// The last month that is closed on `today`.
+    /// Returns the last month that is closed on `today`.
     pub fn last_closed(today: Date) -> Self {
         Self::of(today).previous()
     }
@@ -85,7 +85,7 @@ pub enum RangeGrade {
 }
 
 impl RangeGrade {
-    /// The word used in settings and explanations.
+    /// Returns the word used in settings and explanations.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -118,7 +118,7 @@ impl DateRange {
         (start <= end).then_some(Self { start, end })
     }
 
-    /// The last `days` days up to and including `today`.
+    /// Returns the last `days` days up to and including `today`.
     pub fn last_days(today: Date, days: i64) -> Self {
         Self {
             start: today.saturating_sub(days.days()),
@@ -136,7 +136,7 @@ impl DateRange {
         self.end
     }
 
-    /// How settled the range is on `today`.
+    /// Returns how settled the range is on `today`.
     pub fn grade(self, today: Date, recent_days: u16) -> RangeGrade {
         if self.end >= today {
             RangeGrade::Open

@@ -174,17 +174,17 @@ impl ProblemCode {
         }
     }
 
-    /// The HTTP status that it is answered with.
+    /// Returns the HTTP status that it is answered with.
     pub const fn status(self) -> u16 {
         self.row().0
     }
 
-    /// The word.
+    /// Returns the word.
     pub const fn as_str(self) -> &'static str {
         self.row().1
     }
 
-    /// A short text that is the same for every problem of this code.
+    /// Returns a short text that is the same for every problem of this code.
     pub const fn title(self) -> &'static str {
         self.row().2
     }

@@ -22,12 +22,12 @@ impl PageSize {
         (1..=Self::MAX.0).contains(&items).then_some(Self(items))
     }
 
-    /// The number of cases.
+    /// Returns the number of cases.
     pub fn get(self) -> usize {
         usize::from(self.0)
     }
 
-    /// The number as it stands in a page token.
+    /// Returns the number as it stands in a page token.
     pub fn to_u16(self) -> u16 {
         self.0
     }
@@ -45,7 +45,7 @@ pub struct SearchQuery {
 }
 
 impl SearchQuery {
-    /// The body of the vendor's first request.
+    /// Returns the body of the vendor's first request.
     pub fn vendor_body(&self, page_size: PageSize) -> String {
         use fmt::Write as _;
         let mut out = String::with_capacity(96);
@@ -67,7 +67,7 @@ impl SearchQuery {
         out
     }
 
-    /// The members of `extra` as one canonical JSON object.
+    /// Returns the members of `extra` as one canonical JSON object.
     pub fn extra_text(&self) -> String {
         let mut out = String::from("{");
         json::write_members(&self.extra, &mut out);
@@ -80,7 +80,7 @@ impl SearchQuery {
         json::parse_object(text.as_bytes()).ok()
     }
 
-    /// The same search for all customers.
+    /// Returns the same search for all customers.
     pub fn for_all_customers(&self) -> Self {
         Self {
             customer: None,

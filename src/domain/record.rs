@@ -178,7 +178,7 @@ impl<'a> CaseHead<'a> {
     }
 }
 
-/// The text of a JSON string, or the digits of a number; `None` for anything else.
+/// Returns the text of a JSON string, or the digits of a number; `None` for anything else.
 pub fn text_of(raw: &str) -> Option<Cow<'_, str>> {
     let bytes = raw.as_bytes();
     match bytes.first()? {

@@ -77,12 +77,13 @@ impl Route {
         }
     }
 
-    /// Whether it is answered without a caller key: it tells nothing of a customer or a vendor.
+    /// Returns whether it is answered without a caller key: it tells nothing of a customer or a
+    /// vendor.
     pub const fn is_keyless(self) -> bool {
         matches!(self, Self::OpenApi | Self::Docs | Self::Health)
     }
 
-    /// The word used in labels and logs.
+    /// Returns the word used in labels and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Customers => "customers",
@@ -118,7 +119,7 @@ impl Kind {
     /// Every kind.
     pub const ALL: [Self; 3] = [Self::Customers, Self::Cases, Self::Billing];
 
-    /// The word used in labels, logs and purges.
+    /// Returns the word used in labels, logs and purges.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Customers => "customers",
@@ -162,7 +163,7 @@ impl CacheOutcome {
         Self::Error,
     ];
 
-    /// The word used in labels, logs and `Cache-Status` details.
+    /// Returns the word used in labels, logs and `Cache-Status` details.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
@@ -205,7 +206,7 @@ impl Saved {
         Self::Repaged,
     ];
 
-    /// The word used in labels and logs.
+    /// Returns the word used in labels and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
@@ -290,7 +291,7 @@ impl Shortage {
         Self::ChangesBytes,
     ];
 
-    /// The word used in labels and logs.
+    /// Returns the word used in labels and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RequestsInFlight => "requests_in_flight",

@@ -90,7 +90,7 @@ impl AnswerBody {
         })
     }
 
-    /// A stream of events, for as long as its reader likes.
+    /// Creates a stream of events, for as long as its reader likes.
     pub fn events(body: impl Body<Data = Bytes, Error = BodyCut> + Send + 'static) -> Self {
         Self::coded(body)
     }
@@ -137,7 +137,7 @@ impl AnswerBody {
         self.tail = Some(tail);
     }
 
-    /// The bytes, where there are any and they are all at hand.
+    /// Returns the bytes, where there are any and they are all at hand.
     pub fn bytes(&self) -> Option<&Bytes> {
         match &self.content {
             Content::Full(bytes) => Some(bytes),

@@ -83,7 +83,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// A path parameter of the route's pattern, as sent; empty if the pattern has fewer.
+    /// Returns a path parameter of the route's pattern, as sent; empty if the pattern has fewer.
     pub fn param(&self, at: usize) -> &str {
         self.matched.param(self.head.uri.path(), at)
     }
@@ -115,7 +115,7 @@ pub struct Matched {
 }
 
 impl Matched {
-    /// A parameter of `path`, as sent.
+    /// Returns a parameter of `path`, as sent.
     pub fn param<'a>(&self, path: &'a str, at: usize) -> &'a str {
         let (start, end) = self.params.get(at).copied().unwrap_or((0, 0));
         path.get(usize::from(start)..usize::from(end)).unwrap_or("")

@@ -76,7 +76,7 @@ impl Mentions {
         this
     }
 
-    /// Whether the header is there, once or more.
+    /// Returns whether the header is there, once or more.
     pub fn has(&self, header: Mention) -> bool {
         self.bits & header.bit() != 0
     }

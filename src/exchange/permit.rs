@@ -91,7 +91,7 @@ impl InFlight {
         }
     }
 
-    /// How many permits may be given out at once.
+    /// Returns how many permits may be given out at once.
     pub fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
     }

@@ -23,7 +23,7 @@ use crate::telemetry::{AccessEntry, AccessTimes, LogSink, logged_path};
 pub struct RequestId([u8; 32]);
 
 impl RequestId {
-    /// A fresh one. Not secret, so a fast generator is right.
+    /// Creates a fresh one. Not secret, so a fast generator is right.
     pub fn fresh() -> Self {
         let mut out = [b'0'; 32];
         for half in out.chunks_exact_mut(16) {
@@ -35,7 +35,7 @@ impl RequestId {
         Self(out)
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         // Hex digits are ASCII.
         std::str::from_utf8(&self.0).unwrap_or("")
@@ -46,7 +46,7 @@ impl RequestId {
         self.0
     }
 
-    /// The value of `X-Request-Id`.
+    /// Returns the value of `X-Request-Id`.
     pub fn header_value(&self) -> HeaderValue {
         HeaderValue::from_bytes(&self.0).unwrap_or(HeaderValue::from_static(""))
     }
@@ -190,7 +190,7 @@ impl NotedCache {
 }
 
 impl Record {
-    /// A record of a request of which only the head is known.
+    /// Creates a record of a request of which only the head is known.
     pub fn new(
         head: &http::request::Parts,
         peer: Peer,
@@ -223,7 +223,7 @@ impl Record {
         self.route.set(route as u8);
     }
 
-    /// The route, `Other` while unknown.
+    /// Returns the route, `Other` while unknown.
     pub fn route(&self) -> Route {
         self.route.of(&Route::ALL).unwrap_or(Route::Other)
     }
@@ -256,7 +256,7 @@ impl Record {
         self.cache.set(NotedCache::packed(note));
     }
 
-    /// How the cache answered, if it was asked.
+    /// Returns how the cache answered, if it was asked.
     pub fn cache(&self) -> Option<CacheOutcome> {
         self.cache.outcome()
     }
@@ -276,7 +276,7 @@ impl Record {
         self.shortage.get().copied()
     }
 
-    /// The code of the problem that is the answer, if it is one.
+    /// Returns the code of the problem that is the answer, if it is one.
     pub fn code(&self) -> Option<&'static str> {
         self.code.get().copied()
     }
@@ -292,7 +292,7 @@ impl Record {
         }))
     }
 
-    /// The id of the caller's trace, if it sent one.
+    /// Returns the id of the caller's trace, if it sent one.
     pub fn trace_id(&self) -> Option<&str> {
         trace_id(self.trace.as_ref()?)
     }

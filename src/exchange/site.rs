@@ -50,7 +50,7 @@ impl Origin {
         HeaderValue::from_str(text).ok().map(Self)
     }
 
-    /// The value of `Origin` and of `Access-Control-Allow-Origin`.
+    /// Returns the value of `Origin` and of `Access-Control-Allow-Origin`.
     pub fn header_value(&self) -> &HeaderValue {
         &self.0
     }
@@ -62,7 +62,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Whether this is the name of a host, in lower case, or an IP address (an IPv6 one in brackets).
+/// Returns whether this is the name of a host, in lower case, or an IP address (an IPv6 one in
+/// brackets).
 pub fn is_host(name: &str) -> bool {
     if let Some(inside) = name.strip_prefix('[') {
         return inside

@@ -25,7 +25,7 @@ impl BucketCounts {
         Self(pairs.map(|(now, then)| now.saturating_sub(then)).collect())
     }
 
-    /// How many in all.
+    /// Returns how many in all.
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
     }

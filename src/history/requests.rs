@@ -73,12 +73,13 @@ enum RingLot {
 }
 
 impl FinishedRequest {
-    /// Whether what it says of vendors is worth keeping: only requests of one ring have a story.
+    /// Returns whether what it says of vendors is worth keeping: only requests of one ring have a
+    /// story.
     pub fn has_story(status: u16, outcome: Option<CacheOutcome>, lasted: Duration) -> bool {
         lot(status, outcome, lasted) == RingLot::Worked
     }
 
-    /// A path as it is kept.
+    /// Returns a path as it is kept.
     pub fn kept_path(path: &str) -> Box<str> {
         let mut end = path.len().min(PATH_BYTES_MAX);
         while !path.is_char_boundary(end) {
@@ -198,12 +199,12 @@ impl RequestRing {
         }
     }
 
-    /// Whether anything is kept at all.
+    /// Returns whether anything is kept at all.
     pub fn is_off(&self) -> bool {
         self.rings.iter().all(|ring| ring.slots.is_empty())
     }
 
-    /// How many requests are kept at most.
+    /// Returns how many requests are kept at most.
     pub fn capacity(&self) -> usize {
         self.rings.iter().map(|ring| ring.slots.len()).sum()
     }
@@ -216,7 +217,8 @@ impl RequestRing {
         }
     }
 
-    /// The requests that `filter` takes, the last ended first, at most `limit`; and how many it takes.
+    /// Returns the requests that `filter` takes, the last ended first, at most `limit`; and how
+    /// many it takes.
     pub fn find(&self, filter: &RequestFilter, limit: usize) -> (Vec<FinishedRequest>, usize) {
         let mut found = self.all(|request| filter.takes(request));
         let matched = found.len();
@@ -225,7 +227,7 @@ impl RequestRing {
         (found, matched)
     }
 
-    /// The request of this id.
+    /// Returns the request of this id.
     pub fn get(&self, id: &[u8]) -> Option<FinishedRequest> {
         self.all(|request| request.id == id).pop()
     }

@@ -426,7 +426,7 @@ impl Samples {
         self.live.send_replace(Live::Sample(text.into()));
     }
 
-    /// The samples of a window as a JSON array, the oldest first.
+    /// Returns the samples of a window as a JSON array, the oldest first.
     pub fn json(&self, window: HistoryWindow) -> Vec<u8> {
         let tables = self.tables.lock();
         let ring = match window {
@@ -463,7 +463,8 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// The next sample in JSON: at first the last one, if there is one. `None` when no more will come.
+    /// Returns the next sample in JSON: at first the last one, if there is one. `None` when no more
+    /// will come.
     pub async fn next(&mut self) -> Option<Bytes> {
         loop {
             if std::mem::replace(&mut self.begun, true) {

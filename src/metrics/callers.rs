@@ -120,7 +120,7 @@ impl CallsCaused {
         self.0.calls.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many so far.
+    /// Returns how many so far.
     pub fn count(&self) -> u64 {
         self.0.calls.load(Ordering::Relaxed)
     }
@@ -188,7 +188,7 @@ impl Callers {
         sums
     }
 
-    /// The counters of the caller of this name.
+    /// Returns the counters of the caller of this name.
     pub(super) fn of(&self, name: &str) -> CallerMeter {
         let mut tallies = self.tallies.lock();
         if let Some(tally) = tallies.get(name) {

@@ -6,7 +6,7 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-/// The name with our prefix, and the help text.
+/// Returns the name with our prefix, and the help text.
 pub(super) fn opts(name: &str, help: &str) -> Opts {
     Opts::new(format!("msp_gateway_{name}"), help)
 }

@@ -11,8 +11,8 @@ use crate::domain::{CacheOutcome, Vendor};
 pub const DURATION_BOUNDS_S: &[f64] = &REQUEST_BUCKETS;
 
 impl Metrics {
-    /// How many answers with this outcome took how long, over all routes, since the start: one count
-    /// for each of [`DURATION_BOUNDS_S`], and one for those above all.
+    /// Returns how many answers with this outcome took how long, over all routes, since the start:
+    /// one count for each of [`DURATION_BOUNDS_S`], and one for those above all.
     pub fn durations_of(&self, outcome: Option<CacheOutcome>) -> Vec<u64> {
         let column = outcome.map_or(CacheOutcome::ALL.len(), |outcome| outcome as usize);
         let mut counts = vec![0; DURATION_BOUNDS_S.len() + 1];

@@ -213,7 +213,7 @@ impl StateGauges {
     }
 }
 
-/// A count as a gauge takes it.
+/// Returns a count as a gauge takes it.
 pub(super) fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -25,7 +25,7 @@ macro_rules! words {
             /// Every one.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The word used in labels.
+            /// Returns the word used in labels.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word,)*

@@ -57,7 +57,7 @@ struct More {
     close: bool,
 }
 
-/// The status that a code is answered with.
+/// Returns the status that a code is answered with.
 pub fn status_of(code: Code) -> StatusCode {
     StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
@@ -233,7 +233,7 @@ impl Problem {
         &self.detail
     }
 
-    /// The answer to `record`'s request.
+    /// Returns the answer to `record`'s request.
     pub fn respond(&self, record: &Record) -> Answered {
         let code = self.code;
         let more = self.more.as_deref();
@@ -280,8 +280,8 @@ impl Problem {
         answer
     }
 
-    /// The whole answer over HTTP/1.1, for somebody whose request was not read. The connection ends
-    /// with it.
+    /// Returns the whole answer over HTTP/1.1, for somebody whose request was not read. The
+    /// connection ends with it.
     pub fn unasked(&self) -> String {
         let id = RequestId::fresh();
         let body = self.body(&id, Route::Other);

@@ -27,12 +27,12 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// The customers the answer may mention.
+    /// Returns the customers the answer may mention.
     pub fn audience(&self) -> &Audience {
         &self.caller.audience
     }
 
-    /// An interactive vendor call on this caller's account.
+    /// Returns an interactive vendor call on this caller's account.
     pub fn spend(&self) -> Spend {
         Spend {
             lane: Lane::Interactive,

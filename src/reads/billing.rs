@@ -101,7 +101,7 @@ impl Billing {
         self.shelf.local.usage()
     }
 
-    /// Whether `account` is the configured account or `-`.
+    /// Returns whether `account` is the configured account or `-`.
     pub fn is_our_account(&self, account: &str) -> bool {
         account == "-" || account == self.nable.account().as_str()
     }
@@ -111,12 +111,12 @@ impl Billing {
         CacheKey::new(self.nable.account().clone(), subject)
     }
 
-    /// How long a soft failure is remembered.
+    /// Returns how long a soft failure is remembered.
     pub fn negative_lifetime(&self) -> Duration {
         self.policy.load().billing_negative
     }
 
-    /// How long answers about a month live.
+    /// Returns how long answers about a month live.
     pub fn lifetimes(&self, month: Month) -> Lifetimes {
         let policy = self.policy.load();
         if month.is_current(self.clock.today(&policy.time_zone)) {
@@ -306,7 +306,7 @@ impl Billing {
 }
 
 impl Billing {
-    /// A good answer that was found. It is not counted, for nobody asked.
+    /// Returns a good answer that was found. It is not counted, for nobody asked.
     pub(super) fn peeked(
         &self,
         found: Result<Found<Arc<BillingBody>>, ReadError>,

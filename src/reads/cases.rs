@@ -63,12 +63,12 @@ pub enum Search {
 }
 
 impl Search {
-    /// Whether it goes on from a page token.
+    /// Returns whether it goes on from a page token.
     pub fn is_continuation(&self) -> bool {
         matches!(self, Self::Next { .. })
     }
 
-    /// A member that looks like a documented one.
+    /// Returns a member that looks like a documented one.
     pub fn near(&self) -> Option<&NearMember> {
         match self {
             Self::First { near, .. } | Self::Next { near, .. } => near.as_ref(),
@@ -133,7 +133,7 @@ impl Cases {
         }
     }
 
-    /// The snapshots that pages are cut from.
+    /// Returns the snapshots that pages are cut from.
     pub fn snapshots(&self) -> &Arc<Snapshots> {
         &self.snapshots
     }
@@ -154,7 +154,7 @@ impl Cases {
         )
     }
 
-    /// How settled a search's range is today, and how long its answers live.
+    /// Returns how settled a search's range is today, and how long its answers live.
     pub fn lifetimes(&self, query: &SearchQuery) -> (RangeGrade, Lifetimes) {
         let policy = self.policy.load();
         let today = self.clock.today(&policy.time_zone);
@@ -195,7 +195,7 @@ impl Cases {
         }
     }
 
-    /// Whether members that look like a documented one are refused.
+    /// Returns whether members that look like a documented one are refused.
     pub fn is_strict(&self) -> bool {
         self.policy.load().strict_members
     }
@@ -370,7 +370,7 @@ impl Cases {
         Ok(self.snapshots.open(&ask).await?)
     }
 
-    /// A view over a complete snapshot of all customers that answers a search for one.
+    /// Returns a view over a complete snapshot of all customers that answers a search for one.
     pub(super) fn derived(
         &self,
         asker: &Asker,
@@ -402,8 +402,8 @@ impl Cases {
         })
     }
 
-    /// The complete snapshot of all customers that a search for one would be cut from, unless the
-    /// search has a better answer of its own.
+    /// Returns the complete snapshot of all customers that a search for one would be cut from,
+    /// unless the search has a better answer of its own.
     pub(super) fn view_source(
         &self,
         query: &Arc<SearchQuery>,

@@ -61,7 +61,7 @@ impl MonthContracts {
         }
     }
 
-    /// The bills of a month, as far as they are there before the asker's deadline.
+    /// Returns the bills of a month, as far as they are there before the asker's deadline.
     pub async fn of_month(&self, asker: &Asker, month: Month) -> Part<Vec<BilledContract>> {
         let account = Account {
             metrics: &self.metrics,

@@ -51,7 +51,7 @@ impl CsvLines {
         this
     }
 
-    /// The head line.
+    /// Returns the head line.
     pub fn head(&self) -> Bytes {
         let start = if self.bom { BYTE_ORDER_MARK } else { &[] };
         let mut writer = csv::Writer::from_writer(start.to_vec());
@@ -61,7 +61,7 @@ impl CsvLines {
         writer.into_inner().unwrap_or_default().into()
     }
 
-    /// The lines of rows; `None` only if memory could not be written.
+    /// Returns the lines of rows; `None` only if memory could not be written.
     pub fn write(&self, rows: &[Bytes]) -> Option<Bytes> {
         let mut writer = csv::Writer::from_writer(Vec::new());
         for row in rows {

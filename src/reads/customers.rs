@@ -83,7 +83,7 @@ impl CustomerBook {
     }
 }
 
-/// The text of a row's member.
+/// Returns the text of a row's member.
 pub(super) fn member_text(row: &str, name: &str) -> Option<String> {
     let Members(members) = serde_json::from_str(row).ok()?;
     let (_, raw) = members.into_iter().find(|(member, _)| member == name)?;
@@ -153,7 +153,7 @@ impl Customers {
         self.cuts.usage()
     }
 
-    /// The full list, for the caller's own cut.
+    /// Returns the full list, for the caller's own cut.
     ///
     /// # Errors
     /// When the vendor gives no list and none is remembered.
@@ -180,7 +180,7 @@ impl Customers {
             .map_err(|error| ReadError::of_lookup(Vendor::Wiv, error))
     }
 
-    /// The customers the caller may see, with these fields.
+    /// Returns the customers the caller may see, with these fields.
     ///
     /// # Errors
     /// When the vendor gives no list and none is remembered.
@@ -238,7 +238,7 @@ impl Customers {
     }
 }
 
-/// A call that a caller waits for, or a refresh in the background.
+/// Returns a call that a caller waits for, or a refresh in the background.
 pub(super) fn spend(clock: &Clock, wanted: Wanted, asker: &Asker) -> Spend {
     let soonest = clock.now() + FETCH_WAIT;
     match wanted {

@@ -100,7 +100,7 @@ impl ReadError {
         }
     }
 
-    /// The problem code that a caller reads, of the whole answer or of its part.
+    /// Returns the problem code that a caller reads, of the whole answer or of its part.
     pub fn code(&self) -> ProblemCode {
         match self {
             Self::Upstream(error) => error.code(),
@@ -131,7 +131,7 @@ impl ReadError {
         }
     }
 
-    /// Whether an older answer may stand in: not the question's fault.
+    /// Returns whether an older answer may stand in: not the question's fault.
     pub fn allows_stale(&self) -> bool {
         match self {
             Self::Upstream(error) => error.allows_stale(),

@@ -64,7 +64,7 @@ struct Wound {
 }
 
 impl Cases {
-    /// The page of a token whose snapshot is gone.
+    /// Returns the page of a token whose snapshot is gone.
     ///
     /// # Errors
     /// [`ReadError::PageTokenExpired`] if the list changed before the place, or the token does not

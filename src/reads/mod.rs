@@ -133,7 +133,7 @@ impl Reads {
         self.cases.sweep();
     }
 
-    /// How full each store is. The words are the label `store` of the metrics.
+    /// Returns how full each store is. The words are the label `store` of the metrics.
     pub fn usages(&self) -> [(&'static str, StoreUsage); 5] {
         [
             ("answers", self.customers.usage() + self.billing.usage()),

@@ -52,7 +52,7 @@ pub(super) struct MissingPieces {
 }
 
 impl<T> Part<T> {
-    /// A part of which nothing is there.
+    /// Creates a part of which nothing is there.
     pub fn failed(error: ReadError) -> Self {
         Self {
             value: Err(error),
@@ -99,7 +99,7 @@ impl Overview {
         }
     }
 
-    /// The days and the month that a request is about.
+    /// Returns the days and the month that a request is about.
     pub fn covered(&self, request: &OverviewRequest) -> (DateRange, Month) {
         let today = self.clock.today(&self.policy.load().time_zone);
         let range = request

@@ -38,7 +38,7 @@ const IDS_UNUSED_MAX: usize = 10_000;
 /// A hash of a row's text.
 pub type RowHash = [u8; 16];
 
-/// The hash of a row's text.
+/// Returns the hash of a row's text.
 pub fn hash_of(text: &[u8]) -> RowHash {
     let mut out = [0; 16];
     for (to, from) in out.iter_mut().zip(blake3::hash(text).as_bytes()) {
@@ -47,7 +47,7 @@ pub fn hash_of(text: &[u8]) -> RowHash {
     out
 }
 
-/// A hash as text.
+/// Returns a hash as text.
 pub fn hex(hash: &RowHash) -> String {
     use std::fmt::Write as _;
     let mut out = String::with_capacity(32);
@@ -106,7 +106,7 @@ struct Named<'a> {
     case_id: Option<&'a RawValue>,
 }
 
-/// Whether a row is named by its own text.
+/// Returns whether a row is named by its own text.
 pub fn is_nameless(row: &str) -> bool {
     match serde_json::from_str::<Named<'_>>(row) {
         Ok(named) => named.case_id.is_none(),
@@ -157,19 +157,19 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Whether nothing differs.
+    /// Returns whether nothing differs.
     pub fn is_empty(&self) -> bool {
         self.upserts.is_empty() && self.removes.is_empty()
     }
 }
 
 impl ViewState {
-    /// How many rows.
+    /// Returns how many rows.
     pub fn row_count(&self) -> usize {
         self.rows.len()
     }
 
-    /// When the vendor last said so.
+    /// Returns when the vendor last said so.
     pub fn as_of(&self) -> (Instant, Timestamp) {
         *self.as_of.lock()
     }
@@ -291,19 +291,19 @@ impl States {
         }
     }
 
-    /// Whether a state of so many rows would be kept at all.
+    /// Returns whether a state of so many rows would be kept at all.
     pub fn takes(&self, rows: usize) -> bool {
         bytes_of(rows) <= self.bytes_max / 2
     }
 
-    /// The state that a token names.
+    /// Returns the state that a token names.
     pub fn find(&self, id: u128) -> Option<Arc<ViewState>> {
         let state = self.table.lock().by_id.get(&id).cloned()?;
         self.touch(&state);
         Some(state)
     }
 
-    /// The state that was made of a snapshot.
+    /// Returns the state that was made of a snapshot.
     pub fn of_snapshot(&self, snapshot: &Snapshot, view: &View) -> Option<Arc<ViewState>> {
         let key = (snapshot.id, view.clone());
         let state = self.table.lock().of_snapshots.get(&key).cloned()?;
@@ -383,7 +383,7 @@ impl States {
         Some(state)
     }
 
-    /// How full it is.
+    /// Returns how full it is.
     pub fn usage(&self) -> StoreUsage {
         let table = self.table.lock();
         StoreUsage {

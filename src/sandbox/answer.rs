@@ -53,7 +53,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// A JSON answer.
+    /// Creates a JSON answer.
     pub(super) fn json(status: u16, text: impl Into<Bytes>) -> Self {
         Self {
             status,
@@ -64,7 +64,7 @@ impl Answer {
         }
     }
 
-    /// An HTML page, as a proxy before the vendor writes it.
+    /// Creates an HTML page, as a proxy before the vendor writes it.
     pub(super) fn html(status: u16, title: &str) -> Self {
         let text = format!(
             "<html>\r\n<head><title>{status} {title}</title></head>\r\n<body>\r\n<center><h1>{status} {title}</h1></center>\r\n</body>\r\n</html>\r\n"
@@ -74,7 +74,7 @@ impl Answer {
         answer
     }
 
-    /// An error in the vendor's own shape.
+    /// Creates an error in the vendor's own shape.
     pub(super) fn error(vendor: Vendor, status: u16, text: &str) -> Self {
         let text = super::json::plain(text);
         match vendor {
@@ -86,7 +86,7 @@ impl Answer {
         }
     }
 
-    /// The same with one more header.
+    /// Returns the same with one more header.
     pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
@@ -97,7 +97,7 @@ impl Answer {
         self.headers.extend(headers);
     }
 
-    /// The answer that a fault of `kind` gives instead of the vendor's.
+    /// Returns the answer that a fault of `kind` gives instead of the vendor's.
     pub(super) fn instead(vendor: Vendor, kind: &Kind) -> Self {
         match kind {
             Kind::Status {
@@ -163,7 +163,7 @@ impl Answer {
         Ok(())
     }
 
-    /// The response; `watch` ends with its last byte.
+    /// Returns the response; `watch` ends with its last byte.
     pub(super) fn into_response(self, date: String, watch: Option<Watch>) -> Response<AnswerBody> {
         let Self {
             status,
@@ -270,7 +270,7 @@ impl AnswerBody {
         body
     }
 
-    /// A body made chunk by chunk, of unknown length.
+    /// Returns a body made chunk by chunk, of unknown length.
     pub(super) fn pull(chunks: impl FnMut() -> Option<Bytes> + Send + 'static) -> Self {
         Self::new([Step::Pull(Box::new(chunks))].into(), None)
     }

@@ -54,12 +54,12 @@ impl Ledger {
         ]
     }
 
-    /// The soft failure: account data and nothing else.
+    /// Returns the soft failure: account data and nothing else.
     pub(super) fn soft_failure() -> String {
         object(&Self::account(), Style::default())
     }
 
-    /// The billable services of a contract in a month; none when either is unknown.
+    /// Returns the billable services of a contract in a month; none when either is unknown.
     pub(super) fn billable(&self, month: Month, contract: &str) -> Option<String> {
         let contract = self.contract(contract)?;
         if !self.months().contains(&month) {
@@ -144,7 +144,7 @@ impl Ledger {
         Some(object(&members, style))
     }
 
-    /// The invoices of a month; none when it is unknown.
+    /// Returns the invoices of a month; none when it is unknown.
     pub(super) fn invoices(&self, month: Month) -> Option<String> {
         let style = Style::default();
         if !self.months().contains(&month) {
@@ -186,7 +186,7 @@ impl Ledger {
         Some(format!("{{\"InvoicesReady\":{}}}", array(&invoices)))
     }
 
-    /// The devices of all contracts in a month; none when it is unknown.
+    /// Returns the devices of all contracts in a month; none when it is unknown.
     pub(super) fn usage(&self, month: Month) -> Option<String> {
         if !self.months().contains(&month) {
             return None;
@@ -199,7 +199,7 @@ impl Ledger {
         Some(format!("{{\"UsageDetailDevices\":{}}}", array(&rows)))
     }
 
-    /// The devices of one contract on one invoice; none when any of the three is unknown.
+    /// Returns the devices of one contract on one invoice; none when any of the three is unknown.
     pub(super) fn usage_details(
         &self,
         month: Month,

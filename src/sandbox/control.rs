@@ -32,7 +32,7 @@ const CASES_CHUNK: usize = 200;
 /// Where these routes stand.
 const PREFIX: &str = "/__sandbox/";
 
-/// Whether `path` is one of these routes.
+/// Returns whether `path` is one of these routes.
 pub(super) fn is_control(path: &str) -> bool {
     path == "/__sandbox" || path.starts_with(PREFIX)
 }

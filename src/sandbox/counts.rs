@@ -57,7 +57,7 @@ impl Counts {
         }
     }
 
-    /// The counts of one operation.
+    /// Returns the counts of one operation.
     pub fn of(&self, operation: Operation) -> OperationCounts {
         self.operations
             .get(operation.as_str())
@@ -65,14 +65,14 @@ impl Counts {
             .unwrap_or_default()
     }
 
-    /// How many requests of `operation` arrived.
+    /// Returns how many requests of `operation` arrived.
     pub fn requests(&self, operation: Operation) -> u64 {
         self.operations
             .get(operation.as_str())
             .map_or(0, |counts| counts.requests)
     }
 
-    /// How many requests arrived at either vendor, connections closed while down left out.
+    /// Returns how many requests arrived at either vendor, connections closed while down left out.
     pub fn total(&self) -> u64 {
         self.operations.values().map(|counts| counts.requests).sum()
     }
@@ -119,7 +119,7 @@ impl Tally {
         self.counts.lock().vendor(vendor).closed_while_down += 1;
     }
 
-    /// The counts, without those of scrolls.
+    /// Returns the counts, without those of scrolls.
     pub(super) fn read(&self) -> Counts {
         self.counts.lock().clone()
     }

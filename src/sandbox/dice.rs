@@ -27,7 +27,7 @@ pub(super) enum Domain {
 pub(super) struct Dice(u64);
 
 impl Dice {
-    /// The stream of `domain` and `index` under `seed`.
+    /// Returns the stream of `domain` and `index` under `seed`.
     pub(super) fn new(seed: u64, domain: Domain, index: u64) -> Self {
         let mut dice = Self(seed);
         dice.0 = dice.next() ^ (domain as u64).wrapping_mul(0xA24B_AED4_963E_E407);
@@ -35,7 +35,7 @@ impl Dice {
         dice
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -44,12 +44,13 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// A number in `0..bound`; 0 when `bound` is 0. The bias is below 2⁻³² for the bounds used here.
+    /// Returns a number in `0..bound`; 0 when `bound` is 0. The bias is below 2⁻³² for the bounds
+    /// used here.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next().checked_rem(bound).unwrap_or(0)
     }
 
-    /// A number in `[0, 1)`.
+    /// Returns a number in `[0, 1)`.
     pub(super) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }

@@ -198,7 +198,7 @@ fn retry_after(sandbox: &Sandbox, reading: Reading) -> String {
     }
 }
 
-/// The first value of the query parameter `name`, decoded.
+/// Returns the first value of the query parameter `name`, decoded.
 pub(super) fn query_value(query: Option<&str>, name: &str) -> Option<String> {
     let decoded = |text: &str| {
         let spaced: Cow<'_, str> = if text.contains('+') {

@@ -47,7 +47,7 @@ pub(super) fn plain(text: &str) -> String {
     quote(text, Style::default())
 }
 
-/// An object of members whose values are JSON text already.
+/// Returns an object of members whose values are JSON text already.
 pub(super) fn object<N: AsRef<str>, V: AsRef<str>>(members: &[(N, V)], style: Style) -> String {
     let (comma, colon) = if style.spaced {
         (", ", ": ")
@@ -67,7 +67,7 @@ pub(super) fn object<N: AsRef<str>, V: AsRef<str>>(members: &[(N, V)], style: St
     out
 }
 
-/// An array of items that are JSON text already.
+/// Returns an array of items that are JSON text already.
 pub(super) fn array<V: AsRef<str>>(items: &[V]) -> String {
     let mut out = String::from("[");
     for (at, item) in items.iter().enumerate() {

@@ -78,7 +78,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// The account of `options`, with `customers` of wiv for its bills to mention.
+    /// Returns the account of `options`, with `customers` of wiv for its bills to mention.
     pub(super) fn new(options: &Options, customers: usize) -> Self {
         let count = options.contracts.min(CONTRACTS_MAX);
         let contracts = (0..count)

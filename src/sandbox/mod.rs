@@ -111,8 +111,8 @@ impl fmt::Debug for Sandbox {
 }
 
 impl Sandbox {
-    /// The vendors of `options`. `clock` times scrolls, quotas and dates; the world itself ends on
-    /// [`Options::today`], whatever the clock says.
+    /// Returns the vendors of `options`. `clock` times scrolls, quotas and dates; the world itself
+    /// ends on [`Options::today`], whatever the clock says.
     pub fn new(options: Options, clock: Clock) -> Arc<Self> {
         let world = world::World::new(&options);
         Arc::new(Self {
@@ -190,14 +190,14 @@ impl Sandbox {
         });
     }
 
-    /// The counts since the start or the last reset.
+    /// Returns the counts since the start or the last reset.
     pub fn counts(&self) -> Counts {
         let mut counts = self.tally.read();
         (counts.scrolls, counts.scroll_overlaps) = self.scrolls.counts(self.clock.now());
         counts
     }
 
-    /// The last 1,000 requests, oldest first.
+    /// Returns the last 1,000 requests, oldest first.
     pub fn requests(&self) -> Vec<Recorded> {
         self.recorder.read()
     }
@@ -236,8 +236,8 @@ impl Sandbox {
         self.nable_quota.reset();
     }
 
-    /// The exact texts of the rows that a search finds now, in the vendor's order. Both days of
-    /// `range` are inside.
+    /// Returns the exact texts of the rows that a search finds now, in the vendor's order. Both
+    /// days of `range` are inside.
     pub fn expected_rows(
         &self,
         customer_id: Option<&str>,
@@ -256,7 +256,7 @@ impl Sandbox {
             .collect()
     }
 
-    /// All customers, in the vendor's order.
+    /// Returns all customers, in the vendor's order.
     pub fn customers(&self) -> Vec<CustomerInfo> {
         let info = |(index, customer): (usize, &world::Customer)| CustomerInfo {
             id: customer.id.clone(),
@@ -271,7 +271,7 @@ impl Sandbox {
             .collect()
     }
 
-    /// All contracts, in the order of the invoices.
+    /// Returns all contracts, in the order of the invoices.
     pub fn contracts(&self) -> Vec<ContractInfo> {
         let info = |contract: &ledger::Contract| ContractInfo {
             id: contract.id.clone(),
@@ -281,7 +281,7 @@ impl Sandbox {
         self.ledger.contracts().iter().map(info).collect()
     }
 
-    /// The months that have bills, `YYYYMM`, oldest first.
+    /// Returns the months that have bills, `YYYYMM`, oldest first.
     pub fn months(&self) -> Vec<String> {
         self.ledger
             .months()

@@ -67,7 +67,7 @@ impl Call {
         }
     }
 
-    /// Which operation it is.
+    /// Returns which operation it is.
     pub(super) fn operation(&self) -> Operation {
         match &self.asked {
             None => Operation::Other,
@@ -77,7 +77,8 @@ impl Call {
         }
     }
 
-    /// The answer to a request that is not let in. The agent is looked at first, by a wall before the vendor.
+    /// Returns the answer to a request that is not let in. The agent is looked at first, by a wall
+    /// before the vendor.
     pub(super) fn refusal(&self, parts: &Parts) -> Option<Answer> {
         let agent = parts
             .headers

@@ -48,7 +48,7 @@ pub(super) struct Recorder {
     last: Mutex<VecDeque<Recorded>>,
 }
 
-/// Whether the request has one key header, and the right one.
+/// Returns whether the request has one key header, and the right one.
 pub(super) fn key_state(parts: &Parts, key: &str) -> &'static str {
     let mut values = parts.headers.get_all(KEY_HEADER).iter();
     match (values.next(), values.next()) {
@@ -102,7 +102,7 @@ impl Recorder {
         last.push_back(recorded);
     }
 
-    /// The requests, oldest first.
+    /// Returns the requests, oldest first.
     pub(super) fn read(&self) -> Vec<Recorded> {
         self.last.lock().iter().cloned().collect()
     }

@@ -96,7 +96,7 @@ const PEOPLE: [&str; 6] = [
     "Sam",
 ];
 
-/// The name of the customer at `index`: unique, and from the twentieth on no longer pretty.
+/// Returns the name of the customer at `index`: unique, and from the twentieth on no longer pretty.
 pub(super) fn customer_name(index: usize) -> String {
     // 21 and 11 share no divisor, so that no pair comes twice within 220 customers.
     let first = FIRST.get(index % FIRST.len()).copied().unwrap_or("");
@@ -109,7 +109,7 @@ pub(super) fn customer_name(index: usize) -> String {
     }
 }
 
-/// The members of the customer at `index`, in its own order: response name and JSON text.
+/// Returns the members of the customer at `index`, in its own order: response name and JSON text.
 pub(super) fn customer_members(seed: u64, index: usize) -> Vec<(&'static str, String)> {
     let mut dice = Dice::new(seed, Domain::Customers, index as u64);
     let style = style(&mut dice);
@@ -191,7 +191,7 @@ pub(super) struct CaseFacts<'a> {
     pub(super) date: Date,
 }
 
-/// The text of one case, about 500 bytes.
+/// Returns the text of one case, about 500 bytes.
 pub(super) fn case_text(seed: u64, facts: CaseFacts<'_>) -> String {
     let mut dice = Dice::new(seed, Domain::CaseText, facts.number);
     let style = style(&mut dice);

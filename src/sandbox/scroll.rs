@@ -65,8 +65,8 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// The rows as they are answered. Call this when the answer is due: if another continuation came
-    /// while this one was being worked on, both are mixed up.
+    /// Returns the rows as they are answered. Call this when the answer is due: if another
+    /// continuation came while this one was being worked on, both are mixed up.
     pub(super) fn rows(&self) -> Vec<Arc<Case>> {
         let mut rows = self.rows.clone();
         if self.claim.mixed() {
@@ -81,7 +81,7 @@ impl Page {
         rows
     }
 
-    /// The hold on the scroll, to be kept until the answer's last byte.
+    /// Returns the hold on the scroll, to be kept until the answer's last byte.
     pub(super) fn into_claim(self) -> Claim {
         self.claim
     }
@@ -205,8 +205,8 @@ impl Scrolls {
         Some(page)
     }
 
-    /// The next page of the scroll `id`; none when it is unknown or expired. The position moves at
-    /// once, whether the answer, due in `latency`, reaches anybody or not.
+    /// Returns the next page of the scroll `id`; none when it is unknown or expired. The position
+    /// moves at once, whether the answer, due in `latency`, reaches anybody or not.
     pub(super) fn next(
         &self,
         id: &str,
@@ -341,7 +341,7 @@ impl Scrolls {
         table.overlaps = 0;
     }
 
-    /// The counts at `now`, and how often two continuations met.
+    /// Returns the counts at `now`, and how often two continuations met.
     pub(super) fn counts(&self, now: Instant) -> (ScrollCounts, u64) {
         let mut table = self.table.lock();
         self.expire(&mut table, now);

@@ -61,7 +61,7 @@ impl Call {
         }
     }
 
-    /// Which operation it is.
+    /// Returns which operation it is.
     pub(super) fn operation(&self) -> Operation {
         match self {
             Self::Customers(_) => Operation::Customers,
@@ -71,7 +71,7 @@ impl Call {
         }
     }
 
-    /// The answer to a request that is not let in.
+    /// Returns the answer to a request that is not let in.
     pub(super) fn refusal(&self, parts: &Parts) -> Option<Answer> {
         if matches!(self, Self::Unlisted) {
             return Some(error(404, "Not found"));
@@ -115,7 +115,7 @@ impl Call {
 }
 
 impl Draft {
-    /// The answer, now that it is due. A page holds its scroll until `watch` ends.
+    /// Returns the answer, now that it is due. A page holds its scroll until `watch` ends.
     pub(super) fn finish(self, sandbox: &Sandbox, watch: &mut Watch) -> Answer {
         let page = match self {
             Self::Ready(answer) => return answer,
@@ -246,7 +246,7 @@ fn day(value: &Value) -> Option<Date> {
     strict_day(value.as_str()?)
 }
 
-/// A date that is spelt `YYYY-MM-DD` and no other way.
+/// Returns a date that is spelt `YYYY-MM-DD` and no other way.
 pub(super) fn strict_day(text: &str) -> Option<Date> {
     let date: Date = text.parse().ok()?;
     (date.to_string() == text).then_some(date)

@@ -80,7 +80,7 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    /// How many rows it has.
+    /// Returns how many rows it has.
     pub(super) fn len(&self) -> usize {
         self.end - self.start
     }
@@ -92,7 +92,7 @@ impl Selection {
         self.list.get(from..to).unwrap_or_default().to_vec()
     }
 
-    /// A row that no search would find: `nth` beyond the last.
+    /// Returns a row that no search would find: `nth` beyond the last.
     pub(super) fn invented(&self, nth: usize) -> Arc<Case> {
         let number = INVENTED_FROM + nth as u64;
         let date = self.list.first().map_or(Date::MIN, |case| case.date);
@@ -162,7 +162,7 @@ pub(super) struct World {
 }
 
 impl World {
-    /// The world of `options`.
+    /// Returns the world of `options`.
     pub(super) fn new(options: &Options) -> Self {
         let customers: Vec<Customer> = (0..options.customers.clamp(1, CUSTOMERS_MAX))
             .map(|index| Customer {
@@ -240,12 +240,12 @@ impl World {
         self.shares.partition_point(|sum| *sum <= at)
     }
 
-    /// All customers, in the vendor's order.
+    /// Returns all customers, in the vendor's order.
     pub(super) fn customers(&self) -> &[Customer] {
         &self.customers
     }
 
-    /// How many cases the customer at `index` has now.
+    /// Returns how many cases the customer at `index` has now.
     pub(super) fn case_count(&self, index: usize) -> usize {
         self.lists
             .read()
@@ -264,7 +264,7 @@ impl World {
         (self.customers.get(index)?.id == id).then_some(index)
     }
 
-    /// The rows that `filter` finds now. An unknown customer has none.
+    /// Returns the rows that `filter` finds now. An unknown customer has none.
     pub(super) fn select(&self, filter: &Filter) -> Selection {
         let lists = self.lists.read();
         let (list, customer) = match &filter.customer_id {
@@ -313,7 +313,7 @@ impl World {
         }
     }
 
-    /// The text of `case`: always the same bytes.
+    /// Returns the text of `case`: always the same bytes.
     pub(super) fn text<'a>(&self, case: &'a Case) -> &'a str {
         case.text.get_or_init(|| {
             let customer = case.customer.and_then(|index| self.customers.get(index));

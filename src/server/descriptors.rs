@@ -10,14 +10,14 @@ const SHARE_OF_CALLERS: u64 = 2;
 /// A part of the rest is for bodies that are kept as files, which can do without.
 const SHARE_OF_FILES: u64 = 8;
 
-/// How many bodies may be kept as files.
+/// Returns how many bodies may be kept as files.
 pub fn room_for_files() -> usize {
     let soft = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(soft / SHARE_OF_FILES).unwrap_or(usize::MAX)
 }
 
-/// How many of the `wanted` connections there is room for. Raises the soft limit as far as that needs
-/// and the hard one allows.
+/// Returns how many of the `wanted` connections there is room for. Raises the soft limit as far as
+/// that needs and the hard one allows.
 pub fn room_for(wanted: usize) -> usize {
     let needed = u64::try_from(wanted)
         .unwrap_or(u64::MAX)

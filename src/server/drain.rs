@@ -45,7 +45,7 @@ impl Drain {
         self.advance(DrainPhase::Cut);
     }
 
-    /// Whether readiness should fail.
+    /// Returns whether readiness should fail.
     pub fn is_draining(&self) -> bool {
         self.has_reached(DrainPhase::Leaving)
     }

@@ -87,12 +87,12 @@ impl Listeners {
         })
     }
 
-    /// Where callers connect; with port 0 in the settings, the port that was found.
+    /// Returns where callers connect; with port 0 in the settings, the port that was found.
     pub fn public_address(&self) -> SocketAddr {
         self.public.address
     }
 
-    /// Where operators connect.
+    /// Returns where operators connect.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin.address
     }

@@ -67,7 +67,7 @@ pub struct ServerOptions {
 }
 
 impl ServerOptions {
-    /// How long a connection may take for what.
+    /// Returns how long a connection may take for what.
     pub fn patience(&self) -> Patience {
         Patience {
             header: self.header_timeout,

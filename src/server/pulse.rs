@@ -172,7 +172,7 @@ impl Pulse {
 pub struct Busy(Arc<Pulse>);
 
 impl Busy {
-    /// The connection's clock.
+    /// Returns the connection's clock.
     pub fn clock(&self) -> &Clock {
         &self.0.clock
     }

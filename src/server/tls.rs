@@ -51,7 +51,7 @@ impl ClientAuth {
     /// Every one.
     pub const ALL: [Self; 3] = [Self::None, Self::Optional, Self::Required];
 
-    /// The word used in settings.
+    /// Returns the word used in settings.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -86,7 +86,7 @@ pub enum TlsFile {
 }
 
 impl TlsFile {
-    /// The setting's name within its table.
+    /// Returns the setting's name within its table.
     pub const fn setting(self) -> &'static str {
         match self {
             Self::Certificate => "certificate_file",
@@ -189,7 +189,7 @@ impl TlsSetup {
         })
     }
 
-    /// When the certificate runs out.
+    /// Returns when the certificate runs out.
     pub fn not_after(&self) -> Timestamp {
         self.not_after
     }
@@ -205,7 +205,7 @@ impl TlsSetup {
         }
     }
 
-    /// Whether the other one shows the same certificate.
+    /// Returns whether the other one shows the same certificate.
     pub fn is_same_certificate(&self, other: &Self) -> bool {
         self.certificate == other.certificate
     }

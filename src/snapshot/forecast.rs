@@ -154,8 +154,9 @@ impl SlotState {
         budget.too_long(spend, others).map(NoSlot::Budget)
     }
 
-    /// How long it takes at least until scrolls that were left have expired in such a number that the
-    /// one of `id`, who waits, may have a slot. `None` where another scroll may end before.
+    /// Returns how long it takes at least until scrolls that were left have expired in such a
+    /// number that the one of `id`, who waits, may have a slot. `None` where another scroll may end
+    /// before.
     pub fn next_expiry(&self, now: Instant, id: SlotId) -> Option<Duration> {
         if !self.running.is_empty() {
             return None;

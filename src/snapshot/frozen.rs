@@ -41,7 +41,7 @@ pub enum End {
 }
 
 impl End {
-    /// The word used in explanations.
+    /// Returns the word used in explanations.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Growing => "growing",
@@ -133,7 +133,7 @@ pub struct Look {
 }
 
 impl Look {
-    /// Whether the vendor had said nothing yet.
+    /// Returns whether the vendor had said nothing yet.
     pub fn is_new(&self) -> bool {
         self.judged.is_none()
     }
@@ -261,7 +261,7 @@ pub(super) fn fresh_id() -> SnapshotId {
 }
 
 impl Snapshot {
-    /// An empty snapshot. Its bytes are charged to `total`.
+    /// Creates an empty snapshot. Its bytes are charged to `total`.
     pub fn new(
         key: CacheKey,
         query: Arc<SearchQuery>,
@@ -315,7 +315,8 @@ impl Snapshot {
         })
     }
 
-    /// A snapshot as it was, with all its rows. They count as served: readers may hold any of them.
+    /// Creates a snapshot as it was, with all its rows. They count as served: readers may hold any
+    /// of them.
     pub(super) fn restored(from: Restored, total: Arc<AtomicU64>, clock: Clock) -> Arc<Self> {
         let fresh = Self::new(from.key, from.query, from.lifetimes, total, clock);
         let mut restored = match Arc::try_unwrap(fresh) {
@@ -373,12 +374,12 @@ impl Snapshot {
         self.announce();
     }
 
-    /// How many walks failed so far, to tell a later failure from an old one.
+    /// Returns how many walks failed so far, to tell a later failure from an old one.
     pub fn failures(&self) -> u64 {
         self.lock().failures
     }
 
-    /// The failure that came after the first `seen` ones, if any.
+    /// Returns the failure that came after the first `seen` ones, if any.
     pub fn failure_since(&self, seen: u64) -> Option<WalkFailure> {
         let state = self.lock();
         if state.failures > seen {
@@ -409,22 +410,22 @@ impl Snapshot {
         self.viewed.swap(false, Ordering::Relaxed)
     }
 
-    /// When a page after the first was last read.
+    /// Returns when a page after the first was last read.
     pub fn last_paged(&self) -> Instant {
         self.birth + Duration::from_millis(self.last_paged.load(Ordering::Relaxed))
     }
 
-    /// When it was last used.
+    /// Returns when it was last used.
     pub fn last_used(&self) -> Instant {
         self.birth + Duration::from_millis(self.last_used.load(Ordering::Relaxed))
     }
 
-    /// When it was begun.
+    /// Returns when it was begun.
     pub fn birth(&self) -> Instant {
         self.birth
     }
 
-    /// Whether a hard purge ended its tokens.
+    /// Returns whether a hard purge ended its tokens.
     pub fn is_ended(&self) -> bool {
         self.ended_by_purge.load(Ordering::Relaxed)
     }
@@ -462,7 +463,7 @@ impl Snapshot {
         Cut::Ready(page)
     }
 
-    /// Whether the rows before `offset` are known and show these marks.
+    /// Returns whether the rows before `offset` are known and show these marks.
     pub fn shows(&self, view: &View, offset: u32, marks: &Marks) -> bool {
         let mut state = self.lock();
         let known = state.known(view);
@@ -470,7 +471,7 @@ impl Snapshot {
         known >= place && !state.differs(view, place, known, marks)
     }
 
-    /// Whether [`Self::cut`] would answer now, if only with a refusal.
+    /// Returns whether [`Self::cut`] would answer now, if only with a refusal.
     pub fn is_decided(&self, view: &View, offset: u32, size: usize, marks: &Marks) -> bool {
         let mut state = self.lock();
         let state = &mut *state;
@@ -480,14 +481,15 @@ impl Snapshot {
             || state.differs(view, first, known, marks)
     }
 
-    /// How many rows of `view` are known now, and whether more may come.
+    /// Returns how many rows of `view` are known now, and whether more may come.
     pub fn known(&self, view: &View) -> (usize, End) {
         let mut state = self.lock();
         (state.known(view), state.end)
     }
 
-    /// The texts of the rows of a view from `first` on that are known now, at most `size`: as an
-    /// export reads them, however few. They count as served. `End` is told with the last row only.
+    /// Returns the texts of the rows of a view from `first` on that are known now, at most `size`:
+    /// as an export reads them, however few. They count as served. `End` is told with the last row
+    /// only.
     pub fn rows_known(&self, view: &View, first: usize, size: usize) -> (Vec<Bytes>, End) {
         self.touch(u32::MAX);
         let mut state = self.lock();
@@ -512,8 +514,8 @@ impl Snapshot {
         (texts, end)
     }
 
-    /// The texts of those of the first `size` rows that `view` shows: for the columns of an export.
-    /// Member names of other rows are not told.
+    /// Returns the texts of those of the first `size` rows that `view` shows: for the columns of an
+    /// export. Member names of other rows are not told.
     pub fn first_rows(&self, view: &View, size: usize) -> Vec<Bytes> {
         let mut state = self.lock();
         let size = state.rows.len().min(size);
@@ -553,17 +555,18 @@ impl Snapshot {
         self.demand.notify_one();
     }
 
-    /// Whether a walk is at work and more rows may come: every first page of its search joins it.
+    /// Returns whether a walk is at work and more rows may come: every first page of its search
+    /// joins it.
     pub fn is_growing(&self) -> bool {
         self.lock().is_growing()
     }
 
-    /// Whether the vendor's end was reached.
+    /// Returns whether the vendor's end was reached.
     pub fn is_complete(&self) -> bool {
         self.lock().end == End::Complete
     }
 
-    /// Where its growth stands.
+    /// Returns where its growth stands.
     pub fn end(&self) -> End {
         self.lock().end
     }
@@ -578,7 +581,7 @@ impl Snapshot {
         )
     }
 
-    /// When the vendor last said so; `None` before its first answer.
+    /// Returns when the vendor last said so; `None` before its first answer.
     pub fn ages(&self) -> Option<Ages> {
         self.lock().ages
     }

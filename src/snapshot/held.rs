@@ -52,18 +52,18 @@ impl Held {
         }
     }
 
-    /// All of them, as of now.
+    /// Returns all of them, as of now.
     pub fn all(&self) -> Vec<Arc<Snapshot>> {
         let tables = self.0.read();
         tables.by_id.values().map(|(s, _)| s.clone()).collect()
     }
 
-    /// How many.
+    /// Returns how many.
     pub fn len(&self) -> usize {
         self.0.read().by_id.len()
     }
 
-    /// The least recently used of those that `may_go`, held no longer.
+    /// Returns the least recently used of those that `may_go`, held no longer.
     pub fn take_oldest(&self, may_go: impl Fn(&Snapshot) -> bool) -> Option<Arc<Snapshot>> {
         let mut tables = self.0.write();
         // They are few: walks at work.

@@ -169,7 +169,7 @@ impl Lineage {
         })
     }
 
-    /// The snapshot that first pages are cut from.
+    /// Returns the snapshot that first pages are cut from.
     pub fn current(&self) -> Option<Arc<Snapshot>> {
         self.state.lock().current.clone()
     }
@@ -208,7 +208,7 @@ impl Lineage {
         state.current.is_none() && state.refreshing.is_none()
     }
 
-    /// Whether nothing is held and nothing goes on.
+    /// Returns whether nothing is held and nothing goes on.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.state.lock();
         state.current.is_none() && state.refreshing.is_none()
@@ -255,7 +255,7 @@ impl Lineage {
         state.failure = Some((failure, until));
     }
 
-    /// The failure that is held now for a reader who wants more than `rows` rows, if any.
+    /// Returns the failure that is held now for a reader who wants more than `rows` rows, if any.
     pub(super) fn held_failure(&self, now: Instant, rows: usize) -> Option<WalkFailure> {
         let state = self.state.lock();
         let content = state.content_fault.as_ref().filter(|it| it.row <= rows);
@@ -315,7 +315,7 @@ impl Lineage {
         state.content_fault.as_ref().map(|fault| fault.held_until)
     }
 
-    /// Whether a failure is remembered that must outlive the lineage's snapshots.
+    /// Returns whether a failure is remembered that must outlive the lineage's snapshots.
     pub(super) fn remembers_failure(&self, now: Instant) -> bool {
         // For as long again as it was held at most, so that the next one is held longer.
         let content = self.content_held_until();
@@ -335,7 +335,7 @@ impl Lineage {
         }
     }
 
-    /// Whether a refresh is under way.
+    /// Returns whether a refresh is under way.
     pub fn is_refreshing(&self) -> bool {
         self.refreshing_since().is_some()
     }
@@ -350,7 +350,8 @@ impl Lineage {
         self.changed.subscribe()
     }
 
-    /// The snapshot that answers a search, begun if need be. Its first rows may still have to come.
+    /// Returns the snapshot that answers a search, begun if need be. Its first rows may still have
+    /// to come.
     ///
     /// # Errors
     /// When no usable snapshot is held and the vendor gives none in time.
@@ -530,7 +531,7 @@ impl Lineage {
         self.turn.acquire().await.ok()
     }
 
-    /// Whether another walk of this search waits.
+    /// Returns whether another walk of this search waits.
     pub(super) fn is_pressed(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }

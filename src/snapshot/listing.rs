@@ -44,7 +44,7 @@ pub struct ListedSnapshot {
 }
 
 impl Snapshots {
-    /// The snapshots used last, at most `limit`, and how many there are.
+    /// Returns the snapshots used last, at most `limit`, and how many there are.
     pub fn list(&self, limit: usize) -> (Vec<ListedSnapshot>, usize) {
         let mut held = self.held();
         let all = held.len();

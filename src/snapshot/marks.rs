@@ -34,8 +34,8 @@ pub struct IdChain {
 }
 
 impl IdChain {
-    /// The marks of the place after `place` rows. `ids` calls its second argument with the id of
-    /// each row of a range that ends at `place` at most.
+    /// Returns the marks of the place after `place` rows. `ids` calls its second argument with the
+    /// id of each row of a range that ends at `place` at most.
     pub fn marks(
         &mut self,
         place: usize,
@@ -47,7 +47,7 @@ impl IdChain {
         }
     }
 
-    /// The first eight bytes of the chain after `place` rows.
+    /// Returns the first eight bytes of the chain after `place` rows.
     pub fn at(
         &mut self,
         place: usize,

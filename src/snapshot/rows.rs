@@ -74,7 +74,7 @@ impl Words {
         })
     }
 
-    /// The text of a number.
+    /// Returns the text of a number.
     pub fn text(&self, number: Word) -> Option<&str> {
         let number = number as usize;
         let end = *self.ends.get(number)? as usize;
@@ -82,12 +82,12 @@ impl Words {
         self.texts.get(before.map_or(0, |end| *end as usize)..end)
     }
 
-    /// How many there are.
+    /// Returns how many there are.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
@@ -195,12 +195,12 @@ pub enum By {
 }
 
 impl Rows {
-    /// How many rows.
+    /// Returns how many rows.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -265,7 +265,7 @@ impl Rows {
         left_out.len()
     }
 
-    /// The texts of a range of rows, commas within each piece but not between pieces.
+    /// Returns the texts of a range of rows, commas within each piece but not between pieces.
     pub fn cut(&self, rows: Range<usize>) -> Vec<Bytes> {
         let mut pieces = Vec::new();
         let mut row = rows.start;
@@ -280,7 +280,8 @@ impl Rows {
         pieces
     }
 
-    /// The rows from `first` on, as they arrived together, to be kept. `first` begins a chunk.
+    /// Returns the rows from `first` on, as they arrived together, to be kept. `first` begins a
+    /// chunk.
     pub fn chunks_from(&self, first: usize) -> Vec<KeptRows> {
         let chunks = self.chunks.iter().zip(&self.starts);
         chunks
@@ -292,7 +293,7 @@ impl Rows {
             .collect()
     }
 
-    /// The text of one row.
+    /// Returns the text of one row.
     pub fn text(&self, row: usize) -> Bytes {
         match self.place(row) {
             Some((chunk, within)) => chunk.cut(within..within + 1),
@@ -340,7 +341,7 @@ impl Rows {
         }
     }
 
-    /// The first row of `range` in which the two differ; rows that one lacks differ.
+    /// Returns the first row of `range` in which the two differ; rows that one lacks differ.
     pub fn first_difference(&self, other: &Self, range: Range<usize>, by: By) -> Option<usize> {
         let mut row = range.start;
         while row < range.end {

@@ -192,12 +192,12 @@ pub(super) struct LeftScroll {
 }
 
 impl LeftScroll {
-    /// Whether it stops counting against `payer` when it expires.
+    /// Returns whether it stops counting against `payer` when it expires.
     pub fn counts_for(&self, payer: &Arc<str>) -> bool {
         self.why != Left::Excused && self.payer == *payer
     }
 
-    /// Whether it counts against `vendor_scrolls_max`.
+    /// Returns whether it counts against `vendor_scrolls_max`.
     pub fn counts(&self) -> bool {
         self.why != Left::Excused
     }
@@ -326,7 +326,8 @@ impl Slots {
         self.settle(&mut state);
     }
 
-    /// Whether half of the slots are in use: then it is worth a few calls to end a scroll properly.
+    /// Returns whether half of the slots are in use: then it is worth a few calls to end a scroll
+    /// properly.
     pub fn is_half_used(&self) -> bool {
         let mut state = self.state.lock();
         state.expire(self.clock.now());
@@ -334,7 +335,7 @@ impl Slots {
         state.running.len() * 2 >= running || state.counted() * 2 >= standing
     }
 
-    /// How many are in use now. Brings the metrics up to date.
+    /// Returns how many are in use now. Brings the metrics up to date.
     pub fn usage(&self) -> SlotUsage {
         let mut state = self.state.lock();
         self.settle(&mut state);

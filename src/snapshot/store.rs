@@ -185,8 +185,8 @@ impl Snapshots {
         self.lineage(ask)?.open(self, ask).await
     }
 
-    /// A page of a snapshot, as soon as its rows and one more are known. The walk goes on when a
-    /// caller's deadline passes.
+    /// Returns a page of a snapshot, as soon as its rows and one more are known. The walk goes on
+    /// when a caller's deadline passes.
     ///
     /// # Errors
     /// When the rows will not come, or not in time. Also returns whether rows had to be waited for.
@@ -247,7 +247,7 @@ impl Snapshots {
         }
     }
 
-    /// The snapshot that a page token names, if it is held or kept still.
+    /// Returns the snapshot that a page token names, if it is held or kept still.
     pub async fn find(
         self: &Arc<Self>,
         id: SnapshotId,
@@ -264,7 +264,7 @@ impl Snapshots {
         (!snapshot.is_ended() && !self.is_over(&snapshot, now)).then_some(snapshot)
     }
 
-    /// A complete snapshot of a search whose rows are all good for `standings`.
+    /// Returns a complete snapshot of a search whose rows are all good for `standings`.
     pub fn complete(&self, key: &CacheKey, standings: &[Standing]) -> Option<Arc<Snapshot>> {
         let current = self.existing_lineage(key)?.current()?;
         let now = self.clock.now();
@@ -274,13 +274,13 @@ impl Snapshots {
         usable.then_some(current)
     }
 
-    /// Whether a refresh of a search is under way.
+    /// Returns whether a refresh of a search is under way.
     pub fn is_refreshing(&self, key: &CacheKey) -> bool {
         self.existing_lineage(key)
             .is_some_and(|lineage| lineage.is_refreshing())
     }
 
-    /// The current snapshot of a search, for explanations.
+    /// Returns the current snapshot of a search, for explanations.
     pub fn current(&self, key: &CacheKey) -> Option<Arc<Snapshot>> {
         self.existing_lineage(key)?.current()
     }
@@ -333,7 +333,7 @@ impl Snapshots {
         self.kept.purges().number()
     }
 
-    /// Whether a purge covers a search whose scroll began after `begun` purges.
+    /// Returns whether a purge covers a search whose scroll began after `begun` purges.
     pub(super) fn purged_since(&self, key: &CacheKey, begun: u64) -> bool {
         self.purged_by(key, begun).is_some()
     }
@@ -353,8 +353,8 @@ impl Snapshots {
         }
     }
 
-    /// Whether a snapshot's time is over: it was not used for the tokens' lifetime and answers no new
-    /// search either, or it reached the greatest age.
+    /// Returns whether a snapshot's time is over: it was not used for the tokens' lifetime and
+    /// answers no new search either, or it reached the greatest age.
     pub(super) fn is_over(&self, snapshot: &Snapshot, now: Instant) -> bool {
         let options = self.options.load();
         if now.saturating_duration_since(snapshot.birth()) >= options.snapshot_lifetime_max {
@@ -371,7 +371,7 @@ impl Snapshots {
         self.total.load(Ordering::Acquire)
     }
 
-    /// Whether another snapshot may be begun: the budget is not full of snapshots in use.
+    /// Returns whether another snapshot may be begun: the budget is not full of snapshots in use.
     pub(super) fn has_room(&self) -> bool {
         self.make_room();
         self.bytes() < self.options.load().snapshot_bytes_max
@@ -422,7 +422,7 @@ impl Snapshots {
         self.slots.usage();
     }
 
-    /// How full the store is.
+    /// Returns how full the store is.
     pub fn usage(&self) -> StoreUsage {
         StoreUsage {
             entries: self.count(),
@@ -452,7 +452,7 @@ impl Snapshots {
         purged
     }
 
-    /// All snapshots held.
+    /// Returns all snapshots held.
     pub(super) fn held(&self) -> Vec<Arc<Snapshot>> {
         self.held.all()
     }

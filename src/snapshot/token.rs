@@ -111,7 +111,7 @@ impl Sealer {
         })
     }
 
-    /// The token of these claims; `None` only if the cipher fails.
+    /// Returns the token of these claims; `None` only if the cipher fails.
     pub fn seal(&self, claims: &Claims) -> Option<String> {
         let version = match claims.marks {
             Some(_) => VERSION,
@@ -149,7 +149,7 @@ impl Sealer {
         Some(URL_SAFE_NO_PAD.encode(token))
     }
 
-    /// The claims of a token; `None` for anything that was not sealed with one of the keys.
+    /// Returns the claims of a token; `None` for anything that was not sealed with one of the keys.
     pub fn open(&self, token: &str) -> Option<Claims> {
         let opened = |version| read(&self.open_as(version, token)?, version);
         opened(VERSION).or_else(|| opened(VERSION_BEFORE))

@@ -33,7 +33,7 @@ impl std::hash::Hash for View {
 }
 
 impl View {
-    /// The rows of `customer` (or all) that `audience` may see.
+    /// Returns the rows of `customer` (or all) that `audience` may see.
     pub fn new(customer: Option<CustomerId>, audience: Audience) -> Self {
         let fingerprint = audience.fingerprint();
         Self {
@@ -48,7 +48,7 @@ impl View {
         self.fingerprint
     }
 
-    /// Whether it shows every row.
+    /// Returns whether it shows every row.
     pub fn is_whole(&self) -> bool {
         self.customer.is_none() && self.audience.is_all()
     }
@@ -111,12 +111,12 @@ impl ViewIndex {
         self.scanned = self.scanned.min(len);
     }
 
-    /// The snapshot's row numbers, in order.
+    /// Returns the snapshot's row numbers, in order.
     pub fn rows(&self) -> &[u32] {
         &self.rows
     }
 
-    /// The marks of the place after the view's first `place` rows.
+    /// Returns the marks of the place after the view's first `place` rows.
     pub fn marks(&mut self, place: usize, rows: &Rows) -> Marks {
         let shown = &self.rows;
         self.chain.marks(place, |range, each| {

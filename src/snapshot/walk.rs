@@ -173,7 +173,7 @@ pub(super) enum Step {
 }
 
 impl Walk {
-    /// A walk that brings the rows which readers of `target` wait for.
+    /// Creates a walk that brings the rows which readers of `target` wait for.
     pub fn grow(
         store: Arc<Snapshots>,
         lineage: Arc<Lineage>,
@@ -186,7 +186,7 @@ impl Walk {
         Self::new(store, lineage, target, stage, Origin::Readers, lifetimes)
     }
 
-    /// A walk that refreshes `target`.
+    /// Creates a walk that refreshes `target`.
     pub fn refresh(
         store: Arc<Snapshots>,
         turn: RefreshTurn,

@@ -67,7 +67,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// All values of a header.
+    /// Returns all values of a header.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         self.head
             .lines()

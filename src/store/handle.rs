@@ -47,7 +47,7 @@ impl StoreHealth {
     /// Every one.
     pub const ALL: [Self; 4] = [Self::Off, Self::Opening, Self::Ok, Self::Away];
 
-    /// The word in answers.
+    /// Returns the word in answers.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Off => "off",
@@ -142,7 +142,7 @@ impl Store {
         }
     }
 
-    /// A store over an engine; `records` seals what goes into it.
+    /// Creates a store over an engine; `records` seals what goes into it.
     pub fn over(
         engine: impl Engine,
         records: SealedRecord,
@@ -168,7 +168,7 @@ impl Store {
         }
     }
 
-    /// Whether anything is kept.
+    /// Returns whether anything is kept.
     pub fn is_on(&self) -> bool {
         self.inner.is_some()
     }
@@ -178,7 +178,7 @@ impl Store {
         &self.purges
     }
 
-    /// How it is doing.
+    /// Returns how it is doing.
     pub fn health(&self) -> StoreHealth {
         let Some(inner) = &self.inner else {
             return StoreHealth::Off;
@@ -198,7 +198,7 @@ impl Store {
         u64::try_from(bytes).unwrap_or(0)
     }
 
-    /// The answer that was kept for an identity.
+    /// Returns the answer that was kept for an identity.
     pub async fn find_answer(&self, kind: Kind, identity: &[u8; 32]) -> Option<KeptAnswer> {
         let inner = self.inner.as_ref()?;
         let found = inner.find_answer(identity).await;
@@ -351,7 +351,8 @@ impl StoreInner {
         (known.1 == self.engine.resets()).then_some(known)
     }
 
-    /// The names, found or made. Where the engine began empty, they and the purges are noted anew.
+    /// Returns the names, found or made. Where the engine began empty, they and the purges are
+    /// noted anew.
     pub(super) async fn names(&self, until: Instant) -> Option<Arc<(Names, u64)>> {
         if let Some(known) = self.known_names() {
             return Some(known);

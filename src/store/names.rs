@@ -48,12 +48,12 @@ impl Names {
         Some(Self { key })
     }
 
-    /// The key, to be kept sealed.
+    /// Returns the key, to be kept sealed.
     pub fn bytes(&self) -> &[u8] {
         &*self.key
     }
 
-    /// The name of an identity.
+    /// Returns the name of an identity.
     pub fn of(&self, usage: NameUse, identity: &[u8]) -> RecordName {
         let mut name = [0; 16];
         blake3::Hasher::new_keyed(&self.key)

@@ -105,7 +105,7 @@ impl PackReader {
         self.take(len)
     }
 
-    /// Whether everything was read.
+    /// Returns whether everything was read.
     pub fn is_over(&self) -> bool {
         self.0.is_empty()
     }

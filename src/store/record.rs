@@ -115,7 +115,7 @@ impl SealedRecord {
         (self.current.id, self.previous.as_ref().map(|key| key.id))
     }
 
-    /// The record of `content` for `place`; `None` where it is larger than a record may be.
+    /// Returns the record of `content` for `place`; `None` where it is larger than a record may be.
     pub fn seal(&self, place: RecordPlace, content: &[u8]) -> Option<Bytes> {
         let key = &self.current;
         let mut sealed = pack(content)?;
@@ -138,7 +138,7 @@ impl SealedRecord {
         (record.len() <= RECORD_BYTES_MAX).then(|| record.into())
     }
 
-    /// The content of a record that was sealed for `place`.
+    /// Returns the content of a record that was sealed for `place`.
     ///
     /// # Errors
     /// Why it does not open. It is then to be treated as missing.

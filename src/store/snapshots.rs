@@ -168,7 +168,7 @@ impl Store {
         }
     }
 
-    /// The current snapshot of a search.
+    /// Returns the current snapshot of a search.
     pub async fn find_current(&self, identity: &[u8; 32]) -> Option<KeptSnapshot> {
         let inner = self.inner.as_ref()?;
         let until = inner.patience();
@@ -183,7 +183,7 @@ impl Store {
         found
     }
 
-    /// The snapshot of this id.
+    /// Returns the snapshot of this id.
     pub async fn find_snapshot(&self, id: u128) -> Option<KeptSnapshot> {
         let inner = self.inner.as_ref()?;
         let names = inner.names(inner.patience()).await?;
@@ -193,7 +193,7 @@ impl Store {
         found
     }
 
-    /// Whether it is the current one of its search.
+    /// Returns whether it is the current one of its search.
     pub async fn is_current(&self, found: &KeptSnapshot) -> bool {
         let Some(inner) = &self.inner else {
             return false;
@@ -226,7 +226,7 @@ impl Store {
         })
     }
 
-    /// A vendor page of a snapshot, and the chain after it.
+    /// Returns a vendor page of a snapshot, and the chain after it.
     pub async fn find_rows(
         &self,
         snapshot: RecordName,

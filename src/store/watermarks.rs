@@ -116,7 +116,7 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
-    /// The number of the last purge: what is fetched from now on begins with it.
+    /// Returns the number of the last purge: what is fetched from now on begins with it.
     pub fn number(&self) -> u64 {
         self.number
     }
@@ -184,7 +184,7 @@ impl Watermarks {
         self.fold();
     }
 
-    /// The same purges, counted on from those of `before`, which all came earlier.
+    /// Returns the same purges, counted on from those of `before`, which all came earlier.
     #[must_use]
     pub fn after(&self, before: &Self) -> Self {
         let by = before.number;
@@ -221,7 +221,7 @@ impl Watermarks {
         }
     }
 
-    /// The bytes to keep.
+    /// Returns the bytes to keep.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = PackWriter::default();
         let mark = |out: &mut PackWriter, mark: &Mark| {
@@ -239,7 +239,7 @@ impl Watermarks {
         out.done()
     }
 
-    /// The watermarks of such bytes; `None` for any other.
+    /// Returns the watermarks of such bytes; `None` for any other.
     pub fn of_bytes(bytes: bytes::Bytes) -> Option<Self> {
         let mut reader = PackReader::new(bytes);
         let mark = |reader: &mut PackReader| {

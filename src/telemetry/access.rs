@@ -69,7 +69,7 @@ pub struct AccessTimes {
     pub own: Duration,
 }
 
-/// The path of a request as an [`AccessEntry`] holds it.
+/// Returns the path of a request as an [`AccessEntry`] holds it.
 pub fn logged_path(target: &Uri) -> String {
     let path = target.path();
     let cut = path.char_indices().nth(PATH_CHARS_MAX);

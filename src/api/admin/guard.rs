@@ -10,7 +10,7 @@ use crate::exchange::credentials::{Presented, presented};
 use crate::exchange::site::{OwnNames, is_from_another_site};
 use crate::problem::{Code, Problem};
 
-/// The operator who asks; on a loopback listener nobody needs to say who they are.
+/// Returns the operator who asks; on a loopback listener nobody needs to say who they are.
 pub(super) fn operator(
     head: &Parts,
     certificate: Option<&ClientCertificate>,

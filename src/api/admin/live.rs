@@ -14,7 +14,7 @@ use crate::problem::{Code, Problem};
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 
-/// The samples of a window.
+/// Returns the samples of a window.
 pub(super) fn history(query: Option<&str>, samples: &Samples) -> Result<Answered, Problem> {
     let params = Params::parse(query, &["window"])?;
     let window = match params.get("window") {

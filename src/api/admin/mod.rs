@@ -79,7 +79,7 @@ pub enum VendorState {
 }
 
 impl VendorState {
-    /// The word in the answer.
+    /// Returns the word in the answer.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",

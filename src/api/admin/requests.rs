@@ -23,7 +23,7 @@ const PARAMS: [&str; 6] = [
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
-/// The requests that the query string picks.
+/// Returns the requests that the query string picks.
 pub(super) fn list(
     query: Option<&str>,
     ring: &RequestRing,

@@ -10,7 +10,7 @@ use crate::problem::Code;
 /// An example of a request's name.
 const REQUEST_ID: &str = "a60f4acf3f30d53146dcb2e421f916b5";
 
-/// The shared response of a status: which problems it may be, each with an example.
+/// Returns the shared response of a status: which problems it may be, each with an example.
 pub(super) fn response(status: StatusCode, codes: &[Code]) -> Value {
     let mut description = String::new();
     let mut examples = Map::new();

@@ -53,7 +53,7 @@ impl CrossOrigin {
         })
     }
 
-    /// Whether pages of this origin are let in.
+    /// Returns whether pages of this origin are let in.
     pub fn welcomes(&self, origin: &HeaderValue) -> bool {
         self.find(origin).is_some()
     }
@@ -73,8 +73,8 @@ impl CrossOrigin {
         }
     }
 
-    /// The answer to a preflight for a path that answers `methods`; `None` for what is none, or comes
-    /// from elsewhere. [`share_answers`] adds the origin.
+    /// Returns the answer to a preflight for a path that answers `methods`; `None` for what is
+    /// none, or comes from elsewhere. [`share_answers`] adds the origin.
     pub fn preflight(&self, head: &Parts, methods: &'static str) -> Option<Answered> {
         if !is_preflight(head) {
             return None;
@@ -100,7 +100,7 @@ impl CrossOrigin {
     }
 }
 
-/// Whether a browser asks what a page of some origin may send.
+/// Returns whether a browser asks what a page of some origin may send.
 pub fn is_preflight(head: &Parts) -> bool {
     let asked = header::ACCESS_CONTROL_REQUEST_METHOD;
     head.method == Method::OPTIONS

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::*;
 
-/// A small world; unlimited quota, so that only the tests of quotas meet it.
+/// Returns a small world; unlimited quota, so that only the tests of quotas meet it.
 pub(super) fn small() -> Options {
     Options {
         customers: 20,
@@ -59,7 +59,7 @@ impl Reply {
             .map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The raw texts of the rows of a page.
+    /// Returns the raw texts of the rows of a page.
     pub(super) fn rows(&self) -> Vec<String> {
         #[derive(serde::Deserialize)]
         struct Page<'a> {

@@ -141,8 +141,8 @@ impl Frames {
         self.earn(bytes as u64);
     }
 
-    /// Which frame, or header block of several, is on its way and must be complete in time; `None`
-    /// between them. A body has a time of its own.
+    /// Returns which frame, or header block of several, is on its way and must be complete in time;
+    /// `None` between them. A body has a time of its own.
     pub fn unfinished(&self) -> Option<u64> {
         let between = match self.at {
             At::Preface(_) | At::Payload(_, false) => false,

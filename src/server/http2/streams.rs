@@ -121,7 +121,7 @@ tokio::task_local! {
     static WATCH: Arc<ReaderWatch>;
 }
 
-/// The watch over this task's stream.
+/// Returns the watch over this task's stream.
 pub fn this_reader() -> Option<Arc<ReaderWatch>> {
     WATCH.try_with(Arc::clone).ok()
 }

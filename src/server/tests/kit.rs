@@ -152,7 +152,7 @@ impl Front {
         }
     }
 
-    /// A new connection, whose other end is served.
+    /// Returns a new connection, whose other end is served.
     pub fn connect(&self) -> Served {
         connect(&self.connections)
     }
@@ -207,7 +207,7 @@ pub fn connect(connections: &Connections) -> Served {
     connect_through(connections, 256 * 1024)
 }
 
-/// A pipe that holds so many bytes.
+/// Returns a pipe that holds so many bytes.
 pub fn connect_through(connections: &Connections, bytes: usize) -> Served {
     let (near, far) = duplex(bytes);
     let task = tokio::spawn(connections.clone().serve(far, None));

@@ -26,7 +26,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The body without its content coding.
+    /// Returns the body without its content coding.
     pub fn decoded(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let read = match self.header("content-encoding") {
@@ -67,7 +67,7 @@ impl Peer {
         let _ = self.io.write_all(bytes.as_ref()).await;
     }
 
-    /// The head of the next answer, whose body has still to be read.
+    /// Returns the head of the next answer, whose body has still to be read.
     pub async fn reply_head(&mut self) -> Option<(u16, HeaderMap)> {
         loop {
             if let Some((status, headers, bytes)) = self.head() {
@@ -80,7 +80,7 @@ impl Peer {
         }
     }
 
-    /// The next answer; `None` if the connection ends before one.
+    /// Returns the next answer; `None` if the connection ends before one.
     pub async fn reply(&mut self) -> Option<Reply> {
         let (status, headers) = self.reply_head().await?;
         let text = |name: &str| headers.get(name).map(|v| v.to_str().unwrap().to_owned());

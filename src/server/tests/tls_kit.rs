@@ -12,7 +12,7 @@ pub use super::authority::*;
 use crate::metrics::Metrics;
 use crate::server::{ClientAuth, Connections, Ending, Tls, TlsOptions, TlsProblem, TlsSetup};
 
-/// The settings that name these files.
+/// Returns the settings that name these files.
 pub fn options(files: &Files, client_auth: ClientAuth) -> TlsOptions {
     TlsOptions {
         certificate_file: files.path("tls.crt"),
@@ -30,7 +30,7 @@ pub fn load(files: &Files) -> Result<TlsSetup, TlsProblem> {
     TlsSetup::load(&options(files, ClientAuth::None))
 }
 
-/// A listener whose server certificate and callers' authority are the same authority's.
+/// Returns a listener whose server certificate and callers' authority are the same authority's.
 pub fn listener(
     authority: &Authority,
     client_auth: ClientAuth,
@@ -63,7 +63,7 @@ pub async fn shake(
     TlsConnector::from(config).connect(name, near).await
 }
 
-/// The caller's end of a connection that is to speak TLS, and how it ends.
+/// Returns the caller's end of a connection that is to speak TLS, and how it ends.
 pub fn open(on: &Connections, tls: &Arc<Tls>) -> (DuplexStream, tokio::task::JoinHandle<Ending>) {
     let (near, far) = duplex(256 * 1024);
     let (on, tls) = (on.clone(), tls.clone());

@@ -64,7 +64,7 @@ static FIXED: LazyLock<Vec<(&str, Fixed)>> = LazyLock::new(|| {
     FILES.iter().map(one).collect()
 });
 
-/// The file of this name below `/console/`.
+/// Returns the file of this name below `/console/`.
 pub(super) fn file(name: &str, headers: &HeaderMap) -> Result<Answered, Problem> {
     let mut files = FIXED.iter();
     let found = files.find(|(one, _)| *one == name);
