@@ -1,23 +1,24 @@
-//! When to stop calling a vendor that fails, and how to notice that it is back. Pure.
+//! The circuit breaker: stops calls to a vendor that fails, and notices when it is back. Pure.
 //!
-//! While open, one call at a time is let through as a probe, every [`CircuitSettings::probe_every`];
-//! the first probe with an answer closes the circuit. The interval does not grow: a probe costs
-//! little, and an outage should not outlast the vendor's by more than a moment. Where probes hang
-//! instead of failing, the next one goes out beside them after [`CircuitSettings::overlap`], so a
-//! vendor that swallowed a probe for ten seconds is not left alone for ten.
+//! While the circuit is open, one call at a time goes out as a probe, every
+//! [`CircuitSettings::probe_every`]. The first probe that gets an answer closes the circuit. The
+//! interval does not grow: a probe costs little, and the gateway should notice within a moment that
+//! the vendor is back. If probes hang instead of failing, the next one goes out after
+//! [`CircuitSettings::overlap`] without waiting for the earlier ones. So a probe that hangs for ten
+//! seconds does not delay the next by ten seconds.
 
 use crate::clock::{Duration, Instant};
 
-/// When the circuit opens and how it is probed.
+/// Settings: when the circuit opens, and how often it is probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CircuitSettings {
-    /// Failures in a row that open it.
+    /// Number of failures in a row that opens it.
     pub consecutive_failures: u32,
-    /// Part of the calls, in percent, whose failure opens it.
+    /// Share of failed calls, in percent, that opens it.
     pub failure_percent: u32,
-    /// Calls within the window below which the part says nothing.
+    /// Number of calls in the window from which on the share counts.
     pub calls_min: u32,
-    /// Time between probes while open, if probes fail at once.
+    /// Time between probes while the circuit is open, if probes fail at once.
     pub probe_every: Duration,
     /// Time between probes while an earlier probe still hangs.
     pub overlap: Duration,
@@ -35,12 +36,12 @@ impl Default for CircuitSettings {
     }
 }
 
-/// Seconds over which failures are counted: the window is this many slots of a second each.
+/// Length of the window in which failures are counted. It has one slot for each second.
 const WINDOW_SECONDS: u64 = 10;
-/// Probes come up to this part of the interval early, so that many gateways do not probe in step.
+/// Probes go up to this share of the interval early, so that many gateways do not probe in step.
 const JITTER: f64 = 0.1;
 
-/// What a circuit is in. The value of `vendor_circuit_state` is its place in this list.
+/// State of a circuit. The metric `vendor_circuit_state` is its index in this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CircuitState {
     /// Calls go through.
@@ -74,18 +75,18 @@ impl CircuitState {
     }
 }
 
-/// What one call taught about the vendor.
+/// Outcome of one call, as the circuit sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It answers.
+    /// The vendor answered.
     Alive,
-    /// It, or the way to it, failed.
+    /// The vendor, or the connection to it, failed.
     Failed,
-    /// Nothing: the call was dropped, or had no fair time.
+    /// Proves nothing: the call was cancelled, or its time was too short.
     Unknown,
 }
 
-/// Permission for one call; its verdict is told with it.
+/// Permission for one call. The verdict must be recorded with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the verdict of the call must be told"]
 pub struct Ticket {
@@ -109,12 +110,12 @@ enum Phase {
     },
 }
 
-/// The circuit of one vendor.
+/// The circuit breaker of one vendor.
 #[derive(Debug)]
 pub struct Breaker {
     settings: CircuitSettings,
     anchor: Instant,
-    /// Counts openings and closings; verdicts of calls from before the last one are not heard.
+    /// Number of openings and closings. Verdicts of calls admitted before the last one are ignored.
     generation: u64,
     phase: Phase,
     failures_in_row: u32,
@@ -123,7 +124,7 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// Closed. `seed` is for the jitter.
+    /// Creates a closed circuit. `seed` is for the jitter of probes.
     pub fn new(settings: CircuitSettings, now: Instant, seed: u64) -> Self {
         Self {
             settings,
@@ -136,12 +137,12 @@ impl Breaker {
         }
     }
 
-    /// Changes settings, keeping the state.
+    /// Changes the settings and keeps the state.
     pub fn set(&mut self, settings: CircuitSettings) {
         self.settings = settings;
     }
 
-    /// Returns the state now.
+    /// Returns the current state.
     pub fn state(&self) -> CircuitState {
         match self.phase {
             Phase::Closed => CircuitState::Closed,
@@ -150,7 +151,10 @@ impl Breaker {
         }
     }
 
-    /// Whether a call could go now; else the time until a probe is due.
+    /// Checks whether a call could go now, without admitting one.
+    ///
+    /// # Errors
+    /// Returns the time until the next probe is due.
     pub fn peek(&self, now: Instant) -> Result<(), Duration> {
         match self.phase {
             Phase::Open { next_probe, .. } if next_probe > now => {
@@ -160,7 +164,10 @@ impl Breaker {
         }
     }
 
-    /// Lets a call go, or says how long until a probe is due.
+    /// Admits one call.
+    ///
+    /// # Errors
+    /// Returns the time until the next probe is due.
     pub fn admit(&mut self, now: Instant) -> Result<Ticket, Duration> {
         self.peek(now)?;
         let probe = match &mut self.phase {
@@ -180,7 +187,7 @@ impl Breaker {
         })
     }
 
-    /// Hears how a call went.
+    /// Records how a call went. A verdict from before the last opening or closing is ignored.
     pub fn heard(&mut self, now: Instant, ticket: Ticket, verdict: Verdict) {
         if ticket.generation != self.generation {
             return;
@@ -189,7 +196,7 @@ impl Breaker {
             match verdict {
                 Verdict::Alive => self.close(),
                 Verdict::Failed => self.probe_ended(now + self.settings.probe_every),
-                // It said nothing, so the next call may probe at once.
+                // The probe proved nothing, so the next call may probe at once.
                 Verdict::Unknown => self.probe_ended(now),
             }
             return;
@@ -271,7 +278,7 @@ impl Breaker {
         } = &mut self.phase
         {
             *probes_out = probes_out.saturating_sub(1);
-            // Beside others that hang, a probe that ended must not put the next one off.
+            // A probe that ended must not delay the next one while other probes hang.
             *next_probe = (*next_probe).min(due.checked_sub(early).unwrap_or(due));
         }
     }
@@ -438,8 +445,8 @@ mod tests {
     }
 
     proptest! {
-        /// However calls went: within a second after the vendor answers again, a call gets through
-        /// and closes the circuit, provided no probe hangs.
+        /// Whatever happened before: within a second after the vendor answers again, a call gets
+        /// through and closes the circuit, provided that no probe hangs.
         #[test]
         fn it_always_recovers(verdicts in proptest::collection::vec((0u8..3, 0u64..400), 0..200)) {
             let (mut breaker, mut now) = breaker();

@@ -1,4 +1,4 @@
-//! The shared handle of a vendor's circuit.
+//! The shared handle of a vendor's circuit breaker.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::clock::{Clock, Duration};
 use crate::domain::Vendor;
 use crate::metrics::Metrics;
 
-/// What operators see of a circuit.
+/// State of a circuit, as operators see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CircuitSnapshot {
     /// Closed, half-open or open.
@@ -44,22 +44,28 @@ impl Circuit {
         })
     }
 
-    /// Changes settings, keeping the state.
+    /// Changes the settings and keeps the state.
     pub fn set(&self, settings: CircuitSettings) {
         self.breaker.lock().set(settings);
     }
 
-    /// Returns whether the vendor is taken to be well: every call may go.
+    /// Returns whether the circuit is closed, so that every call may go.
     pub fn is_closed(&self) -> bool {
         self.breaker.lock().state() == CircuitState::Closed
     }
 
-    /// Whether a call could go now; else the time until a probe is due.
+    /// Checks whether a call could go now, without admitting one.
+    ///
+    /// # Errors
+    /// Returns the time until the next probe is due.
     pub fn peek(&self) -> Result<(), Duration> {
         self.breaker.lock().peek(self.clock.now())
     }
 
-    /// Lets one call go. Its verdict is told to the pass; a pass dropped without one taught nothing.
+    /// Admits one call. Record its outcome with [`Pass::heard`]. Dropping the pass records nothing.
+    ///
+    /// # Errors
+    /// Returns the time until the next probe is due.
     pub fn admit(self: &Arc<Self>) -> Result<Pass, Duration> {
         let mut breaker = self.breaker.lock();
         let ticket = breaker.admit(self.clock.now())?;
@@ -70,7 +76,7 @@ impl Circuit {
         })
     }
 
-    /// What operators see.
+    /// Returns the state for operators.
     pub fn snapshot(&self) -> CircuitSnapshot {
         let breaker = self.breaker.lock();
         CircuitSnapshot {
@@ -79,7 +85,7 @@ impl Circuit {
         }
     }
 
-    /// Returns whether the vendor is back with it.
+    /// Records a verdict. Returns whether it closed the circuit.
     fn heard(&self, ticket: Ticket, verdict: Verdict) -> bool {
         let mut breaker = self.breaker.lock();
         let before = breaker.state();
@@ -104,7 +110,7 @@ impl Circuit {
     }
 }
 
-/// Permission for one call.
+/// Permission for one call through the circuit.
 #[must_use = "dropping it tells the circuit that nothing was learnt"]
 pub struct Pass {
     circuit: Arc<Circuit>,
@@ -112,7 +118,8 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// Tells how the call went. Returns whether the circuit closed with it: the vendor is back.
+    /// Records how the call went. Returns whether that closed the circuit, which means that the
+    /// vendor is back.
     pub fn heard(mut self, verdict: Verdict) -> bool {
         self.tell(verdict)
     }

@@ -1,8 +1,8 @@
-//! Which of a vendor's live keys to use, and when to stop presenting keys that it refuses.
+//! Chooses which of a vendor's keys to send, and stops sending keys that the vendor rejects.
 //!
-//! A refused key is not presented again and again: the vendor might lock the account. With both
-//! keys refused, calls fail at once but for one a while, until the keys change or work again.
-//! Holds keys without ever looking into them.
+//! A rejected key is not sent again and again, because the vendor might lock the account. While
+//! both keys are rejected, calls fail at once, except one probe per interval, until the keys change
+//! or one works again. This file moves keys around and never reads their bytes.
 
 use std::sync::Arc;
 
@@ -15,25 +15,26 @@ use crate::metrics::Metrics;
 use crate::secrets::{VendorKey, VendorKeyring, VendorKeys};
 use crate::store::Store;
 
-/// A 403 may be about one question only (a foreign customer, say), so this many in a row, with no
-/// accepted call between, count as a refused key. A 401 counts at once.
+/// Number of 403 answers in a row, without an accepted call between them, that count as a rejected
+/// key. A single 403 may be about one question, such as a customer of somebody else. A 401 counts
+/// at once.
 const FORBIDDEN_IN_ROW: u32 = 3;
 
-/// One of the live keys.
+/// One of the two keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Which {
     Primary,
     Fallback,
 }
 
-/// A key for one request.
+/// The key chosen for one request.
 pub struct Chosen {
     keys: Arc<VendorKeys>,
     which: Which,
 }
 
 impl Chosen {
-    /// Returns the key itself.
+    /// Returns the key.
     pub fn key(&self) -> &VendorKey {
         match (&self.which, &self.keys.fallback) {
             (Which::Fallback, Some(fallback)) => fallback,
@@ -42,27 +43,27 @@ impl Chosen {
     }
 }
 
-/// What the vendor said to a key.
+/// How the vendor answered to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyVerdict {
-    /// It answered the question.
+    /// The vendor answered the question.
     Accepted,
-    /// 401.
+    /// Status 401.
     Unauthorized,
-    /// 403.
+    /// Status 403.
     Forbidden,
 }
 
 struct State {
-    /// The keys that everything below is about.
+    /// The keys that the members below are about.
     keys: Arc<VendorKeys>,
     using: Which,
     primary_refused: bool,
     fallback_refused: bool,
     forbidden_in_row: u32,
-    /// Whether this ring's change to its fallback was counted.
+    /// Whether the switch to the fallback key was already counted.
     counted: bool,
-    /// Set while every key is refused: when one may be presented again.
+    /// While every key is rejected: when the next probe may go.
     closed_until: Option<Instant>,
 }
 
@@ -113,7 +114,7 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// Nothing refused yet.
+    /// Creates a credential with no key rejected.
     pub fn new(
         vendor: Vendor,
         ring: VendorKeyring,
@@ -133,14 +134,15 @@ impl Credential {
         })
     }
 
-    /// From now on the store keeps that the vendor refuses our keys, though never anything of a key.
+    /// From now on, stores whether the vendor rejects our keys. Stores nothing about the keys
+    /// themselves.
     pub(super) fn remember(&self, store: &Store, account: &AccountId) {
         self.notebook
             .open(store, "credential", self.vendor, account);
     }
 
-    /// Takes over what the store kept. While a process before was refused, this one presents no key
-    /// either, for one pause between probes at most.
+    /// Loads the stored state. If the keys were rejected before the restart, none is sent now
+    /// either, for at most one probe interval.
     pub(super) async fn recall(&self) {
         let Ok(Some(kept)) = self.notebook.read().await else {
             return;
@@ -158,12 +160,18 @@ impl Credential {
         self.notebook.note(&write_wait(left, &self.clock));
     }
 
-    /// Whether a key may be presented now; else the time until one may.
+    /// Checks whether a key may be sent now, without counting a probe.
+    ///
+    /// # Errors
+    /// Returns the time until the next probe.
     pub fn peek(&self) -> Result<(), Duration> {
         self.current().wait(self.clock.now())
     }
 
-    /// Lets one call go with a key; while all keys are refused, one per interval.
+    /// Admits one call. While all keys are rejected, admits one per interval.
+    ///
+    /// # Errors
+    /// Returns the time until the next probe.
     pub fn admit(&self) -> Result<(), Duration> {
         let now = self.clock.now();
         let mut state = self.current();
@@ -185,28 +193,28 @@ impl Credential {
         }
     }
 
-    /// Returns whether another key than the one just refused is worth a try.
+    /// Returns whether there is a second key to try after a rejection.
     pub fn has_another(&self) -> bool {
         let state = self.current();
         state.keys.fallback.is_some() && state.closed_until.is_none()
     }
 
-    /// Returns whether every key is refused at present.
+    /// Returns whether every key is rejected now.
     pub fn is_rejected(&self) -> bool {
         self.current().closed_until.is_some()
     }
 
-    /// Returns whether the vendor refuses the primary key and calls go out with the fallback key.
+    /// Returns whether calls use the fallback key because the vendor rejects the primary one.
     pub fn uses_fallback(&self) -> bool {
         let state = self.current();
         state.using == Which::Fallback && state.primary_refused && state.closed_until.is_none()
     }
 
-    /// Hears what the vendor said to a key.
+    /// Records how the vendor answered to a key.
     pub fn heard(&self, chosen: &Chosen, verdict: KeyVerdict) {
         let mut state = self.current();
         if !Arc::ptr_eq(&state.keys, &chosen.keys) {
-            // About keys that were replaced meanwhile.
+            // The verdict is about keys that have been replaced.
             return;
         }
         match verdict {
@@ -245,7 +253,7 @@ impl Credential {
         *state.refused(which) = true;
         let other = state.other(which);
         let other_refused = *state.refused(other);
-        // While all are refused, the probes take turns with the keys.
+        // While all keys are rejected, probes alternate between them.
         state.using = other;
         if other_refused && state.closed_until.is_none() {
             state.closed_until = Some(self.clock.now() + self.probe_every);
@@ -257,7 +265,7 @@ impl Credential {
         }
     }
 
-    /// The state, forgotten if the keys were replaced.
+    /// Returns the state, which starts over if the keys were replaced.
     fn current(&self) -> parking_lot::MutexGuard<'_, State> {
         let mut state = self.state.lock();
         let keys = self.ring.load();

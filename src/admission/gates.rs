@@ -1,4 +1,4 @@
-//! All that decides whether and when one vendor is called.
+//! Bundles everything that decides whether and when one vendor is called.
 
 use std::sync::Arc;
 
@@ -19,20 +19,21 @@ use crate::store::Store;
 /// The settings of a vendor's gates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GateSettings {
-    /// Budget and requests at once.
+    /// Budget and number of concurrent requests.
     pub pace: PaceSettings,
     /// When the circuit opens.
     pub circuit: CircuitSettings,
-    /// How often a call is tried.
+    /// How often a call is attempted.
     pub retry: RetrySettings,
-    /// How often a refused key is presented again.
+    /// Time between probes with a rejected key.
     pub credential_probe: Duration,
 }
 
-/// The gates of one vendor. They outlive stacks: a reload builds a new stack around the same gates.
+/// The gates of one vendor. They outlive its stack: a reload builds a new stack around the same
+/// gates.
 #[derive(Clone)]
 pub struct Gates {
-    /// Whose.
+    /// The vendor.
     pub vendor: Vendor,
     /// Budget, places and queue.
     pub governor: Arc<Governor>,
@@ -40,12 +41,12 @@ pub struct Gates {
     pub circuit: Arc<Circuit>,
     /// The keys.
     pub credential: Arc<Credential>,
-    /// What retries may cost.
+    /// Limits the share of retries.
     pub retries: Arc<Mutex<RetryBudget>>,
 }
 
 impl Gates {
-    /// Everything open and full.
+    /// Creates gates that let calls through: closed circuit, full budget, no key rejected.
     pub fn new(
         vendor: Vendor,
         settings: GateSettings,
@@ -69,10 +70,11 @@ impl Gates {
         }
     }
 
-    /// From now on the store keeps what the vendor says about its limits and our keys, and what it
-    /// kept is taken over. To be called once, within a runtime.
+    /// From now on, stores what the vendor said about its limits and our keys. Loads what was
+    /// stored before. Call this once, within a runtime.
     ///
-    /// No call goes before the store has said what it kept, or that it does not say: a second at most.
+    /// No call goes out until the store has answered or has failed to, which takes a second at
+    /// most.
     pub fn remember(&self, store: &Store, account: &AccountId) {
         if !store.is_on() {
             return;
@@ -86,7 +88,7 @@ impl Gates {
         });
     }
 
-    /// Changes rates and circuit settings while calls go on, forgetting nothing.
+    /// Changes rates and circuit settings. Calls in flight go on, and everything learnt is kept.
     pub fn set(&self, settings: GateSettings) {
         self.governor.set(settings.pace);
         self.circuit.set(settings.circuit);

@@ -1,5 +1,5 @@
-//! The shared handle of a vendor's pace: lets calls wait for their turn and hears what vendors say
-//! about their limits.
+//! The shared handle of a vendor's pace: calls wait here for their turn, and the vendor's limit
+//! headers are read here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,19 +19,19 @@ use crate::domain::{AccountId, Vendor};
 use crate::metrics::{Metrics, PaceGauges};
 use crate::store::Store;
 
-/// Least time between two log lines about waits that were cut.
+/// Minimum time between two log lines about waits that were cut.
 const CUT_LOGGED_EVERY: Duration = Duration::from_secs(3600);
 
 struct Waiting {
-    /// Told when the verdict is there. The next one in line keeps the time for all, so it is also
-    /// told of every change that may bring its turn nearer; the others sleep.
+    /// Notified when the verdict is there. The next waiter in line also runs the timer for all, so
+    /// it is notified of every change that may make its turn come sooner. The others sleep.
     notify: Arc<Notify>,
     verdict: Option<Result<(), PaceRefusal>>,
 }
 
 struct Inner {
     pace: Pace,
-    /// When it was last logged that a wait was cut.
+    /// When a cut wait was last logged.
     cut_logged: Option<Instant>,
     waiting: HashMap<WaiterId, Waiting>,
 }
@@ -59,7 +59,7 @@ pub struct Governor {
 }
 
 impl Governor {
-    /// A full budget.
+    /// Creates a governor with a full budget.
     pub fn new(
         vendor: Vendor,
         settings: PaceSettings,
@@ -82,21 +82,21 @@ impl Governor {
         Arc::new(this)
     }
 
-    /// From now on the store keeps what the vendor says. No call goes before [`Self::recall`].
+    /// From now on, stores what the vendor says. No call goes out before [`Self::recall`].
     pub(super) fn remember(&self, store: &Store, account: &AccountId) {
         self.notebook.open(store, "pace", self.vendor, account);
         self.inner.lock().pace.begin_unread(self.clock.now());
     }
 
-    /// Takes over what the store kept, and lets calls go. Where the store does not say, the budget
-    /// grows from zero.
+    /// Loads the stored state and lets calls go. If the store does not answer, the budget grows
+    /// from zero.
     pub(super) async fn recall(&self) {
         let begun = self.clock.now();
         let kept = self.notebook.read().await;
         let now = self.clock.now();
         let (memory, idle) = match kept {
             Ok(Some(bytes)) => PaceMemory::read(bytes, &self.clock).unwrap_or_default(),
-            // Nothing was kept: no call was made lately.
+            // Nothing was stored, so no call was made lately.
             Ok(None) => (PaceMemory::default(), Duration::MAX),
             Err(()) => Default::default(),
         };
@@ -106,19 +106,19 @@ impl Governor {
         self.settle(&mut inner, None);
     }
 
-    /// Notes what outlives the process.
+    /// Stores the part of the state that outlives the process.
     fn note(&self, memory: PaceMemory) {
         self.notebook.note(&memory.write(&self.clock));
     }
 
-    /// Changes rates while calls go on; what is left of the budget is kept.
+    /// Changes rates. Calls in flight go on, and the rest of the budget is kept.
     pub fn set(&self, settings: PaceSettings) {
         let mut inner = self.inner.lock();
         inner.pace.set(settings, self.clock.now());
         self.settle(&mut inner, None);
     }
 
-    /// What operators see; brings the metric up to date.
+    /// Returns the state for operators. Also updates the metric.
     pub fn snapshot(&self) -> PaceSnapshot {
         let snapshot = self.inner.lock().pace.snapshot(self.clock.now());
         self.show(&snapshot);
@@ -132,18 +132,19 @@ impl Governor {
         self.gauges.concurrency_limit.set(places);
     }
 
-    /// The vendor is back after a failure: it gets requests at the rate, and no burst on top.
+    /// Restarts the budget after an outage: the vendor gets requests at the rate, without a burst
+    /// on top.
     pub fn begin_anew(&self) {
         let mut inner = self.inner.lock();
         inner.pace.begin_anew(self.clock.now());
         self.settle(&mut inner, None);
     }
 
-    /// Waits for budget and a place, until the deadline at most.
+    /// Waits for budget and a place, at most until the deadline.
     ///
     /// # Errors
-    /// Refused at once where the wait would surely be longer, where the vendor said stop, and where
-    /// too many wait.
+    /// Refuses at once if the wait would certainly be too long, while the vendor's 429 or
+    /// `Retry-After` forbids calls, and if too many calls wait already.
     pub async fn admit(self: &Arc<Self>, spend: &Spend) -> Result<Permit, PaceRefusal> {
         let waiter = match self.ask(spend)? {
             Turn::Now { probe } => return Ok(self.permit(probe)),
@@ -155,13 +156,13 @@ impl Governor {
                 let mut inner = self.inner.lock();
                 let now = self.clock.now();
                 if wanted && now >= spend.wanted_until {
-                    // Its callers have left.
+                    // The callers that waited for this call have left.
                     wanted = false;
                     let payer = spend.payer.name();
                     inner.pace.yield_to_others(waiter.id, Lane::Refresh, payer);
                 }
                 self.settle(&mut inner, Some(waiter.id));
-                // A turn that comes with the deadline goes to the next one.
+                // A turn that comes at the deadline is passed on.
                 if now >= spend.deadline {
                     return Err(PaceRefusal {
                         retry_after: Duration::from_secs(1),
@@ -189,7 +190,8 @@ impl Governor {
         }
     }
 
-    /// Hears the head of an answer. For a 429, returns the time for which nothing will be sent.
+    /// Reads status and headers of an answer. For a 429, returns the time for which no call will go
+    /// out.
     pub fn hear(&self, status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         let mut inner = self.inner.lock();
@@ -226,16 +228,17 @@ impl Governor {
         hold
     }
 
-    /// Whether the vendor said stop since a call was admitted: what comes after the turn, making a
-    /// connection, takes its time.
+    /// Checks whether the vendor has forbidden calls since this one was admitted. Connecting takes
+    /// time, so this is checked again before sending.
     ///
     /// # Errors
-    /// What [`admit`](Self::admit) would say now.
+    /// Returns the refusal that [`admit`](Self::admit) would return now.
     pub fn may_still_send(&self) -> Result<(), PaceRefusal> {
         self.inner.lock().pace.may_still_send(self.clock.now())
     }
 
-    /// Ends a wait that the vendor asked for. Returns what was left of it; `None` if there was none.
+    /// Ends a wait that the vendor asked for. Returns the rest of that wait, or `None` if there was
+    /// none.
     pub fn resume(&self) -> Option<Duration> {
         let mut inner = self.inner.lock();
         let now = self.clock.now();
@@ -247,7 +250,7 @@ impl Governor {
         left
     }
 
-    /// Returns the longest wait that the vendor's headers can ask for.
+    /// Returns the longest wait that the gateway accepts from a vendor's headers.
     pub fn hold_down_max(&self) -> Duration {
         self.inner.lock().pace.hold_down_max()
     }
@@ -272,8 +275,8 @@ impl Governor {
         }
     }
 
-    /// The least wait of one for whom so many others go first, beside those who wait, the last of them in
-    /// this lane, where [`Self::admit`] would refuse it for that.
+    /// Returns the minimum wait if `others` more calls were queued ahead, the last of them in the
+    /// given lane. `Some` only if [`Self::admit`] would refuse the call because of them.
     pub fn too_long(&self, spend: &Spend, others: (usize, Lane)) -> Option<Duration> {
         let mut inner = self.inner.lock();
         let now = self.clock.now();
@@ -327,8 +330,8 @@ impl Governor {
         }
     }
 
-    /// After any change: calls who may go, and tells the next one, which is `asking` if that is the
-    /// one who looks right now.
+    /// Call this after every change. Admits the waiters whose turn has come, and notifies the next
+    /// in line. `asking` is the waiter that runs this, which needs no notification.
     fn settle(&self, inner: &mut Inner, asking: Option<WaiterId>) {
         let now = self.clock.now();
         for called in inner.pace.advance(now) {
@@ -352,7 +355,7 @@ impl Governor {
     }
 }
 
-/// In which lane one who asks now waits, and until when.
+/// Returns the lane of a call that asks now, and how long it may wait there.
 fn urgency(spend: &Spend, now: Instant) -> (Lane, Instant) {
     match spend.lane {
         Lane::Interactive if now < spend.wanted_until => {
@@ -365,13 +368,13 @@ fn urgency(spend: &Spend, now: Instant) -> (Lane, Instant) {
 
 /// When a call may go.
 enum Turn {
-    /// At once; `probe`: although the vendor said to wait.
+    /// Now. `probe` is true if the vendor's hold-down is still running.
     Now { probe: bool },
-    /// When it is called.
+    /// When its turn comes.
     Later(Waiter),
 }
 
-/// One place in the queue, given up when dropped.
+/// One place in the queue. Dropping it leaves the queue.
 struct Waiter {
     governor: Arc<Governor>,
     id: WaiterId,
@@ -383,7 +386,7 @@ impl Waiter {
         inner.waiting.get(&self.id)?.verdict
     }
 
-    /// The turn has come. The entry leaves the table first, so that dropping gives nothing back.
+    /// Takes the turn. Removes the entry first, so that dropping the waiter gives nothing back.
     fn into_permit(self) -> Permit {
         self.governor.inner.lock().waiting.remove(&self.id);
         self.governor.permit(false)
@@ -397,7 +400,7 @@ impl Drop for Waiter {
             return;
         };
         match waiting.verdict {
-            // Called, but gone before it looked.
+            // Admitted, but cancelled before it could go.
             Some(Ok(())) => inner.pace.release(false),
             Some(Err(_)) => {}
             None => inner.pace.leave(self.id),
@@ -406,7 +409,7 @@ impl Drop for Waiter {
     }
 }
 
-/// The right to have one request under way. To be held until the answer's body has been read.
+/// The right to have one request in flight. Hold it until the answer's body has been read.
 #[must_use = "dropping it frees the place"]
 pub struct Permit {
     governor: Arc<Governor>,
@@ -417,7 +420,8 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The vendor answered, and not with 429. If the call was a probe, the wait is over.
+    /// Records that the vendor answered with another status than 429. If the call was a probe, ends
+    /// the hold-down.
     pub fn answered(&self) {
         if self.probe
             && let Some(left) = self.governor.resume()
@@ -430,18 +434,18 @@ impl Permit {
         }
     }
 
-    /// Gives the place and the budget back: nothing was sent.
+    /// Returns the place and the budget, because nothing was sent.
     pub fn unsent(mut self) {
         self.sent = false;
     }
 
-    /// Since it was given.
+    /// Returns the time since the permit was given.
     pub fn age(&self) -> Duration {
         let now = self.governor.clock.now();
         now.saturating_duration_since(self.began)
     }
 
-    /// Gives the place back and says how the call went.
+    /// Returns the place and records how the call went.
     pub fn ended(mut self, felt: Felt) {
         self.felt = felt;
     }
@@ -488,7 +492,7 @@ mod tests {
         }
     }
 
-    /// Asks in the background and notes its name when it goes.
+    /// Admits in the background and logs its name when it goes.
     fn go(
         governor: &Arc<Governor>,
         log: &Arc<Mutex<Vec<&'static str>>>,
@@ -551,7 +555,7 @@ mod tests {
             task.await.unwrap();
         }
         assert_eq!(log.lock().len(), 140);
-        // 20 at once, 120 at two a second.
+        // 20 go at once, 120 at two a second.
         let took = start.elapsed();
         assert!(took >= SECOND * 60 && took < SECOND * 61, "{took:?}");
     }
@@ -568,7 +572,7 @@ mod tests {
         tokio::task::yield_now().await;
         let second = go(&governor, &log, Lane::Interactive, "b-1");
         tokio::task::yield_now().await;
-        // Called and gone in the same moment: its turn passes on.
+        // Admitted and cancelled in the same moment: the turn passes on.
         drop(held);
         first.abort();
         second.await.unwrap();
@@ -621,7 +625,8 @@ mod tests {
         wanted.await.unwrap();
         abandoned.await.unwrap();
         assert_eq!(*log.lock(), ["b-1", "abandoned"]);
-        // Who would be too late is told at once; whose callers have left waits with the background.
+        // A call that would be too late is refused at once. A call whose callers have left waits in
+        // a background lane.
         let governor = self::governor(6, 1);
         drop(governor.admit(&spend(Lane::Interactive, "x", SECOND)).await);
         assert!(governor.admit(&left(SECOND)).await.is_err());
@@ -687,11 +692,11 @@ mod tests {
         assert_eq!(told(), [10, 60, 2]);
         governor.begin_anew();
         assert_eq!(told(), [1, 60, 2]);
-        // Time alone is told when somebody looks.
+        // The passing of time shows when somebody takes a snapshot.
         sleep(SECOND * 3).await;
         assert_eq!(governor.snapshot().remaining, 4);
         assert_eq!(told(), [4, 60, 2]);
-        // A vendor that is late gets fewer at once, where that is asked for.
+        // A late vendor gets fewer concurrent calls, if `concurrency_adaptive` is on.
         governor.set(PaceSettings {
             concurrency_adaptive: true,
             ..settings(60, 5)
@@ -716,8 +721,8 @@ mod tests {
         assert_eq!(refused.retry_after, SECOND * 3);
         sleep(SECOND * 3).await;
         assert_eq!(governor.may_still_send(), Ok(()));
-        // Without a `Retry-After`, the end of a count that is used up is when to come back; a count
-        // that is not says nothing of that.
+        // Without a `Retry-After`, the reset of an exhausted count is the time to come back. The
+        // reset of a count that is not exhausted says nothing.
         let mut headers = HeaderMap::new();
         headers.insert("ratelimit", HeaderValue::from_static("\"a\";r=0;t=40"));
         let hold = governor.hear(StatusCode::TOO_MANY_REQUESTS, &headers);
@@ -742,8 +747,8 @@ mod tests {
         assert_eq!(wait(&wanted(SECOND * 4)), Some(SECOND * 4));
         assert_eq!(wait(&wanted(SECOND * 5)), None);
         assert_eq!(wait(&spend(Lane::Refresh, "a", SECOND * 60)), None);
-        // For whom nobody waits any more the time is its own, and its lane another one: of what the
-        // vendor's return leaves to that, four calls take eleven seconds.
+        // A call that no caller waits for uses a background lane. The ramp gives that lane four
+        // calls in eleven seconds.
         let late = |wait| Spend {
             wanted_until: Clock::system().now(),
             ..spend(Lane::Interactive, "a", wait)

@@ -1,19 +1,20 @@
-//! What vendors say about their limits: `Retry-After`, `RateLimit` and its relatives.
+//! Reads the vendors' limit headers: `Retry-After`, `RateLimit` and their relatives.
 
 use http::{HeaderMap, HeaderName, header};
 use jiff::Timestamp;
 
 use crate::clock::Duration;
 
-/// Longest time that is read from a header. What is obeyed of it is up to `limits.hold_down_max`.
+/// Longest time read from a header. `limits.hold_down_max` decides how much of it is obeyed.
 pub const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Numbers above this are not "seconds from now" but a moment, in seconds since 1970.
+/// Numbers above this are not seconds from now, but seconds since 1970.
 const EPOCH_SECONDS_MIN: u64 = 1_000_000_000;
-/// Numbers above this are a moment in milliseconds since 1970.
+/// Numbers above this are milliseconds since 1970.
 const EPOCH_MILLIS_MIN: u64 = 1_000_000_000_000;
 
-/// `Retry-After` as a time from now, in either of its forms, at most [`WAIT_MAX`].
+/// Returns `Retry-After` as a time from now, at most [`WAIT_MAX`]. Reads both its forms, seconds
+/// and date.
 pub fn retry_after(headers: &HeaderMap, wall: Timestamp) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
@@ -23,7 +24,7 @@ pub fn retry_after(headers: &HeaderMap, wall: Timestamp) -> Option<Duration> {
     Some(until(http_date(text)?, wall))
 }
 
-/// The three date forms of RFC 9110.
+/// Parses the three date forms of RFC 9110.
 fn http_date(text: &str) -> Option<Timestamp> {
     if let Ok(zoned) = jiff::fmt::rfc2822::parse(text) {
         return Some(zoned.timestamp());
@@ -41,12 +42,12 @@ fn until(at: Timestamp, wall: Timestamp) -> Duration {
         .min(WAIT_MAX)
 }
 
-/// What is left of the vendor's own count.
+/// What the vendor says is left of its own limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remaining {
-    /// Requests.
+    /// Number of requests left.
     pub requests: u64,
-    /// When the count starts anew, from now; at most [`WAIT_MAX`].
+    /// Time until the count is reset, at most [`WAIT_MAX`].
     pub reset: Option<Duration>,
 }
 
@@ -65,7 +66,7 @@ static PAIRS: [(HeaderName, HeaderName); 3] = [
     ),
 ];
 
-/// Returns the tightest count that the answer's headers state.
+/// Returns the lowest count that the answer's headers state.
 pub fn remaining(headers: &HeaderMap, wall: Timestamp) -> Option<Remaining> {
     let number = |name: &HeaderName| whole(headers.get(name)?.to_str().ok()?);
     let pairs = PAIRS.iter().filter_map(|(left, reset)| {
@@ -79,14 +80,14 @@ pub fn remaining(headers: &HeaderMap, wall: Timestamp) -> Option<Remaining> {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|text| rate_limit(text, wall));
-    // At equal counts the one that resets later binds.
+    // Of equal counts, the one that is reset later is the limit.
     pairs
         .chain(policies)
         .min_by_key(|r| (r.requests, std::cmp::Reverse(r.reset)))
 }
 
-/// `RateLimit` in the form of RFC drafts since 2024 (`"day";r=5;t=60, "hour";r=1`), or before
-/// (`limit=10, remaining=5, reset=60`).
+/// Parses `RateLimit` in the form of the RFC drafts since 2024 (`"day";r=5;t=60, "hour";r=1`), and
+/// in the older form (`limit=10, remaining=5, reset=60`).
 fn rate_limit(text: &str, wall: Timestamp) -> Vec<Remaining> {
     let member = |piece: &str, names: [&str; 2]| {
         piece.split([';', ',']).find_map(|part| {
@@ -107,7 +108,7 @@ fn rate_limit(text: &str, wall: Timestamp) -> Vec<Remaining> {
     }
 }
 
-/// A number of requests or seconds; fractions are cut off.
+/// Parses a number of requests or seconds. Fractions are cut off.
 fn whole(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.split_once('.').map_or(text, |(whole, _)| whole);

@@ -1,8 +1,8 @@
-//! How fast a vendor may be called: a token bucket and a limit of calls at once per credential, in
-//! front of which callers queue by urgency. Pure: told the time, asked for decisions.
+//! Decides how fast a vendor may be called: a token bucket and a limit of concurrent calls for each
+//! credential. Calls that must wait are queued by urgency. Pure: the time is an argument.
 //!
-//! The bucket is kept as *credit*, a duration: one request costs `60 s / requests_per_minute` of
-//! it, and it grows as time passes. See [`Rate`].
+//! The bucket holds *credit*, a duration. One request costs `60 s / requests_per_minute` of it, and
+//! credit grows as time passes. [`Rate`] does the arithmetic.
 
 use std::sync::Arc;
 
@@ -15,41 +15,43 @@ use super::remembered::PaceMemory;
 use crate::clock::{Duration, Instant};
 use crate::domain::Shortage;
 
-/// Most who wait for one credential. At 120 requests a minute the last of them would wait two
-/// minutes, longer than any deadline.
+/// Maximum number of waiting calls for one credential. At 120 requests a minute the last of them
+/// would wait two minutes, longer than any deadline.
 pub const WAITERS_MAX: usize = 256;
-/// Hold-down after a 429 that names no time; doubles with each in a row.
+/// Hold-down after a 429 that names no time. It doubles with each further 429 in a row.
 const HOLD_FIRST: Duration = Duration::from_secs(5);
-/// Where the doubling ends.
+/// Maximum of the doubled hold-down.
 const HOLD_MAX: Duration = Duration::from_secs(60);
-/// Longest hold-down, whatever the vendor named, by default. A mistaken header must not silence a vendor
-/// for hours.
+/// Default for the longest hold-down that a vendor's headers may ask for. A wrong header must not
+/// stop calls to a vendor for hours.
 pub const HOLD_DOWN_MAX: Duration = Duration::from_secs(600);
-/// In a longer hold-down, one call is let through so often to see whether the vendor takes calls again.
+/// In a longer hold-down, one call goes out at this interval to see whether the vendor accepts
+/// calls again.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
-/// Shortest hold-down, whatever the vendor named.
+/// Minimum hold-down, even if the vendor named a shorter one.
 const HOLD_MIN: Duration = Duration::from_secs(1);
-/// The time that a call usually takes counts for no more than this: a vendor that takes longer varies too
-/// much for a guess.
+/// Maximum of the usual call time. If a vendor takes longer, its times vary too much to plan with.
 const USUAL_MAX: Duration = Duration::from_secs(1);
-/// How many calls it takes until what is usual has followed.
+/// Weight of the average: a new call counts for one part in this many.
 const USUAL_OF: u32 = 8;
-/// Said to those who found every place taken: how soon places usually free up.
+/// `Retry-After` for a call refused because every place is taken. Places usually become free this
+/// soon.
 const CROWDED_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How fast and how much at once.
+/// Settings of a pace: rate and concurrency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PaceSettings {
-    /// Requests a minute, at least 1.
+    /// Requests per minute, at least 1.
     pub requests_per_minute: u32,
-    /// Requests at once, at least 1.
+    /// Concurrent requests, at least 1.
     pub concurrency: usize,
-    /// Where the vendor's limit is to be learnt: the rate never goes below so many requests a
-    /// minute. `requests_per_minute` is the ceiling then. `None`: the rate is that.
+    /// Lowest rate, in requests per minute, if the vendor's limit is to be learnt. The rate then
+    /// moves between this and `requests_per_minute`. `None`: the rate is `requests_per_minute`.
     pub learn_down_to: Option<u32>,
-    /// Whether fewer calls at once are made while the vendor is late; `concurrency` is the ceiling.
+    /// Whether fewer concurrent calls are made while the vendor is late. `concurrency` is then the
+    /// maximum.
     pub concurrency_adaptive: bool,
-    /// The longest wait that the vendor's headers can ask for.
+    /// The longest wait that the vendor's headers may ask for.
     pub hold_down_max: Duration,
 }
 
@@ -69,7 +71,7 @@ impl PaceSettings {
     }
 }
 
-/// Requests at once, of `all`, up to which this lane may add one.
+/// Returns how many of `all` places this lane may fill. The rest is reserved for more urgent lanes.
 fn places_for(all: usize, lane: Lane) -> usize {
     let kept = match lane {
         Lane::Interactive => 0,
@@ -79,76 +81,77 @@ fn places_for(all: usize, lane: Lane) -> usize {
     all.saturating_sub(kept).max(1)
 }
 
-/// Nothing was sent.
+/// A refusal. Nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PaceRefusal {
-    /// When to come back, from now.
+    /// Time after which to try again.
     pub retry_after: Duration,
-    /// What was short.
+    /// The resource that was short.
     pub short: Shortage,
 }
 
-/// The answer to one who asks to send.
+/// The decision about a call that wants to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// Go; a place is taken until [`Pace::release`].
+    /// Send it. It holds a place until [`Pace::release`].
     Admitted,
-    /// Go, although the vendor said to wait; a place is taken likewise. An answer ends the wait:
-    /// [`Pace::resume`].
+    /// Send it as a probe, although a hold-down is running. It holds a place too. If the vendor
+    /// answers, [`Pace::resume`] ends the hold-down.
     Probe,
-    /// Wait under this name.
+    /// Wait in the queue under this id.
     Queued(WaiterId),
-    /// Don't.
+    /// Do not send it.
     Refused(PaceRefusal),
 }
 
-/// What a change brought to those who wait.
+/// The decision about a call that waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Called {
-    /// Go; a place is taken.
+    /// Send it. It holds a place.
     Admitted(WaiterId),
-    /// Don't.
+    /// Do not send it.
     Refused(WaiterId, PaceRefusal),
 }
 
-/// What operators see of it.
+/// State of a pace, as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaceSnapshot {
     /// The settings in force.
     pub settings: PaceSettings,
-    /// Requests a minute, as configured or as learnt.
+    /// Rate in force, in requests per minute: configured or learnt.
     pub rate_limit: u32,
-    /// Requests at once, as configured or as the vendor bears.
+    /// Concurrent requests in force: configured, or what the vendor can handle.
     pub concurrency_limit: usize,
-    /// Requests that could go right now.
+    /// Number of requests that could go now.
     pub remaining: u32,
-    /// The same by lane: less urgent ones leave a part to the more urgent.
+    /// The same for each lane. Less urgent lanes leave a share to more urgent ones.
     pub remaining_by_lane: [(Lane, u32); Lane::ALL.len()],
-    /// Requests that could go at once when none went for a while.
+    /// Number of requests that could go at once after a quiet time.
     pub burst: u32,
-    /// Requests under way.
+    /// Requests in flight.
     pub in_flight: usize,
-    /// Waiting, by lane.
+    /// Number of waiting calls in each lane.
     pub queued: [(Lane, usize); Lane::ALL.len()],
-    /// Time until the vendor may be called again, if it said stop.
+    /// Rest of the hold-down, if one is running.
     pub hold_down: Option<Duration>,
-    /// While the vendor comes back: the part of the rate that background work has, in percent, and the
-    /// time until it has all.
+    /// While the vendor recovers: the share of the rate for background work, in percent, and the
+    /// time until it has all of it.
     pub ramp: Option<(u8, Duration)>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Hold {
     until: Instant,
-    /// After a 429 everyone is refused; while the vendor's count merely resets, those with time wait.
+    /// After a 429, every call is refused. While the vendor's count is only exhausted, calls with
+    /// enough time wait.
     refuses: bool,
-    /// When the next call goes to see whether the wait is over.
+    /// When the next probe goes.
     probe_at: Instant,
-    /// Whether one went.
+    /// Whether a probe is out.
     probed: bool,
 }
 
-/// The state of one vendor credential.
+/// The pace of one vendor credential.
 #[derive(Debug)]
 pub struct Pace {
     settings: PaceSettings,
@@ -157,24 +160,25 @@ pub struct Pace {
     learned: Learned,
     places: Places,
     credit: Duration,
-    /// Up to when credit was counted; ahead of now while the vendor said stop.
+    /// Time up to which credit was counted. It is in the future during a hold-down.
     counted: Instant,
     in_flight: usize,
     queue: Queue,
     next_id: WaiterId,
     hold: Option<Hold>,
-    /// 429 answers in a row, each after a hold-down of its own. Above zero one request at a time.
+    /// Number of 429 answers in a row, each after a hold-down of its own. While it is not zero, one
+    /// request goes at a time.
     strikes: u32,
-    /// What outlived a process before is not known yet.
+    /// Whether the stored state of an earlier process has still to be loaded.
     unread: bool,
-    /// The vendor came back lately.
+    /// Set while the vendor recovers.
     ramp: Option<Ramp>,
-    /// How long calls took lately.
+    /// Average time of recent calls.
     usual: Duration,
 }
 
 impl Pace {
-    /// Starts with a full bucket.
+    /// Creates a pace with a full bucket.
     pub fn new(settings: PaceSettings, now: Instant) -> Self {
         let rate = settings.bounds().ceiling;
         Self {
@@ -195,7 +199,7 @@ impl Pace {
         }
     }
 
-    /// Changes rates; the part of the burst that is left stays the same number of requests.
+    /// Changes the settings. The rest of the burst stays the same number of requests.
     pub fn set(&mut self, settings: PaceSettings, now: Instant) {
         self.count(now);
         self.settings = settings;
@@ -208,14 +212,15 @@ impl Pace {
         self.reprice(now);
     }
 
-    /// Nothing goes before [`Self::go_on`]: what the vendor said to a process before is not known yet.
+    /// Stops all calls until [`Self::go_on`], because what the vendor said to an earlier process is
+    /// not loaded yet.
     pub(super) fn begin_unread(&mut self, now: Instant) {
         self.count(now);
         self.credit = Duration::ZERO;
         self.unread = true;
     }
 
-    /// What outlives the process.
+    /// Returns the part of the state that outlives the process.
     pub(super) fn memory(&self, now: Instant) -> PaceMemory {
         let stop = self.hold.filter(|hold| hold.until > now);
         PaceMemory {
@@ -224,7 +229,8 @@ impl Pace {
         }
     }
 
-    /// Goes on where another process ended, `idle` before this one began.
+    /// Continues from the stored state of an earlier process, which ended `idle` before this one
+    /// began.
     pub(super) fn go_on(&mut self, now: Instant, memory: PaceMemory, idle: Duration) {
         self.count(now);
         self.unread = false;
@@ -236,10 +242,10 @@ impl Pace {
         }
     }
 
-    /// Asks to send one request.
+    /// Decides whether a request may be sent.
     ///
-    /// Says no at once where the wait would surely end after `deadline`, or so shortly before that no
-    /// answer comes in time.
+    /// Refuses at once if the wait would certainly end after `deadline`, or so shortly before it
+    /// that the answer would be late.
     pub fn ask(
         &mut self,
         now: Instant,
@@ -294,9 +300,9 @@ impl Pace {
         (Asked::Queued(id), displaced)
     }
 
-    /// The least wait of a request for which so many others go beside those who wait here, the last of
-    /// them in `last`, where [`Self::ask`] would refuse it for that. A stop counts for nothing: whoever
-    /// comes before its end is refused at once.
+    /// Returns the minimum wait if `others` more calls were queued ahead, the last of them in lane
+    /// `last`. `Some` only if [`Self::ask`] would refuse the request because of them. Ignores a
+    /// hold-down: a request that comes before its end is refused anyway.
     pub fn too_long(
         &mut self,
         now: Instant,
@@ -312,13 +318,14 @@ impl Pace {
         let ahead = self.queue.ahead_of(lane, caller).saturating_add(others);
         let mut wait = self.wait_of(now, lane, ahead);
         if others > 0 {
-            // Less urgent ones leave a part of the burst, and then there is no use in it.
+            // Less urgent lanes leave a part of the burst. If the last call is one of them, that
+            // part stays unused.
             wait = wait.max(self.bucket_wait(now, last, ahead - 1));
         }
         (now + wait + self.usual >= deadline).then_some(wait)
     }
 
-    /// Calls those who need wait no longer. To be asked after every change.
+    /// Admits or refuses the waiters that need not wait any longer. Call this after every change.
     pub fn advance(&mut self, now: Instant) -> Vec<Called> {
         self.count(now);
         let mut called = Vec::new();
@@ -337,30 +344,31 @@ impl Pace {
         called
     }
 
-    /// Who is next, and the moment at which time alone lets it go; `None` where a place must free
-    /// up first.
+    /// Returns the next waiter and when it may go if nothing but time passes. The time is `None` if
+    /// a place must become free first.
     pub fn next(&self, now: Instant) -> Option<(WaiterId, Option<Instant>)> {
         let (lane, id) = self.queue.front()?;
         let free = self.in_flight < self.places_for(lane);
         let at = now + self.wait_of(now, lane, 0);
-        // What the vendor told of its count may be over before, and the rate another one.
+        // The vendor's own count may be reset before that, which changes the rate.
         let at = self.learned.told_until(now).map_or(at, |over| at.min(over));
         Some((id, free.then_some(at)))
     }
 
-    /// One that waits goes on waiting in another lane, behind its payer's others there.
+    /// Moves a waiter to another lane, behind the others of its payer there.
     pub fn yield_to_others(&mut self, id: WaiterId, lane: Lane, caller: &Arc<str>) {
         if self.queue.remove(id) {
             self.queue.push(lane, caller, id);
         }
     }
 
-    /// One stops waiting.
+    /// Removes a waiter.
     pub fn leave(&mut self, id: WaiterId) {
         self.queue.remove(id);
     }
 
-    /// A request ended; `sent` is false where it never went out and costs nothing.
+    /// Records that a request ended. `sent` is false if it never went out, so that it costs
+    /// nothing.
     pub fn release(&mut self, sent: bool) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if !sent {
@@ -368,7 +376,7 @@ impl Pace {
         }
     }
 
-    /// How a request went that is under way still and began at `began`.
+    /// Records how a request went that began at `began`. It still holds its place.
     pub fn felt(&mut self, now: Instant, felt: Felt, began: Instant) {
         if felt != Felt::Nothing {
             let took = now.saturating_duration_since(began).min(USUAL_MAX);
@@ -380,21 +388,21 @@ impl Pace {
         }
     }
 
-    /// The vendor is back after a failure: it gets requests at the rate, no burst on top, and
-    /// background work only by and by.
+    /// Restarts the budget after an outage: the vendor gets requests at the rate, without a burst
+    /// on top. Background work gets its share back step by step.
     pub fn begin_anew(&mut self, now: Instant) {
         self.count(now);
         self.credit = self.credit.min(self.rate.cost());
         self.ramp = Some(Ramp::new(now));
     }
 
-    /// The vendor answered 429. Returns the time for which nothing will be sent.
+    /// Records a 429. Returns the time for which no call will go out.
     pub fn rate_limited(&mut self, now: Instant, retry_after: Option<Duration>) -> Duration {
         self.count(now);
         let holding = self.hold.filter(|hold| hold.until > now);
-        // Answers of requests that were under way together are one strike.
+        // The 429 answers of requests that were in flight together count as one.
         if !holding.is_some_and(|hold| hold.refuses) {
-            // Refused again without an answer between: that says nothing new about the rate.
+            // A 429 to the first call after a hold-down says nothing new about the rate.
             if self.strikes == 0 && self.learns() {
                 self.learned.refused(self.rate);
                 self.reprice(now);
@@ -409,7 +417,7 @@ impl Pace {
         until.saturating_duration_since(now)
     }
 
-    /// The vendor answered something else than 429.
+    /// Records an answer with another status than 429.
     pub fn answered(&mut self, now: Instant) {
         if self.strikes > 0 && self.hold.is_none_or(|hold| hold.until <= now) {
             self.strikes = 0;
@@ -422,7 +430,7 @@ impl Pace {
         }
     }
 
-    /// The vendor said how many requests it will take still.
+    /// Records how many more requests the vendor says it will accept.
     pub fn told_remaining(&mut self, now: Instant, requests: u64, reset: Option<Duration>) {
         self.count(now);
         let reset = reset.map(|reset| reset.min(self.settings.hold_down_max));
@@ -433,7 +441,8 @@ impl Pace {
             self.reprice(now);
         }
         if self.hold.is_some_and(|hold| hold.until > now) {
-            // Of what may go at the end of a stop it says nothing: the count starts anew by then.
+            // The count is reset by the end of the hold-down, so it says nothing about the time
+            // after it.
             return;
         }
         let burst = u64::from(self.rate.burst());
@@ -444,9 +453,10 @@ impl Pace {
         }
     }
 
-    /// Ends a wait that the vendor asked for. Returns what was left of it; `None` if there was none.
+    /// Ends a wait that the vendor asked for. Returns the rest of that wait, or `None` if there was
+    /// none.
     ///
-    /// After a 429 one call at a time goes until the vendor answers one of them.
+    /// After a 429, one call at a time goes until the vendor answers one of them.
     pub fn resume(&mut self, now: Instant) -> Option<Duration> {
         self.count(now);
         let left = self.hold.take()?.until.saturating_duration_since(now);
@@ -456,12 +466,12 @@ impl Pace {
         (!left.is_zero()).then_some(left)
     }
 
-    /// Returns the longest wait that the vendor's headers can ask for.
+    /// Returns the longest wait that the gateway accepts from a vendor's headers.
     pub fn hold_down_max(&self) -> Duration {
         self.settings.hold_down_max
     }
 
-    /// Lets one call go in a long hold-down, now and then.
+    /// Returns whether a probe may go now in a long hold-down. Counts it if so.
     fn may_probe(&mut self, now: Instant) -> bool {
         let free = self.in_flight < self.places_for(Lane::Interactive);
         let Some(hold) = &mut self.hold else {
@@ -476,10 +486,10 @@ impl Pace {
         true
     }
 
-    /// Whether a call that was admitted before may still be sent.
+    /// Checks whether a call that was admitted earlier may still be sent.
     ///
     /// # Errors
-    /// While the vendor said to wait, until a probe goes: no other call can be on its way then.
+    /// Refuses during a hold-down, until a probe goes. After that no other call can be on its way.
     pub fn may_still_send(&self, now: Instant) -> Result<(), PaceRefusal> {
         match self.stopped(now) {
             Some(refusal) if !self.hold.is_some_and(|hold| hold.probed) => Err(refusal),
@@ -487,7 +497,7 @@ impl Pace {
         }
     }
 
-    /// What operators see.
+    /// Returns the state for operators.
     pub fn snapshot(&mut self, now: Instant) -> PaceSnapshot {
         self.count(now);
         let hold_down = self
@@ -520,13 +530,13 @@ impl Pace {
         let passed = now.saturating_duration_since(self.counted);
         self.credit = (self.credit + passed).min(self.rate.credit_max());
         self.counted = self.counted.max(now);
-        // What the vendor told of its count may be over.
+        // The vendor's own count may have been reset.
         self.reprice(now);
         let cost = self.rate.cost();
         if let Some(ramp) = &mut self.ramp {
             ramp.count(now, cost);
             if ramp.is_over(now, cost) {
-                // What was saved up meanwhile is no burst for what was held back.
+                // Credit saved up during the ramp must not become a burst for background work.
                 self.credit = self.credit.min(cost);
                 self.ramp = None;
             }
@@ -537,7 +547,7 @@ impl Pace {
         self.settings.learn_down_to.is_some()
     }
 
-    /// Takes over the rate that is in force now; what is left of the burst stays the same number of
+    /// Applies the rate that is in force now. The rest of the burst stays the same number of
     /// requests.
     fn reprice(&mut self, now: Instant) {
         let bounds = self.settings.bounds();
@@ -552,7 +562,8 @@ impl Pace {
         }
     }
 
-    /// One request may go when the stop ends, if the rate allows it; the rest grows back from there.
+    /// Starts a hold-down. One request may go at its end, if the rate allows it. Credit grows from
+    /// there.
     fn stop_until(&mut self, now: Instant, until: Instant, refuses: bool) {
         let running = self.hold.filter(|hold| hold.until > now);
         self.hold = Some(Hold {
@@ -566,7 +577,7 @@ impl Pace {
         self.counted = until;
     }
 
-    /// What everyone is told while the vendor said to wait.
+    /// Returns the refusal for every call, if a hold-down is running.
     pub fn stopped(&self, now: Instant) -> Option<PaceRefusal> {
         let hold = self.hold.filter(|h| h.refuses && h.until > now)?;
         Some(PaceRefusal {
@@ -575,7 +586,7 @@ impl Pace {
         })
     }
 
-    /// What a call of `lane` that got no turn waits for.
+    /// Returns the resource that a waiting call of `lane` is short of.
     pub fn short_of(&self, lane: Lane) -> Shortage {
         match self.in_flight < self.places_for(lane) {
             true => Shortage::VendorBudget,
@@ -588,7 +599,7 @@ impl Pace {
             return 0;
         }
         if self.strikes > 0 {
-            // After a 429 one request tries whether the vendor takes calls again.
+            // After a 429, one request at a time tests whether the vendor accepts calls again.
             return 1;
         }
         places_for(self.places.limit(self.settings.places()), lane)
@@ -601,7 +612,7 @@ impl Pace {
             && self.ramp_wait(now, lane, 0).is_zero()
     }
 
-    /// Time until the vendor's return lets one of `lane` go, if `ahead` others go before it.
+    /// Returns the time until the ramp admits a call of `lane` behind `ahead` others.
     fn ramp_wait(&self, now: Instant, lane: Lane, ahead: usize) -> Duration {
         let Some(ramp) = self.ramp.filter(|_| lane != Lane::Interactive) else {
             return Duration::ZERO;
@@ -619,17 +630,17 @@ impl Pace {
         self.credit = self.credit.saturating_sub(self.rate.cost());
     }
 
-    /// The least time until a request of `lane` goes, if `ahead` others go before it.
+    /// Returns the minimum time until a call of `lane` behind `ahead` others may go.
     fn wait_of(&self, now: Instant, lane: Lane, ahead: usize) -> Duration {
         let bucket = self.bucket_wait(now, lane, ahead);
         bucket.max(self.ramp_wait(now, lane, ahead))
     }
 
-    /// The same, of the rate alone.
+    /// Returns the same for the rate alone.
     fn bucket_wait(&self, now: Instant, lane: Lane, ahead: usize) -> Duration {
         let before = u32::try_from(ahead).unwrap_or(u32::MAX);
         let needed = self.rate.needed(lane) + self.rate.cost().saturating_mul(before);
-        // `counted` is ahead of now exactly by what is left of a stop.
+        // During a hold-down, `counted` is in the future by the rest of it.
         self.counted.saturating_duration_since(now) + needed.saturating_sub(self.credit)
     }
 }

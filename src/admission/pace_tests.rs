@@ -1,4 +1,5 @@
-//! A vendor's pace: burst and rate, lanes, hold-downs, what is learnt, and the limits that hold whatever happens.
+//! Tests of a vendor's pace: burst and rate, lanes, hold-downs, learning, and limits that always
+//! hold.
 
 use proptest::prelude::*;
 
@@ -141,7 +142,7 @@ fn a_429_stops_everything_then_one_at_a_time() {
         panic!("queued");
     };
     assert_eq!(pace.rate_limited(now, None), SECOND * 5);
-    // The others that were under way come back with the same word: one strike.
+    // The others that were in flight get the same answer, which counts as one strike.
     for _ in 0..7 {
         assert_eq!(pace.rate_limited(now, None), SECOND * 5);
         pace.release(true);
@@ -271,8 +272,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Whatever happens: never more at once than allowed, never more in any stretch of time
-    /// than burst and rate give, nothing during a hold-down, and nobody is forgotten.
+    /// Under any sequence of events: never more concurrent calls than allowed, never more in any
+    /// stretch of time than burst and rate allow, none during a hold-down, and no waiter is
+    /// forgotten.
     #[test]
     fn limits_hold_whatever_happens(
         rpm in 1u32..2_000,
@@ -309,7 +311,7 @@ proptest! {
                 Step::Pass(ms) => now += Duration::from_millis(ms),
                 Step::End(went) => if in_flight > 0 {
                     in_flight -= 1;
-                    // Only the newest can be unsent, as its credit is what is given back.
+                    // Only the newest call can be unsent, because its credit is what is given back.
                     let unsent = !went && sent.last() == Some(&now) && held_until <= now;
                     if unsent { sent.pop(); }
                     pace.release(!unsent);
@@ -347,15 +349,16 @@ proptest! {
                 prop_assert!((last - first + 1) as f64 <= most + 1.001);
             }
         }
-        // Once everything ended and time passed, all who still wait get through.
+        // Once everything has ended and time has passed, all waiters get through.
         for _ in 0..in_flight { pace.release(true); }
         let mut now = now.max(held_until);
         let mut idle = 0;
         while let Some((_, at)) = pace.next(now) {
             now = at.unwrap_or(now).max(now);
             let called = pace.advance(now);
-            // What the vendor told may be over first where a rate is learnt, and its return, which
-            // takes away what was saved up for the lanes that wait for more than one call.
+            // The vendor's own count may be reset first where a rate is learnt. The end of the ramp
+            // may also come first, which takes away what was saved up for lanes that wait for more
+            // than one call.
             idle = if called.is_empty() { idle + 1 } else { 0 };
             prop_assert!(idle <= if learns { 3 } else { 1 }, "stuck");
             for _ in &called { pace.release(true); pace.answered(now); }
@@ -373,7 +376,8 @@ fn a_refused_rate_is_cut_once_a_strike_and_grows_back() {
     let mut pace = Pace::new(learning, start);
     let mut now = start;
     assert_eq!(pace.snapshot(now).rate_limit, 120);
-    // Eight come back refused together, then a probe does: one strike, and nothing new.
+    // Eight come back with 429 together, then a probe does. That is one strike and says nothing
+    // new.
     for _ in 0..8 {
         pace.rate_limited(now, Some(SECOND * 9));
     }
@@ -390,11 +394,11 @@ fn a_refused_rate_is_cut_once_a_strike_and_grows_back() {
         pace.answered(now);
     }
     assert!(pace.snapshot(now).rate_limit > before);
-    // What the vendor told is spread, and forgotten when its count starts anew.
+    // The vendor's own count is spread, and forgotten when it is reset.
     pace.told_remaining(now, 10, Some(SECOND * 60));
     assert_eq!(pace.snapshot(now).rate_limit, 10);
     assert!(pace.snapshot(now + SECOND * 60).rate_limit > before);
-    // Not to be learnt any more: as configured.
+    // Learning is switched off: the rate is the configured one.
     pace.set(settings(120, 8), now);
     assert_eq!(pace.snapshot(now).rate_limit, 120);
     pace.rate_limited(now, None);
@@ -433,7 +437,7 @@ fn a_late_vendor_gets_fewer_calls_at_once() {
     assert_eq!(pace.snapshot(later).concurrency_limit, 4);
     assert_eq!(go(&mut pace), Asked::Admitted);
     assert!(matches!(go(&mut pace), Asked::Queued(_)));
-    // As configured where it is not to adapt.
+    // Without adaptive concurrency the limit is the configured one.
     pace.set(settings(60_000, 8), later);
     assert_eq!(pace.snapshot(later).concurrency_limit, 8);
 }
@@ -467,7 +471,7 @@ fn who_would_get_its_answer_too_late_is_refused_too() {
         }
         pace.release(true);
     }
-    // The next turn comes after half a second more, and its answer after as much again.
+    // The next turn comes half a second later, and its answer after another half second.
     let wait = |pace: &mut Pace, ms| {
         let patience = Duration::from_millis(ms);
         ask(pace, now, Lane::Interactive, "a", patience)
@@ -486,19 +490,20 @@ fn who_would_get_its_answer_too_late_is_refused_too() {
     assert_eq!(others(&mut pace, 2, 3_010), None);
     assert!(matches!(wait(&mut pace, 1_010), Asked::Queued(_)));
     assert_eq!(others(&mut pace, 2, 3_010), Some(half * 7));
-    // A part of the burst is kept from background work: where the last before it is such, it lies idle.
+    // A part of the burst is reserved from background work. If the last call ahead is such work,
+    // that part is unused.
     let mut behind = |lane| {
         let until = now + half * 7;
         pace.too_long(now, Lane::Interactive, &caller, (2, lane), until)
     };
     assert_eq!(behind(Lane::Interactive), Some(half * 7));
     assert_eq!(behind(Lane::Export), Some(half * 10));
-    // Of a vendor that takes long no more than a second counts.
+    // If calls take long, they count for a second at most.
     for _ in 0..100 {
         pace.felt(now, Felt::Late, now.checked_sub(SECOND * 9).unwrap_or(now));
     }
     assert_eq!(others(&mut pace, 0, 2_520), None);
-    // While the vendor said stop, whoever comes is told in its turn.
+    // A call that comes during a hold-down is refused for that.
     pace.rate_limited(now, Some(SECOND * 20));
     assert_eq!(others(&mut pace, 100, 10), None);
 }
@@ -511,7 +516,7 @@ fn nobody_is_sent_at_the_deadline_and_the_urgent_pass_the_waiting() {
         panic!("its deadline has come");
     };
     assert_eq!(refusal.retry_after, Duration::ZERO);
-    // What is left of the burst is kept from exports, one of which waits for it.
+    // The rest of the burst is reserved from exports, and one export waits for it.
     while ask(&mut pace, now, Lane::Export, "a", Duration::from_nanos(1)) == Asked::Admitted {}
     assert!(matches!(
         ask(&mut pace, now, Lane::Export, "a", SECOND),
@@ -532,7 +537,7 @@ fn what_never_went_out_costs_nothing() {
     let Asked::Queued(waiting) = ask(&mut pace, now, Lane::Interactive, "a", SECOND) else {
         panic!("no place is left");
     };
-    // Time alone lets nobody go while every place is taken.
+    // Time alone admits nobody while every place is taken.
     assert_eq!(pace.next(now), Some((waiting, None)));
     pace.release(true);
     assert_eq!(pace.next(now), Some((waiting, Some(now))));
@@ -541,7 +546,7 @@ fn what_never_went_out_costs_nothing() {
     pace.release(false);
     let seen = pace.snapshot(now);
     assert_eq!((seen.remaining, seen.in_flight), (19, 0));
-    // There is never more than a burst.
+    // Credit never exceeds a burst.
     pace.release(false);
     pace.release(false);
     assert_eq!(pace.snapshot(now + SECOND * 9).remaining, 20);
@@ -553,7 +558,7 @@ fn what_is_usual_follows_what_calls_took() {
     for _ in 0..10 {
         ask(&mut pace, now, Lane::Interactive, "a", SECOND);
     }
-    // The next one goes after a second, and its answer takes what is usual.
+    // The next one goes after a second, and its answer takes the usual time.
     let is_usual = |pace: &mut Pace, usual: Duration| {
         let mut too_long = |until| {
             let none = (0, Lane::Interactive);
@@ -580,14 +585,14 @@ fn a_stop_is_never_shortened_nor_ended_by_what_was_under_way() {
     assert_eq!(pace.rate_limited(now, Some(SECOND * 20)), SECOND * 20);
     let later = now + SECOND;
     assert_eq!(pace.rate_limited(later, Some(SECOND * 2)), SECOND * 19);
-    // Neither a count that resets sooner nor a good answer says that it may go on.
+    // Neither a count that resets sooner nor a good answer ends the hold-down.
     pace.told_remaining(later, 0, Some(SECOND * 3));
     pace.answered(later);
     let stopped = |pace: &Pace, at| pace.stopped(at).map(|refusal| refusal.retry_after);
     assert_eq!(stopped(&pace, later), Some(SECOND * 19));
     let over = now + SECOND * 20;
     assert_eq!(stopped(&pace, over), None);
-    // Then one, and everyone with its answer, at the rate.
+    // Then one call goes, and after its answer all others at the rate.
     assert_eq!(pace.snapshot(over).remaining, 1);
     let go = |pace: &mut Pace, at| ask(pace, at, Lane::Interactive, "a", SECOND);
     assert_eq!(go(&mut pace, over), Asked::Admitted);
@@ -596,7 +601,7 @@ fn a_stop_is_never_shortened_nor_ended_by_what_was_under_way() {
     pace.answered(soon);
     assert_eq!(pace.advance(soon).len(), 1);
     assert_eq!(pace.snapshot(soon).ramp, Some((20, SECOND * 30)));
-    // What the vendor tells at the end of a stop counts again.
+    // A count that the vendor states at the end of a hold-down is obeyed again.
     pace.told_remaining(soon, 0, Some(SECOND * 3));
     assert_eq!(pace.snapshot(soon).hold_down, Some(SECOND * 3));
     let again = soon + SECOND * 3;
@@ -612,7 +617,7 @@ fn after_a_reset_the_rest_grows_back_at_the_rate() {
         .map(|_| ask(&mut pace, now, Lane::Interactive, "a", SECOND * 9))
         .collect();
     assert!(asked.iter().all(|asked| matches!(asked, Asked::Queued(_))));
-    // The answers to what was under way say so too, of the same count.
+    // The answers to calls that were in flight state the same count.
     pace.told_remaining(now + SECOND, 0, Some(SECOND * 3));
     for seconds in 4..7 {
         let at = now + SECOND * seconds;
@@ -620,7 +625,7 @@ fn after_a_reset_the_rest_grows_back_at_the_rate() {
         assert_eq!(pace.advance(at - Duration::from_nanos(1)), []);
         assert_eq!(pace.advance(at).len(), 1);
     }
-    // More than is left of the burst is no more.
+    // A count larger than the rest of the burst changes nothing.
     pace.told_remaining(now + SECOND * 8, 99, None);
     assert_eq!(pace.snapshot(now + SECOND * 8).remaining, 2);
     pace.told_remaining(now + SECOND * 8, 1, None);
@@ -636,11 +641,11 @@ fn background_work_of_a_vendor_that_is_back_waits_for_its_part() {
         .map(|_| ask(&mut pace, now, Lane::Refresh, "a", SECOND * 60))
         .collect();
     assert!(ids.iter().all(|asked| matches!(asked, Asked::Queued(_))));
-    // A fifth of the rate and growing: one call is earned after less than five seconds, by the line
-    // 0.2 t + t² / 75 = 1, so after 3.95; the second after 6.86.
+    // Background work starts at a fifth of the rate and grows. The credit after t seconds is 0.2 t
+    // + t² / 75, so the first call is earned after 3.95 s and the second after 6.86 s.
     let first = pace.next(now).unwrap().1.unwrap() - now;
     assert_eq!(first.as_millis() / 10, 395);
-    // Callers do not wait for it, and take none of it.
+    // Callers do not wait for the ramp and take none of its credit.
     assert_eq!(
         ask(&mut pace, now + SECOND * 2, Lane::Interactive, "b", SECOND),
         Asked::Admitted
@@ -649,7 +654,7 @@ fn background_work_of_a_vendor_that_is_back_waits_for_its_part() {
     assert_eq!(pace.advance(now + first).len(), 1);
     let second = pace.next(now + first).unwrap().1.unwrap() - now;
     assert_eq!(second.as_millis() / 10, 686);
-    // Who comes behind the second is told when the third call is earned: 0.2 t + t² / 75 = 3.
+    // A call behind the second learns when the third is earned: 0.2 t + t² / 75 = 3.
     let Asked::Refused(refusal) = ask(&mut pace, now + first, Lane::Refresh, "a", SECOND) else {
         panic!("it would come too late");
     };

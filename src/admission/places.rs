@@ -1,39 +1,39 @@
-//! How many calls at once a vendor bears, where that is to be found out. Pure.
+//! Finds out how many concurrent calls a vendor can handle. Pure.
 //!
-//! A vendor that is given more than it can work on keeps the rest waiting until it is late, and goes on
-//! working at what nobody waits for any more. So a late answer takes a share of the places away, and
-//! each round of prompt ones gives one back: additive increase, multiplicative decrease, up to the
-//! configured number.
+//! A vendor that gets more calls than it can work on keeps the rest waiting until they are late,
+//! and it goes on working on calls that nobody waits for any more. So a late answer takes a share
+//! of the places away, and each round of prompt answers gives one back. This is additive increase,
+//! multiplicative decrease, up to the configured number.
 
 use crate::clock::Instant;
 
-/// What a late call leaves of the places, in percent.
+/// Share of the places that is left after a late call, in percent.
 const CUT_PERCENT: u64 = 60;
-/// Places are counted in thousandths, to grow by a part of one.
+/// Places are counted in thousandths, so that they can grow by a fraction.
 const ONE: u64 = 1_000;
 
-/// How a call went, as far as crowding tells.
+/// How a call went, as far as it shows whether the vendor is crowded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Felt {
-    /// In good time.
+    /// The answer came in time.
     Prompt,
-    /// Past half of its time limit, or not at all within it.
+    /// The answer took more than half of its time limit, or did not come within it.
     Late,
-    /// It failed in another way.
+    /// The call failed in another way, which says nothing about crowding.
     Nothing,
 }
 
-/// The places in use, of a greatest number.
+/// The number of places in use, up to a maximum.
 #[derive(Debug, Default)]
 pub struct Places {
-    /// In thousandths; `None` while all may be used.
+    /// In thousandths. `None` while all places may be used.
     now: Option<u64>,
-    /// Calls begun before then are of the crowd that was cut already.
+    /// Calls begun before this belong to the crowd that was already cut.
     cut: Option<Instant>,
 }
 
 impl Places {
-    /// Calls at once, of at most `max`.
+    /// Returns the number of concurrent calls allowed, at most `max`.
     pub fn limit(&self, max: usize) -> usize {
         let limit = self
             .now
@@ -41,7 +41,7 @@ impl Places {
         limit.clamp(1, max.max(1))
     }
 
-    /// Hears of a call that began at `began`, while `in_flight` were under way, itself among them.
+    /// Records how a call went that began at `began`. `in_flight` counts it too.
     pub fn heard(
         &mut self,
         felt: Felt,
@@ -60,7 +60,7 @@ impl Places {
                     self.cut = Some(now);
                 }
             }
-            // What was not used was not tried.
+            // A limit that was not reached was not tested, so it does not grow.
             Felt::Prompt if in_flight >= limit => {
                 if let Some(places) = self.now {
                     let grown = places + ONE * ONE / places.max(ONE);
@@ -87,7 +87,7 @@ mod tests {
             places.heard(Felt::Late, at(0), at(10), 8, 8);
         }
         assert_eq!(places.limit(8), 4);
-        // Alone it proves nothing.
+        // A single call in flight proves nothing.
         places.heard(Felt::Prompt, at(11), at(12), 1, 8);
         assert_eq!(places.limit(8), 4);
         for _ in 0..7 {

@@ -1,15 +1,16 @@
-//! Who waits for a vendor, and who is next: lanes by urgency, callers in turn within a lane.
+//! The queue before a vendor: lanes by urgency, and within a lane the callers in turn.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Lane;
 
-/// Names one who waits.
+/// Id of a waiting call.
 pub type WaiterId = u64;
 
-/// Waiters of one lane, grouped by caller. The front caller is served next and then goes to the
-/// back, so that a caller with a hundred waiters delays another one by one place, not by a hundred.
+/// The waiters of one lane, grouped by caller. The caller in front is served next and then goes to
+/// the back. So a caller with a hundred waiters delays another caller by one place, not by a
+/// hundred.
 #[derive(Debug, Default)]
 struct LaneQueue {
     turns: VecDeque<(Arc<str>, VecDeque<WaiterId>)>,
@@ -54,7 +55,7 @@ impl LaneQueue {
         self.len() != before
     }
 
-    /// How many go before the next waiter of `caller`, if nobody else comes.
+    /// Returns how many waiters go before the next one of `caller`, if nobody else comes.
     fn ahead_of(&self, caller: &str) -> usize {
         let own = self.of(caller);
         let others = self.turns.iter().filter(|(name, _)| &**name != caller);
@@ -63,30 +64,30 @@ impl LaneQueue {
             .sum::<usize>()
     }
 
-    /// The caller with most waiters, and their number.
+    /// Returns the caller with the most waiters.
     fn longest(&mut self) -> Option<&mut (Arc<str>, VecDeque<WaiterId>)> {
         self.turns.iter_mut().max_by_key(|(_, w)| w.len())
     }
 }
 
-/// All who wait for one vendor credential.
+/// The queue of one vendor credential.
 #[derive(Debug, Default)]
 pub struct Queue {
     lanes: [LaneQueue; Lane::ALL.len()],
 }
 
 impl Queue {
-    /// Returns how many wait.
+    /// Returns the number of waiters.
     pub fn len(&self) -> usize {
         self.lanes.iter().map(LaneQueue::len).sum()
     }
 
-    /// Returns whether nobody waits.
+    /// Returns whether no call waits.
     pub fn is_empty(&self) -> bool {
         self.lanes.iter().all(|lane| lane.turns.is_empty())
     }
 
-    /// Returns how many wait in a lane.
+    /// Returns the number of waiters in a lane.
     pub fn len_of(&self, lane: Lane) -> usize {
         self.lanes.get(lane as usize).map_or(0, LaneQueue::len)
     }
@@ -98,7 +99,7 @@ impl Queue {
         }
     }
 
-    /// Returns the next one and its lane.
+    /// Returns the next waiter and its lane.
     pub fn front(&self) -> Option<(Lane, WaiterId)> {
         Lane::ALL.iter().zip(&self.lanes).find_map(|(lane, queue)| {
             let (_, waiters) = queue.turns.front()?;
@@ -106,17 +107,17 @@ impl Queue {
         })
     }
 
-    /// Takes the next one out.
+    /// Removes and returns the next waiter.
     pub fn pop(&mut self) -> Option<WaiterId> {
         self.lanes.iter_mut().find_map(LaneQueue::pop)
     }
 
-    /// Takes one out who no longer waits.
+    /// Removes a waiter. Returns whether it was in the queue.
     pub fn remove(&mut self, id: WaiterId) -> bool {
         self.lanes.iter_mut().any(|lane| lane.remove(id))
     }
 
-    /// Returns how many would go before a newcomer.
+    /// Returns how many waiters would go before a new one.
     pub fn ahead_of(&self, lane: Lane, caller: &str) -> usize {
         let more_urgent = self.lanes.iter().take(lane as usize).map(LaneQueue::len);
         let same = self
@@ -126,8 +127,9 @@ impl Queue {
         more_urgent.sum::<usize>() + same
     }
 
-    /// Takes out one who must give way to a newcomer when the queue is full: the newest of the
-    /// least urgent lane, or of the same lane's caller who takes up the most places.
+    /// Removes the waiter that must give way to a new one when the queue is full: the newest of the
+    /// least urgent lane, or, in the same lane, of the caller with the most waiters. Returns `None`
+    /// if the new one is refused instead.
     pub fn displace_for(&mut self, lane: Lane, caller: &str) -> Option<WaiterId> {
         let own = self.lanes.get(lane as usize)?.of(caller);
         let (least, queue) = Lane::ALL
@@ -186,8 +188,8 @@ mod tests {
             let ahead = queue.ahead_of(lane, caller);
             queue.push(lane, caller, 1000);
             let place = order(&mut queue).iter().position(|id| *id == 1000).unwrap();
-            // Turns may already have passed the newcomer's caller, so the estimate may be one
-            // round high or low, never more.
+            // Turns may already have passed the new waiter's caller, so the estimate may be one
+            // round too high or too low, but not more.
             assert!(place.abs_diff(ahead) <= callers.len(), "{place} {ahead}");
         }
     }
@@ -198,7 +200,7 @@ mod tests {
         let mut queue = Queue::default();
         queue.push(Lane::Interactive, &callers[0], 0);
         queue.push(Lane::Export, &callers[0], 1);
-        // Three of a, two of b, one of c, in this order.
+        // Three waiters of a, two of b, one of c, in this order.
         for (n, caller) in callers.iter().enumerate() {
             for id in 0..3 - n {
                 queue.push(Lane::Refresh, caller, 10 * (n as u64 + 1) + id as u64);
@@ -207,7 +209,8 @@ mod tests {
         assert_eq!(queue.len(), 8);
         let lengths = Lane::ALL.map(|lane| queue.len_of(lane));
         assert_eq!(lengths, [1, 6, 0, 1]);
-        // The urgent one and one of each; the urgent one, two of a, two of b and c's own.
+        // Ahead of d: the urgent one and one of each. Ahead of c: the urgent one, two of a, two of
+        // b, and c's own.
         assert_eq!(queue.ahead_of(Lane::Refresh, "d"), 4);
         assert_eq!(queue.ahead_of(Lane::Refresh, "c"), 6);
         assert_eq!(queue.ahead_of(Lane::ReadAhead, "c"), 7);
@@ -225,13 +228,14 @@ mod tests {
         queue.push(Lane::Refresh, &b, 1);
         queue.push(Lane::Refresh, &a, 2);
         queue.push(Lane::Refresh, &a, 3);
-        // Two of a, one of b: with one more, b has as many.
+        // a has two and b has one. With the new one, b would have as many as a.
         assert_eq!(queue.displace_for(Lane::Refresh, "b"), None);
         queue.push(Lane::Refresh, &a, 4);
         assert_eq!(queue.displace_for(Lane::Refresh, "b"), Some(4));
         assert_eq!(queue.displace_for(Lane::Refresh, "c"), Some(3));
         assert_eq!(queue.displace_for(Lane::Refresh, "c"), None);
-        // Of the less urgent lane whoever has most, even the only one, and the newcomer itself.
+        // In a less urgent lane, the caller with the most waiters gives way, even with its only
+        // one, and even if it is the new waiter's caller.
         assert_eq!(queue.displace_for(Lane::Interactive, "a"), Some(2));
         assert_eq!(queue.displace_for(Lane::Interactive, "b"), Some(1));
         assert!(queue.is_empty());

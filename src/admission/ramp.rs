@@ -1,28 +1,27 @@
-//! How much background work may be done while a vendor comes back: a part of its rate that grows.
-//! Pure.
+//! Limits background work while a vendor recovers: to a share of the rate that grows. Pure.
 //!
-//! After an outage everything that grew stale is refreshed when it is next asked for, which is all of
-//! it within seconds. Callers who have nothing go first anyway; those who have something old are well
-//! served with it for half a minute more, and the vendor is not met by all of them at once.
+//! After an outage, every stale answer is refreshed when it is next requested, so nearly all of
+//! them within seconds. Callers without an answer go first anyway. Callers with a stale answer can
+//! use it for half a minute more. So the vendor does not get all refreshes at once.
 
 use crate::clock::{Duration, Instant};
 
-/// How long it takes until background work may have the whole rate again.
+/// Time until background work may use the whole rate again.
 pub const LENGTH: Duration = Duration::from_secs(30);
-/// The part of the rate that it has at first.
+/// Share of the rate that background work gets at first.
 const FIRST_PART: f64 = 0.2;
 
-/// One return of a vendor.
+/// One recovery of a vendor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ramp {
     began: Instant,
     counted: Instant,
-    /// As in the bucket: the time that a call costs, earned at the part of the rate.
+    /// Like the credit of the bucket, but earned at the share of the rate.
     credit: Duration,
 }
 
 impl Ramp {
-    /// The vendor is back now.
+    /// Starts a recovery now.
     pub fn new(now: Instant) -> Self {
         Self {
             began: now,
@@ -31,35 +30,36 @@ impl Ramp {
         }
     }
 
-    /// Returns the part of the rate that background work has now, in percent, and how long until it
-    /// has all.
+    /// Returns the share of the rate that background work has now, in percent, and the time until
+    /// it has all of it.
     pub fn standing(&self, now: Instant) -> (u8, Duration) {
         let passed = now.saturating_duration_since(self.began).min(LENGTH);
         let done = passed.as_secs_f64() / LENGTH.as_secs_f64();
-        // Between 20 and 100.
+        // From 20 to 100.
         let percent = (FIRST_PART + (1.0 - FIRST_PART) * done) * 100.0;
         (percent as u8, LENGTH.saturating_sub(passed))
     }
 
-    /// Whether it is over: its time has passed, and no background work waits any more. To be asked after [`Self::count`].
+    /// Returns whether the recovery is over: its time has passed and no background work waits any
+    /// more. Call [`Self::count`] first.
     pub fn is_over(&self, now: Instant, cost: Duration) -> bool {
         now.saturating_duration_since(self.began) >= LENGTH && self.credit >= cost
     }
 
-    /// Counts what was earned since. No more than one call's `cost` is saved up: what was not called
-    /// for does not become a burst.
+    /// Adds the credit earned since the last call. Saves up the `cost` of one call at most, so that
+    /// unused credit does not become a burst.
     pub fn count(&mut self, now: Instant, cost: Duration) {
         let earned = self.earned(now).saturating_sub(self.earned(self.counted));
         self.credit = (self.credit + earned).min(cost);
         self.counted = self.counted.max(now);
     }
 
-    /// One call of background work goes.
+    /// Takes the credit of one background call.
     pub fn take(&mut self, cost: Duration) {
         self.credit = self.credit.saturating_sub(cost);
     }
 
-    /// Time until `needed` will have been earned since the last count.
+    /// Returns the time until `needed` will have been earned since the last count.
     pub fn wait(&self, now: Instant, needed: Duration) -> Duration {
         let short = needed.saturating_sub(self.credit);
         if short.is_zero() {
@@ -69,7 +69,7 @@ impl Ramp {
         (self.began + reached(target)).saturating_duration_since(now)
     }
 
-    /// All that was earned until then.
+    /// Returns the credit earned from the start until `at`.
     fn earned(&self, at: Instant) -> Duration {
         let passed = at.saturating_duration_since(self.began);
         let (full, on_ramp) = (passed.saturating_sub(LENGTH), passed.min(LENGTH));
@@ -79,7 +79,7 @@ impl Ramp {
     }
 }
 
-/// When so much will have been earned, from the ramp's beginning.
+/// Returns the time from the start until this much has been earned.
 fn reached(earned: Duration) -> Duration {
     let on_ramp = LENGTH.mul_f64((FIRST_PART + 1.0) / 2.0);
     if earned > on_ramp {
@@ -87,7 +87,7 @@ fn reached(earned: Duration) -> Duration {
     }
     let growth = (1.0 - FIRST_PART) / LENGTH.as_secs_f64();
     let root = (FIRST_PART * FIRST_PART + 2.0 * growth * earned.as_secs_f64()).sqrt();
-    // A little more, so that for all rounding it has been earned then.
+    // A microsecond more, so that rounding cannot make it too early.
     Duration::from_secs_f64((root - FIRST_PART) / growth) + Duration::from_micros(1)
 }
 
@@ -98,7 +98,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Calls that go in each ten seconds, where there is always one that waits.
+    /// Returns the calls that go in each ten seconds if one always waits.
     fn calls(cost: Duration, step: Duration) -> [u32; 4] {
         let began = Clock::system().now();
         let mut ramp = Ramp::new(began);
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn it_grows_from_a_fifth_to_the_whole() {
-        // Ten a second, looked at a thousand times a second.
+        // Ten calls a second, counted a thousand times a second.
         let [first, second, third, after] = calls(100 * MS, MS);
         assert!((30..=34).contains(&first), "{first}");
         assert!((55..=61).contains(&second), "{second}");

@@ -1,53 +1,53 @@
-//! How many requests a minute: what one costs, how many may go back to back, and what a vendor's limit
-//! seems to be where it is not published. Pure.
+//! Arithmetic of a rate: what a request costs, how many may go back to back, and the vendor's limit
+//! as learnt where it is not published. Pure.
 //!
-//! Learning is additive increase, multiplicative decrease: a refusal (429) cuts the rate, answers raise
-//! it slowly again. It looks between a floor and a ceiling; the ceiling is the configured rate.
+//! Learning is additive increase, multiplicative decrease. A 429 cuts the rate, and answers raise
+//! it slowly again, between a floor and a ceiling. The ceiling is the configured rate.
 
 use super::Lane;
 use crate::clock::{Duration, Instant};
 
-/// The bucket holds what flows in within ten seconds (and one request at least): enough for the
-/// questions of a dashboard that opens, little enough that a minute never sees much more than the
-/// configured rate.
+/// The bucket holds the requests of ten seconds, and at least one. That is enough for a dashboard
+/// that opens, and little enough that no minute sees much more than the configured rate.
 const BURST_SECONDS: u64 = 10;
-/// What a refusal leaves of the rate, in percent. More than half, for a refusal costs a hold-down
-/// besides, and a limit is seldom far below what was just allowed.
+/// Share of the rate that is left after a 429, in percent. It is more than half, because a 429 also
+/// costs a hold-down, and the limit is seldom far below the last allowed rate.
 const CUT_PERCENT: u64 = 70;
-/// A minute of calls at the full rate raises it by this part of the ceiling, in percent: so that a
-/// rate which was cut takes half an hour to be refused again, not a minute.
+/// A minute of calls at the full rate raises the rate by this share of the ceiling, in percent. So
+/// a rate that was cut is refused again after half an hour, not after a minute.
 const GROWTH_PERCENT: u64 = 1;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Requests a minute, to a thousandth. Integers only, so no rounding can send a request too many.
+/// A rate in thousandths of a request per minute. Integers only, so rounding never sends a request
+/// too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(u64);
 
 impl Rate {
-    /// So many; at least one.
+    /// Creates a rate of this many requests per minute, at least one.
     pub fn per_minute(requests: u32) -> Self {
         Self(u64::from(requests.max(1)) * 1_000)
     }
 
-    /// So many within this time.
+    /// Creates a rate of this many requests within `time`.
     fn within(requests: u64, time: Duration) -> Self {
         let milli = u128::from(requests) * 1_000 * MINUTE.as_nanos() / time.as_nanos().max(1);
         Self(u64::try_from(milli).unwrap_or(u64::MAX))
     }
 
-    /// Whole requests a minute.
+    /// Returns the whole requests per minute.
     pub fn whole(self) -> u32 {
         u32::try_from(self.0 / 1_000).unwrap_or(u32::MAX)
     }
 
-    /// Requests that may go out back to back.
+    /// Returns how many requests may go back to back, at least one.
     pub fn burst(self) -> u32 {
         let burst = self.0 / 1_000 * BURST_SECONDS / MINUTE.as_secs();
         u32::try_from(burst).unwrap_or(u32::MAX).max(1)
     }
 
-    /// Returns the time in which one more request is allowed.
+    /// Returns the time after which one more request is allowed.
     pub fn cost(self) -> Duration {
         Duration::from_nanos(60_000_000_000_000 / self.0.max(1))
     }
@@ -57,8 +57,8 @@ impl Rate {
         self.cost() * self.burst()
     }
 
-    /// Credit that must be there before a request of this lane goes: background work leaves a part
-    /// of the burst to those who wait.
+    /// Returns the credit that must be there before a request of this lane goes. Background work
+    /// leaves a part of the burst to callers that wait.
     pub fn needed(self, lane: Lane) -> Duration {
         let reserve = match lane {
             Lane::Interactive => 0,
@@ -69,26 +69,26 @@ impl Rate {
     }
 }
 
-/// Between which rates learning looks.
+/// The limits of a learnt rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Never below.
+    /// The rate never goes below this.
     pub floor: Rate,
-    /// Never above.
+    /// The rate never goes above this.
     pub ceiling: Rate,
 }
 
-/// What a vendor's limit seems to be.
+/// The vendor's limit as learnt from its answers.
 #[derive(Debug, Default)]
 pub struct Learned {
-    /// After a refusal; `None` while nothing below the ceiling was refused.
+    /// Set after a 429. `None` while nothing below the ceiling was refused.
     seems: Option<Rate>,
-    /// What the vendor's own count leaves until it starts anew, spread evenly, and when that is.
+    /// The vendor's own remaining count, spread evenly until it is reset, and when that is.
     told: Option<(Rate, Instant)>,
 }
 
 impl Learned {
-    /// Returns the rate to keep to.
+    /// Returns the rate to use.
     pub fn rate(&self, bounds: Bounds, now: Instant) -> Rate {
         let told = self.told.filter(|(_, until)| now < *until);
         let mut rate = self.seems.unwrap_or(bounds.ceiling);
@@ -98,19 +98,19 @@ impl Learned {
         rate.min(bounds.ceiling).max(bounds.floor)
     }
 
-    /// Until when what the vendor told holds, if it does.
+    /// Returns until when the vendor's own count limits the rate, if it does.
     pub fn told_until(&self, now: Instant) -> Option<Instant> {
         let (_, until) = self.told?;
         (now < until).then_some(until)
     }
 
-    /// The vendor refused a request that was sent at this rate.
+    /// Records a 429 to a request that was sent at this rate.
     pub fn refused(&mut self, at: Rate) {
         self.seems = Some(Rate(at.0 * CUT_PERCENT / 100));
     }
 
-    /// The vendor answered a request. So the less is asked, the slower the rate grows: what was not
-    /// tried was not allowed.
+    /// Records an answer. With fewer requests the rate grows more slowly, because a rate that was
+    /// not tried was not tested.
     pub fn answered(&mut self, bounds: Bounds) {
         let Some(seems) = self.seems else { return };
         let seems = seems.max(bounds.floor);
@@ -119,12 +119,12 @@ impl Learned {
         self.seems = (grown < bounds.ceiling).then_some(grown);
     }
 
-    /// What the vendor told of its count no longer holds.
+    /// Drops the vendor's own count.
     pub fn forget_told(&mut self) {
         self.told = None;
     }
 
-    /// The vendor will take so many more requests until its count starts anew.
+    /// Records that the vendor will accept this many more requests until its count is reset.
     pub fn told(&mut self, now: Instant, requests: u64, reset: Duration) {
         if !reset.is_zero() {
             self.told = Some((Rate::within(requests, reset), now + reset));

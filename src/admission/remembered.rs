@@ -1,9 +1,9 @@
-//! What a vendor said about its limits, kept across a restart: how long nothing may be sent, how often
-//! it refused in a row, when a call was last made, and that it refuses our keys.
+//! What a vendor said about its limits, stored across a restart: the rest of a hold-down, the
+//! number of 429 answers in a row, the time of the last call, and whether it rejects our keys.
 //!
-//! It is noted when it changes; that calls are made, once a second. Credit is not kept: after a start
-//! it grows from zero since the last call, so that no minute sees more than the rate and the burst,
-//! whenever the process before ended.
+//! A change is stored at once, the time of the last call once a second. Credit is not stored. After
+//! a start it grows from zero since the last call. So no minute sees more than the rate and the
+//! burst, whenever the earlier process ended.
 
 use std::sync::OnceLock;
 
@@ -15,13 +15,13 @@ use crate::domain::{AccountId, Vendor};
 use crate::store::Store;
 use crate::store::pack::{PackReader, PackWriter};
 
-/// How often it is noted that calls are made.
+/// Time between two notes that calls are being made.
 const SIGN_EVERY: Duration = Duration::from_secs(1);
-/// The last call may have come later than was noted: by the pause between two notes, and by the time
+/// The last call may be later than the stored time: by the pause between two notes, and by the time
 /// that the store takes to write one.
 const SIGN_MARGIN: Duration = Duration::from_millis(1_250);
 
-/// Where something of one credential is noted. Empty until there is a store.
+/// Stores the notes about one credential. Does nothing until a store is set.
 #[derive(Default)]
 pub(super) struct Notebook {
     place: OnceLock<(Store, String)>,
@@ -29,21 +29,21 @@ pub(super) struct Notebook {
 }
 
 impl Notebook {
-    /// From now on notes are kept.
+    /// Sets the store. From now on, notes are stored.
     pub fn open(&self, store: &Store, what: &str, vendor: Vendor, account: &AccountId) {
         let name = format!("{what}/{}/{}", vendor.as_str(), account.as_str());
-        // Set once, when the gateway is built.
+        // This is set once, when the gateway is built.
         let _ = self.place.set((store.clone(), name));
     }
 
-    /// Keeps this in place of what was noted before.
+    /// Stores `content` in place of the earlier note.
     pub fn note(&self, content: &[u8]) {
         if let Some((store, name)) = self.place.get() {
             store.note(name, content);
         }
     }
 
-    /// Returns whether it is time again to note that calls are made.
+    /// Returns whether it is time to store again that calls are being made.
     pub fn is_due(&self, now: Instant) -> bool {
         if self.place.get().is_none() {
             return false;
@@ -56,7 +56,10 @@ impl Notebook {
         due
     }
 
-    /// What was noted. `Ok(None)` where nothing was, `Err` where the store does not say.
+    /// Reads the stored note. `Ok(None)` if there is none.
+    ///
+    /// # Errors
+    /// `Err` if the store does not answer.
     pub async fn read(&self) -> Result<Option<Bytes>, ()> {
         match self.place.get() {
             Some((store, name)) => store.recall(name).await.map_err(|_| ()),
@@ -65,17 +68,17 @@ impl Notebook {
     }
 }
 
-/// What of a pace outlives the process.
+/// The part of a pace that outlives the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PaceMemory {
-    /// Time for which nothing is sent, and whether everyone is refused meanwhile.
+    /// Rest of the hold-down, and whether every call is refused until its end.
     pub stop: Option<(Duration, bool)>,
-    /// 429 answers in a row.
+    /// Number of 429 answers in a row.
     pub strikes: u32,
 }
 
 impl PaceMemory {
-    /// Returns the bytes to note.
+    /// Encodes it for the store.
     pub fn write(&self, clock: &Clock) -> Vec<u8> {
         let (left, refuses) = self.stop.unwrap_or_default();
         PackWriter::default()
@@ -86,8 +89,8 @@ impl PaceMemory {
             .done()
     }
 
-    /// What was noted, as it stands by now, and the time since the last call that is certain. A stop
-    /// of unknown age begins anew: it is never longer than it was.
+    /// Decodes a note. Returns it as of now, with the time that has certainly passed since the last
+    /// call. A hold-down of unknown age starts over, so it is never longer than it was.
     pub fn read(bytes: Bytes, clock: &Clock) -> Option<(Self, Duration)> {
         let mut reader = PackReader::new(bytes);
         let age = reader.stamp()?.age(&clock.stamp());
@@ -104,7 +107,7 @@ impl PaceMemory {
     }
 }
 
-/// Returns the bytes to note of a time until which something is so.
+/// Encodes the rest of a wait for the store.
 pub(super) fn write_wait(left: Option<Duration>, clock: &Clock) -> Vec<u8> {
     PackWriter::default()
         .stamp(clock.stamp())
@@ -112,7 +115,7 @@ pub(super) fn write_wait(left: Option<Duration>, clock: &Clock) -> Vec<u8> {
         .done()
 }
 
-/// What of such a time is left, `max` at most.
+/// Decodes the rest of a wait, at most `max`.
 pub(super) fn read_wait(bytes: Bytes, max: Duration, clock: &Clock) -> Option<Duration> {
     let mut reader = PackReader::new(bytes);
     let stamp: Stamp = reader.stamp()?;

@@ -1,13 +1,13 @@
-//! Whether and when a failed call is tried again. Pure.
+//! Decides whether and when a failed call is retried. Pure.
 
 use crate::clock::{Duration, Instant};
 
-/// How often a call is tried.
+/// Settings: how often a call is attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetrySettings {
-    /// Attempts at one call, the first among them; at least 1.
+    /// Attempts for one call, the first included; at least 1.
     pub attempts: u32,
-    /// Retries, as a part of first tries in percent.
+    /// Maximum retries, in percent of first attempts.
     pub budget_percent: u32,
 }
 
@@ -20,18 +20,18 @@ impl Default for RetrySettings {
     }
 }
 
-/// First pause before a retry is at most this; doubles with each.
+/// Maximum pause before the first retry. It doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-/// Where the doubling ends. A vendor that asks for a longer pause is not asked again by a retry.
+/// Maximum of the doubled pause. If a vendor asks for a longer pause, the call is not retried.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// Seconds over which first tries and retries are counted.
+/// Length of the window in which first attempts and retries are counted.
 const WINDOW_SECONDS: u64 = 10;
-/// Retries within the window that are always allowed, so that a single call after a quiet time can
-/// be tried three times.
+/// Retries in the window that are always allowed, so that a single call after a quiet time can be
+/// attempted three times.
 const FLOOR: u64 = 2;
 
-/// Returns the pause before the retry that follows attempt number `attempt` (from 1): full jitter,
-/// so that calls which failed together do not come back together.
+/// Returns the pause before the retry that follows attempt number `attempt` (from 1). It has full
+/// jitter, so that calls which failed together do not return together.
 pub fn backoff(attempt: u32, jitter: f64) -> Duration {
     let doubled = BACKOFF_FIRST * 2u32.saturating_pow(attempt.saturating_sub(1).min(16));
     doubled.min(BACKOFF_MAX).mul_f64(jitter.clamp(0.0, 1.0))
@@ -44,8 +44,8 @@ struct Slot {
     retries: u64,
 }
 
-/// Keeps retries at a small part of first tries, so that a failing vendor is not called more than
-/// a healthy one.
+/// Keeps retries at a small share of first attempts, so that a failing vendor is not called more
+/// often than a healthy one.
 #[derive(Debug)]
 pub struct RetryBudget {
     percent: u64,
@@ -54,7 +54,7 @@ pub struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// Nothing counted yet.
+    /// Creates a budget with nothing counted.
     pub fn new(settings: RetrySettings, now: Instant) -> Self {
         Self {
             percent: u64::from(settings.budget_percent),
@@ -63,14 +63,14 @@ impl RetryBudget {
         }
     }
 
-    /// Counts a first try.
+    /// Counts a first attempt.
     pub fn first_try(&mut self, now: Instant) {
         if let Some(slot) = self.slot(now) {
             slot.first_tries += 1;
         }
     }
 
-    /// Takes a retry out of the budget, if one is left.
+    /// Takes a retry from the budget. Returns whether one was left.
     pub fn retry(&mut self, now: Instant) -> bool {
         let second = self.second(now);
         let (tries, retries) = self
@@ -149,7 +149,7 @@ mod tests {
         let last = start + Duration::from_secs(9);
         let retries = (0..100).filter(|_| budget.retry(last)).count();
         assert_eq!(retries, 10);
-        // The first of them have gone, and with the last their retries.
+        // The first of them have left the window, and the retries of the last ones with it.
         let retries = |budget: &mut RetryBudget, second| {
             let now = start + Duration::from_secs(second);
             (0..100).filter(|_| budget.retry(now)).count()

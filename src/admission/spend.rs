@@ -1,4 +1,4 @@
-//! On whose account, how urgently and until when a vendor call may be made.
+//! For whom, how urgently and until when a vendor call may be made.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,16 +9,16 @@ use super::story::Story;
 use crate::clock::Instant;
 use crate::metrics::CallsCaused;
 
-/// How urgent a vendor call is. Earlier lanes go first when the budget is short.
+/// Urgency of a vendor call. Earlier lanes go first when the budget is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Lane {
     /// A caller waits for it.
     Interactive,
-    /// Keeps an answer in use from growing old.
+    /// Refreshes an answer that is in use.
     Refresh,
-    /// The page after the furthest reader's.
+    /// Reads the page after the one that the furthest reader has.
     ReadAhead,
-    /// Exports, and draining walks that nobody reads.
+    /// Exports, and draining of walks that nobody reads.
     Export,
 }
 
@@ -42,16 +42,16 @@ impl Lane {
     }
 }
 
-/// Who caused vendor calls, and how many so far. One per request that may cause any, shared by all
-/// the work done for it.
+/// The cause of vendor calls, and their number so far. Each request that may cause any has one,
+/// shared by all work done for it.
 #[derive(Debug)]
 pub struct Payer {
     who: Who,
     traceparent: Option<HeaderValue>,
-    /// Names the request in hex.
+    /// Id of the request, in hex.
     request: Option<[u8; 32]>,
     calls: AtomicU32,
-    /// What was done and waited for.
+    /// Waits and calls of the request.
     pub story: Story,
 }
 
@@ -59,17 +59,17 @@ pub struct Payer {
 enum Who {
     /// A caller, whose ledger counts the calls.
     Ledger(CallsCaused),
-    /// Somebody of this name.
+    /// A name without a ledger.
     Named(Arc<str>),
 }
 
 impl Payer {
-    /// Work for a caller, by its configured name.
+    /// Creates a payer for a caller, by its configured name.
     pub fn caller(name: Arc<str>, traceparent: Option<HeaderValue>) -> Arc<Self> {
         Self::of(Who::Named(name), traceparent, None)
     }
 
-    /// Work for a request of a caller, whose ledger counts the calls.
+    /// Creates a payer for a request of a caller, whose ledger counts the calls.
     pub fn with_ledger(
         ledger: CallsCaused,
         traceparent: Option<HeaderValue>,
@@ -88,7 +88,7 @@ impl Payer {
         })
     }
 
-    /// Work the gateway does of its own accord.
+    /// Creates a payer for work that no caller asked for.
     pub fn gateway() -> Arc<Self> {
         Self::caller("gateway".into(), None)
     }
@@ -106,8 +106,8 @@ impl Payer {
         self.traceparent.as_ref()
     }
 
-    /// Returns the id of the request that the work is done for; `None` where the gateway works of
-    /// its own accord.
+    /// Returns the id of the request that the work is done for, or `None` if no caller asked for
+    /// it.
     pub fn request_id(&self) -> Option<&str> {
         let id = self.request.as_ref()?;
         std::str::from_utf8(id).ok()
@@ -118,7 +118,8 @@ impl Payer {
         trace_id(self.traceparent.as_ref()?)
     }
 
-    /// Notes one request that went out to a vendor. Returns whether a caller's ledger has it.
+    /// Counts one request that went out to a vendor. Returns whether a caller's ledger counted it
+    /// too.
     pub fn charge(&self) -> bool {
         self.calls.fetch_add(1, Ordering::Relaxed);
         match &self.who {
@@ -130,7 +131,7 @@ impl Payer {
         }
     }
 
-    /// Requests that went out to vendors so far.
+    /// Returns the number of requests sent to vendors so far.
     pub fn calls(&self) -> u32 {
         self.calls.load(Ordering::Relaxed)
     }
@@ -141,16 +142,17 @@ pub fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
     traceparent.to_str().ok()?.split('-').nth(1)
 }
 
-/// What a vendor call may cost: urgency, latest time, and who pays.
+/// The terms of a vendor call: urgency, deadline and payer.
 #[derive(Clone, Debug)]
 pub struct Spend {
-    /// Urgency.
+    /// How urgent the call is.
     pub lane: Lane,
     /// When waiting for budget and answer ends.
     pub deadline: Instant,
-    /// Until when a caller waits for it. Its turn in the interactive lane must come before; later the
-    /// call is worth having still, but not in the way of those whom somebody waits for.
+    /// Until when a caller waits for the call. Its turn in the interactive lane must come before
+    /// that. Later it is still worth making, but in a background lane, behind calls that a caller
+    /// waits for.
     pub wanted_until: Instant,
-    /// Who caused it.
+    /// The cause of the call.
     pub payer: Arc<Payer>,
 }

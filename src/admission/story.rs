@@ -1,7 +1,7 @@
-//! What was done at the vendors for one request: its waits and its calls, with their times.
+//! The waits and vendor calls of one request, with their times.
 //!
-//! Nothing is written for a request that memory answers: the first stage is noted with the first
-//! wait or call.
+//! A request answered from memory allocates nothing here: the first stage is recorded with the
+//! first wait or call.
 
 use parking_lot::Mutex;
 
@@ -9,39 +9,39 @@ use super::spend::Lane;
 use crate::clock::{Duration, Instant};
 use crate::domain::Operation;
 
-/// Stages kept of one request. A walk makes a call for every 25 to 500 rows, so a whole export can
-/// make thousands: the first ones tell why it was slow, the others are counted.
+/// Maximum stages kept of one request. A walk makes a call for every 25 to 500 rows, so a whole
+/// export can make thousands. The first ones show why it was slow; the others are counted.
 pub const STAGES_MAX: usize = 16;
-/// A wait shorter than this is no stage: nobody looks for a millisecond.
+/// Shorter waits are not recorded, because a millisecond explains nothing.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
-/// One thing that was done, or waited for, on behalf of a request.
+/// A wait or a call on behalf of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Waited for a place among the open scrolls.
+    /// Wait for a slot among the open scrolls.
     Slot,
-    /// Waited for budget, and for a place at the vendor.
+    /// Wait for budget, and for a place at the vendor.
     Budget(Lane),
-    /// Paused before a further attempt at what failed.
+    /// Pause before a retry.
     Pause,
     /// One attempt at the vendor.
     Call {
-        /// What was asked.
+        /// The operation.
         operation: Operation,
-        /// How urgently.
+        /// The call's lane.
         lane: Lane,
-        /// `ok`, or a fault's word.
+        /// `ok`, or the word of the fault.
         outcome: &'static str,
         /// The vendor's status, if it answered with one.
         status: Option<u16>,
     },
     /// A call that the gateway refused to make: nothing was sent.
     Refused {
-        /// What would have been asked.
+        /// The operation that was refused.
         operation: Operation,
-        /// How urgently.
+        /// The call's lane.
         lane: Lane,
-        /// The fault's word.
+        /// The word of the fault.
         outcome: &'static str,
     },
 }
@@ -49,7 +49,7 @@ pub enum Stage {
 /// A stage with its times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageTimes {
-    /// What.
+    /// The stage.
     pub stage: Stage,
     /// When it began.
     pub begun: Instant,
@@ -62,16 +62,16 @@ pub struct StageTimes {
 pub struct StoryTold {
     /// The first [`STAGES_MAX`].
     pub stages: Vec<StageTimes>,
-    /// How many more there were.
+    /// Number of further stages.
     pub more: u32,
 }
 
-/// Where the stages of one request are noted.
+/// Collects the stages of one request.
 #[derive(Debug, Default)]
 pub struct Story(Mutex<Option<Box<StoryTold>>>);
 
 impl Story {
-    /// Notes a stage.
+    /// Records a stage.
     pub fn note(&self, stage: Stage, begun: Instant, took: Duration) {
         let is_wait = matches!(stage, Stage::Slot | Stage::Budget(_) | Stage::Pause);
         if is_wait && took < WAIT_MIN {
@@ -86,38 +86,39 @@ impl Story {
         }
     }
 
-    /// Returns how the request's time was spent, as [`StoryTold::spent`] says; `None` where nothing
-    /// was waited for and no vendor asked.
+    /// Returns how the request's time was spent, as [`StoryTold::spent`] does. `None` if it caused
+    /// no wait and no vendor call.
     pub fn spent(&self, arrived: Instant, took: Duration) -> Option<TimeSpent> {
         let told = self.0.lock();
         told.as_deref().map(|told| told.spent(arrived, took))
     }
 
-    /// What was noted so far.
+    /// Returns the stages recorded so far.
     pub fn told(&self) -> StoryTold {
         self.0.lock().as_deref().cloned().unwrap_or_default()
     }
 }
 
-/// How a request's time was spent. The parts add up to the whole: where two overlap, as the calls to
-/// both vendors for one overview do, the moment counts for the later word of pause, slot, budget, vendor.
+/// How a request's time was spent. The parts add up to the whole. If two overlap, as the calls to
+/// both vendors for one overview do, the time counts for the one named last in: pause, slot,
+/// budget, vendor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeSpent {
-    /// Waiting for a place among the open scrolls.
+    /// Waiting for a slot among the open scrolls.
     pub slot: Duration,
     /// Waiting for budget, and for a place at the vendor.
     pub budget: Duration,
-    /// Pausing before a further attempt.
+    /// Pausing before a retry.
     pub pause: Duration,
-    /// While a vendor was asked.
+    /// Calling a vendor.
     pub vendor: Duration,
     /// Everything else.
     pub own: Duration,
 }
 
 impl StoryTold {
-    /// Splits the time of a request from `arrived` on, which took so long. What went on after it
-    /// does not count.
+    /// Splits the time of a request that arrived at `arrived` and took `took`. Stages after its end
+    /// do not count.
     pub fn spent(&self, arrived: Instant, took: Duration) -> TimeSpent {
         let end = arrived + took;
         let mut edges: Vec<Instant> = vec![arrived, end];
@@ -179,7 +180,7 @@ mod tests {
         story.note(Stage::Budget(Lane::Interactive), at + 20 * MS, 20 * MS);
         story.note(call("ok"), at + 35 * MS, 30 * MS);
         story.note(call("timeout"), at + 60 * MS, 15 * MS);
-        // A page read ahead goes on after the answer.
+        // A page that is read ahead continues after the answer.
         story.note(call("ok"), at + 95 * MS, 50 * MS);
         let spent = story.told().spent(at, 100 * MS);
         let parts = [
