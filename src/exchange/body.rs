@@ -15,14 +15,14 @@ use super::record::Tail;
 use crate::access::Tenure;
 use crate::reads::export::ExportPiece;
 
-/// Tells how many rows an export had.
+/// Header with the number of rows in an export.
 pub const EXPORT_ROWS: &str = "x-export-rows";
 
-/// The body of an answer, and what lives until its end.
+/// The body of an answer, with everything that must live until its end.
 #[derive(Debug)]
 pub struct AnswerBody {
     content: Content,
-    // Dropped with the body, in this order: first the permit, then the log line.
+    // These are dropped with the body in this order: first the permit, then the log line.
     permit: Option<Permit>,
     tail: Option<Tail>,
     apart: bool,
@@ -35,16 +35,16 @@ enum Content {
     Rows {
         pieces: mpsc::Receiver<ExportPiece>,
         trailer: bool,
-        // Among exports; `None` in tests of other things.
+        // The export's place. `None` in tests of other things.
         _place: Option<Permit>,
     },
-    /// The stream was cut, and what was written before is on its way.
+    /// The stream was cut. What was written before is still being sent.
     Cut,
     /// Another body: one in a content coding, events, or one that ends with its caller's tenure.
     Coded(Coded),
 }
 
-/// A body in a content coding, or a stream of events. Boxed, because these have types of their own.
+/// A body in a content coding, or a stream of events. Boxed, because they have types of their own.
 struct Coded(Pin<Box<dyn Body<Data = Bytes, Error = BodyCut> + Send>>);
 
 impl fmt::Debug for Coded {
@@ -53,8 +53,8 @@ impl fmt::Debug for Coded {
     }
 }
 
-/// A stream that ended before its end. The connection is cut without the last chunk, so that nobody
-/// takes what arrived for the whole.
+/// A stream that failed before its end. The connection is cut without the last chunk, so that no
+/// caller takes the part for the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyCut;
 
@@ -67,12 +67,12 @@ impl fmt::Display for BodyCut {
 impl std::error::Error for BodyCut {}
 
 impl AnswerBody {
-    /// No body.
+    /// Creates an empty body.
     pub fn empty() -> Self {
         Self::with(Content::Done)
     }
 
-    /// These bytes.
+    /// Creates a body of these bytes.
     pub fn full(bytes: Bytes) -> Self {
         if bytes.is_empty() {
             Self::empty()
@@ -81,7 +81,8 @@ impl AnswerBody {
         }
     }
 
-    /// Rows as they come; with `trailer`, their number at the end. `place` is held until then.
+    /// Creates a body that streams rows. With `trailer`, their number follows at the end. `place`
+    /// is held until then.
     pub fn rows(pieces: mpsc::Receiver<ExportPiece>, trailer: bool, place: Option<Permit>) -> Self {
         Self::with(Content::Rows {
             pieces,
@@ -90,7 +91,7 @@ impl AnswerBody {
         })
     }
 
-    /// Creates a stream of events, for as long as its reader likes.
+    /// Creates a stream of events that lasts as long as its reader wants it.
     pub fn events(body: impl Body<Data = Bytes, Error = BodyCut> + Send + 'static) -> Self {
         Self::coded(body)
     }
@@ -117,27 +118,28 @@ impl AnswerBody {
         }
     }
 
-    /// Keeps the permit until the body's end, unless the body waits in a place of its own.
+    /// Holds the permit until the body's end, unless [`Self::apart`] was called.
     pub fn hold(&mut self, permit: Permit) {
         if !self.apart {
             self.permit = Some(permit);
         }
     }
 
-    /// The same body, which may wait for long: it holds no place among the requests in flight.
+    /// Returns the same body for an answer that may wait long. It holds no place among the requests
+    /// in flight.
     pub fn apart(mut self) -> Self {
         self.apart = true;
         self
     }
 
-    /// Has the end of the body told.
+    /// Calls `tail` at the body's end.
     pub fn watch(&mut self, mut tail: Tail) {
         tail.whole = self.is_end_stream();
         tail.at_once = matches!(self.content, Content::Done | Content::Full(_));
         self.tail = Some(tail);
     }
 
-    /// Returns the bytes, where there are any and they are all at hand.
+    /// Returns the bytes, if the whole body is in memory.
     pub fn bytes(&self) -> Option<&Bytes> {
         match &self.content {
             Content::Full(bytes) => Some(bytes),
@@ -194,8 +196,8 @@ impl Body for AnswerBody {
                     Poll::Ready(Some(Ok(Frame::trailers(trailers))))
                 }
                 None => {
-                    // hyper forgets what it has not written yet when a body fails, so it first gets
-                    // the occasion to write.
+                    // hyper forgets unwritten bytes when a body fails, so it first gets an occasion
+                    // to write them.
                     this.content = Content::Cut;
                     cx.waker().wake_by_ref();
                     Poll::Pending

@@ -1,4 +1,4 @@
-//! Reading a request's body within bounds of size and time.
+//! Reads a request's body within limits of size and time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,17 +10,17 @@ use pin_project_lite::pin_project;
 
 use crate::clock::{self, Duration};
 
-/// Largest request body that is read. Search bodies are under 1 KiB.
+/// Maximum size of a request body, in bytes. Search bodies are under 1 KiB.
 pub const BODY_BYTES_MAX: u64 = 64 * 1024;
 
 /// Why a body was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFault {
-    /// More than [`BODY_BYTES_MAX`].
+    /// The body is larger than [`BODY_BYTES_MAX`].
     TooLarge,
-    /// Not complete within the time.
+    /// The body was not complete within its time.
     TimedOut,
-    /// Broken chunks, or the connection ended.
+    /// The chunks were broken, or the connection ended.
     Broken,
 }
 
@@ -38,7 +38,7 @@ pin_project! {
 }
 
 impl ReadingBody {
-    /// Begins to read; the time counts from the first wait.
+    /// Starts reading. The time counts from the first wait.
     pub fn new(body: Incoming, limit: Duration) -> Self {
         Self {
             body,
@@ -56,14 +56,14 @@ impl Future for ReadingBody {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        // Said in advance: no need to read what will be refused.
+        // The head already says that the body is too large, so none of it is read.
         if this.body.size_hint().lower() > BODY_BYTES_MAX {
             return Poll::Ready(Err(BodyFault::TooLarge));
         }
         loop {
             match Pin::new(&mut *this.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    // Trailers are read and forgotten.
+                    // Trailers are ignored.
                     let Ok(data) = frame.into_data() else {
                         continue;
                     };
@@ -71,7 +71,7 @@ impl Future for ReadingBody {
                     if (so_far + data.len()) as u64 > BODY_BYTES_MAX {
                         return Poll::Ready(Err(BodyFault::TooLarge));
                     }
-                    // Nearly every body arrives in one piece, which then is not copied.
+                    // Nearly every body arrives in one piece, which is then not copied.
                     match this.first.take() {
                         None if this.rest.is_empty() => *this.first = Some(data),
                         None => this.rest.extend_from_slice(&data),
@@ -93,8 +93,8 @@ impl Future for ReadingBody {
             }
         }
         if !std::mem::replace(this.looked, true) {
-            // hyper hands a body over only after it has asked us once, so nearly every body is there
-            // at the second look: a timer is worth making only then.
+            // hyper hands a body over only after the first poll, so nearly every body is complete
+            // at the second one. A timer is made only after that.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

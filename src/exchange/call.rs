@@ -14,10 +14,10 @@ use crate::admission::Payer;
 use crate::domain::Route;
 use crate::reads::Asker;
 
-/// The other end of a connection, as far as the connection itself tells it. Cheap to clone.
+/// The other end of a connection, as far as the connection identifies it. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Peer {
-    /// Its address; none where the connection is no socket.
+    /// Its address. `None` if the connection is no socket.
     pub address: Option<SocketAddr>,
     /// Its verified client certificate.
     pub certificate: Option<Arc<ClientCertificate>>,
@@ -26,20 +26,20 @@ pub struct Peer {
 /// A request as hyper read it.
 #[derive(Debug)]
 pub struct Arrival {
-    /// Head, and the body still on its way.
+    /// The head, and the body that is still arriving.
     pub request: http::Request<Incoming>,
-    /// Who is connected.
+    /// The other end of the connection.
     pub peer: Peer,
 }
 
-/// A request with a name.
+/// A request with an id.
 #[derive(Debug)]
 pub struct Named {
     /// Method, target, headers. Boxed: it passes ten layers by value.
     pub head: Box<Parts>,
-    /// Not yet read.
+    /// The body, not yet read.
     pub body: Incoming,
-    /// What is known of it.
+    /// What is known about the request.
     pub record: Arc<Record>,
 }
 
@@ -48,7 +48,7 @@ pub struct Named {
 pub struct Routed {
     /// The request.
     pub named: Named,
-    /// Which route.
+    /// The matched route.
     pub matched: Matched,
 }
 
@@ -57,33 +57,33 @@ pub struct Routed {
 pub struct Known {
     /// The request and its route.
     pub routed: Routed,
-    /// Who asks.
+    /// The caller.
     pub caller: Arc<Caller>,
-    /// Who pays for vendor calls.
+    /// The payer of its vendor calls.
     pub payer: Arc<Payer>,
     /// How long an answer may last, where the route has answers that do. Boxed: few have.
     pub tenure: Option<Box<Tenure>>,
 }
 
-/// A request that is complete: what a handler gets.
+/// A complete request, as handlers get it.
 #[derive(Debug)]
 pub struct Call {
     /// Method, target, headers.
     pub head: Box<Parts>,
     /// The whole body.
     pub body: Bytes,
-    /// What is known of it.
+    /// What is known about the request.
     pub record: Arc<Record>,
-    /// Which route.
+    /// The matched route.
     pub matched: Matched,
-    /// Its side of a read.
+    /// The caller's identity and limits, for the reads.
     pub asker: Asker,
     /// How long its answer may last; see [`Known::tenure`].
     pub tenure: Option<Box<Tenure>>,
 }
 
 impl Call {
-    /// Returns a path parameter of the route's pattern, as sent; empty if the pattern has fewer.
+    /// Returns a path parameter of the route's pattern, as sent. Empty if the pattern has fewer.
     pub fn param(&self, at: usize) -> &str {
         self.matched.param(self.head.uri.path(), at)
     }
@@ -92,7 +92,7 @@ impl Call {
 /// What a route does with a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyRule {
-    /// None expected; one that comes is read and forgotten.
+    /// No body is expected. One that comes is read and ignored.
     Ignored,
     /// JSON.
     Json,
@@ -100,17 +100,17 @@ pub enum BodyRule {
     JsonOrNothing,
 }
 
-/// Most parameters that a path pattern has.
+/// Maximum number of parameters in a path pattern.
 pub const PARAMS_MAX: usize = 3;
 
 /// A route that a request's method and path fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matched {
-    /// Which route.
+    /// The route.
     pub route: Route,
-    /// What to do with a body.
+    /// How to treat a body.
     pub body: BodyRule,
-    /// Where in the path its parameters stand: start and end in bytes.
+    /// Position of the parameters in the path: start and end, in bytes.
     pub params: [(u16, u16); PARAMS_MAX],
 }
 
@@ -122,21 +122,21 @@ impl Matched {
     }
 }
 
-/// What the route table says of a method and path.
+/// The route table's answer for a method and path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routing {
-    /// A route.
+    /// The route.
     Found(Matched),
-    /// The path is known, but not with this method.
+    /// The path exists, but not with this method.
     WrongMethod {
         /// The route of the path.
         route: Route,
-        /// The methods that it has, for `Allow`.
+        /// The allowed methods, for `Allow`.
         allow: &'static str,
     },
-    /// No route.
+    /// No route has this path.
     Unknown,
 }
 
-/// The table's question, as the middleware asks it.
+/// Looks up a method and a path in the route table.
 pub type FindRoute = fn(&Method, &str) -> Routing;

@@ -1,29 +1,30 @@
-//! The caller key as a request presents it.
+//! Reads the caller key from a request.
 
 use http::{HeaderMap, header};
 
 use super::mentions::{Mention, Mentions};
 
-/// What a request says of its sender.
+/// The credential in a request's headers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Presented<'a> {
-    /// Nothing.
+    /// The request has no credential.
     Nothing,
-    /// This caller key.
+    /// The request has this caller key.
     CallerKey(&'a [u8]),
-    /// Two that differ, one header twice, or another scheme than Bearer: nobody.
+    /// Two keys that differ, a repeated header, or another scheme than Bearer. This is nobody's
+    /// credential.
     Unclear,
 }
 
-/// Longest caller key that is hashed at all.
+/// Maximum length of a caller key that is hashed, in bytes.
 const CALLER_KEY_BYTES_MAX: usize = 512;
 
-/// Reads `Authorization: Bearer` and `X-API-Key`. Both may be there if they agree.
+/// Reads `Authorization: Bearer` and `X-API-Key`. Both may be there if they hold the same key.
 pub fn presented(headers: &HeaderMap) -> Presented<'_> {
     presented_of(headers, &Mentions::of(headers))
 }
 
-/// The same where the headers have been looked over already.
+/// Reads the same headers, if it is already known which are there.
 pub fn presented_of<'a>(headers: &'a HeaderMap, mentions: &Mentions) -> Presented<'a> {
     let find = |mention, name| match mentions.has(mention) {
         true => only(headers, name),

@@ -1,5 +1,5 @@
-//! What a request's headers are, told by one look over all of them: most requests have few, and every
-//! layer that asked for its own one would search anew for what is not there.
+//! Finds out in one pass which headers a request has. Most requests have few headers, and each
+//! layer that searched for its own would mostly search in vain.
 
 use http::HeaderMap;
 
@@ -31,7 +31,7 @@ impl Mention {
         1 << self as u16
     }
 
-    /// By its name in lower case.
+    /// Returns the variant for a header name in lower case.
     fn of(name: &str) -> Option<Self> {
         Some(match name {
             "authorization" => Self::Authorization,
@@ -48,20 +48,20 @@ impl Mention {
     }
 }
 
-/// See above.
+/// Which of the headers in [`Mention`] a request has, and figures about all its headers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mentions {
     bits: u16,
-    /// How many `Host`s there are.
+    /// Number of `Host` headers.
     pub hosts: usize,
-    /// Names and values of all headers together.
+    /// Bytes of the names and values of all headers together.
     pub bytes: usize,
-    /// Whether a name holds an underscore.
+    /// Whether a header name contains an underscore.
     pub underscore: bool,
 }
 
 impl Mentions {
-    /// Looks over these headers.
+    /// Reads the headers once.
     pub fn of(headers: &HeaderMap) -> Self {
         let mut this = Self::default();
         for (name, value) in headers {
@@ -76,7 +76,7 @@ impl Mentions {
         this
     }
 
-    /// Returns whether the header is there, once or more.
+    /// Returns whether the header is there, once or more often.
     pub fn has(&self, header: Mention) -> bool {
         self.bits & header.bit() != 0
     }

@@ -1,7 +1,23 @@
 //! One request and its answer, as they pass from layer to layer.
 //!
-//! The types say how far a request has come: [`Arrival`] → [`Named`] → [`Routed`] → [`Known`] →
-//! [`Call`]. A handler takes a `Call`, so it cannot run for a request that nobody authenticated.
+//! The type says how far a request has come. A handler takes a [`Call`], so it cannot run for a
+//! request that was not authenticated:
+//!
+//! ```text
+//! Arrival ─▶ Named ─▶ Routed ─▶ Known ─▶ Call          each holds the one before
+//! hyper's    id and   route     caller   body read
+//! request    record   found     known    permit taken
+//! ```
+//!
+//! [`Record`] goes with the request through all of these. The layers note in it what they learn,
+//! and [`Tail`] writes the access log line from it when the answer's body ends, however it ends.
+//! [`AnswerBody`] is the body on its way out. It holds the [`Permit`] and the [`Tail`], so both
+//! live exactly as long as the answer.
+//!
+//! What must never happen here:
+//! - A permit or a log line is lost because a caller left. Both are released by `Drop`.
+//! - A key, a body or a query string gets into the log. Of the target, only the path does.
+//! - A body without an end in sight is read: [`ReadingBody`] has limits of size and time.
 
 pub mod body;
 pub mod bound;
@@ -24,8 +40,8 @@ pub use record::{Ends, Record, RequestId, Tail};
 
 use std::pin::Pin;
 
-/// A future behind a pointer: at the two seams only where handlers and stacks of different types
-/// stand in one place.
+/// A boxed future. It is used only at the two places where handlers or stacks of different types
+/// must have one type.
 pub type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// An answer on its way out.

@@ -1,4 +1,4 @@
-//! How many requests are in flight, and the right to be one of them.
+//! Limits the requests in flight. A permit is the right to be one of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,25 +6,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::access::Presence;
 use crate::domain::Shortage;
 
-/// How many times the free places one caller may have: alone seven of eight, two of them seven of
-/// fifteen each. So one that sends a thousand slow questions leaves room for another's, and fewer than
-/// eight places have no reserve.
+/// A caller may hold at most this many times the number of free places. A single caller gets seven
+/// of eight places, two callers seven of fifteen each. So a caller with a thousand slow requests
+/// leaves room for others. With fewer than eight places, none is reserved.
 const TIMES_FREE: usize = 7;
 
-/// Counts what is in flight against a limit.
+/// Counts the requests in flight against a limit.
 #[derive(Debug)]
 pub struct InFlight {
-    /// A caller's part of it.
+    /// Finds the caller's own count.
     of_caller: fn(&Presence) -> &AtomicUsize,
     limit: AtomicUsize,
     now: AtomicUsize,
-    /// Said where all places are taken.
+    /// The refusal if all places are taken.
     all: Shortage,
-    /// Said where the caller has its share of them.
+    /// The refusal if the caller holds its share of the places.
     share: Shortage,
 }
 
-/// The right to be in flight; given back when dropped, which is when the answer's body ends.
+/// The right to be in flight. It is returned when dropped, which is at the end of the answer's
+/// body.
 #[derive(Debug)]
 pub struct Permit {
     gate: Arc<InFlight>,
@@ -44,7 +45,7 @@ impl InFlight {
         Self::up_to(limit, |caller| &caller.exports, short)
     }
 
-    /// Admits up to `limit` questions for changes at once.
+    /// Admits up to `limit` waiting requests for changes at once.
     pub fn of_followers(limit: usize) -> Arc<Self> {
         let short = (Shortage::Followers, Shortage::CallerFollowers);
         Self::up_to(limit, |caller| &caller.followers, short)
@@ -64,21 +65,21 @@ impl InFlight {
         })
     }
 
-    /// Admits up to `limit` from now on; who is in stays in.
+    /// Changes the limit. Permits that are already held stay valid.
     pub fn admit_up_to(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Returns a permit for a caller. Never waits: a request that cannot be served now is better
-    /// refused now.
+    /// Returns a permit for a caller. Never waits: if a request cannot be served now, refusing it
+    /// now is better.
     ///
     /// # Errors
-    /// What is used up: all places, or the caller's share of them.
+    /// Returns what is used up: all places, or the caller's share of them.
     pub fn enter(self: &Arc<Self>, caller: &Arc<Presence>) -> Result<Permit, Shortage> {
         let limit = self.limit.load(Ordering::Relaxed);
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
         let own = (self.of_caller)(caller).fetch_add(1, Ordering::Relaxed) + 1;
-        // Gives both back if it is not given out.
+        // Dropping this takes back both counts.
         let permit = Permit {
             gate: self.clone(),
             caller: caller.clone(),
@@ -91,12 +92,12 @@ impl InFlight {
         }
     }
 
-    /// Returns how many permits may be given out at once.
+    /// Returns the maximum number of permits.
     pub fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Permits given out and not given back.
+    /// Returns the number of permits that are held now.
     pub fn now(&self) -> usize {
         self.now.load(Ordering::Relaxed)
     }
@@ -126,7 +127,7 @@ mod tests {
             (gate.now(), caller.requests.load(Ordering::Relaxed)),
             (1, 1)
         );
-        // Its exports are counted apart.
+        // Exports are counted separately.
         let export = InFlight::of_exports(1).enter(&caller);
         assert!(export.is_ok());
         assert_eq!(caller.exports.load(Ordering::Relaxed), 1);
@@ -154,7 +155,7 @@ mod tests {
         }
         let refused = gate.enter(&nobody()).unwrap_err();
         assert_eq!(refused, Shortage::RequestsInFlight);
-        // Few places have no reserve.
+        // With few places, none is reserved.
         let (few, one) = (InFlight::of_requests(7), nobody());
         for _ in 1..=7 {
             held.push(few.enter(&one).unwrap());

@@ -1,4 +1,4 @@
-//! What is known of a request so far, for metrics, the access log and the answer.
+//! What is known about a request so far, for metrics, the access log and the answer.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,13 +17,13 @@ use crate::domain::{CacheOutcome, Route, Shortage};
 use crate::history::{FinishedRequest, History};
 use crate::telemetry::{AccessEntry, AccessTimes, LogSink, logged_path};
 
-/// Names one request: 128 random bits in hex. Always our own, never the caller's, so that it is
-/// unique and harmless in every log.
+/// Id of one request: 128 random bits in hex. The gateway makes it itself and never takes the
+/// caller's, so it is unique and safe in every log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RequestId([u8; 32]);
 
 impl RequestId {
-    /// Creates a fresh one. Not secret, so a fast generator is right.
+    /// Creates a random id. It is not a secret, so a fast generator is enough.
     pub fn fresh() -> Self {
         let mut out = [b'0'; 32];
         for half in out.chunks_exact_mut(16) {
@@ -35,13 +35,13 @@ impl RequestId {
         Self(out)
     }
 
-    /// Returns the text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         // Hex digits are ASCII.
         std::str::from_utf8(&self.0).unwrap_or("")
     }
 
-    /// The same as bytes.
+    /// Returns the id as bytes.
     pub fn bytes(&self) -> [u8; 32] {
         self.0
     }
@@ -52,14 +52,16 @@ impl RequestId {
     }
 }
 
-/// Eight hex digits, the lowest first, all at once: every request needs four times as many.
+/// Returns eight hex digits, the lowest first. All are computed at once, because every request
+/// needs four times as many.
 fn hex(number: u32) -> [u8; 8] {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let mut digits = u64::from(number);
     digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff;
     digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff;
     digits = (digits | digits << 4) & 0x0f0f_0f0f_0f0f_0f0f;
-    // 1 in the bytes that are to be letters, which stand 39 further on than the digits would.
+    // 1 in the bytes that must become letters. Letters are 39 further in ASCII than the digits
+    // would be.
     let letters = ((digits + 6 * ONES) >> 4) & ONES;
     (digits + u64::from(b'0') * ONES + letters * 39).to_le_bytes()
 }
@@ -70,28 +72,28 @@ impl fmt::Debug for RequestId {
     }
 }
 
-/// Carries a [`RequestId`].
+/// Header with the [`RequestId`].
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What is known of a request so far. Filled by the layers as they learn it, read by whoever sees
-/// the request end, however it ends.
+/// What is known about a request so far. The layers fill it in. It is read at the request's end,
+/// however it ends.
 #[derive(Debug)]
 pub struct Record {
-    /// Its name.
+    /// The request's id.
     pub id: RequestId,
-    /// When its head was complete.
+    /// When the head was complete.
     pub arrived: Instant,
-    /// When its answer is due.
+    /// When the answer is due.
     pub deadline: Instant,
-    /// As sent.
+    /// The method, as sent.
     pub method: Method,
-    /// As sent. Only its path is ever logged.
+    /// The target, as sent. Only its path is ever logged.
     pub target: Uri,
-    /// Which headers it has.
+    /// Which headers the request has.
     pub mentions: Mentions,
-    /// Who is connected.
+    /// The other end of the connection.
     pub peer: Peer,
-    /// To be sent to vendors.
+    /// The `traceparent` to send to vendors.
     pub trace: Option<HeaderValue>,
     route: Noted,
     payer: OnceLock<(Arc<Caller>, Arc<Payer>)>,
@@ -100,27 +102,27 @@ pub struct Record {
     shortage: OnceLock<Shortage>,
 }
 
-/// A word of a closed set, noted once: layers note one after the other, and a store is all it takes.
+/// A word from a closed set, set once. Layers run one after the other, so a plain store is enough.
 #[derive(Debug, Default)]
 struct Noted(AtomicU8);
 
 impl Noted {
-    /// The first word stands.
+    /// Sets the word. Does nothing if one is set.
     fn set(&self, number: u8) {
         if self.0.load(Ordering::Relaxed) == 0 {
             self.0.store(number + 1, Ordering::Relaxed);
         }
     }
 
-    /// The word, of a set in the order of its numbers.
+    /// Returns the word from `all`, which lists the set in the order of its numbers.
     fn of<T: Copy>(&self, all: &[T]) -> Option<T> {
         let at = usize::from(self.0.load(Ordering::Relaxed)).checked_sub(1)?;
         all.get(at).copied()
     }
 }
 
-/// How the cache answered, in one word: the outcome counted from one, the words of a [`CacheNote`]
-/// counted from one, and its freshness as 32 bits.
+/// How the cache answered, packed into one word: the outcome counted from one, the words of a
+/// [`CacheNote`] counted from one, and the remaining freshness in 32 bits.
 #[derive(Debug, Default)]
 struct NotedCache(AtomicU64);
 
@@ -158,7 +160,7 @@ impl NotedCache {
         word
     }
 
-    /// The first word stands.
+    /// Sets the packed note. Does nothing if one is set.
     fn set(&self, word: u64) {
         if self.0.load(Ordering::Relaxed) == 0 {
             self.0.store(word, Ordering::Relaxed);
@@ -218,17 +220,17 @@ impl Record {
         })
     }
 
-    /// Notes the route; the first word stands.
+    /// Sets the route. Does nothing if one is set.
     pub fn set_route(&self, route: Route) {
         self.route.set(route as u8);
     }
 
-    /// Returns the route, `Other` while unknown.
+    /// Returns the route, or `Other` while it is unknown.
     pub fn route(&self) -> Route {
         self.route.of(&Route::ALL).unwrap_or(Route::Other)
     }
 
-    /// The path as the log tells it.
+    /// Returns the path as it is logged.
     fn logged_path(&self) -> Cow<'static, str> {
         match self.route().fixed_path() {
             Some(fixed) => Cow::Borrowed(fixed),
@@ -236,52 +238,52 @@ impl Record {
         }
     }
 
-    /// Notes who asks and who pays.
+    /// Sets caller and payer.
     pub fn set_caller(&self, caller: Arc<Caller>, payer: Arc<Payer>) {
         let _ = self.payer.set((caller, payer));
     }
 
-    /// Who asks, once authenticated.
+    /// Returns the caller, once authenticated.
     pub fn caller(&self) -> Option<&Arc<Caller>> {
         self.payer.get().map(|(caller, _)| caller)
     }
 
-    /// Notes how the cache failed to answer.
+    /// Sets how the cache failed to answer.
     pub fn set_cache(&self, outcome: CacheOutcome) {
         self.cache.set(outcome as u64 + 1);
     }
 
-    /// Notes how the cache answered.
+    /// Sets how the cache answered.
     pub fn set_note(&self, note: &CacheNote) {
         self.cache.set(NotedCache::packed(note));
     }
 
-    /// Returns how the cache answered, if it was asked.
+    /// Returns how the cache answered, if it was used.
     pub fn cache(&self) -> Option<CacheOutcome> {
         self.cache.outcome()
     }
 
-    /// Notes the code of the problem that is the answer.
+    /// Sets the code of the problem in the answer.
     pub fn set_code(&self, code: &'static str) {
         let _ = self.code.set(code);
     }
 
-    /// Notes what the gateway had too little of, where the request was refused before it was read.
+    /// Sets what the gateway was short of when it refused the request unread.
     pub fn set_shortage(&self, shortage: Shortage) {
         let _ = self.shortage.set(shortage);
     }
 
-    /// What the gateway had too little of, if the request was refused for it before it was read.
+    /// Returns what the gateway was short of, if it refused the request unread.
     pub fn shortage(&self) -> Option<Shortage> {
         self.shortage.get().copied()
     }
 
-    /// Returns the code of the problem that is the answer, if it is one.
+    /// Returns the code of the problem in the answer, if there is one.
     pub fn code(&self) -> Option<&'static str> {
         self.code.get().copied()
     }
 
-    /// How its time was spent; `None` where nothing was waited for and no vendor asked.
+    /// Returns how the request's time was spent. `None` if it caused no wait and no vendor call.
     fn spent(&self, took: Duration) -> Option<Box<AccessTimes>> {
         let (_, payer) = self.payer.get()?;
         let spent = payer.story.spent(self.arrived, took)?;
@@ -297,25 +299,25 @@ impl Record {
         trace_id(self.trace.as_ref()?)
     }
 
-    /// Vendor requests made for it so far.
+    /// Returns the number of vendor requests made for it so far.
     pub fn vendor_calls(&self) -> u32 {
         self.payer.get().map_or(0, |(_, payer)| payer.calls())
     }
 }
 
-/// Where the end of a request is written to.
+/// Where the end of a request is written.
 #[derive(Debug)]
 pub struct Ends {
     /// The access log.
     pub log: LogSink,
     /// The last requests.
     pub history: Arc<History>,
-    /// Reads the time.
+    /// The clock for its end.
     pub clock: Clock,
 }
 
-/// Sees a request's very end: it stands in the answer's body, and writes the access log's line and
-/// the console's entry when that is dropped.
+/// Records the very end of a request. It is part of the answer's body. When it is dropped, it
+/// writes the line of the access log and the entry for the console.
 #[derive(Debug)]
 pub struct Tail {
     ends: Arc<Ends>,
@@ -324,12 +326,12 @@ pub struct Tail {
     took: Duration,
     pub(super) sent_bytes: u64,
     pub(super) whole: bool,
-    /// Body and head were there at once.
+    /// Whether body and head were ready together.
     pub(super) at_once: bool,
 }
 
 impl Tail {
-    /// For an answer whose head went out `took` after the request's.
+    /// Creates the tail of an answer whose head went out `took` after the request's head.
     pub fn new(ends: Arc<Ends>, record: Arc<Record>, status: u16, took: Duration) -> Self {
         Self {
             ends,
@@ -344,7 +346,7 @@ impl Tail {
 }
 
 impl Tail {
-    /// Puts the request among the last ones.
+    /// Adds the request to the recent ones.
     fn remember(&self, ended: Option<Instant>) {
         let requests = &self.ends.history.requests;
         if requests.is_off() {
@@ -390,7 +392,7 @@ impl Tail {
 impl Drop for Tail {
     fn drop(&mut self) {
         let record = &self.record;
-        // A look at the clock less for what ended when its head went out.
+        // If the request ended when its head went out, the clock need not be read again.
         let ended = (self.whole && self.at_once).then(|| record.arrived + self.took);
         self.remember(ended);
         self.ends.log.write(ended, || AccessEntry {
@@ -408,7 +410,7 @@ impl Drop for Tail {
             trace_id: record.trace_id().map(Box::from),
             vendor_calls: record.vendor_calls(),
             sent_bytes: self.sent_bytes,
-            // HEAD has no body to cut.
+            // A HEAD answer has no body that could be cut.
             whole: self.whole || record.method == Method::HEAD,
         });
     }

@@ -1,8 +1,8 @@
-//! Web pages: whose page a browser sends a request for.
+//! Decides whether a browser sends a request on behalf of a page of another site.
 //!
-//! A browser reaches what its user reaches. A page of another site must not use that to purge, to
-//! explain, or to read without a key; and a page whose host's name was made to mean this machine
-//! (DNS rebinding) looks like one of our own.
+//! A browser reaches everything that its user reaches. A page of another site must not use that to
+//! purge, to explain, or to read without a key. With DNS rebinding, such a page gives its own host
+//! name an address of this machine, so that it looks like a page of ours.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, header};
 
-/// Longest origin: a scheme, a name of 253 characters, a port.
+/// Maximum length of an origin, in bytes: a scheme, a name of 253 characters, a port.
 const ORIGIN_BYTES_MAX: usize = 270;
 
 /// The origin of web pages, `scheme://host` or `scheme://host:port`, as browsers write it.
@@ -19,8 +19,8 @@ const ORIGIN_BYTES_MAX: usize = 270;
 pub struct Origin(HeaderValue);
 
 impl Origin {
-    /// Reads an origin in the one spelling that browsers send: in lower case, without the scheme's
-    /// own port, without a path. `None` for anything else, `*` and `null` among it.
+    /// Parses an origin in the one spelling that browsers send: in lower case, without the scheme's
+    /// default port, without a path. `None` for anything else, `*` and `null` included.
     pub fn parse(text: &str) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
         let own_port = match scheme {
@@ -43,7 +43,7 @@ impl Origin {
             "" => {}
             port => {
                 let number: u16 = port.strip_prefix(':')?.parse().ok()?;
-                // Not "080".
+                // Rejects "080".
                 (number > 0 && port == format!(":{number}")).then_some(())?;
             }
         }
@@ -62,8 +62,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Returns whether this is the name of a host, in lower case, or an IP address (an IPv6 one in
-/// brackets).
+/// Returns whether this is a host name in lower case or an IP address. An IPv6 address is in
+/// brackets.
 pub fn is_host(name: &str) -> bool {
     if let Some(inside) = name.strip_prefix('[') {
         return inside
@@ -77,18 +77,18 @@ pub fn is_host(name: &str) -> bool {
             .all(|label| (1..=63).contains(&label.len()) && label.bytes().all(good))
 }
 
-/// By which names a listener is asked.
+/// The host names that a listener accepts as its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnNames {
-    /// Any: it cannot be known how a network calls this machine.
+    /// Every name: the names that a network uses for this machine are unknown.
     Any,
-    /// `localhost`, any IP address, and these. No other site's name is among them, so none can be
-    /// made to mean this listener.
+    /// `localhost`, any IP address, and these names. No other site can make one of them mean this
+    /// listener.
     Only(Vec<String>),
 }
 
 impl OwnNames {
-    /// Of a listener that is reached from this machine alone.
+    /// The names of a listener that is reached from this machine only.
     pub const THIS_MACHINE: Self = Self::Only(Vec::new());
 
     fn have(&self, host: &str) -> bool {
@@ -109,9 +109,9 @@ impl OwnNames {
     }
 }
 
-/// Whether a request may come from a page of another site: it names the listener by a name that is
-/// not its own, or says itself that it does. `welcome` tells an origin whose pages are let in.
-/// Programs that are no browsers send none of this, and pass.
+/// Returns whether a request may come from a page of another site: its host name is not one of the
+/// listener's, or its headers say so. `welcome` returns whether pages of an origin are allowed.
+/// Programs that are not browsers send none of these headers, and pass.
 pub fn is_from_another_site(
     head: &Parts,
     names: &OwnNames,

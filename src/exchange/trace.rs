@@ -1,4 +1,4 @@
-//! The caller's `traceparent`, continued towards the vendor.
+//! Continues the caller's `traceparent` towards the vendor.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -7,9 +7,9 @@ static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `00-` trace id `-` parent id `-` flags.
 const TRACEPARENT_BYTES: usize = 55;
 
-/// The header for our own span of the caller's trace: same trace id and flags, a fresh span id.
-/// `None` if the caller sent none, several, or anything but W3C's version 00; a bad one is ignored,
-/// as W3C asks.
+/// Returns the header for our own span of the caller's trace: same trace id and flags, a new span
+/// id. `None` if the caller sent none, several, or anything but W3C's version 00. A bad header is
+/// ignored, as W3C asks.
 pub fn continued(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut values = headers.get_all(&TRACEPARENT).iter();
     let value = values.next()?;
@@ -31,7 +31,7 @@ pub fn continued(headers: &HeaderMap) -> Option<HeaderValue> {
     if !good {
         return None;
     }
-    // A span id of zeros is not valid.
+    // A span id of zeros is invalid.
     let span = fastrand::u64(1..);
     HeaderValue::try_from(format!("00-{trace}-{span:016x}-{flags}")).ok()
 }

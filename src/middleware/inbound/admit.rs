@@ -1,4 +1,4 @@
-//! Refuses what is more than can be served at once, or more than a caller's share of that.
+//! Refuses requests beyond the number that can be served at once, or beyond a caller's share of it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub fn admit<S>(gate: Arc<InFlight>) -> impl Layer<S, Service = Admit<S>> {
     })
 }
 
-/// See [`admit`].
+/// The service of [`admit`].
 #[derive(Clone)]
 pub struct Admit<S> {
     inner: S,
@@ -49,7 +49,7 @@ where
 }
 
 pin_project! {
-    /// See [`admit`].
+    /// The future of a request in [`admit`].
     pub struct Admitted<F> {
         #[pin]
         inner: F,
@@ -63,7 +63,7 @@ impl<F: Future<Output = Result<Answered, Problem>>> Future for Admitted<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut answer = ready!(this.inner.poll(cx))?;
-        // From here on the answer's body holds it.
+        // The answer's body holds the permit until its end.
         if let Some(permit) = this.permit.take() {
             answer.body_mut().hold(permit);
         }

@@ -1,4 +1,4 @@
-//! Answers what needs no caller key: the description, the page that shows it, whether we are alive.
+//! Answers the routes that need no caller key: the API description, its page, and the health check.
 
 use futures_util::future::{Either, ready};
 use http::request::Parts;
@@ -11,15 +11,15 @@ use crate::domain::Route;
 use crate::exchange::{Answered, Routed};
 use crate::problem::Problem;
 
-/// The answer to a keyless route, from memory and at once.
+/// Answers a keyless route from memory.
 pub type AnswerNow = fn(&Parts, Route) -> Result<Answered, Problem>;
 
-/// Answers keyless routes with `answer`; all others go on to the layers below.
+/// Answers keyless routes with `answer`. All other requests go on to the layers below.
 pub fn answer_keyless<S>(answer: AnswerNow) -> impl Layer<S, Service = AnswerKeyless<S>> {
     layer_fn(move |inner| AnswerKeyless { inner, answer })
 }
 
-/// See [`answer_keyless`].
+/// The service of [`answer_keyless`].
 pub struct AnswerKeyless<S> {
     inner: S,
     answer: AnswerNow,
@@ -36,8 +36,8 @@ where
     fn call(&self, routed: Routed) -> Self::Future {
         let route = routed.matched.route;
         if route.is_keyless() {
-            // A body, if one was sent, is not read: hyper drains what is short and closes after what
-            // is not, as with every refusal before the body.
+            // A request body is not read here. hyper drains a short one and closes the connection
+            // after a long one, as for every refusal before the body.
             return Either::Left(ready((self.answer)(&routed.named.head, route)));
         }
         Either::Right(self.inner.call(routed))

@@ -1,4 +1,4 @@
-//! Finds the caller; refuses what has none.
+//! Finds the caller of a request. Refuses requests without one.
 
 use std::sync::Arc;
 
@@ -16,8 +16,9 @@ use crate::exchange::site::{self, OwnNames};
 use crate::exchange::{Answered, Known, Mention, Routed};
 use crate::problem::Problem;
 
-/// Finds callers in `book`. Where nobody needs a key or a certificate is enough, a browser's user is
-/// not asked either, so pages of other sites than the chosen ones are refused.
+/// Finds callers in `book`. If no key is needed, or a certificate is enough, a browser sends
+/// requests without its user's knowledge. So requests from pages of other sites are refused then,
+/// except the sites chosen in `[cors]`.
 pub fn authenticate<S>(
     book: Arc<CallerBook>,
     cross_origin: Option<Arc<CrossOrigin>>,
@@ -29,7 +30,7 @@ pub fn authenticate<S>(
     })
 }
 
-/// See [`authenticate`].
+/// The service of [`authenticate`].
 pub struct Authenticate<S> {
     inner: S,
     book: Arc<CallerBook>,
@@ -37,7 +38,7 @@ pub struct Authenticate<S> {
 }
 
 impl<S> Authenticate<S> {
-    /// Open listeners are loopback ones; others may be asked by any name.
+    /// Open listeners are on loopback. Other listeners accept any host name.
     fn is_from_another_site(&self, head: &Parts) -> bool {
         let welcome = |origin: &_| {
             let chosen = self.cross_origin.as_deref();
@@ -66,13 +67,15 @@ where
         let caller = match presented {
             Presented::Nothing => {
                 let caller = self.book.find(None, certificate);
-                // What a browser shows unasked does not tell that its user asked.
+                // A browser sends its certificate without being asked, so it does not prove that
+                // its user made this request.
                 if caller.is_some() && self.is_from_another_site(&routed.named.head) {
                     return refuse(Problem::cross_site_refused());
                 }
                 caller
             }
-            // A wrong key is refused in open mode too: its sender believes to be somebody.
+            // A wrong key is refused in open mode too, because its sender expects to be that
+            // caller.
             Presented::CallerKey(text) => self.book.find(Some(text), certificate),
             Presented::Unclear => None,
         };

@@ -1,10 +1,10 @@
 //! Refuses requests that two readers could read in two ways, and tunnels (`CONNECT`).
 //!
-//! An offer of another protocol (`Upgrade`) is passed over, as RFC 9110 section 7.8 allows: it is
-//! answered over HTTP/1.1, and what follows is read as the next request. Java's client makes one
-//! with every request.
+//! An offer of another protocol (`Upgrade`) is ignored, as RFC 9110 section 7.8 allows. The request
+//! is answered over HTTP/1.1, and the bytes after it are read as the next request. Java's client
+//! makes such an offer with every request.
 //!
-//! hyper has refused the plainly broken ones already; these are the ones it takes.
+//! hyper refuses requests that are plainly broken. This layer refuses those that hyper accepts.
 
 use futures_util::future::Either;
 use http::request::Parts;
@@ -18,14 +18,14 @@ use super::{OrRefuse, refuse};
 use crate::exchange::{Answered, Mention, Mentions, Named};
 use crate::problem::{Code, Problem};
 
-/// Most headers of a request. Browsers send about 20.
+/// Maximum number of headers of a request. Browsers send about 20.
 const HEADERS_MAX: usize = 64;
-/// Names and values of all headers together.
+/// Maximum bytes of the names and values of all headers together.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
-/// Longest request target, for callers.
+/// Maximum length of a caller's request target, in bytes.
 pub const TARGET_BYTES_MAX: usize = 4 * 1024;
 
-/// Checks framing; a target may have so many bytes.
+/// Checks framing. A target may have `target_bytes_max` bytes.
 pub fn check_framing<S>(target_bytes_max: usize) -> impl Layer<S, Service = CheckFraming<S>> {
     layer_fn(move |inner| CheckFraming {
         inner,
@@ -33,7 +33,7 @@ pub fn check_framing<S>(target_bytes_max: usize) -> impl Layer<S, Service = Chec
     })
 }
 
-/// See [`check_framing`].
+/// The service of [`check_framing`].
 pub struct CheckFraming<S> {
     inner: S,
     target_bytes_max: usize,
@@ -90,14 +90,14 @@ fn check(
     check_target(head, is_1_0, target_bytes_max)
 }
 
-/// Whether a length is all that tells where the body ends: then it ends there for every reader.
+/// Returns whether one length alone says where the body ends, so that every reader agrees on it.
 fn has_one_length(headers: &HeaderMap) -> bool {
     let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
     lengths == 1 && !headers.contains_key(header::TRANSFER_ENCODING)
 }
 
-/// HTTP/2 frames its messages itself. The h2 crate resets a stream with such a header before we see
-/// it; should it ever let one pass, it is refused here.
+/// HTTP/2 frames its messages itself. The h2 crate resets a stream with such a header before this
+/// layer sees it. If it ever let one pass, the request is refused here.
 fn check_connection_headers(headers: &HeaderMap) -> Result<(), Problem> {
     let of_http_1 = [
         header::CONNECTION,
@@ -122,7 +122,7 @@ fn check_headers(headers: &HeaderMap, mentions: &Mentions) -> Result<(), Problem
         return too_large("A request may have 64 headers.");
     }
     if mentions.underscore {
-        // Some servers read X_API_KEY and X-API-KEY as one.
+        // Some servers treat X_API_KEY and X-API-KEY as the same header.
         return Err(Problem::malformed(
             "A header's name may not hold an underscore.",
         ));
@@ -166,7 +166,7 @@ fn check_target(head: &Parts, is_1_0: bool, bytes_max: usize) -> Result<(), Prob
         Some(host) => host
             .as_bytes()
             .eq_ignore_ascii_case(authority.as_str().as_bytes()),
-        // Over HTTP/2 the authority is the host.
+        // Over HTTP/2, the authority is the host.
         None => is_2 && !authority.as_str().contains('@'),
     };
     if same {

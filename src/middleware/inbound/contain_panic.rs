@@ -24,7 +24,7 @@ pub fn contain_panic<S>(metrics: Arc<Metrics>) -> impl Layer<S, Service = Contai
     })
 }
 
-/// See [`contain_panic`].
+/// The service of [`contain_panic`].
 pub struct ContainPanic<S> {
     inner: S,
     metrics: Arc<Metrics>,
@@ -40,8 +40,9 @@ where
 
     fn call(&self, named: Named) -> Self::Future {
         let record = named.record.clone();
-        // What a panic leaves half done belongs to this request and is dropped with it; shared state
-        // is behind locks that are never held across a call into another part.
+        // A panic leaves only this request's own state half done, and that is dropped with the
+        // request. Shared state is behind locks that are never held across a call into another
+        // room.
         let inner = catch_unwind(AssertUnwindSafe(|| self.inner.call(named)));
         Containing {
             inner: inner.map_or_else(
@@ -65,7 +66,7 @@ pin_project! {
 }
 
 pin_project! {
-    /// See [`contain_panic`].
+    /// The future of a request in [`contain_panic`].
     pub struct Containing<F> {
         #[pin]
         inner: Inner<F>,
@@ -88,7 +89,7 @@ impl<F: Future<Output = Result<Answered, Infallible>>> Future for Containing<F> 
             Ok(Poll::Ready(done)) => Poll::Ready(done),
             Err(panic) => {
                 this.inner.set(Inner::Over { panic: None });
-                // The payload may hold anything; the panic hook has told the place.
+                // The payload may contain anything. The panic hook has already logged the place.
                 drop(panic);
                 this.metrics.panics.inc();
                 let problem = Problem::internal("a panic was contained");

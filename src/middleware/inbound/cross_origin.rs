@@ -1,8 +1,8 @@
 //! CORS: lets web pages of chosen origins read answers.
 //!
-//! A browser asks first whether a page may send a key or another method (the preflight), and keeps
-//! an answer from a page that is not let in. Nothing here lets anybody in: a page needs a caller key
-//! like everyone else, and cookies are not allowed because none are read.
+//! A browser asks first whether a page may send a key or use another method (the preflight). It
+//! hides the answer from a page that is not allowed. This file grants no access: a page needs a
+//! caller key like every other caller, and cookies are not allowed because the gateway reads none.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,12 +19,12 @@ use crate::clock::Duration;
 use crate::exchange::site::Origin;
 use crate::exchange::{AnswerBody, Answered, Arrival, Boxed};
 
-/// What a page may send: the key, the body's type, what a read listens to.
+/// Headers that a page may send: the key, the body's type, and what a read obeys.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, X-API-Key, Content-Type, Cache-Control, If-None-Match, Last-Event-ID, \
      traceparent, tracestate",
 );
-/// What a page may read besides what every page may: how an answer came about, its rows, its limits.
+/// Headers that a page may read, besides those that every page may: cache status, rows and limits.
 const ANSWER_HEADERS: HeaderValue = HeaderValue::from_static(
     "Age, Allow, Cache-Status, Content-Disposition, ETag, RateLimit, RateLimit-Policy, Retry-After, Warning, WWW-Authenticate, X-Export-Rows, X-Request-Id",
 );
@@ -32,8 +32,8 @@ const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 const PREFLIGHT_VARY: HeaderValue = HeaderValue::from_static(
     "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
 );
-/// Asked by browsers when a page of a public address wants one of a private network. The operator
-/// named the page's origin, which is the consent that is meant.
+/// Browsers send this when a page of a public address calls a private network. The operator has
+/// named the page's origin, which is the consent that the header asks for.
 const ASKS_PRIVATE: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const ALLOWS_PRIVATE: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 
@@ -45,7 +45,7 @@ pub struct CrossOrigin {
 }
 
 impl CrossOrigin {
-    /// `None` without origins. A browser may keep a preflight's answer for `max_age`.
+    /// Returns `None` without origins. A browser may keep the answer to a preflight for `max_age`.
     pub fn of(origins: Vec<Origin>, max_age: Duration) -> Option<Self> {
         (!origins.is_empty()).then_some(Self {
             origins,
@@ -63,7 +63,7 @@ impl CrossOrigin {
         all.find(|known| *known == origin)
     }
 
-    /// The origin's value as configured, where the request has one origin and it is let in.
+    /// Returns the origin as configured, if the request has exactly one and it is allowed.
     fn origin_of(&self, headers: &HeaderMap) -> Option<&HeaderValue> {
         let mut values = headers.get_all(header::ORIGIN).iter();
         let origin = values.next()?;
@@ -73,8 +73,8 @@ impl CrossOrigin {
         }
     }
 
-    /// Returns the answer to a preflight for a path that answers `methods`; `None` for what is
-    /// none, or comes from elsewhere. [`share_answers`] adds the origin.
+    /// Returns the answer to a preflight for a path that answers `methods`. `None` if the request
+    /// is no preflight or comes from another origin. [`share_answers`] adds the origin.
     pub fn preflight(&self, head: &Parts, methods: &'static str) -> Option<Answered> {
         if !is_preflight(head) {
             return None;
@@ -100,7 +100,7 @@ impl CrossOrigin {
     }
 }
 
-/// Returns whether a browser asks what a page of some origin may send.
+/// Returns whether the request is a preflight: a browser asks what a page may send.
 pub fn is_preflight(head: &Parts) -> bool {
     let asked = header::ACCESS_CONTROL_REQUEST_METHOD;
     head.method == Method::OPTIONS
@@ -118,8 +118,8 @@ type Answers = Box<
         + Sync,
 >;
 
-/// Lets pages of the chosen origins read every answer, refusals too. Without any, the stack below
-/// stays as it is and costs what it cost.
+/// Lets pages of the chosen origins read every answer, refusals included. Without any origin the
+/// stack below is unchanged and costs nothing more.
 pub fn share_answers(
     cross_origin: Option<Arc<CrossOrigin>>,
 ) -> impl Layer<Answers, Service = Answers> {
@@ -162,7 +162,8 @@ impl Future for Sharing {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Ok(mut answer) = ready!(self.inner.as_mut().poll(cx));
         let headers = answer.headers_mut();
-        // Also for whom nothing is allowed: a cache between must not give one's answer to the other.
+        // `Vary` is also set if nothing is allowed. Otherwise a cache in between could give one
+        // origin's answer to another.
         let told = headers
             .get_all(header::VARY)
             .iter()

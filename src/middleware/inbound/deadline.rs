@@ -12,8 +12,8 @@ use crate::clock::{self, Duration, Instant};
 use crate::exchange::{Answered, Named};
 use crate::problem::Problem;
 
-/// The reads keep the deadline themselves and say more when they miss it; this is for what they
-/// cannot see, so it comes a little later.
+/// The reads keep the deadline themselves and give more detail when they miss it. This layer is for
+/// requests that they do not see, so it ends them a little later.
 const AFTER_THE_READS: Duration = Duration::from_millis(250);
 
 /// Ends overdue requests.
@@ -21,7 +21,7 @@ pub fn deadline<S>() -> impl Layer<S, Service = Deadline<S>> {
     layer_fn(|inner| Deadline { inner })
 }
 
-/// See [`deadline`].
+/// The service of [`deadline`].
 pub struct Deadline<S> {
     inner: S,
 }
@@ -45,14 +45,14 @@ where
 }
 
 pin_project! {
-    /// See [`deadline`].
+    /// The future of a request in [`deadline`].
     pub struct Timed<F> {
         #[pin]
         inner: F,
         ends: Instant,
         looked: bool,
-        // Only made when there is something to wait for: a hit needs no timer, and a hit with a body
-        // waits once for hyper to hand it over. Boxed, for the same reason.
+        // The timer is only made when there is something to wait for. A hit needs none, and a hit
+        // with a body waits once until hyper hands the body over. It is boxed for the same reason.
         timer: Option<Pin<Box<clock::Sleep>>>,
     }
 }

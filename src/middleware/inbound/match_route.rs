@@ -1,4 +1,4 @@
-//! Finds the route; refuses what has none, but for browsers that ask what a route answers.
+//! Finds the route of a request. Refuses requests without one, and answers preflights.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use crate::exchange::call::FindRoute;
 use crate::exchange::{Answered, Named, Routed, Routing};
 use crate::problem::Problem;
 
-/// Finds routes with `find`. A browser's question whether a page of a chosen origin may ask a route
-/// is answered here: the route is all that it is about.
+/// Finds routes with `find`. A browser's preflight from a chosen origin is answered here, because
+/// it depends on the route alone.
 pub fn match_route<S>(
     find: FindRoute,
     cross_origin: Option<Arc<CrossOrigin>>,
@@ -27,12 +27,12 @@ pub fn match_route<S>(
     })
 }
 
-/// What the routes answer, taken together.
+/// The methods of all routes together.
 const EVERY_METHOD: &str = "GET, HEAD, POST, QUERY";
-/// Origins are shorter than this.
+/// Maximum length of an origin in the log. Valid origins are shorter.
 const LOGGED_ORIGIN_CHARS: usize = 280;
 
-/// See [`match_route`].
+/// The service of [`match_route`].
 pub struct MatchRoute<S> {
     inner: S,
     find: FindRoute,
@@ -40,8 +40,8 @@ pub struct MatchRoute<S> {
 }
 
 impl<S> MatchRoute<S> {
-    /// The answer to a preflight of a chosen origin. It says nothing of the path: for one that does not
-    /// exist, the page must be able to read the 404 that its request then gets.
+    /// Returns the answer to a preflight from a chosen origin. It does not say whether the path
+    /// exists: the page must be able to read the 404 that its request gets.
     fn preflight(&self, named: &Named, routing: Routing) -> Option<Answered> {
         let methods = match routing {
             Routing::WrongMethod { route, allow } => {

@@ -1,7 +1,7 @@
-//! The layers a request passes on its way in, one verb each; `stack.rs` puts them in order.
+//! The layers that a caller's request passes, one verb each. `stack.rs` puts them in order.
 //!
-//! They are `hyper::service::Service`s: `call(&self)` refuses at once, there is no readiness to keep
-//! state in, and nothing is cloned for a request.
+//! They implement `hyper::service::Service`. `call(&self)` refuses at once, there is no
+//! `poll_ready` that could hold state, and nothing is cloned for a request.
 
 mod admit;
 mod answer_keyless;
@@ -36,7 +36,7 @@ use futures_util::future::{Either, Ready, ready};
 use crate::exchange::Answered;
 use crate::problem::Problem;
 
-/// Either a refusal, at once, or what the layers below answer.
+/// The future of a layer that refuses at once, or passes the request to the layers below.
 type OrRefuse<F> = Either<Ready<Result<Answered, Problem>>, F>;
 
 fn refuse<F>(problem: Problem) -> OrRefuse<F> {

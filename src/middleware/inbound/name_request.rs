@@ -1,4 +1,4 @@
-//! Gives every request a name and a deadline.
+//! Gives every request an id and a deadline.
 
 use hyper::service::Service;
 use tower::Layer;
@@ -7,7 +7,7 @@ use tower::layer::layer_fn;
 use crate::clock::{Clock, Duration};
 use crate::exchange::{Arrival, Named, Record};
 
-/// Names requests; their answers are due within `limit`.
+/// Gives requests an id. Their answers are due within `limit`.
 pub fn name_request<S>(clock: Clock, limit: Duration) -> impl Layer<S, Service = NameRequest<S>> {
     layer_fn(move |inner| NameRequest {
         inner,
@@ -16,7 +16,7 @@ pub fn name_request<S>(clock: Clock, limit: Duration) -> impl Layer<S, Service =
     })
 }
 
-/// See [`name_request`].
+/// The service of [`name_request`].
 pub struct NameRequest<S> {
     inner: S,
     clock: Clock,

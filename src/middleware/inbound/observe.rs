@@ -1,4 +1,4 @@
-//! Sees how every request ends: counts it, times it, logs it.
+//! Observes how every request ends: counts it, times it, logs it.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,12 +15,12 @@ use crate::exchange::record::X_REQUEST_ID;
 use crate::exchange::{Answered, Ends, Named, Record, Tail};
 use crate::metrics::Metrics;
 
-/// What a request is counted as whose caller left before the answer's head: nginx's number for it.
+/// Status counted for a request whose caller left before the answer's head. nginx uses this number.
 const CALLER_LEFT: u16 = 499;
 
-/// Where what is seen goes.
+/// Destinations of what is observed.
 pub struct Observer {
-    /// Durations.
+    /// Duration metrics.
     pub metrics: Arc<Metrics>,
     /// Holds the counters of requests without a caller.
     pub callers: Arc<CallerBook>,
@@ -37,7 +37,7 @@ pub fn observe<S>(observer: Observer) -> impl Layer<S, Service = Observe<S>> {
     })
 }
 
-/// See [`observe`].
+/// The service of [`observe`].
 pub struct Observe<S> {
     inner: S,
     observer: Arc<Observer>,
@@ -64,7 +64,7 @@ where
 }
 
 pin_project! {
-    /// See [`observe`].
+    /// The future of a request in [`observe`].
     pub struct Observing<F> {
         #[pin]
         inner: F,
@@ -78,10 +78,10 @@ impl<F: Future<Output = Result<Answered, Infallible>>> Future for Observing<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Ok(mut answer) = ready!(this.inner.poll(cx));
-        // There is one until here.
+        // The record is there until this point.
         if let Some(record) = this.watch.record.take() {
             let id = record.id.header_value();
-            // Most heads have a place for it.
+            // Most answers already have a place for the id.
             match answer.headers_mut().get_mut(&X_REQUEST_ID) {
                 Some(place) => *place = id,
                 None => drop(answer.headers_mut().insert(X_REQUEST_ID.clone(), id)),
@@ -93,10 +93,10 @@ impl<F: Future<Output = Result<Answered, Infallible>>> Future for Observing<F> {
     }
 }
 
-/// Also sees the future dropped: then the caller left.
+/// Records the end of a request, also if the future is dropped because the caller left.
 struct Watch {
     observer: Arc<Observer>,
-    /// Until the answer's head is there.
+    /// Set until the answer's head is ready.
     record: Option<Arc<Record>>,
 }
 

@@ -1,5 +1,5 @@
-//! Reads the request's body before anything answers, also what will be ignored: bytes left unread
-//! would be read as the next request.
+//! Reads the request's body before any handler runs, even one that is then ignored. Bytes left
+//! unread would be taken for the next request.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use crate::exchange::{Answered, BodyFault, BodyRule, Call, Known, Matched, Readi
 use crate::problem::{Code, Problem};
 use crate::reads::Asker;
 
-/// Reads bodies, each within `limit`.
+/// Reads bodies. Each must be complete within `limit`.
 pub fn read_body<S: Clone>(limit: Duration) -> impl Layer<S, Service = ReadBody<S>> {
     layer_fn(move |inner| ReadBody { inner, limit })
 }
 
-/// See [`read_body`].
+/// The service of [`read_body`].
 pub struct ReadBody<S> {
     inner: S,
     limit: Duration,
@@ -79,7 +79,7 @@ where
     }
 }
 
-/// A call without its body yet.
+/// A request whose body is still being read.
 struct Waiting {
     head: Box<Parts>,
     record: Arc<Record>,
@@ -91,7 +91,7 @@ struct Waiting {
 
 impl Waiting {
     fn with(self, body: Bytes) -> Result<Call, Problem> {
-        // RFC 10008: a query without a type says nothing.
+        // RFC 10008: a QUERY without a media type has no meaning.
         let untyped = self.matched.body == BodyRule::Json
             && self.head.method != Method::POST
             && !self.head.headers.contains_key(header::CONTENT_TYPE);
@@ -119,10 +119,11 @@ impl Waiting {
 }
 
 pin_project! {
-    /// See [`read_body`].
+    /// The future of a request in [`read_body`].
     #[project = BodyThenProj]
     pub enum BodyThen<S: Service<Call>> {
-        // Boxed: most requests have no body, and should not carry the room for reading one.
+        // Boxed, because most requests have no body and should not carry the memory for reading
+        // one.
         Reading {
             reading: Pin<Box<ReadingBody>>,
             waiting: Option<Waiting>,
@@ -152,7 +153,7 @@ where
                 } => {
                     let body = ready!(reading.as_mut().poll(cx)).map_err(problem)?;
                     let Some(waiting) = waiting.take() else {
-                        // Polled after it ended.
+                        // Polled after its end.
                         return Poll::Pending;
                     };
                     let body = match waiting.matched.body {
@@ -185,7 +186,7 @@ fn check_media(rule: BodyRule, head: &Parts, without_body: bool) -> Result<(), P
     let needed = match rule {
         BodyRule::Ignored => false,
         BodyRule::Json => true,
-        // Clients send N-able's empty bodies with whatever type they default to.
+        // N-able clients send empty bodies with whatever media type they use by default.
         BodyRule::JsonOrNothing => !without_body,
     };
     if !needed {
@@ -208,7 +209,7 @@ fn is_plain(headers: &HeaderMap) -> bool {
         .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-/// Also if nothing is said.
+/// Returns whether the body is JSON. A body without a media type counts as JSON.
 fn is_json(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let Some(value) = values.next() else {

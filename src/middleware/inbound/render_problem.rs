@@ -15,12 +15,12 @@ use crate::exchange::bound::BODY_BYTES_MAX;
 use crate::exchange::{Answered, Named, Record};
 use crate::problem::Problem;
 
-/// Renders problems.
+/// Turns the problems that the layers below return into answers.
 pub fn render_problem<S>() -> impl Layer<S, Service = RenderProblem<S>> {
     layer_fn(|inner| RenderProblem { inner })
 }
 
-/// See [`render_problem`].
+/// The service of [`render_problem`].
 pub struct RenderProblem<S> {
     inner: S,
 }
@@ -43,12 +43,12 @@ where
 }
 
 pin_project! {
-    /// See [`render_problem`].
+    /// The future of a request in [`render_problem`].
     pub struct Rendering<F> {
         #[pin]
         inner: F,
         record: Arc<Record>,
-        // Its body will not be read, so the connection cannot go on after a refusal.
+        // The body will not be read, so the connection must close after the refusal.
         too_large: bool,
     }
 }

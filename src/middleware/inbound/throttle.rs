@@ -1,4 +1,4 @@
-//! Holds callers to their own rate.
+//! Limits each caller to its own request rate.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::exchange::{Answered, Known};
 use crate::problem::{Problem, tell_allowance};
 
-/// Throttles callers.
+/// Refuses requests above their caller's rate.
 pub fn throttle<S>(clock: Clock) -> impl Layer<S, Service = Throttling<S>> {
     layer_fn(move |inner| Throttling {
         inner,
@@ -23,7 +23,7 @@ pub fn throttle<S>(clock: Clock) -> impl Layer<S, Service = Throttling<S>> {
     })
 }
 
-/// See [`throttle`].
+/// The service of [`throttle`].
 pub struct Throttling<S> {
     inner: S,
     clock: Clock,
@@ -53,7 +53,7 @@ where
 }
 
 pin_project! {
-    /// See [`throttle`].
+    /// The future of a request in [`throttle`].
     pub struct Throttled<F> {
         #[pin]
         inner: F,

@@ -1,4 +1,4 @@
-//! Counts and times every attempt, and notes it on the payer's account.
+//! Counts and times every attempt, and records it with the payer.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ layer!(CountLayer => Count {
 });
 
 impl CountLayer {
-    /// Counts into these metrics.
+    /// Creates the layer. It counts into these metrics.
     pub fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
         Self {
             background: metrics.background_calls(),
@@ -37,7 +37,7 @@ impl<S: Step> Step for Count<S> {
             background: &self.background,
             clock: &self.clock,
             begun: self.clock.now(),
-            // Stays if the call is dropped before it ends.
+            // Remains set if the call is dropped before it ends.
             ended: Some(Fault::Internal),
             status: None,
         };
@@ -71,7 +71,7 @@ struct Attempt<'a> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if self.ended == Some(Fault::BudgetExhausted) {
-            // The vendor said stop before there was a connection: no attempt was made.
+            // The vendor's hold-down began before there was a connection, so no attempt was made.
             return;
         }
         let sent = !self.ended.is_some_and(Fault::was_not_sent);

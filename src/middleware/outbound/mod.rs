@@ -1,4 +1,4 @@
-//! Layers a vendor call passes on its way out. Their order stands in `stack.rs`.
+//! The layers that a vendor call passes, one verb each. `stack.rs` puts them in order.
 
 pub mod count;
 pub mod observe;
@@ -9,10 +9,10 @@ pub mod sign;
 pub mod time_attempt;
 pub mod trip;
 
-/// A layer that puts one step around another.
+/// Defines a layer that wraps one step around an inner service.
 macro_rules! layer {
     ($layer:ident => $step:ident { $($field:ident : $type:ty),* $(,)? }) => {
-        /// Puts the step around an inner one.
+        /// Wraps the step around an inner service.
         #[derive(Clone)]
         pub struct $layer { $($field: $type),* }
 
@@ -24,7 +24,7 @@ macro_rules! layer {
             }
         }
 
-        /// The step.
+        /// The step with its inner service.
         pub struct $step<S> { inner: S, $($field: $type),* }
     };
 }

@@ -1,4 +1,4 @@
-//! One log line per vendor call, however it ends.
+//! Logs one line for each vendor call, however it ends.
 
 use super::layer;
 use crate::admission::Stage;
@@ -10,7 +10,7 @@ use crate::upstream::{ConnectCause, Fault, UpstreamError, VendorAnswer, VendorCa
 layer!(ObserveLayer => Observe { clock: Clock });
 
 impl ObserveLayer {
-    /// Times with this clock.
+    /// Creates the layer. It measures time with this clock.
     pub fn new(clock: Clock) -> Self {
         Self { clock }
     }
@@ -37,7 +37,8 @@ impl<S: Step> Step for Observe<S> {
         let (vendor, operation) = (operation.vendor().as_str(), operation.as_str());
         let (lane, caller) = (lane.as_str(), &**payer.name());
         let (request_id, trace_id) = (payer.request_id(), payer.trace_id());
-        // Own words only: no address, no body and no header of either side. `said` is cleaned.
+        // The line contains only our own words: no address, no body and no header of either side.
+        // `said` is already cleaned.
         match &result {
             Ok(answer) => {
                 let bytes = answer.body.len();
@@ -59,7 +60,7 @@ impl<S: Step> Step for Observe<S> {
                 let cause = error.cause.map(ConnectCause::as_str);
                 let short = error.short.map(Shortage::as_str);
                 let said = error.said.as_deref();
-                // One macro call for each level: the level of an event is a constant.
+                // One macro call for each level, because the level of an event must be a constant.
                 macro_rules! tell {
                     ($level:ident) => {
                         tracing::$level!(
@@ -90,7 +91,8 @@ impl<S: Step> Step for Observe<S> {
     }
 }
 
-/// Refusals that come in floods and whose cause has a line of its own, and answers to bad questions.
+/// Returns whether this failure is not worth a warning: refusals that come in floods and whose
+/// cause has a line of its own, and answers to wrong requests.
 fn is_routine(error: &UpstreamError) -> bool {
     error.was_refused_here() || matches!(error.fault, Fault::Rejected | Fault::NotFound)
 }

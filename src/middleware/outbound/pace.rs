@@ -1,4 +1,5 @@
-//! Waits for budget and a place; holds the place until the answer's body has been read.
+//! Waits for budget and a place at the vendor. Holds the place until the answer's body has been
+//! read.
 
 use std::sync::Arc;
 
@@ -15,7 +16,8 @@ layer!(PaceLayer => Pace {
 });
 
 impl PaceLayer {
-    /// Shares the vendor's budget. `timeout` is that of one attempt; half of it is late.
+    /// Creates the layer around the vendor's governor. `timeout` is the limit of one attempt; an
+    /// answer counts as late after half of it.
     pub fn new(gates: &Gates, timeout: Duration, clock: Clock) -> Self {
         Self {
             governor: Arc::clone(&gates.governor),

@@ -1,4 +1,4 @@
-//! Refuses calls at once while the vendor is known to fail or to refuse our keys.
+//! Refuses calls at once while the vendor fails or rejects our keys.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ layer!(RefuseLayer => Refuse {
 });
 
 impl RefuseLayer {
-    /// Looks at the vendor's gates.
+    /// Creates the layer around the vendor's gates.
     pub fn new(gates: &Gates) -> Self {
         Self {
             circuit: Arc::clone(&gates.circuit),

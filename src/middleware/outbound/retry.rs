@@ -1,7 +1,8 @@
-//! Tries a failed call again, where that is safe and the retry budget allows it.
+//! Retries a failed call, if that is safe and the retry budget allows it.
 //!
-//! A call that met a stale connection goes again over a new one, once, and outside the retry budget:
-//! the vendor has not failed. Continuations are never sent again, whatever happened.
+//! A call that failed on a stale connection is sent once more over a new one, outside the retry
+//! budget, because the vendor has not failed. Continuations are never sent again, whatever
+//! happened.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ layer!(RetryLayer => Retry {
 });
 
 impl RetryLayer {
-    /// Shares the vendor's retry budget.
+    /// Creates the layer around the vendor's retry budget.
     pub fn new(settings: RetrySettings, gates: &Gates, clock: Clock) -> Self {
         Self {
             settings,
@@ -53,13 +54,13 @@ impl<S: Step> Step for Retry<S> {
             }
             let error = match result {
                 Ok(answer) => return Ok(answer),
-                // What the vendor said to an earlier attempt tells more than that another one
-                // was not made.
+                // The vendor's answer to an earlier attempt says more than the refusal of a further
+                // one.
                 Err(error) if error.was_refused_here() => return Err(said.unwrap_or(error)),
                 Err(error) => error,
             };
             if error.fault == Fault::StaleConnection && call.over == Over::Any {
-                // The vendor looked at nothing, so this is no retry of work and costs no budget.
+                // The vendor did no work, so this retry costs no budget.
                 call.over = Over::New;
                 continue;
             }
@@ -67,7 +68,8 @@ impl<S: Step> Step for Retry<S> {
                 return Err(error);
             }
             if error.fault == Fault::CredentialRejected {
-                // The vendor refused it unread, so this is no retry of work and costs no budget.
+                // The vendor rejected the key without doing any work, so this retry costs no
+                // budget.
                 if other_key_tried || !self.credential.has_another() {
                     return Err(error);
                 }
@@ -89,9 +91,9 @@ impl<S: Step> Step for Retry<S> {
 }
 
 impl<S> Retry<S> {
-    /// How long to wait before the next attempt; `None` if there should be none.
+    /// Returns the pause before the next attempt, or `None` if there must be none.
     fn pause(&self, attempt: u32, spend: &Spend, error: &UpstreamError) -> Option<Duration> {
-        // Background work comes again by itself.
+        // Background work is started again by whoever needs it.
         let urgent = matches!(spend.lane, Lane::Interactive | Lane::Refresh);
         if !urgent || !error.fault.is_passing() {
             return None;

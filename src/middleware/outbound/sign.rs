@@ -1,5 +1,5 @@
-//! Builds the vendor's request from typed values and puts the key on it. The only place, beside
-//! `secrets.rs`, where the bytes of a key are touched.
+//! Builds the vendor's request from typed values and adds the key. Besides `secrets.rs`, this is
+//! the only file that touches the bytes of a key.
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ use crate::upstream::{
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("msp-gateway/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Decoding costs time and saves none on the way to most vendors. Coded answers are decoded all the
-/// same, because some networks send them unasked.
+/// Asks for plain answers: decoding costs time and saves none on the way to most vendors. Coded
+/// answers are still decoded, because some networks send them anyway.
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -32,7 +32,7 @@ layer!(SignLayer => Sign {
 });
 
 impl SignLayer {
-    /// Signs with the vendor's live key.
+    /// Creates the layer. It signs with the vendor's current key.
     pub fn new(options: &VendorOptions, gates: &Gates) -> Self {
         Self {
             base_url: Arc::new(options.base_url.clone()),
@@ -59,7 +59,7 @@ impl<T: Transport> Step for Sign<T> {
                 drop_echo(&mut error, &key);
                 Err(error)
             }
-            // Good answers pass byte for byte, and so would our key.
+            // Good answers are passed on byte for byte, which would pass on our key too.
             Ok(answer) if json::repeats(&answer.body, key.as_bytes()) => {
                 let what = "the answer repeats the gateway's key";
                 Err(UpstreamError::new(operation, Fault::Malformed, what)
@@ -106,12 +106,12 @@ fn verdict(result: &Result<VendorAnswer, UpstreamError>) -> Option<KeyVerdict> {
         StatusCode::UNAUTHORIZED => Some(KeyVerdict::Unauthorized),
         StatusCode::FORBIDDEN => Some(KeyVerdict::Forbidden),
         StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => Some(KeyVerdict::Accepted),
-        // Other refusals may come before the key was looked at.
+        // Other refusals may come before the vendor looked at the key.
         _ => None,
     }
 }
 
-/// A vendor's explanation that repeats our key, or its words that hold a part of it, are not passed on.
+/// Drops a vendor's explanation that repeats our key, and words that contain a part of it.
 fn drop_echo(error: &mut UpstreamError, key: &HeaderValue) {
     if let Some(said) = &error.said
         && said::holds_part_of(said, key.as_bytes())

@@ -1,4 +1,4 @@
-//! Ends an attempt that takes too long. Dropping it closes its connection.
+//! Ends an attempt that takes too long. Dropping the attempt closes its connection.
 
 use super::layer;
 use crate::clock::{Clock, Duration, timeout_at};
@@ -8,7 +8,7 @@ use crate::upstream::{Fault, UpstreamError, VendorAnswer, VendorCall};
 layer!(TimeAttemptLayer => TimeAttempt { limit: Duration, clock: Clock });
 
 impl TimeAttemptLayer {
-    /// At most `limit` for one attempt, and never past the call's deadline.
+    /// Creates the layer. An attempt may take `limit`, and never longer than the call's deadline.
     pub fn new(limit: Duration, clock: Clock) -> Self {
         Self { limit, clock }
     }

@@ -1,4 +1,5 @@
-//! Asks the circuit and the credential at the moment of sending, and tells the circuit how it went.
+//! Checks the circuit and the credential just before sending, and records the outcome with the
+//! circuit.
 
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use crate::clock::{Clock, Duration};
 use crate::upstream::step::Step;
 use crate::upstream::{Fault, UpstreamError, VendorAnswer, VendorCall};
 
-/// A timeout counts against the vendor only if it had this long: a deadline that was nearly over
-/// when the call was sent says nothing about the vendor.
+/// A timeout counts as the vendor's failure only if the attempt had at least this long. A deadline
+/// that was nearly over when the call was sent proves nothing about the vendor.
 const FAIR_TIME: Duration = Duration::from_secs(1);
 
 layer!(TripLayer => Trip {
@@ -23,7 +24,7 @@ layer!(TripLayer => Trip {
 });
 
 impl TripLayer {
-    /// `timeout` is that of one attempt.
+    /// Creates the layer. `timeout` is the limit of one attempt.
     pub fn new(gates: &Gates, timeout: Duration, clock: Clock) -> Self {
         Self {
             circuit: Arc::clone(&gates.circuit),
@@ -49,7 +50,8 @@ impl<S: Step> Step for Trip<S> {
         let result = self.inner.send(call).await;
         let had = self.clock.now().saturating_duration_since(begun);
         if pass.heard(verdict(&result, had >= self.fair_time)) {
-            // Everyone has waited for this: not all at once.
+            // Every waiting call would go now. The budget restarts so that they do not all go at
+            // once.
             self.governor.begin_anew();
         }
         result
@@ -70,7 +72,7 @@ fn verdict(result: &Result<VendorAnswer, UpstreamError>, fair: bool) -> Verdict 
         | Fault::CircuitOpen
         | Fault::BudgetExhausted
         | Fault::Internal => Verdict::Unknown,
-        // It answered, whatever it said.
+        // The vendor answered, whatever the status.
         Fault::RateLimited
         | Fault::TooLarge
         | Fault::CredentialRejected
