@@ -1,16 +1,16 @@
-//! Which content codings a caller takes: `Accept-Encoding`, as RFC 9110 section 12.5.3 reads it.
+//! Reads `Accept-Encoding`, as RFC 9110 section 12.5.3 says.
 
 use http::{HeaderMap, header};
 
 use crate::cache::Coding;
 
-/// A weight in thousandths: 0 to 1000.
+/// A weight in thousandths, 0 to 1000.
 type Weight = u16;
 
-/// What a caller takes.
+/// The content codings that a caller accepts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Accepted {
-    /// Whether it said anything; who says nothing takes any form.
+    /// Whether the header was sent. Without it, every coding is accepted.
     said: bool,
     named: [Option<Weight>; Coding::ALL.len()],
     identity: Option<Weight>,
@@ -18,8 +18,8 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Reads every `Accept-Encoding`. A coding we do not know and a weight that is none are ignored;
-    /// of two weights of one coding the first stands.
+    /// Reads every `Accept-Encoding`. Ignores unknown codings and invalid weights. If a coding has
+    /// two weights, the first one counts.
     pub fn of(headers: &HeaderMap) -> Self {
         let mut this = Self::default();
         for value in headers.get_all(header::ACCEPT_ENCODING) {
@@ -59,26 +59,26 @@ impl Accepted {
         named.or(self.others).unwrap_or(0)
     }
 
-    /// Returns whether the caller takes a body in any form that there is. Where it takes a coding
-    /// that is not at hand yet, and no plain body, it gets the plain one all the same, as RFC 9110
-    /// section 12.4.1 allows: nobody waits for a coding.
+    /// Returns whether the caller accepts the body in at least one form. If it accepts a coding
+    /// that is not ready yet, and no plain body, it gets the plain one anyway, as RFC 9110 section
+    /// 12.4.1 allows. No answer waits for a coding.
     pub fn takes_some_form(&self) -> bool {
         self.takes_plain() || Coding::ALL.into_iter().any(|coding| self.takes(coding))
     }
 
-    /// Returns whether the caller takes a body as it is.
+    /// Returns whether the caller accepts a plain body.
     pub fn takes_plain(&self) -> bool {
         self.identity.or(self.others) != Some(0)
     }
 
-    /// Returns whether the caller takes this coding.
+    /// Returns whether the caller accepts this coding.
     pub fn takes(&self, coding: Coding) -> bool {
         !self.said || self.weight_of(coding) > 0
     }
 
-    /// Returns the codings to send rather than a plain body, the most wanted first; among equally
-    /// wanted ones, the one that we would rather send. Empty for who asks for none, or wants the
-    /// plain body more.
+    /// Returns the codings to prefer over a plain body, the highest weight first. Of equal weights,
+    /// the coding that we prefer comes first. Empty if the caller named none, or prefers the plain
+    /// body.
     pub fn codings(&self) -> Codings {
         let plain = self.identity.or(self.others).unwrap_or(0).max(1);
         let mut out = Codings::default();
@@ -94,14 +94,14 @@ impl Accepted {
     }
 }
 
-/// Some codings in an order.
+/// Codings in order of preference.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Codings {
     held: [Option<(Coding, Weight)>; Coding::ALL.len()],
 }
 
 impl Codings {
-    /// Puts a coding behind those that weigh as much or more.
+    /// Inserts a coding behind those with an equal or a higher weight.
     fn add(&mut self, coding: Coding, weight: Weight) {
         let lighter = |held: &Option<(Coding, Weight)>| held.is_none_or(|(_, old)| weight > old);
         let at = self.held.iter().position(lighter);
@@ -113,7 +113,7 @@ impl Codings {
         }
     }
 
-    /// In their order.
+    /// Returns the codings in order.
     pub fn iter(&self) -> impl Iterator<Item = Coding> {
         self.held
             .iter()
@@ -121,7 +121,7 @@ impl Codings {
     }
 }
 
-/// `q=0.5`, in thousandths.
+/// Parses `q=0.5` into thousandths.
 fn weight(parameter: &str) -> Option<Weight> {
     let (name, value) = parameter.split_once('=')?;
     if !name.trim_end().eq_ignore_ascii_case("q") {

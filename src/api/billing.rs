@@ -6,14 +6,14 @@ use super::question::{Asked, Question};
 use crate::domain::Route;
 use crate::problem::{Code, Problem};
 
-/// How `/openapi.json` describes a contract's bill.
+/// The description of a contract's bill in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
     route: Route::Billing,
     operation: include_str!("billing.json"),
     problems: &[VENDOR, &[Code::BillingNotAllowed, Code::BillingNotFound]],
 };
 
-/// How it describes a month's invoices.
+/// The description of a month's invoices in `/openapi.json`.
 pub(super) const MONTH_DESCRIBED: Described = Described {
     route: Route::BillingMonth,
     operation: include_str!("billing_month.json"),

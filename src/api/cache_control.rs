@@ -1,12 +1,12 @@
-//! What a caller's request says about caching.
+//! Reads what a caller's request says about caching.
 
 use http::{HeaderMap, header};
 
 use crate::cache::Directives;
 use crate::clock::Duration;
 
-/// Reads `Cache-Control`, and `Pragma: no-cache` where there is none. What is not understood is
-/// ignored, as RFC 9111 asks.
+/// Reads `Cache-Control`, or `Pragma: no-cache` if there is none. Ignores unknown directives, as
+/// RFC 9111 requires.
 pub fn directives(headers: &HeaderMap) -> Directives {
     let mut out = Directives::default();
     let mut said = false;
@@ -24,7 +24,7 @@ pub fn directives(headers: &HeaderMap) -> Directives {
                 out.only_if_cached = true;
             } else if name.eq_ignore_ascii_case("max-age") {
                 if let Some(age) = argument.and_then(seconds) {
-                    // The stricter of two wins.
+                    // The stricter of two values counts.
                     out.max_age = Some(out.max_age.map_or(age, |other| other.min(age)));
                 }
             } else if name.eq_ignore_ascii_case("max-stale") {
@@ -49,12 +49,12 @@ fn seconds(text: &str) -> Option<Duration> {
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    // More digits than a number holds mean "very long", not "nothing said".
+    // A number too large to represent means "very long", so it must not be ignored.
     Some(Duration::from_secs(digits.parse().unwrap_or(u64::MAX)))
 }
 
-/// Whether `If-None-Match` names a tag that `is_one` knows: lists are understood, tags compared weakly,
-/// and `*` is passed as it is.
+/// Returns whether `If-None-Match` contains a tag for which `is_one` returns true. Reads lists and
+/// compares weakly. `*` is passed to `is_one` as it is.
 pub fn none_match(headers: &HeaderMap, mut is_one: impl FnMut(&[u8]) -> bool) -> bool {
     headers
         .get_all(header::IF_NONE_MATCH)
@@ -62,7 +62,8 @@ pub fn none_match(headers: &HeaderMap, mut is_one: impl FnMut(&[u8]) -> bool) ->
         .any(|value| list_names(value.as_bytes(), Weak::Counts, &mut is_one))
 }
 
-/// Whether `If-Match` names a tag that `is_one` knows: as [`none_match`], but a weak tag never matches.
+/// Returns whether `If-Match` contains a tag for which `is_one` returns true. Like [`none_match`],
+/// but a weak tag never matches.
 pub fn match_names(headers: &HeaderMap, mut is_one: impl FnMut(&[u8]) -> bool) -> bool {
     headers
         .get_all(header::IF_MATCH)
@@ -70,16 +71,16 @@ pub fn match_names(headers: &HeaderMap, mut is_one: impl FnMut(&[u8]) -> bool) -
         .any(|value| list_names(value.as_bytes(), Weak::IsPassedOver, &mut is_one))
 }
 
-/// What a weak tag is worth in a list.
+/// How a weak tag in a list is treated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Weak {
-    /// As much as a strong one.
+    /// Like a strong tag.
     Counts,
-    /// Nothing.
+    /// It never matches.
     IsPassedOver,
 }
 
-/// An entity tag may itself hold commas, so the list is read tag by tag.
+/// Reads a list tag by tag, because a tag may contain commas.
 fn list_names(list: &[u8], weak: Weak, is_one: &mut impl FnMut(&[u8]) -> bool) -> bool {
     let mut rest = list.trim_ascii();
     if rest == b"*" {

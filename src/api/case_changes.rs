@@ -14,10 +14,10 @@ use crate::problem::{Code, Problem};
 use crate::reads::changes::ChangesRequest;
 use crate::reads::export::ExportStream;
 
-/// Its parameters.
+/// The query parameters.
 pub const PARAMS: [&str; 5] = ["customer_id", "start", "end", "since", "wait"];
 
-/// How `/openapi.json` describes it.
+/// The description in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
     route: Route::CaseChanges,
     operation: include_str!("case_changes.json"),
@@ -33,7 +33,7 @@ pub(super) const DESCRIBED: Described = Described {
     ],
 };
 
-/// The longest wait: shorter than what proxies in between take for a dead connection.
+/// Maximum `wait`, in seconds. Proxies in between take a longer silence for a dead connection.
 const WAIT_MAX_S: u64 = 60;
 
 pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
@@ -60,7 +60,7 @@ pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     }))
 }
 
-/// `30s`, or `30`.
+/// Parses `30s` or `30`.
 fn seconds(text: &str) -> Option<u64> {
     let digits = text.strip_suffix('s').unwrap_or(text);
     let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());

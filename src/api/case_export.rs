@@ -19,10 +19,10 @@ use crate::exchange::{AnswerBody, Answered, Call, Permit};
 use crate::problem::{Code, Problem};
 use crate::reads::export::{ExportFormat, ExportStream};
 
-/// Its parameters.
+/// The query parameters.
 pub const PARAMS: [&str; 5] = ["customer_id", "start", "end", "format", "bom"];
 
-/// How `/openapi.json` describes it.
+/// The description in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
     route: Route::CaseExport,
     operation: include_str!("case_export.json"),
@@ -48,7 +48,7 @@ pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
         Some("csv") => ExportFormat::Csv {
             bom: bom.unwrap_or(false),
         },
-        // JSON has no such mark.
+        // JSON has no byte order mark.
         None | Some("ndjson") if bom.is_some() => return Err(wrong("bom", "needs format=csv")),
         None | Some("ndjson") => ExportFormat::Ndjson,
         Some(_) => return Err(wrong("format", "must be ndjson or csv")),
@@ -64,7 +64,7 @@ pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     })
 }
 
-/// Whether the caller said `TE: trailers`.
+/// Returns whether the caller sent `TE: trailers`.
 fn takes_trailers(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::TE)
@@ -100,13 +100,14 @@ pub(super) async fn respond(
         headers.insert(header::TRAILER, HeaderValue::from_static(EXPORT_ROWS));
     }
     let mut response = coded(call, response).await;
-    // After the coding: it would name itself in `Vary` once more.
+    // This comes after the coding, which would add its own name to `Vary` a second time.
     tell_freshness(response.headers_mut(), &stream.note, stream.age);
     response
 }
 
-/// Compresses the stream where the caller takes that. An export has no entity tag and is written once,
-/// so a coding made on the way is right here; remembered bodies are another matter.
+/// Compresses the stream if the caller accepts a coding. An export has no entity tag and is written
+/// once, so coding it for each request is right here. Remembered bodies have coded variants
+/// instead.
 pub(super) async fn coded(call: &Call, response: Answered) -> Answered {
     let Some(accepted) = call.head.headers.get(header::ACCEPT_ENCODING) else {
         return response;

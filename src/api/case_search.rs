@@ -7,10 +7,10 @@ use crate::domain::Route;
 use crate::domain::query::SearchRequest;
 use crate::problem::{Code, Problem};
 
-/// Its parameters.
+/// The query parameters.
 pub const PARAMS: [&str; 1] = ["customer_id"];
 
-/// How `/openapi.json` describes it.
+/// The description in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
     route: Route::CaseSearch,
     operation: include_str!("case_search.json"),

@@ -6,10 +6,10 @@ use super::question::{Asked, Question};
 use crate::domain::{FieldSet, Route};
 use crate::problem::{Code, Problem};
 
-/// Its parameters.
+/// The query parameters.
 pub const PARAMS: [&str; 1] = ["fields"];
 
-/// How `/openapi.json` describes it.
+/// The description in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
     route: Route::Customers,
     operation: include_str!("customers.json"),
@@ -28,8 +28,8 @@ pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     Ok(Question::Customers(fields))
 }
 
-/// What nearly all ask: good names and nothing else, nothing escaped. A list without an escape is what
-/// it decodes to.
+/// Parses the usual request: valid names, nothing escaped, nothing else. A list without an escape
+/// is equal to its decoded form.
 fn plain(query: &str) -> Option<FieldSet> {
     let text = query.strip_prefix("fields=")?;
     let letters = |byte| matches!(byte, b'a'..=b'z' | b'_' | b',');

@@ -15,10 +15,10 @@ use crate::exchange::{AnswerBody, Answered, BodyCut, Permit};
 use crate::problem::{Code, Problem};
 use crate::reads::events::{EventStream, EventsRequest, FellBehind};
 
-/// Its parameters.
+/// The query parameters.
 pub const PARAMS: [&str; 1] = ["kinds"];
 
-/// How `/openapi.json` describes it.
+/// The description in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
     route: Route::Events,
     operation: include_str!("events.json"),
@@ -31,7 +31,7 @@ pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     let last_id = asked.headers.get("last-event-id");
     Ok(Question::Events(EventsRequest {
         kinds,
-        // What is no text is no id of ours: the stream begins with `reset`.
+        // An id that is not text is none of ours, so the stream begins with `reset`.
         last_id: last_id.map(|id| id.to_str().unwrap_or_default().to_owned()),
     }))
 }

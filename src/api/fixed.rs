@@ -1,4 +1,4 @@
-//! Answers that are the same for everyone for as long as the program runs.
+//! Answers that are the same for every caller for as long as the program runs.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
@@ -9,20 +9,20 @@ use crate::cache::{Coding, Etag};
 use crate::exchange::{AnswerBody, Answered};
 use crate::problem::Problem;
 
-/// The one coding that a fixed answer is kept in: every browser and HTTP library takes it.
+/// The one coding in which a fixed answer is kept. Every browser and HTTP library accepts it.
 const CODING: Coding = Coding::Gzip;
 
-/// A text, its coded form, and the headers that go with both.
+/// A text, its coded form, and the headers of both.
 pub(super) struct Fixed {
     plain: Bytes,
-    /// `None` if the library failed to code it; then everyone gets the plain text.
+    /// `None` if coding failed. Then every caller gets the plain text.
     coded: Option<Bytes>,
     tag: Etag,
     head: HeaderMap,
 }
 
 impl Fixed {
-    /// Codes `text` and computes its tag, which takes some milliseconds: call it once.
+    /// Codes `text` and computes its tag. This takes some milliseconds, so call it once.
     pub(super) fn new(text: String, head: &[(HeaderName, &'static str)]) -> Self {
         let plain = Bytes::from(text);
         let mut all = HeaderMap::new();
@@ -39,7 +39,7 @@ impl Fixed {
         }
     }
 
-    /// Adds a header whose value is known only now.
+    /// Adds a header whose value is known only at run time.
     pub(super) fn with(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.head.insert(name, value);
@@ -59,10 +59,10 @@ impl Fixed {
         self.head[name].to_str().unwrap()
     }
 
-    /// Returns the answer: 304 where the caller holds either form, else the form that it prefers.
+    /// Returns the answer: 304 if the caller has either form, otherwise the form that it prefers.
     ///
     /// # Errors
-    /// As other answers with a tag: 406 where the caller takes no form, 412 where `If-Match` names
+    /// Like other answers with a tag: 406 if the caller accepts no form, 412 if `If-Match` names
     /// another text.
     pub(super) fn answer(&self, headers: &HeaderMap) -> Result<Answered, Problem> {
         let form = CODING.as_str();

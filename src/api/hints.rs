@@ -11,22 +11,22 @@ use crate::domain::near::NearMember;
 use crate::exchange::Call;
 use crate::problem::{Code, Problem};
 
-/// A caller's slip is logged once in so long.
+/// A caller's mistake is logged at most once in this time.
 const LOGGED_EVERY: Duration = Duration::from_secs(60 * 60);
-/// Callers that are remembered for that. Settings name fewer; past it, all are forgotten.
+/// Number of callers remembered for that. Settings name fewer. Beyond it, all are forgotten.
 const CALLERS_MAX: usize = 4096;
 
-/// Knows whose slip was logged when.
+/// Remembers when each caller's mistake was last logged.
 #[derive(Default)]
 pub struct Hints {
     logged: Mutex<HashMap<Arc<str>, Instant>>,
 }
 
 impl Hints {
-    /// Notes a slip: logs it, once a caller and hour.
+    /// Records a mistake. Logs it at most once an hour for each caller.
     ///
     /// # Errors
-    /// Where settings are `strict`: 400, which names the right member.
+    /// 400 that names the right member, if the settings are `strict`.
     pub fn note(&self, call: &Call, near: &NearMember, strict: bool) -> Result<(), Problem> {
         let caller = &call.asker.caller.name;
         if self.is_due(caller, call.record.arrived) {
@@ -65,7 +65,7 @@ impl Hints {
     }
 }
 
-/// Tells the caller, in a header that changes nothing of the answer.
+/// Adds the hint as a `Warning` header. The answer is otherwise unchanged.
 pub fn tell(headers: &mut HeaderMap, near: &NearMember) {
     let text = format!("299 msp-gateway \"{}\"", near.hint());
     if let Ok(value) = HeaderValue::try_from(text) {

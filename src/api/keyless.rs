@@ -1,6 +1,6 @@
-//! What the public listener tells everyone, without a caller key: `/openapi.json`, `/docs` and
-//! `/healthz`. All three are fixed when the program starts. They say nothing of a customer, a caller
-//! or a vendor.
+//! The answers for everyone, without a caller key: `/openapi.json`, `/docs` and `/healthz`. All
+//! three are fixed when the program starts. They contain nothing about a customer, a caller or a
+//! vendor.
 
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -12,7 +12,7 @@ use crate::domain::Route;
 use crate::exchange::{AnswerBody, Answered};
 use crate::problem::Problem;
 
-/// How `/openapi.json` describes the health check.
+/// The description of the health check in `/openapi.json`.
 pub(super) const HEALTH_DESCRIBED: Described = Described {
     route: Route::Health,
     operation: include_str!("health.json"),
@@ -22,8 +22,8 @@ pub(super) const HEALTH_DESCRIBED: Described = Described {
 /// Answers a keyless route.
 ///
 /// # Errors
-/// `invalid_query` for any parameter, except on health checks: what a load balancer appends to its
-/// check does not make the gateway less alive. 406 and 412 as for every answer with a tag.
+/// `invalid_query` for any parameter, except on the health check: a load balancer may append
+/// parameters, and the gateway is still alive. 406 and 412 as for every answer with a tag.
 pub fn answer(head: &Parts, route: Route) -> Result<Answered, Problem> {
     match route {
         Route::Health if head.method == Method::OPTIONS => Ok(alive_without_body()),
@@ -39,7 +39,7 @@ pub fn answer(head: &Parts, route: Route) -> Result<Answered, Problem> {
     }
 }
 
-/// The same words as on the admin listener.
+/// Returns the same answer as the health check of the admin listener.
 fn alive() -> Answered {
     let mut response = Response::new(AnswerBody::full("{\"alive\":true}".into()));
     let headers = response.headers_mut();
@@ -51,7 +51,7 @@ fn alive() -> Answered {
     response
 }
 
-/// The answer to `OPTIONS /`: there is nothing at that path, but the server is there.
+/// Returns the answer to `OPTIONS /`. That path does not exist, but the server is alive.
 fn alive_without_body() -> Answered {
     let mut response = Response::new(AnswerBody::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;

@@ -8,7 +8,7 @@ use crate::domain::json::parse_object;
 use crate::domain::query::BodyProblem;
 use crate::problem::{Code, Problem};
 
-/// How `/openapi.json` describes billable services.
+/// The description of billable services in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
     route: Route::NableBilling,
     operation: include_str!("nable_billing.json"),
@@ -22,7 +22,7 @@ pub(super) const DESCRIBED: Described = Described {
     ],
 };
 
-/// How it describes invoices.
+/// The description of invoices in `/openapi.json`.
 pub(super) const INVOICES_DESCRIBED: Described = Described {
     route: Route::NableInvoices,
     operation: include_str!("nable_invoices.json"),

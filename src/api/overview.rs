@@ -7,10 +7,10 @@ use crate::domain::Route;
 use crate::problem::{Code, Problem};
 use crate::reads::overview::OverviewRequest;
 
-/// Its parameters.
+/// The query parameters.
 pub const PARAMS: [&str; 4] = ["start", "end", "timeframe", "require"];
 
-/// How `/openapi.json` describes it.
+/// The description in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
     route: Route::Overview,
     operation: include_str!("overview.json"),

@@ -1,4 +1,4 @@
-//! Query strings, read strictly: what is not documented is refused, not ignored.
+//! Reads query strings strictly: what is not documented is refused, not ignored.
 
 use std::borrow::Cow;
 
@@ -9,17 +9,17 @@ use crate::domain::period::parse_day;
 use crate::domain::{ContractId, CustomerId, DateRange, Month};
 use crate::problem::Problem;
 
-/// Longest body within a parameter: as long as a body may be.
+/// Maximum length of a request body inside a parameter, in bytes. The same as for a body.
 const BODY_BYTES_MAX: usize = crate::exchange::bound::BODY_BYTES_MAX as usize;
-/// Longest value accepted, decoded, in bytes. The longest sensible one names all eleven fields.
+/// Maximum length of a decoded value, in bytes. The longest sensible one names all eleven fields.
 pub const VALUE_BYTES_MAX: usize = 1024;
 
-/// The parameters of one request: each at most once, all of them known.
+/// The parameters of one request: all known, each at most once.
 #[derive(Debug)]
 pub struct Params<'a>(Vec<(&'static str, Cow<'a, str>)>);
 
 impl<'a> Params<'a> {
-    /// Reads `query`, which may hold the parameters `known` only.
+    /// Reads `query`, which may contain only the parameters in `known`.
     ///
     /// # Errors
     /// `invalid_query`, naming the parameter.
@@ -27,7 +27,7 @@ impl<'a> Params<'a> {
         Self::parse_with_list(query, known, None)
     }
 
-    /// The same, where `body` is the body of a request, and as long as one.
+    /// Reads `query`, in which `body` is the body of a request and may be as long as one.
     ///
     /// # Errors
     /// `invalid_query`, naming the parameter.
@@ -39,8 +39,8 @@ impl<'a> Params<'a> {
         Self::read(query, known, None, Some(body))
     }
 
-    /// The same, where `list` may appear again and again, as `list[]` and as `list[0]` too: that is how
-    /// clients write lists. Its value is then all of them, with commas between.
+    /// Reads `query`, in which `list` may be repeated, also as `list[]` and `list[0]`, because
+    /// clients write lists in these ways. Its value is then all of them, joined by commas.
     ///
     /// # Errors
     /// `invalid_query`, naming the parameter.
@@ -111,13 +111,13 @@ impl<'a> Params<'a> {
         Ok(Self(found))
     }
 
-    /// Returns the decoded value.
+    /// Returns the decoded value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(n, _)| *n == name);
         found.map(|(_, value)| &**value)
     }
 
-    /// `customer_id`.
+    /// Returns `customer_id`, if it is there.
     ///
     /// # Errors
     /// `invalid_query`
@@ -127,7 +127,7 @@ impl<'a> Params<'a> {
             .transpose()
     }
 
-    /// `start` and `end`: both or none.
+    /// Returns `start` and `end`. Both or none must be there.
     ///
     /// # Errors
     /// `invalid_query`
@@ -149,15 +149,15 @@ impl<'a> Params<'a> {
     }
 }
 
-/// What stands before the first `at`, and what after it. These texts are so short that a plain look at
-/// each byte is quicker than the standard search.
+/// Splits `text` at the first `at`. These texts are so short that comparing byte by byte is faster
+/// than the standard search.
 fn parted(text: &str, at: u8) -> (&str, Option<&str>) {
     let place = text.bytes().position(|byte| byte == at);
     let parts = place.and_then(|place| Some((text.get(..place)?, text.get(place + 1..)?)));
     parts.map_or((text, None), |(before, after)| (before, Some(after)))
 }
 
-/// Returns a month in the path.
+/// Parses a month in the path.
 ///
 /// # Errors
 /// `invalid_query`
@@ -165,7 +165,7 @@ pub fn path_month(segment: &str) -> Result<Month, Problem> {
     month(&decode_value(segment, "timeframe")?)
 }
 
-/// Returns a month.
+/// Parses a month.
 ///
 /// # Errors
 /// `invalid_query`
@@ -173,7 +173,7 @@ pub fn month(text: &str) -> Result<Month, Problem> {
     Month::parse(text).ok_or_else(|| wrong("timeframe", "must be a month, YYYYMM"))
 }
 
-/// Returns a contract in the path.
+/// Parses a contract in the path.
 ///
 /// # Errors
 /// `invalid_query`
@@ -182,7 +182,7 @@ pub fn path_contract(segment: &str) -> Result<ContractId, Problem> {
     ContractId::parse(&text).map_err(|why| wrong("contract", why))
 }
 
-/// Whether this is how some clients name an item of the list: `fields[]`, or `fields[0]`.
+/// Returns whether `name` is how some clients name an item of the list: `fields[]` or `fields[0]`.
 fn is_item_of(name: &str, list: &str) -> bool {
     let index = name
         .strip_prefix(list)
@@ -195,12 +195,12 @@ fn too_long(name: &str, bytes_max: usize) -> Problem {
     wrong(name, format!("is longer than {bytes_max} bytes"))
 }
 
-/// Says what is wrong with a parameter.
+/// Creates the problem for a wrong parameter.
 pub fn wrong(name: &str, why: impl std::fmt::Display) -> Problem {
     Problem::invalid_query(format!("The parameter \"{name}\" {why}."))
 }
 
-/// Returns a decoded value, checked for length and control characters.
+/// Decodes a value and checks its length and that it has no control characters.
 ///
 /// # Errors
 /// `invalid_query`, naming the parameter.
@@ -315,7 +315,7 @@ mod tests {
         ] {
             assert!(list(query).is_err(), "{query}");
         }
-        // Only where it is a list.
+        // This holds only for a parameter that is a list.
         assert!(refused("fields[]=id").contains("fields[]"));
         assert!(refused("fields=id&fields=name").contains("twice"));
     }

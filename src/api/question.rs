@@ -1,4 +1,4 @@
-//! Every question the public surface can ask, as read from a request.
+//! The questions that a request can ask.
 
 use http::HeaderMap;
 
@@ -14,42 +14,42 @@ use crate::reads::events::EventsRequest;
 use crate::reads::export::ExportFormat;
 use crate::reads::overview::OverviewRequest;
 
-/// A question, understood.
+/// A request after validation.
 #[derive(Clone, Debug)]
 pub enum Question {
     /// The customer list with these fields.
     Customers(FieldSet),
     /// One page of a search.
     Search(SearchRequest),
-    /// A whole search.
+    /// All rows of a search.
     Export {
-        /// What is searched.
+        /// The search.
         query: SearchQuery,
-        /// In which form.
+        /// The format.
         format: ExportFormat,
-        /// Whether the caller takes trailers.
+        /// Whether the caller accepts trailers.
         trailer: bool,
     },
-    /// What changed in a search.
+    /// The changes in a search.
     Changes(ChangesRequest),
-    /// Which answers changed.
+    /// The answers that changed.
     Events(EventsRequest),
     /// Billable services of a contract.
     Billing {
-        /// In which month.
+        /// The month.
         month: Month,
-        /// Of which contract.
+        /// The contract.
         contract: ContractId,
     },
     /// Invoices and contracts of a month.
     BillingMonth(Month),
-    /// N-able's own path: as `Billing` with a contract, as `BillingMonth` without.
+    /// N-able's own path. Like `Billing` with a contract, like `BillingMonth` without.
     Nable {
-        /// As it stands in the path.
+        /// The account, as sent in the path.
         account: String,
-        /// In which month.
+        /// The month.
         month: Month,
-        /// Of which contract.
+        /// The contract.
         contract: Option<ContractId>,
     },
     /// Both vendors in one answer.
@@ -59,15 +59,15 @@ pub enum Question {
 /// The parts of a request that a question is read from.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// The route it fits.
+    /// The matched route.
     pub matched: &'a Matched,
-    /// Its path, as sent.
+    /// The path, as sent.
     pub path: &'a str,
-    /// Its query string, as sent.
+    /// The query string, as sent.
     pub query: Option<&'a str>,
-    /// Its headers.
+    /// The headers.
     pub headers: &'a HeaderMap,
-    /// Its body.
+    /// The body.
     pub body: &'a [u8],
 }
 
@@ -82,7 +82,7 @@ impl Question {
     /// Reads a request strictly.
     ///
     /// # Errors
-    /// A 400 that names what is wrong.
+    /// 400 that names what is wrong.
     pub fn read(asked: Asked<'_>) -> Result<Self, Problem> {
         match asked.matched.route {
             Route::Customers => customers::read(asked),
@@ -95,7 +95,7 @@ impl Question {
             Route::NableBilling => nable_drop_in::read(asked),
             Route::NableInvoices => nable_drop_in::read_invoices(asked),
             Route::Overview => overview::read(asked),
-            // Answered before it is known who asks; see `keyless`.
+            // These are answered before the caller is known; `keyless` does it.
             Route::OpenApi | Route::Docs | Route::Health | Route::Other => {
                 Err(Problem::not_found())
             }

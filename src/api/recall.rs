@@ -1,37 +1,39 @@
-//! Searches that were understood before, found by the very bytes they were asked with.
+//! Remembers parsed searches by the exact bytes of their requests.
 //!
-//! A dashboard asks the same few searches over and over, byte for byte. Reading one strictly and
-//! computing its identity costs more than answering it from memory. Only what was understood is
-//! remembered, and nothing of who asked: authentication, audience and freshness are judged anew for
-//! every request. Another spelling is read in full and comes to the same identity.
+//! A dashboard sends the same few searches again and again, byte for byte. Parsing one strictly and
+//! computing its identity costs more than answering it from memory. Only the parsed search is
+//! remembered, and nothing about its caller: authentication, audience and freshness are judged anew
+//! for every request. Another spelling of the same search is parsed in full and gets the same
+//! identity.
 
 use std::sync::Arc;
 
 use crate::cache::{Near, Seen};
 use crate::reads::cases::Search;
 
-/// Longest question remembered, query string and body together; a search body is under 1 KiB.
+/// Maximum length of a remembered request, query string and body together. A search body is under 1
+/// KiB.
 const QUESTION_BYTES_MAX: usize = 2 * 1024;
-/// Bytes of all questions remembered, by estimate: some thousand searches.
+/// Maximum of the estimated bytes of all remembered searches: some thousand searches.
 const BYTES_MAX: u64 = 8 << 20;
-/// What a remembered search costs beside its bytes.
+/// Memory of a remembered search besides its bytes.
 const OVERHEAD_BYTES: usize = 1024;
-/// A search read from so many bytes may hold so many times as many.
+/// Estimate: a parsed search takes this many times the bytes it was parsed from.
 const READ_FACTOR: usize = 8;
 
-/// See above.
+/// Parsed searches, found by their [`Spelling`].
 pub struct Recall {
     searches: Near<Spelling, Search>,
     asked: Seen,
 }
 
-/// The bytes that a search was asked with: query string and body, kept apart by the first one's
-/// length.
+/// The bytes of a search request: query string and body. The length of the first one comes before
+/// them, so that no two requests have the same spelling.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Spelling(Vec<u8>);
 
 impl Spelling {
-    /// `None` if they are too long to be remembered.
+    /// Creates a spelling. `None` if the request is too long to be remembered.
     pub fn of(query: Option<&str>, body: &[u8]) -> Option<Self> {
         let query = query.unwrap_or("").as_bytes();
         let query_len = u16::try_from(query.len()).ok()?;
@@ -48,7 +50,7 @@ impl Spelling {
 }
 
 impl Recall {
-    /// Remembers nothing yet.
+    /// Creates an empty memory.
     pub fn new() -> Self {
         Self {
             searches: Near::new(BYTES_MAX, |question: &Spelling, _| {
@@ -59,13 +61,13 @@ impl Recall {
         }
     }
 
-    /// Returns the search that was asked in this spelling.
+    /// Returns the search that was sent in this spelling.
     pub fn get(&self, spelling: &Spelling) -> Option<Arc<Search>> {
         self.searches.get(spelling)
     }
 
-    /// Remembers a search that is asked a second time, unless it goes on from a page token: a walk asks
-    /// each of those once.
+    /// Remembers a search that is sent a second time. Continuations from a page token are not
+    /// remembered, because a walk sends each of them once.
     pub fn keep(&self, spelling: Spelling, search: &Arc<Search>) {
         if !search.is_continuation() && self.asked.again(&spelling) {
             self.searches.insert(spelling, search.clone());

@@ -6,14 +6,14 @@ use crate::domain::Route;
 use crate::exchange::call::PARAMS_MAX;
 use crate::exchange::{BodyRule, Matched, Routing};
 
-/// The methods a route answers.
+/// The methods of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Methods {
     /// GET and HEAD.
     Get,
     /// POST.
     Post,
-    /// POST, and QUERY (RFC 10008): the same, said to be safe.
+    /// POST, and QUERY (RFC 10008), which does the same and is safe.
     PostAndQuery,
 }
 
@@ -39,13 +39,13 @@ impl Methods {
 /// One line of the table.
 #[derive(Debug)]
 pub struct Line {
-    /// Segments, `{name}` for a parameter.
+    /// The path's segments, with `{name}` for a parameter.
     pub pattern: &'static str,
-    /// What it answers.
+    /// The methods.
     pub methods: Methods,
-    /// Its name.
+    /// The route.
     pub route: Route,
-    /// What it does with a body.
+    /// How its body is treated.
     pub body: BodyRule,
     /// Length of the pattern before its first parameter, if it has one.
     fixed: Option<usize>,
@@ -136,8 +136,8 @@ pub const TABLE: [Line; 13] = [
     line("/healthz", Methods::Get, Route::Health, BodyRule::Ignored),
 ];
 
-/// Finds the route. The path is compared as sent: nothing is decoded, folded or trimmed first, so
-/// that no two spellings of a path can mean the same route.
+/// Finds the route. The path is compared as sent. Nothing is decoded, folded or trimmed first, so
+/// that no two spellings of a path reach the same route.
 pub fn find(method: &Method, path: &str) -> Routing {
     let Some((line, params)) = TABLE.iter().find_map(|line| Some((line, fit(line, path)?))) else {
         return match is_balancers_check(method, path) {
@@ -162,7 +162,7 @@ pub fn find(method: &Method, path: &str) -> Routing {
     })
 }
 
-/// The same where `docs` is switched off in `[listen]`: then there is no such path.
+/// Finds the route if `docs` is off in `[listen]`: `/docs` does not exist then.
 pub fn find_without_docs(method: &Method, path: &str) -> Routing {
     match find(method, path) {
         Routing::Found(Matched {
@@ -175,14 +175,15 @@ pub fn find_without_docs(method: &Method, path: &str) -> Routing {
     }
 }
 
-/// `OPTIONS /`, with which HAProxy checks a server by default, and `OPTIONS *`, which asks the server
-/// as a whole (RFC 9110, section 9.3.7). Both ask whether it is alive.
+/// Returns whether this is `OPTIONS /`, with which HAProxy checks a server by default, or `OPTIONS
+/// *`, which is about the server as a whole (RFC 9110, section 9.3.7). Both check whether it is
+/// alive.
 fn is_balancers_check(method: &Method, path: &str) -> bool {
     method == Method::OPTIONS && matches!(path, "/" | "*")
 }
 
-/// Where the parameters of a line's pattern stand in `path`; `None` if it does not fit. A parameter
-/// takes one segment and is never empty.
+/// Returns the positions of the pattern's parameters in `path`, or `None` if the path does not
+/// match. A parameter takes one segment and is never empty.
 fn fit(line: &Line, path: &str) -> Option<[(u16, u16); PARAMS_MAX]> {
     let mut params = [(0, 0); PARAMS_MAX];
     let pattern = line.pattern;
@@ -245,7 +246,7 @@ mod tests {
             let fixed = line.fixed.is_none().then_some(line.pattern);
             assert_eq!(line.route.fixed_path(), fixed);
         }
-        // Every route but the one without a path.
+        // Every route except `Other`, which has no path.
         assert_eq!(TABLE.len(), Route::ALL.len() - 1);
     }
 
@@ -254,7 +255,7 @@ mod tests {
         let found = |p: &str| route("GET", p).map(|(_, params)| params.join("|"));
         assert_eq!(found("/v1/billing/202409/c-1"), Some("202409|c-1".into()));
         assert_eq!(found("/v1/billing/202409"), Some("202409".into()));
-        // A pattern asked for as it stands is a path like any other.
+        // A pattern used as a path is a path like any other.
         assert_eq!(found("/v1/billing/{timeframe}"), Some("{timeframe}".into()));
         assert_eq!(
             route(

@@ -1,4 +1,4 @@
-//! From a complete request to its answer.
+//! Answers a complete request.
 
 use std::sync::Arc;
 
@@ -30,7 +30,8 @@ struct Parts {
 }
 
 impl Routes {
-    /// Answers from these reads, with so many exports and questions for changes at once.
+    /// Creates the routes. `exports` and `followers` limit the concurrent exports and waiting
+    /// requests for changes.
     pub fn new(reads: Reads, exports: Arc<InFlight>, followers: Arc<InFlight>) -> Self {
         Self(Arc::new(Parts {
             reads,
@@ -49,8 +50,9 @@ impl Service<Call> for Routes {
 
     fn call(&self, mut call: Call) -> Self::Future {
         direct(&mut call);
-        // Every handler has a future of another type: this is the seam where they are boxed. The two
-        // that answer nearly everything stand alone, or they would be as large as the largest.
+        // Every handler has a future of another type, so they are boxed here. The two that answer
+        // nearly all requests are boxed separately. Otherwise their futures would be as large as
+        // the largest one.
         let of = self.0.clone();
         match call.matched.route {
             Route::CaseSearch => Box::pin(search(of, call)),
@@ -60,7 +62,7 @@ impl Service<Call> for Routes {
     }
 }
 
-/// Tells a call's asker what its headers say of caches.
+/// Passes on what the headers say about caching.
 fn direct(call: &mut Call) {
     let mentions = &call.record.mentions;
     if mentions.has(Mention::CacheControl) || mentions.has(Mention::Pragma) {
@@ -78,7 +80,7 @@ fn read(call: &Call) -> Result<Question, Problem> {
     })
 }
 
-/// The search that is asked, read only if it was not asked in these very bytes before.
+/// Parses the search, unless the same bytes were parsed before.
 fn understood(of: &Parts, call: &Call) -> Result<Arc<Search>, Problem> {
     let spelling = Spelling::of(call.head.uri.query(), &call.body);
     if let Some(search) = spelling.as_ref().and_then(|s| of.recall.get(s)) {
@@ -125,7 +127,7 @@ async fn customers(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     answer::respond(&call, answer, &of.reads.variants)
 }
 
-/// Where a call was asked.
+/// Returns the request target for [`AskedAt`].
 fn asked_at(call: &Call) -> AskedAt<'_> {
     let target = call.head.uri.path_and_query();
     AskedAt {
@@ -147,15 +149,15 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
             trailer,
         } => {
             if call.head.version < http::Version::HTTP_11 {
-                // Without chunks, a cut stream would look like a whole one.
+                // Without chunks, a cut stream would look complete.
                 return Err(Problem::new(
                     Code::MalformedRequest,
                     "An export needs HTTP/1.1.",
                 ));
             }
             answer::accepted(&call)?;
-            // An export lasts as long as its reader likes: those who read slowly must find the end of
-            // their own places, and never those of everyone.
+            // An export lasts as long as its reader takes. So slow readers use up the places for
+            // exports, and never those of all requests.
             let place = of.exports.enter(&call.asker.caller.presence);
             let place = place.map_err(Problem::short_of)?;
             let begun = reads.export.begin(&call.asker, query, format).await;
@@ -165,7 +167,8 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
         }
         Question::Changes(request) => {
             answer::accepted(&call)?;
-            // Those who wait hold none of the places of those who want an answer now.
+            // Waiting requests have places of their own, so they take none from requests that want
+            // an answer now.
             let place = of.followers.enter(&call.asker.caller.presence);
             let place = place.map_err(Problem::short_of)?;
             let begun = reads.changes.begin(&call.asker, request).await;
@@ -201,7 +204,8 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
             month,
             contract,
         } => {
-            // In this order: who may not see billing must not learn the account by trying.
+            // This comes first, so that a caller without the right to billing cannot find out the
+            // account by trying.
             if !call.asker.caller.billing {
                 return Err(ReadError::BillingNotAllowed.into());
             }
@@ -229,7 +233,7 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     answer::respond(&call, answer, &of.reads.variants)
 }
 
-/// A question about billing, to be looked up again.
+/// Returns the lookup of a billing question, to be repeated later.
 fn lookup_of(question: &Question) -> Option<Lookup> {
     match question {
         Question::Billing { month, contract }
@@ -248,7 +252,8 @@ fn lookup_of(question: &Question) -> Option<Lookup> {
     }
 }
 
-/// The problem for a read's error; metrics and the log say how memory answered, too.
+/// Creates the problem of a failed read. Also records how the cache answered, for metrics and the
+/// log.
 fn refused(call: &Call, error: ReadError) -> Problem {
     if let Some(outcome) = error.outcome() {
         call.record.set_cache(outcome);

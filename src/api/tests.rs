@@ -1,4 +1,4 @@
-//! The table of routes and the questions, read from whole requests.
+//! Tests of the route table and of reading questions from whole requests.
 
 use std::sync::Arc;
 
@@ -90,7 +90,7 @@ fn told_of(
     (call.record.cache().unwrap(), told.unwrap())
 }
 
-/// A body with all its variants, made.
+/// Makes a body with all its variants.
 async fn coded(variants: &Arc<Variants>) -> Bytes {
     let body: String = (0..500).map(|n| format!("{{\"case\":{n}}},")).collect();
     let body = Bytes::from(body);
@@ -104,7 +104,7 @@ async fn coded(variants: &Arc<Variants>) -> Bytes {
             );
             answer.headers().contains_key("content-encoding")
         };
-        // The first and the second time the body is plain, whatever the caller takes.
+        // The first two answers are plain, whatever the caller accepts.
         assert!(!asked() && !asked());
         while !asked() {
             tokio::task::yield_now().await;
@@ -162,16 +162,16 @@ async fn a_caller_has_a_body_in_each_form_that_it_takes() {
     let weak = format!("\"x\", W/{}", form("br"));
     for (has, accepts, told) in [
         (form("gzip"), Some("gzip"), Some(form("gzip"))),
-        // It could be sent in zstd now, but what it has is as good.
+        // It could be sent in zstd now, but the form that the caller has is as good.
         (form("gzip"), Some("zstd, gzip"), Some(form("gzip"))),
         (weak, Some("br"), Some(form("br"))),
-        // It got this before the variant was made.
+        // The caller got this form before the variant was made.
         (plain.clone(), Some("gzip"), Some(plain.clone())),
         (plain.clone(), None, Some(plain.clone())),
         (form("gzip"), None, Some(form("gzip"))),
         ("*".to_owned(), Some("gzip"), Some(form("gzip"))),
         ("*".to_owned(), None, Some(plain.clone())),
-        // It names what it does not take any more.
+        // The caller names a form that it does not accept any more.
         (form("gzip"), Some("br"), None),
         (form("gzip"), Some(""), None),
         (plain.clone(), Some("identity;q=0, br"), None),

@@ -1,4 +1,4 @@
-//! How each failure of a read is answered.
+//! Maps each failure of a read to a problem.
 
 use super::{Code, Problem};
 use crate::clock::Duration;
@@ -6,12 +6,12 @@ use crate::domain::Shortage;
 use crate::reads::ReadError;
 use crate::upstream::{ConnectCause, Fault, UpstreamError};
 
-/// After a timeout: the fetch goes on, so its answer is likely there soon.
+/// `Retry-After` after a timeout. The fetch continues, so its answer is probably there by then.
 pub(super) const TIMEOUT_RETRY: Duration = Duration::from_secs(2);
-/// After a failure to connect or an open circuit, unless the circuit knows better: a probe is due by
-/// then.
+/// `Retry-After` after a failure to connect or an open circuit, unless the circuit gives a better
+/// time. A probe is due by then.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);
-/// Without budget, unless the vendor or the bucket knows better.
+/// `Retry-After` without budget, unless the vendor or the bucket gives a better time.
 const BUDGET_RETRY: Duration = Duration::from_secs(5);
 
 impl From<ReadError> for Problem {
@@ -19,7 +19,8 @@ impl From<ReadError> for Problem {
         let code = error.code();
         match error {
             ReadError::Upstream(error) => upstream(error),
-            // One text, whatever is wrong with a token: it must teach nothing about sealing.
+            // One text for everything that can be wrong with a token, so that it reveals nothing
+            // about sealing.
             ReadError::InvalidPageToken => Self::new(
                 code,
                 "start_page_key.scroll_id is not a page token of this search; start the search again.",
@@ -96,7 +97,8 @@ fn upstream(error: UpstreamError) -> Problem {
     problem.logging(log)
 }
 
-/// What happened, for the caller: the vendor's status, what was short, or why no connection was made.
+/// Returns what happened, for the caller: the vendor's status, what was short, or why connecting
+/// failed.
 fn detail(error: &UpstreamError) -> String {
     let vendor = error.vendor.as_str();
     match error.fault {
@@ -143,8 +145,8 @@ fn detail(error: &UpstreamError) -> String {
     }
 }
 
-/// The vendor's own words about a search whose form the gateway accepts. They were cleaned of
-/// everything that looks like a secret.
+/// Returns the vendor's own words about a search whose form the gateway accepts. They are already
+/// cleaned of everything that looks like a secret.
 fn rejected_search(error: &UpstreamError) -> String {
     let mut detail = match &error.said {
         Some(said) => format!("wiv rejected this search with status 400; it said {said:?}."),

@@ -1,7 +1,22 @@
-//! The only place where errors become responses.
+//! Turns errors into responses. No other room does.
 //!
-//! What goes outside and what goes to the log are two texts. The first never holds a key or a scroll
-//! id, and of a vendor's words only those about a search that it rejected, cut and cleaned.
+//! A [`Problem`] has a [`Code`], which is a word of the contract, and two texts: one for the caller
+//! and one for the log. [`Problem::respond`] renders it as `application/problem+json` with the
+//! vendors' own `error` member:
+//!
+//! ```text
+//! ReadError ──From──▶ Problem { code, detail, log, retry_after, … } ──respond──▶ 503 + JSON
+//! a layer's refusal ─▶ Problem::malformed(…), Problem::short_of(…), …
+//! ```
+//!
+//! Add a code in `domain::problem_code`, its words for the API description in
+//! `api::openapi::problems`, and a line to the tests here, which render every problem in the form
+//! that callers see.
+//!
+//! What must never happen here:
+//! - A text for the caller contains a key, a scroll id or a page token.
+//! - A vendor's words reach a caller, except about a search that it rejected, cut and cleaned.
+//! - Two codes share a word, or the status of a code depends on anything but the code.
 
 mod from_read;
 
@@ -23,25 +38,26 @@ use crate::exchange::{AnswerBody, Answered, Record, RequestId};
 
 pub use crate::domain::ProblemCode as Code;
 
-/// Largest vendor body that is repeated inside a problem. N-able's account data is under 1 KiB.
+/// Maximum size of a vendor body that is repeated inside a problem. N-able's account data is under
+/// 1 KiB.
 const VENDOR_BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// When to come back after being shed: one second, since what sheds is over in milliseconds.
+/// `Retry-After` of a request that was shed. The overload is usually over in milliseconds.
 const SHED_RETRY: Duration = Duration::from_secs(1);
 
-/// When to come back where exports fill their places: they take seconds.
+/// `Retry-After` while exports fill their places. Exports take seconds.
 const EXPORT_RETRY: Duration = Duration::from_secs(5);
 
-/// The policies' names in `RateLimit` headers: of a minute, and of what may come at once.
+/// Names of the policies in the `RateLimit` headers: for a minute, and for a burst.
 const LIMIT_NAME: &str = "caller";
 const BURST_NAME: &str = "burst";
 
-/// A refusal or failure, ready to be told.
+/// A refusal or failure that is ready to be answered.
 #[derive(Clone, Debug)]
 pub struct Problem {
     code: Code,
     detail: Cow<'static, str>,
-    // Rare members behind one pointer: results that hold a problem stay small.
+    // Rare members are behind one pointer, so that results which hold a problem stay small.
     more: Option<Box<More>>,
 }
 
@@ -63,7 +79,7 @@ pub fn status_of(code: Code) -> StatusCode {
 }
 
 impl Problem {
-    /// A problem and what a caller should know of it.
+    /// Creates a problem. `detail` is the text for the caller.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
@@ -76,17 +92,17 @@ impl Problem {
         self.more.get_or_insert_default()
     }
 
-    /// The request's framing cannot be trusted: nothing more is read from the connection.
+    /// Creates the refusal of a request whose framing cannot be trusted. The connection is closed.
     pub fn malformed(detail: &'static str) -> Self {
         Self::new(Code::MalformedRequest, detail).closing()
     }
 
-    /// A query or path parameter, which the detail names.
+    /// Creates the refusal of a query or path parameter. `detail` names it.
     pub fn invalid_query(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::InvalidQuery, detail)
     }
 
-    /// A body that is not what the route takes.
+    /// Creates the refusal of a body that does not fit the route.
     pub fn invalid_body(problem: &BodyProblem) -> Self {
         let mut this = Self::new(Code::InvalidBody, problem.to_string());
         if problem.is_not_a_dictionary() {
@@ -95,8 +111,8 @@ impl Problem {
         this
     }
 
-    /// No caller key and no client certificate that names a caller, or not a known one: one text for
-    /// all. With a certificate it also says what that must be.
+    /// Creates the refusal of a request without a known caller key or client certificate. The text
+    /// does not say which of these failed. `with_certificate` adds which certificate is expected.
     pub fn authentication_required(with_certificate: bool) -> Self {
         Self::new(
             Code::AuthenticationRequired,
@@ -108,7 +124,8 @@ impl Problem {
         )
     }
 
-    /// A browser asks on behalf of a page of another site, or under a name that is not ours.
+    /// Creates the refusal of a request from a page of another site, or for a host name that is not
+    /// ours.
     pub fn cross_site_refused() -> Self {
         Self::new(
             Code::CrossSiteRefused,
@@ -116,7 +133,7 @@ impl Problem {
         )
     }
 
-    /// No such path.
+    /// Creates the refusal of a path that does not exist.
     pub fn not_found() -> Self {
         Self::new(
             Code::NotFound,
@@ -124,7 +141,7 @@ impl Problem {
         )
     }
 
-    /// The path, but not with this method.
+    /// Creates the refusal of a method that the path does not have.
     pub fn method_not_allowed(allow: &'static str) -> Self {
         let mut this = Self::new(
             Code::MethodNotAllowed,
@@ -134,7 +151,7 @@ impl Problem {
         this
     }
 
-    /// The caller's own rate limit.
+    /// Creates the refusal of a request above the caller's own rate limit.
     pub fn caller_rate_limited(allowance: Allowance) -> Self {
         let mut this = Self::new(
             Code::CallerRateLimited,
@@ -148,7 +165,7 @@ impl Problem {
         this
     }
 
-    /// The gateway itself has too little of something; nothing was asked of a vendor.
+    /// Creates the refusal for a shortage in the gateway itself. No vendor was called.
     pub fn short_of(shortage: Shortage) -> Self {
         let after = match shortage {
             Shortage::Exports
@@ -164,7 +181,8 @@ impl Problem {
         this
     }
 
-    /// The answer was not ready in time; who is waited for, if that is known.
+    /// Creates the failure for an answer that was not ready in time, with the vendor that is late
+    /// if it is known.
     pub fn timed_out(vendor: Option<Vendor>) -> Self {
         let detail = match vendor {
             Some(vendor) => format!(
@@ -177,7 +195,7 @@ impl Problem {
         Self::new(Code::VendorTimeout, detail).retry_after(from_read::TIMEOUT_RETRY)
     }
 
-    /// A contained panic.
+    /// Creates the failure after a contained panic.
     pub fn internal(log: impl Into<Arc<str>>) -> Self {
         Self::new(
             Code::InternalError,
@@ -186,19 +204,19 @@ impl Problem {
         .logging(log)
     }
 
-    /// The same with a text for the log only.
+    /// Adds a text for the log only.
     pub fn logging(mut self, log: impl Into<Arc<str>>) -> Self {
         self.more().log = Some(log.into());
         self
     }
 
-    /// The same with a time to come back.
+    /// Adds a `Retry-After`.
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.more().retry_after = Some(after);
         self
     }
 
-    /// The same with a time to come back, where one is known.
+    /// Adds a `Retry-After`, if there is a time.
     pub fn maybe_retry_after(self, after: Option<Duration>) -> Self {
         match after {
             Some(after) => self.retry_after(after),
@@ -206,13 +224,13 @@ impl Problem {
         }
     }
 
-    /// The same, and the connection ends with it.
+    /// Makes the answer close the connection.
     pub fn closing(mut self) -> Self {
         self.more().close = true;
         self
     }
 
-    /// The same with the vendor's own answer, if it is JSON of a sensible size.
+    /// Adds the vendor's own answer, if it is JSON of a sensible size.
     fn with_vendor_body(mut self, body: Option<Bytes>) -> Self {
         let json = |body: &Bytes| {
             body.len() <= VENDOR_BODY_BYTES_MAX && serde_json::from_slice::<&RawValue>(body).is_ok()
@@ -223,17 +241,17 @@ impl Problem {
         self
     }
 
-    /// What kind of problem.
+    /// Returns the code.
     pub fn code(&self) -> Code {
         self.code
     }
 
-    /// What the caller is told beyond the title.
+    /// Returns the text for the caller.
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// Returns the answer to `record`'s request.
+    /// Renders the answer to the request of `record`.
     pub fn respond(&self, record: &Record) -> Answered {
         let code = self.code;
         let more = self.more.as_deref();
@@ -280,8 +298,8 @@ impl Problem {
         answer
     }
 
-    /// Returns the whole answer over HTTP/1.1, for somebody whose request was not read. The
-    /// connection ends with it.
+    /// Renders the whole answer over HTTP/1.1, for a request that was not read. It closes the
+    /// connection.
     pub fn unasked(&self) -> String {
         let id = RequestId::fresh();
         let body = self.body(&id, Route::Other);
@@ -289,7 +307,8 @@ impl Problem {
             "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
              cache-control: no-store\r\nx-request-id: {}\r\nconnection: close\r\n\r\n{body}",
             self.code.status(),
-            // The space before the words is part of a status line, whatever the words are.
+            // The space before the reason phrase belongs to the status line, even if the phrase is
+            // empty.
             self.code.title(),
             body.len(),
             id.as_str(),
@@ -320,7 +339,7 @@ impl Problem {
             id.as_str()
         );
         if matches!(route, Route::NableBilling | Route::NableInvoices) {
-            // N-able's own clients look for these two.
+            // N-able's own clients read these two members.
             let message = match code {
                 Code::AuthenticationRequired => "Unauthorized",
                 _ => code.title(),
@@ -346,8 +365,8 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
 
-/// Adds `RateLimit` and `RateLimit-Policy`. Two policies are in force: so many at once, and so many a
-/// minute. The first is what a caller meets first, so what is left is told of it.
+/// Adds `RateLimit` and `RateLimit-Policy`. Two policies are in force, one for a burst and one for a
+/// minute. A caller reaches the burst limit first, so `RateLimit` states what is left of that.
 pub fn tell_allowance(headers: &mut http::HeaderMap, allowance: &Allowance) {
     let limit = format!(
         "\"{BURST_NAME}\";r={};t={}",

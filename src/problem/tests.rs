@@ -180,7 +180,7 @@ fn what_the_vendor_says_of_time_is_passed_on() {
     );
 }
 
-/// Every way a read can fail, each fault of each operation among them.
+/// Every way in which a read can fail, with each fault of each operation.
 fn read_errors() -> Vec<ReadError> {
     let outcome = crate::domain::CacheOutcome::Miss;
     let mut all = vec![

@@ -1,5 +1,5 @@
-//! `GET /admin/explain?method=&target=&body=&caller=`, or POST with the body that is to be explained:
-//! one of 64 KiB, as searches take them, fits no target.
+//! `GET /admin/explain?method=&target=&body=&caller=`, or POST with the body to explain. POST
+//! exists because a body of 64 KiB, as searches may have, does not fit into a target.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use crate::problem::Problem;
 
 const PARAMS: [&str; 4] = ["method", "target", "body", "caller"];
 
-/// Reads the request that is to be explained, and whose it would be: the named caller's, else the
-/// operator's who asks, else that of somebody who sees everything.
+/// Reads the request to explain and the caller it is explained for: the named caller, otherwise the
+/// operator who sent this, otherwise a caller who may see everything.
 pub(super) fn read(
     query: Option<&str>,
     sent: &[u8],

@@ -1,4 +1,4 @@
-//! Who may purge and explain.
+//! Decides who may purge and explain.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::exchange::credentials::{Presented, presented};
 use crate::exchange::site::{OwnNames, is_from_another_site};
 use crate::problem::{Code, Problem};
 
-/// Returns the operator who asks; on a loopback listener nobody needs to say who they are.
+/// Returns the operator who sent the request. On a loopback listener no key is needed.
 pub(super) fn operator(
     head: &Parts,
     certificate: Option<&ClientCertificate>,
@@ -58,8 +58,9 @@ pub(super) fn refuse_other_sites(head: &Parts, names: &OwnNames) -> Result<(), P
     Ok(())
 }
 
-/// A form on a web page cannot send this type without the browser asking first. Without any type it
-/// is meant: browsers that can send none say for which site they do, and were refused for that.
+/// Refuses a body that is not JSON. A form on a web page cannot send JSON without a preflight. A
+/// request without a media type passes: browsers that can omit it name the site they act for, and
+/// were refused for that.
 pub(super) fn is_json(head: &Parts) -> Result<(), Problem> {
     let Some(said) = head.headers.get(header::CONTENT_TYPE) else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! `GET /admin/live` and `GET /admin/history?window=10m|24h`: the numbers behind the charts.
+//! `GET /admin/live` and `GET /admin/history?window=10m|24h`: the figures behind the charts.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -31,7 +31,7 @@ pub(super) fn history(query: Option<&str>, samples: &Samples) -> Result<Answered
     Ok(answer(StatusCode::OK, "application/json", body.into()))
 }
 
-/// One event a second, until the reader leaves or the gateway does.
+/// Streams one event a second until the reader leaves or the gateway stops.
 pub(super) fn live(query: Option<&str>, samples: &Samples) -> Result<Answered, Problem> {
     Params::parse(query, &[])?;
     let watcher = samples.watch().ok_or_else(|| {

@@ -1,9 +1,9 @@
-//! The operators' listener: metrics, health, status, purge, explain, and what the console shows.
+//! The operators' listener: metrics, health, status, purge, explain, and the console's data.
 //!
-//! `AdminRoute` names every path, its method and who may ask it. Metrics, health and status are for
-//! programs and need no key. Purge, explain and everything that the console reads need an operator's
-//! key, unless the listener is bound to a loopback address. The console's page itself holds no data
-//! and needs none.
+//! `AdminRoute` names every path, its method and who may use it. Metrics, health and status are for
+//! programs and need no key. Purge, explain and everything that the console reads need an
+//! operator's key, unless the listener is bound to a loopback address. The console's page itself
+//! contains no data and needs no key.
 
 mod console;
 mod explain;
@@ -34,15 +34,15 @@ use crate::metrics::Metrics;
 use crate::problem::{Code, Problem};
 use crate::store::StoreHealth;
 
-/// Told to those who ask for another path; names all that are there.
+/// The text of a 404. It names all paths.
 const NO_SUCH_PATH: &str = "There is no such path here; the admin listener has /metrics, /healthz, /readyz and, under /admin/, status, explain, purge, resume, live, history, requests, snapshots, callers and settings.";
 
 /// What a purge ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PurgeTarget {
-    /// Everything remembered.
+    /// Everything that is remembered.
     All,
-    /// What mentions one customer.
+    /// Answers that mention one customer.
     Customer(CustomerId),
     /// One kind of answer.
     Kind(Kind),
@@ -58,23 +58,23 @@ impl fmt::Display for PurgeTarget {
     }
 }
 
-/// A purge, understood.
+/// A purge, after validation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purge {
-    /// What it ends.
+    /// What to purge.
     pub target: PurgeTarget,
-    /// Soft: what is remembered counts as stale. Else it is gone, and page tokens with it.
+    /// A soft purge makes answers stale. A hard one removes them, and ends page tokens.
     pub soft: bool,
 }
 
-/// How a vendor is doing, for `/readyz`.
+/// State of a vendor, for `/readyz`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VendorState {
-    /// Answers.
+    /// The vendor answers.
     Ok,
-    /// Failed lately, or its budget is gone; what is remembered is still served.
+    /// The vendor failed lately, or its budget is used up. Remembered answers are still served.
     Degraded,
-    /// Not configured.
+    /// The vendor is not configured.
     Disabled,
 }
 
@@ -89,60 +89,64 @@ impl VendorState {
     }
 }
 
-/// Whether requests should be sent here.
+/// Whether the gateway should get requests.
 #[derive(Clone, Debug)]
 pub struct Readiness {
-    /// False while draining; a failing vendor does not make it false, since hits still count.
+    /// False while draining. A failing vendor does not make it false, because hits are still
+    /// served.
     pub ready: bool,
-    /// Each vendor's state.
+    /// The state of each vendor.
     pub vendors: Vec<(Vendor, VendorState)>,
-    /// The store's. It does not make it false: without a store, memory and vendors answer.
+    /// The state of the store. It does not change `ready`: without a store, memory and vendors
+    /// answer.
     pub store: StoreHealth,
 }
 
-/// What a purge came to.
+/// The outcome of a purge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Purged {
-    /// Entries that it ended.
+    /// Number of entries that it ended.
     pub entries: u64,
-    /// The store is away, so that a crash before it is back would undo the purge.
+    /// The store is away, so a crash before it is back would undo the purge.
     pub pending: bool,
 }
 
-/// What the admin listener asks of the gateway.
+/// What the admin listener needs from the gateway.
 pub trait AdminReads: Send + Sync {
-    /// Purges, at once. The answer waits until a crash cannot undo it, for a second at most.
+    /// Purges at once. The answer waits until a crash cannot undo the purge, a second at most.
     fn purge(&self, purge: Purge) -> Boxed<Purged>;
 
-    /// Ends a wait that a vendor asked for; returns what was left of it, `None` if there was none.
+    /// Ends a wait that a vendor asked for. Returns the rest of that wait, or `None` if there was
+    /// none.
     ///
     /// # Errors
-    /// Where the vendor is not configured.
+    /// Fails if the vendor is not configured.
     fn resume(&self, vendor: Vendor) -> Result<Option<Duration>, Problem>;
 
-    /// Identity, entry, age, policy, lane and what would be called, without a vendor call.
+    /// Returns identity, entry, age, policy, lane and what would be called. Makes no vendor call.
     ///
     /// # Errors
-    /// As the question itself would be refused: a customer outside the audience, a bad page token.
+    /// Fails as the question itself would: for a customer outside the audience, or a bad page
+    /// token.
     fn explain(&self, question: &Question, caller: &Arc<Caller>) -> Result<Value, Problem>;
 
-    /// The state of everything, for people.
+    /// Returns the state of everything, for people.
     fn status(&self) -> Value;
 
-    /// The snapshots used last, at most so many.
+    /// Returns the most recently used snapshots, at most `limit`.
     fn snapshots(&self, limit: usize) -> Value;
 
-    /// Every caller with its ledger.
+    /// Returns every caller with its ledger.
     fn callers(&self) -> Value;
 
-    /// The settings in force, and the last reload.
+    /// Returns the settings in force, and the last reload.
     fn settings(&self) -> Value;
 
-    /// Whether requests should be sent here.
+    /// Returns whether the gateway should get requests.
     fn readiness(&self) -> Readiness;
 }
 
-/// What the admin listener is made of.
+/// The parts of the admin listener.
 pub struct AdminParts {
     /// Answers for the gateway.
     pub reads: Arc<dyn AdminReads>,
@@ -167,7 +171,7 @@ pub struct AdminParts {
 pub struct Admin(Arc<AdminParts>);
 
 impl Admin {
-    /// Answers with these.
+    /// Creates the listener's service.
     pub fn new(parts: AdminParts) -> Self {
         Self(Arc::new(parts))
     }
@@ -201,7 +205,7 @@ enum AdminRoute<'a> {
     Snapshots,
     Callers,
     Settings,
-    /// Where a browser begins.
+    /// The path that a browser opens first.
     Root,
     /// A file of the console.
     Console(&'a str),
@@ -234,7 +238,7 @@ impl<'a> AdminRoute<'a> {
         })
     }
 
-    /// The methods, for `Allow`.
+    /// Returns the methods for `Allow`.
     fn allow(self) -> &'static str {
         match self {
             Self::Purge | Self::Resume => "POST",
@@ -244,15 +248,15 @@ impl<'a> AdminRoute<'a> {
     }
 }
 
-/// Snapshots in one answer, where no `limit` is given and at most.
+/// Number of snapshots in one answer: without a `limit`, and at most.
 const SNAPSHOTS_LIMIT: usize = 100;
 const SNAPSHOTS_LIMIT_MAX: usize = 1000;
 
-/// Who changed something, for the log.
+/// The operator behind a change, for the log.
 struct Asker<'a> {
-    /// The operator's name; `loopback` where nobody needs to say who they are.
+    /// The operator's name, or `loopback` if none is needed.
     by: &'a str,
-    /// The address, empty where there is none.
+    /// The address. Empty if there is none.
     peer: String,
 }
 
@@ -303,7 +307,7 @@ impl AdminParts {
                 found(self.reads.status())
             }
             AdminRoute::Explain => {
-                // Whose body is read at all: an operator's.
+                // The body is read only for an operator.
                 let operator = operator()?;
                 let sent = self.body(named.body).await?;
                 let (question, caller) = explain::read(query, &sent, &self.callers, operator)?;

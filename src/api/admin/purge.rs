@@ -6,7 +6,7 @@ use crate::domain::query::BodyProblem;
 use crate::domain::{CustomerId, Kind};
 use crate::problem::{Code, Problem};
 
-/// Reads `{"customer":…}`, `{"kind":…}` or `{"all":true}`, with `"soft"` or without.
+/// Reads `{"customer":…}`, `{"kind":…}` or `{"all":true}`, with or without `"soft"`.
 pub(super) fn read(body: &[u8]) -> Result<Purge, Problem> {
     if body.is_empty() {
         return Err(wrong("the body is empty"));

@@ -1,5 +1,5 @@
-//! `GET /admin/requests` and `GET /admin/requests/{request_id}`: the last requests, and the story of
-//! one of them.
+//! `GET /admin/requests` and `GET /admin/requests/{request_id}`: the recent requests, and the story
+//! of one of them.
 
 use serde_json::{Map, Value, json};
 
@@ -19,11 +19,11 @@ const PARAMS: [&str; 6] = [
     "slower_than",
     "limit",
 ];
-/// Requests in one answer, where no `limit` is given and at most.
+/// Number of requests in one answer: without a `limit`, and at most.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
-/// Returns the requests that the query string picks.
+/// Returns the requests that the query string selects.
 pub(super) fn list(
     query: Option<&str>,
     ring: &RequestRing,
@@ -36,7 +36,7 @@ pub(super) fn list(
     Ok(json!({"requests": requests, "matched": matched, "kept_max": ring.capacity()}))
 }
 
-/// One request's story.
+/// Returns the story of one request.
 pub(super) fn one(
     query: Option<&str>,
     id: &str,
@@ -119,7 +119,7 @@ fn status(text: &str) -> Result<StatusFilter, Problem> {
     }
 }
 
-/// `250ms`, `1s`, `1.5s`, `2m`.
+/// Parses `250ms`, `1s`, `1.5s` or `2m`.
 fn time(text: &str) -> Result<Duration, Problem> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     let number = text.strip_suffix(unit).and_then(|n| n.parse::<f64>().ok());
@@ -141,7 +141,7 @@ fn time(text: &str) -> Result<Duration, Problem> {
         })
 }
 
-/// Turns moments into times of day.
+/// Converts moments to times of day.
 struct Now {
     at: Instant,
     wall: jiff::Timestamp,
@@ -166,7 +166,7 @@ impl Now {
     }
 }
 
-/// In milliseconds, with three digits behind the point.
+/// Returns a duration in milliseconds with three decimals.
 fn ms(time: Duration) -> Value {
     let micros = time.as_secs_f64() * 1e6;
     json!(micros.round() / 1e3)
@@ -207,7 +207,7 @@ fn story(request: &FinishedRequest, now: &Now) -> Map<String, Value> {
         .as_ref()
         .map_or_else(StoryTold::default, |payer| payer.story.told());
     let spent = told.spent(request.arrived, request.took);
-    // Whoever shares another request's vendor call does nothing else but wait for it.
+    // A request that shares another one's vendor call only waits for that call.
     let shares = request.note.as_ref().is_some_and(|note| note.collapsed);
     let (shared, own) = match shares {
         true => (spent.own, Duration::ZERO),
@@ -240,7 +240,7 @@ fn story(request: &FinishedRequest, now: &Now) -> Map<String, Value> {
     out
 }
 
-/// A stage, with its times counted from the request's arrival.
+/// Renders a stage. Its times count from the request's arrival.
 fn stage(of: &StageTimes, arrived: Instant) -> Value {
     let begun = ms(of.begun.saturating_duration_since(arrived));
     let took = ms(of.took);
@@ -287,7 +287,7 @@ fn note(note: &CacheNote) -> Value {
     })
 }
 
-/// Why memory answered as it did, in a sentence.
+/// Returns why memory answered as it did, in a sentence.
 fn why(request: &FinishedRequest, told: &StoryTold) -> Option<&'static str> {
     let Some(note) = &request.note else {
         let refused = told

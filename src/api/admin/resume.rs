@@ -1,4 +1,4 @@
-//! `POST /admin/resume`: ends a wait that a vendor asked for.
+//! `POST /admin/resume`: ends a hold-down that a vendor asked for.
 
 use serde_json::json;
 
@@ -27,7 +27,8 @@ pub(super) fn read(body: &[u8]) -> Result<Vendor, Problem> {
     named.ok_or_else(wrong)
 }
 
-/// `{"vendor":"wiv","resumed":true,"left_s":571}`: what was left of the wait.
+/// Renders `{"vendor":"wiv","resumed":true,"left_s":571}`, where `left_s` is the rest of the
+/// hold-down.
 pub(super) fn answer(vendor: Vendor, left: Option<Duration>) -> serde_json::Value {
     json!({
         "vendor": vendor.as_str(),

@@ -1,13 +1,13 @@
 //! `GET /docs`: a page for people, made from `/openapi.json`.
 //!
-//! One HTML file of our own, 20 KB with its style and script inside, and nothing from elsewhere. An
-//! asset crate with Swagger UI would add some 1.6 MB of script that nobody here reviews, and needs a
-//! policy that allows inline styles. The page reads the description that stands beside it, so it knows
-//! no route by itself, and it sends what a person asks it to send with the key typed into it. It keeps
-//! the key in the page's memory only.
+//! It is one HTML file of our own, 20 KB with its style and script inside, and loads nothing from
+//! elsewhere. A crate with Swagger UI would add some 1.6 MB of script that nobody here reviews, and
+//! needs a policy that allows inline styles. The page reads the API description from the same
+//! gateway, so it contains no route itself. It sends requests with the key that a person types into
+//! it. It keeps the key in the page's memory only.
 //!
 //! The policy allows exactly this script and this style, by their hashes, and requests to this
-//! gateway alone. No other page may frame it, since a key is typed here.
+//! gateway alone. No other page may frame it, because people type a key here.
 
 use std::sync::LazyLock;
 
@@ -24,11 +24,11 @@ const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// Where the style and the script stand in the page.
+/// Placeholders for the style and the script in the page.
 const STYLE_HERE: &str = "/* page.css */";
 const SCRIPT_HERE: &str = "/* page.js */";
 
-/// How `/openapi.json` describes it.
+/// The description in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
     route: Route::Docs,
     operation: include_str!("docs.json"),
@@ -51,7 +51,7 @@ pub(super) static FIXED: LazyLock<Fixed> = LazyLock::new(|| {
     Fixed::new(page, &head).with(header::CONTENT_SECURITY_POLICY, &policy)
 });
 
-/// How a policy names an inline script or style.
+/// Returns the name of an inline script or style in a policy.
 fn hash(text: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
     format!("sha256-{}", STANDARD.encode(digest))
@@ -61,7 +61,7 @@ fn hash(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// What stands between two marks.
+    /// Returns the text between two marks.
     fn between<'a>(text: &'a str, open: &str, close: &str) -> &'a str {
         let (_, rest) = text.split_once(open).unwrap();
         rest.split_once(close).unwrap().0
@@ -77,7 +77,7 @@ mod tests {
         }
         assert!(policy.starts_with("default-src 'none'; "));
         assert!(!policy.contains("unsafe"));
-        // Nothing from elsewhere: no absolute URL, no inline handler, no style attribute.
+        // Nothing is loaded from elsewhere: no absolute URL, no inline handler, no style attribute.
         for bad in ["http:", "https:", "src=\"//", " onclick=", " style="] {
             assert!(!page.contains(bad), "{bad}");
         }

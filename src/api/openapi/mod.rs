@@ -1,8 +1,8 @@
 //! `GET /openapi.json`: the description of the public surface.
 //!
 //! Each route's description is a JSON file beside the file that reads the route's requests:
-//! `customers.json` beside `customers.rs`. It is an OpenAPI operation without what the program knows
-//! better, and this module adds that:
+//! `customers.json` beside `customers.rs`. It is an OpenAPI operation without the parts that the
+//! program can generate. This module adds those:
 //!
 //! * `answer` becomes the response 200, with the named shared headers, and 304 where `ETag` is one of
 //!   them and the method is not POST;
@@ -10,7 +10,7 @@
 //!   becomes a shared response of its status. `x-problem-codes` names the codes by status;
 //! * `schemas` go to the shared schemas.
 //!
-//! What all routes share stands in `components.json`, the words for each problem in `problems.rs`.
+//! What all routes share is in `components.json`. The words for each problem are in `problems.rs`.
 //!
 //! # To add a route
 //!
@@ -19,7 +19,8 @@
 //! 3. `UPDATE_DESCRIPTION=1 cargo test --lib openapi::` writes `docs/openapi.json` anew. The tests
 //!    below name what is missing, and `tests/schema` holds the running program to the result.
 //!
-//! The document must never name a customer, a caller or a vendor's address: everyone may read it.
+//! The document must never name a customer, a caller or a vendor's address, because everyone may
+//! read it.
 
 mod problems;
 
@@ -38,13 +39,14 @@ use super::{
 use crate::domain::{FieldSet, Route};
 use crate::problem::{Code, status_of};
 
-/// How a route is described, declared beside its reader.
+/// The description of a route, declared beside its reader.
 pub struct Described {
-    /// Which route.
+    /// The route.
     pub route: Route,
-    /// Its operation: the text of a JSON file, in the form that this module's text describes.
+    /// Its operation: the text of a JSON file, in the form that this module's documentation
+    /// describes.
     pub operation: &'static str,
-    /// The problems that it can answer with, beside those of every route of its kind.
+    /// The problems that it can answer with, besides those of every route of its kind.
     pub problems: &'static [&'static [Code]],
 }
 
@@ -58,7 +60,7 @@ pub(super) const VENDOR: &[Code] = &[
     Code::NotCached,
 ];
 
-/// Problems of whatever reaches the public listener.
+/// Problems of every request on the public listener.
 const OF_ALL: &[Code] = &[
     Code::MalformedRequest,
     Code::MethodNotAllowed,
@@ -91,7 +93,7 @@ pub(super) const FIXED_TEXT: &[Code] = &[
 /// Problems of every route that takes a body.
 const OF_BODIES: &[Code] = &[Code::InvalidBody, Code::UnsupportedMediaType];
 
-/// Every route's description, in the order in which people read them.
+/// The description of every route, in the order for readers.
 const ROUTES: [&Described; 13] = [
     &customers::DESCRIBED,
     &case_search::DESCRIBED,
@@ -108,20 +110,20 @@ const ROUTES: [&Described; 13] = [
     &keyless::HEALTH_DESCRIBED,
 ];
 
-/// This route's own description.
+/// The description of this route itself.
 const DESCRIBED: Described = Described {
     route: Route::OpenApi,
     operation: include_str!("openapi.json"),
     problems: &[FIXED_TEXT],
 };
 
-/// The description as it is answered.
+/// The finished document.
 pub(super) static FIXED: LazyLock<Fixed> = LazyLock::new(|| {
     let head = [(header::CONTENT_TYPE, "application/json")];
     Fixed::new(document().to_string(), &head)
 });
 
-/// Which problems a route can answer with.
+/// Returns the problems that a route can answer with.
 fn codes(line: &Line, described: &Described) -> Vec<Code> {
     let mut codes = OF_ALL.to_vec();
     if !line.route.is_keyless() {
@@ -182,7 +184,8 @@ fn document() -> Value {
     document
 }
 
-/// The responses of a route, and its codes by status. Adds the codes to those of each status.
+/// Returns the responses of a route, and its codes by status. Adds the codes to those of each
+/// status.
 fn responses(
     line: &Line,
     answer: Value,
@@ -210,7 +213,7 @@ fn responses(
     let mut out = Map::new();
     out.insert("200".into(), good);
     if named.contains(&"ETag") && line.methods != Methods::Post {
-        // RFC 9110, section 15.4.5: what a cache needs to go on, and no content.
+        // RFC 9110, section 15.4.5: a 304 has the headers that a cache needs, and no content.
         let kept: Vec<_> = with_id
             .iter()
             .copied()
@@ -246,7 +249,7 @@ fn responses(
     (out.into(), by_status.into())
 }
 
-/// The name of a status' shared response, such as `BadGateway`.
+/// Returns the name of a status' shared response, such as `BadGateway`.
 fn name_of(status: StatusCode) -> String {
     let reason = status.canonical_reason().unwrap_or("Other");
     let words = reason.split(|c: char| !c.is_ascii_alphanumeric());
@@ -257,7 +260,8 @@ fn name_of(status: StatusCode) -> String {
     words.map(cased).collect()
 }
 
-/// A file of this program, which a test parses; `null` would stand for one that is none.
+/// Parses a JSON file of this program. A test checks that all are valid; an invalid one would give
+/// `null`.
 fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_default()
 }
@@ -266,7 +270,7 @@ fn take(of: &mut Value, name: &str) -> Option<Value> {
     of.as_object_mut()?.remove(name)
 }
 
-/// Puts `value` where the last name of `path` says, if all before it are objects.
+/// Sets the last name of `path` to `value`, if all names before it are objects.
 fn set(of: &mut Value, path: &[&str], value: Value) {
     let Some((last, before)) = path.split_last() else {
         return;

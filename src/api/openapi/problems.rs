@@ -1,4 +1,4 @@
-//! The words with which `/openapi.json` explains problems: one shared response a status.
+//! The words with which `/openapi.json` explains problems: one shared response for each status.
 
 use std::fmt::Write as _;
 
@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 
 use crate::problem::Code;
 
-/// An example of a request's name.
+/// An example of a request id.
 const REQUEST_ID: &str = "a60f4acf3f30d53146dcb2e421f916b5";
 
-/// Returns the shared response of a status: which problems it may be, each with an example.
+/// Returns the shared response of a status: its problems, each with an example.
 pub(super) fn response(status: StatusCode, codes: &[Code]) -> Value {
     let mut description = String::new();
     let mut examples = Map::new();
@@ -51,7 +51,8 @@ pub(super) fn response(status: StatusCode, codes: &[Code]) -> Value {
     })
 }
 
-/// When a problem is answered, and an example of its `detail`. A new code needs its words here.
+/// Returns when a problem is answered, and an example of its `detail`. A new code needs its words
+/// here.
 fn about(code: Code) -> (&'static str, &'static str) {
     match code {
         Code::MalformedRequest => (

@@ -1,4 +1,4 @@
-//! The description is whole, and `docs/openapi.json` is the same.
+//! Tests that the description is complete and that `docs/openapi.json` is up to date.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ fn operations(document: &Value) -> Vec<(String, Value)> {
     paths.iter().map(of).collect()
 }
 
-/// Everything that a part of the document refers to.
+/// Collects every reference in a part of the document.
 fn references(part: &Value, into: &mut BTreeSet<String>) {
     match part {
         Value::Object(members) => {

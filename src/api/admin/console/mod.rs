@@ -1,12 +1,12 @@
-//! `GET /console/`: the operators' console, a page of our own held in the binary.
+//! `GET /console/`: the operators' console, a page of our own in the binary.
 //!
-//! Plain HTML, one style sheet and ES modules, as they stand in this folder: there is no build step,
-//! and nothing is loaded from elsewhere. The page holds no data and needs no key. What it shows it
-//! reads from `/admin/…` with the key that an operator types into it, and keeps that key for its tab
-//! alone.
+//! It is plain HTML, one style sheet and ES modules, exactly as the files in this folder. There is
+//! no build step, and nothing is loaded from elsewhere. The page itself contains no data and needs
+//! no key. It reads its data from `/admin/…` with the key that an operator types into it, and keeps
+//! that key for its tab alone.
 //!
-//! The policy allows scripts, styles and requests of this listener only. No page may frame it, since a
-//! purge is one click away in it.
+//! The policy allows scripts, styles and requests of this listener only. No page may frame it,
+//! because it has a button that purges.
 
 use std::sync::LazyLock;
 
@@ -16,7 +16,7 @@ use crate::api::fixed::Fixed;
 use crate::exchange::{AnswerBody, Answered};
 use crate::problem::Problem;
 
-/// Where the page stands.
+/// The path of the page.
 const HOME: &str = "/console/";
 const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'";
 
@@ -25,7 +25,7 @@ const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const IMAGE: &str = "image/svg+xml";
 
-/// Every file by its name in the path; the page itself has none.
+/// Defines every file by its name in the path. The page itself has an empty name.
 macro_rules! files {
     ($($name:literal: $media:ident = $file:literal,)*) => {
         const FILES: &[(&str, &str, &str)] = &[$(($name, $media, include_str!($file)),)*];
@@ -72,7 +72,7 @@ pub(super) fn file(name: &str, headers: &HeaderMap) -> Result<Answered, Problem>
     fixed.answer(headers)
 }
 
-/// Sends a browser to the page.
+/// Redirects a browser to the page.
 pub(super) fn to_the_page() -> Answered {
     let mut response = Response::new(AnswerBody::empty());
     *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
@@ -101,7 +101,7 @@ mod tests {
             );
         }
         for (name, media, text) in FILES {
-            // The icon names the namespace of its own format.
+            // The icon contains the namespace of its own format.
             let text = match *media {
                 IMAGE => text.replace("http://www.w3.org/2000/svg", ""),
                 _ => (*text).to_owned(),
