@@ -1,4 +1,4 @@
-//! Who asks, and what is answered.
+//! The caller's side of a read, and its answer.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::domain::{Audience, CacheOutcome, CustomerId, Kind, Saved, Vendor};
 use crate::metrics::Metrics;
 use crate::reads::ReadError;
 
-/// One request's side of a read: who asks, until when, and what it may cost.
+/// The caller's side of a read: identity, deadline, and what it may cost.
 #[derive(Clone, Debug)]
 pub struct Asker {
     /// The authenticated caller.
@@ -27,12 +27,12 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// Returns the customers the answer may mention.
+    /// Returns the customers that the answer may mention.
     pub fn audience(&self) -> &Audience {
         &self.caller.audience
     }
 
-    /// Returns an interactive vendor call on this caller's account.
+    /// Returns the terms of an interactive vendor call on this caller's account.
     pub fn spend(&self) -> Spend {
         Spend {
             lane: Lane::Interactive,
@@ -42,7 +42,7 @@ impl Asker {
         }
     }
 
-    /// Refuses a named customer outside the audience, before any cache is asked.
+    /// Refuses a named customer outside the audience. Call this before any cache lookup.
     ///
     /// # Errors
     /// [`ReadError::CustomerNotAllowed`]
@@ -59,17 +59,18 @@ impl Asker {
 /// An answer of a read.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The body, JSON.
+    /// The body, which is JSON.
     pub body: Bytes,
-    /// Of the body; absent on joins.
+    /// The tag of the body. Absent on joins.
     pub etag: Option<Etag>,
-    /// Since the vendor's answer was first fetched or last revalidated; of a join, the oldest part.
+    /// Time since the vendor's answer was first fetched or last revalidated. For a join, that of
+    /// the oldest part.
     pub age: Duration,
-    /// For `Cache-Status`, metrics and the log.
+    /// How the cache answered, for `Cache-Status`, metrics and the log.
     pub note: CacheNote,
 }
 
-/// How a question and its answer are counted.
+/// Counts a question and its answer.
 pub(super) struct Account<'a> {
     pub metrics: &'a Metrics,
     pub vendor: Vendor,
@@ -77,10 +78,10 @@ pub(super) struct Account<'a> {
 }
 
 impl Account<'_> {
-    /// Counts the answer to a request: how it came about, and the vendor call it did not cost.
+    /// Counts the answer to a request: its cache outcome, and the vendor call that it saved.
     pub fn answered(&self, asker: &Asker, note: &CacheNote, saved: Option<Saved>) {
         self.metrics.lookup(self.kind, note.outcome);
-        // A stale answer that stands in for a call which failed has cost that call.
+        // A stale answer that replaces a failed call has not saved that call.
         if asker.payer.calls() == 0 {
             self.saved(asker, note, saved);
         }
@@ -107,7 +108,7 @@ impl Account<'_> {
         }
     }
 
-    /// Counts a question without an answer, if memory was asked for one.
+    /// Counts a question without an answer, if the cache was asked.
     pub fn refused(&self, error: &ReadError) {
         if let Some(shortage) = error.shortage() {
             self.metrics.shed(shortage);

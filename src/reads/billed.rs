@@ -1,7 +1,8 @@
-//! What an overview reads of N-able's answers, whichever of their documented forms they have.
+//! Reads N-able's answers for the overview, in each of their documented forms.
 //!
-//! The vendor's documentation contradicts itself: the object may be bare or wrapped, clients stand at
-//! the top or under each service, ids are numbers or texts. Everything is read as raw JSON.
+//! The vendor's documentation contradicts itself. The object may be bare or wrapped, the clients
+//! may be at the top or under each service, and ids may be numbers or texts. Everything is read as
+//! raw JSON.
 
 use std::collections::HashSet;
 
@@ -17,20 +18,20 @@ use crate::upstream::nable::{self, is_named};
 pub struct BilledClient {
     /// `ClientId` as the vendor wrote it: a number, a text, or `""`.
     pub id_raw: String,
-    /// The same as text.
+    /// `ClientId` as text.
     pub id: String,
     /// `Name`.
     pub name: String,
 }
 
-/// A contract's billable services.
+/// The billable services of a contract.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Billed {
-    /// `ContractNumber`, raw.
+    /// `ContractNumber`, as raw JSON.
     pub contract_number: Option<String>,
-    /// The services, raw.
+    /// The services, as raw JSON.
     pub services: Vec<String>,
-    /// The billed clients, without repetitions.
+    /// The billed clients, each once.
     pub clients: Vec<BilledClient>,
 }
 
@@ -39,17 +40,17 @@ pub struct Billed {
 pub struct InvoicedContract {
     /// `ContractID`.
     pub id: ContractId,
-    /// `ContractNumber`, raw.
+    /// `ContractNumber`, as raw JSON.
     pub number: Option<String>,
 }
 
 /// The contracts of a month's invoices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InvoicedContracts {
-    /// Those that can be asked for, each once.
+    /// The contracts that can be requested, each once.
     pub contracts: Vec<InvoicedContract>,
-    /// How many more are named in a way that cannot be asked for: without an id, or with one that
-    /// cannot stand in a path.
+    /// Number of contracts that cannot be requested, because they have no id, or one that is not
+    /// valid in a path.
     pub nameless: usize,
 }
 
@@ -57,7 +58,7 @@ fn member<'a>(object: &'a RawValue, wanted: &str) -> Option<&'a RawValue> {
     all_members(object, wanted).into_iter().next()
 }
 
-/// Every member of that name: one may be the wrapper and another the list.
+/// Returns every member of that name. One may be the wrapper and another the list.
 fn all_members<'a>(object: &'a RawValue, wanted: &str) -> Vec<&'a RawValue> {
     let Ok(Members(members)) = serde_json::from_str(object.get()) else {
         return Vec::new();
@@ -68,8 +69,8 @@ fn all_members<'a>(object: &'a RawValue, wanted: &str) -> Vec<&'a RawValue> {
     named.map(|(_, value)| value).collect()
 }
 
-/// The items of the list of that name. A single object stands for a list of one: converters from XML
-/// write it so.
+/// Returns the items of the list of that name. A single object counts as a list of one, because
+/// converters from XML write it like this.
 fn items<'a>(object: &'a RawValue, wanted: &str) -> Vec<&'a RawValue> {
     let lists = all_members(object, wanted).into_iter();
     let list = lists.filter_map(|list| match list.get().as_bytes().first() {
@@ -85,7 +86,7 @@ fn text(object: &RawValue, wanted: &str) -> Option<String> {
 }
 
 impl Billed {
-    /// Reads an answer of `PSABillableServices`, bare or in its wrapper.
+    /// Reads an answer of `PSABillableServices`, bare or wrapped.
     pub fn read(body: &[u8]) -> Self {
         let Ok(object) = serde_json::from_slice::<&RawValue>(body) else {
             return Self::default();
@@ -119,7 +120,7 @@ impl Billed {
     }
 }
 
-/// Reads the contracts of an answer of `InvoicesReady`.
+/// Reads the contracts from an answer of `InvoicesReady`.
 pub fn invoiced_contracts(body: &[u8]) -> InvoicedContracts {
     let mut found = InvoicedContracts::default();
     let Ok(object) = serde_json::from_slice::<&RawValue>(body) else {

@@ -1,4 +1,5 @@
-//! Billable services and invoices: N-able's bodies as they are, remembered by how settled a month is.
+//! Billable services and invoices: N-able's bodies unchanged, remembered for as long as the month
+//! allows.
 
 use std::sync::Arc;
 
@@ -18,31 +19,31 @@ use crate::domain::{ContractId, Kind, Month, Vendor};
 use crate::metrics::{Metrics, StoreUsage};
 use crate::upstream::{Fault, Nable, NableAnswer, UpstreamError};
 
-/// How long a call in the background waits for its turn and its answer.
+/// How long a background call waits for its turn and its answer.
 const BRING_WAIT: Duration = Duration::from_secs(60);
 
-/// What to do with an answer of N-able that lacks what was asked for.
+/// What to do with an answer of N-able that lacks the requested data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SoftFailure {
-    /// Refuse with [`ReadError::BillingNotFound`].
+    /// Refuse it with [`ReadError::BillingNotFound`].
     Refuse,
-    /// Pass the vendor's 200 on, said in the note.
+    /// Pass the vendor's 200 on. The note says so.
     PassOn,
 }
 
-/// What N-able said.
+/// N-able's answer.
 #[derive(Debug)]
 pub enum BillingBody {
-    /// What was asked for.
+    /// The requested data.
     Good(Rendered),
-    /// A 200 that lacks it.
+    /// A 200 without the requested data.
     SoftFailed(Rendered),
     /// A 400 or 404, with its body.
     Refused(Option<Bytes>),
 }
 
 impl BillingBody {
-    /// The bytes that outlive the process: a letter for the form, then the vendor's body.
+    /// Encodes it for the store: one letter for the form, then the vendor's body.
     fn to_bytes(&self) -> Bytes {
         let (form, body) = match self {
             Self::Good(rendered) => (b'g', Some(&rendered.body)),
@@ -54,7 +55,7 @@ impl BillingBody {
         [&[form], body].concat().into()
     }
 
-    /// Reads such bytes; `None` for any others.
+    /// Decodes such bytes. `None` for any others.
     fn of_bytes(mut bytes: Bytes) -> Option<Self> {
         let form = *bytes.first()?;
         let body = bytes.split_off(1);
@@ -106,7 +107,7 @@ impl Billing {
         account == "-" || account == self.nable.account().as_str()
     }
 
-    /// What is asked of the vendor.
+    /// Returns the cache key of a question.
     pub fn key(&self, subject: Subject) -> CacheKey {
         CacheKey::new(self.nable.account().clone(), subject)
     }
@@ -116,7 +117,7 @@ impl Billing {
         self.policy.load().billing_negative
     }
 
-    /// Returns how long answers about a month live.
+    /// Returns the lifetimes of answers about a month.
     pub fn lifetimes(&self, month: Month) -> Lifetimes {
         let policy = self.policy.load();
         if month.is_current(self.clock.today(&policy.time_zone)) {
@@ -126,10 +127,11 @@ impl Billing {
         }
     }
 
-    /// Billable services of a contract in a month.
+    /// Returns the billable services of a contract in a month.
     ///
     /// # Errors
-    /// When the caller may not see billing, or N-able gives no answer and none is remembered.
+    /// Fails if the caller may not see billing, or if N-able does not answer and no answer is
+    /// remembered.
     pub async fn services(
         &self,
         asker: &Asker,
@@ -141,10 +143,10 @@ impl Billing {
         self.answer(asker, found, soft)
     }
 
-    /// Invoices and contracts of a month.
+    /// Returns the invoices and contracts of a month.
     ///
     /// # Errors
-    /// As [`Self::services`].
+    /// Fails like [`Self::services`].
     pub async fn month(
         &self,
         asker: &Asker,
@@ -155,10 +157,10 @@ impl Billing {
         self.answer(asker, found, soft)
     }
 
-    /// N-able's answer about a contract and month.
+    /// Finds N-able's answer about a contract and a month.
     ///
     /// # Errors
-    /// As [`Self::services`], but soft failures are answers here.
+    /// Fails like [`Self::services`], except that a soft failure is an answer here.
     pub async fn find_services(
         &self,
         asker: &Asker,
@@ -177,10 +179,11 @@ impl Billing {
         .await
     }
 
-    /// Fetches billable services in the refresh lane, unless they are remembered. Nobody waits for it.
+    /// Fetches billable services in the refresh lane, unless they are remembered. No caller waits
+    /// for this.
     ///
     /// # Errors
-    /// As [`Self::find_services`].
+    /// Fails like [`Self::find_services`].
     pub(super) async fn bring(
         &self,
         asker: &Asker,
@@ -210,10 +213,10 @@ impl Billing {
         found.await.map(|_| ())
     }
 
-    /// N-able's answer about a month.
+    /// Finds N-able's answer about a month.
     ///
     /// # Errors
-    /// As [`Self::find_services`].
+    /// Fails like [`Self::find_services`].
     pub async fn find_month(
         &self,
         asker: &Asker,
@@ -306,7 +309,7 @@ impl Billing {
 }
 
 impl Billing {
-    /// Returns a good answer that was found. It is not counted, for nobody asked.
+    /// Returns a good answer from a lookup. It is not counted, because no caller asked for it.
     pub(super) fn peeked(
         &self,
         found: Result<Found<Arc<BillingBody>>, ReadError>,
@@ -324,8 +327,8 @@ impl Billing {
     }
 }
 
-/// A vendor's answer as it is kept: soft failures and refusals of the question are remembered for a
-/// moment, other errors are not.
+/// Converts a vendor's answer for the cache. Soft failures and refusals of the question are
+/// remembered for a short time, other errors are not.
 fn remembered(
     answer: Result<NableAnswer, UpstreamError>,
 ) -> Result<Fetched<Arc<BillingBody>>, UpstreamError> {

@@ -1,4 +1,4 @@
-//! Case searches: pages cut from snapshots, held together by page tokens.
+//! Case searches: pages cut from snapshots and connected by page tokens.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::snapshot::{
 };
 use crate::upstream::Wiv;
 
-/// What a view of all may be where the vendor gives nothing better.
+/// Standings of a view that is used only if the vendor gives nothing better.
 const OLDER: [Standing; 2] = [Standing::Stale, Standing::OnError];
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -34,28 +34,28 @@ struct PageKey {
     size: PageSize,
 }
 
-/// A search request, ready to be answered: what takes time to know of it and is the same each time
-/// it is asked. Holds nothing of the caller.
+/// A search request after preparation: the parts that take time to compute and are the same each
+/// time. Contains nothing about the caller.
 #[derive(Clone, Debug)]
 pub enum Search {
-    /// Asks for a first page.
+    /// Requests a first page.
     First {
-        /// What is asked of the vendor.
+        /// The search.
         query: Arc<SearchQuery>,
-        /// Its identity.
+        /// The cache key of the search.
         key: CacheKey,
-        /// How many rows.
+        /// Number of rows in a page.
         size: PageSize,
         /// A member that looks like a documented one.
         near: Option<NearMember>,
     },
-    /// Goes on from a page token.
+    /// Continues from a page token.
     Next {
-        /// The token.
+        /// The page token.
         token: String,
-        /// What was repeated of the search.
+        /// The parts of the search that the request repeats.
         repeated: SearchQuery,
-        /// How many rows, if said.
+        /// Number of rows in a page, if the request has it.
         size: Option<PageSize>,
         /// A member that looks like a documented one.
         near: Option<NearMember>,
@@ -63,7 +63,7 @@ pub enum Search {
 }
 
 impl Search {
-    /// Returns whether it goes on from a page token.
+    /// Returns whether it continues from a page token.
     pub fn is_continuation(&self) -> bool {
         matches!(self, Self::Next { .. })
     }
@@ -82,28 +82,28 @@ pub(super) struct Place {
     pub view: View,
     pub offset: u32,
     pub size: PageSize,
-    /// What the rows before it must show, where a token says so.
+    /// The marks that the rows before it must show, if a token contains them.
     pub marks: Option<Marks>,
-    /// What for.
+    /// The purpose of the page.
     pub want: Want,
 }
 
-/// A view that answers a search for one customer, of a snapshot of all.
+/// A view of a snapshot of all customers that answers a search for one.
 pub(super) struct Derived {
     pub snapshot: Arc<Snapshot>,
     pub view: View,
     pub detail: Detail,
-    /// The snapshot of all is past its freshness.
+    /// Whether the snapshot of all customers is stale.
     pub stale: bool,
 }
 
-/// What a search for one customer may be cut from.
+/// The snapshot that a search for one customer may be cut from.
 pub(super) struct ViewSource {
     /// A complete snapshot of all customers.
     pub snapshot: Arc<Snapshot>,
-    /// It is past its freshness.
+    /// Whether it is stale.
     pub stale: bool,
-    /// What the search's own snapshot may be used for, if it has one.
+    /// The standing of the search's own snapshot, if it has one.
     pub own: Option<Standing>,
 }
 
@@ -146,7 +146,7 @@ impl Cases {
         self.pages.usage()
     }
 
-    /// What a search asks of the vendor.
+    /// Returns the cache key of a search.
     pub fn key(&self, query: &Arc<SearchQuery>) -> CacheKey {
         CacheKey::new(
             self.wiv.credential().clone(),
@@ -154,7 +154,7 @@ impl Cases {
         )
     }
 
-    /// Returns how settled a search's range is today, and how long its answers live.
+    /// Returns how settled a search's range is today, and the lifetimes of its answers.
     pub fn lifetimes(&self, query: &SearchQuery) -> (RangeGrade, Lifetimes) {
         let policy = self.policy.load();
         let today = self.clock.today(&policy.time_zone);
@@ -170,7 +170,7 @@ impl Cases {
         (grade, lifetimes)
     }
 
-    /// Makes a search ready.
+    /// Prepares a search.
     pub fn prepare(&self, request: SearchRequest) -> Search {
         let SearchRequest {
             query,
@@ -200,18 +200,18 @@ impl Cases {
         self.policy.load().strict_members
     }
 
-    /// One page of a search.
+    /// Returns one page of a search.
     ///
     /// # Errors
-    /// Any refusal of a token, a walk or the vendor.
+    /// Fails with any refusal of a token, a walk or the vendor.
     pub async fn search(&self, asker: &Asker, request: SearchRequest) -> Result<Answer, ReadError> {
         self.answer(asker, &self.prepare(request)).await
     }
 
-    /// One page of a search that is ready.
+    /// Returns one page of a prepared search.
     ///
     /// # Errors
-    /// Any refusal of a token, a walk or the vendor.
+    /// Fails with any refusal of a token, a walk or the vendor.
     pub async fn answer(&self, asker: &Asker, search: &Search) -> Result<Answer, ReadError> {
         let account = Account {
             metrics: &self.metrics,
@@ -241,8 +241,8 @@ impl Cases {
         }
     }
 
-    /// What memory would answer to a first page. It is not counted, for nobody asks. `None` also while
-    /// the page is still being read: nothing is read for this.
+    /// Returns what memory would answer to a first page. It is not counted, because no caller asks.
+    /// `None` also while the page is still being read: this never reads from the vendor.
     pub(super) async fn peek(&self, asker: &Asker, search: &Search) -> Option<Answer> {
         let Search::First {
             query, key, size, ..
@@ -279,12 +279,12 @@ impl Cases {
         let usable = [Standing::Fresh, Standing::Stale];
         if let Some(derived) = self.derived(asker, query, &usable) {
             if derived.stale {
-                // All of it is read anew once, for every customer's view.
+                // All rows are read again once, for the views of all customers.
                 let all = Arc::new(query.for_all_customers());
                 self.open(asker, &all, true).await?;
             }
             let place = place(derived.snapshot, derived.view);
-            // Boxed, as below: rarer than the rest, which should not carry the room for it.
+            // Boxed, because it is rarer than the rest, which should not carry the memory for it.
             return Box::pin(self.derived_page(asker, place, derived.detail)).await;
         }
         let asked = async {
@@ -311,8 +311,8 @@ impl Cases {
         }
     }
 
-    /// A search for one customer. Where an older view of all would do on error, the vendor has a moment
-    /// to answer, not all of the caller's time.
+    /// Answers a search for one customer. If an older view of all customers would do on error, the
+    /// vendor gets a short time to answer and not all of the caller's.
     async fn within_patience(
         &self,
         asker: &Asker,
@@ -321,14 +321,15 @@ impl Cases {
         asked: impl Future<Output = Result<Answer, ReadError>>,
     ) -> Result<Answer, ReadError> {
         tokio::pin!(asked);
-        // Counted from the walk's beginning, so that nobody waits anew for one that hangs.
+        // The time counts from the start of the walk, so that a walk that hangs delays only its
+        // first callers.
         let own = self.snapshots.current(key).filter(|s| s.ages().is_none());
         let since = own.map_or_else(|| self.clock.now(), |own| own.birth());
         let soon = (since + ON_ERROR_WAIT).min(asker.deadline);
         if let Ok(answered) = timeout_at(soon, &mut asked).await {
             return answered;
         }
-        // Who asks for something newer has the patience for it.
+        // A caller that asks for something newer is prepared to wait.
         let directives = asker.directives;
         let takes_old = !directives.no_cache && directives.max_age.is_none();
         match takes_old && self.derived(asker, query, &OLDER).is_some() {
@@ -370,7 +371,7 @@ impl Cases {
         Ok(self.snapshots.open(&ask).await?)
     }
 
-    /// Returns a view over a complete snapshot of all customers that answers a search for one.
+    /// Returns a view of a complete snapshot of all customers that answers a search for one.
     pub(super) fn derived(
         &self,
         asker: &Asker,
@@ -386,7 +387,7 @@ impl Cases {
         } = self.view_source(query, standings, now)?;
         let mut detail = Detail::Derived;
         if asker.directives.refuses_age(snapshot.age(true, now)) {
-            // Where an own snapshot is usable, what is asked of it takes from the allowance.
+            // A question to a usable snapshot of its own counts against the allowance.
             let own_usable = own.is_some_and(|own| own != Standing::Expired);
             if own_usable || asker.caller.forced.allow(now) {
                 return None;
@@ -415,7 +416,8 @@ impl Cases {
         }
         let current = self.snapshots.current(&self.key(query));
         let own = current.as_ref().map(|own| own.standing(false, now));
-        // Its first rows have to be waited for, which is not for whom older ones will do.
+        // Its first rows have not arrived yet. A caller that accepts an older answer does not wait
+        // for them.
         let joined = |own: Arc<Snapshot>| {
             own.is_growing() && (own.ages().is_some() || standings.contains(&Standing::Fresh))
         };
@@ -426,7 +428,7 @@ impl Cases {
         let snapshot = self.snapshots.complete(&self.key(&all), standings)?;
         let stale = snapshot.standing(true, now) == Standing::Stale;
         if stale && standings.contains(&Standing::Fresh) {
-            // While all is read anew, an own answer that is as stale does as well.
+            // While all rows are read again, an own answer that is equally stale is as good.
             if own == Some(Standing::Stale) || !self.snapshots.is_read_whole(&snapshot) {
                 return None;
             }
@@ -478,7 +480,7 @@ impl Cases {
         }
         let size = size.unwrap_or(claims.size);
         let Some(marks) = claims.marks else {
-            // Made by the version before, whose tokens show nothing of the rows before them.
+            // The token is from an earlier version, whose tokens have no marks.
             return Err(ReadError::PageTokenExpired);
         };
         let found = self.snapshots.find(claims.snapshot, asker.deadline).await;
@@ -500,7 +502,7 @@ impl Cases {
             want: Want::Page,
         };
         let answer = match self.page(asker, place, None).await {
-            // The snapshot broke, and the page lies beyond what was served of it.
+            // The snapshot broke, and the page is beyond its served rows.
             Err(ReadError::PageTokenExpired) => {
                 return Ok((self.heal(asker, &claims, repeated, size).await?, None));
             }
@@ -510,8 +512,8 @@ impl Cases {
         Ok((answer, saved))
     }
 
-    /// Cuts and renders a page. `note` says how its snapshot came about; without one it is a later
-    /// page, which tells for itself.
+    /// Cuts and renders a page. `note` says how the snapshot was found. Without a note it is a
+    /// later page, which makes its own.
     pub(super) async fn page(
         &self,
         asker: &Asker,
@@ -549,7 +551,8 @@ impl Cases {
                 note,
             }
         };
-        // The page of a token's own snapshot is its page. Another one must show that it is.
+        // A page of the token's own snapshot is right. A page of another one must show the token's
+        // marks.
         let is_its = || match marks {
             Some(marks) if want == Want::Healed => snapshot.shows(&page_key.view, offset, &marks),
             _ => true,
@@ -609,7 +612,7 @@ impl Cases {
         }
     }
 
-    /// Forgets rendered pages, after a rotation of the sealing key or a hard purge.
+    /// Forgets rendered pages. Call this after a rotation of the sealing key or a hard purge.
     pub fn forget_pages(&self) {
         self.pages.clear();
     }

@@ -1,8 +1,9 @@
 //! All bills of a month: the contracts that its invoices name, and the billable services of each.
 //!
-//! A month may have more contracts than the vendor's budget allows calls before the caller's deadline.
-//! The answer then holds what is there and says how many contracts are missing. A task of its own
-//! fetches the rest in the refresh lane, so that a later answer is whole.
+//! A month may have more contracts than the vendor's budget allows calls before the caller's
+//! deadline. Then the answer has the bills that are there, and the number of contracts that are
+//! missing. A separate task fetches the rest in the refresh lane, so that a later answer is
+//! complete.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,17 +23,19 @@ use crate::domain::{CacheOutcome, ContractId, Kind, Month, Operation, Shortage, 
 use crate::metrics::Metrics;
 use crate::upstream::{Fault, UpstreamError};
 
-/// Contracts asked for in one answer. An MSP has a handful; more count as missing.
+/// Maximum number of contracts in one answer. An MSP has a handful. Further ones count as missing.
 const CONTRACTS_MAX: usize = 500;
-/// Months whose missing contracts are fetched at once. Dashboards show one or two.
+/// Maximum number of months whose missing contracts are fetched at once. Dashboards show one or
+/// two.
 const FILLS_MAX: usize = 4;
-/// Calls that one such task makes at once, so that a slow vendor does not slow it down too much.
+/// Concurrent calls of one such task, so that a slow vendor does not slow it down too much.
 const FILL_CALLS: usize = 2;
-/// Longest time that such a task lasts: 500 contracts at 60 calls a minute take 9 minutes.
+/// Maximum duration of such a task: 500 contracts at 60 calls a minute take 9 minutes.
 const FILL_TIME_MAX: Duration = Duration::from_secs(15 * 60);
-/// Bounds of the pause after a refusal for lack of budget.
+/// Limits of the pause after a refusal for lack of budget.
 const FILL_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Contracts in a row that fail for another reason; then the vendor fails, and the task ends.
+/// Number of contracts in a row that fail for another reason. Then the vendor is failing, and the
+/// task ends.
 const FILL_FAILURES_MAX: u32 = 5;
 
 /// A contract with its bill.
@@ -45,7 +48,7 @@ pub(super) struct BilledContract {
 /// Reads whole months.
 pub(super) struct MonthContracts {
     billing: Arc<Billing>,
-    /// Months that a task fetches the rest of.
+    /// Months for which a task is fetching the rest.
     filling: Arc<Mutex<HashSet<Month>>>,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -61,7 +64,7 @@ impl MonthContracts {
         }
     }
 
-    /// Returns the bills of a month, as far as they are there before the asker's deadline.
+    /// Returns the bills of a month that are there before the asker's deadline.
     pub async fn of_month(&self, asker: &Asker, month: Month) -> Part<Vec<BilledContract>> {
         let account = Account {
             metrics: &self.metrics,
@@ -106,7 +109,7 @@ impl MonthContracts {
         let mut value = Vec::with_capacity(contracts.len());
         let mut later = Vec::new();
         for (contract, found) in answers {
-            // All of them are counted, whatever becomes of the part.
+            // All of them are counted, whatever happens to the part.
             let Found { entry, note, at } = match told(found) {
                 Ok(found) => found,
                 Err(error) => {
@@ -125,7 +128,7 @@ impl MonthContracts {
                 BillingBody::Good(rendered) => {
                     value.push(billed_contract(contract, &rendered.body));
                 }
-                // The invoice names the contract, so its bill is missing and not empty.
+                // The invoice names the contract, so its bill is missing rather than empty.
                 BillingBody::SoftFailed(_) | BillingBody::Refused(_) => {
                     missing.add(1, || not_found(None, note.outcome));
                 }
@@ -133,7 +136,7 @@ impl MonthContracts {
         }
         self.fill(asker, month, later);
         match missing.pieces {
-            // Nothing is there, and the vendor's failure is the reason.
+            // There is no bill at all, and the vendor's failure is the reason.
             Some(missing) if value.is_empty() && missing.count > nameless => {
                 Part::failed(missing.why)
             }
@@ -146,7 +149,7 @@ impl MonthContracts {
         }
     }
 
-    /// Fetches contracts in the background, unless a task does so for this month already.
+    /// Fetches contracts in the background, unless a task already does so for this month.
     fn fill(&self, asker: &Asker, month: Month, contracts: Vec<ContractId>) {
         if contracts.is_empty() {
             return;
@@ -171,7 +174,7 @@ impl MonthContracts {
     }
 }
 
-/// Whether asking again in a while may bring what is missing.
+/// Returns whether a later attempt may find what is missing.
 fn comes_later(error: &ReadError) -> bool {
     match error {
         ReadError::DeadlinePassed { .. } => true,
@@ -217,7 +220,7 @@ impl Missing {
     }
 }
 
-/// A month's place among those that are filled; given back when dropped.
+/// A month's place among those being fetched. Dropping it frees the place.
 struct FillTurn {
     filling: Arc<Mutex<HashSet<Month>>>,
     month: Month,

@@ -7,12 +7,12 @@ use serde_json::value::RawValue;
 
 use crate::domain::json::{Members, write_text};
 
-/// Most columns; members beyond go to `_more`. Spreadsheets take 16,384.
+/// Maximum number of columns. Further members go to `_more`. Spreadsheets accept 16,384.
 const COLUMNS_MAX: usize = 512;
 const MORE: &str = "_more";
-/// The columns where no row says what they are: the members that wiv documents.
+/// The columns if there is no row to take them from: the members that wiv documents.
 const DOCUMENTED: [&str; 4] = ["case_id", "customer_id", "customer_name", "case_type"];
-/// Tells spreadsheets that the text is UTF-8.
+/// Marks the text as UTF-8 for spreadsheets.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Writes rows under one set of columns.
@@ -23,8 +23,9 @@ pub struct CsvLines {
 }
 
 impl CsvLines {
-    /// Columns are the members of these rows in order of appearance, then `_more`. Without a row they
-    /// are the documented ones. With `bom`, the text begins with a byte order mark.
+    /// Creates a writer. The columns are the members of these rows in order of appearance, then
+    /// `_more`. Without a row they are the documented ones. With `bom`, the text begins with a byte
+    /// order mark.
     pub fn new(rows: &[Bytes], bom: bool) -> Self {
         let mut this = Self {
             columns: Vec::new(),
@@ -51,7 +52,7 @@ impl CsvLines {
         this
     }
 
-    /// Returns the head line.
+    /// Returns the header line.
     pub fn head(&self) -> Bytes {
         let start = if self.bom { BYTE_ORDER_MARK } else { &[] };
         let mut writer = csv::Writer::from_writer(start.to_vec());
@@ -61,7 +62,7 @@ impl CsvLines {
         writer.into_inner().unwrap_or_default().into()
     }
 
-    /// Returns the lines of rows; `None` only if memory could not be written.
+    /// Returns the lines of rows. `None` only if writing to memory fails.
     pub fn write(&self, rows: &[Bytes]) -> Option<Bytes> {
         let mut writer = csv::Writer::from_writer(Vec::new());
         for row in rows {
@@ -73,7 +74,7 @@ impl CsvLines {
     fn cells(&self, row: &[u8]) -> Vec<String> {
         let mut cells = vec![String::new(); self.columns.len() + 1];
         let Ok(Members(members)) = serde_json::from_slice(row) else {
-            // A row that is no object has no columns; nothing of it is lost.
+            // A row that is not an object has no columns. All of it goes to `_more`.
             if let Some(more) = cells.last_mut() {
                 *more = String::from_utf8_lossy(row).into_owned();
             }
@@ -105,8 +106,8 @@ impl CsvLines {
     }
 }
 
-/// What a cell shows of a value: decoded text, digits as they are, nothing for null, JSON for the
-/// rest.
+/// Returns the cell of a value: decoded text, the digits of a number, nothing for null, JSON for
+/// the rest.
 fn text(raw: &RawValue) -> String {
     let raw = raw.get();
     match raw.as_bytes().first() {
@@ -120,7 +121,7 @@ fn text(raw: &RawValue) -> String {
     }
 }
 
-/// Spreadsheets run cells that begin like a formula; a quote before makes them text.
+/// Puts a quote before a cell that begins like a formula, because spreadsheets would run it.
 fn guarded(text: &str, number: bool) -> String {
     let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     if formula && !number && !is_plain_number(text) {
@@ -175,7 +176,7 @@ mod tests {
     fn an_empty_search_has_the_documented_columns_and_a_mark_comes_first() {
         let head = "case_id,customer_id,customer_name,case_type,_more\n";
         assert_eq!(lines(&[], &[]), head);
-        // Rows that come later fill them.
+        // Later rows fill these columns.
         let row = r#"{"case_type":"t","case_id":"c","x":1}"#;
         assert_eq!(
             lines(&[], &[row]),

@@ -1,4 +1,4 @@
-//! The customer list: one full vendor list answers every field set and audience.
+//! The customer list. One full vendor list answers every field set and audience.
 
 use std::sync::Arc;
 
@@ -20,18 +20,18 @@ use crate::domain::{CacheOutcome, FieldSet, Kind, Vendor};
 use crate::metrics::{Metrics, StoreUsage};
 use crate::upstream::{CustomerEnvelope, CustomerList, UpstreamError, Wiv};
 
-/// How long a fetch may wait for budget and answer where no caller's deadline is further away: time
-/// for an attempt and a short queue. The fetch outlives its caller.
+/// How long a fetch may wait for budget and answer, if no caller's deadline is later: one attempt
+/// and a short queue. The fetch outlives its caller.
 const FETCH_WAIT: Duration = Duration::from_secs(20);
 
-/// The vendor's list, read once.
+/// The vendor's list, parsed once.
 #[derive(Debug)]
 pub struct CustomerBook {
     list: CustomerList,
-    /// `customer_id` of each row.
+    /// The `customer_id` of each row.
     ids: Vec<Option<String>>,
     whole: Rendered,
-    /// Of the body, the rows copied out of it, the ids, and the body's file if it has one.
+    /// Memory of the body, the rows copied out of it, the ids, and the body's file if it has one.
     bytes: usize,
     hash: [u8; 32],
 }
@@ -46,7 +46,8 @@ impl CustomerBook {
         let hash = *blake3::hash(&list.body).as_bytes();
         let mut bytes = list.body.len() * 2 + ids.len() * 48;
         let mut whole = Rendered::new(list.body.clone());
-        // Everybody asks for it, so it need not prove that it is read again.
+        // Every caller asks for the list, so it gets a file at once and not only when it is read
+        // again.
         if let Some(filed) = files.file(&list.body) {
             whole.body = filed;
             bytes += list.body.len();
@@ -69,7 +70,7 @@ impl CustomerBook {
         }
     }
 
-    /// (customer id, raw row) of the customers an audience may see.
+    /// Returns (customer id, raw row) of the customers that an audience may see.
     pub fn rows<'a>(
         &'a self,
         asker: &'a Asker,
@@ -132,7 +133,7 @@ impl Customers {
         }
     }
 
-    /// What is asked of the vendor.
+    /// Returns the cache key of the list.
     pub fn key(&self) -> CacheKey {
         self.key.clone()
     }
@@ -153,10 +154,10 @@ impl Customers {
         self.cuts.usage()
     }
 
-    /// Returns the full list, for the caller's own cut.
+    /// Returns the full list, for the caller to cut.
     ///
     /// # Errors
-    /// When the vendor gives no list and none is remembered.
+    /// Fails if the vendor gives no list and none is remembered.
     pub async fn book(&self, asker: &Asker) -> Result<Found<Arc<CustomerBook>>, ReadError> {
         let policy = self.policy.load();
         let terms = Terms {
@@ -180,10 +181,10 @@ impl Customers {
             .map_err(|error| ReadError::of_lookup(Vendor::Wiv, error))
     }
 
-    /// Returns the customers the caller may see, with these fields.
+    /// Returns the customers that the caller may see, with these fields.
     ///
     /// # Errors
-    /// When the vendor gives no list and none is remembered.
+    /// Fails if the vendor gives no list and none is remembered.
     pub async fn list(&self, asker: &Asker, fields: FieldSet) -> Result<Answer, ReadError> {
         let account = Account {
             metrics: &self.metrics,
@@ -208,7 +209,7 @@ impl Customers {
         })
     }
 
-    /// What memory would answer. It is not counted, for nobody asks.
+    /// Returns what memory would answer. It is not counted, because no caller asks.
     pub(super) async fn peek(&self, asker: &Asker, fields: FieldSet) -> Option<Answer> {
         let Found { entry, note, at } = self.book(asker).await.ok()?;
         let rendered = self.cut(&entry.value, asker, fields);
@@ -238,7 +239,7 @@ impl Customers {
     }
 }
 
-/// Returns a call that a caller waits for, or a refresh in the background.
+/// Returns the terms of a call that a caller waits for, or of a refresh in the background.
 pub(super) fn spend(clock: &Clock, wanted: Wanted, asker: &Asker) -> Spend {
     let soonest = clock.now() + FETCH_WAIT;
     match wanted {
@@ -273,7 +274,8 @@ fn render(book: &CustomerBook, asker: &Asker, fields: FieldSet) -> Bytes {
     let mut out = String::with_capacity(book.list.body.len());
     let (before, after): (&[_], &[_]) = match &book.list.envelope {
         CustomerEnvelope::Data { before, after } if asker.audience().is_all() => (before, after),
-        // They speak of the whole list, as a total does, and a part of it must not tell of the rest.
+        // These members describe the whole list, such as a total. A part of the list must not
+        // reveal the rest.
         CustomerEnvelope::Data { .. } | CustomerEnvelope::Bare => (&[], &[]),
     };
     let bare = book.list.envelope == CustomerEnvelope::Bare;
@@ -311,7 +313,7 @@ fn render(book: &CustomerBook, asker: &Asker, fields: FieldSet) -> Bytes {
 fn project(row: &str, fields: FieldSet, out: &mut String) {
     let members = match serde_json::from_str(row) {
         Ok(Members(members)) if !fields.is_all() => members,
-        // A row that is no object has no fields to select.
+        // A row that is not an object has no fields to select.
         _ => return out.push_str(row),
     };
     out.push('{');

@@ -1,4 +1,4 @@
-//! Why a read gave no answer.
+//! The reasons for which a read gives no answer.
 
 use bytes::Bytes;
 
@@ -8,60 +8,62 @@ use crate::domain::{CacheOutcome, ProblemCode, Shortage, Vendor};
 use crate::snapshot::{OpenError, PageFailure, WalkFailure};
 use crate::upstream::{Fault, UpstreamError, Whose};
 
-/// When to come back after a refusal for lack of room.
+/// `Retry-After` of a refusal for lack of room.
 const OVERLOADED_RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// Every way a read can end without an answer. `problem.rs` renders each.
+/// Every way in which a read can end without an answer. `problem` renders each.
 #[derive(Clone, Debug)]
 pub enum ReadError {
-    /// The vendor, or the way to it.
+    /// The vendor, or the connection to it, failed.
     Upstream(UpstreamError),
-    /// The page token does not open, is another audience's, or does not match what was repeated.
+    /// The page token cannot be opened, belongs to another audience, or does not match the repeated
+    /// search.
     InvalidPageToken,
-    /// The page token opens, but its snapshot is gone.
+    /// The page token is valid, but its snapshot is gone.
     PageTokenExpired,
-    /// The sync token does not open, is another audience's, or does not match what was repeated.
+    /// The sync token cannot be opened, belongs to another audience, or does not match the repeated
+    /// search.
     InvalidSyncToken,
-    /// The sync token opens, but the state that it names is gone.
+    /// The sync token is valid, but the state that it names is gone.
     SyncTokenExpired,
-    /// A named customer outside the caller's audience.
+    /// The request names a customer outside the caller's audience.
     CustomerNotAllowed,
     /// The caller may not see billing.
     BillingNotAllowed,
-    /// N-able has no such month or contract; what it answered.
+    /// N-able has no such month or contract.
     BillingNotFound {
-        /// The vendor's own answer, raw JSON.
+        /// The vendor's own answer, as raw JSON.
         vendor_body: Option<Bytes>,
-        /// Whether the vendor was asked for it, or memory knew.
+        /// Whether the vendor was called for it, or memory knew it.
         outcome: CacheOutcome,
     },
-    /// Another account than the configured one.
+    /// The request names another account than the configured one.
     AccountNotFound,
-    /// The result is larger than a walk may be; which bound, by its setting's name.
+    /// The result is larger than a walk may be.
     WalkLimitExceeded {
-        /// The setting that names the bound.
+        /// The setting whose limit was exceeded.
         setting: &'static str,
     },
     /// The gateway itself is short of something. No vendor was called for this request.
     Overloaded {
-        /// Of what.
+        /// The resource that is short.
         shortage: Shortage,
-        /// When to come back.
+        /// When to try again.
         retry_after: Duration,
     },
-    /// The caller's deadline passed; the work goes on.
+    /// The caller's deadline passed. The work goes on.
     DeadlinePassed {
-        /// Who is still being waited for.
+        /// The vendor that is late.
         vendor: Vendor,
     },
-    /// `only-if-cached` and nothing usable.
+    /// `only-if-cached` was sent and nothing usable is remembered.
     NotCached,
     /// A contained panic, or a task that ended without an answer.
     Internal,
 }
 
 impl ReadError {
-    /// How memory answered, if it was asked; else the question was refused for what it is.
+    /// Returns how the cache answered, or `None` if the question was refused before any lookup.
     pub fn outcome(&self) -> Option<CacheOutcome> {
         match self {
             Self::InvalidPageToken
@@ -81,7 +83,7 @@ impl ReadError {
         }
     }
 
-    /// The gateway is short of something, and nothing tells until when.
+    /// Creates an [`Self::Overloaded`] for a shortage whose end is unknown.
     pub fn overloaded(shortage: Shortage) -> Self {
         Self::Overloaded {
             shortage,
@@ -89,7 +91,7 @@ impl ReadError {
         }
     }
 
-    /// Why a lookup at `vendor` gave nothing.
+    /// Converts the failure of a lookup at `vendor`.
     pub fn of_lookup(vendor: Vendor, error: LookupError<UpstreamError>) -> Self {
         match error {
             LookupError::Fetch(error) => Self::Upstream(error),
@@ -100,7 +102,7 @@ impl ReadError {
         }
     }
 
-    /// Returns the problem code that a caller reads, of the whole answer or of its part.
+    /// Returns the problem code that a caller sees, for the whole answer or for one part of it.
     pub fn code(&self) -> ProblemCode {
         match self {
             Self::Upstream(error) => error.code(),
@@ -120,7 +122,7 @@ impl ReadError {
         }
     }
 
-    /// What the gateway had too little of, where that is the reason.
+    /// Returns what the gateway was short of, if that is the reason.
     pub fn shortage(&self) -> Option<Shortage> {
         match self {
             Self::Overloaded { shortage, .. } => Some(*shortage),
@@ -131,7 +133,7 @@ impl ReadError {
         }
     }
 
-    /// Returns whether an older answer may stand in: not the question's fault.
+    /// Returns whether an older answer may be used instead: the question itself is not at fault.
     pub fn allows_stale(&self) -> bool {
         match self {
             Self::Upstream(error) => error.allows_stale(),

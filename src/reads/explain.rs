@@ -1,4 +1,4 @@
-//! What would happen to a question, without asking it.
+//! Explains how a question would be answered, without answering it.
 
 use std::sync::Arc;
 
@@ -12,32 +12,32 @@ use crate::cache::{
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::{ContractId, Month, Operation, SearchQuery};
 
-/// What is known about a question.
+/// The explanation of a question.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     /// The start of the identity's fingerprint, in hex.
     pub identity: String,
-    /// Whether an answer is held.
+    /// Whether an answer is remembered.
     pub held: bool,
-    /// Whether what is held is that N-able has no such thing.
+    /// Whether the remembered answer is that N-able has no such data.
     pub negative: bool,
-    /// Of a search for one customer that is cut from a complete one for all: that one's identity.
+    /// For a search for one customer that is cut from one for all: the identity of that one.
     pub derived_from: Option<String>,
-    /// Whether a vendor is being asked already: who asks now waits with the others.
+    /// Whether a vendor call for it is already running. A new caller would wait for that one.
     pub under_way: bool,
-    /// What it may be used for.
+    /// How the answer may be used.
     pub standing: Standing,
-    /// Its age.
+    /// The age of the answer.
     pub age: Option<Duration>,
-    /// The lifetimes that rule.
+    /// The lifetimes that apply.
     pub lifetimes: Lifetimes,
-    /// Of searches: how settled the range is.
+    /// For a search: how settled its range is.
     pub grade: Option<&'static str>,
-    /// Of searches: `growing`, `complete`, `cut` or `broken`, and rows held.
+    /// For a search: `growing`, `complete`, `cut` or `broken`, and the number of rows in memory.
     pub snapshot: Option<(&'static str, usize)>,
-    /// In which lane a vendor call would go.
+    /// The lane in which a vendor call would go.
     pub lane: Option<Lane>,
-    /// What would be called now; `None` if memory would answer alone.
+    /// The operation that would be called now. `None` if memory would answer alone.
     pub call: Option<Operation>,
 }
 
@@ -79,7 +79,7 @@ impl Explanation {
         self
     }
 
-    /// Nothing would be called.
+    /// Sets that nothing would be called.
     fn answered(mut self) -> Self {
         (self.lane, self.call) = (None, None);
         self
@@ -93,7 +93,8 @@ impl Explanation {
         }
     }
 
-    /// As [`Shelf::lookup`] would find it. `negative`: how long a soft failure is remembered.
+    /// Explains a lookup, in the way [`Shelf::lookup`] makes it. `negative` is how long a soft
+    /// failure is remembered.
     fn on<V, E>(self, shelf: &Shelf<V, E>, key: &CacheKey, negative: Duration, now: Instant) -> Self
     where
         V: Clone + Send + Sync + 'static,
@@ -109,7 +110,7 @@ impl Explanation {
             Some(failure) if !good => {
                 let mut explanation = explanation;
                 if explanation.standing == Standing::Expired {
-                    // Else the older good answer goes before it.
+                    // Otherwise the older good answer is preferred.
                     explanation = explanation.held(Standing::Fresh, failure.age(now));
                 }
                 explanation.negative = true;
@@ -121,14 +122,15 @@ impl Explanation {
 }
 
 impl Reads {
-    /// About the customer list.
+    /// Explains the customer list.
     pub fn explain_customers(&self, clock: &Clock, lifetimes: Lifetimes) -> Explanation {
         let key = self.customers.key();
         let explanation = Explanation::new(&key, lifetimes, Operation::Customers);
         explanation.on(self.customers.shelf(), &key, Duration::ZERO, clock.now())
     }
 
-    /// About a search without a page token. `whole`: all its rows are wanted, as the overview and exports do.
+    /// Explains a search without a page token. `whole` means that all its rows are wanted, as the
+    /// overview and exports want them.
     pub fn explain_search(&self, clock: &Clock, query: SearchQuery, whole: bool) -> Explanation {
         let query = Arc::new(query);
         let key = self.cases.key(&query);
@@ -154,7 +156,7 @@ impl Reads {
         explanation.snapshot = Some((current.end().as_str(), current.size().0));
         let look = current.look(whole, now);
         if look.is_new() {
-            // Its first rows have still to come.
+            // Its first rows have not arrived yet.
             return explanation.under_way(true);
         }
         let growing = look.growing && !look.purged;
@@ -167,7 +169,7 @@ impl Reads {
             .under_way(growing || snapshots.is_refreshing(&key))
     }
 
-    /// About a month, or a contract in it.
+    /// Explains a month, or a contract in it.
     pub fn explain_billing(
         &self,
         clock: &Clock,

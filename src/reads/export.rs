@@ -1,4 +1,4 @@
-//! A whole search as a stream, while its walk still runs, in bounded memory.
+//! Streams a whole search while its walk is still running, in bounded memory.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,50 +16,52 @@ use crate::domain::{Kind, SearchQuery, Vendor};
 use crate::metrics::Metrics;
 use crate::snapshot::{End, Growth, PageFailure, Snapshot, View, Want};
 
-/// Rows whose names make the columns of a CSV.
+/// Number of rows from which the columns of a CSV are taken.
 const ROWS_FOR_COLUMNS: usize = 500;
-/// Rows written at once.
+/// Maximum number of rows in one piece.
 const ROWS_PER_PIECE: usize = 100;
-/// Bytes of rows written at once, but for one row that is longer: what an export holds for a slow
-/// reader is some of these, and what it does between two turns of others is to write one.
+/// Maximum bytes of rows in one piece, unless a single row is longer. An export holds a few pieces
+/// for a slow reader, and writes one piece between two turns of other tasks.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
-/// Pieces that may wait for a slow reader.
+/// Number of pieces that may wait for a slow reader.
 const PIECES_AHEAD: usize = 2;
-/// An export whose next row does not come for so long is cut: the vendor has no budget for it.
+/// An export is cut if its next row does not arrive within this time: the vendor has no budget for
+/// it.
 const STALL_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// The form of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExportFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Ndjson,
-    /// Comma-separated values with a head line.
+    /// Comma-separated values with a header line.
     Csv {
         /// Whether it begins with a byte order mark, for spreadsheets.
         bom: bool,
     },
 }
 
-/// What goes down an export's stream.
+/// One piece of an export's stream.
 #[derive(Debug)]
 pub enum ExportPiece {
     /// Whole lines.
     Lines(Bytes),
-    /// The end was reached: the number of rows, for the trailer. A stream that ends without this
-    /// piece was cut, and its body must be aborted.
+    /// The end, with the number of rows for the trailer. A stream that ends without this piece was
+    /// cut, and its body must be aborted.
     End {
-        /// Rows written.
+        /// Number of rows written.
         rows: u64,
     },
 }
 
 /// A running export.
 pub struct ExportStream {
-    /// Of the snapshot's first page.
+    /// The age of the snapshot's first page.
     pub age: Duration,
-    /// How the snapshot came about.
+    /// How the snapshot was found.
     pub note: CacheNote,
-    /// Bounded, so a slow reader slows the walk down, not the memory up.
+    /// The pieces. The channel is bounded, so that a slow reader slows the walk down instead of
+    /// filling memory.
     pub pieces: mpsc::Receiver<ExportPiece>,
 }
 
@@ -79,10 +81,10 @@ impl Export {
         }
     }
 
-    /// Begins an export. Returns when the first rows are known, or the search failed.
+    /// Starts an export. Returns when the first rows are known, or the search has failed.
     ///
     /// # Errors
-    /// As a search.
+    /// Fails like a search.
     pub async fn begin(
         &self,
         asker: &Asker,
@@ -131,8 +133,8 @@ impl Export {
             asker: asker.clone(),
             clock: self.clock.clone(),
         };
-        // Until something is known the answer may still be a typed error. The first rows of the
-        // snapshot suffice: a view may have none of them.
+        // Until something is known, the answer may still be a typed error. The first rows of the
+        // snapshot are enough, because a view may contain none of them.
         let mut changes = run.snapshot.changes();
         while {
             changes.borrow_and_update();
@@ -147,7 +149,7 @@ impl Export {
     }
 }
 
-/// One export's task.
+/// The task of one export.
 struct Run {
     cases: Arc<Cases>,
     snapshot: Arc<Snapshot>,
@@ -213,7 +215,7 @@ impl Run {
                     return;
                 };
                 if send.send(ExportPiece::Lines(text)).await.is_err() {
-                    // The reader left; the walk goes on for others.
+                    // The reader left. The walk goes on for others.
                     return;
                 }
                 continue;
@@ -224,7 +226,8 @@ impl Run {
                     let _ = send.send(ExportPiece::End { rows }).await;
                     return;
                 }
-                // Cut without an end: the body is aborted and cannot pass for complete.
+                // Ends without the last piece, so that the body is aborted and cannot pass for
+                // complete.
                 End::Cut(setting) => {
                     return self.cut(&format_args!("by a bound of its walk, {setting}"));
                 }
@@ -244,7 +247,7 @@ impl Run {
     }
 }
 
-/// The first of these rows, as many as a piece may hold, and one at least.
+/// Returns the first of these rows that fit into a piece, at least one.
 fn piece_of(rows: &[Bytes]) -> &[Bytes] {
     let mut bytes = 0;
     let fit = rows.iter().take_while(|row| {
@@ -282,9 +285,9 @@ impl Lines {
     }
 }
 
-/// Writes a row without a line-end, and none after it.
+/// Writes a row without line ends.
 pub(super) fn write_in_one_line(row: &[u8], out: &mut Vec<u8>) {
-    // A line-end within JSON can only stand between its parts, never in a text.
+    // Within JSON, a line end can only be between tokens, never inside a text.
     let mut rest = row;
     while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
         let (before, from) = rest.split_at(at);
@@ -295,8 +298,9 @@ pub(super) fn write_in_one_line(row: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(rest);
 }
 
-/// Writes a row as one line for every reader of lines: many take U+2028, U+2029 and U+0085 for the end
-/// of one, and JSON allows them within a text. They are escaped, which is the same value.
+/// Writes a row as one line for every reader of lines. Many readers also take U+2028, U+2029 and
+/// U+0085 for a line end, and JSON allows them within a text. They are escaped, which gives the
+/// same value.
 fn write_line(row: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     write_in_one_line(row, out);
@@ -336,7 +340,7 @@ mod tests {
         assert_eq!(piece_of(&rows(600, 100)).len(), 100);
         assert_eq!(piece_of(&rows(1_023, 100)).len(), 64);
         assert_eq!(piece_of(&rows(1_024, 100)).len(), 63);
-        // One that is too long for any piece is a piece of its own.
+        // A row that is too long for any piece is a piece of its own.
         assert_eq!(piece_of(&rows(PIECE_BYTES_MAX, 3)).len(), 1);
     }
 

@@ -1,8 +1,8 @@
-//! Healing: a page token outlives its snapshot.
+//! Healing: a page token may outlive its snapshot.
 //!
-//! A token names its snapshot, and carries the caller's search and the marks of the rows before its
-//! place. Where the snapshot is gone, or ends before the page, the same view of another snapshot of
-//! that search may answer, if its rows before the place show the same marks:
+//! A token names its snapshot. It also contains the caller's search and the marks of the rows
+//! before its place. If the snapshot is gone, or ends before the page, the same view of another
+//! snapshot of that search may answer, provided that its rows before the place show the same marks:
 //!
 //! ```text
 //! token ─▶ its snapshot is held ─────────────────────────▶ page
@@ -15,10 +15,10 @@
 //! ```
 //!
 //! Rows are compared and served in one step, so a list that changed before the place is never
-//! served in part: it is 410. Failures of the vendor, the budget and the deadline keep their own
-//! codes, and the token stays good. The rows of the first vendor page refuse a list that changed at
-//! its head before any further page is read. A refusal costs no vendor call again while its snapshot
-//! is current, because that snapshot's rows are compared first.
+//! served in part: the answer is 410. Failures of the vendor, the budget and the deadline keep
+//! their own codes, and the token stays valid. If the list changed at its head, the first vendor
+//! page shows it, and no further page is read. A refused token costs no further vendor call while
+//! the snapshot it was compared with is current, because that snapshot is compared first.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,16 +35,17 @@ use crate::domain::{PageSize, SearchQuery, Shortage};
 use crate::metrics::HealOutcome;
 use crate::snapshot::{Claims, Marks, Snapshot, View, Want};
 
-/// A caller that waits for its other token is refused this long before its deadline, so that the
-/// refusal still reaches it.
+/// A caller that waits for the healing of its other token is refused this long before its deadline,
+/// so that the refusal still reaches it.
 const LAST_MOMENT: Duration = Duration::from_millis(100);
 
-/// One healing walk at a time for each caller. Callers are those of the settings, so few.
+/// Allows one healing walk at a time for each caller. The callers are those of the settings, so
+/// they are few.
 #[derive(Default)]
 pub(super) struct HealingTurns(Mutex<HashMap<Arc<str>, Arc<Semaphore>>>);
 
 impl HealingTurns {
-    /// Waits until the caller heals no other token, until a time. `None` if that came first.
+    /// Waits until the caller heals no other token. `None` if `until` comes first.
     async fn take(&self, caller: &Arc<str>, until: Instant) -> Option<OwnedSemaphorePermit> {
         let turns = {
             let mut callers = self.0.lock();
@@ -55,7 +56,7 @@ impl HealingTurns {
     }
 }
 
-/// A token that is to go on in another snapshot.
+/// A token that must continue in another snapshot.
 struct Wound {
     query: Arc<SearchQuery>,
     offset: u32,
@@ -67,8 +68,8 @@ impl Cases {
     /// Returns the page of a token whose snapshot is gone.
     ///
     /// # Errors
-    /// [`ReadError::PageTokenExpired`] if the list changed before the place, or the token does not
-    /// carry its search; else as a first page.
+    /// Fails with [`ReadError::PageTokenExpired`] if the list changed before the place, or the
+    /// token does not contain its search. Otherwise fails like a first page.
     pub(super) async fn heal(
         &self,
         asker: &Asker,
@@ -88,7 +89,7 @@ impl Cases {
         healed
     }
 
-    /// What a token is to be healed with. `None` if nothing tells its search.
+    /// Returns what is needed to heal a token. `None` if its search is unknown.
     fn wound(
         &self,
         claims: &Claims,
@@ -113,8 +114,8 @@ impl Cases {
             range: claims.range,
             extra: carried.unwrap_or_else(|| repeated.extra.clone()),
         };
-        // The identity tells whether what was repeated is the whole search, and whether the vendor's
-        // account is the one that was searched.
+        // The cache key shows whether the repeated search is the whole one, and whether the
+        // vendor's account is still the one that was searched.
         let searched = Arc::new(match claims.derived {
             true => query.for_all_customers(),
             false => query.clone(),
@@ -153,7 +154,7 @@ impl Cases {
         };
         let mut turn = None;
         loop {
-            // The snapshot that a first page would be cut from, if it needs no vendor call.
+            // The snapshot that a first page would be cut from, if that needs no vendor call.
             let current = self.snapshots.current(&key).filter(|current| {
                 let standing = current.standing(false, self.clock.now());
                 turn.is_some() || usable.contains(&standing)

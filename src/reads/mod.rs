@@ -1,4 +1,25 @@
-//! One file per question: how each is answered from memory, snapshots and vendors.
+//! Answers each question from memory, snapshots and vendors. One file per question.
+//!
+//! A handler in `api` calls [`Reads`]. A read checks the audience first, then looks into memory,
+//! and calls a vendor only through a flight or a walk that other callers share:
+//!
+//! ```text
+//! Question ─▶ customers, billing ─▶ cache::Shelf ────────▶ one flight ─▶ upstream ┐
+//!          └▶ cases, export, changes ─▶ snapshot::Snapshots ─▶ one walk ─▶ upstream ├▶ Answer
+//!          └▶ overview ─▶ joins the reads above, part by part                       ┘
+//! ```
+//!
+//! [`Asker`] is the caller's side: who it is, until when it waits, and who pays. [`Answer`] is a
+//! body with its tag, its age and a note for `Cache-Status`. [`ReadError`] lists every other
+//! outcome. [`Policy`] has the settings of the reads; a reload swaps it. `explain` describes what a
+//! question would do, with the same functions that answer it.
+//!
+//! What must never happen here:
+//! - A body reaches a caller without being cut to its audience.
+//! - A lookup happens before the audience is checked, so that its time or its error reveals a
+//!   customer.
+//! - A failed vendor call evicts an answer, or a caller that leaves cancels work that others wait
+//!   for.
 
 pub mod answer;
 pub mod billed;
@@ -43,58 +64,58 @@ const CUTS_SHARE: u64 = 8;
 /// Share for bodies in content codings, which are a fifth of their plain size.
 const VARIANTS_SHARE: u64 = 8;
 
-/// What all reads are made of.
+/// Everything that the reads are built from.
 pub struct Ingredients {
-    /// wiv.
+    /// The client of wiv.
     pub wiv: Arc<Wiv>,
-    /// N-able.
+    /// The client of N-able.
     pub nable: Arc<Nable>,
-    /// Case searches in memory.
+    /// The snapshots of case searches.
     pub snapshots: Arc<Snapshots>,
-    /// Seals page tokens; swapped by a reload.
+    /// Seals page tokens. A reload swaps it.
     pub sealer: Arc<ArcSwap<Sealer>>,
-    /// How to judge and join; swapped by a reload.
+    /// The settings of the reads. A reload swaps them.
     pub policy: Arc<ArcSwap<Policy>>,
     /// `cache.bytes_max`.
     pub cache_bytes_max: u64,
     /// `changes.bytes_max`.
     pub changes_bytes_max: u64,
-    /// What outlives the process.
+    /// The store, which outlives the process.
     pub store: Store,
-    /// Large bodies that are read again and again.
+    /// Files for large bodies that are read often.
     pub files: FiledBodies,
-    /// `[compression]`
+    /// The settings in `[compression]`.
     pub compression: VariantOptions,
-    /// Time.
+    /// The clock.
     pub clock: Clock,
-    /// Counters.
+    /// The counters.
     pub metrics: Arc<Metrics>,
 }
 
-/// Every question the gateway can answer.
+/// Every question that the gateway can answer.
 #[derive(Clone)]
 pub struct Reads {
     /// The customer list.
     pub customers: Arc<customers::Customers>,
     /// Case searches.
     pub cases: Arc<cases::Cases>,
-    /// Whole searches as a stream.
+    /// Whole searches as streams.
     pub export: Arc<export::Export>,
-    /// What changed in a search.
+    /// Changes of a search.
     pub changes: Arc<changes::Changes>,
-    /// Which answers changed.
+    /// Changed answers, as events.
     pub events: Arc<events::Events>,
     /// Billable services and invoices.
     pub billing: Arc<billing::Billing>,
     /// Both vendors in one answer.
     pub overview: Arc<overview::Overview>,
-    /// Their answers in content codings.
+    /// Bodies in content codings.
     pub variants: Arc<Variants>,
     store: Store,
 }
 
 impl Reads {
-    /// Reads that remember nothing yet.
+    /// Creates reads that remember nothing.
     pub fn new(of: Ingredients) -> Self {
         let answers = of.cache_bytes_max / ANSWERS_SHARE / 2;
         let cuts = of.cache_bytes_max / CUTS_SHARE;
@@ -128,12 +149,12 @@ impl Reads {
         }
     }
 
-    /// Lets go of what is over. To be called every few seconds.
+    /// Drops what is over. Call this every few seconds.
     pub fn sweep(&self) {
         self.cases.sweep();
     }
 
-    /// Returns how full each store is. The words are the label `store` of the metrics.
+    /// Returns how full each store is, with its value of the metrics' label `store`.
     pub fn usages(&self) -> [(&'static str, StoreUsage); 5] {
         [
             ("answers", self.customers.usage() + self.billing.usage()),

@@ -1,4 +1,4 @@
-//! Both vendors in one answer: what is there of each part, how old it is, and what is missing.
+//! Both vendors in one answer: what is there of each part, its age, and what is missing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -19,40 +19,40 @@ use crate::domain::json::{Members, write_text};
 use crate::domain::{CacheOutcome, ContractId, DateRange, Kind, Month, SearchQuery, Vendor};
 use crate::snapshot::{End, Growth, View, Want};
 
-/// Days an overview covers where no range is named.
+/// Number of days that an overview covers if the request has no range.
 const DAYS_DEFAULT: i64 = 30;
 
-/// What an overview covers.
+/// The period of an overview.
 #[derive(Clone, Copy, Debug)]
 pub struct OverviewRequest {
-    /// Of the cases; absent means the last 30 days.
+    /// Days of the cases. `None` means the last 30 days.
     pub range: Option<DateRange>,
-    /// Of the billing; absent means the last closed month.
+    /// Month of the billing. `None` means the last closed month.
     pub month: Option<Month>,
-    /// Whether a part that is missing or not whole is an error (`require=all`) or shows in `parts`
+    /// Whether a missing or incomplete part is an error (`require=all`), or is shown in `parts`
     /// (`require=any`).
     pub require_all: bool,
 }
 
-/// A part of the answer and how it came about.
+/// One part of the answer.
 pub(super) struct Part<T> {
     pub value: Result<T, ReadError>,
     pub age: Duration,
     pub note: Option<CacheNote>,
-    /// What the value lacks; `None` if it is whole.
+    /// What the value lacks. `None` if it is complete.
     pub missing: Option<MissingPieces>,
 }
 
-/// Pieces that a part should have and has not.
+/// Pieces that are missing from a part.
 pub(super) struct MissingPieces {
-    /// How many.
+    /// Number of missing pieces.
     pub count: usize,
-    /// Why the first of them is missing.
+    /// The reason why the first of them is missing.
     pub why: ReadError,
 }
 
 impl<T> Part<T> {
-    /// Creates a part of which nothing is there.
+    /// Creates a part that is missing as a whole.
     pub fn failed(error: ReadError) -> Self {
         Self {
             value: Err(error),
@@ -62,7 +62,7 @@ impl<T> Part<T> {
         }
     }
 
-    /// Why the part is not whole, if it is not.
+    /// Returns why the part is incomplete, if it is.
     fn lack(&self) -> Option<&ReadError> {
         let missing = self.missing.as_ref().map(|missing| &missing.why);
         self.value.as_ref().err().or(missing)
@@ -99,7 +99,7 @@ impl Overview {
         }
     }
 
-    /// Returns the days and the month that a request is about.
+    /// Returns the days and the month that a request covers.
     pub fn covered(&self, request: &OverviewRequest) -> (DateRange, Month) {
         let today = self.clock.today(&self.policy.load().time_zone);
         let range = request
@@ -114,10 +114,10 @@ impl Overview {
     /// Joins customers, case totals and billing.
     ///
     /// # Errors
-    /// With `require_all`, that of the first part that is missing or not whole.
+    /// With `require_all`, fails with the error of the first part that is missing or incomplete.
     pub async fn get(&self, asker: &Asker, request: OverviewRequest) -> Result<Answer, ReadError> {
         let (range, month) = self.covered(&request);
-        // Time to join and send what is there, before the caller's own time is up.
+        // Reserves time to join and send the parts before the caller's own deadline.
         let margin = asker.deadline.saturating_duration_since(self.clock.now()) / 20;
         let asker = &Asker {
             deadline: asker.deadline.checked_sub(margin).unwrap_or(asker.deadline),
@@ -208,7 +208,7 @@ impl Overview {
                 }
                 End::Growing => {}
             }
-            // The walk goes on to its end even when this caller's time is up.
+            // The walk goes on to its end even if this caller's time is over.
             snapshot.want_all(&asker.payer);
             let ask = Growth {
                 want: Want::Page,
@@ -226,7 +226,7 @@ impl Overview {
         let mut totals = CaseTotals::default();
         let view = View::new(None, asker.audience().clone());
         snapshot.for_each_row(&view, |customer, case_type| {
-            // Rows without a customer are in no customer's total.
+            // Rows without a customer count for no customer.
             let Some(customer) = customer else { return };
             let by_type = match totals.by_customer.get_mut(customer) {
                 Some(by_type) => by_type,
@@ -258,7 +258,7 @@ impl Overview {
     ) -> String {
         let mut rows = customers.value.as_ref().cloned().unwrap_or_default();
         if let (Err(_), Ok(totals)) = (&customers.value, &totals.value) {
-            // Without the list, the cases still tell whose they are.
+            // Without the customer list, the cases still name their customers.
             let mut ids: Vec<_> = totals.by_customer.keys().cloned().collect();
             ids.sort();
             rows.extend(ids.into_iter().map(|id| {
@@ -366,7 +366,7 @@ fn write_customer(
     out.push_str("]}");
 }
 
-/// Whose customer a billed client is: by a configured link, else by its exact name.
+/// Maps billed clients to customers: by a configured link, otherwise by the exact name.
 struct Links {
     by_id: HashMap<String, String>,
     by_link_name: HashMap<String, String>,
@@ -413,11 +413,12 @@ impl Links {
     }
 }
 
-/// Billed clients by the customer they are, found once: an answer may have thousands of each.
+/// Billed clients grouped by customer. This is computed once, because an answer may have thousands
+/// of each.
 struct LinkedClients<'a> {
     by_customer: HashMap<&'a str, Vec<(&'a BilledClient, &'a ContractId)>>,
     unlinked: Vec<(&'a BilledClient, &'a ContractId)>,
-    /// Of each contract, whether any of its clients is a customer.
+    /// For each contract, whether any of its clients is a customer.
     linked_contracts: Vec<bool>,
 }
 
@@ -495,11 +496,12 @@ fn write_part<T>(part: &Part<T>, out: &mut String) {
     out.push('}');
 }
 
-/// The note of a join: a hit only if every part came from memory, stale if any part is.
+/// Returns the note of a join: a hit only if every part came from memory, stale if any part is
+/// stale.
 fn joined_note(notes: &[Option<CacheNote>; 3]) -> CacheNote {
     let present = || notes.iter().flatten();
     if present().count() == 0 {
-        // Memory had nothing, and neither had the vendors.
+        // Neither memory nor the vendors had anything.
         return CacheNote {
             outcome: CacheOutcome::Error,
             ..CacheNote::forwarded(Forward::UriMiss, false, false)

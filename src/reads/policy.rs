@@ -1,4 +1,4 @@
-//! What the reads are told by the settings.
+//! The settings of the reads.
 
 use jiff::tz::TimeZone;
 
@@ -17,7 +17,7 @@ pub struct GradedLifetimes {
     pub closed: Lifetimes,
 }
 
-/// To which of N-able's billed clients a customer is linked.
+/// The billed client of N-able to which a customer is linked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkTo {
     /// By `ClientId`.
@@ -35,26 +35,26 @@ pub struct Link {
     pub to: LinkTo,
 }
 
-/// How reads judge and join.
+/// How the reads judge freshness and join answers.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Of the customer list.
+    /// Lifetimes of the customer list.
     pub customers: Lifetimes,
-    /// Of case searches.
+    /// Lifetimes of case searches.
     pub cases: GradedLifetimes,
     /// Days after which a closed range counts as settled.
     pub recent_days: u16,
-    /// In which days begin and end.
+    /// The time zone in which days begin and end.
     pub time_zone: TimeZone,
-    /// Whether one customer may be answered from a complete snapshot of all.
+    /// Whether a search for one customer may be answered from a complete snapshot of all.
     pub derive_customer: bool,
-    /// Whether a search's members that look like a documented one are refused.
+    /// Whether members that look like a documented one are refused.
     pub strict_members: bool,
-    /// Whether answers that proved hot are refreshed before they are stale.
+    /// Whether answers in frequent use are refreshed before they are stale.
     pub refresh_ahead: bool,
-    /// Of months the source still fills.
+    /// Lifetimes of months that are still being billed.
     pub billing_current: Lifetimes,
-    /// Of months before.
+    /// Lifetimes of earlier months.
     pub billing_closed: Lifetimes,
     /// How long a soft failure is remembered.
     pub billing_negative: Duration,

@@ -1,14 +1,15 @@
-//! Purges: what operators end before its time.
+//! Purges: operators end answers before their time.
 
 use super::Reads;
 use crate::cache::Subject;
 use crate::domain::{CustomerId, Kind};
 use crate::store::{PurgeDepth, PurgeScope};
 
-/// What to end.
+/// What to purge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Purge {
-    /// Whatever may mention a customer: its own searches, those of all customers, and the list.
+    /// Everything that may mention a customer: its own searches, those for all customers, and the
+    /// list.
     Customer(CustomerId),
     /// Answers of a kind.
     Kind(Kind),
@@ -37,19 +38,22 @@ impl Purge {
 }
 
 impl Reads {
-    /// Makes the purges so far outlive a crash, within a second. Returns whether they do.
+    /// Stores the purges so far, so that they survive a crash. Waits a second at most. Returns
+    /// whether they are stored.
     pub async fn keep_purges(&self) -> bool {
         self.store.keep_purges().await
     }
 
-    /// Ends entries; returns how many. Soft: they become stale, and each is refreshed once when it is
-    /// next asked for. Hard: they are gone, and so are the page tokens of purged searches.
+    /// Purges entries and returns their number. Soft: they become stale, and each is refreshed once
+    /// when it is next requested. Hard: they are removed, and the page tokens of purged searches
+    /// end.
     pub fn purge(&self, what: &Purge, soft: bool) -> u64 {
         let depth = match soft {
             true => PurgeDepth::Soft,
             false => PurgeDepth::Hard,
         };
-        // Counted first, so that whatever is put into memory from here on is judged by it.
+        // The purge is counted first, so that everything stored in memory from now on is judged by
+        // it.
         self.store.purges().purge(what.scope(), depth);
         let mut purged = 0;
         if what.covers(Kind::Customers) {
@@ -72,7 +76,7 @@ impl Reads {
             }
         }
         if !soft {
-            // They are named by their bytes and not by what was purged.
+            // Variants are named by their bytes, so they cannot be purged one by one.
             self.variants.clear();
         }
         purged

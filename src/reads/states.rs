@@ -1,11 +1,11 @@
-//! States of searches that callers keep in step with: which rows a view had, and a hash of each.
+//! States of searches that callers synchronise with: the rows of a view, and a hash of each.
 //!
-//! A state is kept without its rows: for each row the number of its id and a hash of its text, 20
-//! bytes. The ids stand once a search, in a table that its states share. A state belongs to a search
-//! and an audience; every caller with the same view has the same one.
+//! A state does not contain its rows. For each row it has the number of its id and a hash of its
+//! text, 20 bytes together. The ids of a search are in one table that its states share. A state
+//! belongs to a search and an audience, so every caller with the same view shares it.
 //!
-//! States go in the order of their last use once all together are more than `changes.bytes_max`. What
-//! must never happen: two rows with one number, or a state that was made of a list without its end.
+//! When all states together exceed `changes.bytes_max`, the least recently used ones are evicted.
+//! What must never happen: two rows with one number, or a state made of a list without its end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,15 +24,15 @@ use crate::domain::record::{CaseHead, RowId};
 use crate::metrics::StoreUsage;
 use crate::snapshot::{Snapshot, SnapshotId, View};
 
-/// States that one caller may have caused; its own least recently used one goes for another. A follower
-/// needs one for each search, and dashboards follow a few.
+/// Maximum number of states that one caller may cause. Its own least recently used one is evicted
+/// for another. A follower needs one for each search, and dashboards follow a few.
 const STATES_PER_CALLER_MAX: usize = 256;
-/// What a state costs beside its rows.
+/// Bytes of a state besides its rows.
 const STATE_OVERHEAD_BYTES: u64 = 512;
-/// What an id costs beside its text: its hash twice, its number, where its text ends.
+/// Bytes of an id besides its text: its hash twice, its number, the end of its text.
 const ID_OVERHEAD_BYTES: u64 = 56;
-/// Ids without a row that a table may hold beside as many as the newest state has rows: then the next
-/// state begins another table.
+/// Maximum number of unused ids in a table, beyond as many as the newest state has rows. Beyond it,
+/// the next state starts a new table.
 const IDS_UNUSED_MAX: usize = 10_000;
 
 /// A hash of a row's text.
@@ -47,7 +47,7 @@ pub fn hash_of(text: &[u8]) -> RowHash {
     out
 }
 
-/// Returns a hash as text.
+/// Returns a hash in hex.
 pub fn hex(hash: &RowHash) -> String {
     use std::fmt::Write as _;
     let mut out = String::with_capacity(32);
@@ -58,18 +58,18 @@ pub fn hex(hash: &RowHash) -> String {
     out
 }
 
-/// The ids that the rows of one search have, or had.
+/// The ids that the rows of one search have or had.
 #[derive(Debug, Default)]
 struct Ids {
     numbers: HashMap<RowId, u32, RandomState>,
     ids: Vec<RowId>,
-    /// How each is told, one after the other.
+    /// The id members of each row, one after the other.
     texts: String,
     ends: Vec<u32>,
 }
 
 impl Ids {
-    /// The number of a row's id; `None` past 4 GiB of them.
+    /// Returns the number of a row's id. `None` beyond 4 GiB of ids.
     fn number(&mut self, row: &str) -> Option<u32> {
         let id = CaseHead::read(row).id;
         if let Some(known) = self.numbers.get(&id) {
@@ -106,7 +106,7 @@ struct Named<'a> {
     case_id: Option<&'a RawValue>,
 }
 
-/// Returns whether a row is named by its own text.
+/// Returns whether a row has no `case_id`, so that its own text names it.
 pub fn is_nameless(row: &str) -> bool {
     match serde_json::from_str::<Named<'_>>(row) {
         Ok(named) => named.case_id.is_none(),
@@ -114,7 +114,7 @@ pub fn is_nameless(row: &str) -> bool {
     }
 }
 
-/// The members that name a row which is gone.
+/// Returns the members that name a row which is gone.
 fn name_of(row: &str) -> String {
     match serde_json::from_str::<Named<'_>>(row) {
         Ok(Named {
@@ -128,57 +128,57 @@ fn name_of(row: &str) -> String {
     }
 }
 
-/// What a view of a search held at a time.
+/// The rows of a view of a search at one time.
 #[derive(Debug)]
 pub struct ViewState {
-    /// Its name in tokens.
+    /// Its id in tokens.
     pub id: u128,
     /// The search.
     pub query: Arc<SearchQuery>,
-    /// Whose: the view of an audience. A customer is part of the search.
+    /// The view of an audience. A customer is part of the search.
     pub view: View,
     key: CacheKey,
     ids: Arc<Mutex<Ids>>,
     rows: Box<[u32]>,
     hashes: Box<[RowHash]>,
-    /// When the vendor last said so.
+    /// When the vendor last confirmed it.
     as_of: Mutex<(Instant, Timestamp)>,
     caller: Arc<str>,
     last_used: AtomicU64,
 }
 
-/// What differs between two states.
+/// The difference between two states.
 #[derive(Debug, Default)]
 pub struct Difference {
-    /// Places of rows of the newer state that are new or changed, in its order.
+    /// Places of the new or changed rows of the newer state, in its order.
     pub upserts: Vec<u32>,
     /// The members that name each row which is gone.
     pub removes: Vec<String>,
 }
 
 impl Difference {
-    /// Returns whether nothing differs.
+    /// Returns whether the states are equal.
     pub fn is_empty(&self) -> bool {
         self.upserts.is_empty() && self.removes.is_empty()
     }
 }
 
 impl ViewState {
-    /// Returns how many rows.
+    /// Returns the number of rows.
     pub fn row_count(&self) -> usize {
         self.rows.len()
     }
 
-    /// Returns when the vendor last said so.
+    /// Returns when the vendor last confirmed it.
     pub fn as_of(&self) -> (Instant, Timestamp) {
         *self.as_of.lock()
     }
 
-    /// Notes that the vendor said so again.
+    /// Records that the vendor confirmed it again.
     fn renew(&self, at: Instant, wall: Timestamp) {
         let mut as_of = self.as_of.lock();
         if at > as_of.0 {
-            // The wall clock may be set back; what is told never is.
+            // The wall clock may be set back. The time that callers see never goes back.
             *as_of = (at, wall.max(as_of.1));
         }
     }
@@ -191,13 +191,13 @@ impl ViewState {
         Arc::ptr_eq(&self.ids, &other.ids) && self.rows == other.rows && self.hashes == other.hashes
     }
 
-    /// What must be told to whoever holds this state so that it holds the newer one.
+    /// Returns what a holder of this state needs to get to the newer one.
     pub fn difference(&self, newer: &Self) -> Difference {
         let mut out = Difference::default();
         if self.same_rows(newer) {
             return out;
         }
-        // By number of the newer table: the hash that this state has for it.
+        // By number in the newer table: the hash that this state has.
         let mut known: HashMap<u32, &RowHash, RandomState> = HashMap::default();
         let mut unknown = Vec::new();
         let is_same = Arc::ptr_eq(&self.ids, &newer.ids);
@@ -231,12 +231,12 @@ impl ViewState {
     }
 }
 
-/// Bytes of so many rows of a state.
+/// Returns the bytes of this many rows in a state.
 pub fn bytes_of(rows: usize) -> u64 {
     rows as u64 * (size_of::<u32>() + size_of::<RowHash>()) as u64
 }
 
-/// A state that is being made, row by row.
+/// Builds a state row by row.
 pub struct StateMaker {
     key: CacheKey,
     query: Arc<SearchQuery>,
@@ -247,7 +247,7 @@ pub struct StateMaker {
 }
 
 impl StateMaker {
-    /// Adds a row; `false` if the table of ids is full.
+    /// Adds a row. Returns `false` if the table of ids is full.
     pub fn add(&mut self, row: &[u8]) -> bool {
         let text = String::from_utf8_lossy(row);
         let Some(number) = self.ids.lock().number(&text) else {
@@ -262,7 +262,7 @@ impl StateMaker {
 /// All states.
 pub struct States {
     table: Mutex<Table>,
-    /// One state is made at a time: a thousand who wait for one find it made.
+    /// Allows one state to be built at a time. All others that wait for it then find it.
     pub making: tokio::sync::Semaphore,
     bytes_max: u64,
     evicted: AtomicU64,
@@ -279,7 +279,7 @@ struct Table {
 }
 
 impl States {
-    /// None yet, and together at most so many bytes.
+    /// Creates an empty set of states of at most `bytes_max` bytes.
     pub fn new(bytes_max: u64, clock: Clock) -> Self {
         Self {
             table: Mutex::default(),
@@ -291,7 +291,7 @@ impl States {
         }
     }
 
-    /// Returns whether a state of so many rows would be kept at all.
+    /// Returns whether a state of this many rows would be kept at all.
     pub fn takes(&self, rows: usize) -> bool {
         bytes_of(rows) <= self.bytes_max / 2
     }
@@ -303,7 +303,7 @@ impl States {
         Some(state)
     }
 
-    /// Returns the state that was made of a snapshot.
+    /// Returns the state that was built from a snapshot.
     pub fn of_snapshot(&self, snapshot: &Snapshot, view: &View) -> Option<Arc<ViewState>> {
         let key = (snapshot.id, view.clone());
         let state = self.table.lock().of_snapshots.get(&key).cloned()?;
@@ -314,14 +314,14 @@ impl States {
         Some(state)
     }
 
-    /// Begins to make the state of a snapshot's view.
+    /// Starts to build the state of a snapshot's view.
     pub fn begin(&self, key: CacheKey, query: Arc<SearchQuery>, view: View) -> StateMaker {
         let mut table = self.table.lock();
         let latest = table.latest.get(&(key.clone(), view.clone()));
         let used = latest.map_or(0, |latest| latest.row_count());
         let known = table.ids.get(&key).cloned();
         let fits = |ids: &Arc<Mutex<Ids>>| ids.lock().ids.len() <= 4 * used + IDS_UNUSED_MAX;
-        // Views of one search share a table, and the largest of them says what is unused.
+        // The views of one search share a table. The largest view shows which ids are unused.
         let known = known.filter(|ids| fits(ids) || !view.is_whole());
         let ids = known.unwrap_or_default();
         table.ids.insert(key.clone(), ids.clone());
@@ -336,7 +336,8 @@ impl States {
         }
     }
 
-    /// Keeps a state that was made of a whole snapshot, cut by `cut`. The same rows as before are the same state.
+    /// Keeps a state that was built from a whole snapshot, cut by `cut`. Equal rows give the same
+    /// state.
     pub fn keep(
         &self,
         made: StateMaker,
@@ -407,7 +408,7 @@ impl States {
         state.last_used.fetch_max(ms, Ordering::Relaxed);
     }
 
-    /// Lets go of the least recently used ones until the bounds hold; never of `newest`.
+    /// Evicts the least recently used states until the limits hold, but never `newest`.
     fn make_room(&self, table: &mut Table, newest: &ViewState) {
         let oldest = |table: &Table, which: &dyn Fn(&ViewState) -> bool| {
             let all = table.by_id.values();
