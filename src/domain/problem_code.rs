@@ -73,7 +73,7 @@ pub enum ProblemCode {
     VendorBudgetExhausted,
     /// Shed.
     Overloaded,
-    /// The vendor did not answer in time.
+    /// No answer of the vendor was there in time.
     VendorTimeout,
     /// `only-if-cached` and nothing usable.
     NotCached,

@@ -181,12 +181,14 @@ impl Problem {
         this
     }
 
-    /// Creates the failure for an answer that was not ready in time, with the vendor that is late
-    /// if it is known.
+    /// Creates the failure for an answer that was not ready before the request's deadline. `vendor`
+    /// is the one whose answer the request waited for, if that is known. The vendor may not have
+    /// been called yet: its budget or a place may have been short for so long.
     pub fn timed_out(vendor: Option<Vendor>) -> Self {
         let detail = match vendor {
             Some(vendor) => format!(
-                "{} did not answer in time; its answer is still awaited, so ask again.",
+                "No answer of {} was there before the request's deadline; the gateway goes on waiting \
+                 for it, so ask again.",
                 vendor.as_str()
             )
             .into(),

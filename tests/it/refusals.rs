@@ -39,8 +39,9 @@ fn exports(n: usize) -> String {
     )
 }
 
-/// The resources that a test can use up. 16,384 waiters of one answer are more than it can send;
-/// their words are compared in the rooms that say them.
+/// The resources that a test can use up. 16,384 waiters for one answer, 4,096 searches that wait for a
+/// slot and 200 lost scrolls are more than it can send; the tests of `cache::flight` and
+/// `snapshot::slots` use those up, and `problem` holds the sentence and the code of each.
 const ROWS: &[Row] = &[
     Row {
         short: Shortage::RequestsInFlight,
@@ -104,6 +105,18 @@ const ROWS: &[Row] = &[
         times: 260,
         code: "vendor_budget_exhausted",
         detail: "Too many calls wait for the vendor",
+    },
+    Row {
+        short: Shortage::SnapshotBytes,
+        settings: &[(
+            "vendor_page_size = 50",
+            "vendor_page_size = 50\nwalk_bytes_max = \"1MiB\"\nsnapshot_bytes_max = \"1MiB\"",
+        )],
+        fault: "{\"clear\":true}",
+        ask: searches,
+        times: 8,
+        code: "overloaded",
+        detail: "pagination.snapshot_bytes_max",
     },
     Row {
         short: Shortage::OpenScrolls,
@@ -170,6 +183,31 @@ async fn each_refusal_names_what_was_short() {
             assert_eq!(whole.metric(&line).await, 0.0, "{word}: {}", other.as_str());
         }
         assert!(events.text().contains(word), "{word}: {}", events.text());
+    }
+}
+
+/// A call that waits for a place waits longer than its caller. So the caller reads that no answer was
+/// there in time, and not that the vendor, which was never called for it, did not answer.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_blames_no_vendor_that_was_not_called() {
+    let row = Row {
+        short: Shortage::VendorPlaces,
+        settings: &[
+            ("concurrency = 64", "concurrency = 1"),
+            ("timeout = \"10s\"", "timeout = \"60s\""),
+        ],
+        fault: HANG,
+        ask: bills,
+        times: 3,
+        code: "vendor_timeout",
+        detail: "No answer of nable was there before the request's deadline",
+    };
+    let (_whole, replies) = refused(&row).await;
+    for reply in &replies {
+        let body = reply.json();
+        let detail = body["detail"].as_str().unwrap().to_owned();
+        assert_eq!((reply.status, reply.code().as_str()), (504, row.code));
+        assert!(detail.contains(row.detail), "{detail}");
     }
 }
 

@@ -189,11 +189,13 @@ fn about(code: Code) -> (&'static str, &'static str) {
         ),
         Code::Overloaded => (
             "something of the gateway is short; `detail` says what.",
-            "The gateway has as many requests in hand as it may.",
+            "As many requests are in flight as limits.requests_in_flight_max allows.",
         ),
         Code::VendorTimeout => (
-            "the vendor did not answer in time. Its answer is still awaited, so ask again.",
-            "wiv did not answer in time; its answer is still awaited, so ask again.",
+            "no answer of the vendor was there before the request's deadline. The gateway goes on \
+             waiting for it, so ask again.",
+            "No answer of wiv was there before the request's deadline; the gateway goes on waiting \
+             for it, so ask again.",
         ),
         Code::NotCached => (
             "the request said `only-if-cached`, and nothing usable is remembered.",

@@ -4,6 +4,8 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -21,6 +23,8 @@ enum Hanging {
     Nable,
     /// wiv's name has no address.
     Name,
+    /// The system's resolver never answers.
+    Resolver,
     /// Callers ask for exports and read nothing of them.
     Callers,
 }
@@ -29,7 +33,7 @@ impl Hanging {
     /// The request that meets it, number `n` of many.
     fn request(self, n: usize) -> String {
         let (line, body) = match self {
-            Self::Wiv | Self::Name => (
+            Self::Wiv | Self::Name | Self::Resolver => (
                 "POST /v2/cases/msp/search HTTP/1.1".to_owned(),
                 format!("{{\"number\":{n}}}"),
             ),
@@ -47,22 +51,40 @@ impl Hanging {
     }
 }
 
+/// A library for `LD_PRELOAD` in which every look-up of a name hangs for ever.
+fn mute_resolver(folder: &Path) -> String {
+    let (source, library) = (folder.join("mute.c"), folder.join("mute.so"));
+    let code = "#include <unistd.h>\nint getaddrinfo(void) { for (;;) pause(); }\n";
+    std::fs::write(&source, code).unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-fno-builtin", "-o"]);
+    let made = compiler.arg(&library).arg(&source).status().unwrap();
+    assert!(made.success(), "cc: {made}");
+    library.to_str().unwrap().to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_outside_that_hangs_holds_up_hits_or_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mute = mute_resolver(folder.path());
     for hanging in [
         Hanging::Wiv,
         Hanging::Nable,
         Hanging::Name,
+        Hanging::Resolver,
         Hanging::Callers,
     ] {
         let mut environment = vec![("MSP_GATEWAY__LIMITS__DRAIN_GRACE", "1s")];
-        if matches!(hanging, Hanging::Name) {
+        if matches!(hanging, Hanging::Name | Hanging::Resolver) {
             environment.push(("MSP_GATEWAY__WIV__BASE_URL", "https://nowhere.invalid"));
+        }
+        if matches!(hanging, Hanging::Resolver) {
+            environment.push(("LD_PRELOAD", &mute));
         }
         let world = World::start(20_000, &everyone("alice"), &environment);
         let month = world.get("alice", "/v1/billing/202601").await.status;
         let list = match hanging {
-            Hanging::Name => "/v1/billing/202601",
+            Hanging::Name | Hanging::Resolver => "/v1/billing/202601",
             _ => "/msp/customers",
         };
         assert_eq!(
@@ -73,7 +95,7 @@ async fn nothing_outside_that_hangs_holds_up_hits_or_the_end() {
         let operation = match hanging {
             Hanging::Wiv => "search",
             Hanging::Nable => "billing",
-            Hanging::Name | Hanging::Callers => "usage",
+            Hanging::Name | Hanging::Resolver | Hanging::Callers => "usage",
         };
         let fault =
             format!("{{\"operation\":\"{operation}\",\"kind\":\"latency\",\"ms\":3600000}}");
