@@ -20,6 +20,8 @@ pub mod admission;
 pub mod cache;
 pub mod upstream;
 
+pub mod vendors;
+
 pub mod snapshot;
 
 pub mod reads;

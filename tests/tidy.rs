@@ -16,7 +16,7 @@ use source::{Source, sources};
 
 /// The rooms from what everything stands on to what stands on everything. A room imports only from
 /// earlier lines; rooms of one line are peers and never import each other.
-const LADDER: [&[&str]; 20] = [
+const LADDER: [&[&str]; 21] = [
     &["domain"],
     &["clock"],
     &["secrets"],
@@ -25,6 +25,7 @@ const LADDER: [&[&str]; 20] = [
     &["store"],
     &["access", "admission"],
     &["cache", "upstream"],
+    &["vendors"],
     &["snapshot"],
     &["reads"],
     &["history"],
@@ -46,7 +47,7 @@ const SEE_CONFIG: [&str; 5] = ["config", "app", "reload", "cli", "main"];
 /// Who may start the sandbox.
 const SEE_SANDBOX: [&str; 3] = [SANDBOX, "cli", "main"];
 /// Whose files may hold a vendor's scroll id.
-const SEE_SCROLL_IDS: [&str; 2] = ["upstream", "snapshot"];
+const SEE_SCROLL_IDS: [&str; 1] = ["vendors"];
 /// The only files that may turn a vendor key into bytes.
 const SEE_KEY_BYTES: [&str; 2] = ["src/secrets.rs", "src/middleware/outbound/sign.rs"];
 /// Names that say nothing about what is inside.
@@ -158,9 +159,9 @@ fn rooms_import_only_from_the_rooms_below_them() {
     );
     let wrong = |path, text, line| assert!(bites(wrong_imports, path, text, line), "{text}");
     wrong("src/cache/local.rs", "//!\nuse crate::reads::Reads;", 2);
-    wrong("src/cache/local.rs", "use crate::upstream::Wiv;", 1);
+    wrong("src/cache/local.rs", "use crate::vendors::Wiv;", 1);
     wrong(
-        "src/upstream/wiv.rs",
+        "src/upstream/wire.rs",
         "fn f() {\n  crate::cache::f();\n}",
         2,
     );
@@ -376,7 +377,7 @@ fn holds_scroll_ids(source: &Source) -> Vec<String> {
         .filter(|token| token.text == "ScrollId");
     let room = source.room().unwrap_or("tests");
     let product = named.find(|token| !token.test && !SEE_SCROLL_IDS.contains(&room));
-    let found = product.map(|t| source.at(t.line, "scroll ids never leave upstream and snapshot"));
+    let found = product.map(|t| source.at(t.line, "scroll ids never leave vendors"));
     found.into_iter().collect()
 }
 
@@ -395,7 +396,7 @@ fn only_the_sign_layer_touches_key_bytes() {
 #[test]
 fn scroll_ids_stay_inside() {
     hold("A scroll id works like a key:", holds_scroll_ids);
-    let bad = "use crate::upstream::ScrollId;";
+    let bad = "use crate::vendors::wiv::ScrollId;";
     assert!(bites(holds_scroll_ids, "src/reads/cases.rs", bad, 1));
 }
 

@@ -36,7 +36,7 @@ use crate::snapshot::{Sealer, Snapshots};
 use crate::stack::{Inbound, InboundParts, admin, inbound};
 use crate::store::Store;
 use crate::telemetry::LogSink;
-use crate::upstream::{Nable, Wiv};
+use crate::vendors::{Nable, Wiv};
 
 use in_force::InForce;
 pub use kept::store_seal;
@@ -140,8 +140,7 @@ impl App {
             None => Nable::disabled(),
         });
         let snapshots = Snapshots::new(
-            wiv.clone(),
-            wiv_side.as_ref().map(Side::gates),
+            wiv.walked(wiv_side.as_ref().map(Side::gates)),
             settings.snapshots.clone(),
             store.clone(),
             clock.clone(),

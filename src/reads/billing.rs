@@ -17,7 +17,9 @@ use crate::cache::{
 use crate::clock::{Clock, Duration};
 use crate::domain::{ContractId, Kind, Month, Vendor};
 use crate::metrics::{Metrics, StoreUsage};
-use crate::upstream::{Fault, Nable, NableAnswer, UpstreamError};
+use crate::upstream::{Fault, UpstreamError};
+use crate::vendors::Nable;
+use crate::vendors::nable::NableAnswer;
 
 /// How long a background call waits for its turn and its answer.
 const BRING_WAIT: Duration = Duration::from_secs(60);

@@ -21,7 +21,7 @@ use crate::snapshot::token::EXTRA_BYTES_MAX;
 use crate::snapshot::{
     Claims, Marks, Open, Opened, PageAsk, Sealer, Snapshot, SnapshotId, Snapshots, View, Want,
 };
-use crate::upstream::Wiv;
+use crate::vendors::Wiv;
 
 /// Standings of a view that is used only if the vendor gives nothing better.
 const OLDER: [Standing; 2] = [Standing::Stale, Standing::OnError];

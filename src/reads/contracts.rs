@@ -13,7 +13,6 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 
 use super::answer::{Account, Asker};
-use super::billed::{Billed, InvoicedContract, InvoicedContracts, invoiced_contracts};
 use super::billing::{Billing, BillingBody};
 use super::overview::{MissingPieces, Part, is_stale};
 use super::{Ingredients, ReadError};
@@ -22,6 +21,7 @@ use crate::clock::{Clock, Duration, sleep};
 use crate::domain::{CacheOutcome, ContractId, Kind, Month, Operation, Shortage, Vendor};
 use crate::metrics::Metrics;
 use crate::upstream::{Fault, UpstreamError};
+use crate::vendors::nable::{Billed, InvoicedContract, InvoicedContracts, invoiced_contracts};
 
 /// Maximum number of contracts in one answer. An MSP has a handful. Further ones count as missing.
 const CONTRACTS_MAX: usize = 500;

@@ -18,7 +18,9 @@ use crate::domain::json::{Members, write_text};
 use crate::domain::record::text_of;
 use crate::domain::{CacheOutcome, FieldSet, Kind, Vendor};
 use crate::metrics::{Metrics, StoreUsage};
-use crate::upstream::{CustomerEnvelope, CustomerList, UpstreamError, Wiv};
+use crate::upstream::UpstreamError;
+use crate::vendors::Wiv;
+use crate::vendors::wiv::{CustomerEnvelope, CustomerList};
 
 /// How long a fetch may wait for budget and answer, if no caller's deadline is later: one attempt
 /// and a short queue. The fetch outlives its caller.

@@ -22,7 +22,6 @@
 //!   for.
 
 pub mod answer;
-pub mod billed;
 pub mod billing;
 pub mod cases;
 pub mod changes;
@@ -54,7 +53,7 @@ use crate::clock::Clock;
 use crate::metrics::{Metrics, StoreUsage};
 use crate::snapshot::{Sealer, Snapshots};
 use crate::store::Store;
-use crate::upstream::{Nable, Wiv};
+use crate::vendors::{Nable, Wiv};
 
 /// Share of `cache.bytes_max` for the vendors' answers: customer lists and billing bodies. The rest
 /// holds rendered pages.

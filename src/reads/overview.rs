@@ -7,7 +7,6 @@ use arc_swap::ArcSwap;
 use serde_json::value::RawValue;
 
 use super::answer::{Account, Answer, Asker};
-use super::billed::BilledClient;
 use super::billing::Billing;
 use super::cases::Cases;
 use super::contracts::{BilledContract, MonthContracts};
@@ -18,6 +17,7 @@ use crate::clock::{Clock, Duration};
 use crate::domain::json::{Members, write_text};
 use crate::domain::{CacheOutcome, ContractId, DateRange, Kind, Month, SearchQuery, Vendor};
 use crate::snapshot::{End, Growth, View, Want};
+use crate::vendors::nable::BilledClient;
 
 /// Number of days that an overview covers if the request has no range.
 const DAYS_DEFAULT: i64 = 30;

@@ -188,7 +188,7 @@ impl Snapshots {
             return self.kept.reject_chain();
         };
         let key = CacheKey::new(
-            self.wiv.credential().clone(),
+            self.walked.account.clone(),
             Subject::Search(head.query.clone()),
         );
         let asked = match &what {

@@ -19,13 +19,13 @@ use super::options::SnapshotOptions;
 use super::slots::Slots;
 use super::token::SnapshotId;
 use super::view::View;
-use crate::admission::{Gates, Payer};
+use crate::admission::Payer;
 use crate::cache::{CacheKey, Flights, Lifetimes, Standing};
 use crate::clock::{Clock, Instant, timeout_at};
 use crate::domain::{SearchQuery, Shortage};
 use crate::metrics::{Metrics, StoreUsage};
 use crate::store::{PurgeDepth, Store};
-use crate::upstream::Wiv;
+use crate::upstream::WalkedVendor;
 
 /// Searches remembered at once, running or held; beyond it new ones are refused as overloaded. Each
 /// idle one costs under a kilobyte beside its rows.
@@ -37,7 +37,7 @@ const WHOLE_REFRESH_PAGES_MAX: usize = 4;
 
 /// Everything the walks and readers of one credential share.
 pub struct Snapshots {
-    pub(super) wiv: Arc<Wiv>,
+    pub(super) walked: WalkedVendor,
     /// Scrolls open at the vendor.
     pub slots: Arc<Slots>,
     /// The `[pagination]` settings.
@@ -116,10 +116,9 @@ pub struct PageAsk<'a> {
 }
 
 impl Snapshots {
-    /// No snapshots yet. `gates` are what wiv's calls pass.
+    /// No snapshots yet.
     pub fn new(
-        wiv: Arc<Wiv>,
-        gates: Option<&Gates>,
+        walked: WalkedVendor,
         options: SnapshotOptions,
         kept: Store,
         clock: Clock,
@@ -127,8 +126,8 @@ impl Snapshots {
     ) -> Arc<Self> {
         // The first random bytes of a process take tens of milliseconds: no caller should wait for them.
         fresh_id();
+        let gates = walked.gates.as_ref();
         Arc::new(Self {
-            wiv,
             slots: Slots::new(
                 options.slot_limits(),
                 gates.map(|gates| gates.governor.clone()),
@@ -137,6 +136,7 @@ impl Snapshots {
                 clock.clone(),
                 metrics.clone(),
             ),
+            walked,
             options: ArcSwap::from_pointee(options),
             recalls: Flights::new(clock.clone()),
             clock,

@@ -22,7 +22,7 @@ use crate::clock::{Duration, Instant, sleep, sleep_until};
 use crate::domain::record::RowId;
 use crate::domain::{Operation, Shortage};
 use crate::metrics::WalkOutcome;
-use crate::upstream::{EnvelopeMember, Fault, ScrollId, SearchPage, UpstreamError};
+use crate::upstream::{Cursor, EnvelopeMember, Fault, SourcePage, UpstreamError};
 
 /// Wait of a vendor call for budget and answer where no caller's deadline is further away: time for
 /// an attempt and a short queue.
@@ -140,7 +140,7 @@ pub(super) struct Walk {
 }
 
 pub(super) struct Scroll {
-    pub(super) id: Option<ScrollId>,
+    pub(super) cursor: Option<Cursor>,
     pub(super) slot: SlotLease,
     // A hash already, and of this process only.
     pub(super) seen: HashSet<RowId, RandomState>,
@@ -355,18 +355,16 @@ impl Walk {
         let taken = slots.take(&spend, options.scroll_expiry, slot_deadline);
         let slot = match taken.await {
             Ok(slot) => slot,
-            Err(why) => return ScrollEnd::NotBegun(no_slot(why)),
+            Err(why) => return ScrollEnd::NotBegun(no_slot(why, self.store.walked.first)),
         };
         let began = clock.now();
         self.began = began;
         // Computed anew: readers with later deadlines may have come meanwhile.
         let spend = self.spend(self.first_lane());
         let query = self.target.query.clone();
-        let found = self
-            .store
-            .wiv
-            .search(&query, options.vendor_page_size, spend);
-        let mut page = match found.await {
+        let size = options.vendor_page_size;
+        let found = self.store.walked.source.first(&query, size, spend).await;
+        let mut page = match found {
             Ok(page) => page,
             Err(error) => {
                 if is_answer(error.fault) || error.fault.was_not_sent() || error.was_refused_here()
@@ -381,7 +379,7 @@ impl Walk {
         slot.page();
         let first_page = clock.now();
         let mut scroll = Scroll {
-            id: None,
+            cursor: None,
             slot,
             seen: HashSet::default(),
             page_prints: HashSet::new(),
@@ -420,17 +418,12 @@ impl Walk {
                     Next::Abandon => return ScrollEnd::Over(WalkOutcome::Abandoned),
                     Next::Fetch(errand) => errand,
                 };
-                let Some(id) = &scroll.id else {
+                let Some(cursor) = &scroll.cursor else {
                     return ScrollEnd::Over(WalkOutcome::Complete);
                 };
                 let spend = self.spend(errand.lane());
-                let size = options.vendor_page_size;
-                match self
-                    .store
-                    .wiv
-                    .continue_scroll(id, size, &query, spend)
-                    .await
-                {
+                let source = &self.store.walked.source;
+                match source.next(cursor, &query, size, spend).await {
                     Ok(page) => {
                         scroll.slot.page();
                         break page;
@@ -658,18 +651,15 @@ impl Walk {
     }
 
     /// Takes a vendor page into the shadow or the target.
-    fn take_page(&mut self, scroll: &mut Scroll, page: SearchPage) -> Step {
+    fn take_page(&mut self, scroll: &mut Scroll, page: SourcePage) -> Step {
+        let operation = self.store.walked.next;
         let lost = |detail: &'static str| {
-            Step::Lost(UpstreamError::new(
-                Operation::Continue,
-                Fault::Malformed,
-                detail,
-            ))
+            Step::Lost(UpstreamError::new(operation, Fault::Malformed, detail))
         };
         scroll.pages += 1;
         let count = page.rows.len();
         // A scroll of a single page has no other page to repeat.
-        let alone = page.scroll.is_none() && scroll.page_prints.is_empty();
+        let alone = page.next.is_none() && scroll.page_prints.is_empty();
         let mut print = (!alone).then(blake3::Hasher::new);
         let mut fresh = Rows::default();
         scroll.seen.reserve(count);
@@ -685,8 +675,8 @@ impl Walk {
         }
         self.store.metrics.duplicate_rows.inc_by(repeated as u64);
         // An empty page is the end, whatever its cursor.
-        scroll.id = page.scroll.filter(|_| count > 0);
-        let end = scroll.id.is_none().then_some(End::Complete);
+        scroll.cursor = page.next.filter(|_| count > 0);
+        let end = scroll.cursor.is_none().then_some(End::Complete);
         let held = match &mut self.stage {
             Stage::Comparing { shadow, .. }
             | Stage::Checking { shadow, .. }
@@ -814,17 +804,17 @@ fn wanted_lane(state: &State) -> Option<Lane> {
 }
 
 /// Nothing was asked of the vendor.
-fn no_slot(why: NoSlot) -> WalkFailure {
+fn no_slot(why: NoSlot, operation: Operation) -> WalkFailure {
     match why {
         NoSlot::Short(short, after) => WalkFailure::Overloaded(short, after),
         NoSlot::VendorFails(after) => {
             let detail = "the vendor failed lately";
-            let error = UpstreamError::new(Operation::Search, Fault::CircuitOpen, detail);
+            let error = UpstreamError::new(operation, Fault::CircuitOpen, detail);
             WalkFailure::Upstream(error.with_retry_after(after))
         }
         NoSlot::Budget(after) => {
             let detail = "the budget grows back after the deadline";
-            let error = UpstreamError::new(Operation::Search, Fault::BudgetExhausted, detail);
+            let error = UpstreamError::new(operation, Fault::BudgetExhausted, detail);
             WalkFailure::Upstream(error.with_retry_after(after))
         }
     }

@@ -4,7 +4,8 @@ use super::outbound_tests::{PAGE, SECOND, ask, wiv_rig};
 use super::test_vendor::{CANARY, Reply, TestVendor, options, rig, spend};
 use crate::clock::Clock;
 use crate::domain::{Operation, PageSize, SearchQuery, Vendor};
-use crate::upstream::{Fault, Wiv};
+use crate::upstream::{Fault, Source as _};
+use crate::vendors::Wiv;
 
 #[tokio::test(start_paused = true)]
 async fn whatever_is_good_json_in_the_end_is_a_good_answer() {
@@ -38,9 +39,9 @@ async fn whatever_is_good_json_in_the_end_is_a_good_answer() {
         let rig = wiv_rig(TestVendor::replies([reply]));
         let wiv = Wiv::new(rig.service.clone(), &rig.options);
         let page = wiv
-            .search(&SearchQuery::default(), PageSize::MAX, spend())
+            .first(&SearchQuery::default(), PageSize::MAX, spend())
             .await;
-        assert!(page.unwrap().scroll.is_none(), "{name}");
+        assert!(page.unwrap().next.is_none(), "{name}");
     }
     let login = "<!DOCTYPE html><html><title>Sign in</title></html>";
     for kind in ["text/html", "application/json", "text/plain"] {

@@ -20,9 +20,11 @@ use crate::clock::{Clock, Duration, sleep};
 use crate::domain::{ContractId, CustomerId, Month, Operation, PageSize, SearchQuery, Vendor};
 use crate::secrets::VendorKeys;
 use crate::upstream::{
-    EnvelopeMember, Fault, Nable, NableAnswer, Over, ScrollId, UpstreamError, VendorAnswer,
-    VendorCall, Wiv,
+    Cursor, EnvelopeMember, Fault, Over, Source as _, UpstreamError, VendorAnswer, VendorCall,
 };
+use crate::vendors::nable::NableAnswer;
+use crate::vendors::wiv::ScrollId;
+use crate::vendors::{Nable, Wiv};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MS: Duration = Duration::from_millis(1);
@@ -244,14 +246,12 @@ async fn keys_and_scrolls_show_nowhere() {
         );
         let wiv = Wiv::new(rig.service.clone(), &rig.options);
         let scroll = ScrollId::new(secret.into()).unwrap();
+        let cursor = Cursor::new(scroll.clone());
         let size = PageSize::DEFAULT;
         let query = SearchQuery::default();
-        let error = wiv.search(&query, size, spend()).await.unwrap_err();
-        shown += &format!("{error} {error:?} {:?} {scroll:?}", rig.options);
-        let error = wiv
-            .continue_scroll(&scroll, size, &query, spend())
-            .await
-            .unwrap_err();
+        let error = wiv.first(&query, size, spend()).await.unwrap_err();
+        shown += &format!("{error} {error:?} {:?} {scroll:?} {cursor:?}", rig.options);
+        let error = wiv.next(&cursor, &query, size, spend()).await.unwrap_err();
         shown += &format!("{error} {error:?}");
         shown += &rig.metrics.render().unwrap();
     }
@@ -779,14 +779,15 @@ async fn wiv_asks_what_is_documented() {
         ..SearchQuery::default()
     };
     let size = PageSize::new(25).unwrap();
-    let first = wiv.search(&query, PageSize::MAX, spend()).await.unwrap();
+    let first = wiv.first(&query, PageSize::MAX, spend()).await.unwrap();
     assert_eq!(first.rows.get(0), r#"{"case_id":"c1","n":1.50}"#);
     let total = EnvelopeMember::Other("total".to_owned(), "9".to_owned());
     assert!(first.envelope.contains(&total));
-    let scroll = first.scroll.unwrap();
-    wiv.continue_scroll(&scroll, size, &query, spend())
-        .await
-        .unwrap();
+    let cursor = first.next.unwrap();
+    wiv.next(&cursor, &query, size, spend()).await.unwrap();
+    let foreign = Cursor::new(7_u32);
+    let error = wiv.next(&foreign, &query, size, spend()).await.unwrap_err();
+    assert_eq!(error.fault, Fault::Internal);
     let list = wiv.customers(spend()).await.unwrap();
     assert_eq!(list.body, r#"{"data":[{"customer_id":"a"}]}"#);
     let seen = rig.vendor.seen();
@@ -807,7 +808,7 @@ async fn wiv_asks_what_is_documented() {
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n";
         Reply::Bytes(format!("{head}content-length: {}\r\n\r\n{page}", page.len()).into_bytes())
     });
-    let error = wiv.search(&query, size, spend()).await.unwrap_err();
+    let error = wiv.first(&query, size, spend()).await.unwrap_err();
     assert_eq!(error.fault, Fault::Malformed);
     let error = Wiv::disabled().customers(spend()).await.unwrap_err();
     assert_eq!(error.fault, Fault::Disabled);

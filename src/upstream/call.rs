@@ -59,6 +59,6 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// A value, percent-encoded for a path segment or a query.
-pub(super) fn escaped(text: &str) -> impl std::fmt::Display + '_ {
+pub fn escaped(text: &str) -> impl std::fmt::Display + '_ {
     utf8_percent_encode(text, PLAIN)
 }

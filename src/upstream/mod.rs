@@ -1,11 +1,10 @@
-//! Calls to the vendors: typed questions go out, checked raw answers come back.
+//! How a vendor is spoken to, whichever it is: typed calls go out, checked raw answers come back.
 //!
-//! [`Wiv`] and [`Nable`] are what the rest of the gateway calls. A question becomes a [`VendorCall`],
-//! passes the outbound stack (`stack.rs`) and reaches [`wire`], which sends one request and reads one
-//! whole answer.
+//! The clients in `vendors` make a [`VendorCall`]. It passes the outbound stack (`stack.rs`) and
+//! reaches [`wire`], which sends one request and reads one whole answer.
 //!
 //! ```text
-//! Wiv, Nable ─ VendorCall ─▶ outbound stack ─▶ wire ─▶ connect (tcp, TLS) ─▶ vendor
+//! a client ── VendorCall ─▶ outbound stack ─▶ wire ─▶ connect (tcp, TLS) ─▶ vendor
 //!     ▲                                         │
 //!     └── form of the answer: body, rows ◀──────┴── fault: error, cause, said
 //! ```
@@ -14,6 +13,8 @@
 //!   the size limit. What an answer says of itself (an error body with status 200) was looked at.
 //! - [`UpstreamError`] is everything else. Its [`Fault`] says what went wrong, [`ConnectCause`] why no
 //!   connection was made, and `said` holds the vendor's own words, cleaned.
+//! - [`Source`] is a list that a vendor gives page by page, with a [`Cursor`] that only the vendor's
+//!   client can read. Walks read from it.
 //! - `tally` tells a connection that was used before from a new one. The end of a used one before the
 //!   first byte of an answer is [`Fault::StaleConnection`]: no verdict on the vendor.
 //!
@@ -27,23 +28,19 @@ mod cause;
 pub mod connect;
 mod decode;
 pub mod error;
-pub mod nable;
 pub mod options;
 pub mod rows;
 pub(crate) mod said;
-pub mod scroll;
+pub mod source;
 pub mod step;
 mod tally;
 mod tcp;
 pub mod wire;
-pub mod wiv;
 
 pub use base_url::{BaseUrl, ProxyUrl};
 pub use call::{Over, VendorAnswer, VendorCall, VendorService};
 pub use cause::ConnectCause;
 pub use error::{Fault, UpstreamError, Whose};
-pub use nable::{Nable, NableAnswer};
 pub use options::VendorOptions;
 pub use rows::RawRows;
-pub use scroll::ScrollId;
-pub use wiv::{CustomerEnvelope, CustomerList, EnvelopeMember, SearchPage, Wiv};
+pub use source::{Cursor, EnvelopeMember, Source, SourceCall, SourcePage, WalkedVendor};

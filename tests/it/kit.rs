@@ -18,7 +18,8 @@ use msp_gateway::snapshot::{Sealer, SnapshotOptions, Snapshots};
 use msp_gateway::stack::outbound;
 use msp_gateway::store::Store;
 use msp_gateway::upstream::connect::InMemory;
-use msp_gateway::upstream::{BaseUrl, Nable, VendorOptions, Wiv};
+use msp_gateway::upstream::{BaseUrl, VendorOptions};
+use msp_gateway::vendors::{Nable, Wiv};
 use serde_json::value::RawValue;
 
 /// Noon of the sandbox's last day.
@@ -127,8 +128,7 @@ impl Rig {
         gates.remember(&setup.store, &nable_options.credential);
         let nable = Arc::new(Nable::new(service, &nable_options));
         let snapshots = Snapshots::new(
-            wiv.clone(),
-            Some(&wiv_gates),
+            wiv.walked(Some(&wiv_gates)),
             setup.snapshots,
             setup.store.clone(),
             clock.clone(),

@@ -18,7 +18,8 @@ use msp_gateway::sandbox::{self, Operation, RateHeaders};
 use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
 use msp_gateway::stack::outbound;
 use msp_gateway::upstream::connect::InMemory;
-use msp_gateway::upstream::{BaseUrl, VendorOptions, Wiv};
+use msp_gateway::upstream::{BaseUrl, Source as _, VendorOptions};
+use msp_gateway::vendors::Wiv;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
@@ -210,10 +211,7 @@ async fn brown_out(adaptive: bool) -> (u32, u32) {
                 payer: Payer::caller("a".into(), None),
             };
             let query = SearchQuery::default();
-            (
-                phase,
-                wiv.search(&query, PageSize::MAX, spend).await.is_ok(),
-            )
+            (phase, wiv.first(&query, PageSize::MAX, spend).await.is_ok())
         });
         sleep(SECOND).await;
     }

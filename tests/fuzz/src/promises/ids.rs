@@ -13,8 +13,9 @@ use msp_gateway::domain::{
 use msp_gateway::exchange::credentials::{Presented, presented};
 use msp_gateway::upstream::step::{Step, boxed};
 use msp_gateway::upstream::{
-    BaseUrl, Fault, Nable, UpstreamError, VendorAnswer, VendorCall, VendorOptions, Wiv,
+    BaseUrl, Fault, Source as _, UpstreamError, VendorAnswer, VendorCall, VendorOptions,
 };
+use msp_gateway::vendors::{Nable, Wiv};
 use parking_lot::Mutex;
 
 use super::unescaped;
@@ -80,7 +81,7 @@ pub fn hold(bytes: &[u8]) {
         ..SearchQuery::default()
     };
     let month = Month::parse("202609").unwrap();
-    let _ = wiv.search(&query, PageSize::MAX, spend()).now_or_never();
+    let _ = wiv.first(&query, PageSize::MAX, spend()).now_or_never();
     let _ = nable.invoices(&month, spend()).now_or_never();
     let _ = nable
         .billable_services(&month, &contract, spend())

@@ -13,9 +13,11 @@ use msp_gateway::snapshot::page::render;
 use msp_gateway::snapshot::rows::{By, Rows};
 use msp_gateway::upstream::step::{Step, boxed};
 use msp_gateway::upstream::{
-    BaseUrl, EnvelopeMember, Nable, NableAnswer, SearchPage, UpstreamError, VendorAnswer,
-    VendorCall, VendorOptions, Wiv,
+    BaseUrl, EnvelopeMember, Source as _, SourcePage, UpstreamError, VendorAnswer, VendorCall,
+    VendorOptions,
 };
+use msp_gateway::vendors::nable::NableAnswer;
+use msp_gateway::vendors::{Nable, Wiv};
 use serde_json::Value;
 
 /// A scroll id of fewer bytes may stand in an answer by chance.
@@ -62,7 +64,7 @@ pub fn hold(bytes: &[u8]) {
 
     let wiv = Wiv::new(boxed(Canned(body.clone())), &options(Vendor::Wiv));
     let query = SearchQuery::default();
-    if let Ok(page) = now(wiv.search(&query, PageSize::MAX, spend())) {
+    if let Ok(page) = now(wiv.first(&query, PageSize::MAX, spend())) {
         assert!(is_json);
         if let Some(value) = &value {
             same_page(&page, value);
@@ -98,7 +100,7 @@ fn parsed(text: &str) -> Value {
 }
 
 /// The page is what a plain reader of the same text sees.
-fn same_page(page: &SearchPage, value: &Value) {
+fn same_page(page: &SourcePage, value: &Value) {
     let rows = value["data"].as_array().expect("a data array");
     assert_eq!(rows.len(), page.rows.len());
     for (ours, theirs) in page.rows.iter().zip(rows) {
@@ -106,8 +108,8 @@ fn same_page(page: &SearchPage, value: &Value) {
     }
     let scroll = value["next_page_key"]["scroll_id"].as_str();
     // A page without rows is the end, so its cursor may have any form.
-    if !rows.is_empty() || page.scroll.is_some() {
-        assert_eq!(page.scroll.is_some(), scroll.is_some());
+    if !rows.is_empty() || page.next.is_some() {
+        assert_eq!(page.next.is_some(), scroll.is_some());
     }
 
     let cut = CutPage {
@@ -146,7 +148,7 @@ fn says(value: &Value, text: &str) -> bool {
 }
 
 /// Rows that are taken in, cut, taken apart and put together again are the same rows.
-fn same_rows(page: &SearchPage) {
+fn same_rows(page: &SourcePage) {
     let texts: Vec<&str> = page.rows.iter().collect();
     let mut rows = Rows::default();
     let mut seen = std::collections::HashSet::new();

@@ -1,4 +1,4 @@
-//! Reads N-able's answers for the overview, in each of their documented forms.
+//! Reads N-able's answers, in each of their documented forms.
 //!
 //! The vendor's documentation contradicts itself. The object may be bare or wrapped, the clients
 //! may be at the top or under each service, and ids may be numbers or texts. Everything is read as
@@ -8,10 +8,10 @@ use std::collections::HashSet;
 
 use serde_json::value::RawValue;
 
+use super::wire::{CLIENTS, INVOICES, SERVICES, is_named};
 use crate::domain::ContractId;
 use crate::domain::json::Members;
 use crate::domain::record::text_of;
-use crate::upstream::nable::{self, is_named};
 
 /// An entry of N-able's `Clients`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,20 +91,18 @@ impl Billed {
         let Ok(object) = serde_json::from_slice::<&RawValue>(body) else {
             return Self::default();
         };
-        let wrapper = all_members(object, nable::SERVICES)
+        let wrapper = all_members(object, SERVICES)
             .into_iter()
             .find(|value| value.get().starts_with('{'));
         let object = wrapper.unwrap_or(object);
-        let services = items(object, nable::SERVICES);
+        let services = items(object, SERVICES);
         let mut this = Self {
             contract_number: member(object, "contractnumber").map(|raw| raw.get().to_owned()),
             services: services.iter().map(|raw| raw.get().to_owned()).collect(),
             clients: Vec::new(),
         };
-        let of_services = services
-            .iter()
-            .flat_map(|service| items(service, nable::CLIENTS));
-        for entry in items(object, nable::CLIENTS).into_iter().chain(of_services) {
+        let of_services = services.iter().flat_map(|service| items(service, CLIENTS));
+        for entry in items(object, CLIENTS).into_iter().chain(of_services) {
             let id_raw = member(entry, "clientid").map_or("\"\"", |raw| raw.get());
             let client = BilledClient {
                 id_raw: id_raw.to_owned(),
@@ -127,7 +125,7 @@ pub fn invoiced_contracts(body: &[u8]) -> InvoicedContracts {
         return found;
     };
     let mut known = HashSet::new();
-    for invoice in items(object, nable::INVOICES) {
+    for invoice in items(object, INVOICES) {
         for contract in items(invoice, "contracts") {
             let text = text(contract, "contractid");
             if let Some(text) = &text

@@ -1,20 +1,16 @@
-//! wiv: the customer list and case searches.
+//! The forms of wiv's answers: pages of a search, and the customer list.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::Method;
 use serde_json::value::RawValue;
-use tower::ServiceExt as _;
 
-use super::body::{self, BodyFault, DEPTH_MAX, malformed};
-use super::rows::RawRows;
 use super::scroll::ScrollId;
-use super::{Fault, Over, UpstreamError, VendorAnswer, VendorCall, VendorOptions, VendorService};
-use crate::admission::Spend;
+use crate::domain::PageSize;
 use crate::domain::json::{self, Members, Steps};
 use crate::domain::record::Places;
-use crate::domain::{AccountId, CustomerId, Operation, PageSize, SearchQuery};
+use crate::upstream::body::{self, BodyFault, DEPTH_MAX, malformed};
+use crate::upstream::{Cursor, EnvelopeMember, Fault, RawRows, SourcePage};
 
 /// Most members beside the documented ones that an envelope may hold.
 const ENVELOPE_MEMBERS_MAX: usize = 64;
@@ -25,29 +21,7 @@ const ENVELOPE_BYTES_MAX: usize = 256 << 10;
 const TELLING_ID_BYTES_MIN: usize = 16;
 
 /// Other members of a vendor's envelope: name and raw JSON text, in the vendor's order.
-pub type EnvelopeMembers = Vec<(String, String)>;
-
-/// One page of a search.
-#[derive(Debug)]
-pub struct SearchPage {
-    /// The cases.
-    pub rows: RawRows,
-    /// How to go on. A page without rows is the end whatever stands here.
-    pub scroll: Option<ScrollId>,
-    /// The members of the answer, in the vendor's order.
-    pub envelope: Vec<EnvelopeMember>,
-}
-
-/// A member of a search's envelope.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EnvelopeMember {
-    /// `data`: the rows.
-    Data,
-    /// `next_page_key`: how to go on. Listed last where the vendor left it out.
-    NextPageKey,
-    /// Anything else: name and raw JSON text.
-    Other(String, String),
-}
+pub(super) type EnvelopeMembers = Vec<(String, String)>;
 
 /// How the customer list came. Its form is not documented.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,163 +49,10 @@ pub struct CustomerList {
 }
 
 impl CustomerList {
-    /// Reads a body that [`Wiv::customers`] accepted before. Returns `None` for any other.
+    /// Reads a body that [`super::Wiv::customers`] accepted before. Returns `None` for any other.
     pub fn of_body(body: &Bytes) -> Option<Self> {
         customer_list(body::text(body).ok()?, body).ok()
     }
-}
-
-/// wiv, through the outbound stack.
-#[derive(Clone)]
-pub struct Wiv {
-    service: Option<VendorService>,
-    credential: AccountId,
-}
-
-impl Wiv {
-    /// Calls go through `service`.
-    pub fn new(service: VendorService, options: &VendorOptions) -> Self {
-        Self {
-            service: Some(service),
-            credential: options.credential.clone(),
-        }
-    }
-
-    /// Every call fails with [`Fault::Disabled`].
-    pub fn disabled() -> Self {
-        Self {
-            service: None,
-            credential: AccountId::of_disabled(),
-        }
-    }
-
-    /// Whether there is a vendor to call.
-    pub fn is_enabled(&self) -> bool {
-        self.service.is_some()
-    }
-
-    /// Whose keys are used: a part of every identity.
-    pub fn credential(&self) -> &AccountId {
-        &self.credential
-    }
-
-    /// All customers with all fields.
-    ///
-    /// # Errors
-    /// Any fault of the call; [`Fault::Malformed`] if the answer is neither an array nor an object
-    /// with a `data` array.
-    pub async fn customers(&self, spend: Spend) -> Result<CustomerList, UpstreamError> {
-        let operation = Operation::Customers;
-        let answer = self
-            .call(operation, "/msp/customers".into(), Bytes::new(), spend)
-            .await?;
-        read(operation, &answer, |text| customer_list(text, &answer.body))
-    }
-
-    /// The first page of a search. Opens a scroll at the vendor.
-    ///
-    /// # Errors
-    /// Any fault of the call; [`Fault::Malformed`] if the answer has not the documented form.
-    pub async fn search(
-        &self,
-        query: &SearchQuery,
-        page_size: PageSize,
-        spend: Spend,
-    ) -> Result<SearchPage, UpstreamError> {
-        let body = query.vendor_body(page_size);
-        self.page(Operation::Search, query, body, spend).await
-    }
-
-    /// The next page of a scroll, sent once whatever happens. After any failure but those that
-    /// [`Fault::was_not_sent`] names, the scroll's position is unknown: it is lost.
-    ///
-    /// # Errors
-    /// As for [`Self::search`].
-    pub async fn continue_scroll(
-        &self,
-        scroll: &ScrollId,
-        page_size: PageSize,
-        query: &SearchQuery,
-        spend: Spend,
-    ) -> Result<SearchPage, UpstreamError> {
-        let operation = Operation::Continue;
-        let scroll = serde_json::to_string(scroll.reveal()).map_err(|_| {
-            UpstreamError::new(operation, Fault::Internal, "a scroll id that is no text")
-        })?;
-        let body = format!(
-            "{{\"max_returned_items\":{},\"start_page_key\":{{\"scroll_id\":{scroll}}}}}",
-            page_size.get()
-        );
-        self.page(operation, query, body, spend).await
-    }
-
-    async fn page(
-        &self,
-        operation: Operation,
-        query: &SearchQuery,
-        body: String,
-        spend: Spend,
-    ) -> Result<SearchPage, UpstreamError> {
-        let path = search_path(query.customer.as_ref());
-        let answer = self
-            .call(operation, path, body.into(), spend)
-            .await
-            .map_err(|mut error| {
-                error.unknown_members = !query.extra.is_empty();
-                error
-            })?;
-        read(operation, &answer, search_page)
-    }
-
-    async fn call(
-        &self,
-        operation: Operation,
-        path_and_query: String,
-        body: Bytes,
-        spend: Spend,
-    ) -> Result<VendorAnswer, UpstreamError> {
-        let Some(service) = self.service.clone() else {
-            return Err(UpstreamError::new(
-                operation,
-                Fault::Disabled,
-                "wiv is not configured",
-            ));
-        };
-        let method = match operation {
-            Operation::Customers => Method::GET,
-            _ => Method::POST,
-        };
-        service
-            .oneshot(VendorCall {
-                operation,
-                method,
-                path_and_query,
-                body,
-                spend,
-                over: Over::Any,
-            })
-            .await
-    }
-}
-
-fn search_path(customer: Option<&CustomerId>) -> String {
-    const PATH: &str = "/v2/cases/msp/search";
-    match customer {
-        None => PATH.into(),
-        Some(id) => format!("{PATH}?customer_id={}", super::call::escaped(id.as_str())),
-    }
-}
-
-/// Checks an answer and reads it; a fault of form becomes this operation's error.
-fn read<T>(
-    operation: Operation,
-    answer: &VendorAnswer,
-    form: impl FnOnce(&str) -> Result<T, BodyFault>,
-) -> Result<T, UpstreamError> {
-    body::text(&answer.body).and_then(form).map_err(|fault| {
-        let (fault, detail) = body::explained(fault, &answer.headers);
-        UpstreamError::new(operation, fault, detail).with_status(answer.status)
-    })
 }
 
 const NO_OBJECT: BodyFault = malformed("the body is not a JSON object");
@@ -321,7 +142,16 @@ impl<'a> PageForm<'a> {
     }
 }
 
-fn search_page(text: &str) -> Result<SearchPage, BodyFault> {
+/// The body that continues a scroll.
+pub(super) fn continuation(scroll: &ScrollId, page_size: PageSize) -> String {
+    let mut body = format!("{{\"max_returned_items\":{},", page_size.get());
+    body.push_str("\"start_page_key\":{\"scroll_id\":");
+    json::write_text(scroll.reveal(), &mut body);
+    body.push_str("}}");
+    body
+}
+
+pub(super) fn search_page(text: &str) -> Result<SourcePage, BodyFault> {
     let PageForm {
         members,
         rows,
@@ -369,14 +199,14 @@ fn search_page(text: &str) -> Result<SearchPage, BodyFault> {
             EnvelopeMember::Data | EnvelopeMember::NextPageKey => true,
         });
     }
-    Ok(SearchPage {
+    Ok(SourcePage {
         rows: RawRows::collect(&rows, places).ok_or(TOO_MANY)?,
-        scroll,
+        next: scroll.map(Cursor::new),
         envelope: order,
     })
 }
 
-fn customer_list(text: &str, body: &Bytes) -> Result<CustomerList, BodyFault> {
+pub(super) fn customer_list(text: &str, body: &Bytes) -> Result<CustomerList, BodyFault> {
     body::bounded(text)?;
     let body = body.clone();
     let first = text.trim_start().as_bytes().first();
@@ -496,7 +326,8 @@ mod tests {
             r#"{"a": 1.50, "b" : "\u0061,"},2,"x,y""#.as_bytes()
         );
         assert_eq!(page.rows.get(3), "");
-        assert_eq!(page.scroll.as_ref().unwrap().reveal(), "FGluA==");
+        let scroll: &ScrollId = page.next.as_ref().unwrap().read().unwrap();
+        assert_eq!(scroll.reveal(), "FGluA==");
         let other = |name: &str, raw: &str| EnvelopeMember::Other(name.into(), raw.into());
         assert_eq!(
             page.envelope,
@@ -592,7 +423,7 @@ mod tests {
         ] {
             let page = search_page(text).unwrap();
             assert_eq!(
-                (page.rows.len(), page.scroll.is_some()),
+                (page.rows.len(), page.next.is_some()),
                 (rows, more),
                 "{text}"
             );
@@ -660,15 +491,5 @@ mod tests {
         ] {
             assert!(list(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn customers_are_escaped_into_the_query() {
-        let id = CustomerId::parse("org|1@a:b").unwrap();
-        assert_eq!(
-            search_path(Some(&id)),
-            "/v2/cases/msp/search?customer_id=org%7C1%40a%3Ab"
-        );
-        assert_eq!(search_path(None), "/v2/cases/msp/search");
     }
 }
