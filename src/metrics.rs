@@ -11,6 +11,7 @@
 
 mod callers;
 mod declare;
+mod events;
 mod process;
 mod reading;
 mod state;
@@ -27,6 +28,7 @@ use prometheus::{
 pub use callers::{CallerMeter, CallsCaused};
 use callers::{Callers, Collected};
 use declare::Declare;
+pub use events::EventsMeter;
 pub use reading::DURATION_BOUNDS_S;
 pub use state::{StateGauges, StoreUsage, VendorStanding};
 pub use store::{
@@ -201,6 +203,8 @@ pub struct Metrics {
     config_reloads: IntCounterVec,
     tls_handshakes: IntCounterVec,
     certificate_not_after: IntGaugeVec,
+    /// What happened in streams of events.
+    pub events: EventsMeter,
     /// What is measured of the store.
     pub store: StoreMeter,
     /// Panics contained at the request or flight boundary.
@@ -386,6 +390,7 @@ impl Metrics {
                 "When the certificate that a listener shows runs out, in Unix time; only where TLS is on.",
                 &["listener"],
             )?,
+            events: EventsMeter::new(&declare)?,
             store: StoreMeter::new(&declare)?,
             panics: declare.counter("panics_total", "Panics that were contained.")?,
             log_lines_dropped: declare.counter(

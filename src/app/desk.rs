@@ -138,6 +138,7 @@ impl App {
             "draining": self.drain.is_draining(),
             "requests_in_flight": self.in_flight.now(),
             "exports_running": self.exports.now(),
+            "followers": self.followers.now(),
             "vendors": vendors,
             "scrolls": {
                 "open": slots.running,

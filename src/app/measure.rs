@@ -15,6 +15,8 @@ impl App {
             (&state.requests_in_flight_max, self.in_flight.limit()),
             (&state.exports_running, self.exports.now()),
             (&state.exports_max, self.exports.limit()),
+            (&state.followers, self.followers.now()),
+            (&state.followers_max, self.followers.limit()),
             // Also drops scrolls that have expired at the vendor, and sets their gauges.
             (
                 &state.searches_waiting,

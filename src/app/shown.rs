@@ -99,6 +99,7 @@ fn caller(caller: &Caller) -> Value {
         "vendor_calls_saved": saved,
         "requests_in_flight": caller.presence.requests.load(Ordering::Relaxed),
         "exports_running": caller.presence.exports.load(Ordering::Relaxed),
+        "followers": caller.presence.followers.load(Ordering::Relaxed),
         "requests_per_minute": caller.throttle.as_ref().map(|throttle| throttle.limit()),
         "forced_refreshes_per_minute": caller.forced.limit(),
         "expires": caller.expires().map(|at| at.to_string()),

@@ -58,6 +58,10 @@ pub struct StateGauges {
     pub exports_running: IntGauge,
     /// `limits.exports_max`.
     pub exports_max: IntGauge,
+    /// Questions for changes and streams of events that are held.
+    pub followers: IntGauge,
+    /// `changes.followers_max`.
+    pub followers_max: IntGauge,
     /// Connections that the public listener takes at once.
     pub connections_max: IntGauge,
     /// Searches that wait for a free scroll.
@@ -95,6 +99,14 @@ impl StateGauges {
             exports_max: declare.gauge(
                 "exports_max",
                 "The most exports at once: limits.exports_max.",
+            )?,
+            followers: declare.gauge(
+                "followers",
+                "Questions for changes and streams of events that are held.",
+            )?,
+            followers_max: declare.gauge(
+                "followers_max",
+                "The most of them at once: changes.followers_max.",
             )?,
             connections_max: declare.gauge(
                 "connections_max",
@@ -191,7 +203,7 @@ impl StateGauges {
         }
     }
 
-    /// Sets how full a store is: `answers`, `pages`, `variants` or `snapshots`.
+    /// Sets how full a store is: one of those that `cache_bytes` has.
     pub fn set_store(&self, store: &'static str, usage: StoreUsage) {
         let set = |gauges: &IntGaugeVec, value: u64| {
             gauges.with_label_values(&[store]).set(signed(value));

@@ -1,15 +1,15 @@
 //! Tells a caller which of the answers that it got have changed since.
 //!
-//! Each caller has a log: the targets it was answered for, each with the tag of its last answer, and
-//! the last events. While a caller has a stream open, its targets are looked at whenever a vendor was
-//! asked something: what this caller would get now, from memory alone, is compared with what it got.
-//! So rows outside its audience cannot show, and no vendor is called for a stream.
+//! Each caller has a log (`event_log`): the targets it was answered for, each with the tag of its last
+//! answer, and the last events. While a caller has a stream open, its targets are looked at whenever a
+//! vendor was asked something, and now and then: what this caller would get now, from memory alone, is
+//! compared with what it got. So rows outside its audience cannot show, and no vendor is called for a
+//! stream.
 //!
 //! A stream reads the log at its reader's pace and holds nothing itself. A reader that falls behind
 //! the log is cut.
 
-use std::collections::{HashMap, VecDeque};
-use std::fmt::Write as _;
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -25,32 +25,31 @@ use super::billing::Billing;
 use super::cases::{Cases, Search};
 use super::changes::Changes;
 use super::customers::Customers;
+pub use super::event_log::FellBehind;
+use super::event_log::{CallerLog, TARGET_BYTES_MAX, TargetState, content_of};
 use super::{Ingredients, ReadError};
 use crate::access::Caller;
 use crate::admission::Payer;
 use crate::cache::Directives;
 use crate::clock::{self, Clock, Duration, Instant};
-use crate::domain::audience::AudienceFingerprint;
-use crate::domain::json::write_text;
 use crate::domain::{ContractId, FieldSet, Kind, Month, Vendor};
-use crate::metrics::Metrics;
+use crate::metrics::{EventsMeter, Metrics, StoreUsage};
 
-/// Targets remembered of a caller; the one that was asked longest ago goes first.
-const TARGETS_MAX: usize = 64;
-/// Longest target and body remembered, together, in bytes. Others give no events.
-const TARGET_BYTES_MAX: usize = 2 * 1024;
-/// Events of a caller that can be told again.
-const HISTORY_MAX: usize = 256;
 /// How often a stream looks. A change is told so much later at most.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long after a vendor's answer targets are still looked at: so long its reading may take.
 const SETTLE: Duration = Duration::from_secs(5);
-/// A comment is sent so often, so that nobody in between takes the connection for dead.
+/// A comment is sent so often, so that nobody in between takes the connection for dead. Targets are
+/// looked at as often although no vendor was asked: an answer may come from the store.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
-/// A stream ends after so long; its reader comes back by itself and is authenticated anew.
+/// A stream ends after so long. Its reader comes back by itself, perhaps to another gateway.
 const STREAM_TIME_MAX: Duration = Duration::from_secs(5 * 60);
-/// Looking into memory takes no time; what would wait is passed over.
-const LOOK_TIME_MAX: Duration = Duration::from_secs(1);
+/// Looking into memory takes no time, and the store answers within this; what would wait longer is
+/// passed over.
+const LOOKUP_TIME_MAX: Duration = Duration::from_millis(50);
+/// Room for the logs of all callers. One caller's has 300 KiB at most and 30 KiB as a rule; the least
+/// recently used ones go first, and their readers are cut and begin with `reset`.
+const LOGS_BYTES_MAX: u64 = 32 << 20;
 
 /// Every hit is hashed, so this is a fast hash.
 const HASHER: FixedState = FixedState::with_seed(0);
@@ -78,7 +77,7 @@ pub enum Lookup {
 }
 
 impl Lookup {
-    fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> Kind {
         match self {
             Self::Customers(_) => Kind::Customers,
             Self::Search(_) => Kind::Cases,
@@ -109,112 +108,6 @@ impl AskedAt<'_> {
     }
 }
 
-/// One target of a caller.
-struct TargetState {
-    lookup: Lookup,
-    target: Box<str>,
-    body: Box<str>,
-    etag: Etag,
-    /// The answer without its page token, which names a snapshot and says nothing of the rows.
-    content: blake3::Hash,
-}
-
-struct Happened {
-    kind: Kind,
-    data: String,
-}
-
-/// What is known of a caller.
-struct CallerLog {
-    audience: AudienceFingerprint,
-    /// Tells this log's ids from those of others and of other processes.
-    epoch: u64,
-    /// The least recently asked first.
-    targets: VecDeque<TargetState>,
-    history: VecDeque<Happened>,
-    /// Of the last event.
-    last: u64,
-    /// Calls to vendors that had ended at the last look, and when that number last went up.
-    calls: u64,
-    moved: Instant,
-    looked: Option<Instant>,
-}
-
-impl CallerLog {
-    fn new(audience: AudienceFingerprint, now: Instant) -> Self {
-        Self {
-            audience,
-            epoch: fastrand::u64(..),
-            targets: VecDeque::new(),
-            history: VecDeque::new(),
-            last: 0,
-            calls: 0,
-            moved: now,
-            looked: None,
-        }
-    }
-
-    /// The number before the first event that is kept.
-    fn before_history(&self) -> u64 {
-        self.last - self.history.len() as u64
-    }
-
-    fn happened(&mut self, kind: Kind, data: String) {
-        if self.history.len() >= HISTORY_MAX {
-            self.history.pop_front();
-        }
-        self.last += 1;
-        self.history.push_back(Happened { kind, data });
-    }
-
-    /// Takes over the answer to a question. An event, if it is another than before.
-    fn learn(&mut self, at: usize, answer: &Answer, etag: &Etag, as_of: Timestamp) {
-        let Some(state) = self.targets.get_mut(at) else {
-            return;
-        };
-        if state.etag == *etag {
-            return;
-        }
-        state.etag = etag.clone();
-        let content = content_of(&answer.body);
-        if std::mem::replace(&mut state.content, content) == content {
-            return;
-        }
-        let (kind, data) = (state.lookup.kind(), data_of(state, as_of));
-        self.happened(kind, data);
-    }
-}
-
-/// The members of an event.
-fn data_of(state: &TargetState, as_of: Timestamp) -> String {
-    let kind = state.lookup.kind().as_str();
-    let mut data = format!("{{\"kind\":\"{kind}\",\"target\":");
-    write_text(&state.target, &mut data);
-    if !state.body.is_empty() {
-        data.push_str(",\"body\":");
-        write_text(&state.body, &mut data);
-    }
-    data.push_str(",\"etag\":");
-    write_text(state.etag.value().to_str().unwrap_or_default(), &mut data);
-    let _ = write!(data, ",\"as_of\":\"{as_of:.3}\"}}");
-    data
-}
-
-/// A hash of an answer but for its page token.
-fn content_of(body: &[u8]) -> blake3::Hash {
-    const TOKEN: &[u8] = b"\"next_page_key\":{\"scroll_id\":\"";
-    let begin = memchr::memmem::rfind(body, TOKEN).map(|at| at + TOKEN.len());
-    let parts = begin.and_then(|at| body.split_at_checked(at));
-    let Some((before, after)) = parts else {
-        return blake3::hash(body);
-    };
-    let end = after.iter().position(|byte| *byte == b'"').unwrap_or(0);
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(before);
-    hasher.update(after.get(end..).unwrap_or_default());
-    hasher.finalize()
-}
-
 /// Answers `GET /v1/events`.
 pub struct Events {
     customers: Arc<Customers>,
@@ -223,7 +116,11 @@ pub struct Events {
     changes: Arc<Changes>,
     clock: Clock,
     metrics: Arc<Metrics>,
+    meter: EventsMeter,
     logs: Mutex<HashMap<Arc<str>, Arc<Mutex<CallerLog>>>>,
+    /// Of all logs.
+    bytes: AtomicU64,
+    let_go: AtomicU64,
 }
 
 impl Events {
@@ -240,8 +137,11 @@ impl Events {
             billing,
             changes,
             clock: of.clock.clone(),
+            meter: of.metrics.events.clone(),
             metrics: of.metrics.clone(),
             logs: Mutex::default(),
+            bytes: AtomicU64::new(0),
+            let_go: AtomicU64::new(0),
         }
     }
 
@@ -258,7 +158,8 @@ impl Events {
         let mixed = asked.mixed(etag);
         let known = asker.caller.presence.knows_target(mixed);
         if known.load(Ordering::Relaxed) != mixed {
-            self.remember(asker, asked, answer, etag, lookup(), (known, mixed));
+            self.remember(asker, asked, answer, etag, lookup());
+            known.store(mixed, Ordering::Relaxed);
         }
     }
 
@@ -270,7 +171,6 @@ impl Events {
         answer: &Answer,
         etag: &Etag,
         lookup: Lookup,
-        (known, mixed): (&AtomicU64, u64),
     ) {
         let is_page = matches!(&lookup, Lookup::Search(search) if search.is_continuation());
         let Ok(body) = str::from_utf8(asked.body) else {
@@ -285,32 +185,39 @@ impl Events {
         }
         let as_of = self.as_of(answer);
         let log = self.log_of(&asker.caller);
-        let mut log = log.lock();
-        let mut states = log.targets.iter();
-        let is_it = |state: &TargetState| *state.target == *asked.target && *state.body == *body;
-        match states.position(is_it) {
+        self.with(&log, |log| match log.find(asked.target, body) {
             Some(at) => {
-                log.learn(at, answer, etag, as_of);
-                if let Some(state) = log.targets.remove(at) {
-                    log.targets.push_back(state);
-                }
+                self.learn(log, at, answer, etag, as_of);
+                log.asked_again(at);
             }
             None => {
-                if log.targets.len() >= TARGETS_MAX {
-                    log.targets.pop_front();
-                    // It may be asked again.
-                    asker.caller.presence.forget_targets();
-                }
-                log.targets.push_back(TargetState {
+                let state = TargetState {
                     lookup,
                     target: asked.target.into(),
                     body: body.into(),
                     etag: etag.clone(),
                     content: content_of(&answer.body),
-                });
+                };
+                if log.add(state) {
+                    // What went may be asked again.
+                    asker.caller.presence.forget_targets();
+                }
             }
+        });
+        self.make_room(&log);
+    }
+
+    fn learn(
+        &self,
+        log: &mut CallerLog,
+        at: usize,
+        answer: &Answer,
+        etag: &Etag,
+        as_of: Timestamp,
+    ) {
+        if log.learn(at, &answer.body, etag, as_of) {
+            self.meter.changed();
         }
-        known.store(mixed, Ordering::Relaxed);
     }
 
     fn as_of(&self, answer: &Answer) -> Timestamp {
@@ -319,19 +226,72 @@ impl Events {
         now.checked_sub(age).unwrap_or(now)
     }
 
+    /// Changes a log, and counts what it costs afterwards.
+    fn with<T>(&self, log: &Mutex<CallerLog>, change: impl FnOnce(&mut CallerLog) -> T) -> T {
+        let mut log = log.lock();
+        let before = log.bytes() as u64;
+        let changed = change(&mut log);
+        // One that was let go of is counted no longer.
+        if !log.let_go {
+            self.bytes.fetch_add(log.bytes() as u64, Ordering::Relaxed);
+            self.bytes.fetch_sub(before, Ordering::Relaxed);
+        }
+        changed
+    }
+
     /// The log of a caller, which begins anew when its audience is another.
     fn log_of(&self, caller: &Caller) -> Arc<Mutex<CallerLog>> {
         let audience = caller.audience.fingerprint();
+        let now = self.clock.now();
         let mut logs = self.logs.lock();
-        if let Some(log) = logs.get(&caller.name)
-            && log.lock().audience == audience
-        {
-            return log.clone();
+        if let Some(log) = logs.get(&caller.name) {
+            let mut known = log.lock();
+            if known.audience == audience {
+                known.used = now;
+                drop(known);
+                return log.clone();
+            }
         }
         caller.presence.forget_targets();
-        let log = Arc::new(Mutex::new(CallerLog::new(audience, self.clock.now())));
-        logs.insert(caller.name.clone(), log.clone());
+        let log = CallerLog::new(audience, now);
+        self.bytes.fetch_add(log.bytes() as u64, Ordering::Relaxed);
+        let log = Arc::new(Mutex::new(log));
+        if let Some(before) = logs.insert(caller.name.clone(), log.clone()) {
+            self.end(&before);
+        }
         log
+    }
+
+    fn end(&self, log: &Mutex<CallerLog>) {
+        let mut log = log.lock();
+        log.let_go = true;
+        self.bytes.fetch_sub(log.bytes() as u64, Ordering::Relaxed);
+    }
+
+    /// Lets go of the least recently used logs until all of them fit; never of `newest`.
+    fn make_room(&self, newest: &Arc<Mutex<CallerLog>>) {
+        while self.bytes.load(Ordering::Relaxed) > LOGS_BYTES_MAX {
+            let mut logs = self.logs.lock();
+            let others = logs.iter().filter(|(_, log)| !Arc::ptr_eq(log, newest));
+            let oldest = others.min_by_key(|(_, log)| log.lock().used);
+            let Some(name) = oldest.map(|(name, _)| name.clone()) else {
+                return;
+            };
+            if let Some(log) = logs.remove(&name) {
+                self.end(&log);
+                self.let_go.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How full the logs are. An entry is a caller.
+    pub fn usage(&self) -> StoreUsage {
+        StoreUsage {
+            entries: self.logs.lock().len() as u64,
+            bytes: self.bytes.load(Ordering::Relaxed),
+            bytes_max: LOGS_BYTES_MAX,
+            evicted: self.let_go.load(Ordering::Relaxed),
+        }
     }
 
     /// Begins a stream.
@@ -359,17 +319,19 @@ impl Events {
             let mut log = log.lock();
             // What changed while nobody read is found by the first look.
             log.looked = None;
-            let last = log.last;
+            let last = log.last();
             let told = match &request.last_id {
                 None => Some(last),
-                Some(id) => told_of(id, log.epoch)
-                    .filter(|told| (log.before_history()..=last).contains(told)),
+                Some(id) => log.number_of(id),
             };
-            let id = format!("{:016x}-{}", log.epoch, told.unwrap_or(last));
+            let id = log.id(told.unwrap_or(last));
             let opening = match told {
                 Some(_) => format!(": open\nid: {id}\n\n"),
                 None => format!("event: reset\nid: {id}\ndata: {{}}\n\n"),
             };
+            if told.is_none() {
+                self.meter.reset();
+            }
             (told.unwrap_or(last), opening)
         };
         let now = self.clock.now();
@@ -399,6 +361,11 @@ impl Events {
     /// have changed.
     async fn look(&self, asker: &mut Asker, log: &Mutex<CallerLog>) {
         let now = self.clock.now();
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let is_early = |at| since(at) < LOOK_EVERY;
+        if log.lock().looked.is_some_and(is_early) {
+            return;
+        }
         let attempts = |vendor| self.metrics.vendor_attempts(vendor).0;
         let calls = attempts(Vendor::Wiv) + attempts(Vendor::Nable);
         let lookups: Vec<(Lookup, Box<str>, Box<str>)> = {
@@ -406,13 +373,8 @@ impl Events {
             if log.calls != calls {
                 (log.calls, log.moved) = (calls, now);
             }
-            let is_due = match log.looked {
-                None => true,
-                Some(at) => {
-                    now.saturating_duration_since(at) >= LOOK_EVERY
-                        && now.saturating_duration_since(log.moved) <= SETTLE
-                }
-            };
+            let is_due = since(log.moved) <= SETTLE
+                || log.looked.is_none_or(|at| since(at) >= COMMENT_EVERY);
             if !is_due {
                 return;
             }
@@ -421,20 +383,19 @@ impl Events {
                 let (target, body) = (state.target.clone(), state.body.clone());
                 (state.lookup.clone(), target, body)
             };
-            log.targets.iter().map(of).collect()
+            log.targets().map(of).collect()
         };
         for (lookup, target, body) in lookups {
-            asker.deadline = self.clock.now() + LOOK_TIME_MAX;
-            let Some(answer) = self.now(asker, &lookup).await else {
-                continue;
-            };
+            asker.deadline = self.clock.now() + LOOKUP_TIME_MAX;
+            let found = clock::timeout(LOOKUP_TIME_MAX, self.now(asker, &lookup)).await;
+            let Ok(Some(answer)) = found else { continue };
             let Some(etag) = &answer.etag else { continue };
             let as_of = self.as_of(&answer);
-            let mut log = log.lock();
-            let is_it = |s: &TargetState| s.target == target && s.body == body;
-            if let Some(at) = log.targets.iter().position(is_it) {
-                log.learn(at, &answer, etag, as_of);
-            }
+            self.with(log, |log| {
+                if let Some(at) = log.find(&target, &body) {
+                    self.learn(log, at, &answer, etag, as_of);
+                }
+            });
         }
     }
 
@@ -454,17 +415,6 @@ impl Events {
         }
     }
 }
-
-/// The number in an id of this log.
-fn told_of(id: &str, epoch: u64) -> Option<u64> {
-    let (of, number) = id.split_once('-')?;
-    let plain = number.bytes().all(|b| b.is_ascii_digit());
-    (of == format!("{epoch:016x}") && plain).then(|| number.parse().ok())?
-}
-
-/// A reader fell behind what is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FellBehind;
 
 /// One stream of events.
 pub struct EventStream {
@@ -490,7 +440,13 @@ impl EventStream {
         loop {
             match self.untold() {
                 Ok(text) if text.is_empty() => {}
-                told => return Some(told.map(Bytes::from)),
+                Ok(text) => return Some(Ok(text.into())),
+                Err(behind) => {
+                    if let Some(events) = self.events.upgrade() {
+                        events.meter.cut();
+                    }
+                    return Some(Err(behind));
+                }
             }
             let now = self.clock.now();
             if *self.leaving.borrow() || now >= self.until {
@@ -498,20 +454,25 @@ impl EventStream {
             }
             if now >= self.comment_at {
                 self.comment_at = now + COMMENT_EVERY;
-                return Some(Ok(Bytes::from_static(b": still here\n\n")));
+                // With the id, a reader of few kinds does not fall behind the others' events.
+                let id = self.log.lock().id(self.told);
+                return Some(Ok(format!(": still here\nid: {id}\n\n").into()));
             }
-            self.events
-                .upgrade()?
-                .look(&mut self.asker, &self.log)
-                .await;
-            if self.log.lock().last > self.told {
+            let events = self.events.upgrade()?;
+            let mut leaving = self.leaving.clone();
+            tokio::select! {
+                () = events.look(&mut self.asker, &self.log) => {}
+                // Its sender lives as long as the gateway.
+                _ = leaving.wait_for(|leaving| *leaving) => continue,
+            }
+            drop(events);
+            if self.log.lock().last() > self.told {
                 continue;
             }
             let next = (self.clock.now() + LOOK_EVERY).min(self.comment_at);
             tokio::select! {
                 () = clock::sleep_until(next) => {}
-                // Its sender lives as long as the gateway.
-                _ = self.leaving.wait_for(|leaving| *leaving) => {}
+                _ = leaving.wait_for(|leaving| *leaving) => {}
             }
         }
     }
@@ -519,21 +480,8 @@ impl EventStream {
     /// The events that were not told yet.
     fn untold(&mut self) -> Result<String, FellBehind> {
         let log = self.log.lock();
-        let before = log.before_history();
-        if self.told < before {
-            return Err(FellBehind);
-        }
-        let mut text = String::new();
-        for (number, event) in (before + 1..).zip(&log.history) {
-            if number > self.told && self.kinds.contains(&event.kind) {
-                let (epoch, data) = (log.epoch, &event.data);
-                let _ = write!(
-                    text,
-                    "event: changed\nid: {epoch:016x}-{number}\ndata: {data}\n\n"
-                );
-            }
-        }
-        self.told = log.last;
+        let text = log.after(self.told, &self.kinds)?;
+        self.told = log.last();
         Ok(text)
     }
 }

@@ -29,6 +29,7 @@ mod contracts;
 pub mod csv;
 pub mod customers;
 pub mod error;
+mod event_log;
 pub mod events;
 pub mod explain;
 pub mod export;
@@ -154,7 +155,7 @@ impl Reads {
     }
 
     /// Returns how full each store is, with its value of the metrics' label `store`.
-    pub fn usages(&self) -> [(&'static str, StoreUsage); 5] {
+    pub fn usages(&self) -> [(&'static str, StoreUsage); 6] {
         [
             ("answers", self.customers.usage() + self.billing.usage()),
             (
@@ -164,6 +165,7 @@ impl Reads {
             ("variants", self.variants.usage()),
             ("snapshots", self.cases.snapshots().usage()),
             ("changes", self.changes.usage()),
+            ("events", self.events.usage()),
         ]
     }
 }

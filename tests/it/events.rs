@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use msp_gateway::access::{CallerBook, CallerKeyHash, CallerSpec, Role};
 use msp_gateway::cache::{CacheNote, Etag};
 use msp_gateway::clock::{Duration, Instant, sleep, timeout_at};
-use msp_gateway::domain::{FieldSet, Kind};
-use msp_gateway::reads::Answer;
+use msp_gateway::domain::{Audience, FieldSet, Kind};
 use msp_gateway::reads::events::{AskedAt, EventsRequest, FellBehind, Lookup};
-use msp_gateway::sandbox;
+use msp_gateway::reads::{Answer, Asker};
+use msp_gateway::sandbox::{self, Fault, Operation};
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 
 use crate::kit::{Rig, Setup};
-use crate::whole::{ALL, Peer, SETTINGS, Whole, caller, get, search, secrets, world};
+use crate::whole::{ALL, Peer, SETTINGS, Whole, caller, get, post, search, secrets, world};
 
 const TENANT: &str = "x-api-key: k-tenant\r\n";
 const BILLED: &str = "x-api-key: k-billed\r\n";
@@ -23,11 +24,14 @@ fn gateway(more: &str) -> Whole {
     let billed = caller("billed", "billing = true\n");
     let all = caller("all", "role = \"operator\"");
     let text = format!("{SETTINGS}{more}{all}{tenant}{billed}");
-    let world = sandbox::Options {
+    Whole::with(&text, &secrets(), small())
+}
+
+fn small() -> sandbox::Options {
+    sandbox::Options {
         cases: 150,
         ..world()
-    };
-    Whole::with(&text, &secrets(), world)
+    }
 }
 
 async fn open(whole: &Whole, target: &str, headers: &str) -> Peer {
@@ -77,7 +81,7 @@ async fn a_caller_is_told_of_its_own_answers_and_of_rows_that_it_may_see() {
     let mut others = open(&whole, EVENTS, BILLED).await;
     let opening = heard(&mut stream, 40).await;
     assert!(opening.contains(": open\nid: "), "{opening}");
-    assert_eq!(opening.matches(": still here\n\n").count(), 2);
+    assert_eq!(opening.matches(": still here\nid: ").count(), 2);
 
     // Nothing changed, but for the page token.
     refreshed(&whole).await;
@@ -106,6 +110,199 @@ async fn a_caller_is_told_of_its_own_answers_and_of_rows_that_it_may_see() {
     assert_eq!(data(&heard(&mut stream, 30).await), Vec::<Value>::new());
     // Who asked nothing is told nothing.
     assert_eq!(data(&heard(&mut others, 1).await), Vec::<Value>::new());
+}
+
+/// The vendor answers one operation with its own body, in which `from` is `to` now.
+fn vendor_says(whole: &Whole, operation: Operation, body: &str, from: &str, to: &str) {
+    assert!(body.contains(from), "{from}: {body}");
+    let said = sandbox::Kind::Status {
+        status: 200,
+        body: Some(body.replacen(from, to, 1)),
+        retry_after: None,
+        processed: false,
+    };
+    whole.sandbox.clear_faults();
+    whole.sandbox.fault(Fault::on(operation, said));
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_of_customers_and_bills_are_told_to_those_whose_answer_they_change() {
+    let whole = gateway("");
+    let list = whole.ask(get("/msp/customers", ALL)).await;
+    let list = String::from_utf8(list.body).unwrap();
+    let customers = whole.sandbox.customers();
+    let name = |id: &str| {
+        let it = customers.iter().find(|customer| customer.id == id);
+        serde_json::to_string(&it.unwrap().name).unwrap()
+    };
+    let month = &whole.sandbox.months()[0];
+    let contract = &whole.sandbox.contracts()[0].id.to_string();
+    let bill = format!("/v1/billing/{month}/{contract}");
+    let invoices = format!("/v1/billing/{month}");
+    let drop_in = format!("/ws/rest/V1/PSA_API/PSABillableServices/-/{month}/{contract}");
+    let ask = async |target: &str, key: &str| {
+        let request = match target.starts_with("/ws") {
+            true => post(target, key, ""),
+            false => get(target, key),
+        };
+        let reply = whole.ask(request).await;
+        assert_eq!(reply.status, 200, "{target}");
+        reply
+    };
+    let bill_text = String::from_utf8(ask(&bill, ALL).await.body).unwrap();
+    let invoices_text = String::from_utf8(ask(&invoices, ALL).await.body).unwrap();
+    // Who asked what, what the vendor changes, and whether that caller is told of it.
+    let (lists, bills, months) = (
+        Operation::Customers,
+        Operation::Billing,
+        Operation::Invoices,
+    );
+    let account = ("\"Best MSP", "\"Worst MSP");
+    for (key, target, operation, (from, to), is_told) in [
+        (
+            TENANT,
+            "/msp/customers",
+            lists,
+            (&*name("org_1"), "\"Other\""),
+            true,
+        ),
+        (
+            TENANT,
+            "/msp/customers",
+            lists,
+            (&*name("org_3"), "\"Other\""),
+            false,
+        ),
+        (
+            TENANT,
+            "/msp/customers?fields=id",
+            lists,
+            (&*name("org_1"), "\"Other\""),
+            false,
+        ),
+        (
+            ALL,
+            "/msp/customers?fields=id,name",
+            lists,
+            (&*name("org_3"), "\"Other\""),
+            true,
+        ),
+        (BILLED, &*bill, bills, account, true),
+        (BILLED, &*drop_in, bills, account, true),
+        (BILLED, &*invoices, months, account, true),
+        (BILLED, &*invoices, bills, account, false),
+    ] {
+        let (text, source) = match operation {
+            Operation::Customers => (&list, "/msp/customers"),
+            Operation::Billing => (&bill_text, &*bill),
+            _ => (&invoices_text, &*invoices),
+        };
+        whole.sandbox.clear_faults();
+        sleep(Duration::from_secs(3_700)).await;
+        ask(target, key).await;
+        ask(source, ALL).await;
+        let mut stream = open(&whole, EVENTS, key).await;
+        heard(&mut stream, 3).await;
+        vendor_says(&whole, operation, text, from, to);
+        // Stale: this one has it read anew.
+        sleep(Duration::from_secs(70)).await;
+        ask(source, ALL).await;
+        sleep(Duration::from_secs(1)).await;
+        let calls = whole.vendor_calls();
+        let mut events = data(&heard(&mut stream, 3).await);
+        // It may be told of what it asked before as well.
+        events.retain(|event| event["target"] == target);
+        assert_eq!(events.len(), usize::from(is_told), "{target}: {events:?}");
+        // The stream itself asked nobody.
+        assert_eq!(whole.vendor_calls(), calls, "{target}");
+        let now = ask(target, key).await;
+        if let Some(event) = events.first() {
+            let kind = match operation {
+                Operation::Customers => "customers",
+                _ => "billing",
+            };
+            assert_eq!(event["kind"], kind);
+            assert_eq!(event["etag"], now.header("etag"));
+            assert!(event.get("body").is_none());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_asks_no_vendor_whatever_goes_stale() {
+    let whole = gateway("");
+    let month = &whole.sandbox.months()[0];
+    for request in [
+        get("/msp/customers?fields=id", BILLED),
+        get(&format!("/v1/billing/{month}"), BILLED),
+        search(BILLED, "{}"),
+        // Of the list of all, which goes stale as well.
+        post("/v2/cases/msp/search?customer_id=org_1", BILLED, "{}"),
+    ] {
+        assert_eq!(whole.ask(request).await.status, 200);
+    }
+    sleep(Duration::from_secs(20)).await;
+    let calls = whole.vendor_calls();
+    // Fresh for a minute, stale for another, and on error for an hour.
+    for _ in 0..15 {
+        let mut stream = open(&whole, EVENTS, BILLED).await;
+        let told = heard(&mut stream, 301).await;
+        assert_eq!(data(&told), Vec::<Value>::new());
+        assert_eq!(told.matches(": still here\n").count(), 19, "{told}");
+    }
+    assert_eq!(whole.vendor_calls(), calls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_nothing_is_cut_and_nothing_is_buffered_for_it() {
+    let short = SETTINGS.replace("\"1m\"", "\"5s\"");
+    let more = "[limits]\nwrite_stall_timeout = \"10m\"\n";
+    let tenant = caller("tenant", "customers = [\"org_1\", \"org_2\"]\n");
+    let few = sandbox::Options {
+        cases: 20,
+        ..world()
+    };
+    let whole = Whole::with(&format!("{short}{more}{tenant}"), &secrets(), few);
+    // Events of some 2 KiB, many at a time.
+    let bodies: Vec<String> = (0..12)
+        .map(|at| format!("{{\"note\":\"{at}{}\"}}", "x".repeat(1_900)))
+        .collect();
+    for body in &bodies {
+        assert_eq!(whole.ask(search(TENANT, body)).await.status, 200);
+    }
+    let mut slow = open(&whole, EVENTS, TENANT).await;
+    // More than the pipe, hyper and the history hold together, well within the time of a stream.
+    for _ in 0..28 {
+        whole.sandbox.insert(1, Some("org_1"), None);
+        for _ in 0..2 {
+            sleep(Duration::from_secs(5)).await;
+            for body in &bodies {
+                assert_eq!(whole.ask(search(TENANT, body)).await.status, 200);
+            }
+        }
+    }
+    assert_eq!(whole.metric("followers").await, 1.0);
+    let noted = whole.metric("events_total{what=\"changed\"}").await;
+    assert!(noted >= 300.0, "{noted}");
+    let bytes = whole.metric("cache_bytes{store=\"events\"}").await;
+    assert!((100_000.0..200_000.0).contains(&bytes), "{bytes}");
+    let told = slow.rest().await;
+    assert!(!told.ends_with("0\r\n\r\n"), "cut, not whole");
+    assert!((told.matches("event: changed").count() as f64) < noted);
+    assert_eq!(whole.metric("events_total{what=\"cut\"}").await, 1.0);
+    // Every event that came, came whole and once, in order.
+    let ids: Vec<u64> = told
+        .lines()
+        .filter_map(|line| line.strip_prefix("id: ")?.split_once('-')?.1.parse().ok())
+        .collect();
+    assert!(ids.is_sorted(), "{ids:?}");
+    let mut back = open(
+        &whole,
+        EVENTS,
+        &format!("{TENANT}last-event-id: {}\r\n", last_id(&told)),
+    )
+    .await;
+    assert!(heard(&mut back, 1).await.contains("event: reset\n"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,4 +448,90 @@ async fn a_reader_that_falls_behind_is_cut_and_targets_are_bounded() {
     let told = data(str::from_utf8(&told).unwrap());
     assert_eq!(told.len(), 1);
     assert_eq!(told[0]["target"], "/msp/customers?63");
+}
+
+/// A caller who sees all.
+fn asker(rig: &Rig, name: &str) -> Asker {
+    let spec = CallerSpec {
+        name: name.to_owned(),
+        keys: vec![CallerKeyHash::of(b"test")],
+        sans: Vec::new(),
+        role: Role::Reader,
+        audience: Audience::All,
+        billing: true,
+        requests_per_minute: None,
+        forced_refreshes_per_minute: 6,
+        expires: None,
+    };
+    let book = CallerBook::new(&[spec], &rig.metrics, rig.clock.clone());
+    Asker {
+        caller: book.find(Some(b"test"), None).unwrap(),
+        ..rig.everyone()
+    }
+}
+
+fn note(rig: &Rig, asker: &Asker, target: &str, body: &str, said: String) {
+    let answer = Answer {
+        etag: Some(Etag::of(said.as_bytes())),
+        body: said.into(),
+        age: Duration::ZERO,
+        note: CacheNote::hit(1),
+    };
+    let body = body.as_bytes();
+    let lookup = || Lookup::Customers(FieldSet::ALL);
+    let events = &rig.reads.events;
+    events.note(asker, AskedAt { target, body }, &answer, lookup);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_logs_of_all_callers_are_bounded_and_the_least_recently_used_goes() {
+    let rig = Rig::new(Setup::default());
+    let events = rig.reads.events.clone();
+    let request = |last_id| EventsRequest {
+        kinds: None,
+        last_id,
+    };
+    let first = asker(&rig, "first");
+    let mut stream = events.begin(&first, request(None)).unwrap();
+    let opening = stream.next().await.unwrap().unwrap();
+    let id = last_id(str::from_utf8(&opening).unwrap());
+    let target = format!("/msp/customers?{}", "x".repeat(2_000));
+    for at in 0..400 {
+        sleep(Duration::from_millis(1)).await;
+        let one = asker(&rig, &format!("caller-{at}"));
+        for of in 0..64 {
+            note(&rig, &one, &format!("{target}{of}"), "", "[]".to_owned());
+        }
+    }
+    let usage = events.usage();
+    assert!(usage.evicted > 100 && usage.entries < 300, "{usage:?}");
+    assert!(usage.bytes <= usage.bytes_max, "{usage:?}");
+    assert_eq!(usage.entries + usage.evicted, 401);
+    assert_eq!(stream.next().await, Some(Err(FellBehind)));
+    let mut stream = events.begin(&first, request(Some(id))).unwrap();
+    let opening = stream.next().await.unwrap().unwrap();
+    assert!(opening.starts_with(b"event: reset\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_of_few_kinds_does_not_fall_behind_the_others_events() {
+    let rig = Rig::new(Setup::default());
+    let one = asker(&rig, "one");
+    let request = |last_id| EventsRequest {
+        kinds: Some(vec![Kind::Cases]),
+        last_id,
+    };
+    let mut stream = rig.reads.events.begin(&one, request(None)).unwrap();
+    stream.next().await.unwrap().unwrap();
+    for at in 0..400 {
+        note(&rig, &one, "/msp/customers", "", format!("[{at}]"));
+    }
+    // As a reader at its pace: it is told nothing of these, and its next comment says how far it is.
+    let mut stream = rig.reads.events.begin(&one, request(None)).unwrap();
+    stream.next().await.unwrap().unwrap();
+    let comment = stream.next().await.unwrap().unwrap();
+    let id = last_id(str::from_utf8(&comment).unwrap());
+    let mut stream = rig.reads.events.begin(&one, request(Some(id))).unwrap();
+    let opening = stream.next().await.unwrap().unwrap();
+    assert!(opening.starts_with(b": open\n"));
 }

@@ -1,0 +1,44 @@
+//! Counters of the streams of events.
+
+use prometheus::IntCounter;
+
+use super::declare::Declare;
+
+/// What happened in callers' streams of events.
+#[derive(Clone)]
+pub struct EventsMeter {
+    changed: IntCounter,
+    reset: IntCounter,
+    cut: IntCounter,
+}
+
+impl EventsMeter {
+    pub(super) fn new(declare: &Declare<'_>) -> Result<Self, prometheus::Error> {
+        let all = declare.counters(
+            "events_total",
+            "Changes noted for callers with streams of events, and streams that began anew or were cut.",
+            &["what"],
+        )?;
+        let of = |what| all.with_label_values(&[what]);
+        Ok(Self {
+            changed: of("changed"),
+            reset: of("reset"),
+            cut: of("cut"),
+        })
+    }
+
+    /// An answer that a caller got is another now.
+    pub fn changed(&self) {
+        self.changed.inc();
+    }
+
+    /// A reader came back to a history that does not reach back far enough.
+    pub fn reset(&self) {
+        self.reset.inc();
+    }
+
+    /// A reader fell behind and was cut.
+    pub fn cut(&self) {
+        self.cut.inc();
+    }
+}

@@ -1,0 +1,327 @@
+//! What is known of one caller for its streams of events: the targets it was answered for, and what
+//! happened to them lately. No I/O, no lock, no time of its own.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+
+use super::answer::Etag;
+use super::events::Lookup;
+use crate::clock::Instant;
+use crate::domain::Kind;
+use crate::domain::audience::AudienceFingerprint;
+use crate::domain::json::write_text;
+
+/// Targets remembered of a caller; the one that was asked longest ago goes first. A dashboard shows a
+/// few dozen at once, and each is looked up at every look.
+const TARGETS_MAX: usize = 64;
+/// Longest target and body remembered, together, in bytes. Others give no events.
+pub(super) const TARGET_BYTES_MAX: usize = 2 * 1024;
+/// Events of a caller that can be told again: four for each target.
+const HISTORY_MAX: usize = 256;
+/// Bytes of these events. A usual one has 200, so this bounds those with long searches.
+const HISTORY_BYTES_MAX: usize = 128 * 1024;
+/// What a target and an event cost beside their text.
+const OVERHEAD_BYTES: usize = 256;
+
+/// One target of a caller.
+pub(super) struct TargetState {
+    pub lookup: Lookup,
+    pub target: Box<str>,
+    pub body: Box<str>,
+    pub etag: Etag,
+    /// The answer without its page token, which names a snapshot and says nothing of the rows.
+    pub content: blake3::Hash,
+}
+
+impl TargetState {
+    fn bytes(&self) -> usize {
+        self.target.len() + self.body.len() + OVERHEAD_BYTES
+    }
+}
+
+struct Happened {
+    kind: Kind,
+    data: String,
+}
+
+impl Happened {
+    fn bytes(&self) -> usize {
+        self.data.len() + OVERHEAD_BYTES
+    }
+}
+
+/// A reader fell behind what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FellBehind;
+
+/// What is known of a caller.
+pub(super) struct CallerLog {
+    pub audience: AudienceFingerprint,
+    /// Tells this log's ids from those of others and of other processes.
+    epoch: u64,
+    /// The least recently asked first.
+    targets: VecDeque<TargetState>,
+    history: VecDeque<Happened>,
+    /// Of the last event.
+    last: u64,
+    bytes: usize,
+    history_bytes: usize,
+    /// Another log stands in this one's place, or none: nobody may wait for its events.
+    pub let_go: bool,
+    /// When the caller was last answered or began a stream.
+    pub used: Instant,
+    /// Calls to vendors that had ended at the last look, and when that number last went up.
+    pub calls: u64,
+    pub moved: Instant,
+    pub looked: Option<Instant>,
+}
+
+impl CallerLog {
+    pub fn new(audience: AudienceFingerprint, now: Instant) -> Self {
+        Self {
+            audience,
+            epoch: fastrand::u64(..),
+            targets: VecDeque::new(),
+            history: VecDeque::new(),
+            last: 0,
+            bytes: OVERHEAD_BYTES,
+            history_bytes: 0,
+            let_go: false,
+            used: now,
+            calls: 0,
+            moved: now,
+            looked: None,
+        }
+    }
+
+    /// The number of the last event.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// What it costs.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.history_bytes
+    }
+
+    pub fn targets(&self) -> impl ExactSizeIterator<Item = &TargetState> {
+        self.targets.iter()
+    }
+
+    /// The number before the first event that is kept.
+    fn before_history(&self) -> u64 {
+        self.last - self.history.len() as u64
+    }
+
+    /// The id of an event.
+    pub fn id(&self, number: u64) -> String {
+        format!("{:016x}-{number}", self.epoch)
+    }
+
+    /// The number in an id of this log, if all that came after it is kept.
+    pub fn number_of(&self, id: &str) -> Option<u64> {
+        let (of, number) = id.split_once('-')?;
+        let plain = number.bytes().all(|b| b.is_ascii_digit());
+        let is_ours = plain && of == format!("{:016x}", self.epoch);
+        let number = is_ours.then(|| number.parse().ok())??;
+        (self.before_history()..=self.last)
+            .contains(&number)
+            .then_some(number)
+    }
+
+    /// The lines of all events of these kinds after `told`.
+    pub fn after(&self, told: u64, kinds: &[Kind]) -> Result<String, FellBehind> {
+        let before = self.before_history();
+        if self.let_go || told < before {
+            return Err(FellBehind);
+        }
+        let mut text = String::new();
+        for (number, event) in (before + 1..).zip(&self.history) {
+            if number > told && kinds.contains(&event.kind) {
+                let (id, data) = (self.id(number), &event.data);
+                let _ = write!(text, "event: changed\nid: {id}\ndata: {data}\n\n");
+            }
+        }
+        Ok(text)
+    }
+
+    /// The place of a target.
+    pub fn find(&self, target: &str, body: &str) -> Option<usize> {
+        let is_it = |state: &TargetState| *state.target == *target && *state.body == *body;
+        self.targets.iter().position(is_it)
+    }
+
+    /// A target was asked again: it goes last.
+    pub fn asked_again(&mut self, at: usize) {
+        if let Some(state) = self.targets.remove(at) {
+            self.targets.push_back(state);
+        }
+    }
+
+    /// Remembers a new target. `true`: another one had to go for it.
+    pub fn add(&mut self, state: TargetState) -> bool {
+        let full = self.targets.len() >= TARGETS_MAX;
+        if full && let Some(gone) = self.targets.pop_front() {
+            self.bytes -= gone.bytes();
+        }
+        self.bytes += state.bytes();
+        self.targets.push_back(state);
+        full
+    }
+
+    /// Takes over the answer to a question. `true`: it is another than before, which is an event.
+    pub fn learn(&mut self, at: usize, body: &[u8], etag: &Etag, as_of: Timestamp) -> bool {
+        let Some(state) = self.targets.get_mut(at) else {
+            return false;
+        };
+        if state.etag == *etag {
+            return false;
+        }
+        state.etag = etag.clone();
+        let content = content_of(body);
+        if std::mem::replace(&mut state.content, content) == content {
+            return false;
+        }
+        let kind = state.lookup.kind();
+        let data = data_of(state, as_of);
+        self.happened(Happened { kind, data });
+        true
+    }
+
+    fn happened(&mut self, event: Happened) {
+        self.history_bytes += event.bytes();
+        self.last += 1;
+        self.history.push_back(event);
+        let is_too_much =
+            |log: &Self| log.history.len() > HISTORY_MAX || log.history_bytes > HISTORY_BYTES_MAX;
+        while is_too_much(self)
+            && let Some(gone) = self.history.pop_front()
+        {
+            self.history_bytes -= gone.bytes();
+        }
+    }
+}
+
+/// The members of an event.
+fn data_of(state: &TargetState, as_of: Timestamp) -> String {
+    let kind = state.lookup.kind().as_str();
+    let mut data = format!("{{\"kind\":\"{kind}\",\"target\":");
+    write_text(&state.target, &mut data);
+    if !state.body.is_empty() {
+        data.push_str(",\"body\":");
+        write_text(&state.body, &mut data);
+    }
+    data.push_str(",\"etag\":");
+    write_text(state.etag.value().to_str().unwrap_or_default(), &mut data);
+    let _ = write!(data, ",\"as_of\":\"{as_of:.3}\"}}");
+    data
+}
+
+/// A hash of an answer but for its page token.
+pub(super) fn content_of(body: &[u8]) -> blake3::Hash {
+    const TOKEN: &[u8] = b"\"next_page_key\":{\"scroll_id\":\"";
+    const NO_TOKEN: &[u8] = b"\"next_page_key\":null";
+    let parts = || {
+        let begin = memchr::memmem::rfind(body, TOKEN)? + TOKEN.len();
+        // A row may have members of these names. Where the page has no token, theirs count.
+        let is_last = memchr::memmem::find(body, NO_TOKEN).is_some();
+        body.split_at_checked(begin).filter(|_| !is_last)
+    };
+    let Some((before, after)) = parts() else {
+        return blake3::hash(body);
+    };
+    let end = after.iter().position(|byte| *byte == b'"').unwrap_or(0);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(before);
+    hasher.update(after.get(end..).unwrap_or_default());
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::FieldSet;
+
+    fn target(target: &str, body: &str) -> TargetState {
+        TargetState {
+            lookup: Lookup::Customers(FieldSet::ALL),
+            target: target.into(),
+            body: body.into(),
+            etag: Etag::of(b""),
+            content: content_of(b""),
+        }
+    }
+
+    fn log() -> CallerLog {
+        let now = crate::clock::Clock::system().now();
+        CallerLog::new(AudienceFingerprint([0; 16]), now)
+    }
+
+    fn learn(log: &mut CallerLog, at: usize, body: &str) -> bool {
+        let etag = Etag::of(body.as_bytes());
+        log.learn(at, body.as_bytes(), &etag, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn the_history_is_bounded_in_events_and_in_bytes() {
+        for (body, kept) in [("", 256), (&*"x".repeat(TARGET_BYTES_MAX), 53)] {
+            let mut log = log();
+            log.add(target("/msp/customers", body));
+            for at in 0..1_000 {
+                assert!(learn(&mut log, 0, &format!("[{at}]")));
+                assert!(!learn(&mut log, 0, &format!("[{at}]")));
+            }
+            assert_eq!((log.last(), log.history.len()), (1_000, kept));
+            assert!(log.bytes() <= HISTORY_BYTES_MAX + 3 * 1024);
+            let counted: usize = log.history.iter().map(Happened::bytes).sum();
+            assert_eq!(counted, log.history_bytes);
+            let oldest = log.last() - kept as u64;
+            assert_eq!(log.after(oldest - 1, &Kind::ALL), Err(FellBehind));
+            let told = log.after(oldest, &Kind::ALL).unwrap();
+            assert_eq!(told.matches("event: changed\n").count(), kept);
+            assert_eq!(log.after(oldest, &[Kind::Cases]).unwrap(), "");
+            assert_eq!(log.number_of(&log.id(oldest)), Some(oldest));
+            for gone in [oldest - 1, log.last() + 1] {
+                assert_eq!(log.number_of(&log.id(gone)), None);
+            }
+            log.let_go = true;
+            assert_eq!(log.after(log.last(), &Kind::ALL), Err(FellBehind));
+        }
+    }
+
+    #[test]
+    fn targets_go_in_the_order_they_were_asked_and_are_counted() {
+        let mut log = log();
+        let empty = log.bytes();
+        for at in 0..TARGETS_MAX {
+            assert!(!log.add(target(&at.to_string(), "")));
+        }
+        log.asked_again(log.find("0", "").unwrap());
+        assert!(log.add(target("new", "body")));
+        assert_eq!(log.find("1", ""), None);
+        assert!(log.find("0", "").is_some() && log.find("new", "body").is_some());
+        assert_eq!(log.find("new", ""), None);
+        let bytes: usize = log.targets().map(TargetState::bytes).sum();
+        assert_eq!(log.bytes(), empty + bytes);
+    }
+
+    #[test]
+    fn a_page_token_is_no_content_and_a_row_that_looks_like_one_is() {
+        let page = |row: &str, token: &str| {
+            format!("{{\"data\":[{row}],\"next_page_key\":{token}}}").into_bytes()
+        };
+        let token = |text: &str| format!("{{\"scroll_id\":\"{text}\"}}");
+        let row = |text: &str| format!("{{\"next_page_key\":{}}}", token(text));
+        let is_same = |one: Vec<u8>, other: Vec<u8>| content_of(&one) == content_of(&other);
+        assert!(is_same(page("1", &token("a")), page("1", &token("bb"))));
+        assert!(!is_same(page("1", &token("a")), page("2", &token("a"))));
+        assert!(!is_same(page("1", &token("a")), page("1", "null")));
+        assert!(!is_same(page(&row("a"), "null"), page(&row("b"), "null")));
+        assert!(!is_same(
+            page(&row("a"), &token("t")),
+            page(&row("b"), &token("t"))
+        ));
+    }
+}
