@@ -1,4 +1,5 @@
-//! How a read's answer is told.
+//! Writes the response to a read: headers, content coding, and 304 or 412 where a condition says
+//! so.
 
 use std::sync::{Arc, LazyLock};
 
@@ -17,19 +18,20 @@ use crate::reads::Answer;
 static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Answers are one caller's own, and a browser must ask again: the gateway answers in no time.
+/// `Cache-Control` of every answer. Answers belong to one caller, and a browser must revalidate
+/// them, which is fast.
 pub const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
-/// What an answer depends on besides its target.
+/// `Vary` of every answer: what it depends on besides its target.
 pub const VARY: HeaderValue = HeaderValue::from_static("Authorization, X-API-Key, Accept-Encoding");
 
-/// Room for our headers, `X-Request-Id`, `RateLimit` and hyper's `Date` and `Content-Length`.
+/// Capacity for our headers, `X-Request-Id`, `RateLimit`, and hyper's `Date` and `Content-Length`.
 const HEADERS_EXPECTED: usize = 12;
 
-/// Returns the response for a read's answer: in a content coding that the caller takes, where a
-/// variant is at hand; 304 where the caller has it already, in whatever form it takes.
+/// Returns the response for a read's answer. The body has a content coding that the caller accepts,
+/// if a variant is ready. If the caller has the answer already, in any form, the response is 304.
 ///
 /// # Errors
-/// 406 where it takes no form that there is, 412 where `If-Match` names another answer.
+/// 406 if the caller accepts no form, 412 if `If-Match` names another answer.
 pub fn respond(call: &Call, answer: Answer, variants: &Arc<Variants>) -> Result<Answered, Problem> {
     call.record.set_note(&answer.note);
     let headers = &call.head.headers;
@@ -38,7 +40,7 @@ pub fn respond(call: &Call, answer: Answer, variants: &Arc<Variants>) -> Result<
     if mentions.has(Mention::IfMatch) && call.head.method != Method::POST {
         check_match(headers, answer.etag.as_ref())?;
     }
-    // Answers without a tag are joined anew for each request; there is nothing to keep a variant of.
+    // Answers without a tag are joined anew for each request, so they have no variants.
     let Some(tag) = answer.etag else {
         let mut response = whole(answer.body);
         tell_freshness(response.headers_mut(), &answer.note, answer.age);
@@ -69,10 +71,10 @@ pub fn respond(call: &Call, answer: Answer, variants: &Arc<Variants>) -> Result<
     Ok(response)
 }
 
-/// What the caller takes.
+/// Returns the content codings that the caller accepts.
 ///
 /// # Errors
-/// 406 where that is no form that there is.
+/// 406 if the caller accepts no form that exists.
 pub fn accepted(call: &Call) -> Result<Accepted, Problem> {
     match call.record.mentions.has(Mention::AcceptEncoding) {
         true => accepted_of(&call.head.headers),
@@ -80,10 +82,10 @@ pub fn accepted(call: &Call) -> Result<Accepted, Problem> {
     }
 }
 
-/// What these headers take.
+/// Returns the content codings that these headers accept.
 ///
 /// # Errors
-/// 406 where that is no form that there is.
+/// 406 if they accept no form that exists.
 pub fn accepted_of(headers: &HeaderMap) -> Result<Accepted, Problem> {
     let accepted = Accepted::of(headers);
     match accepted.takes_some_form() {
@@ -95,14 +97,14 @@ pub fn accepted_of(headers: &HeaderMap) -> Result<Accepted, Problem> {
     }
 }
 
-/// `If-Match`: the answer must have one of these tags, in whatever form it is sent; `*` is any answer.
-/// `If-Unmodified-Since` is not looked at: answers have no date of their last change, and RFC 9110
-/// section 13.1.4 has it ignored then.
+/// Checks `If-Match`: the answer must have one of these tags, in any form; `*` is any answer.
+/// `If-Unmodified-Since` is ignored, as RFC 9110 section 13.1.4 requires for answers that have no
+/// date of their last change.
 ///
 /// # Errors
-/// 412 where it is none of them.
+/// 412 if the answer has none of the tags.
 pub fn check_match(headers: &HeaderMap, tag: Option<&Etag>) -> Result<(), Problem> {
-    // What is no list of tags is no condition.
+    // A value that is not a list of tags is not a condition.
     let is_list = |value: &HeaderValue| {
         let value = value.as_bytes().trim_ascii();
         value == b"*" || value.starts_with(b"\"") || value.starts_with(b"W/\"")
@@ -127,83 +129,48 @@ pub fn check_match(headers: &HeaderMap, tag: Option<&Etag>) -> Result<(), Proble
     }
 }
 
-/// The head of an answer with a tag: what never changes as it is, and a place for each of the others,
-/// `X-Request-Id` among them, which a layer above fills. A copy of it costs a part of what as many
-/// insertions do.
-struct TaggedHead {
-    head: HeaderMap,
-    /// What each value is, in the order in which the head gives them.
-    places: Vec<Place>,
-}
-
-enum Place {
-    Ready,
-    Etag,
-    CacheStatus,
-    Age,
-}
-
-static TAGGED_HEAD: LazyLock<TaggedHead> = LazyLock::new(|| {
+/// The headers of an answer that has an entity tag, with the values that never change.
+///
+/// Copying this map and replacing three values costs fewer instructions than seven insertions into
+/// a new map: the guard counts some 450 less for a 4 KB hit of 37,000.
+static TAGGED_HEAD: LazyLock<HeaderMap> = LazyLock::new(|| {
     let mut head = HeaderMap::with_capacity(HEADERS_EXPECTED);
-    let later = HeaderValue::from_static("");
     head.insert(header::CONTENT_TYPE, JSON);
-    head.insert(header::ETAG, later.clone());
-    head.insert(CACHE_STATUS.clone(), later.clone());
-    head.insert(header::AGE, later.clone());
     head.insert(header::CACHE_CONTROL, PRIVATE);
     head.insert(header::VARY, VARY);
-    head.insert(X_REQUEST_ID.clone(), later);
-    let place = |name: &HeaderName| match name {
-        _ if *name == header::ETAG => Place::Etag,
-        _ if *name == CACHE_STATUS => Place::CacheStatus,
-        _ if *name == header::AGE => Place::Age,
-        _ => Place::Ready,
-    };
-    TaggedHead {
-        places: head.keys().map(place).collect(),
-        head,
+    // Each answer has its own values for these. A layer above sets `X-Request-Id`.
+    for name in [&header::ETAG, &CACHE_STATUS, &header::AGE, &X_REQUEST_ID] {
+        head.insert(name, HeaderValue::from_static(""));
     }
+    head
 });
 
+/// Returns the headers of an answer that has an entity tag, all but `X-Request-Id`.
 fn tagged_head(etag: HeaderValue, note: &CacheNote, age: Duration) -> HeaderMap {
-    let mut head = TAGGED_HEAD.head.clone();
-    let mut etag = Some(etag);
-    // A copy gives its values in the order of the original.
-    for (value, place) in head.values_mut().zip(&TAGGED_HEAD.places) {
-        match place {
-            Place::Ready => {}
-            Place::Etag => {
-                if let Some(etag) = etag.take() {
-                    *value = etag;
-                }
-            }
-            Place::CacheStatus => *value = note.header_value(),
-            Place::Age => *value = seconds(age),
-        }
-    }
+    let mut head = TAGGED_HEAD.clone();
+    head.insert(&header::ETAG, etag);
+    head.insert(&CACHE_STATUS, note.header_value());
+    head.insert(&header::AGE, seconds(age));
     head
 }
 
-/// Ages of so many seconds and less have their value ready; older answers are few.
+/// Ages below this number of seconds have their header value ready. Older answers are rare.
 const AGES_READY: u64 = 1024;
 
-static AGES: LazyLock<Vec<HeaderValue>> = LazyLock::new(|| {
-    // Kept for as long as the program runs: a value that is not shared is copied without a count.
-    let text = |age: u64| &*age.to_string().leak();
-    (0..AGES_READY)
-        .map(|age| HeaderValue::from_static(text(age)))
-        .collect()
-});
+/// The ready values of `Age`, by seconds. Copying one saves the allocation of a new one: the guard
+/// counts some 500 instructions less for a 4 KB hit of 37,000.
+static AGES: LazyLock<Vec<HeaderValue>> =
+    LazyLock::new(|| (0..AGES_READY).map(HeaderValue::from).collect());
 
-/// The value of `Age`.
+/// Returns the value of `Age`.
 fn seconds(of: Duration) -> HeaderValue {
     let seconds = of.as_secs();
     let ready = usize::try_from(seconds).ok().and_then(|at| AGES.get(at));
     ready.cloned().unwrap_or_else(|| HeaderValue::from(seconds))
 }
 
-/// The tag of a form of this body that the caller names and still takes. It has the body then,
-/// whichever form it would be sent now.
+/// Returns the tag of a form of this body that the caller has and still accepts. The response is
+/// then 304, even if the body would now be sent in another form.
 fn held(headers: &HeaderMap, accepted: &Accepted, tag: &Etag) -> Option<HeaderValue> {
     let mut held = None;
     none_match(headers, |one| {
@@ -240,7 +207,7 @@ fn not_modified(etag: HeaderValue, note: &CacheNote, age: Duration) -> Answered 
 
 /// Adds `Cache-Status`, `Age`, `Cache-Control` and `Vary`.
 pub fn tell_freshness(headers: &mut HeaderMap, note: &CacheNote, age: Duration) {
-    headers.insert(CACHE_STATUS.clone(), note.header_value());
+    headers.insert(&CACHE_STATUS, note.header_value());
     headers.insert(header::AGE, seconds(age));
     headers.insert(header::CACHE_CONTROL, PRIVATE);
     headers.insert(header::VARY, VARY);

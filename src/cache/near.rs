@@ -8,6 +8,11 @@
 //! while one of its keys changes; during that time only moka is asked. A reader takes the version
 //! before it looks into moka, and stores the version with what it found. So a reference stored
 //! late, after a change, has an old version and is ignored.
+//!
+//! What it gains: without the table, the guard counts 38,358 instructions for a 4 KB hit and 46,563
+//! for a 12 KB POST; with it, 36,990 and 45,350. That is 3.6 % and 2.6 %, for two lookups each. The
+//! price is this file, and 256 places for each cache. It is too little to show in time on a busy
+//! machine, but more than the hit path may lose.
 
 use std::hash::{BuildHasher as _, Hash};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -158,7 +163,7 @@ where
     }
 }
 
-/// Counts what moka lets go of for want of room, and not what is replaced or removed.
+/// Counts entries that moka evicts for lack of room. Replaced and removed entries do not count.
 pub(super) fn count_evictions<K, V>(
     evicted: &Arc<AtomicU64>,
 ) -> impl Fn(Arc<K>, V, RemovalCause) + Send + Sync + 'static {
@@ -191,7 +196,7 @@ struct Changing<'a, K, V> {
 
 impl<K, V> Drop for Changing<'_, K, V> {
     fn drop(&mut self) {
-        // Good for nothing any more.
+        // The reference is outdated.
         self.place.left.store(None);
         self.place.version.fetch_add(1, Ordering::AcqRel);
     }
@@ -207,7 +212,7 @@ mod tests {
         Near::new(weight_max, |_, _| 1)
     }
 
-    /// Looks until the table surely knows the key.
+    /// Looks the key up until the table certainly has it.
     fn warm(near: &Near<u32, u64>, key: u32) {
         for _ in 0..1_000 {
             near.get(&key);
@@ -238,7 +243,7 @@ mod tests {
         let near = near(100);
         near.insert(1, Arc::new(10));
         let place = near.place(&1).unwrap();
-        // One looked, and is slow to leave what it found.
+        // A reader has looked the key up, and is slow to store what it found.
         let version = place.version.load(Ordering::Acquire);
         let found = near.cache.get(&1).unwrap();
         near.insert(1, Arc::new(11));
@@ -257,7 +262,7 @@ mod tests {
         warm(&near, 1);
         let found = near.get(&1).unwrap();
         assert_eq!(Arc::strong_count(&found), 2, "moka's and this one");
-        // What moka has let go of is not found, whatever the table knows.
+        // An entry that moka evicted is not found, whatever the table has.
         let place = near.place(&1).unwrap();
         let version = place.version.load(Ordering::Acquire);
         near.cache.invalidate(&1);
@@ -274,7 +279,7 @@ mod tests {
         let near = near(100);
         near.insert(1, Arc::new(10));
         warm(&near, 1);
-        // Only whoever asks moka learns that it let go of this.
+        // Only a lookup in moka shows that the entry is gone.
         let _held = near.get(&1).unwrap();
         near.cache.invalidate(&1);
         let found = (0..10_000).filter(|_| near.get(&1).is_some()).count();
@@ -293,7 +298,8 @@ mod tests {
         assert_eq!(all, [(10, 20), (20, 40), (30, 60)]);
         near.insert(200, Arc::new(1));
         assert!(near.size().1 <= 100 && near.get(&200).is_none());
-        // Too heavy for the whole store: counted as let go of, beside any that went for it.
+        // An entry that is too heavy for the whole store counts as evicted, besides any evicted for
+        // it.
         let usage = near.usage();
         assert!(usage.evicted >= 1 && usage.bytes_max == 100, "{usage:?}");
         near.remove(&10);

@@ -1,4 +1,5 @@
-//! The rows of a walk: raw text in the vendor's order, cut by slicing, never re-serialised.
+//! The rows of a walk: raw text in the vendor's order. Rows are cut by slicing and never serialised
+//! again.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,90 +12,55 @@ use crate::domain::record::{CaseHead, RowId};
 use crate::store::KeptRows;
 use crate::upstream::RawRows;
 
-/// Number of a text in a [`Words`] table; [`NO_WORD`] where a row has none.
+/// Number of a text in a [`Words`] table, or [`NO_WORD`] if a row has none.
 pub type Word = u32;
 /// The word of a row without a customer or a case type.
 pub const NO_WORD: Word = u32::MAX;
 
-/// Bytes a row costs beside its text: end offset, id, customer and case type.
+/// Bytes of a row besides its text: end offset, id, customer and case type.
 pub const ROW_OVERHEAD_BYTES: u64 = 4 + 16 + 4 + 4;
 
 /// Texts that many rows share, numbered in order of appearance.
 #[derive(Clone, Debug, Default)]
 pub struct Words {
-    /// One after the other.
-    texts: String,
-    /// Where each ends.
-    ends: Vec<u32>,
-    /// Once there are more than are looked through.
-    numbers: HashMap<Box<str>, Word, RandomState>,
+    texts: Vec<Arc<str>>,
+    numbers: HashMap<Arc<str>, Word, RandomState>,
 }
 
-/// As many texts are found as fast by looking at each: most pages have a few customers.
-const LOOKED_THROUGH_MAX: usize = 16;
-/// Room made with the first text, for some that are looked through.
-const ROOM_BYTES: usize = 128;
-
 impl Words {
+    /// Returns the number of a text, which is added if it is new. [`NO_WORD`] for `None`.
     fn number(&mut self, text: Option<&str>) -> Word {
         let Some(text) = text else { return NO_WORD };
-        let known = match self.numbers.is_empty() {
-            true => self.iter().position(|known| known == text),
-            false => self.numbers.get(text).map(|number| *number as usize),
+        if let Some(known) = self.numbers.get(text) {
+            return *known;
+        }
+        let Some(number) = Word::try_from(self.len()).ok().filter(|n| *n != NO_WORD) else {
+            return NO_WORD;
         };
-        match known {
-            Some(known) => Word::try_from(known).unwrap_or(NO_WORD),
-            None => self.add(text).unwrap_or(NO_WORD),
-        }
-    }
-
-    /// `None` past 4 GiB.
-    fn add(&mut self, text: &str) -> Option<Word> {
-        let number = Word::try_from(self.len()).ok()?;
-        let end = u32::try_from(self.texts.len() + text.len()).ok()?;
-        if self.is_empty() {
-            self.texts.reserve(ROOM_BYTES.max(text.len()));
-            self.ends.reserve(LOOKED_THROUGH_MAX);
-        }
-        self.texts.push_str(text);
-        self.ends.push(end);
-        if !self.numbers.is_empty() {
-            self.numbers.insert(text.into(), number);
-        } else if self.len() > LOOKED_THROUGH_MAX {
-            self.numbers = self.iter().map(Box::from).zip(0..).collect();
-        }
-        Some(number)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &str> {
-        let mut start = 0;
-        self.ends.iter().map(move |end| {
-            let from = std::mem::replace(&mut start, *end as usize);
-            self.texts.get(from..start).unwrap_or("")
-        })
+        let text: Arc<str> = text.into();
+        self.texts.push(text.clone());
+        self.numbers.insert(text, number);
+        number
     }
 
     /// Returns the text of a number.
     pub fn text(&self, number: Word) -> Option<&str> {
-        let number = number as usize;
-        let end = *self.ends.get(number)? as usize;
-        let before = number.checked_sub(1).and_then(|n| self.ends.get(n));
-        self.texts.get(before.map_or(0, |end| *end as usize)..end)
+        self.texts.get(number as usize).map(|text| &**text)
     }
 
-    /// Returns how many there are.
+    /// Returns the number of texts.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.texts.len()
     }
 
-    /// Returns whether there is none.
+    /// Returns whether there are no texts.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.texts.is_empty()
     }
 }
 
-/// Rows that arrived together: one text of rows joined by commas, and a column for each thing known
-/// of a row.
+/// Rows that arrived together: one text with the rows joined by commas, and a column for each
+/// property of a row.
 #[derive(Debug)]
 pub struct Chunk {
     text: Bytes,
@@ -122,7 +88,7 @@ impl Chunk {
             .map_or(self.text.len(), |end| *end as usize)
     }
 
-    /// The rows of a range as they stand, commas between them.
+    /// Returns the text of a range of rows, with commas between them.
     fn cut(&self, rows: Range<usize>) -> Bytes {
         match rows.end.checked_sub(1) {
             Some(last) if rows.start <= last && last < self.len() => self
@@ -140,7 +106,7 @@ impl Chunk {
         self.text == other.text && self.ends == other.ends
     }
 
-    /// The first `rows` rows.
+    /// Returns a chunk of the first `rows` rows.
     fn truncated(&self, rows: usize) -> Self {
         let take = |column: &[Word]| column.iter().take(rows).copied().collect();
         Self {
@@ -152,7 +118,7 @@ impl Chunk {
         }
     }
 
-    /// The rows from `first` on.
+    /// Returns a chunk of the rows from `first` on.
     fn tail(&self, first: usize) -> Self {
         let skip = |column: &[Word]| column.iter().skip(first).copied().collect();
         let shift = u32::try_from(self.start_of(first)).unwrap_or(u32::MAX);
@@ -185,27 +151,27 @@ pub struct Rows {
     pub types: Words,
 }
 
-/// Where two lists of rows part.
+/// How two rows are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
-    /// Compare case ids.
+    /// By case id.
     Ids,
-    /// Compare every byte.
+    /// By every byte.
     Text,
 }
 
 impl Rows {
-    /// Returns how many rows.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Returns whether there is none.
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Bytes held.
+    /// Returns the bytes of all rows, with what they cost besides their text.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -220,7 +186,7 @@ impl Rows {
         self.chunks.push(chunk);
     }
 
-    /// (chunk, row within it) of a row.
+    /// Returns the chunk of a row, and the row's index in it.
     fn place(&self, row: usize) -> Option<(&Arc<Chunk>, usize)> {
         let at = self
             .starts
@@ -231,7 +197,7 @@ impl Rows {
         (within < chunk.len()).then_some((chunk, within))
     }
 
-    /// Adds a vendor page. Rows that `is_new` refuses are left out; returns how many those were.
+    /// Adds a vendor page. Leaves out the rows that `is_new` rejects, and returns their number.
     pub fn append(&mut self, page: RawRows, mut is_new: impl FnMut(RowId) -> bool) -> usize {
         let count = page.len();
         let mut left_out = Vec::new();
@@ -265,7 +231,8 @@ impl Rows {
         left_out.len()
     }
 
-    /// Returns the texts of a range of rows, commas within each piece but not between pieces.
+    /// Returns the text of a range of rows, in pieces. There are commas within each piece, but not
+    /// between pieces.
     pub fn cut(&self, rows: Range<usize>) -> Vec<Bytes> {
         let mut pieces = Vec::new();
         let mut row = rows.start;
@@ -280,8 +247,8 @@ impl Rows {
         pieces
     }
 
-    /// Returns the rows from `first` on, as they arrived together, to be kept. `first` begins a
-    /// chunk.
+    /// Returns the rows from `first` on, in the chunks in which they arrived, for the store.
+    /// `first` must be the start of a chunk.
     pub fn chunks_from(&self, first: usize) -> Vec<KeptRows> {
         let chunks = self.chunks.iter().zip(&self.starts);
         chunks
@@ -341,7 +308,8 @@ impl Rows {
         }
     }
 
-    /// Returns the first row of `range` in which the two differ; rows that one lacks differ.
+    /// Returns the first row of `range` in which the two lists differ. A row that one list lacks
+    /// counts as different.
     pub fn first_difference(&self, other: &Self, range: Range<usize>, by: By) -> Option<usize> {
         let mut row = range.start;
         while row < range.end {
@@ -349,7 +317,8 @@ impl Rows {
             else {
                 return Some(row);
             };
-            // Pages of one size give equal chunks; then one comparison answers for all their rows.
+            // Pages of the same size give equal chunks. Then one comparison answers for all their
+            // rows.
             if at == 0 && other_at == 0 && (Arc::ptr_eq(mine, theirs) || mine.same_rows(theirs)) {
                 row += mine.len();
                 continue;
@@ -366,7 +335,7 @@ impl Rows {
         None
     }
 
-    /// Drops the rows from `len` on.
+    /// Removes the rows from `len` on.
     pub fn truncate(&mut self, len: usize) {
         while self.len > len {
             let (Some(chunk), Some(start)) = (self.chunks.pop(), self.starts.pop()) else {
@@ -380,10 +349,11 @@ impl Rows {
         }
     }
 
-    /// Takes over another's rows from its row `first` on.
+    /// Moves another list's rows from its row `first` on to the end of this one.
     pub fn take_from(&mut self, other: Self, first: usize) {
         if first == 0 && self.is_empty() && self.customers.is_empty() && self.types.is_empty() {
-            // As most walks begin, and many end: the same chunks, whose words have the same numbers.
+            // Most walks begin like this, and many end like this: the chunks are moved, and their
+            // word numbers stay valid.
             *self = other;
             return;
         }
@@ -419,8 +389,8 @@ impl Rows {
         }
     }
 
-    /// Frees the last chunk of `self` where `other` holds an equal one at the same place, so that
-    /// rows held twice cost once.
+    /// Replaces the last chunk of `self` by an equal one of `other` at the same place, so that rows
+    /// held twice need memory once.
     pub fn share_last(&mut self, other: &Self) {
         let at = self.chunks.len().wrapping_sub(1);
         if let (Some(mine), Some(theirs)) = (self.chunks.get_mut(at), other.chunks.get(at))
@@ -434,7 +404,7 @@ impl Rows {
     }
 }
 
-/// A page without the rows that were left out, whose numbers are in order.
+/// Returns a page's text and row ends without the rows left out, whose numbers are sorted.
 fn joined(page: &RawRows, left_out: &[usize]) -> (Bytes, Box<[u32]>) {
     let mut text = Vec::with_capacity(page.text.len());
     let mut ends = Vec::with_capacity(page.len());
