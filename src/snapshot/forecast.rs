@@ -1,10 +1,10 @@
-//! What comes before a search that waits for a slot, so that it can be told at once where that takes
-//! longer than somebody wants its answer.
+//! Estimates how many vendor calls go before a search that waits for a slot. A search whose turn
+//! would come too late for its caller is refused at once.
 //!
-//! Who waits, in which order turns are taken, and when left scrolls expire is known. Two things are
-//! guessed: how many pages must be read until a scroll has ended, from those of late; and how many go to
-//! payers who come now and then and need not wait. Nothing is guessed from too few, or from what was long
-//! ago: then only what is known counts.
+//! Known exactly: the waiting searches, the order of turns, and when abandoned scrolls expire. Two
+//! things are estimated. One is how many pages are read until a scroll ends, from the scrolls of
+//! the last minute. The other is how many slots go to payers that come now and then and need not
+//! wait. An estimate needs enough recent scrolls. Without them, only what is known counts.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -14,42 +14,43 @@ use crate::admission::{Governor, Lane};
 use crate::clock::{Duration, Instant};
 use crate::domain::Shortage;
 
-/// Slots given last by which is guessed: a few times the slots there usually are, so that most of their
-/// scrolls have ended.
+/// Number of recent slots used for estimates. It is a few times the usual number of slots, so that
+/// most of their scrolls have ended.
 const GIVEN: usize = 128;
-/// What was read longer ago says nothing: who asks changes what is asked.
+/// Older reads are ignored, because callers change their searches.
 const LATELY: Duration = Duration::from_secs(60);
-/// Scrolls that must have been read so far to say how many go on from there. If half of all do, so many in
-/// a row do in one of 256 cases.
+/// Minimum number of scrolls read up to a page for an estimate of how many go on from there. If
+/// half of all scrolls go on, eight in a row do so in one of 256 cases.
 const READ_MIN: usize = 8;
-/// Slots that must have been given while others wait, to say how many go to payers who need not.
+/// Minimum number of slots given while searches wait for an estimate of how many go to other
+/// payers.
 const AMID_MIN: usize = 32;
-/// A guess errs: with each, one call of so many is added. In an overload everyone who is let in would come
-/// just in time by the guess, and half of them too late.
+/// Estimates are padded by 1/16, once for each estimate. In an overload, every admitted search
+/// comes just in time by the estimate, so without padding half of them would be too late.
 const ERRS_BY: usize = 16;
 
-/// A slot that was given, and what became of its scroll.
+/// A slot that was given, and the progress of its scroll.
 struct Given {
     id: SlotId,
     payer: Arc<str>,
-    /// When it was given, or read of last.
+    /// When it was given, or last read from.
     heard: Instant,
-    /// Vendor pages read.
+    /// Number of vendor pages read.
     pages: usize,
-    /// There are no more.
+    /// Whether the scroll has ended.
     ended: bool,
 }
 
-/// The slots that were given of late, in the order of their giving.
+/// The slots that were given recently, oldest first.
 #[derive(Default)]
 pub(super) struct Lately {
     given: VecDeque<Given>,
-    /// How many of them, the last ones, since somebody waits.
+    /// How many of the newest were given while searches wait.
     amid: usize,
 }
 
 impl Lately {
-    /// A slot is given to a search of `payer`.
+    /// Records that a slot was given to a search of `payer`.
     pub fn give(&mut self, id: SlotId, payer: &Arc<str>, now: Instant) {
         while self.given.len() >= GIVEN || self.given.front().is_some_and(|one| one.is_old(now)) {
             self.given.pop_front();
@@ -64,12 +65,12 @@ impl Lately {
         self.amid = (self.amid + 1).min(self.given.len());
     }
 
-    /// Nobody waits.
+    /// Records that no search waits any more.
     pub fn calm(&mut self) {
         self.amid = 0;
     }
 
-    /// What became of the scroll so far.
+    /// Records the progress of a scroll.
     pub fn read(&mut self, id: SlotId, pages: usize, ended: bool, now: Instant) {
         if let Some(given) = self.given.iter_mut().rev().find(|given| given.id == id) {
             given.pages = pages;
@@ -78,15 +79,16 @@ impl Lately {
         }
     }
 
-    /// How many pages a scroll of these payers has on average: so many at least, where more are under way
-    /// still or few have come so far. 1 where nothing is known.
+    /// Returns the average number of pages of a scroll of these payers. It is a lower bound if many
+    /// scrolls are still running or few have been read that far. Returns 1 if nothing is known.
     fn pages_of(&self, payers: &HashSet<&Arc<str>>, now: Instant) -> f64 {
         let counts = |given: &&Given| !given.is_old(now) && payers.contains(&given.payer);
         let known = self.given.iter().filter(counts);
         mean_pages(known.map(|given| (given.pages, given.ended)).collect())
     }
 
-    /// `calls` for searches of these payers, and those that go to others meanwhile.
+    /// Returns the number of slots given in total until searches of these payers have got `calls`
+    /// of them.
     fn with_others(&self, calls: usize, payers: &HashSet<&Arc<str>>) -> usize {
         let amid = self.given.iter().rev().take(self.amid);
         let of_these = amid.filter(|given| payers.contains(&given.payer)).count();
@@ -98,17 +100,17 @@ impl Lately {
     }
 }
 
-/// How many pages scrolls have on average, of which so many were read so far and which have ended or not.
-/// Of those that have been read so far, ended or not, a part goes on: so the deep ones, which are under way
-/// longest, count for no more than they are.
+/// Returns the average number of pages of scrolls, from (pages read, ended) of each. At each page,
+/// the share of scrolls that go on is taken from all that were read up to it, ended or not. So deep
+/// scrolls, which run longest, do not count for more than their share.
 fn mean_pages(mut known: Vec<(usize, bool)>) -> f64 {
     known.sort_unstable();
-    // Fewer than enough were read further.
+    // Fewer than the minimum were read further than this.
     let enough = known.len().checked_sub(READ_MIN);
     let Some((upto, _)) = enough.and_then(|at| known.get(at)).copied() else {
         return 1.0;
     };
-    // What goes on changes only behind a page with which some ended.
+    // The share that goes on changes only after a page at which some scrolls ended.
     let (mut mean, mut go_on, mut page, mut reached) = (1.0, 1.0, 0, known.len());
     for alike in known.chunk_by(|one, other| one.0 == other.0) {
         let last = alike.first().map_or(0, |(pages, _)| *pages);
@@ -134,29 +136,28 @@ impl Given {
 }
 
 impl SlotState {
-    /// Whether the one of `id`, who waits, gets its slot after its deadline, or the budget for its search
-    /// after those who want it have left.
+    /// Returns a refusal if the waiting search `id` would get its slot after its deadline, or the
+    /// budget for its call after its callers have left.
     pub fn too_late(&self, id: SlotId, budget: Option<&Governor>, now: Instant) -> Option<NoSlot> {
         let Waiting {
             spend, deadline, ..
         } = self.waiting.get(&id)?;
         if let Some(wait) = self.next_expiry(now, id) {
-            // Until the first one nothing moves, which would put the deadline off.
+            // Nothing moves before the first expiry, so the deadline cannot be extended before it.
             let first = self.left.front().map_or(now, |left| left.expiry);
             if first >= *deadline || now + wait >= (*deadline).max(spend.wanted_until) {
                 return Some(NoSlot::Short(Shortage::VendorScrolls, Some(wait)));
             }
         }
-        // Work in the background has time.
+        // Background work has time.
         let urgent = spend.lane == Lane::Interactive && now < spend.wanted_until;
         let budget = budget.filter(|_| urgent)?;
         let others = self.calls_before(id, spend.wanted_until, now);
         budget.too_long(spend, others).map(NoSlot::Budget)
     }
 
-    /// Returns how long it takes at least until scrolls that were left have expired in such a
-    /// number that the one of `id`, who waits, may have a slot. `None` where another scroll may end
-    /// before.
+    /// Returns the minimum time until enough abandoned scrolls have expired for the waiting search
+    /// `id` to get a slot. `None` if another scroll may end before that.
     pub fn next_expiry(&self, now: Instant, id: SlotId) -> Option<Duration> {
         if !self.running.is_empty() {
             return None;
@@ -177,8 +178,9 @@ impl SlotState {
         None
     }
 
-    /// How many searches at least get a slot before the one of `id`, who waits: its payer's own, and as
-    /// many of each other payer, but those by which that one holds more already.
+    /// Returns the minimum number of searches that get a slot before the waiting search `id`:
+    /// earlier ones of its payer, and as many of each other payer, less the slots that this payer
+    /// already holds more than its own.
     fn ahead_of(&self, id: SlotId) -> usize {
         let Some(own) = self.waiting.get(&id) else {
             return 0;
@@ -199,26 +201,28 @@ impl SlotState {
         before + others.sum::<usize>()
     }
 
-    /// How many calls go before the search of the one of `id`, who waits and wants it until then: one for
-    /// each search before it, the pages that end a scroll for each of them and for itself, and those of
-    /// payers who come now and then and need not wait. And in which lane the last of them goes.
+    /// Returns how many calls go before the call of the waiting search `id`, which wants it by
+    /// `until`. These are: one for each search before it, the pages until enough scrolls have ended
+    /// for all of them and for itself, and the calls of payers that come now and then and need not
+    /// wait. Also returns the lane of the last of these calls.
     pub fn calls_before(&self, id: SlotId, until: Instant, now: Instant) -> (usize, Lane) {
         let before = self.ahead_of(id);
         let payers: HashSet<&Arc<str>> = self.waiting.values().map(Waiting::payer).collect();
-        // Scrolls that were left expire by themselves, which lets no further walk run.
+        // Abandoned scrolls expire by themselves. That frees no place for a further running walk.
         let left = self.left.iter().filter(|left| left.counts());
         let expiring = match self.free_running() {
             0 => 0,
             _ => left.take_while(|left| left.expiry < until).count(),
         };
         let ends = (before + 1).saturating_sub(expiring);
-        // Where most wait for their first page, slots are short for another reason than open scrolls.
+        // If most walks wait for their first page, open scrolls are not the reason why slots are
+        // short.
         let open = self.running.values().filter(|one| one.pages > 0).count();
         let pages = match open * 2 >= self.running.len() {
             true => self.lately.pages_of(&payers, now),
             false => 1.0,
         };
-        // The scrolls under way end first, those with least to read before the others.
+        // The running scrolls end first, those with the fewest pages left before the others.
         let left = |one: &Running| (pages - one.pages.max(1) as f64).max(0.0);
         let mut first: Vec<f64> = self.running.values().map(left).collect();
         first.sort_unstable_by(f64::total_cmp);
@@ -233,7 +237,7 @@ impl SlotState {
         let calls = errs(all, all > own);
         let last = match to_end {
             0 => Lane::Interactive,
-            // See [`Self::drain_lane`].
+            // [`Self::drain_lane`] says why.
             _ => Lane::Refresh,
         };
         (calls, last)

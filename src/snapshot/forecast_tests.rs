@@ -1,4 +1,4 @@
-//! Who is refused at once because of what comes before it, and who is not.
+//! Tests which searches are refused at once because of the calls before them.
 
 use super::*;
 use crate::admission::{HOLD_DOWN_MAX, PaceSettings, Spend};
@@ -13,7 +13,7 @@ use crate::store::Store;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Slots before a budget of one call a second, of which nothing is saved up.
+/// Slots in front of a budget of one call a second, with nothing saved up.
 async fn short_of_budget(max: usize) -> (Arc<Slots>, Arc<Governor>) {
     let settings = PaceSettings {
         requests_per_minute: 60,
@@ -52,7 +52,7 @@ fn wanted(lane: Lane, payer: &str, patience: Duration) -> Spend {
     }
 }
 
-/// Takes a slot as a walk does, which may wait ten seconds for it whatever its callers do.
+/// Takes a slot like a walk, which may wait ten seconds whatever its callers do.
 async fn search(slots: &Arc<Slots>, spend: Spend) -> Result<SlotLease, NoSlot> {
     let deadline = Clock::system().now() + SECOND * 10;
     slots.take(&spend, LINGER, deadline).await
@@ -65,7 +65,7 @@ async fn who_would_get_the_budget_too_late_is_told_at_once_and_nobody_else() {
     for _ in 0..4 {
         held.push(take(&slots, "a", Duration::ZERO).await.unwrap());
     }
-    // Each second one call goes: the nth of these gets it after n seconds.
+    // One call goes each second, so the nth of these gets its turn after n seconds.
     let mut tasks = Vec::new();
     for _ in 0..4 {
         let (slots, spend) = (slots.clone(), wanted(Lane::Interactive, "a", SECOND * 8));
@@ -78,8 +78,8 @@ async fn who_would_get_the_budget_too_late_is_told_at_once_and_nobody_else() {
     let why = ask("a", SECOND * 5).await.err();
     assert_eq!(why, Some(NoSlot::Budget(SECOND * 5)));
     assert_eq!((begun.elapsed(), usage(&slots)), (Duration::ZERO, (4, 4)));
-    // Another payer's turn comes before theirs, background work has time, and so has whoever waits
-    // a moment longer.
+    // Another payer's turn comes first, background work has time, and so has a caller that waits a
+    // moment longer.
     for (lane, payer, patience) in [
         (Lane::Interactive, "b", SECOND * 5),
         (Lane::Refresh, "a", SECOND * 5),
@@ -90,7 +90,7 @@ async fn who_would_get_the_budget_too_late_is_told_at_once_and_nobody_else() {
         tokio::task::yield_now().await;
     }
     assert_eq!(usage(&slots), (4, 7));
-    // What waits for the vendor already goes before them, too.
+    // Calls that already wait for the vendor go first, too.
     let queued = {
         let (governor, spend) = (
             governor.clone(),
@@ -101,7 +101,7 @@ async fn who_would_get_the_budget_too_late_is_told_at_once_and_nobody_else() {
     tokio::task::yield_now().await;
     let why = ask("b", SECOND).await.err();
     assert!(matches!(why, Some(NoSlot::Budget(wait)) if wait > SECOND));
-    // A vendor that said stop answers each of them in its turn, and quickly.
+    // During a hold-down each of them is answered in its turn, and quickly.
     let mut headers = http::HeaderMap::new();
     headers.insert("retry-after", http::HeaderValue::from_static("20"));
     governor.hear(http::StatusCode::TOO_MANY_REQUESTS, &headers);
@@ -120,7 +120,7 @@ async fn who_would_get_the_budget_too_late_is_told_at_once_and_nobody_else() {
     assert!(is_clean(&slots));
 }
 
-/// All of these slots held by `a`, and as many of its searches waiting as patience is named.
+/// All of these slots are held by `a`, and one of its searches waits for each given patience.
 async fn crowded(
     slots: &Arc<Slots>,
     patience: &[u32],
@@ -146,12 +146,12 @@ async fn who_comes_now_and_then_and_goes_first_is_reckoned_with() {
     let (slots, _) = short_of_budget(8).await;
     let (mut held, waiting) = crowded(&slots, &[30, 30, 30]).await;
     let ask = |seconds| search(&slots, wanted(Lane::Interactive, "a", SECOND * seconds));
-    // Three before it, and three others' slots say nothing yet.
+    // Three searches are before it. The slots of three others are too few for an estimate.
     for _ in 0..3 {
         take(&slots, "b", Duration::ZERO).await.unwrap().end();
     }
     assert_eq!(ask(4).await.err(), Some(NoSlot::Budget(SECOND * 4)));
-    // Of all that were given since, as good as every second went to others.
+    // Now about every second slot went to another payer.
     for _ in 3..AMID_MIN {
         take(&slots, "b", Duration::ZERO).await.unwrap().end();
     }
@@ -170,7 +170,7 @@ async fn who_comes_now_and_then_and_goes_first_is_reckoned_with() {
 async fn scrolls_of_many_pages_cost_many_calls_before_the_next() {
     let (slots, governor) = short_of_budget(8).await;
     let deep = |payer| (0..READ_MIN).for_each(|_| gave(&slots, payer, 4, true));
-    // What was asked long ago, or by others, says nothing of those who wait now.
+    // Old scrolls, and those of others, say nothing about the searches that wait now.
     deep("a");
     sleep(LATELY + SECOND).await;
     deep("b");
@@ -179,13 +179,13 @@ async fn scrolls_of_many_pages_cost_many_calls_before_the_next() {
     let ask = |seconds| search(&slots, wanted(Lane::Interactive, "a", SECOND * seconds));
     assert_eq!(ask(2).await.err(), Some(NoSlot::Budget(SECOND * 2)));
     deep("a");
-    // Of four pages each: three end a scroll, and the next call is its own; for a second one three
-    // more and that one.
+    // With four pages each, three more calls end a scroll, and the next call is its own. A second
+    // search needs three more and one.
     assert_eq!(ask(8).await.err(), Some(NoSlot::Budget(SECOND * 8)));
-    // What was read of them already is not read again.
+    // Pages that were already read are not counted again.
     held.iter().take(2).for_each(SlotLease::page);
     assert_eq!(ask(6).await.err(), Some(NoSlot::Budget(SECOND * 6)));
-    // One that has many more pages than most makes up for no other.
+    // A scroll with many more pages than most does not make up for another.
     (0..100).for_each(|_| held[2].page());
     assert_eq!(ask(4).await.err(), Some(NoSlot::Budget(SECOND * 4)));
     held.drain(..).for_each(SlotLease::end);
@@ -199,7 +199,8 @@ async fn scrolls_of_many_pages_cost_many_calls_before_the_next() {
 async fn slots_that_wait_for_the_budget_say_nothing_of_scrolls() {
     let (slots, _) = short_of_budget(8).await;
     (0..READ_MIN).for_each(|_| gave(&slots, "a", 20, true));
-    // As many searches as there are slots, and none has had an answer: the next may be short ones.
+    // There are as many searches as slots, and none has had an answer. The next scrolls may be
+    // short.
     let mut held = Vec::new();
     while let Ok(slot) = {
         let spend = spend(Lane::Interactive, "a");
@@ -218,8 +219,8 @@ async fn slots_that_wait_for_the_budget_say_nothing_of_scrolls() {
     assert!(is_clean(&slots));
 }
 
-/// A walk as it goes: a first page that its caller waits for, and the others once searches wait. How long
-/// the first took.
+/// Runs a walk: a first page that its caller waits for, and the others once searches wait. Returns
+/// how long the first page took.
 async fn walked(
     slots: Arc<Slots>,
     governor: Arc<Governor>,
@@ -253,7 +254,8 @@ async fn within_the_budget_nobody_is_refused_whatever_was_asked_before() {
     for seed in 0..8 {
         let (slots, governor) = short_of_budget(16).await;
         let (mut random, mut tasks) = (fastrand::Rng::with_seed(seed), tokio::task::JoinSet::new());
-        // Nine calls in ten seconds, in bursts, of searches of one to six pages; and nothing is saved up.
+        // Nine calls in ten seconds, in bursts, of searches of one to six pages. Nothing is saved
+        // up.
         for burst in 0..60 {
             let mut calls = 9;
             while calls > 0 {
@@ -287,9 +289,10 @@ async fn short_questions_after_deep_ones_are_refused_only_where_they_would_come_
         let spend = wanted(Lane::Interactive, "a", SECOND * patience);
         tokio::spawn(walked(slots.clone(), governor.clone(), spend, pages))
     };
-    // Ten of ten pages, read to their end for the sake of those that waited.
+    // Ten scrolls of ten pages each, read to their end because others waited.
     (0..READ_MIN + 2).for_each(|_| gave(&slots, "a", 10, true));
-    // At one call a second the sixtieth comes in sixty seconds, and no later one.
+    // At one call a second, the sixtieth search gets its call after sixty seconds. No later one is
+    // admitted.
     let mut tasks = Vec::new();
     for _ in 0..65 {
         tasks.push(ask(1, 60));
@@ -314,10 +317,11 @@ async fn each_guess_adds_for_its_error_and_what_is_known_does_not() {
     let (mut held, waiting) = crowded(&slots, &[600; 17]).await;
     // Sixteen searches are before the last one.
     assert_eq!(before_the_last(&slots), (16, Lane::Interactive));
-    // Seven scrolls under way and ten to come have two more pages each: 34, and of all 50 a sixteenth.
+    // Seven running scrolls and ten to come have two more pages each, which is 34. All 50 are
+    // padded by a sixteenth.
     (0..READ_MIN).for_each(|_| gave(&slots, "a", 3, true));
     assert_eq!(before_the_last(&slots), (53, Lane::Refresh));
-    // And of two slots one goes to another, who need not wait.
+    // Of every two slots, one goes to another payer.
     (READ_MIN..AMID_MIN).for_each(|_| gave(&slots, "a", 0, false));
     (0..AMID_MIN).for_each(|_| gave(&slots, "b", 0, false));
     assert_eq!(before_the_last(&slots), (106 + 6, Lane::Refresh));
@@ -337,7 +341,7 @@ fn pages_are_guessed_from_those_under_way_and_the_deep_count_for_no_more_than_th
         lately.read(id, pages, ended, now);
     };
     let pages = |lately: &Lately| lately.pages_of(&HashSet::from([&"a".into()]), now);
-    // Fewer than enough say nothing; then, that there is a second page, and a third of those read so far.
+    // Too few scrolls say nothing. Eight of them show that there is a second page, then a third.
     for id in 1..8 {
         begin(&mut lately, id, 1, false);
     }
@@ -348,7 +352,7 @@ fn pages_are_guessed_from_those_under_way_and_the_deep_count_for_no_more_than_th
         lately.read(id, 2, false, now);
     }
     assert_eq!(pages(&lately), 3.0);
-    // Eight of thirty-two go on behind their first page, however long they hold their slots.
+    // Eight of thirty-two go on after their first page, however long they hold their slots.
     for id in 9..33 {
         begin(&mut lately, id, 1, true);
     }
@@ -357,13 +361,13 @@ fn pages_are_guessed_from_those_under_way_and_the_deep_count_for_no_more_than_th
         lately.read(id, 3, id % 2 == 0, now);
     }
     assert_eq!(pages(&lately), 1.0 + 0.25 + 0.25 + 0.125);
-    // What was long ago, and others' slots, say nothing.
+    // Old scrolls, and slots of others, do not count.
     let later = now + LATELY + Duration::from_millis(1);
     let of_a = ["a".into()];
     assert_eq!(lately.pages_of(&of_a.iter().collect(), later), 1.0);
     let of_b = ["b".into()];
     assert_eq!(lately.pages_of(&of_b.iter().collect(), now), 1.0);
-    // And no more of them are kept than count.
+    // No more of them are kept than are counted.
     for id in 100..400 {
         lately.give(id, &payer, now);
     }
@@ -375,7 +379,8 @@ fn pages_are_guessed_from_those_under_way_and_the_deep_count_for_no_more_than_th
 #[tokio::test(start_paused = true)]
 async fn every_turn_that_comes_in_time_is_given() {
     let (slots, governor) = short_of_budget(8).await;
-    // Two payers, a hundred searches each, whose callers wait twenty seconds: that is twenty calls.
+    // Two payers with a hundred searches each, whose callers wait twenty seconds: that is twenty
+    // calls.
     let (begun, mut tasks) = (Clock::system().now(), tokio::task::JoinSet::new());
     for n in 0..200 {
         let (slots, governor) = (slots.clone(), governor.clone());
@@ -425,19 +430,19 @@ async fn scrolls_that_were_left_tell_when_the_next_slot_is_there() {
         why,
         Some(NoSlot::Short(Shortage::VendorScrolls, Some(SECOND * 6)))
     );
-    // Of these slots a quarter is kept for the others.
+    // A quarter of these slots is reserved for the other lanes.
     let why = soon(Lane::Export).await.err();
     assert_eq!(
         why,
         Some(NoSlot::Short(Shortage::VendorScrolls, Some(SECOND * 10)))
     );
     assert_eq!(begun.elapsed(), Duration::ZERO);
-    // One that comes in time is waited for.
+    // A search that comes in time waits.
     let patient = spend(Lane::Interactive, "a");
     let patient = slots.take(&patient, LINGER, begun + SECOND * 7).await;
     let slot = patient.ok().unwrap();
     assert_eq!(begun.elapsed(), SECOND * 6);
-    // While one is read, nothing is certain.
+    // While a scroll is being read, the time is unknown.
     let why = soon(Lane::Interactive).await.err();
     assert_eq!(why, Some(NoSlot::Short(Shortage::VendorScrolls, None)));
     slot.end();
@@ -462,7 +467,7 @@ proptest::proptest! {
 
     #[test]
     fn long_walks_take_no_longer(pages in 1_000_000_000..usize::MAX / 64) {
-        // A look at each page would take seconds.
+        // A step for each page would take seconds.
         proptest::prop_assert!(mean_pages(vec![(pages, false); 32]) >= pages as f64);
     }
 }

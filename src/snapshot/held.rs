@@ -1,4 +1,4 @@
-//! The snapshots that are held: found by name, and let go of in the order of their last use.
+//! The snapshots in memory, found by id and evicted in the order of their last use.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,17 +10,18 @@ use super::frozen::Snapshot;
 use super::token::SnapshotId;
 use crate::clock::Instant;
 
-/// See above. Within its lock no other one is taken but a snapshot's own.
+/// The snapshots in memory. While its lock is held, only a snapshot's own lock may be taken.
 #[derive(Default)]
 pub struct Held(RwLock<Tables>);
 
 #[derive(Default)]
 struct Tables {
-    /// With the time under which each stands in the other table.
+    /// Each with the time under which it is in the other table.
     by_id: HashMap<SnapshotId, (Arc<Snapshot>, Instant), RandomState>,
-    /// By last use, as far as is known here: a use is noted in the snapshot alone, and found out when
-    /// the snapshot's turn comes. So a use costs nothing here, and the order is exact all the same:
-    /// nobody was used before the time under which it stands.
+    /// In the order of last use, as far as it is known here. A use is recorded in the snapshot
+    /// alone. When the snapshot's turn to be evicted comes, its newer time is read and it moves
+    /// back. So a use costs nothing here, and the order is still exact: no snapshot was last used
+    /// before the time under which it is stored.
     by_use: BTreeMap<(Instant, SnapshotId), Arc<Snapshot>>,
 }
 
@@ -33,18 +34,18 @@ impl Tables {
 }
 
 impl Held {
-    /// Holds one more.
+    /// Adds a snapshot.
     pub fn insert(&self, snapshot: Arc<Snapshot>) {
         self.0.write().put(snapshot);
     }
 
-    /// By its name.
+    /// Returns the snapshot with this id.
     pub fn get(&self, id: SnapshotId) -> Option<Arc<Snapshot>> {
         let tables = self.0.read();
         tables.by_id.get(&id).map(|(snapshot, _)| snapshot.clone())
     }
 
-    /// Holds it no longer.
+    /// Removes a snapshot.
     pub fn remove(&self, id: SnapshotId) {
         let mut tables = self.0.write();
         if let Some((_, used)) = tables.by_id.remove(&id) {
@@ -52,21 +53,21 @@ impl Held {
         }
     }
 
-    /// Returns all of them, as of now.
+    /// Returns all snapshots.
     pub fn all(&self) -> Vec<Arc<Snapshot>> {
         let tables = self.0.read();
         tables.by_id.values().map(|(s, _)| s.clone()).collect()
     }
 
-    /// Returns how many.
+    /// Returns the number of snapshots.
     pub fn len(&self) -> usize {
         self.0.read().by_id.len()
     }
 
-    /// Returns the least recently used of those that `may_go`, held no longer.
+    /// Removes and returns the least recently used snapshot for which `may_go` returns true.
     pub fn take_oldest(&self, may_go: impl Fn(&Snapshot) -> bool) -> Option<Arc<Snapshot>> {
         let mut tables = self.0.write();
-        // They are few: walks at work.
+        // These are few: snapshots with a running walk.
         let mut staying = Vec::new();
         let oldest = loop {
             let Some(((known, id), snapshot)) = tables.by_use.pop_first() else {
@@ -119,7 +120,7 @@ mod tests {
             held.insert(all.last().unwrap().clone());
             sleep(Duration::from_secs(1)).await;
         }
-        // The second is used, then the first; nobody may take the third.
+        // The second is used, then the first. The third must not be evicted.
         all[1].touch(0);
         sleep(Duration::from_secs(1)).await;
         all[0].touch(0);

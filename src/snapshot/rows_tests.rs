@@ -1,4 +1,4 @@
-//! Slicing, growing and comparing rows, held to the obvious way of doing each.
+//! Tests slicing, growing and comparing rows against the obvious way of doing each.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use super::*;
 use crate::domain::{Audience, CustomerId};
 use crate::snapshot::view::{View, ViewIndex};
 
-/// A vendor page of these rows.
+/// Makes a vendor page of these rows.
 fn page(rows: &[String]) -> RawRows {
     let mut text = String::new();
     let mut ends = Vec::new();
@@ -25,7 +25,7 @@ fn page(rows: &[String]) -> RawRows {
     }
 }
 
-/// Rows that came in pages of these sizes.
+/// Makes rows that arrived in pages of these sizes.
 fn paged(rows: &[String], sizes: &[usize]) -> Rows {
     let mut out = Rows::default();
     let (mut at, mut sizes) = (0, sizes.iter().cycle());
@@ -107,10 +107,10 @@ proptest! {
         prop_assert_eq!(mine.first_difference(&other_rows, 0..rows.len(), By::Text), expected);
         let by_ids = if by_text { None } else { expected };
         prop_assert_eq!(mine.first_difference(&other_rows, 0..rows.len(), By::Ids), by_ids);
-        // What neither has is not the same.
+        // Rows beyond the end of both lists count as different.
         let upto = rows.len() + 1;
         prop_assert_eq!(mine.first_difference(&mine, 0..upto, By::Ids), Some(rows.len()));
-        // A list that ends earlier differs there.
+        // A shorter list differs at its end.
         if changed < rows.len() {
             let short = paged(&rows[..changed], &b);
             prop_assert_eq!(mine.first_difference(&short, 0..rows.len(), By::Ids), expected);
@@ -143,7 +143,7 @@ proptest! {
         let mut index = ViewIndex::default();
         for upto in looks {
             index.extend(&view, &paged(&rows[..upto.min(rows.len())], &sizes));
-            // As after a new search: rows that nobody saw are gone, others come.
+            // After a new search, rows that no reader saw are replaced.
             index.truncate(upto.min(rows.len()).min(cut));
         }
         let made = paged(&rows, &sizes);
@@ -215,7 +215,7 @@ fn an_equal_last_page_is_held_once() {
     let shared = |rows: &[String], sizes: &[usize]| -> Vec<bool> { is_shared(&paged(rows, sizes)) };
     assert_eq!(shared(&rows, &[2]), [false, true]);
     assert_eq!(shared(&rows[..2], &[2]), [true]);
-    // Other rows, or the same at another place.
+    // Different rows, or the same rows at another place.
     let mut changed = rows.clone();
     changed[3] = row(3, 1);
     assert_eq!(shared(&changed, &[2]), [false, false]);
@@ -223,7 +223,7 @@ fn an_equal_last_page_is_held_once() {
     moved.insert(0, row(9, 0));
     assert_eq!(shared(&moved, &[3, 2]), [false, false]);
     assert_eq!(shared(&[], &[2]), [false; 0]);
-    // The same texts whose words have other numbers: other rows came before.
+    // The same texts with other word numbers, because other rows came before.
     let swapped = [row(4, 0), row(5, 0), row(2, 0), row(3, 0)];
     assert_eq!(shared(&swapped, &[2]), [false, false]);
 }
@@ -235,7 +235,7 @@ fn whoever_knows_the_words_of_rows_finds_them_in_rows_taken_over() {
     let (mut index, mut rows) = (ViewIndex::default(), paged(&[one, two.clone()], &[2]));
     index.extend(&view, &rows);
     assert_eq!(index.rows(), [1]);
-    // A new search brought others instead; c1 had another number there.
+    // A new search brought other rows, in which c1 has another number.
     rows.truncate(0);
     index.truncate(0);
     rows.take_from(paged(&[two, three], &[2]), 0);

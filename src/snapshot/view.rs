@@ -1,4 +1,4 @@
-//! Views: which rows of a snapshot an answer may hold.
+//! Views: the rows of a snapshot that an answer may contain.
 
 use crate::domain::audience::AudienceFingerprint;
 use crate::domain::{Audience, CustomerId};
@@ -6,13 +6,13 @@ use crate::domain::{Audience, CustomerId};
 use super::marks::{IdChain, Marks};
 use super::rows::{NO_WORD, Rows, Word};
 
-/// Which rows of a snapshot are meant: those of one customer or of all, within an audience. The
-/// audience is always an argument of the cut; there is no way to a page without one.
+/// Selects rows of a snapshot: those of one customer or of all, within an audience. The audience is
+/// always an argument of the cut, so no page can be cut without one.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// Only this customer's rows, where the snapshot covers more.
+    /// Only this customer's rows, if the snapshot has more.
     pub customer: Option<CustomerId>,
-    /// Whose rows may be shown.
+    /// The customers whose rows may be shown.
     pub audience: Audience,
     fingerprint: AudienceFingerprint,
 }
@@ -33,7 +33,7 @@ impl std::hash::Hash for View {
 }
 
 impl View {
-    /// Returns the rows of `customer` (or all) that `audience` may see.
+    /// Creates the view of `customer` (or of all) within `audience`.
     pub fn new(customer: Option<CustomerId>, audience: Audience) -> Self {
         let fingerprint = audience.fingerprint();
         Self {
@@ -43,12 +43,12 @@ impl View {
         }
     }
 
-    /// Names the audience in a token.
+    /// Returns the audience's fingerprint, as page tokens contain it.
     pub fn audience_fingerprint(&self) -> AudienceFingerprint {
         self.fingerprint
     }
 
-    /// Returns whether it shows every row.
+    /// Returns whether the view shows every row.
     pub fn is_whole(&self) -> bool {
         self.customer.is_none() && self.audience.is_all()
     }
@@ -62,7 +62,7 @@ impl View {
     }
 }
 
-/// The rows of a snapshot that a view shows, found once and extended as the snapshot grows.
+/// The row numbers that a view shows. They are found once, and extended as the snapshot grows.
 #[derive(Debug, Default)]
 pub struct ViewIndex {
     rows: Vec<u32>,
@@ -73,7 +73,7 @@ pub struct ViewIndex {
 }
 
 impl ViewIndex {
-    /// Extends the index to all rows known.
+    /// Extends the index to all rows of the snapshot.
     pub fn extend(&mut self, view: &View, rows: &Rows) {
         if self.scanned == rows.len() {
             return;
@@ -103,7 +103,7 @@ impl ViewIndex {
         self.scanned = rows.len();
     }
 
-    /// Forgets the rows from `len` on.
+    /// Removes the rows from `len` on.
     pub fn truncate(&mut self, len: usize) {
         let keep = self.rows.partition_point(|row| (*row as usize) < len);
         self.rows.truncate(keep);
@@ -127,7 +127,7 @@ impl ViewIndex {
         })
     }
 
-    /// Bytes held.
+    /// Returns the bytes of the index.
     pub fn bytes(&self) -> u64 {
         (self.rows.capacity() * 4 + self.admitted.capacity()) as u64 + self.chain.bytes()
     }
