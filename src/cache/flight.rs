@@ -396,7 +396,8 @@ mod tests {
             };
             format!("{:?}", ticket.wait(far()).await)
         };
-        // An outdated flight lands before its successor, after it, or fails; none of it is its affair.
+        // An outdated flight lands before its successor, after it, or fails; none of it is its
+        // affair.
         for (old, old_takes) in [(1, 100), (1, 900), (0, 100), (0, 900)] {
             let aboard = flights.board(&"k", lands(old, old_takes));
             flights.outdate();

@@ -226,8 +226,8 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
         true
     }
 
-    /// Ends the entries of a kind for which `which` is true, after the purge was counted. A soft purge makes them stale, a hard
-    /// purge removes them. Returns their number.
+    /// Ends the entries of a kind for which `which` is true, after the purge was counted. A soft
+    /// purge makes them stale, a hard purge removes them. Returns their number.
     pub fn purge(&self, kind: Kind, soft: bool, which: impl Fn(&CacheKey) -> bool) -> u64 {
         let mut purged = 0;
         for (key, entry) in self.good.iter() {

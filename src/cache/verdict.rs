@@ -1,10 +1,10 @@
-//! The one decision about a remembered answer: serve it, serve it and refresh it, ask the vendor, or
-//! refuse. Pure.
+//! The one decision about a remembered answer: serve it, serve it and refresh it, ask the vendor,
+//! or refuse. Pure.
 //!
-//! Lookups of single answers, searches and `/admin/explain` all ask here, so they cannot differ. The
-//! caller's directives mean what RFC 9111, section 5.2.1, says of a request's `Cache-Control`. One
-//! promise goes before all of them: an answer past `on_error` is never served as a hit, whatever
-//! `max-stale` allows.
+//! Lookups of single answers, searches and `/admin/explain` all ask here, so they cannot differ.
+//! The caller's directives mean what RFC 9111, section 5.2.1, says of a request's `Cache-Control`.
+//! One promise goes before all of them: an answer past `on_error` is never served as a hit,
+//! whatever `max-stale` allows.
 
 use super::freshness::{Directives, Standing};
 use super::note::Forward;

@@ -367,8 +367,8 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
 
-/// Adds `RateLimit` and `RateLimit-Policy`. Two policies are in force, one for a burst and one for a
-/// minute. A caller reaches the burst limit first, so `RateLimit` states what is left of that.
+/// Adds `RateLimit` and `RateLimit-Policy`. Two policies are in force, one for a burst and one for
+/// a minute. A caller reaches the burst limit first, so `RateLimit` states what is left of that.
 pub fn tell_allowance(headers: &mut http::HeaderMap, allowance: &Allowance) {
     let limit = format!(
         "\"{BURST_NAME}\";r={};t={}",

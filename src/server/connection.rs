@@ -23,59 +23,62 @@ use crate::cache::FiledBodies;
 use crate::clock::{self, Clock, Duration};
 use crate::exchange::{AnswerBody, Answered, Arrival, BodyCut, Boxed, Peer};
 
-/// Answers requests: a stack, or the choice of one among several.
+/// The service that answers requests: a stack, or a choice among several.
 pub type Answering = Arc<dyn Fn(Arrival) -> Boxed<Result<Answered, Infallible>> + Send + Sync>;
 
-/// Bytes of a request that hyper holds while it reads; also the most of its body that lies unread.
+/// Maximum bytes of a request that hyper buffers. It is also the maximum of its body that stays
+/// unread.
 const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// Request line and headers. The check of framing refuses less than this in good form; this is the
-/// bound beyond which nothing is parsed.
+/// Maximum size of request line and headers. The check of framing refuses smaller heads with a
+/// proper answer. Beyond this limit nothing is parsed.
 const HEAD_BYTES_MAX: usize = 24 * 1024;
 
-/// After our last byte: how much we still read, so that a caller who is still sending gets our answer
-/// and not a reset. A caller that sends more than this in spite of a refusal is cut.
+/// How much is still read after our last byte, so that a caller that is still sending gets our
+/// answer and not a reset. A caller that sends more than this in spite of a refusal is cut.
 const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// And how long, after an answer: until a caller on a slow line has sent what it had begun to send.
+/// How long reading goes on after an answer: until a caller on a slow line has sent what it had
+/// begun.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
-/// And how long where nothing was asked: nobody is sending.
+/// How long reading goes on if there was no request, so that nobody is sending.
 pub(super) const LINGER_IDLE: Duration = Duration::from_secs(1);
 
-/// While leaving, a connection without a request is closed after this time, and not before all
-/// connections had it: a caller that asks within it, or within `drain_delay` before it, is moved on by
-/// its answer. A connection that is closed while its caller asks costs the caller that request.
+/// While the gateway leaves, a connection without a request is closed after this time, but not
+/// before all connections had it. A caller that sends a request within it, or within `drain_delay`
+/// before it, gets an answer that tells it to reconnect elsewhere. A request is lost only if the
+/// connection is closed just as the caller sends it.
 pub(super) const IDLE_WHILE_CLOSING: Duration = Duration::from_secs(1);
 
-/// When bytes were found that the runtime has not heard of yet: it hears of them within this time.
+/// If bytes arrived that the runtime has not noticed yet, it notices them within this time.
 const BEFORE_ANOTHER_LOOK: Duration = Duration::from_millis(20);
 
-/// Serves connections of one listener. Cheap to clone.
+/// Serves the connections of one listener. Cheap to clone.
 #[derive(Clone)]
 pub struct Connections {
     /// Answers the requests.
     pub answering: Answering,
-    /// How long a connection may take for what.
+    /// The time limits of a connection.
     pub patience: Patience,
-    /// Reads the time.
+    /// The clock.
     pub clock: Clock,
-    /// Tells when to leave.
+    /// The drain, which says when to leave.
     pub drain: Drain,
-    /// Bodies that need not be copied to be sent.
+    /// Bodies that can be sent without copying them.
     pub files: FiledBodies,
 }
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// By itself: what there was to say is written.
+    /// The connection ended normally: everything was written.
     Done,
     /// The peer was too slow.
     Slow,
-    /// The drain's grace was over.
+    /// The grace of the drain was over.
     Cut,
 }
 
 impl Connections {
-    /// Serves one connection in the clear to its end. Works on anything that reads and writes, so
+    /// Serves one connection without TLS to its end. `io` can be anything that reads and writes, so
     /// tests need no socket.
     pub async fn serve<I>(self, io: I, address: Option<SocketAddr>) -> Ending
     where
@@ -88,7 +91,7 @@ impl Connections {
         self.http1(io, peer).await
     }
 
-    /// Serves one connection over HTTP/1.1 to its end, in the clear or above TLS.
+    /// Serves one connection over HTTP/1.1 to its end, with or without TLS.
     pub(super) async fn http1<I>(self, io: I, peer: Peer) -> Ending
     where
         I: AsyncRead + AsyncWrite + Transport + Unpin + Send,
@@ -102,10 +105,10 @@ impl Connections {
         });
         let mut builder = http1::Builder::new();
         builder
-            // Whoever has ended its side may still read: a whole request is answered. Whether its
-            // sender is gone altogether shows when the answer is written.
+            // A peer that has ended its side may still read, so a complete request is answered. If
+            // the peer is gone, writing the answer fails.
             .half_close(true)
-            // See `pulse`: it does this job and the idle one.
+            // [`Pulse`] does this, and the idle timeout too.
             .header_read_timeout(None)
             .max_header_size(HEAD_BYTES_MAX)
             .max_buf_size(READ_BUFFER_BYTES_MAX);
@@ -118,7 +121,7 @@ impl Connections {
                 peer,
             },
         );
-        // Waits for one step at a time: every request polls it.
+        // Waits for one step of the drain at a time, because every request polls it.
         let mut step = self.drain.reached_quietly(DrainPhase::Closing);
         let mut told = false;
         let mut linger_for = LINGER;
@@ -175,7 +178,7 @@ impl Connections {
     }
 }
 
-/// Says that we are done, and reads on for a moment; for a shorter one while leaving.
+/// Ends our side and reads on for a short time, which is shorter while the gateway leaves.
 pub(super) async fn linger<I: AsyncRead + AsyncWrite + Unpin>(
     mut io: I,
     limit: Duration,
@@ -185,7 +188,8 @@ pub(super) async fn linger<I: AsyncRead + AsyncWrite + Unpin>(
         if io.shutdown().await.is_err() {
             return;
         }
-        // Not within the future: every connection carries the room for it all its life.
+        // Allocated here, because every connection would carry it inside the future for its whole
+        // life.
         let mut ignored = vec![0; 4096];
         let mut left = LINGER_BYTES_MAX;
         while let Ok(bytes) = io.read(&mut ignored).await {
@@ -206,7 +210,7 @@ pub(super) async fn linger<I: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// What hyper calls.
+/// The service that hyper calls for each request.
 struct PerConnection {
     answering: Answering,
     drain: Drain,
@@ -234,7 +238,7 @@ impl Service<Request<Incoming>> for PerConnection {
     }
 }
 
-/// An answer on its way, on a connection that counts as busy.
+/// The future of an answer. The connection counts as busy.
 struct Tracked {
     inner: Boxed<Result<Answered, Infallible>>,
     busy: Option<Busy>,
@@ -249,13 +253,13 @@ impl Future for Tracked {
         let this = self.get_mut();
         let Ok(mut answer) = ready!(this.inner.as_mut().poll(cx));
         if this.drain.is_draining() {
-            // Moves keep-alive callers on before their connection is closed.
+            // Makes keep-alive callers reconnect elsewhere before their connection is closed.
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(header::CONNECTION, close);
         }
         if this.is_1_0 && answer.headers().contains_key(header::CONNECTION) {
-            // An answer of HTTP/1.1 to such a caller is told to hyper as one that may be kept alive,
-            // and "keep-alive" would stand beside "close".
+            // hyper would treat an answer of HTTP/1.1 to this caller as one that may be kept alive,
+            // and add "keep-alive" beside "close".
             *answer.version_mut() = Version::HTTP_10;
         }
         let busy = this.busy.take();
@@ -266,7 +270,7 @@ impl Future for Tracked {
     }
 }
 
-/// The answer's body; the connection counts as busy until its end.
+/// The body of an answer. The connection counts as busy until its end.
 struct TrackedBody {
     inner: AnswerBody,
     _busy: Option<Busy>,

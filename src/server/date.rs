@@ -1,9 +1,9 @@
-//! The `Date` of answers after the machine's clock was set back.
+//! Corrects the `Date` of answers after the machine's clock was set back.
 //!
-//! hyper writes `Date` from a text that it renews once a second, but only while the clock advances:
-//! when the clock is set back by two hours, its `Date` stands still for two hours. hyper keeps a
-//! `Date` that it is handed, so for as long as the clock is behind the latest time that was seen,
-//! answers get theirs here. Otherwise an answer costs one look at a flag.
+//! hyper writes `Date` from a text that it renews once a second, but only while the clock advances.
+//! If the clock is set back by two hours, that text does not change for two hours. hyper keeps a
+//! `Date` that an answer already has. So while the clock is behind the latest time seen, answers
+//! get their `Date` here. At all other times an answer costs the check of one flag.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -14,16 +14,16 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 
 use crate::clock::{self, Clock, Duration};
 
-/// How often the clock is compared with the latest time that was seen: `Date` has whole seconds.
+/// How often the clock is compared with the latest time seen. `Date` has whole seconds.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
-/// The one of this process, as its clock and hyper's text are.
+/// The state of this process, which has one clock and one text of hyper's.
 pub static DATES: Dates = Dates::new();
 
-/// Knows whether the wall clock was set back.
+/// Records whether the wall clock was set back.
 #[derive(Debug)]
 pub struct Dates {
-    /// The latest time that was seen, in seconds.
+    /// The latest time seen, in seconds.
     latest_s: AtomicI64,
     behind: AtomicBool,
 }
@@ -44,14 +44,14 @@ impl Dates {
         }
     }
 
-    /// Notes the time.
+    /// Records the time.
     pub fn compare(&self, now: Timestamp) {
         let now_s = now.as_second();
         let latest_s = self.latest_s.fetch_max(now_s, Ordering::Relaxed);
         self.behind.store(now_s < latest_s, Ordering::Relaxed);
     }
 
-    /// Adds `Date` if hyper would write a time that has not come yet.
+    /// Adds `Date` if hyper would write a time in the future.
     pub fn correct(&self, headers: &mut HeaderMap, clock: &Clock) {
         if self.behind.load(Ordering::Relaxed)
             && let Some(date) = of(clock.wall())
@@ -61,7 +61,7 @@ impl Dates {
     }
 }
 
-/// The value of `Date` at this time.
+/// Returns the value of `Date` at this time.
 fn of(now: Timestamp) -> Option<HeaderValue> {
     let text = DateTimePrinter::new()
         .timestamp_to_rfc9110_string(&now)
@@ -73,7 +73,7 @@ fn of(now: Timestamp) -> Option<HeaderValue> {
 mod tests {
     use super::*;
 
-    /// What answers are given while the clock says the last of these times.
+    /// Returns the `Date` of answers after the clock has shown these times in turn.
     fn date(times: &[&str]) -> Option<String> {
         let dates = Dates::new();
         let mut headers = HeaderMap::new();
@@ -95,12 +95,12 @@ mod tests {
             (vec![noon], None),
             (vec![noon, two], None),
             (vec![two, noon], at("Sun, 22 Nov 2026 12:00:00 GMT")),
-            // Set back twice.
+            // The clock is set back twice.
             (
                 vec![two, noon, "2026-11-01T00:00:09Z"],
                 at("Sun, 01 Nov 2026 00:00:09 GMT"),
             ),
-            // Caught up again.
+            // The clock has caught up.
             (vec![two, noon, two], None),
             (
                 vec![two, "1970-01-01T00:00:00Z"],

@@ -1,13 +1,13 @@
-//! Descriptors: each connection takes one, and the system gives so many.
+//! File descriptors: each connection takes one, and the system limits their number.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Half of the descriptors is for callers' connections. The rest is for the vendors', the admin
-/// listener, files that are read at a reload, and what libraries open: running out of them would
-/// take down more than it saves.
+/// Callers' connections get one in this many descriptors, which is half. The rest is for
+/// connections to vendors, the admin listener, files read at a reload, and libraries. Without a
+/// descriptor for these, the gateway would fail as a whole.
 const SHARE_OF_CALLERS: u64 = 2;
 
-/// A part of the rest is for bodies that are kept as files, which can do without.
+/// Bodies kept as files get one in this many descriptors. The gateway can do without them.
 const SHARE_OF_FILES: u64 = 8;
 
 /// Returns how many bodies may be kept as files.
@@ -16,8 +16,8 @@ pub fn room_for_files() -> usize {
     usize::try_from(soft / SHARE_OF_FILES).unwrap_or(usize::MAX)
 }
 
-/// Returns how many of the `wanted` connections there is room for. Raises the soft limit as far as
-/// that needs and the hard one allows.
+/// Returns how many of the `wanted` connections there are descriptors for. Raises the soft limit as
+/// far as needed and as the hard limit allows.
 pub fn room_for(wanted: usize) -> usize {
     let needed = u64::try_from(wanted)
         .unwrap_or(u64::MAX)

@@ -9,38 +9,38 @@ use tokio::sync::Notify;
 
 use crate::exchange::Boxed;
 
-/// The steps.
+/// The steps of leaving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainPhase {
-    /// Everything is taken.
+    /// Everything is accepted.
     Serving,
-    /// Readiness fails and answers say `Connection: close`, but everything is still taken.
+    /// Readiness fails and answers have `Connection: close`, but everything is still accepted.
     Leaving,
-    /// No new connections; what is in flight ends.
+    /// No new connections are accepted. Requests in flight end.
     Closing,
-    /// What is still in flight is cut.
+    /// Requests that are still in flight are cut.
     Cut,
 }
 
-/// The one handle of the drain. Cheap to clone.
+/// The handle of the drain. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Drain(Arc<Steps>);
 
 #[derive(Debug, Default)]
 struct Steps {
-    /// A [`DrainPhase`] as a number, which every request looks at.
+    /// A [`DrainPhase`] as a number, which every request reads.
     phase: AtomicU8,
-    /// Wakes those who wait for a step.
+    /// Wakes the tasks that wait for a step.
     taken: Notify,
 }
 
 impl Drain {
-    /// Begins to leave: for the first termination signal.
+    /// Starts to leave, on the first termination signal.
     pub fn begin(&self) {
         self.advance(DrainPhase::Leaving);
     }
 
-    /// Leaves at once: for the second termination signal.
+    /// Leaves at once, on the second termination signal.
     pub fn cut(&self) {
         self.advance(DrainPhase::Cut);
     }
@@ -50,7 +50,7 @@ impl Drain {
         self.has_reached(DrainPhase::Leaving)
     }
 
-    /// Goes on to a later step; never back.
+    /// Advances to a later step. Never goes back.
     pub(super) fn advance(&self, to: DrainPhase) {
         if self.0.phase.fetch_max(to as u8, Ordering::AcqRel) < to as u8 {
             self.0.taken.notify_waiters();
@@ -61,10 +61,10 @@ impl Drain {
         self.0.phase.load(Ordering::Acquire) >= phase as u8
     }
 
-    /// Waits for a step or a later one.
+    /// Waits for `phase` or a later one.
     pub async fn reached(&self, phase: DrainPhase) {
         loop {
-            // Before the look: who takes a step after it wakes this one.
+            // Registered before the check, so that a step taken after the check wakes this task.
             let taken = self.0.taken.notified();
             if self.has_reached(phase) {
                 return;
@@ -73,8 +73,8 @@ impl Drain {
         }
     }
 
-    /// The same for who is woken often by other things: between two steps, a poll costs a look at the
-    /// number that all share.
+    /// Waits for `phase` or a later one in a task that other events wake often. Between two steps,
+    /// a poll costs one read of a shared number.
     pub(super) fn reached_quietly(&self, phase: DrainPhase) -> Reached {
         let drain = self.clone();
         Reached {
@@ -85,11 +85,11 @@ impl Drain {
     }
 }
 
-/// See [`Drain::reached_quietly`].
+/// The future of [`Drain::reached_quietly`].
 pub(super) struct Reached {
     waiting: Boxed<()>,
     drain: Drain,
-    /// The phase that was looked at before the wait was polled last, and the task that it then knew.
+    /// The phase before the wait was last polled, and the task that the wait then knew.
     waits_since: Option<(u8, Waker)>,
 }
 
@@ -98,8 +98,8 @@ impl Future for Reached {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        // Before the wait is polled: a step in between is seen by the wait, or wakes this task and is
-        // another phase then.
+        // The phase is read before the wait is polled. A step in between is either seen by the
+        // wait, or wakes this task and then shows as another phase.
         let phase = this.drain.0.phase.load(Ordering::Acquire);
         match &mut this.waits_since {
             Some((since, task)) if task.will_wake(cx.waker()) => {
@@ -134,7 +134,7 @@ mod tests {
             assert!(look(&mut cut).await.is_pending());
             assert!(look(&mut cut).await.is_pending());
         }
-        // From now on nothing but the step itself wakes it, and another task than so far.
+        // From now on only the step itself wakes it, in another task than before.
         let waiting = tokio::spawn(cut);
         tokio::task::yield_now().await;
         drain.cut();

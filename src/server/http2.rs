@@ -1,4 +1,5 @@
-//! One connection over HTTP/2: the bounds of the protocol, and the same patience as over HTTP/1.1.
+//! One connection over HTTP/2: the limits of the protocol, and the same time limits as over
+//! HTTP/1.1.
 
 mod frames;
 mod streams;
@@ -29,29 +30,31 @@ use crate::cache::FiledBodies;
 use crate::clock::{self, Clock, Duration, Instant};
 use crate::exchange::{AnswerBody, Answered, Arrival, BodyCut, Boxed, Peer};
 
-/// Requests at once on one connection: as many as browsers and clients use by default.
+/// Maximum concurrent requests on one connection. Browsers and clients use this number by default.
 const STREAMS_MAX: u32 = 100;
-/// All headers of a request, each with the 32 bytes that HTTP/2 adds. The check of framing refuses
-/// less than this in good form; beyond it the h2 crate answers a bare 431.
+/// Maximum size of a request's headers, each with the 32 bytes that HTTP/2 adds. The check of
+/// framing refuses smaller heads with a proper answer. Beyond this limit, the h2 crate answers a
+/// bare 431.
 const HEADER_LIST_BYTES_MAX: u32 = 24 * 1024;
-/// Unread bytes of one request's body; no body may be larger.
+/// Maximum unread bytes of one request's body. No body may be larger.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// Unread bytes of all bodies of a connection.
+/// Maximum unread bytes of all bodies of a connection.
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// The largest frame that is taken: the smallest bound the protocol has.
+/// Maximum size of an accepted frame. It is the smallest limit that the protocol allows.
 const FRAME_BYTES_MAX: u32 = 16 * 1024;
-/// Bytes of one answer that wait for the socket.
+/// Maximum bytes of one answer that wait for the socket.
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// Requests that were reset before anybody looked at them (rapid reset, CVE-2023-44487).
+/// Maximum number of requests that were reset before they were handled (rapid reset,
+/// CVE-2023-44487).
 const RESET_UNSEEN_MAX: usize = 20;
-/// Streams that a peer has made us reset (CVE-2025-8671).
+/// Maximum number of streams that a peer has made us reset (CVE-2025-8671).
 const RESET_BY_US_MAX: usize = 100;
-/// A connection that says nothing for so long is asked whether it lives,
+/// A connection that is silent for this long gets a PING.
 const PING_EVERY: Duration = Duration::from_secs(20);
-/// and closed if it does not say so.
+/// A connection that does not answer a PING within this time is closed.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of an answer, handed on at once. hyper waits for the reader's window before each piece and not
-/// within it, so this is what an answer can leave behind unread, beyond the window.
+/// Maximum piece of an answer. hyper waits for the reader's window before each piece and not within
+/// it. So this is what an answer can leave unread beyond the window.
 const PIECE_BYTES_MAX: usize = 16 * 1024;
 
 /// Serves one connection to its end.
@@ -59,13 +62,13 @@ pub async fn serve<I>(on: Connections, io: I, peer: Peer) -> Ending
 where
     I: AsyncRead + AsyncWrite + Transport + Unpin + Send,
 {
-    // Tells of the socket only: whether it takes what we write.
+    // It only records whether the socket accepts what we write.
     let pulse = Pulse::new(on.clock.clone());
     let _busy = pulse.busy();
     let mut felt = Felt {
         io,
         pulse: pulse.clone(),
-        // Its frames are smaller than what is worth a file.
+        // The frames are smaller than what is worth a file.
         files: FiledBodies::default(),
     };
     let drain = on.drain.clone();
@@ -76,7 +79,7 @@ where
     end
 }
 
-/// Answers until nothing is left to say, or patience ends.
+/// Serves requests until everything is done or a time limit is exceeded.
 async fn converse<I>(on: Connections, io: &mut Felt<I>, pulse: &Arc<Pulse>, peer: Peer) -> Ending
 where
     I: AsyncRead + AsyncWrite + Transport + Unpin + Send,
@@ -117,7 +120,7 @@ where
     let mut closing = std::pin::pin!(on.drain.reached(DrainPhase::Closing));
     let mut cut = std::pin::pin!(on.drain.reached(DrainPhase::Cut));
     let mut leaving = false;
-    // Told to go; until then it may answer that it has heard.
+    // Set once the peer was told to go. It may take until then to confirm.
     let mut until: Option<Instant> = None;
     let first_look = clock.now() + patience.header.min(patience.write_stall);
     let mut look = std::pin::pin!(clock::sleep_until(first_look));
@@ -134,7 +137,7 @@ where
             () = &mut closing, if !leaving => {
                 leaving = true;
                 patience.idle = patience.idle.min(IDLE_WHILE_CLOSING);
-                // What was sent before the peer heard of it is still taken.
+                // What was sent before the peer noticed is still accepted.
                 connection.as_mut().graceful_shutdown();
                 until = Some(clock.now() + IDLE_WHILE_CLOSING);
             }
@@ -164,7 +167,7 @@ struct Counted<'a, I> {
     io: &'a mut Felt<I>,
     streams: Arc<Streams>,
     frames: Frames,
-    /// The frame that was on its way when we last looked.
+    /// The frame that was incomplete at the last check.
     unfinished: Option<u64>,
 }
 
@@ -238,7 +241,7 @@ impl<I: AsyncWrite + Transport + Unpin> AsyncWrite for Counted<'_, I> {
     }
 }
 
-/// What hyper calls.
+/// The service that hyper calls for each request.
 struct PerConnection {
     answering: Answering,
     clock: Clock,
@@ -266,7 +269,7 @@ impl Service<Request<Incoming>> for PerConnection {
     }
 }
 
-/// An answer on its way.
+/// The future of an answer.
 struct Answer {
     inner: Boxed<Result<Answered, Infallible>>,
     clock: Clock,
@@ -280,13 +283,13 @@ impl Future for Answer {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let Ok(mut answer) = ready!(this.inner.as_mut().poll(cx));
-        // The stream ends with its answer; the connection does not, whatever the request was.
+        // The stream ends with its answer. The connection does not, whatever the request was.
         answer.headers_mut().remove(header::CONNECTION);
         DATES.correct(answer.headers_mut(), &this.clock);
         if this.is_head
             && let Some(bytes) = answer.body().size_hint().exact()
         {
-            // hyper leaves the body of an answer to HEAD away over HTTP/1.1 only.
+            // hyper omits the body of an answer to HEAD over HTTP/1.1 only.
             let headers = answer.headers_mut();
             if bytes > 0 && !headers.contains_key(header::CONTENT_LENGTH) {
                 headers.insert(header::CONTENT_LENGTH, bytes.into());
@@ -304,7 +307,7 @@ impl Future for Answer {
     }
 }
 
-/// The answer's body, in pieces; its stream counts as open until its end.
+/// The body of an answer, in pieces. Its stream counts as open until its end.
 struct StreamBody {
     inner: AnswerBody,
     head_only: bool,

@@ -1,7 +1,7 @@
-//! Sockets that the service manager bound for us and keeps over restarts.
+//! Sockets that the service manager binds for the gateway and keeps across restarts.
 //!
-//! systemd passes them as `LISTEN_FDS` and `LISTEN_FDNAMES`. While no gateway accepts, callers wait in
-//! the socket's queue instead of being refused; the next gateway takes them from there.
+//! systemd passes them in `LISTEN_FDS` and `LISTEN_FDNAMES`. While no gateway accepts, callers wait
+//! in the socket's queue instead of being refused. The next gateway accepts them from there.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -10,7 +10,7 @@ use rustix::net::sockopt::socket_acceptconn;
 
 use super::listen::BindError;
 
-/// Sockets by what they are for; each is taken once.
+/// The inherited sockets by purpose. Each can be taken once.
 #[derive(Debug, Default)]
 pub struct Inherited {
     public: Option<TcpListener>,
@@ -18,11 +18,11 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes what the environment names. Call it before anything else opens descriptors or starts
-    /// threads: it also takes the names out of the environment.
+    /// Takes the sockets that the environment names. Call it before anything else opens descriptors
+    /// or starts threads, because it also removes the names from the environment.
     ///
     /// # Errors
-    /// If a socket has no name of ours, is no listening TCP socket, or is named twice.
+    /// Fails if a socket has no name of ours, is not a listening TCP socket, or is named twice.
     pub fn from_environment() -> Result<Self, BindError> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut sockets = ListenFd::from_env();
@@ -86,7 +86,7 @@ impl Name {
     }
 }
 
-/// The names of so many sockets. A single one without a name is the public one.
+/// Returns the names of this many sockets. A single socket without a name is the public one.
 fn named(names: &str, count: usize) -> Result<Vec<Name>, BindError> {
     let unnamed = || {
         BindError::new(
@@ -111,7 +111,8 @@ fn named(names: &str, count: usize) -> Result<Vec<Name>, BindError> {
         .ok_or_else(unnamed)
 }
 
-/// What the settings say of an address decides who needs a key, so the socket must be where they say.
+/// Checks a socket's address. The address in the settings decides whether callers need a key, so
+/// the socket must have that address.
 fn checked(name: Name, socket: Option<TcpListener>, configured: SocketAddr) -> Taken {
     let Some(socket) = socket else {
         return Ok(None);

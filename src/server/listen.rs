@@ -1,4 +1,4 @@
-//! The listeners, and the order in which they leave.
+//! The two listeners, and the order in which they leave.
 
 use std::fmt;
 use std::io;
@@ -22,18 +22,18 @@ use crate::cache::FiledBodies;
 use crate::clock::{self, Clock, Duration};
 use crate::metrics::Metrics;
 
-/// Connections open at once on the admin listener: a few scrapers and people.
+/// Maximum connections on the admin listener: a few scrapers and people.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
-/// After a failure to accept, which mostly means that no descriptor is free: wait for one instead of
-/// spinning.
+/// Pause after a failure to accept. It mostly means that no descriptor is free, and without a pause
+/// the loop would spin.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
-/// At the end: how long the admin listener's connections may take.
+/// How long the connections of the admin listener may take at the end.
 const ADMIN_GRACE: Duration = Duration::from_secs(1);
 
-/// There is no listener at an address.
+/// A listener could not be bound.
 #[derive(Debug)]
 pub struct BindError {
-    /// The setting or variable that names it.
+    /// The setting or variable that names the address.
     pub setting: &'static str,
     why: String,
 }
@@ -66,15 +66,15 @@ pub struct Listeners {
 struct Listener {
     socket: TcpListener,
     address: SocketAddr,
-    /// Others hold it too, and take its waiting connections when we leave.
+    /// Other processes hold it too, and accept its waiting connections after we leave.
     shared: bool,
 }
 
 impl Listeners {
-    /// Takes what is inherited and binds the rest: both, or neither.
+    /// Takes inherited sockets and binds the others. Binds both or none.
     ///
     /// # Errors
-    /// If an address cannot be bound, or an inherited socket is at another.
+    /// Fails if an address cannot be bound, or an inherited socket has another address.
     pub async fn bind(
         options: &ServerOptions,
         mut inherited: Inherited,
@@ -87,12 +87,13 @@ impl Listeners {
         })
     }
 
-    /// Returns where callers connect; with port 0 in the settings, the port that was found.
+    /// Returns the address for callers. With port 0 in the settings, it has the port that was
+    /// found.
     pub fn public_address(&self) -> SocketAddr {
         self.public.address
     }
 
-    /// Returns where operators connect.
+    /// Returns the address for operators.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin.address
     }
@@ -124,39 +125,39 @@ async fn bind(
     })
 }
 
-/// How a drain ended.
+/// The outcome of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
-    /// Connections that had not ended within the grace and were cut.
+    /// Number of connections that had not ended within the grace and were cut.
     pub cut: usize,
 }
 
 /// Everything the listeners need.
 pub struct Server {
-    /// Bounds and times.
+    /// Limits and addresses.
     pub options: ServerOptions,
-    /// Reads the time.
+    /// The clock.
     pub clock: Clock,
-    /// Counts connections.
+    /// The metrics of connections.
     pub metrics: Arc<Metrics>,
     /// Answers callers.
     pub public: Answering,
     /// Answers operators.
     pub admin: Answering,
-    /// TLS for callers; absent: in the clear.
+    /// TLS for callers. `None`: no TLS.
     pub public_tls: Option<Arc<Tls>>,
-    /// TLS for operators; absent: in the clear.
+    /// TLS for operators. `None`: no TLS.
     pub admin_tls: Option<Arc<Tls>>,
-    /// Tells when to leave.
+    /// The drain, which says when to leave.
     pub drain: Drain,
-    /// Bodies that need not be copied to be sent.
+    /// Bodies that can be sent without copying them.
     pub files: FiledBodies,
 }
 
 impl Server {
-    /// Serves until [`Drain::begin`] was called and everything has ended: readiness fails for
-    /// `drain_delay`, then no connection is accepted and what is in flight has `drain_grace`. The
-    /// admin listener goes last, so that the drain can be watched.
+    /// Serves until [`Drain::begin`] was called and everything has ended. Readiness then fails for
+    /// `drain_delay`. After that no connection is accepted, and requests in flight have
+    /// `drain_grace`. The admin listener stops last, so that the drain can be observed.
     pub async fn run(self, listeners: Listeners) -> Drained {
         let Self {
             options,
@@ -188,12 +189,12 @@ impl Server {
                 files,
             },
         };
-        // Its own drain: it ends when the public one has.
+        // The admin listener has its own drain. It ends after the public listener has.
         let admin_drain = Drain::default();
         let admin = Gatherer {
             slots: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
             cuts: Arc::default(),
-            // Few as they are, and one Prometheus may stand for all.
+            // There are few peers, and one Prometheus may be all of them.
             peers: Peers::up_to(ADMIN_CONNECTIONS_MAX),
             metrics: None,
             tls: admin_tls,
@@ -212,7 +213,7 @@ impl Server {
             drain.reached(DrainPhase::Leaving).await;
             tracing::info!("leaving: readiness fails, requests are still taken");
             let cut = drain.reached(DrainPhase::Cut);
-            // Ends early if told to leave at once.
+            // Ends early if the gateway must leave at once.
             let _ = clock::timeout(options.drain_delay, cut).await;
             drain.advance(DrainPhase::Closing);
             let ended = all_back(&public_slots, connections_max);
@@ -251,7 +252,7 @@ impl Server {
 
 /// Waits until every slot is free again.
 async fn all_back(slots: &Semaphore, total: usize) {
-    // One at a time: a semaphore hands out at most 2^32 at once. Slots are never closed.
+    // One at a time, because a semaphore gives out at most 2^32 at once. Slots are never closed.
     let mut held = Vec::with_capacity(total.min(1024));
     for _ in 0..total {
         if let Ok(slot) = slots.acquire().await {
@@ -276,8 +277,8 @@ impl Gatherer {
         let drain = self.connections.drain.clone();
         let mut closing = std::pin::pin!(drain.reached(DrainPhase::Closing));
         loop {
-            // A slot first: connections beyond the cap wait in the system's queue, where they cost
-            // no descriptor.
+            // A slot is taken first. Connections beyond the limit wait in the system's queue, where
+            // they need no descriptor.
             let next = async {
                 let slot = self.slots.clone().acquire_owned().await.ok()?;
                 Some((slot, listener.accept().await))
@@ -300,10 +301,10 @@ impl Gatherer {
             }
         }
         if from.shared {
-            // Who waits at a socket that outlives us waits for the next gateway.
+            // Callers that wait at a socket that outlives us are accepted by the next gateway.
             return;
         }
-        // Those who were let in by the system, but not yet by us, would be reset.
+        // Connections that the system has accepted, but this loop has not, would be reset.
         while let Ok(slot) = self.slots.clone().try_acquire_owned() {
             match listener.accept().now_or_never() {
                 Some(Ok((stream, peer))) => self.take(slot, stream, peer),
@@ -315,13 +316,13 @@ impl Gatherer {
 
     fn take(&self, slot: OwnedSemaphorePermit, stream: TcpStream, peer: SocketAddr) {
         let Some(seat) = self.peers.sit(peer.ip()) else {
-            // Closed at once, so that one peer's connections leave room for the others'.
+            // Closed at once, so that the connections of one peer leave room for others.
             if let Some(metrics) = &self.metrics {
                 metrics.connections_refused.inc();
             }
             return;
         };
-        // An answer's last packet must not wait for an acknowledgement.
+        // The last packet of an answer must not wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
         let connections = self.connections.clone();
         let cuts = self.cuts.clone();
@@ -330,7 +331,7 @@ impl Gatherer {
         tokio::spawn(async move {
             let end = match &tls {
                 None => connections.serve(stream, Some(peer)).await,
-                // Boxed: a connection in the clear need not be as large as one over TLS.
+                // Boxed, because a connection without TLS need not be as large as one with it.
                 Some(tls) => Box::pin(connections.serve_tls(tls, stream, Some(peer))).await,
             };
             if end == Ending::Cut {
@@ -341,7 +342,7 @@ impl Gatherer {
     }
 }
 
-/// Whether the failure is one connection's and not ours.
+/// Returns whether the failure concerns one connection and not the listener.
 fn is_the_peers(why: &io::Error) -> bool {
     matches!(
         why.kind(),
@@ -351,7 +352,7 @@ fn is_the_peers(why: &io::Error) -> bool {
     )
 }
 
-/// An open connection, counted.
+/// Counts an open connection until it is dropped.
 struct Counted(Arc<Metrics>);
 
 impl Counted {

@@ -1,4 +1,25 @@
-//! The listeners: connections in, drain out.
+//! Accepts connections, serves them, and drains them when the gateway leaves.
+//!
+//! [`Server`] runs two listeners, one for callers and one for operators. Each connection is a task
+//! that reads requests with hyper and passes each as an `exchange::Arrival` to an [`Answering`]
+//! service:
+//!
+//! ```text
+//! Listeners ─▶ slot, seat ─▶ TLS? ─▶ http1 or http2 ─▶ Answering ─▶ stack::Inbound
+//!               limits per     │           │
+//!               peer           │           └ Pulse: one timer closes idle and slow connections
+//!                              └ Tls: the certificate in force, exchanged by a reload
+//! Drain: Serving ─▶ Leaving ─▶ Closing ─▶ Cut
+//! ```
+//!
+//! [`Connections`] serves one connection on anything that reads and writes, so tests use pipes in
+//! memory. [`Drain`] is the one handle that every part watches while the gateway leaves.
+//! [`Inherited`] holds sockets that systemd bound, which outlive the process.
+//!
+//! What must never happen here:
+//! - A request that the gateway has read gets no answer while it leaves, within the grace.
+//! - A peer that is slow, silent or greedy holds a connection without a time limit.
+//! - A caller key is accepted that has crossed the network without TLS on a port for TLS.
 
 mod connection;
 mod date;
@@ -28,15 +49,16 @@ pub use transport::Transport;
 /// The `[listen]` and `[limits]` settings.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    /// Callers connect here.
+    /// Address for callers.
     pub public: SocketAddr,
-    /// Operators and Prometheus connect here.
+    /// Address for operators and Prometheus.
     pub admin: SocketAddr,
-    /// TLS for callers; absent: in the clear.
+    /// TLS for callers. `None`: no TLS.
     pub public_tls: Option<TlsOptions>,
-    /// TLS for operators and Prometheus; absent: in the clear.
+    /// TLS for operators and Prometheus. `None`: no TLS.
     pub admin_tls: Option<TlsOptions>,
-    /// More names that the admin listener is asked by. Without any, and beyond loopback, by all.
+    /// Further host names of the admin listener. Beyond loopback, and without any, every name is
+    /// accepted.
     pub admin_hosts: Vec<String>,
     /// Whether the public listener has a page for people at `/docs`.
     pub docs: bool,
@@ -48,26 +70,27 @@ pub struct ServerOptions {
     pub request_timeout: Duration,
     /// A connection without a request in flight is closed after this time.
     pub idle_timeout: Duration,
-    /// A connection whose reader takes nothing for so long is closed.
+    /// A connection whose reader takes nothing for this long is closed.
     pub write_stall_timeout: Duration,
-    /// Connections open at once on the public listener.
+    /// Maximum connections on the public listener.
     pub connections_max: usize,
-    /// Connections of one peer at once on the public listener.
+    /// Maximum connections of one peer on the public listener.
     pub connections_per_peer_max: usize,
-    /// Requests in flight at once; more are refused as overloaded.
+    /// Maximum requests in flight. Further ones are refused as overloaded.
     pub requests_in_flight_max: usize,
-    /// Exports running at once; more are refused as overloaded.
+    /// Maximum exports at once. Further ones are refused as overloaded.
     pub exports_max: usize,
-    /// Questions for changes at once, those that wait among them; more are refused as overloaded.
+    /// Maximum requests for changes at once, waiting ones included. Further ones are refused as
+    /// overloaded.
     pub followers_max: usize,
-    /// After a termination signal: time in which readiness fails while requests are still taken.
+    /// Time after a termination signal in which readiness fails while requests are still accepted.
     pub drain_delay: Duration,
-    /// Then: time for requests in flight to end.
+    /// Time after that for requests in flight to end.
     pub drain_grace: Duration,
 }
 
 impl ServerOptions {
-    /// Returns how long a connection may take for what.
+    /// Returns the time limits of a connection.
     pub fn patience(&self) -> Patience {
         Patience {
             header: self.header_timeout,

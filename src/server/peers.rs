@@ -1,4 +1,4 @@
-//! How many connections each peer holds.
+//! Limits the connections of each peer.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,7 +13,7 @@ pub struct Peers {
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-/// A peer's connection, counted until it is dropped.
+/// A peer's connection. It is counted until it is dropped.
 #[derive(Debug)]
 pub struct Seat {
     peers: Peers,
@@ -21,7 +21,7 @@ pub struct Seat {
 }
 
 impl Peers {
-    /// Lets each peer have so many connections.
+    /// Creates counts that allow each peer `max` connections.
     pub fn up_to(max: usize) -> Self {
         Self {
             max,
@@ -29,7 +29,7 @@ impl Peers {
         }
     }
 
-    /// One connection more of this peer; `None` if it has as many as it may.
+    /// Counts one more connection of this peer. `None` if the peer has as many as it may.
     pub fn sit(&self, peer: IpAddr) -> Option<Seat> {
         let who = one_peer(peer);
         let mut open = self.open.lock();
@@ -57,7 +57,8 @@ impl Drop for Seat {
     }
 }
 
-/// An IPv6 host owns a whole network of 64 bits, so that is what is counted.
+/// Returns the address under which a peer is counted. An IPv6 host owns a whole network of 64 bits,
+/// so its network is counted.
 fn one_peer(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {

@@ -1,8 +1,8 @@
-//! What a connection is doing, and how long it may go on doing that.
+//! Records what a connection is doing, and limits how long it may do so.
 //!
-//! hyper's own header timeout begins when it starts to wait for the next request, so it cannot tell
-//! an idle connection from a slow head, and it makes a timer for every request. Here a request costs
-//! two stores, and one timer per connection looks at them now and then.
+//! hyper's own header timeout starts when hyper starts to wait for the next request. So it cannot
+//! tell an idle connection from a slow head, and it makes a timer for every request. Here a request
+//! costs two stores, and one timer for each connection checks them now and then.
 
 use std::io;
 use std::pin::Pin;
@@ -20,51 +20,53 @@ use crate::clock::{Clock, Duration, Instant};
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const BUSY: u8 = 2;
-/// Since this poll of the connection: most heads come whole, and the clock need not be asked.
+/// A head that began during this poll. Most heads arrive complete, so the clock need not be read.
 const JUST_NOW: u64 = u64::MAX;
 
-// Beside the two counts of its `Arc`, in 64 bytes.
+// With the two counts of its `Arc`, it fits into 64 bytes.
 const _: () = assert!(size_of::<Pulse>() + 2 * size_of::<usize>() <= 64);
 
-/// How long a connection may stay in each state.
+/// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// For a request's head, from its first byte; a new connection's first head, from its opening.
+    /// For a request's head, from its first byte. For the first head, from the opening of the
+    /// connection.
     pub header: Duration,
-    /// Between requests.
+    /// For the time between requests.
     pub idle: Duration,
     /// For a reader that takes nothing.
     pub write_stall: Duration,
 }
 
-/// What a connection is doing. With its counts it fits a line of the processor's cache: among many
-/// connections, every line that a request touches comes from memory.
+/// The state of a connection. With the counts of its `Arc` it fits into one cache line. With many
+/// connections, every cache line that a request touches comes from memory.
 #[derive(Debug)]
 pub struct Pulse {
     clock: Clock,
     opened: Instant,
     state: AtomicU8,
     since_ms: AtomicU64,
-    /// Milliseconds plus one; 0 while writes go on.
+    /// When writing stalled, in milliseconds plus one. 0 while writing succeeds.
     stalled_ms: AtomicU64,
-    /// A last look before an idle connection is closed, and whether it saw something.
+    /// Whether a last check is running before an idle connection is closed. `saw_bytes`: whether it
+    /// found any.
     last_look: AtomicBool,
     saw_bytes: AtomicBool,
 }
 
-/// What to do about a connection.
+/// What to do with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Look again then.
+    /// Check it again at this time.
     LookAt(Instant),
-    /// It is idle, close it politely.
+    /// It is idle: close it politely.
     Idle,
-    /// It holds us up: close it.
+    /// It is too slow: close it.
     Slow,
 }
 
 impl Pulse {
-    /// Of a connection that was just opened.
+    /// Creates the state of a connection that was just opened.
     pub fn new(clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             opened: clock.now(),
@@ -87,7 +89,7 @@ impl Pulse {
         self.state.store(state, Ordering::Relaxed);
     }
 
-    /// A request is complete and being answered, until the guard is dropped.
+    /// Marks the connection as busy with an answer, until the guard is dropped.
     pub fn busy(self: &Arc<Self>) -> Busy {
         self.state.store(BUSY, Ordering::Relaxed);
         Busy(self.clone())
@@ -100,7 +102,7 @@ impl Pulse {
         }
     }
 
-    /// There are no more bytes for now: a head that has begun is waited for from here on.
+    /// Records that there are no more bytes now. If a head has begun, its time counts from here.
     fn read_waits(&self) {
         if self.state.load(Ordering::Relaxed) == HEAD
             && self.since_ms.load(Ordering::Relaxed) == JUST_NOW
@@ -109,14 +111,14 @@ impl Pulse {
         }
     }
 
-    /// From now on a read that would wait asks the system itself: a busy runtime hears of bytes late,
-    /// and a request that is already here must not find its connection closed.
+    /// From now on, a read that would wait checks the socket itself. A busy runtime notices bytes
+    /// late, and a request that has already arrived must not find its connection closed.
     pub fn begin_last_look(&self) {
         self.saw_bytes.store(false, Ordering::Relaxed);
         self.last_look.store(true, Ordering::Relaxed);
     }
 
-    /// Ends the look; whether there were bytes.
+    /// Ends the check. Returns whether there were bytes.
     pub fn end_last_look(&self) -> bool {
         self.last_look.store(false, Ordering::Relaxed);
         self.saw_bytes.load(Ordering::Relaxed)
@@ -134,7 +136,7 @@ impl Pulse {
         }
     }
 
-    /// What to do now.
+    /// Returns what to do now.
     pub fn verdict(&self, patience: &Patience) -> Verdict {
         self.read_waits();
         let now = self.now_ms();
@@ -142,7 +144,8 @@ impl Pulse {
             let waited = Duration::from_millis(now.saturating_sub(since));
             limit.checked_sub(waited).filter(|left| !left.is_zero())
         };
-        // Never look further ahead than the shortest limit: what begins meanwhile is then seen in time.
+        // Never plan further ahead than the shortest limit, so that a state that begins meanwhile
+        // is checked in time.
         let mut next = patience.header.min(patience.write_stall).min(patience.idle);
         let stalled = self.stalled_ms.load(Ordering::Relaxed);
         if stalled != 0 {
@@ -184,12 +187,12 @@ impl Drop for Busy {
     }
 }
 
-/// A connection whose reads and writes are noted in its pulse.
+/// A connection whose reads and writes are recorded in its pulse.
 #[derive(Debug)]
 pub struct Felt<I> {
     /// The connection.
     pub io: I,
-    /// Its pulse.
+    /// The pulse.
     pub pulse: Arc<Pulse>,
     /// Bodies that the system can send by itself.
     pub files: FiledBodies,
@@ -217,8 +220,8 @@ impl<I: AsyncRead + Transport + Unpin> AsyncRead for Felt<I> {
 }
 
 impl<I: Unpin> Felt<I> {
-    /// What is to be written first and lies in a file, behind what stands before it: nothing, or an
-    /// answer's head.
+    /// Returns the part to write first that is in a file, and the bytes before it: none, or the
+    /// head of an answer.
     fn in_file<'a>(&self, bufs: &'a [io::IoSlice<'_>]) -> Option<(&'a [u8], FilePart)> {
         match bufs {
             [first, ..] if first.len() >= FILE_BYTES_MIN => Some((&[], self.files.part(first)?)),
@@ -270,7 +273,7 @@ impl<I: AsyncWrite + Transport + Unpin> AsyncWrite for Felt<I> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.io).poll_flush(cx);
-        // hyper flushes when everything is written, so a flush that is done means that nothing waits.
+        // hyper flushes when everything is written. So after a completed flush, nothing waits.
         this.note(polled)
     }
 

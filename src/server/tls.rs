@@ -1,4 +1,5 @@
-//! TLS on a listener: certificates from files, checked whole, exchanged while connections go on.
+//! TLS on a listener: certificates from files, validated as a whole, replaced without ending
+//! connections.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -30,25 +31,25 @@ use crate::metrics::{Handshake, Metrics};
 use crate::problem::Problem;
 use crate::secrets::{FileProblem, read_file};
 
-/// Largest file of certificates or keys. A bundle of all public authorities has 200 KiB.
+/// Maximum size of a file of certificates or keys. A bundle of all public authorities has 200 KiB.
 const PEM_BYTES_MAX: usize = 1 << 20;
-/// What is spoken, most wanted first.
+/// The protocols offered, most preferred first.
 const PROTOCOLS: [&[u8]; 2] = [HTTP_2, b"http/1.1"];
 const HTTP_2: &[u8] = b"h2";
 
-/// Whether callers come with certificates.
+/// Whether callers must present certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// Nobody is asked for one.
+    /// No certificate is requested.
     None,
-    /// Whoever has one may show it.
+    /// A certificate is requested, and a caller may present one.
     Optional,
-    /// Without one there is no connection.
+    /// A connection without a certificate is refused.
     Required,
 }
 
 impl ClientAuth {
-    /// Every one.
+    /// Every variant.
     pub const ALL: [Self; 3] = [Self::None, Self::Optional, Self::Required];
 
     /// Returns the word used in settings.
@@ -64,17 +65,18 @@ impl ClientAuth {
 /// The settings of TLS on one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// The certificate, then those that lead to its authority, as PEM.
+    /// The certificate, followed by those up to its authority, as PEM.
     pub certificate_file: PathBuf,
-    /// Its private key, as PEM: PKCS#8, PKCS#1 or SEC1, not encrypted.
+    /// The private key, as PEM: PKCS#8, PKCS#1 or SEC1, not encrypted.
     pub private_key_file: PathBuf,
-    /// The authorities of callers' certificates, as PEM; there where callers are asked for one.
+    /// The authorities of callers' certificates, as PEM. Set if callers are asked for a
+    /// certificate.
     pub client_ca_file: Option<PathBuf>,
     /// Whether callers are asked for a certificate.
     pub client_auth: ClientAuth,
 }
 
-/// One of the files.
+/// One of the files in [`TlsOptions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsFile {
     /// `certificate_file`
@@ -96,10 +98,10 @@ impl TlsFile {
     }
 }
 
-/// Why TLS cannot be spoken with these files. Holds nothing of what is in them.
+/// Why TLS cannot be used with these files. Contains nothing of their content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsProblem {
-    /// Which one is wrong.
+    /// The file that is wrong.
     pub file: TlsFile,
     /// What is wrong with it, as the end of a sentence that begins with its name.
     pub why: String,
@@ -112,7 +114,7 @@ fn wrong(file: TlsFile, why: impl Into<String>) -> TlsProblem {
     }
 }
 
-/// Everything a listener needs to speak TLS, read and checked. Cheap to clone.
+/// Everything that a listener needs for TLS, read and validated. Cheap to clone.
 #[derive(Clone)]
 pub struct TlsSetup {
     config: Arc<ServerConfig>,
@@ -130,10 +132,10 @@ impl fmt::Debug for TlsSetup {
 }
 
 impl TlsSetup {
-    /// Reads the files now. Blocks the thread; a file that does not answer is given up.
+    /// Reads the files now. Blocks the thread, but gives up on a file that does not respond.
     ///
     /// # Errors
-    /// If one is missing or not what it should be, or if certificate and key do not belong together.
+    /// Fails if a file is missing or invalid, or if certificate and key do not match.
     pub fn load(options: &TlsOptions) -> Result<Self, TlsProblem> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let chain = certificates(TlsFile::Certificate, &options.certificate_file)?;
@@ -177,7 +179,8 @@ impl TlsSetup {
         let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
         if asks {
-            // A resumed session is not checked again: it would outlive its certificate and authority.
+            // A resumed session is not verified again, so it would outlive its certificate and
+            // authority.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
@@ -189,12 +192,12 @@ impl TlsSetup {
         })
     }
 
-    /// Returns when the certificate runs out.
+    /// Returns when the certificate expires.
     pub fn not_after(&self) -> Timestamp {
         self.not_after
     }
 
-    /// What callers will say of the certificate at this time; `None` if nothing.
+    /// Returns why callers would reject the certificate at this time, or `None` if they accept it.
     pub fn untimely(&self, now: Timestamp) -> Option<String> {
         if now > self.not_after {
             Some(format!("expired at {}", self.not_after))
@@ -205,7 +208,7 @@ impl TlsSetup {
         }
     }
 
-    /// Returns whether the other one shows the same certificate.
+    /// Returns whether the other setup has the same certificate.
     pub fn is_same_certificate(&self, other: &Self) -> bool {
         self.certificate == other.certificate
     }
@@ -260,8 +263,8 @@ fn authorities(path: &Path) -> Result<RootCertStore, TlsProblem> {
     Ok(roots)
 }
 
-/// From when until when a certificate is good. Serial numbers and the like are not our business, so
-/// they may be as odd as they are.
+/// Returns from when until when a certificate is valid. Serial numbers and other parts are not
+/// checked here.
 fn validity(certificate: &CertificateDer<'_>) -> Option<(Timestamp, Timestamp)> {
     let parsed = CertificateInner::<Raw>::from_der(certificate).ok()?;
     let validity = parsed.tbs_certificate().validity();
@@ -272,8 +275,8 @@ fn validity(certificate: &CertificateDer<'_>) -> Option<(Timestamp, Timestamp)> 
     Some((time(&validity.not_before)?, time(&validity.not_after)?))
 }
 
-/// What a verified client certificate says. The names are read by what has verified it, so that
-/// nobody can make two readers see two names.
+/// Returns the names in a verified client certificate. They are read by the library that verified
+/// it, so that two parsers cannot see two names.
 fn client_certificate(leaf: &CertificateDer<'_>) -> Option<ClientCertificate> {
     let verified = webpki::EndEntityCert::try_from(leaf).ok()?;
     let dns = verified.valid_dns_names().filter_map(ClientSan::dns);
@@ -282,7 +285,7 @@ fn client_certificate(leaf: &CertificateDer<'_>) -> Option<ClientCertificate> {
     Some(ClientCertificate::new(dns.chain(uris), not_after))
 }
 
-/// TLS of one listener: the setup of the moment. Connections keep the one they began with.
+/// TLS of one listener, with the setup in force. A connection keeps the setup that it began with.
 pub struct Tls {
     setup: ArcSwap<TlsSetup>,
     listener: &'static str,
@@ -298,7 +301,7 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// For a listener, `public` or `admin`.
+    /// Creates the TLS of a listener. `listener` is `public` or `admin`.
     pub fn new(setup: TlsSetup, listener: &'static str, metrics: Arc<Metrics>) -> Arc<Self> {
         metrics.set_certificate_not_after(listener, setup.not_after.as_second());
         Arc::new(Self {
@@ -308,12 +311,12 @@ impl Tls {
         })
     }
 
-    /// What new connections get.
+    /// Returns the setup for new connections.
     pub fn current(&self) -> Arc<TlsSetup> {
         self.setup.load_full()
     }
 
-    /// Gives new connections another setup.
+    /// Sets the setup for new connections.
     pub fn replace(&self, setup: TlsSetup) {
         self.metrics
             .set_certificate_not_after(self.listener, setup.not_after.as_second());
@@ -321,11 +324,11 @@ impl Tls {
     }
 }
 
-/// How long the answer to plain HTTP may take to be written: it fits any socket's buffer.
+/// How long writing the answer to plain HTTP may take. It fits into any socket's buffer.
 const REFUSAL_WRITE_MAX: clock::Duration = clock::Duration::from_secs(1);
 
-/// Tells somebody who speaks plain HTTP why this port does not answer. What was asked is not read as a
-/// request: whatever key it holds has crossed the network in the clear, and must not work.
+/// Answers plain HTTP with the reason why this port does not serve it. The request is not parsed: a
+/// key in it has crossed the network without TLS, and must not work.
 async fn refuse_in_the_clear<I: AsyncRead + AsyncWrite + Unpin>(
     mut io: I,
     drain: &Drain,
@@ -341,7 +344,8 @@ async fn refuse_in_the_clear<I: AsyncRead + AsyncWrite + Unpin>(
 }
 
 impl Connections {
-    /// Serves one connection that begins with a TLS handshake, which may take as long as a head.
+    /// Serves one connection that begins with a TLS handshake. The handshake may take as long as a
+    /// head.
     pub async fn serve_tls<I>(self, tls: &Tls, io: I, address: Option<SocketAddr>) -> Ending
     where
         I: AsyncRead + AsyncWrite + Transport + Unpin + Send,
@@ -349,7 +353,7 @@ impl Connections {
         let config = tls.setup.load().config.clone();
         let handshake = async {
             let first = std::future::poll_fn(|cx| io.poll_first_byte(cx)).await;
-            // As a method of HTTP begins, and no record of TLS.
+            // A method of HTTP begins with such a byte, a TLS record does not.
             if first.is_some_and(|byte| byte.is_ascii_uppercase()) {
                 return Err(io);
             }

@@ -1,4 +1,4 @@
-//! What a connection can do beside reading and writing.
+//! What a connection can do besides reading and writing.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -9,19 +9,20 @@ use tokio::net::TcpStream;
 
 use crate::cache::FilePart;
 
-/// What carries a connection.
+/// The transport of a connection.
 pub trait Transport {
-    /// Whether bytes lie in the system, unread, that the runtime may not have heard of yet.
+    /// Returns whether unread bytes have arrived that the runtime may not have noticed yet.
     fn has_arrived(&self) -> bool;
 
-    /// The first byte that the other end has sent, which stays to be read; `None` where that cannot be
-    /// told, or where none will come.
+    /// Returns the first byte that the other end has sent, without consuming it. `None` if it
+    /// cannot be read like that, or if none will come.
     fn poll_first_byte(&self, _cx: &mut Context<'_>) -> Poll<Option<u8>> {
         Poll::Ready(None)
     }
 
-    /// Sends `before` and then `part`, which the system reads from its file; how many bytes of both.
-    /// `None` where the system does not send what is written here: then both are to be written.
+    /// Sends `before` and then `part`, which the system reads from its file. Returns how many bytes
+    /// of both were sent. `None` if the system cannot do that here: the caller must then write
+    /// both.
     fn poll_send_file(
         &self,
         _cx: &mut Context<'_>,
@@ -56,14 +57,14 @@ impl Transport for TcpStream {
     }
 }
 
-/// Records that lie decrypted already have been heard of. What is written is encrypted here.
+/// Decrypted records have already been noticed. What is written is encrypted here.
 impl<I: Transport> Transport for tokio_rustls::server::TlsStream<I> {
     fn has_arrived(&self) -> bool {
         self.get_ref().0.has_arrived()
     }
 }
 
-/// A pipe in memory tells at once, and the system knows nothing of it.
+/// A pipe in memory wakes its reader at once, and the system does not know it.
 impl Transport for tokio::io::DuplexStream {
     fn has_arrived(&self) -> bool {
         false
@@ -79,20 +80,20 @@ fn poll_send_file(
     loop {
         ready!(to.poll_write_ready(cx))?;
         match to.try_io(Interest::WRITABLE, || send_now(to, before, part)) {
-            // Not ready after all: the runtime tells when it is.
+            // The socket is not ready after all. The runtime wakes this task when it is.
             Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
             done => return Poll::Ready(done),
         }
     }
 }
 
-/// There are no such parts on other systems.
+/// Other systems have no such call.
 #[cfg(not(target_os = "linux"))]
 fn send_now(_: &TcpStream, _: &[u8], _: &FilePart) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// As much as the system takes now.
+/// Sends as much as the system accepts now.
 #[cfg(target_os = "linux")]
 fn send_now(to: &TcpStream, before: &[u8], part: &FilePart) -> io::Result<usize> {
     use rustix::fs::sendfile;
@@ -101,7 +102,7 @@ fn send_now(to: &TcpStream, before: &[u8], part: &FilePart) -> io::Result<usize>
 
     let mut sent = 0;
     if !before.is_empty() {
-        // The part follows: no packet for these bytes alone.
+        // The part follows, so these bytes need no packet of their own.
         let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         sent = retry_on_intr(|| send(to, before, flags))?;
         if sent < before.len() {

@@ -4,10 +4,10 @@
 //! `customers.json` beside `customers.rs`. It is an OpenAPI operation without the parts that the
 //! program can generate. This module adds those:
 //!
-//! * `answer` becomes the response 200, with the named shared headers, and 304 where `ETag` is one of
-//!   them and the method is not POST;
-//! * every problem that the route can answer with ([`Described::problems`] and those of every route)
-//!   becomes a shared response of its status. `x-problem-codes` names the codes by status;
+//! * `answer` becomes the response 200, with the named shared headers, and 304 where `ETag` is one
+//!   of them and the method is not POST;
+//! * every problem that the route can answer with ([`Described::problems`] and those of every
+//!   route) becomes a shared response of its status. `x-problem-codes` names the codes by status;
 //! * `schemas` go to the shared schemas.
 //!
 //! What all routes share is in `components.json`. The words for each problem are in `problems.rs`.

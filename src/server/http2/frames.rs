@@ -1,7 +1,8 @@
-//! Frames as they pass by: where one ends, and whether they are worth their bytes.
+//! Counts frames as they arrive: where each ends, and whether they are worth their bytes.
 //!
-//! The h2 crate bounds what each kind of frame can make it hold, and ends connections for some of
-//! them. It does not end a connection that keeps it busy with frames that hold nothing; this does.
+//! The h2 crate limits what each kind of frame can make it hold, and ends connections for some of
+//! them. It does not end a connection that keeps it busy with frames that have no content. This
+//! file does.
 
 use crate::clock::{Clock, Instant};
 
@@ -16,26 +17,26 @@ const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 
-/// What a frame costs, but for one that carries a body. An answer earns that many times over; the
-/// answer to a PING (17 bytes), a reset (13) or an acknowledged SETTINGS (9) does not.
+/// Cost of a frame without a body. An answer earns many times as much. The answer to a PING (17
+/// bytes), a reset (13) or an acknowledged SETTINGS (9) earns less.
 const FRAME_COST: u64 = 32;
-/// Earned in advance: a thousand frames at once are no flood yet.
+/// Credit at the start: a thousand frames at once are not yet a flood.
 const CREDIT_MAX: u64 = 1_000 * FRAME_COST;
-/// Earned by doing nothing: a hundred frames a second, many times what keeps a connection alive.
+/// Credit earned by waiting: a hundred frames a second, many times what keeps a connection alive.
 const CREDIT_PER_MS: u64 = FRAME_COST / 10;
 
-/// More frames came than they are worth.
+/// The peer has sent more frames than they are worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flood;
 
-/// Reads along with what a peer sends.
+/// Parses the frames that a peer sends.
 #[derive(Debug)]
 pub struct Frames {
     clock: Clock,
     at: At,
-    /// A header block has begun and goes on in CONTINUATION frames.
+    /// Whether a header block has begun that continues in CONTINUATION frames.
     in_block: bool,
-    /// Frames that have begun, those that go on with a header block not counted.
+    /// Number of frames that have begun, without those that continue a header block.
     begun: u64,
     credit: u64,
     earned_until: Instant,
@@ -43,16 +44,16 @@ pub struct Frames {
 
 #[derive(Debug)]
 enum At {
-    /// Bytes of the preface still to come.
+    /// Bytes of the preface that are still missing.
     Preface(usize),
     /// Bytes of a frame's header so far.
     Header([u8; HEADER_BYTES], usize),
-    /// Bytes of its payload still to come, and whether they are a body's.
+    /// Bytes of its payload that are still missing, and whether they belong to a body.
     Payload(usize, bool),
 }
 
 impl Frames {
-    /// Of a connection that was just opened.
+    /// Creates the state of a connection that was just opened.
     pub fn new(clock: Clock) -> Self {
         Self {
             earned_until: clock.now(),
@@ -64,10 +65,10 @@ impl Frames {
         }
     }
 
-    /// Notes what came.
+    /// Records received bytes.
     ///
     /// # Errors
-    /// If the connection should end.
+    /// Fails if the connection should end.
     pub fn came(&mut self, mut bytes: &[u8]) -> Result<(), Flood> {
         while !bytes.is_empty() {
             let used = match &mut self.at {
@@ -109,7 +110,7 @@ impl Frames {
             HEADERS | PUSH_PROMISE | CONTINUATION => self.in_block = !has(END_HEADERS),
             _ => {}
         }
-        // Padding can make an empty one look full.
+        // With padding, an empty frame can look full.
         let is_body = kind == DATA && !has(PADDED) && (payload > 0 || has(END_STREAM));
         self.at = if payload == 0 {
             At::Header([0; HEADER_BYTES], 0)
@@ -121,7 +122,7 @@ impl Frames {
 
     fn pay(&mut self) -> Result<(), Flood> {
         if self.credit < FRAME_COST {
-            // Looked at only now: a clock for every frame would be dear.
+            // The clock is read only now, because reading it for every frame would be expensive.
             let now = self.clock.now();
             let idle = now.saturating_duration_since(self.earned_until);
             let earned = u64::try_from(idle.as_millis()).unwrap_or(CREDIT_MAX);
@@ -136,13 +137,13 @@ impl Frames {
         self.credit = self.credit.saturating_add(credit).min(CREDIT_MAX);
     }
 
-    /// Notes that so many bytes were sent.
+    /// Records sent bytes.
     pub fn sent(&mut self, bytes: usize) {
         self.earn(bytes as u64);
     }
 
-    /// Returns which frame, or header block of several, is on its way and must be complete in time;
-    /// `None` between them. A body has a time of its own.
+    /// Returns the number of the incomplete frame, or header block of several frames, which must be
+    /// complete in time. `None` between frames. A body has a time limit of its own.
     pub fn unfinished(&self) -> Option<u64> {
         let between = match self.at {
             At::Preface(_) | At::Payload(_, false) => false,
@@ -192,7 +193,7 @@ mod tests {
             for part in bytes.chunks(piece) {
                 frames.came(part).unwrap();
             }
-            // One header block, however many frames it has.
+            // This is one header block, however many frames it has.
             assert_eq!(frames.unfinished(), Some(2), "{piece}");
             frames.came(&frame(CONTINUATION, END_HEADERS, 5)).unwrap();
             assert_eq!(frames.unfinished(), None, "{piece}");
@@ -223,7 +224,7 @@ mod tests {
             let bytes = frame(kind, flags, payload);
             let taken = (0..100_000).take_while(|_| frames.came(&bytes).is_ok());
             assert_eq!(taken.count(), 1_000, "{kind}");
-            // A second later a hundred more are taken.
+            // A second later, a hundred more frames are accepted.
             sleep(Duration::from_secs(1)).await;
             let mut more = opened();
             (more.credit, more.earned_until) = (0, frames.earned_until);
@@ -236,14 +237,14 @@ mod tests {
     async fn honest_traffic_never_runs_out() {
         let mut frames = opened();
         for _ in 0..100_000 {
-            // A request, its answer of 300 bytes, and an eager reader.
+            // A request, its answer of 300 bytes, and a reader that acknowledges often.
             frames.came(&frame(HEADERS, END_HEADERS, 40)).unwrap();
             frames.came(&frame(DATA, END_STREAM, 30)).unwrap();
             frames.sent(300);
             frames.came(&frame(8, 0, 4)).unwrap();
             frames.came(&frame(8, 0, 4)).unwrap();
         }
-        // Pings that are answered are still pings.
+        // Pings are counted even if they are answered.
         let ping = frame(6, 0, 8);
         let mut pinged = 0;
         while frames.came(&ping).is_ok() {

@@ -1,4 +1,4 @@
-//! The streams of one connection: whether any is open, and whether one's reader takes nothing.
+//! The streams of one connection: whether any is open, and whether a reader takes nothing.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use pin_project_lite::pin_project;
 use crate::clock::{self, Clock, Duration, Instant};
 use crate::server::pulse::{Patience, Verdict};
 
-/// What the streams of a connection are doing.
+/// The state of a connection's streams.
 #[derive(Debug)]
 pub struct Streams {
     clock: Clock,
     opened: Instant,
     open: AtomicUsize,
-    /// Since when none is open.
+    /// When the last stream ended.
     idle_ms: AtomicU64,
-    /// Since when a frame is on its way: milliseconds plus one; 0 between frames.
+    /// When the incomplete frame began, in milliseconds plus one. 0 between frames.
     unfinished_ms: AtomicU64,
 }
 
 impl Streams {
-    /// Of a connection that was just opened: its preface is on its way.
+    /// Creates the state of a connection that was just opened. Its preface is still arriving.
     pub fn new(clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             opened: clock.now(),
@@ -41,25 +41,25 @@ impl Streams {
         u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// A request is being answered, until the guard is dropped.
+    /// Counts a stream as open until the guard is dropped.
     pub fn open(self: &Arc<Self>) -> Open {
         self.open.fetch_add(1, Ordering::Relaxed);
         Open(self.clone())
     }
 
-    /// A frame has begun that must be complete in time.
+    /// Records that a frame has begun that must be complete in time.
     pub fn frame_begins(&self) {
         self.unfinished_ms
             .store(self.now_ms() + 1, Ordering::Relaxed);
     }
 
-    /// It is complete.
+    /// Records that the frame is complete.
     pub fn frame_ends(&self) {
         self.unfinished_ms.store(0, Ordering::Relaxed);
     }
 
-    /// What to do now. Frames that come while no stream is open do not make a connection less idle:
-    /// else a ping now and then would keep it for ever.
+    /// Returns what to do now. Frames that arrive while no stream is open do not reset the idle
+    /// time. Otherwise a ping now and then would keep a connection open for ever.
     pub fn verdict(&self, patience: &Patience) -> Verdict {
         let now = self.now_ms();
         let left = |since: u64, limit: Duration| {
@@ -90,23 +90,23 @@ pub struct Open(Arc<Streams>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        // First the time, then the count: nobody sees an old time beside no stream.
+        // The time is stored before the count, so that no reader sees an old time without a stream.
         self.0.idle_ms.store(self.0.now_ms(), Ordering::Relaxed);
         self.0.open.fetch_sub(1, Ordering::Release);
     }
 }
 
-/// Since when a piece of an answer waits for its reader's window.
+/// When a piece of an answer began to wait for its reader's window.
 #[derive(Debug, Default)]
 pub struct ReaderWatch(Mutex<Option<Instant>>);
 
 impl ReaderWatch {
-    /// A piece was handed on, and waits until the next one is asked for.
+    /// Records that a piece was handed over, and waits until the next one is requested.
     pub fn waits(&self, since: Instant) {
         *self.0.lock() = Some(since);
     }
 
-    /// The reader has taken everything so far.
+    /// Records that the reader has taken everything so far.
     pub fn taken(&self) {
         *self.0.lock() = None;
     }
@@ -117,18 +117,17 @@ impl ReaderWatch {
 }
 
 tokio::task_local! {
-    /// The watch over the stream whose task runs.
+    /// The watch of the stream whose task is running.
     static WATCH: Arc<ReaderWatch>;
 }
 
-/// Returns the watch over this task's stream.
+/// Returns the watch of this task's stream.
 pub fn this_reader() -> Option<Arc<ReaderWatch>> {
     WATCH.try_with(Arc::clone).ok()
 }
 
-/// Runs streams, each as a task, and ends those whose reader takes nothing for so long. hyper polls
-/// neither the request nor the answer of a stream that waits for its window, so this stands around
-/// both.
+/// Runs each stream as a task. Ends those whose reader takes nothing for too long. hyper polls
+/// neither the request nor the answer of a stream that waits for its window, so this wraps both.
 #[derive(Clone, Debug)]
 pub struct StreamTasks {
     /// How long a reader may take nothing.

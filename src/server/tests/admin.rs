@@ -1,4 +1,4 @@
-//! The operators' listener.
+//! Tests of the operators' listener.
 
 use std::sync::Arc;
 
@@ -255,12 +255,12 @@ async fn web_pages_cannot_purge() {
             200
         );
     }
-    // Scrapers and probes ask by any name.
+    // Scrapers and probes may use any host name.
     for target in ["/metrics", "/healthz", "/readyz"] {
         let reply = ask(&on, named(target, "host: pod-7.gateway.svc:9180")).await;
         assert_eq!(reply.status, 200, "{target}");
     }
-    // Beyond loopback any name will do: there a browser would need a key, and has none.
+    // Beyond loopback any name is accepted: there a browser would need a key, and has none.
     let beyond = listener(&stub, false);
     let reply = ask(&beyond, named("/admin/status", "host: gateway.internal")).await;
     assert_eq!(reply.status, 200);
@@ -303,14 +303,14 @@ async fn explanations_are_of_a_question_as_its_caller_would_ask_it() {
             "{bad}"
         );
     }
-    // Where nobody is named, it is somebody who sees everything.
+    // Without a named caller, it is one who may see everything.
     let reply = ask(&on, explain("target=/msp/customers")).await;
     assert_eq!(reply.json()["caller"], "all");
     let reply = ask(&on, explain("target=/msp/customers?fields=nope&caller=all")).await;
     assert_eq!(reply.problem().1, "invalid_fields");
 }
 
-/// What the console reads.
+/// The routes that the console reads.
 const CONSOLE_READS: [&str; 7] = [
     "/admin/live",
     "/admin/history?window=24h",
@@ -439,7 +439,7 @@ async fn the_console_is_there_for_everyone_and_asks_nobody_else() {
         assert_eq!(page.header("x-content-type-options"), "nosniff");
         let text = String::from_utf8(page.body.clone()).unwrap();
         assert!(!text.contains("://"), "an absolute URL");
-        // Every file that the page names is there, under its own type and tag.
+        // Every file that the page names exists, with its own type and tag.
         let named = text.split(['"', '\'']).filter(|part| {
             part.ends_with(".js") || part.ends_with(".css") || part.ends_with(".svg")
         });

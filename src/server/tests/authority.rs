@@ -1,4 +1,4 @@
-//! Certificates made for a test.
+//! Certificates for tests.
 
 use std::path::PathBuf;
 
@@ -10,10 +10,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
 
-/// The name that servers in these tests have.
+/// The name of the servers in these tests.
 pub const NAME: &str = "gateway.test";
 
-/// An authority that vouches for certificates.
+/// An authority that signs certificates.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key.
@@ -35,7 +35,8 @@ impl Authority {
         self.0.pem()
     }
 
-    /// For a server of this name, good from the one year to the other's end.
+    /// Makes a certificate for a server of this name, valid from the first year to the end of the
+    /// second.
     pub fn server(&self, name: &str, years: (i32, i32)) -> Pair {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.not_before = date_time_ymd(years.0, 1, 1);
@@ -43,7 +44,7 @@ impl Authority {
         self.sign(params)
     }
 
-    /// For a caller: names with a colon are URIs.
+    /// Makes a certificate for a caller. Names with a colon are URIs.
     pub fn client(&self, names: &[&str]) -> Pair {
         let mut params = CertificateParams::default();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -70,7 +71,7 @@ impl Authority {
     }
 }
 
-/// The files of a listener.
+/// The certificate files of a listener.
 pub struct Files(TempDir);
 
 impl Files {
@@ -80,7 +81,7 @@ impl Files {
         files
     }
 
-    /// Exchanges certificate and key.
+    /// Replaces certificate and key.
     pub fn put(&self, pair: &Pair) {
         self.write("tls.crt", &pair.certificate_pem);
         self.write("tls.key", &pair.key.serialize_pem());
@@ -98,7 +99,7 @@ impl Files {
     }
 }
 
-/// How a caller speaks TLS.
+/// The TLS configuration of a caller.
 pub struct Caller {
     pub protocols: Vec<&'static [u8]>,
     pub versions: Vec<&'static SupportedProtocolVersion>,
@@ -106,7 +107,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// One that speaks this protocol, without a certificate.
+    /// Creates a caller that speaks this protocol, without a certificate.
     pub fn speaking(protocol: &'static [u8]) -> Self {
         Self {
             protocols: vec![protocol],

@@ -1,4 +1,4 @@
-//! Web pages of other origins.
+//! Tests of web pages of other origins.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ async fn a_preflight_is_answered_without_a_key_and_without_asking_anybody() {
         ("/v2/cases/msp/search", "POST", "POST, QUERY"),
         ("/v2/cases/msp/search?customer_id=a", "QUERY", "POST, QUERY"),
         ("/msp/customers", "GET", "GET, HEAD"),
-        // What the page may do is told; that it may not do this is for the browser to see.
+        // The answer names what the page may do. The browser decides that this is not part of it.
         ("/msp/customers", "DELETE", "GET, HEAD"),
     ] {
         let reply = front
@@ -104,7 +104,7 @@ async fn other_origins_get_what_they_got() {
             format!("origin: https://dash.example.evil.example\r\n{asked}"),
         ),
         (front(), format!("{DASH}{OTHER}{asked}")),
-        // OPTIONS of a program, or of a browser that asks nothing.
+        // OPTIONS of a program, or of a browser that sends no preflight.
         (front(), asked.clone()),
         // No origins are chosen.
         (Front::new(), format!("{DASH}{asked}")),
@@ -121,7 +121,7 @@ async fn other_origins_get_what_they_got() {
             .await;
         assert_eq!((reply.status, reply.header(ALLOW)), (200, ""));
     }
-    // A page that is let in, but asks nothing that a preflight asks.
+    // A page whose origin is allowed, with a request that is no preflight.
     let reply = front().ask(preflight("/msp/customers", DASH)).await;
     assert_eq!(
         (reply.status, reply.header(ALLOW)),
@@ -164,7 +164,7 @@ async fn answers_and_refusals_of_every_layer_can_be_read_by_the_chosen_pages() {
         }
         assert!(vary(&reply).ends_with("Origin"), "{}", vary(&reply));
     }
-    // The limit of a caller, which the page sees too.
+    // The caller's own limit, whose headers the page may read too.
     assert_eq!(
         front
             .ask(get("/msp/customers", &with(LIMITED)))
@@ -177,7 +177,7 @@ async fn answers_and_refusals_of_every_layer_can_be_read_by_the_chosen_pages() {
         (reply.status, reply.header(ALLOW)),
         (429, "https://dash.example")
     );
-    // Who is no page is told that pages are told apart.
+    // A request that does not come from a page gets `Vary: Origin` too.
     let reply = front.ask(get("/msp/customers", KEY)).await;
     assert_eq!(
         (reply.header(ALLOW), &*vary(&reply)),
@@ -195,7 +195,7 @@ async fn a_preflight_is_no_way_around_the_framing() {
         asking("GET")
     );
     assert_eq!(front.ask(smuggled).await.status, 400);
-    // One with a body is one request: what its body holds is not answered.
+    // A request with a body is one request. The body's content is not answered.
     let inner = get("/msp/customers", KEY);
     let mut peer = front.connect();
     peer.send(format!(

@@ -1,4 +1,4 @@
-//! Leaving without losing a request, over real sockets: here the socket is the point.
+//! Tests that leaving loses no request, over real sockets because the socket matters here.
 
 use std::sync::Arc;
 
@@ -93,7 +93,7 @@ async fn what_is_in_flight_ends_and_then_the_server_does() {
     assert_eq!(front.metrics.connections.get(), 1);
     running.drain.begin();
     running.drain.reached(DrainPhase::Closing).await;
-    // The listener goes; nobody new gets in.
+    // The listener closes. No new connection is accepted.
     while TcpStream::connect(running.address).await.is_ok() {
         tokio::task::yield_now().await;
     }
@@ -132,12 +132,12 @@ async fn keep_alive_callers_are_moved_on_before_the_end() {
     peer.send(get("/msp/customers", KEY)).await;
     assert_eq!(peer.reply().await.unwrap().header("connection"), "");
     front.drain.begin();
-    // Still taken, and told to go elsewhere next.
+    // The request is accepted, and the answer tells the caller to reconnect elsewhere.
     peer.send(get("/msp/customers", KEY)).await;
     let reply = peer.reply().await.unwrap();
     assert_eq!((reply.status, reply.header("connection")), (200, "close"));
     assert_eq!(peer.rest().await, "");
-    // An idle one that hears nothing gets a moment, in case its request is on its way.
+    // An idle connection stays open for a moment, in case its request is on its way.
     let mut idle = front.connect();
     idle.send("").await;
     front.drain.advance(DrainPhase::Closing);
@@ -173,7 +173,7 @@ async fn an_inherited_socket_keeps_who_waits_for_the_next() {
     }
     first.drain.begin();
     first.drain.reached(DrainPhase::Closing).await;
-    // Nobody accepts any more, and nobody is refused.
+    // Nobody accepts any more, and no connection is refused.
     let mut waiting = send(first.address).await;
     assert_eq!(first.task.await.unwrap(), Drained { cut: 0 });
     served.read_to_string(&mut text).await.unwrap();

@@ -1,4 +1,5 @@
-//! Bodies that the system sends from files, over real sockets: a pipe in memory has no files.
+//! Tests of bodies that the system sends from files, over real sockets because pipes cannot send
+//! files.
 
 use std::convert::Infallible;
 use std::io;
@@ -17,7 +18,7 @@ use crate::clock::{Clock, Duration};
 use crate::exchange::AnswerBody;
 use crate::server::{Connections, Drain, Ending, Patience, Transport};
 
-/// A socket that counts what it sent from files.
+/// A socket that counts the bytes sent from files.
 struct Counting {
     io: TcpStream,
     from_files: Arc<AtomicUsize>,
@@ -83,8 +84,9 @@ impl AsyncWrite for Counting {
     }
 }
 
-/// One connection to a server that answers everything with `body`, the end of it that asks, and what
-/// came from files so far. Its buffers hold a few packets, so that the body goes out in many pieces.
+/// Makes one connection to a server that answers everything with `body`. Returns the client's end
+/// and the bytes sent from files so far. Its buffers hold a few packets, so that the body is sent
+/// in many pieces.
 async fn asked(
     body: Bytes,
     files: FiledBodies,
@@ -133,7 +135,7 @@ async fn head(from: &mut TcpStream) -> String {
 
 const BYTES: usize = 3_000_001;
 
-/// No two parts of it look the same.
+/// Makes a body of which no two parts look the same.
 fn large() -> Bytes {
     (0..BYTES)
         .map(|at| (at / 251 + at % 251) as u8)
@@ -146,7 +148,7 @@ async fn a_filed_body_arrives_whole_behind_its_head_and_is_not_written() {
     let (files, plain) = (FiledBodies::default(), large());
     let filed = files.file(&plain).unwrap();
     let (mut asking, from_files, served) = asked(filed, files.clone()).await;
-    // Two at once: the second head goes out behind the first body.
+    // Two requests at once: the second head is sent behind the first body.
     let request = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
     asking
         .write_all(request.repeat(2).as_bytes())

@@ -1,12 +1,12 @@
-//! Requests that two readers could read in two ways: each is refused, and what is pipelined behind
-//! it never runs.
+//! Tests of requests that two readers could read in two ways. Each is refused, and requests
+//! pipelined behind it never run.
 
 use super::kit::*;
 
 const MARKED: &str =
     "GET /msp/customers?fields=marked HTTP/1.1\r\nhost: x\r\nx-api-key: k-all\r\n\r\n";
 
-/// Heads of a POST; `{}` is the body.
+/// Returns heads of a POST. The body is `{}`.
 fn suspicious() -> Vec<String> {
     let with = |headers: &str, body: &str| {
         format!("POST /v2/cases/msp/search HTTP/1.1\r\nhost: x\r\n{KEY}{headers}\r\n{body}")
@@ -131,7 +131,7 @@ async fn a_body_that_looks_like_a_request_is_read_as_a_body() {
     for _ in 0..1000 {
         peer.send(post("/v2/cases/msp/search", KEY, MARKED)).await;
         assert_eq!(peer.reply().await.unwrap().status, 200);
-        // Also where no body is expected.
+        // This also holds if no body is expected.
         peer.send(format!(
             "GET /msp/customers HTTP/1.1\r\nhost: x\r\n{KEY}content-length: {}\r\n\r\n{MARKED}",
             MARKED.len()
@@ -207,7 +207,7 @@ async fn an_expectation_is_answered_once() {
     peer.send(expecting("")).await;
     assert_eq!(peer.reply().await.unwrap().status, 401);
     assert_eq!(peer.rest().await, "");
-    // Taken: 100, then the answer.
+    // Accepted: 100, then the answer.
     let mut peer = front.connect();
     peer.send(expecting(KEY)).await;
     assert_eq!(peer.reply().await.unwrap().status, 100);
@@ -223,7 +223,7 @@ async fn a_body_of_one_length_is_read_in_http_1_0_too() {
     peer.send(format!("{head}\r\n{{}}")).await;
     assert_eq!(peer.reply().await.unwrap().status, 200);
     assert_eq!(peer.rest().await, "");
-    // Kept open where that is asked for.
+    // The connection stays open if the request asks for that.
     let mut peer = front.connect();
     for _ in 0..3 {
         peer.send(format!("{head}connection: keep-alive\r\n\r\n{{}}"))

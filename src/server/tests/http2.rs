@@ -1,4 +1,4 @@
-//! HTTP/2: the same answers, and the same patience.
+//! Tests of HTTP/2: the same answers, and the same time limits.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ struct Caller {
     requests: SendRequest<Bytes>,
     /// How the connection ended for the caller.
     heard: JoinHandle<Result<(), h2::Error>>,
-    /// And for us.
+    /// How it ended for the server.
     task: JoinHandle<Ending>,
 }
 
@@ -105,7 +105,7 @@ async fn answers_are_those_of_http_1_without_what_belongs_to_it() {
     let (answer, body) = caller.ask(request("HEAD", "/msp/customers")).await;
     assert_eq!((answer.status().as_u16(), body.len()), (200, 0));
     assert_eq!(answer.headers()["content-length"], "2");
-    // What would close an HTTP/1.1 connection ends its own stream alone.
+    // A request that would close an HTTP/1.1 connection ends only its own stream.
     let mut other = request("GET", "/msp/customers");
     other.headers_mut().insert("host", "y".parse().unwrap());
     let (answer, body) = caller.ask(other).await;
@@ -128,7 +128,7 @@ async fn answers_are_those_of_http_1_without_what_belongs_to_it() {
         (answer.status().as_u16(), &*code(&body)),
         (431, "headers_too_large")
     );
-    // Beyond what is kept at all, the answer is bare.
+    // Beyond the limit of what is kept, the answer is bare.
     let mut bigger = request("GET", "/msp/customers");
     bigger
         .headers_mut()
@@ -137,7 +137,7 @@ async fn answers_are_those_of_http_1_without_what_belongs_to_it() {
     assert_eq!((answer.status().as_u16(), body.len()), (431, 0));
     let (answer, _) = caller.ask(request("CONNECT", "")).await;
     assert_eq!(answer.status(), 400);
-    // A body that is too large is not waited for.
+    // The server does not wait for a body that is too large.
     let (answer, mut sending) = caller
         .begin(request("POST", "/v2/cases/msp/search"), false)
         .await;
@@ -208,7 +208,8 @@ async fn a_peer_that_does_not_hear_is_cut() {
     near.write_all(PREFACE).await.unwrap();
     near.write_all(NO_SETTINGS).await.unwrap();
     let start = Instant::now();
-    // It answers no ping: asked after twenty seconds, told to go after ten more, and read for another.
+    // The peer answers no ping. It gets one after twenty seconds, is told to go ten seconds later,
+    // and reading goes on for another second.
     task.await.unwrap();
     let took = start.elapsed();
     assert!((30 * SECOND..32 * SECOND).contains(&took), "{took:?}");
@@ -283,7 +284,7 @@ async fn a_reader_who_takes_nothing_loses_its_stream() {
         for answer in [one, two] {
             let mut body = answer.into_body();
             let error = loop {
-                // What is read is not made up for.
+                // A reader that falls behind gets no extra time.
                 match body.data().await.unwrap() {
                     Ok(data) => assert!(data.len() <= 20_000),
                     Err(error) => break error,
@@ -294,7 +295,7 @@ async fn a_reader_who_takes_nothing_loses_its_stream() {
         let took = start.elapsed();
         assert!((15 * SECOND..16 * SECOND).contains(&took), "{took:?}");
         assert_eq!(front.in_flight.now(), 0, "the permits are back");
-        // The connection has no stream now, and ends as idle ones do.
+        // The connection has no stream now, and ends like an idle one.
         drop(caller.requests);
         caller.task.await.unwrap();
     }
@@ -328,7 +329,7 @@ async fn bodies_and_answers_have_their_time() {
     assert_eq!(answer.status(), 504);
     let took = start.elapsed();
     assert!((30 * SECOND..31 * SECOND).contains(&took), "{took:?}");
-    // Who resets its stream is gone, and nobody else.
+    // A caller that resets its stream ends that stream and no other.
     let (answer, mut sending) = caller.begin(request("GET", "/msp/customers"), true).await;
     sleep(SECOND).await;
     assert_eq!(front.in_flight.now(), 1);
@@ -358,7 +359,7 @@ async fn what_is_in_flight_ends_before_the_connection_does() {
     front.drain.advance(DrainPhase::Closing);
     sleep(5 * SECOND).await;
     assert!(!caller.task.is_finished());
-    // Told to go elsewhere with what is new.
+    // New requests must go elsewhere.
     assert!(caller.requests.clone().ready().await.is_err());
     release.add_permits(1);
     let (answer, body) = whole(answer).await.unwrap();

@@ -27,7 +27,7 @@ use crate::telemetry::LogSink;
 
 type Handler = Arc<dyn Fn(Call) -> Boxed<Result<Answered, Problem>> + Send + Sync>;
 
-/// A stub where the routes are.
+/// A stub in place of the routes.
 #[derive(Clone)]
 pub struct Stub {
     handler: Handler,
@@ -90,7 +90,7 @@ pub fn ok(text: &'static str) -> Answered {
 }
 
 impl Front {
-    /// Answers everything with `{}`.
+    /// Creates a front that answers everything with `{}`.
     pub fn new() -> Self {
         Self::with(|_| Box::pin(async { Ok(ok("{}")) }))
     }
@@ -101,7 +101,7 @@ impl Front {
         Self::shared_with(None, handler)
     }
 
-    /// Whose web pages may read answers.
+    /// Creates a front whose answers web pages of these origins may read.
     pub fn shared_with(
         cross_origin: Option<Arc<CrossOrigin>>,
         handler: impl Fn(Call) -> Boxed<Result<Answered, Problem>> + Send + Sync + 'static,
@@ -109,7 +109,7 @@ impl Front {
         Self::of(cross_origin, handler, callers)
     }
 
-    /// Answers these callers with `{}`.
+    /// Creates a front that knows these callers and answers them with `{}`.
     pub fn knowing(callers: impl FnOnce(&Metrics, &Clock) -> Arc<CallerBook>) -> Self {
         Self::of(None, |_| Box::pin(async { Ok(ok("{}")) }), callers)
     }
@@ -152,12 +152,12 @@ impl Front {
         }
     }
 
-    /// Returns a new connection, whose other end is served.
+    /// Opens a connection whose other end is served.
     pub fn connect(&self) -> Served {
         connect(&self.connections)
     }
 
-    /// Sends one request on a connection of its own; what came back.
+    /// Sends one request on a connection of its own. Returns the answer.
     pub async fn ask(&self, request: impl AsRef<[u8]>) -> Reply {
         let mut peer = self.connect();
         peer.send(request).await;
@@ -183,7 +183,7 @@ pub fn serving(stack: Inbound, clock: Clock, drain: Drain) -> Connections {
     }
 }
 
-/// A peer that knows the task which serves it.
+/// A peer with the task that serves it.
 pub struct Served {
     pub peer: Peer,
     pub task: JoinHandle<Ending>,
@@ -207,7 +207,7 @@ pub fn connect(connections: &Connections) -> Served {
     connect_through(connections, 256 * 1024)
 }
 
-/// Returns a pipe that holds so many bytes.
+/// Opens a connection through a pipe of this capacity.
 pub fn connect_through(connections: &Connections, bytes: usize) -> Served {
     let (near, far) = duplex(bytes);
     let task = tokio::spawn(connections.clone().serve(far, None));
@@ -218,7 +218,7 @@ pub fn connect_through(connections: &Connections, bytes: usize) -> Served {
 }
 
 impl Reply {
-    /// (status, code of the problem)
+    /// Returns (status, code of the problem).
     pub fn problem(&self) -> (u16, String) {
         assert_eq!(self.header("content-type"), "application/problem+json");
         let body = self.json();

@@ -1,4 +1,4 @@
-//! Slow and greedy peers, and more requests than may be in flight.
+//! Tests of slow and greedy peers, and of more requests than may be in flight.
 
 use std::io;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use crate::server::{Ending, Transport};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// How long until the connection ends.
+/// Returns how long the connection lasts.
 async fn lives(peer: Served) -> Duration {
     let start = Instant::now();
     peer.task.await.unwrap();
@@ -28,7 +28,7 @@ async fn lives(peer: Served) -> Duration {
 #[tokio::test(start_paused = true)]
 async fn slow_heads_end_in_time() {
     let front = Front::new();
-    // Nothing at all, half a head, and a head that drips.
+    // Nothing at all, half a head, and a head that arrives byte by byte.
     let took = lives(front.connect()).await;
     assert!((10 * SECOND..11 * SECOND).contains(&took), "{took:?}");
     let mut peer = front.connect();
@@ -61,7 +61,7 @@ async fn idle_connections_live_longer_than_slow_heads() {
     assert_eq!(peer.rest().await, "");
     let idle = start.elapsed();
     assert!((60 * SECOND..61 * SECOND).contains(&idle), "{idle:?}");
-    // The head's time begins with its first byte, not with the idling.
+    // The head's time starts with its first byte, not when the connection becomes idle.
     let mut peer = front.connect();
     peer.send(get("/msp/customers", KEY)).await;
     peer.reply().await.unwrap();
@@ -73,7 +73,7 @@ async fn idle_connections_live_longer_than_slow_heads() {
     assert_eq!(peer.reply().await.unwrap().status, 200);
 }
 
-/// A connection of which the system may know more than the runtime was told.
+/// A connection on which bytes may have arrived that the runtime has not noticed.
 struct Late {
     io: DuplexStream,
     arrived: Arc<AtomicBool>,
@@ -128,12 +128,12 @@ async fn a_request_that_has_arrived_finds_its_connection_open() {
     };
     peer.send(get("/msp/customers", KEY)).await;
     assert_eq!(peer.reply().await.unwrap().status, 200);
-    // The next request is here just before the idle time is over, and is heard of just after it.
+    // The next request arrives just before the idle time is over, and is noticed just after it.
     arrived.store(true, Ordering::Relaxed);
     crate::clock::sleep(60 * SECOND + Duration::from_millis(50)).await;
     peer.send(get("/msp/customers", KEY)).await;
     assert_eq!(peer.reply().await.unwrap().status, 200);
-    // One of which nothing is here is closed.
+    // A connection without arrived bytes is closed.
     arrived.store(false, Ordering::Relaxed);
     let start = Instant::now();
     assert_eq!(peer.rest().await, "");
@@ -200,7 +200,7 @@ async fn bodies_are_bounded_however_they_come() {
         "POST {search} HTTP/1.1\r\nhost: x\r\n{KEY}transfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"
     );
     assert_eq!(front.ask(&chunked).await.status, 413);
-    // Said, but never sent: the answer does not wait for it.
+    // A body that is announced and never sent: the answer does not wait for it.
     let promised =
         format!("POST {search} HTTP/1.1\r\nhost: x\r\n{KEY}content-length: 1000000000\r\n\r\n");
     let start = Instant::now();
@@ -221,7 +221,7 @@ async fn a_reader_that_takes_nothing_is_dropped() {
     (&mut peer.task).await.unwrap();
     let took = start.elapsed();
     assert!((15 * SECOND..16 * SECOND).contains(&took), "{took:?}");
-    // A slow reader that does take something is not.
+    // A slow reader that takes something is not cut.
     let mut peer = connect_through(&front.connections, 64 * 1024);
     peer.send(get("/msp/customers", KEY)).await;
     let mut got = 0;
@@ -249,7 +249,7 @@ async fn more_than_may_be_in_flight_are_shed() {
     let reply = front.ask(get("/msp/customers", KEY)).await;
     assert_eq!(reply.problem(), (503, "overloaded".into()));
     assert_eq!(reply.header("retry-after"), "1");
-    // Those who leave make room, when their answers were due at the latest.
+    // Callers that leave free their places, at the latest when their answers were due.
     drop(waiting.pop());
     let start = Instant::now();
     while front.in_flight.now() == IN_FLIGHT_MAX {
@@ -321,7 +321,7 @@ async fn a_refusal_reaches_a_caller_who_is_still_sending() {
         drop(peer.peer);
         assert_eq!(peer.task.await.unwrap(), Ending::Done);
     }
-    // Nobody is listened to for ever: neither one who drips, nor one who pours.
+    // Reading ends at a limit, for a peer that sends slowly and for one that sends much.
     let head = head(search, "");
     let start = Instant::now();
     let mut peer = front.connect();

@@ -1,4 +1,5 @@
-//! The whole front over in-memory pipes: raw bytes in, raw bytes out, a stub where the reads are.
+//! Tests of the whole front over pipes in memory: raw bytes in, raw bytes out, a stub in place of
+//! the reads.
 
 mod admin;
 mod authority;

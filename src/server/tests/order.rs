@@ -1,4 +1,4 @@
-//! Who is refused first, and with which words.
+//! Tests of the order of refusals, and of their words.
 
 use super::kit::*;
 
@@ -10,12 +10,12 @@ async fn refusals_come_in_the_contracts_order() {
     let big = "x".repeat(70_000);
     let gzip = "content-encoding: gzip\r\n";
     let cases = [
-        // Framing before an unknown path.
+        // Framing comes before an unknown path.
         (get("/nope", "x_y: 1\r\n"), 400, "malformed_request"),
-        // Path and method before the key.
+        // Path and method come before the key.
         (get("/nope", ""), 404, "not_found"),
         (get(SEARCH, ""), 405, "method_not_allowed"),
-        // The key before the body.
+        // The key comes before the body.
         (post(SEARCH, gzip, &big), 401, "authentication_required"),
         (
             post(SEARCH, &format!("{KEY}{gzip}"), &big),
@@ -29,7 +29,7 @@ async fn refusals_come_in_the_contracts_order() {
         assert_eq!(reply.problem(), (status, code.to_owned()));
     }
     assert!(front.seen.lock().is_empty());
-    // The caller's own limit before the body.
+    // The caller's own limit comes before the body.
     assert_eq!(front.ask(post(SEARCH, LIMITED, "{}")).await.status, 200);
     let reply = front
         .ask(post(SEARCH, &format!("{LIMITED}{gzip}"), &big))
@@ -44,14 +44,14 @@ async fn what_everyone_may_read_needs_no_key() {
     let front = Front::new();
     let wrong = "x-api-key: k-nobody\r\n";
     for path in ["/healthz", "/docs", "/openapi.json"] {
-        // A wrong key is not looked at: nothing here depends on who asks.
+        // A wrong key is ignored, because the answer does not depend on the caller.
         for headers in ["", wrong, KEY] {
             let reply = front.ask(get(path, headers)).await;
             assert_eq!(reply.status, 200, "{path}");
             assert_eq!(reply.header("cache-status"), "", "{path}");
             assert!(!reply.header("x-request-id").is_empty(), "{path}");
         }
-        // Framing and method come before, as everywhere.
+        // Framing and method come first, as everywhere.
         let reply = front.ask(post(path, "", "")).await;
         assert_eq!((reply.status, reply.header("allow")), (405, "GET, HEAD"));
         let reply = front.ask(get(path, "x_y: 1\r\n")).await;
@@ -63,7 +63,7 @@ async fn what_everyone_may_read_needs_no_key() {
         let reply = peer.reply().await.unwrap();
         assert_eq!(reply.status, 200);
         assert_ne!(reply.header("content-length"), "0");
-        // A body is passed over, and what follows is read as the next request.
+        // A body is skipped, and the bytes after it are read as the next request.
         let mut peer = front.connect();
         peer.send(format!(
             "GET {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}"
@@ -75,7 +75,7 @@ async fn what_everyone_may_read_needs_no_key() {
     }
     let reply = front.ask(get("/healthz", "")).await;
     assert_eq!(reply.body, b"{\"alive\":true}");
-    // What load balancers send by default.
+    // The requests that load balancers send by default.
     for check in [
         "OPTIONS / HTTP/1.0\r\n\r\n",
         "OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n",
@@ -99,7 +99,7 @@ async fn methods_are_told_and_head_has_no_body() {
         let reply = peer.reply().await.unwrap();
         assert_ne!(reply.header("content-length"), "0");
     }
-    // Nothing of those bodies stands before the next answer.
+    // Nothing of those bodies is read as the next request.
     peer.send(get("/msp/customers", KEY)).await;
     assert_eq!(peer.reply().await.unwrap().body, b"{}");
     let query = format!(
@@ -148,7 +148,7 @@ async fn nables_paths_answer_as_nable_does() {
     let reply = front.ask(post(target, "", "")).await;
     assert_eq!(reply.json()["message"], "Unauthorized");
     assert_eq!(reply.json()["http_status_code"], 401);
-    // Clients that post nothing send whatever type they default to.
+    // Clients without a body send whatever media type they use by default.
     let form = format!("{KEY}content-type: application/x-www-form-urlencoded\r\n");
     assert_eq!(front.ask(post(target, &form, "")).await.status, 200);
     assert_eq!(front.ask(post(target, &form, "a=b")).await.status, 415);

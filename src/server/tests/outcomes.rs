@@ -1,4 +1,4 @@
-//! However a request ends, it is counted, timed and logged once.
+//! Tests that every request is counted, timed and logged once, however it ends.
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
@@ -48,7 +48,7 @@ async fn refusals_are_anonymous_and_unknown_paths_are_other() {
     assert_eq!(front.last_line()["code"], "not_found");
 }
 
-/// Over HTTP/1.1 nobody can tell one who has only ended its side from one who is gone.
+/// Over HTTP/1.1, a peer that has only ended its side cannot be told from one that is gone.
 #[tokio::test(start_paused = true)]
 async fn a_whole_request_is_answered_though_its_sender_has_ended_its_side() {
     const SLOW: Duration = Duration::from_secs(5);
@@ -87,7 +87,7 @@ async fn a_whole_request_is_answered_though_its_sender_has_ended_its_side() {
             }
         }
     }
-    // One whose body is not whole is refused, at once.
+    // A request with an incomplete body is refused at once.
     let front = Front::new();
     let mut peer = front.connect();
     peer.send(format!(

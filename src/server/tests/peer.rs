@@ -1,4 +1,4 @@
-//! A caller's end of a connection in memory: bytes out, answers in. Shared with `tests/it`.
+//! A caller's end of a connection in memory: sends bytes, reads answers. Shared with `tests/it`.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 pub struct Peer {
     pub io: DuplexStream,
     pub buffer: Vec<u8>,
-    /// The next reply is to a HEAD request.
+    /// Whether the next reply answers a HEAD request.
     pub head_only: bool,
-    /// Everything that ever came, kept for whoever looks through it.
+    /// All bytes ever received, for tests that search them.
     heard: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -52,7 +52,7 @@ impl Reply {
 }
 
 impl Peer {
-    /// What comes is added to `heard`.
+    /// Creates a peer. Received bytes are added to `heard`.
     pub fn new(io: DuplexStream, heard: Arc<Mutex<Vec<u8>>>) -> Self {
         Self {
             io,
@@ -63,11 +63,11 @@ impl Peer {
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        // The other end may have closed already, which is what some tests are about.
+        // The other end may be closed already, which some tests are about.
         let _ = self.io.write_all(bytes.as_ref()).await;
     }
 
-    /// Returns the head of the next answer, whose body has still to be read.
+    /// Reads the head of the next answer. Its body has still to be read.
     pub async fn reply_head(&mut self) -> Option<(u16, HeaderMap)> {
         loop {
             if let Some((status, headers, bytes)) = self.head() {
@@ -80,7 +80,7 @@ impl Peer {
         }
     }
 
-    /// Returns the next answer; `None` if the connection ends before one.
+    /// Reads the next answer. `None` if the connection ends before one.
     pub async fn reply(&mut self) -> Option<Reply> {
         let (status, headers) = self.reply_head().await?;
         let text = |name: &str| headers.get(name).map(|v| v.to_str().unwrap().to_owned());
@@ -125,7 +125,7 @@ impl Peer {
         }
     }
 
-    /// Everything until the connection ends.
+    /// Returns everything until the connection ends.
     pub async fn rest(&mut self) -> String {
         while self.more().await {}
         String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()

@@ -1,4 +1,4 @@
-//! TLS: what is spoken, who gets in, and whose certificate is shown.
+//! Tests of TLS: protocols, who is accepted, and which certificate is shown.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::server::{
     ClientAuth, Drain, Ending, Inherited, Listeners, Server, Tls, TlsFile, TlsSetup, Transport,
 };
 
-/// One request over HTTP/1.1; its status.
+/// Sends one request over HTTP/1.1. Returns its status.
 async fn ask<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I, headers: &str) -> u16 {
     let request = get("/msp/customers", headers);
     io.write_all(request.as_bytes()).await.unwrap();
@@ -71,7 +71,7 @@ async fn the_newest_of_both_is_spoken() {
     let caller = Caller::speaking(b"spdy/3");
     let refused = connect_as(&caller, &front.connections, &tls, &authority).await;
     assert!(refused.is_err());
-    // We may hear of a handshake's end after the caller.
+    // The server may notice the end of a handshake after the caller.
     while handshakes(&front.metrics, "ok") < 10 {
         tokio::task::yield_now().await;
     }
@@ -90,12 +90,12 @@ async fn what_is_no_handshake_ends_and_what_never_ends_is_cut() {
     assert_eq!(task.await.unwrap(), Ending::Done);
     let mut answer = Vec::new();
     peer.read_to_end(&mut answer).await.unwrap();
-    // An alert, if anything; never an answer.
+    // An alert at most, and never an answer.
     assert!(answer.is_empty() || answer[0] == 21, "{answer:?}");
 
     let start = Instant::now();
     let (mut peer, task) = open(&front.connections, &tls);
-    // The beginning of a handshake that says it is longer.
+    // The beginning of a handshake that announces more bytes.
     peer.write_all(&[22, 3, 1, 2, 0, 1]).await.unwrap();
     assert_eq!(task.await.unwrap(), Ending::Slow);
     let took = start.elapsed();
@@ -105,7 +105,7 @@ async fn what_is_no_handshake_ends_and_what_never_ends_is_cut() {
     assert_eq!(handshakes(&front.metrics, "timed_out"), 1);
 }
 
-/// A connection whose first byte can be told before it is read, as a socket's can.
+/// A connection whose first byte can be read without consuming it, like a socket.
 struct Begun {
     io: DuplexStream,
     first: u8,
@@ -214,7 +214,7 @@ async fn a_handshake_that_was_cut_frees_its_place() {
         files: crate::cache::FiledBodies::default(),
     };
     let server = tokio::spawn(server.run(listeners));
-    // Takes the only place, and says nothing.
+    // Takes the only place and sends nothing.
     let mut silent = TcpStream::connect(address).await.unwrap();
     let stream = TcpStream::connect(address).await.unwrap();
     let caller = Caller::speaking(b"http/1.1");
@@ -229,7 +229,7 @@ async fn a_handshake_that_was_cut_frees_its_place() {
     server.await.unwrap();
 }
 
-/// A front whose caller `all` is also known by two names.
+/// A front whose caller `all` also has two certificate names.
 fn front_with_names() -> Front {
     Front::knowing(|metrics, clock| {
         let mut specs = specs();
@@ -253,7 +253,7 @@ async fn a_certificate_is_asked_for_as_the_settings_say() {
         let mut stream = connect_as(&caller, &front.connections, &tls, &authority)
             .await
             .ok()?;
-        // Over TLS 1.3 a caller hears of its refusal only when it reads.
+        // Over TLS 1.3, a caller notices its refusal only when it reads.
         let request = get("/msp/customers", "");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut first = [0; 12];
@@ -293,18 +293,18 @@ async fn key_and_certificate_must_be_of_one_caller() {
     assert_eq!(ask(&mut stream, KEY).await, 200);
     assert_eq!(ask(&mut stream, LIMITED).await, 401);
     assert_eq!(ask(&mut stream, "x-api-key: nobody\r\n").await, 401);
-    // A browser shows a certificate for pages of any site, a key for none.
+    // A browser shows a certificate for pages of any site, and a key for none.
     let page = "origin: https://evil.example\r\nsec-fetch-site: cross-site\r\n";
     assert_eq!(ask(&mut stream, page).await, 403);
     assert_eq!(ask(&mut stream, &format!("{page}{KEY}")).await, 200);
-    // No header is a certificate.
+    // A header cannot replace a certificate.
     let unknown = caller(&["x.internal"]);
     let mut stream = connect_as(&unknown, &front.connections, &tls, &authority)
         .await
         .unwrap();
     let forged = "x-forwarded-client-cert: URI=spiffe://corp.example/all\r\nx-ssl-client-san: all.internal\r\n";
     assert_eq!(ask(&mut stream, forged).await, 401);
-    // One that is known to nobody says nothing against a key.
+    // An unknown certificate does not affect a key.
     assert_eq!(ask(&mut stream, LIMITED).await, 200);
 }
 
@@ -460,7 +460,7 @@ fn keys_may_be_written_in_three_ways() {
         files.write("tls.key", &pem(label, der));
         assert!(load(&files).is_ok(), "{label}");
     }
-    // And of an RSA key of 2048 bits in 26.
+    // For an RSA key of 2048 bits, it is 26.
     let rsa = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
     let signed = rcgen::CertificateParams::new([NAME.to_owned()]).unwrap();
     let signed = signed.self_signed(&rsa).unwrap();

@@ -25,12 +25,12 @@ pub fn options(files: &Files, client_auth: ClientAuth) -> TlsOptions {
     }
 }
 
-/// Reads the files of a listener that asks nobody for a certificate.
+/// Reads the files of a listener that requests no certificates.
 pub fn load(files: &Files) -> Result<TlsSetup, TlsProblem> {
     TlsSetup::load(&options(files, ClientAuth::None))
 }
 
-/// Returns a listener whose server certificate and callers' authority are the same authority's.
+/// Returns a listener. One authority signs its server certificate and its callers' certificates.
 pub fn listener(
     authority: &Authority,
     client_auth: ClientAuth,
@@ -42,7 +42,7 @@ pub fn listener(
     Tls::new(setup, "public", metrics.clone())
 }
 
-/// Connects; an error if either side refuses the other.
+/// Connects. Fails if either side refuses the other.
 pub async fn connect_as(
     caller: &Caller,
     on: &Connections,
@@ -52,7 +52,7 @@ pub async fn connect_as(
     shake(on, tls, Arc::new(caller.config(authority))).await
 }
 
-/// Connects with a configuration that may be used again.
+/// Connects with a configuration that can be used again.
 pub async fn shake(
     on: &Connections,
     tls: &Arc<Tls>,
@@ -63,7 +63,8 @@ pub async fn shake(
     TlsConnector::from(config).connect(name, near).await
 }
 
-/// Returns the caller's end of a connection that is to speak TLS, and how it ends.
+/// Opens a connection on which TLS is expected. Returns the caller's end, and how the connection
+/// ends.
 pub fn open(on: &Connections, tls: &Arc<Tls>) -> (DuplexStream, tokio::task::JoinHandle<Ending>) {
     let (near, far) = duplex(256 * 1024);
     let (on, tls) = (on.clone(), tls.clone());
