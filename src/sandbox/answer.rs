@@ -1,4 +1,4 @@
-//! An answer as the vendor means it, and the ways it may go wrong between the vendor and the wire.
+//! A vendor's answer, and the ways in which it may be spoiled on its way.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,7 +15,7 @@ use super::faults::{Kind, WAIT_MS_MAX};
 use super::options::Vendor;
 use crate::clock::{Duration, sleep};
 
-/// The connection is to be closed without another byte.
+/// The connection must be closed without another byte.
 #[derive(Debug)]
 pub(super) struct Dropped;
 
@@ -27,15 +27,15 @@ impl fmt::Display for Dropped {
 
 impl std::error::Error for Dropped {}
 
-/// How the body goes over the wire.
+/// How the body is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wire {
     Whole,
-    /// Only so many bytes (none: half), then the connection closes.
+    /// Only this many bytes (`None`: half of them), then the connection closes.
     Cut(Option<usize>),
-    /// Half, and the rest after so many milliseconds (none: never).
+    /// Half of the body, and the rest after this many milliseconds (`None`: never).
     Stall(Option<u64>),
-    /// With so many spaces before its last byte.
+    /// With this many spaces before its last byte.
     Padded {
         bytes: u64,
         chunked: bool,
@@ -64,7 +64,7 @@ impl Answer {
         }
     }
 
-    /// Creates an HTML page, as a proxy before the vendor writes it.
+    /// Creates an HTML page, like a proxy in front of the vendor.
     pub(super) fn html(status: u16, title: &str) -> Self {
         let text = format!(
             "<html>\r\n<head><title>{status} {title}</title></head>\r\n<body>\r\n<center><h1>{status} {title}</h1></center>\r\n</body>\r\n</html>\r\n"
@@ -86,7 +86,7 @@ impl Answer {
         }
     }
 
-    /// Returns the same with one more header.
+    /// Adds one header.
     pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
@@ -97,7 +97,7 @@ impl Answer {
         self.headers.extend(headers);
     }
 
-    /// Returns the answer that a fault of `kind` gives instead of the vendor's.
+    /// Returns the answer of a fault of `kind`, which replaces the vendor's.
     pub(super) fn instead(vendor: Vendor, kind: &Kind) -> Self {
         match kind {
             Kind::Status {
@@ -127,10 +127,10 @@ impl Answer {
         }
     }
 
-    /// Does to a finished answer what `kind` says.
+    /// Applies a fault of `kind` to a finished answer.
     ///
     /// # Errors
-    /// [`Dropped`] when there is to be no answer.
+    /// Fails with [`Dropped`] if there must be no answer.
     pub(super) fn spoil(&mut self, vendor: Vendor, kind: &Kind) -> Result<(), Dropped> {
         match kind {
             Kind::DropAfter => return Err(Dropped),
@@ -163,7 +163,7 @@ impl Answer {
         Ok(())
     }
 
-    /// Returns the response; `watch` ends with its last byte.
+    /// Returns the response. `watch` ends with its last byte.
     pub(super) fn into_response(self, date: String, watch: Option<Watch>) -> Response<AnswerBody> {
         let Self {
             status,
@@ -210,7 +210,7 @@ impl Answer {
             StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let fixed = [("date", date), ("content-type", content_type)];
         for (name, value) in fixed.into_iter().chain(headers) {
-            // Values were checked where they came in; one that cannot stand in a header is left out.
+            // Values were checked when they came in. One that is invalid in a header is left out.
             if let Ok(value) = HeaderValue::from_str(&value) {
                 response
                     .headers_mut()
@@ -226,7 +226,7 @@ impl Answer {
     }
 }
 
-/// Makes chunks until there are none.
+/// Makes chunks. `None` after the last one.
 type Pull = Box<dyn FnMut() -> Option<Bytes> + Send>;
 
 fn spaces(mut bytes: u64) -> Pull {
@@ -249,7 +249,7 @@ enum Step {
     Fail,
 }
 
-/// A body that goes step by step.
+/// A body that is sent step by step.
 pub(super) struct AnswerBody {
     steps: VecDeque<Step>,
     watch: Option<Watch>,
@@ -270,13 +270,14 @@ impl AnswerBody {
         body
     }
 
-    /// Returns a body made chunk by chunk, of unknown length.
+    /// Creates a body of unknown length that is made chunk by chunk.
     pub(super) fn pull(chunks: impl FnMut() -> Option<Bytes> + Send + 'static) -> Self {
         Self::new([Step::Pull(Box::new(chunks))].into(), None)
     }
 
-    /// Skips empty chunks; with no step left the request is answered. That happens before the last
-    /// bytes can leave, so that no reader can see its answer while it still counts as in flight.
+    /// Skips empty chunks. When no step is left, the request counts as answered. That happens
+    /// before the last bytes can be sent, so that no reader has its answer while it still counts as
+    /// in flight.
     fn settle(&mut self) {
         while matches!(self.steps.front(), Some(Step::Chunk(chunk)) if chunk.is_empty()) {
             self.steps.pop_front();

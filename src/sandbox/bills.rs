@@ -1,11 +1,11 @@
-//! The text of N-able's answers. The vendor's documents contradict themselves about types and places;
-//! here each contract takes one side of each contradiction.
+//! The text of N-able's answers. The vendor's documents contradict themselves about types and
+//! places. Each contract follows one side of each contradiction.
 
 use super::json::{Style, array, object, plain, quote};
 use super::ledger::{Billed, Contract, Ledger, Month};
 use super::options::NABLE_ACCOUNT;
 
-/// Contracts on one invoice.
+/// Number of contracts on one invoice.
 const PER_INVOICE: usize = 4;
 
 /// Name, feature, SKU and unit.
@@ -45,7 +45,7 @@ const SERVICES: [(&str, &str, &str, &str); 7] = [
 ];
 
 impl Ledger {
-    /// Members that stand in every answer about the account.
+    /// Returns the members of every answer about the account.
     fn account() -> Vec<(&'static str, String)> {
         vec![
             ("AccountName", plain("Best MSP Ünited")),
@@ -54,12 +54,12 @@ impl Ledger {
         ]
     }
 
-    /// Returns the soft failure: account data and nothing else.
+    /// Returns the soft failure: the account's data and nothing else.
     pub(super) fn soft_failure() -> String {
         object(&Self::account(), Style::default())
     }
 
-    /// Returns the billable services of a contract in a month; none when either is unknown.
+    /// Returns the billable services of a contract in a month. `None` if either is unknown.
     pub(super) fn billable(&self, month: Month, contract: &str) -> Option<String> {
         let contract = self.contract(contract)?;
         if !self.months().contains(&month) {
@@ -79,7 +79,7 @@ impl Ledger {
                 .map(|billed| billed.text(style))
                 .collect::<Vec<_>>(),
         );
-        // Clients stand at the top, under each service, or at both places.
+        // Clients are at the top, under each service, or in both places.
         let (at_top, at_service) = (index % 3 != 1, index % 3 != 0);
         let services: Vec<String> = (0..2 + index % 3)
             .filter_map(|nth| SERVICES.get((index + nth) % SERVICES.len()))
@@ -132,7 +132,7 @@ impl Ledger {
                     quote(&year_month, style)
                 },
             ),
-            // Written again long after the month: no month is final.
+            // It was written again long after the month: no month is final.
             ("Updated", quote("2026-11-18T01:25:30", style)),
             ("Billable Services", array(&services)),
         ]);
@@ -144,7 +144,7 @@ impl Ledger {
         Some(object(&members, style))
     }
 
-    /// Returns the invoices of a month; none when it is unknown.
+    /// Returns the invoices of a month. `None` if it is unknown.
     pub(super) fn invoices(&self, month: Month) -> Option<String> {
         let style = Style::default();
         if !self.months().contains(&month) {
@@ -186,7 +186,7 @@ impl Ledger {
         Some(format!("{{\"InvoicesReady\":{}}}", array(&invoices)))
     }
 
-    /// Returns the devices of all contracts in a month; none when it is unknown.
+    /// Returns the devices of all contracts in a month. `None` if it is unknown.
     pub(super) fn usage(&self, month: Month) -> Option<String> {
         if !self.months().contains(&month) {
             return None;
@@ -199,7 +199,7 @@ impl Ledger {
         Some(format!("{{\"UsageDetailDevices\":{}}}", array(&rows)))
     }
 
-    /// Returns the devices of one contract on one invoice; none when any of the three is unknown.
+    /// Returns the devices of one contract on one invoice. `None` if any of the three is unknown.
     pub(super) fn usage_details(
         &self,
         month: Month,

@@ -1,4 +1,4 @@
-//! The control routes under `/__sandbox`. They need no key, count nowhere and never fail.
+//! The control routes under `/__sandbox`. They need no key, are not counted, and never fail.
 //!
 //! | route | answer |
 //! |---|---|
@@ -26,10 +26,10 @@ use super::options::Vendor;
 use super::wiv::strict_day;
 use super::world::Filter;
 
-/// Rows in one chunk of `GET /__sandbox/cases`.
+/// Number of rows in one chunk of `GET /__sandbox/cases`.
 const CASES_CHUNK: usize = 200;
 
-/// Where these routes stand.
+/// Path prefix of these routes.
 const PREFIX: &str = "/__sandbox/";
 
 /// Returns whether `path` is one of these routes.
@@ -45,7 +45,7 @@ struct Insert {
     date: Option<String>,
 }
 
-/// Answers a control request; no body means one that is too large.
+/// Answers a control request. `None` for the body means that it is too large.
 pub(super) fn answer(
     sandbox: &Sandbox,
     parts: &Parts,
@@ -117,7 +117,7 @@ fn filter(query: Option<&str>) -> Result<Filter, &'static str> {
     })
 }
 
-/// All rows of `filter`, made while they are sent.
+/// Streams all rows of `filter`.
 fn cases(sandbox: &Sandbox, filter: &Filter) -> Response<AnswerBody> {
     let world = std::sync::Arc::clone(&sandbox.world);
     let selection = world.select(filter);
@@ -208,8 +208,8 @@ fn insert(sandbox: &Sandbox, body: &[u8]) -> Answer {
 }
 
 impl Sandbox {
-    /// Applies `switches` in their order; the new faults come last, all or, when there would be too
-    /// many, none.
+    /// Applies `switches` in order. The new faults come last. If there would be too many of them,
+    /// none is added.
     fn switch(&self, switches: Vec<Switch>) -> Result<usize, &'static str> {
         let mut fresh = Vec::new();
         for switch in switches {

@@ -1,4 +1,4 @@
-//! What reached the sandbox, in numbers.
+//! Counts what reached the sandbox.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,38 +9,39 @@ use serde::Serialize;
 use super::options::{Operation, Vendor};
 use super::scroll::{Claim, ScrollCounts};
 
-/// Requests of one operation.
+/// Counts of one operation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct OperationCounts {
-    /// Arrived, whatever became of them.
+    /// Requests that arrived, whatever happened to them.
     pub requests: u64,
-    /// Answered to the last byte: what was dropped, cut or is still on its way is not in here.
+    /// Requests answered to the last byte. Does not count dropped or cut answers, or those still
+    /// being sent.
     pub answered: u64,
     /// Answers begun, by status.
     pub by_status: BTreeMap<u16, u64>,
 }
 
-/// Requests of one vendor at once.
+/// Concurrent requests of one vendor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VendorCounts {
-    /// Being answered now.
+    /// Requests being answered now.
     pub in_flight: u64,
-    /// Being answered at once, at most.
+    /// Maximum of requests being answered at the same time.
     pub in_flight_peak: u64,
-    /// Connections closed because the vendor was down; such requests count nowhere else.
+    /// Connections closed because the vendor was down. Such requests are counted nowhere else.
     pub closed_while_down: u64,
 }
 
 /// All counts since the start or the last reset.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// By the operation's word; every operation is there.
+    /// By the word of the operation. Every operation is there.
     pub operations: BTreeMap<&'static str, OperationCounts>,
-    /// By the vendor's word; both are there.
+    /// By the word of the vendor. Both vendors are there.
     pub vendors: BTreeMap<&'static str, VendorCounts>,
-    /// wiv's scrolls.
+    /// The scrolls of wiv.
     pub scrolls: ScrollCounts,
-    /// Continuations that came while another one of the same scroll was being answered.
+    /// Continuations that arrived while another one of the same scroll was being answered.
     pub scroll_overlaps: u64,
 }
 
@@ -72,7 +73,8 @@ impl Counts {
             .map_or(0, |counts| counts.requests)
     }
 
-    /// Returns how many requests arrived at either vendor, connections closed while down left out.
+    /// Returns how many requests arrived at either vendor, without connections closed while it was
+    /// down.
     pub fn total(&self) -> u64 {
         self.operations.values().map(|counts| counts.requests).sum()
     }
@@ -86,7 +88,7 @@ impl Counts {
     }
 }
 
-/// Where the counting happens.
+/// Does the counting.
 #[derive(Debug)]
 pub(super) struct Tally {
     counts: Mutex<Counts>,
@@ -99,7 +101,7 @@ impl Tally {
         })
     }
 
-    /// A request arrived. It is in flight until the watch goes.
+    /// Counts a request that arrived. It is in flight until the watch is dropped.
     pub(super) fn arrived(self: &Arc<Self>, vendor: Vendor, operation: Operation) -> Watch {
         let mut counts = self.counts.lock();
         counts.operation(operation).requests += 1;
@@ -114,7 +116,7 @@ impl Tally {
         }
     }
 
-    /// A connection was closed because `vendor` is down.
+    /// Counts a connection that was closed because `vendor` is down.
     pub(super) fn closed_while_down(&self, vendor: Vendor) {
         self.counts.lock().vendor(vendor).closed_while_down += 1;
     }
@@ -124,7 +126,7 @@ impl Tally {
         self.counts.lock().clone()
     }
 
-    /// Begins anew; what is in flight stays so.
+    /// Resets the counts. Requests in flight remain in flight.
     pub(super) fn reset(&self) {
         let mut counts = self.counts.lock();
         let mut fresh = Counts::empty();
@@ -151,12 +153,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Keeps `claim` until the request is over.
+    /// Holds `claim` until the request is over.
     pub(super) fn hold(&mut self, claim: Claim) {
         self.claim = Some(claim);
     }
 
-    /// An answer of `status` begins.
+    /// Counts an answer of `status` that begins.
     pub(super) fn answering(&self, status: u16) {
         *self
             .tally
@@ -168,7 +170,7 @@ impl Watch {
             .or_default() += 1;
     }
 
-    /// The answer's last byte was handed over.
+    /// Counts the answer as sent to its last byte.
     pub(super) fn answered(self) {
         self.tally.counts.lock().operation(self.operation).answered += 1;
     }

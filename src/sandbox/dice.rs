@@ -1,16 +1,16 @@
-//! The only source of chance in the sandbox: SplitMix64, so that one seed gives one world for ever,
+//! The only random numbers in the sandbox: SplitMix64. One seed gives the same world for ever,
 //! whatever a random-number crate changes between its versions.
 
-/// What a stream of chances is for. Two domains of one seed never share a stream.
+/// The purpose of a stream of numbers. Two domains of one seed never share a stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Domain {
-    /// Which customer and day a case belongs to.
+    /// The customer and day of a case.
     Cases,
     /// The text of one case.
     CaseText,
     /// The text of one customer.
     Customers,
-    /// Contracts, services and the clients they bill.
+    /// Contracts, services and billed clients.
     Billing,
     /// Scroll ids.
     Scrolls,
@@ -27,7 +27,7 @@ pub(super) enum Domain {
 pub(super) struct Dice(u64);
 
 impl Dice {
-    /// Returns the stream of `domain` and `index` under `seed`.
+    /// Creates the stream of `domain` and `index` under `seed`.
     pub(super) fn new(seed: u64, domain: Domain, index: u64) -> Self {
         let mut dice = Self(seed);
         dice.0 = dice.next() ^ (domain as u64).wrapping_mul(0xA24B_AED4_963E_E407);
@@ -44,7 +44,7 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// Returns a number in `0..bound`; 0 when `bound` is 0. The bias is below 2⁻³² for the bounds
+    /// Returns a number in `0..bound`, or 0 if `bound` is 0. The bias is below 2⁻³² for the bounds
     /// used here.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next().checked_rem(bound).unwrap_or(0)
@@ -55,18 +55,18 @@ impl Dice {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// True in `percent` of 100 cases.
+    /// Returns true in `percent` of 100 cases.
     pub(super) fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// One of `words`; empty when there is none.
+    /// Returns one of `words`, or an empty text if there is none.
     pub(super) fn word(&mut self, words: &[&'static str]) -> &'static str {
         let at = usize::try_from(self.below(words.len() as u64)).unwrap_or(0);
         words.get(at).copied().unwrap_or("")
     }
 
-    /// Puts `items` in another order (Fisher–Yates).
+    /// Shuffles `items` (Fisher–Yates).
     pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
         for at in (1..items.len()).rev() {
             let with = usize::try_from(self.below(at as u64 + 1)).unwrap_or(0);

@@ -25,7 +25,8 @@
 //! | `huge_body` | `bytes`, `chunked` |
 //! | `drop_before` `drop_after` `malformed_json` `truncated_rows` `scroll_expired` `empty_page_with_cursor` `repeat_page` `endless` `duplicate_row` `short_page` `oversize` | none |
 //!
-//! A list is taken whole or not at all. A member that is unknown or does not go with its kind is refused.
+//! A list is taken whole or not at all. A member that is unknown or does not go with its kind is
+//! refused.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -33,17 +34,17 @@ use serde_json::value::RawValue;
 use super::faults::{Fault, Kind, PADDING_BYTES_MAX, Target, WAIT_MS_MAX};
 use super::options::{Operation, Vendor};
 
-/// Cases that one fault may insert.
+/// Maximum number of cases that one fault may insert.
 pub(super) const INSERT_MAX: usize = 10_000;
 
-/// One thing that the body of a request asks for.
+/// One command in the body of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Switch {
-    /// Take all faults back, and bring both vendors up.
+    /// Removes all faults and brings both vendors up.
     Clear,
-    /// A vendor closes every connection, or no longer.
+    /// Makes a vendor close every connection, or stop doing so.
     Down(Vendor, bool),
-    /// A new fault.
+    /// Adds a fault.
     Add(Box<Fault>),
 }
 
@@ -71,10 +72,10 @@ struct Raw {
     clear: Option<bool>,
 }
 
-/// Reads the body of a request.
+/// Parses the body of a request.
 ///
 /// # Errors
-/// Says in words what is wrong with it.
+/// Returns what is wrong with it, as a sentence.
 pub(super) fn read(body: &[u8]) -> Result<Vec<Switch>, String> {
     let list = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     let raws: Vec<Raw> = if list {
@@ -210,7 +211,7 @@ fn wait(ms: Option<u64>) -> Result<Option<u64>, String> {
 
 fn status(status: u16) -> Result<u16, String> {
     match status {
-        // A 1xx is no answer: the connection would break instead.
+        // A 1xx is not a final answer: the connection would break instead.
         200..=599 => Ok(status),
         _ => Err("`status` goes from 200 to 599".to_owned()),
     }
@@ -223,7 +224,7 @@ fn header(value: String, member: &str) -> Result<String, String> {
     }
 }
 
-/// A JSON string means its text, anything else itself.
+/// Returns the body text: the content of a JSON string, and any other JSON as it is.
 fn text(body: &RawValue) -> String {
     serde_json::from_str(body.get()).unwrap_or_else(|_| body.get().to_owned())
 }
@@ -236,7 +237,7 @@ fn retry_after(value: serde_json::Value) -> Result<String, String> {
     }
 }
 
-/// A member that nobody took.
+/// Returns a member that does not belong to the fault's kind.
 fn left_over(raw: &Raw) -> Option<&'static str> {
     let Raw {
         operation,

@@ -1,4 +1,4 @@
-//! Faults as the control routes take them.
+//! Tests of faults as the control routes accept them.
 
 use super::*;
 

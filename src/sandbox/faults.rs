@@ -1,4 +1,4 @@
-//! What a vendor does wrong, switched on and off while it runs.
+//! The faults of a vendor, switched on and off while it runs.
 
 use parking_lot::Mutex;
 
@@ -7,11 +7,11 @@ use super::options::Operation;
 use super::scroll::Twists;
 use crate::clock::Duration;
 
-/// Faults that may be active at once: more is a mistake of the test.
+/// Maximum number of active faults. More is a mistake of the test.
 const ACTIVE_MAX: usize = 1_000;
-/// A latency or stall at most: an hour is beyond any timeout worth testing.
+/// Maximum latency or stall, in milliseconds. An hour is longer than any timeout worth testing.
 pub(super) const WAIT_MS_MAX: u64 = 60 * 60 * 1_000;
-/// A padded body at most, 16 GiB: it is made while it is sent, and takes no memory.
+/// Maximum padding of a body, 16 GiB. It is made while it is sent, so it needs no memory.
 pub(super) const PADDING_BYTES_MAX: u64 = 16 << 30;
 
 /// The requests that a fault may hit.
@@ -26,29 +26,30 @@ pub enum Target {
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The answer is due `ms` milliseconds later. Latencies that meet add up.
+    /// The answer is due `ms` milliseconds later. Several latencies add up.
     Latency {
         /// Milliseconds, at most an hour.
         ms: u64,
     },
-    /// This answer instead of the right one.
+    /// This answer replaces the right one.
     Status {
-        /// 200..=599.
+        /// The status, 200 to 599.
         status: u16,
-        /// The body; none: `{"error":"…"}` as the vendor writes it.
+        /// The body. `None`: `{"error":"…"}`, as the vendor writes it.
         body: Option<String>,
-        /// The value of `Retry-After`, seconds or a date.
+        /// The value of `Retry-After`, in seconds or as a date.
         retry_after: Option<String>,
-        /// Whether the request was processed all the same, so that a scroll moved.
+        /// Whether the request is processed anyway, so that a scroll moves.
         processed: bool,
     },
-    /// The connection is closed before the request is processed: a scroll does not move.
+    /// The connection is closed before the request is processed, so a scroll does not move.
     DropBefore,
     /// The request is processed, then the connection is closed without an answer.
     DropAfter,
-    /// `Content-Length` promises the whole body; after `at` bytes (none: half) the connection closes.
+    /// `Content-Length` announces the whole body, but the connection closes after `at` bytes
+    /// (`None`: half).
     CutBody {
-        /// Bytes that are sent.
+        /// Number of bytes that are sent.
         at: Option<usize>,
     },
     /// The headers and half the body, then nothing for `ms` milliseconds, then the rest. Without
@@ -57,18 +58,18 @@ pub enum Kind {
         /// Milliseconds, at most an hour.
         ms: Option<u64>,
     },
-    /// A complete body with a comma too many: `{,"data":…`.
+    /// A complete body with one comma too many: `{,"data":…`.
     MalformedJson,
     /// A complete answer whose body ends in the middle of the rows, with a matching length.
     TruncatedRows,
     /// The right body under another media type.
     WrongContentType {
-        /// The media type, `text/html` unless told.
+        /// The media type. The default in JSON is `text/html`.
         content_type: String,
     },
-    /// An HTML error page, as a proxy before the vendor makes them.
+    /// An HTML error page, like those of a proxy in front of the vendor.
     HtmlError {
-        /// 200..=599, 502 unless told.
+        /// The status, 200 to 599. The default in JSON is 502.
         status: u16,
     },
     /// A redirect.
@@ -80,34 +81,34 @@ pub enum Kind {
     },
     /// The scroll of this continuation has just expired.
     ScrollExpired,
-    /// So many new cases appear just before the request is processed.
+    /// New cases appear just before the request is processed.
     Insert {
-        /// How many.
+        /// Number of new cases.
         count: usize,
     },
-    /// A page without rows that carries an id. The position stays.
+    /// A page without rows that has an id. The position does not move.
     EmptyPageWithCursor,
-    /// The page before comes once more. The position stays.
+    /// The page before is sent again. The position does not move.
     RepeatPage,
-    /// From this page on the scroll never ends: after the last row it invents new ones.
+    /// From this page on the scroll never ends: after the last row, new ones are invented.
     Endless,
-    /// The first row of the page comes again at its end. No row is lost.
+    /// The first row of the page is repeated at its end. No row is lost.
     DuplicateRow,
-    /// A page with half the rows asked for. No row is lost.
+    /// A page with half of the requested rows. No row is lost.
     ShortPage,
-    /// A page with twice the rows asked for. No row comes twice.
+    /// A page with twice the requested rows. No row is sent twice.
     Oversize,
-    /// White space amid the body, so that it is `bytes` longer; still valid JSON.
+    /// White space inside the body makes it `bytes` longer. The body is still valid JSON.
     HugeBody {
-        /// How much longer, at most 16 GiB.
+        /// Number of additional bytes, at most 16 GiB.
         bytes: u64,
-        /// Chunked, so that the length is not known in advance.
+        /// Whether the body is chunked, so that its length is not known in advance.
         chunked: bool,
     },
 }
 
 impl Kind {
-    /// Its word in JSON.
+    /// Returns the word in JSON.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Latency { .. } => "latency",
@@ -133,7 +134,7 @@ impl Kind {
         }
     }
 
-    /// Whether it means anything to `operation`; if not, such a request does not use it up.
+    /// Returns whether the fault can apply to `operation`. Other requests do not use it up.
     fn concerns(&self, operation: Operation) -> bool {
         match self {
             Self::ScrollExpired | Self::RepeatPage => operation == Operation::Continue,
@@ -149,23 +150,23 @@ impl Kind {
     }
 }
 
-/// One fault: what, where, and how often.
+/// One fault: what goes wrong, for which requests, and how often.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
-    /// The requests it may hit.
+    /// The requests that it may hit.
     pub target: Target,
     /// What goes wrong.
     pub kind: Kind,
-    /// How many requests it hits; none: until cleared.
+    /// Number of requests that it hits. `None`: until it is cleared.
     pub times: Option<u64>,
-    /// The chance that a request is hit, 0..=1, by the sandbox's seed; none: each.
+    /// Chance that a request is hit, 0 to 1, from the sandbox's seed. `None`: every request is hit.
     pub probability: Option<f64>,
-    /// How many requests pass before the first can be hit.
+    /// Number of requests that pass before the first can be hit.
     pub after: u64,
 }
 
 impl Fault {
-    /// `kind` for every request of `operation`, until cleared.
+    /// Creates a fault of `kind` for every request of `operation`, until cleared.
     pub fn on(operation: Operation, kind: Kind) -> Self {
         Self {
             target: Target::Only(operation),
@@ -176,7 +177,7 @@ impl Fault {
         }
     }
 
-    /// `kind` for every request of either vendor, until cleared.
+    /// Creates a fault of `kind` for every request of either vendor, until cleared.
     pub fn on_any(kind: Kind) -> Self {
         Self {
             target: Target::Any,
@@ -187,21 +188,21 @@ impl Fault {
         }
     }
 
-    /// It hits only `times` requests.
+    /// Limits the fault to `times` requests.
     #[must_use]
     pub fn times(mut self, times: u64) -> Self {
         self.times = Some(times);
         self
     }
 
-    /// It hits a request with `probability`, 0..=1.
+    /// Sets the chance that a request is hit, 0 to 1.
     #[must_use]
     pub fn probability(mut self, probability: f64) -> Self {
         self.probability = Some(probability);
         self
     }
 
-    /// It lets `after` requests pass first.
+    /// Lets `after` requests pass first.
     #[must_use]
     pub fn after(mut self, after: u64) -> Self {
         self.after = after;
@@ -222,11 +223,11 @@ impl Fault {
 pub(super) enum Instead {
     /// The connection closes.
     Drop,
-    /// This kind of answer is given.
+    /// This kind of answer is sent.
     Answer(Kind),
 }
 
-/// All that goes wrong with one request.
+/// Everything that goes wrong with one request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Plan {
     pub(super) latency: Duration,
@@ -234,7 +235,7 @@ pub(super) struct Plan {
     pub(super) scroll_expired: bool,
     pub(super) instead: Option<Instead>,
     pub(super) twists: Twists,
-    /// What is done to the finished answer, in this order.
+    /// Changes to the finished answer, in this order.
     pub(super) after: Vec<Kind>,
 }
 
@@ -285,11 +286,11 @@ struct Active {
 #[derive(Debug)]
 struct Inner {
     active: Vec<Active>,
-    /// Faults ever added: each has its own stream of chances.
+    /// Number of faults ever added. Each has its own stream of random numbers.
     added: u64,
 }
 
-/// The faults that are active.
+/// The active faults.
 #[derive(Debug)]
 pub(super) struct Faults {
     seed: u64,
@@ -307,7 +308,8 @@ impl Faults {
         }
     }
 
-    /// Adds all of `faults` or, when they are too many, none. Says how many are active now.
+    /// Adds `faults`, or none of them if there would be too many. Returns the number of active
+    /// faults.
     pub(super) fn add(&self, faults: Vec<Fault>) -> Result<usize, &'static str> {
         let mut inner = self.inner.lock();
         if inner.active.len().saturating_add(faults.len()) > ACTIVE_MAX {
@@ -321,14 +323,14 @@ impl Faults {
         Ok(inner.active.len())
     }
 
-    /// Takes all faults back; streams of chances start anew.
+    /// Removes all faults. Streams of random numbers start over.
     pub(super) fn clear(&self) {
         let mut inner = self.inner.lock();
         inner.active.clear();
         inner.added = 0;
     }
 
-    /// What goes wrong with the request that asks for `operation`; uses the faults up.
+    /// Returns what goes wrong with a request of `operation`. Uses up the faults that apply.
     pub(super) fn plan(&self, operation: Operation) -> Plan {
         let mut plan = Plan::default();
         self.inner

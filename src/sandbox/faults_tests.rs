@@ -1,4 +1,4 @@
-//! When a fault applies, and how often.
+//! Tests of when a fault applies, and how often.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! From a request's bytes to an answer's: the one path that every vendor request takes.
+//! The path of every vendor request: from its bytes to the bytes of the answer.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,12 +17,15 @@ use super::quota::Reading;
 use super::{Sandbox, control, nable, wiv};
 use crate::clock::{Duration, Instant, sleep, timeout};
 
-/// A request body at most; what the vendors are sent is far smaller.
+/// Maximum size of a request body. The requests to the vendors are far smaller.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// How long a request body may take.
+/// Maximum time for a request body.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Answers one request, or says that the connection is to be closed.
+/// Answers one request.
+///
+/// # Errors
+/// Fails if the connection must be closed.
 pub(super) async fn answer(
     sandbox: Arc<Sandbox>,
     request: Request<Incoming>,
@@ -43,12 +46,12 @@ pub(super) async fn answer(
     }
     tokio::select! {
         answer = vendor_answer(&sandbox, vendor, parts, body) => answer,
-        // A vendor that dies takes what it was working on with it.
+        // A vendor that dies also drops the requests in progress.
         _ = down.wait_for(|down| down.contains(&vendor)) => Err(Dropped),
     }
 }
 
-/// The whole body; none when it is too large.
+/// Reads the whole body. `None` if it is too large.
 async fn read(body: Incoming) -> Result<Option<Bytes>, Dropped> {
     match timeout(BODY_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await {
         Ok(Ok(body)) => Ok(Some(body.to_bytes())),
@@ -57,7 +60,7 @@ async fn read(body: Incoming) -> Result<Option<Bytes>, Dropped> {
     }
 }
 
-/// A request as its vendor reads it.
+/// A request as its vendor parses it.
 enum Call {
     Wiv(wiv::Call),
     Nable(nable::Call),
@@ -146,7 +149,8 @@ async fn vendor_answer(
         let _ = sandbox.world.insert(plan.insert, None, None);
     }
     let latency = sandbox.options.latency.saturating_add(plan.latency);
-    // Processed at once, answered later: a reader that gives up in between has moved the scroll.
+    // It is processed at once and answered later. A reader that gives up in between has moved the
+    // scroll.
     let draft = match &plan.instead {
         Some(Instead::Drop) => None,
         Some(Instead::Answer(kind)) => Some(wiv::Draft::Ready(Answer::instead(vendor, kind))),
@@ -162,7 +166,7 @@ async fn vendor_answer(
     Ok(respond(sandbox, vendor, answer, reading, Some(watch)))
 }
 
-/// The response, with what every answer of the vendor carries.
+/// Returns the response, with the headers that every answer of the vendor has.
 fn respond(
     sandbox: &Sandbox,
     vendor: Vendor,
@@ -173,7 +177,7 @@ fn respond(
     if let Some(reading) = reading {
         answer.add_headers(reading.headers(sandbox.options.rate_headers));
     }
-    // Headers that a gateway has no business to pass on.
+    // These headers are not for a gateway to pass on.
     answer.add_headers(match vendor {
         Vendor::Wiv => vec![
             ("server", "gunicorn".to_owned()),

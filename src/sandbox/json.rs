@@ -1,5 +1,6 @@
-//! Writing JSON text by hand, with the freedom real vendors take: spaces or none, escapes or raw
-//! UTF-8, `\/` or `/`. A JSON library would write every row alike and round the numbers.
+//! Writes JSON text by hand, in the spellings that real vendors use: with or without spaces, with
+//! escapes or raw UTF-8, `\/` or `/`. A JSON library would spell every row alike and round the
+//! numbers.
 
 use std::fmt::Write;
 
@@ -14,7 +15,7 @@ pub(super) struct Style {
     pub(super) slashes: bool,
 }
 
-/// `text` as a JSON string in `style`, quotes included.
+/// Returns `text` as a JSON string in `style`, quotes included.
 pub(super) fn quote(text: &str, style: Style) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
@@ -37,17 +38,17 @@ pub(super) fn quote(text: &str, style: Style) -> String {
 fn escape(out: &mut String, character: char) {
     let mut units = [0_u16; 2];
     for unit in character.encode_utf16(&mut units) {
-        // Writing into a String cannot fail.
+        // Writing to a String cannot fail.
         let _ = write!(out, "\\u{unit:04x}");
     }
 }
 
-/// `text` as a JSON string in the plainest spelling.
+/// Returns `text` as a JSON string in the plainest spelling.
 pub(super) fn plain(text: &str) -> String {
     quote(text, Style::default())
 }
 
-/// Returns an object of members whose values are JSON text already.
+/// Returns an object of members whose values are already JSON text.
 pub(super) fn object<N: AsRef<str>, V: AsRef<str>>(members: &[(N, V)], style: Style) -> String {
     let (comma, colon) = if style.spaced {
         (", ", ": ")
@@ -67,7 +68,7 @@ pub(super) fn object<N: AsRef<str>, V: AsRef<str>>(members: &[(N, V)], style: St
     out
 }
 
-/// Returns an array of items that are JSON text already.
+/// Returns an array of items that are already JSON text.
 pub(super) fn array<V: AsRef<str>>(items: &[V]) -> String {
     let mut out = String::from("[");
     for (at, item) in items.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The one N-able account: its contracts, whom they bill, and the months that have bills.
+//! The one N-able account: its contracts, their billed clients, and the months with bills.
 
 use jiff::ToSpan;
 use jiff::civil::Date;
@@ -8,12 +8,12 @@ use super::json::plain;
 use super::options::Options;
 use super::rows::customer_name;
 
-/// Contracts at most.
+/// Maximum number of contracts.
 const CONTRACTS_MAX: usize = 1_000;
-/// Months at most: twenty years.
+/// Maximum number of months: twenty years.
 const MONTHS_MAX: usize = 240;
 
-/// A month of bills.
+/// A month with bills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Month {
     pub(super) year: i16,
@@ -21,7 +21,7 @@ pub(super) struct Month {
 }
 
 impl Month {
-    /// Reads `YYYYMM`.
+    /// Parses `YYYYMM`.
     pub(super) fn read(text: &str) -> Option<Self> {
         if text.len() != 6 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
@@ -41,7 +41,7 @@ impl Month {
         }
     }
 
-    /// It as `YYYYMM`.
+    /// Returns `YYYYMM`.
     pub(super) fn text(self) -> String {
         format!("{:04}{:02}", self.year, self.month)
     }
@@ -50,7 +50,7 @@ impl Month {
 /// An entry of a bill's `Clients`.
 #[derive(Debug)]
 pub(super) struct Billed {
-    /// JSON text: a number, a string, or the empty string.
+    /// The id as JSON text: a number, a string, or the empty string.
     pub(super) id: String,
     pub(super) name: String,
 }
@@ -59,7 +59,7 @@ pub(super) struct Billed {
 #[derive(Debug)]
 pub(super) struct Contract {
     pub(super) index: usize,
-    /// `ContractID`: what stands in a path.
+    /// `ContractID`, as it appears in paths.
     pub(super) id: String,
     /// `ContractNumber`.
     pub(super) number: String,
@@ -68,17 +68,17 @@ pub(super) struct Contract {
     pub(super) billed: Vec<Billed>,
 }
 
-/// All that N-able knows of the account.
+/// Everything that N-able knows about the account.
 #[derive(Debug)]
 pub(super) struct Ledger {
     seed: u64,
     contracts: Vec<Contract>,
-    /// Oldest first.
+    /// The months, oldest first.
     months: Vec<Month>,
 }
 
 impl Ledger {
-    /// Returns the account of `options`, with `customers` of wiv for its bills to mention.
+    /// Creates the account of `options`. Its bills mention `customers` of wiv.
     pub(super) fn new(options: &Options, customers: usize) -> Self {
         let count = options.contracts.min(CONTRACTS_MAX);
         let contracts = (0..count)
@@ -87,7 +87,7 @@ impl Ledger {
         let first = options.today.first_of_month();
         let months = (0..options.months.min(MONTHS_MAX))
             .rev()
-            // The current month has no bills before its tenth day.
+            // The current month has no bills before this day of the month.
             .filter(|back| *back > 0 || options.today.day() >= options.current_month_from_day)
             .map(|back| Month::of(first.saturating_sub(i64::try_from(back).unwrap_or(0).months())))
             .collect();
@@ -126,7 +126,7 @@ fn contract(seed: u64, index: usize, count: usize, customers: usize) -> Contract
     let suffix: String = (0..7)
         .map(|_| char::from(b'A' + u8::try_from(dice.below(26)).unwrap_or(0)))
         .collect();
-    // Each customer is billed under one contract, two of three under exactly their name.
+    // Each customer is billed under one contract, two of three with exactly their name.
     let mut names: Vec<String> = (index..customers)
         .step_by(count)
         .map(|customer| match (customer / count + customer) % 3 {
@@ -140,7 +140,7 @@ fn contract(seed: u64, index: usize, count: usize, customers: usize) -> Contract
         .enumerate()
         .map(|(nth, name)| {
             let id = 100_000 + index * 1_000 + nth;
-            // Numbers, texts, nothing, or all of them mixed.
+            // Ids are numbers, texts, empty, or all of these mixed.
             let id = match (index % 4, nth % 3) {
                 (0, _) | (3, 0) => id.to_string(),
                 (1, _) | (3, 1) => plain(&id.to_string()),

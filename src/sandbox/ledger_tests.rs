@@ -1,4 +1,4 @@
-//! What the sandbox counts.
+//! Tests of contracts and months.
 
 use jiff::civil::date;
 use serde_json::Value;

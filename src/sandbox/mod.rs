@@ -1,13 +1,24 @@
-//! Both vendors simulated over real HTTP/1.1: wiv at `/`, N-able at `/ws/rest/V1/PSA_API`.
+//! Simulates both vendors over real HTTP/1.1: wiv at `/`, N-able at `/ws/rest/V1/PSA_API`.
 //!
-//! Written from the vendors' documents alone. It speaks bytes, shares no type with the code that
-//! speaks to vendors, and is no kinder than they are: scrolls move when an answer is lost, contexts
-//! run out, pages end in four ways, and a month of bills may be nothing but an account's name.
-//! [`Options`] chooses among what the documents leave open; faults are switched while it runs, from
-//! Rust ([`Sandbox::fault`]) or over HTTP (`control.rs`). One seed gives one world, and one sequence
-//! of requests one sequence of answers.
+//! It is written from the vendors' documents alone. It shares no type with the code that calls
+//! vendors, and is no easier than they are: scrolls move even if an answer is lost, contexts
+//! expire, scrolls end in four ways, and a month of bills may contain nothing but the account's
+//! name.
 //!
-//! Keys are `sandbox-wiv-key` and `sandbox-nable-key`, the account is `SANDBOX`.
+//! ```text
+//! bytes ─▶ http.rs ─▶ wiv.rs   ─▶ scroll.rs, world.rs ─▶ rows.rs  ┐
+//!             │    └▶ nable.rs ─▶ ledger.rs, bills.rs              ├▶ answer.rs ─▶ bytes
+//!             └ quota.rs, recorder.rs, counts.rs      faults.rs ───┘  spoils it on purpose
+//! ```
+//!
+//! [`Options`] chooses among the behaviours that the documents leave open. Faults are switched on
+//! while it runs, from Rust ([`Sandbox::fault`]) or over HTTP (`control.rs`). One seed gives one
+//! world, and one sequence of requests gives one sequence of answers. Keys are `sandbox-wiv-key`
+//! and `sandbox-nable-key`, and the account is `SANDBOX`.
+//!
+//! What must never happen here:
+//! - A behaviour is changed to make a test pass. A test that needs another one switches on a fault.
+//! - A key or a scroll id can be read from what the sandbox records.
 
 mod answer;
 mod bills;
@@ -55,12 +66,12 @@ pub use scroll::ScrollCounts;
 
 use crate::clock::{Clock, Duration, Instant, sleep};
 
-/// Connections served at once; more wait to be accepted.
+/// Maximum connections served at once. Further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 4_096;
-/// How long a connection may take to send a request's head, or stay idle before one: as long as a
-/// usual load balancer waits.
+/// How long a connection may take to send a request's head, or be idle before one. Load balancers
+/// usually wait this long.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
-/// The pause after an accept that failed, most likely for want of file descriptors.
+/// Pause after a failed accept, which most likely means that no file descriptor is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A customer of the simulated wiv.
@@ -70,14 +81,14 @@ pub struct CustomerInfo {
     pub id: String,
     /// `customer_name`
     pub name: String,
-    /// How many cases it has now.
+    /// Number of its cases now.
     pub cases: usize,
 }
 
 /// A contract of the simulated N-able account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContractInfo {
-    /// `ContractID`: what stands in a path.
+    /// `ContractID`, as it appears in paths.
     pub id: String,
     /// `ContractNumber`
     pub number: String,
@@ -85,7 +96,7 @@ pub struct ContractInfo {
     pub name: String,
 }
 
-/// Both vendors.
+/// Both simulated vendors.
 pub struct Sandbox {
     options: Options,
     clock: Clock,
@@ -98,7 +109,7 @@ pub struct Sandbox {
     recorder: recorder::Recorder,
     wiv_quota: quota::Quota,
     nable_quota: quota::Quota,
-    /// The vendors that are down.
+    /// Vendors that are down.
     down: watch::Sender<Vec<Vendor>>,
 }
 
@@ -111,7 +122,7 @@ impl fmt::Debug for Sandbox {
 }
 
 impl Sandbox {
-    /// Returns the vendors of `options`. `clock` times scrolls, quotas and dates; the world itself
+    /// Creates the vendors of `options`. `clock` times scrolls, quotas and dates. The world itself
     /// ends on [`Options::today`], whatever the clock says.
     pub fn new(options: Options, clock: Clock) -> Arc<Self> {
         let world = world::World::new(&options);
@@ -131,8 +142,8 @@ impl Sandbox {
         })
     }
 
-    /// Serves `listener` until `shutdown` is done; then every connection is closed at once, as a
-    /// vendor's process would die.
+    /// Serves `listener` until `shutdown` is done. Then every connection is closed at once, as if
+    /// the vendor's process died.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let mut connections = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
@@ -143,7 +154,8 @@ impl Sandbox {
                 Some(_) = connections.join_next() => {}
                 accepted = listener.accept(), if has_room => match accepted {
                     Ok((stream, _)) => {
-                        // Answers are written whole; waiting for more would only delay them.
+                        // Answers are written as a whole. Waiting for more bytes would only delay
+                        // them.
                         let _ = stream.set_nodelay(true);
                         connections.spawn(Arc::clone(&self).serve_io(stream));
                     }
@@ -159,7 +171,7 @@ impl Sandbox {
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let service = service_fn(move |request| http::answer(Arc::clone(&self), request));
-        // Errors are faults at work or a peer that left: neither is news.
+        // Errors are faults at work, or a peer that left. Neither is worth a log line.
         let _ = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIME_MAX)
@@ -168,19 +180,19 @@ impl Sandbox {
             .await;
     }
 
-    /// Switches a fault on. Beyond 1,000 active ones it is ignored.
+    /// Switches a fault on. Ignores it if 1,000 are active.
     pub fn fault(&self, fault: Fault) {
         let _ = self.faults.add(vec![fault]);
     }
 
-    /// Takes all faults back, and brings both vendors up.
+    /// Removes all faults and brings both vendors up.
     pub fn clear_faults(&self) {
         self.faults.clear();
         self.down.send_modify(Vec::clear);
     }
 
-    /// Takes a vendor down or brings it up. While it is down every request to it closes its
-    /// connection unanswered, and so do those it was working on.
+    /// Takes a vendor down or brings it up. While it is down, it closes every connection without an
+    /// answer, those with a request in progress included.
     pub fn set_down(&self, vendor: Vendor, down: bool) {
         self.down.send_modify(|vendors| {
             vendors.retain(|other| *other != vendor);
@@ -202,9 +214,10 @@ impl Sandbox {
         self.recorder.read()
     }
 
-    /// Adds `count` new cases and says how many there was room for (a million cases in all). Without
-    /// a customer they spread over the customers as the others do, without a date they are of
-    /// [`Options::today`]. None: the customer is unknown. Open scrolls do not see them.
+    /// Adds `count` new cases. Returns how many there was room for, of a million cases in all, or
+    /// `None` if the customer is unknown. Without a customer they are spread over the customers
+    /// like the others. Without a date they are of [`Options::today`]. Open scrolls do not contain
+    /// them.
     pub fn insert(
         &self,
         count: usize,
@@ -214,18 +227,18 @@ impl Sandbox {
         self.world.insert(count, customer_id, date)
     }
 
-    /// Changes, removes and moves so many cases, drawn at random: a changed one has another status, a
-    /// moved one another place in the vendor's order. Open scrolls do not see it.
+    /// Changes, removes and moves this many cases, chosen at random. A changed case has another
+    /// status, a moved one another place in the vendor's order. Open scrolls are not affected.
     pub fn alter(&self, changed: usize, removed: usize, moved: usize) {
         self.world.alter(changed, removed, moved);
     }
 
-    /// Ends all open scrolls before their time and says how many there were.
+    /// Expires all open scrolls and returns their number.
     pub fn expire_scrolls(&self) -> u64 {
         self.scrolls.expire_all(self.clock.now())
     }
 
-    /// Forgets counts, requests, faults, scrolls, inserted cases and used quota.
+    /// Resets counts, requests, faults, scrolls, inserted cases and used quota.
     pub fn reset(&self) {
         self.clear_faults();
         self.scrolls.reset();
@@ -236,8 +249,8 @@ impl Sandbox {
         self.nable_quota.reset();
     }
 
-    /// Returns the exact texts of the rows that a search finds now, in the vendor's order. Both
-    /// days of `range` are inside.
+    /// Returns the exact texts of the rows that a search finds now, in the vendor's order. `range`
+    /// includes both its days.
     pub fn expected_rows(
         &self,
         customer_id: Option<&str>,
@@ -290,12 +303,12 @@ impl Sandbox {
             .collect()
     }
 
-    /// Options as they were given.
+    /// Returns the options.
     pub fn options(&self) -> &Options {
         &self.options
     }
 
-    /// The HTTP date `in_s` seconds from now.
+    /// Returns the HTTP date `in_s` seconds from now.
     fn http_date(&self, in_s: u64) -> String {
         let ahead = jiff::SignedDuration::from_secs(i64::try_from(in_s).unwrap_or(0));
         let at = self

@@ -1,4 +1,4 @@
-//! N-able: the PSA billing API.
+//! The simulated N-able: the PSA billing API.
 
 use bytes::Bytes;
 use http::Method;
@@ -12,10 +12,10 @@ use super::ledger::{Ledger, Month};
 use super::options::{NABLE_ACCOUNT, NABLE_KEY, Operation, Vendor, Wrapping};
 use super::recorder::key_state;
 
-/// Where the API stands.
+/// Path prefix of the API.
 pub(super) const PREFIX: &str = "/ws/rest/V1/PSA_API";
 
-/// User-Agents of programs that name themselves by default; the vendor refuses such.
+/// Default User-Agents of programs and libraries, which the vendor refuses.
 const REFUSED_AGENTS: [&str; 17] = [
     "curl",
     "wget",
@@ -36,7 +36,7 @@ const REFUSED_AGENTS: [&str; 17] = [
     "powershell",
 ];
 
-/// What a path asks for.
+/// The resource that a path names.
 #[derive(Debug)]
 enum Resource {
     /// Month and contract.
@@ -47,17 +47,17 @@ enum Resource {
     UsageDetails(String, String, String),
 }
 
-/// A request as N-able reads it.
+/// A request as N-able parses it.
 #[derive(Debug)]
 pub(super) struct Call {
-    /// The account in the path and what is asked of it; none: not a path of this API.
+    /// The account and the resource in the path. `None` if it is not a path of this API.
     asked: Option<(String, Resource)>,
     post: bool,
     body_ok: bool,
 }
 
 impl Call {
-    /// Reads a request.
+    /// Parses a request.
     pub(super) fn read(parts: &Parts, body: &Bytes) -> Self {
         let path = parts.uri.path().strip_prefix(PREFIX).unwrap_or("");
         Self {
@@ -67,7 +67,7 @@ impl Call {
         }
     }
 
-    /// Returns which operation it is.
+    /// Returns the operation.
     pub(super) fn operation(&self) -> Operation {
         match &self.asked {
             None => Operation::Other,
@@ -77,8 +77,8 @@ impl Call {
         }
     }
 
-    /// Returns the answer to a request that is not let in. The agent is looked at first, by a wall
-    /// before the vendor.
+    /// Returns the refusal of a request, if it is refused. The agent is checked first, as by a
+    /// firewall in front of the vendor.
     pub(super) fn refusal(&self, parts: &Parts) -> Option<Answer> {
         let agent = parts
             .headers
@@ -163,14 +163,14 @@ fn resource(path: &str) -> Option<(String, Resource)> {
     Some((account, resource))
 }
 
-/// Reads are POST with an empty body or an object.
+/// Returns whether the body is valid: reads are POST with an empty body or an object.
 fn body_ok(body: &[u8]) -> bool {
     body.is_empty() || matches!(serde_json::from_slice(body), Ok(Value::Object(_)))
 }
 
 fn agent_refused(agent: &str) -> bool {
     let agent = agent.trim().to_ascii_lowercase();
-    // The product's name ends where its version or a comment begins: `javascript-tool/1` is not Java.
+    // The product's name ends at its version or a comment: `javascript-tool/1` is not Java.
     let product = agent.split(['/', ' ']).next().unwrap_or("");
     product.is_empty()
         || REFUSED_AGENTS.iter().any(|refused| {

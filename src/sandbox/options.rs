@@ -1,4 +1,4 @@
-//! What the sandbox simulates, and in which of the shapes the vendors' documents leave open.
+//! What the sandbox simulates, and which of the behaviours that the vendors' documents leave open.
 
 use jiff::civil::Date;
 
@@ -8,68 +8,69 @@ use crate::clock::Duration;
 pub const WIV_KEY: &str = "sandbox-wiv-key";
 /// The key that N-able accepts.
 pub const NABLE_KEY: &str = "sandbox-nable-key";
-/// The account segment that N-able accepts.
+/// The account in paths that N-able accepts.
 pub const NABLE_ACCOUNT: &str = "SANDBOX";
 
-/// Everything about a sandbox that a test may choose. One set of options gives one world and, for
-/// one sequence of requests, one sequence of answers.
+/// Everything about a sandbox that a test may choose. One set of options gives one world. With one
+/// sequence of requests it gives one sequence of answers.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Seed of the world, the scroll ids and the faults that have a probability.
     pub seed: u64,
-    /// The day the world ends on, in UTC.
+    /// The last day of the world, in UTC.
     pub today: Date,
-    /// Customers of wiv, 1..=100,000; their ids are `org_1`, `org_2`, … and the first has the most
-    /// cases. The last tenth has none.
+    /// Number of wiv's customers, 1 to 100,000. Their ids are `org_1`, `org_2`, and so on. The
+    /// first has the most cases, and the last tenth has none.
     pub customers: usize,
-    /// Cases over the three years that end `today`, at most 1,000,000.
+    /// Number of cases in the three years up to `today`, at most 1,000,000.
     pub cases: usize,
-    /// N-able contracts, at most 1,000.
+    /// Number of N-able contracts, at most 1,000.
     pub contracts: usize,
-    /// Billed months, ending with the month of `today`, at most 240.
+    /// Number of billed months up to the month of `today`, at most 240.
     pub months: usize,
-    /// Whether two customers may have cases of the same id.
+    /// Whether two customers may have cases with the same id.
     pub case_ids: CaseIds,
-    /// Every how many cases one has no `case_id`; 0: none.
+    /// One in this many cases has no `case_id`. 0: all have one.
     pub without_case_id_every: usize,
-    /// Every how many cases one has no `customer_id`; 0: none.
+    /// One in this many cases has no `customer_id`. 0: all have one.
     pub without_customer_id_every: usize,
     /// The envelope of the customer list.
     pub customers_envelope: CustomersEnvelope,
-    /// How a scroll says that it is over.
+    /// How a scroll shows its end.
     pub end_of_scroll: EndOfScroll,
-    /// What an expired or unknown scroll id answers.
+    /// The answer to an expired or unknown scroll id.
     pub expired_answer: ExpiredAnswer,
-    /// What a page size above 500 does.
+    /// The effect of a page size above 500.
     pub page_cap: PageCap,
-    /// How long an unused scroll lives; each continuation starts it anew.
+    /// How long an unused scroll lives. Each continuation starts the time again.
     pub scroll_idle: Duration,
-    /// How long a scroll lives at most.
+    /// Maximum lifetime of a scroll.
     pub scroll_lifetime: Duration,
-    /// How many scrolls may be open, at most 100,000; past it every new search answers 500.
+    /// Maximum number of open scrolls, at most 100,000. Beyond it every new search gets a 500.
     pub open_scrolls_max: usize,
-    /// Whether a page of cases carries the extra member `total`.
+    /// Whether a page of cases has the extra member `total`.
     pub envelope_total: bool,
-    /// Whether billable services come bare or wrapped in `{"PSABillableServices":…}`.
+    /// Whether billable services are bare or wrapped in `{"PSABillableServices":…}`.
     pub billing_wrapping: Wrapping,
-    /// The day of the month from which the current month has bills; before it, it is unknown.
+    /// The day of the month from which the current month has bills. Before it, the month is
+    /// unknown.
     pub current_month_from_day: i8,
-    /// What N-able answers to another account in the path: 400 or 404.
+    /// Status of N-able's answer to another account in the path: 400 or 404.
     pub wrong_account_status: u16,
-    /// wiv's quota; none: unlimited.
+    /// wiv's quota. `None`: unlimited.
     pub wiv_requests_per_minute: Option<u32>,
-    /// N-able's quota; none: unlimited.
+    /// N-able's quota. `None`: unlimited.
     pub nable_requests_per_minute: Option<u32>,
     /// The form of `Retry-After` in a 429 of the quota.
     pub retry_after: RetryAfter,
-    /// The headers that tell the remaining quota.
+    /// The headers with the remaining quota.
     pub rate_headers: RateHeaders,
-    /// How long every vendor answer takes, before any fault.
+    /// Latency of every answer, before any fault.
     pub latency: Duration,
 }
 
 impl Default for Options {
-    /// The documented world, on a fixed day: tests choose nothing and get the same rows for ever.
+    /// The documented world on a fixed day. Tests that choose nothing always get the same rows.
     fn default() -> Self {
         Self {
             seed: 1,
@@ -101,12 +102,12 @@ impl Default for Options {
     }
 }
 
-/// Whether case ids are unique across customers, which the vendor does not say.
+/// Whether case ids are unique across customers. The vendor does not document it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CaseIds {
     /// One numbering for all customers.
     Global,
-    /// Each customer's cases are numbered from 1, so that ids repeat across customers.
+    /// Each customer's cases are numbered from 1, so ids are repeated across customers.
     PerCustomer,
 }
 
@@ -119,21 +120,21 @@ pub enum CustomersEnvelope {
     Data,
 }
 
-/// How a scroll says that it is over: the four shapes the vendor's document allows.
+/// How a scroll shows its end: the four shapes that the vendor's document allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndOfScroll {
-    /// A page with fewer rows than asked for carries `null`. When the rows end with a full page, it
-    /// carries an id, and the next page is empty with `null`.
+    /// A page with fewer rows than requested has `null`. If the rows end with a full page, that
+    /// page has an id, and the next page is empty with `null`.
     Short,
-    /// The last page with rows carries `null`, full or not.
+    /// The last page with rows has `null`, full or not.
     Full,
-    /// The last page with rows carries an id; an empty page with `null` follows.
+    /// The last page with rows has an id. An empty page with `null` follows.
     EmptyNull,
-    /// The last page with rows carries an id; empty pages that carry an id too follow.
+    /// The last page with rows has an id. Empty pages that also have an id follow.
     EmptyCursor,
 }
 
-/// What an expired or unknown scroll id answers.
+/// The answer to an expired or unknown scroll id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpiredAnswer {
     /// 404.
@@ -142,12 +143,12 @@ pub enum ExpiredAnswer {
     InternalError,
 }
 
-/// What a page size above 500 does.
+/// The effect of a page size above 500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageCap {
-    /// It is taken as 500.
+    /// It counts as 500.
     Clamp,
-    /// It is answered with 400.
+    /// It gets a 400.
     Refuse,
 }
 
@@ -169,10 +170,10 @@ pub enum RetryAfter {
     HttpDate,
 }
 
-/// The headers that tell the remaining quota, on every answer of a vendor.
+/// The headers with the remaining quota, on every answer of a vendor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateHeaders {
-    /// None at all.
+    /// No headers.
     None,
     /// `RateLimit: "default";r=9;t=50` and `RateLimit-Policy: "default";q=10;w=60`.
     Structured,
@@ -192,7 +193,7 @@ pub enum Vendor {
 }
 
 impl Vendor {
-    /// Its word in JSON.
+    /// Returns the word in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Wiv => "wiv",
@@ -201,7 +202,7 @@ impl Vendor {
     }
 }
 
-/// What a request asks of a vendor.
+/// The operation of a vendor that a request calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operation {
     /// `GET /msp/customers`
@@ -216,12 +217,12 @@ pub enum Operation {
     Invoices,
     /// `PSAUsageByTimeFrame` and `PSAUsageDetailsDevices`
     Usage,
-    /// Whatever no vendor knows.
+    /// Any other request.
     Other,
 }
 
 impl Operation {
-    /// All of them, in the order of the control answers.
+    /// Every operation, in the order of the control answers.
     pub const ALL: [Self; 7] = [
         Self::Customers,
         Self::Search,
@@ -232,7 +233,7 @@ impl Operation {
         Self::Other,
     ];
 
-    /// Its word in JSON.
+    /// Returns the word in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Customers => "customers",

@@ -1,21 +1,21 @@
-//! How many requests a minute a vendor answers.
+//! Limits how many requests per minute a vendor answers.
 
 use parking_lot::Mutex;
 
 use super::options::RateHeaders;
 use crate::clock::{Duration, Instant};
 
-/// What quotas are counted over.
+/// Length of the window in which requests are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// One vendor's quota: a window of a minute, which begins with its first request.
+/// One vendor's quota: a window of a minute that begins with its first request.
 #[derive(Debug)]
 pub(super) struct Quota {
     limit: Option<u32>,
     window: Mutex<Option<(Instant, u32)>>,
 }
 
-/// What the quota says of one request.
+/// The state of the quota after one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub(super) allowed: bool,
@@ -33,7 +33,7 @@ impl Quota {
         }
     }
 
-    /// Counts one request; nothing to say when unlimited.
+    /// Counts one request. `None` if the quota is unlimited.
     pub(super) fn take(&self, now: Instant) -> Option<Reading> {
         let limit = self.limit?;
         let mut window = self.window.lock();
@@ -54,14 +54,14 @@ impl Quota {
         })
     }
 
-    /// Forgets the window.
+    /// Resets the window.
     pub(super) fn reset(&self) {
         *self.window.lock() = None;
     }
 }
 
 impl Reading {
-    /// It as headers.
+    /// Returns the headers.
     pub(super) fn headers(&self, form: RateHeaders) -> Vec<(&'static str, String)> {
         let Self {
             limit,

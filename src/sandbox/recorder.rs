@@ -1,4 +1,4 @@
-//! The last requests as they arrived.
+//! Records the last requests as they arrived.
 
 use std::collections::VecDeque;
 
@@ -9,14 +9,14 @@ use serde::Serialize;
 
 use super::options::Operation;
 
-/// Requests kept.
+/// Number of requests kept.
 const KEPT: usize = 1_000;
-/// Bytes of a body, a target or a header value that are kept.
+/// Bytes kept of a body, a target or a header value.
 const TEXT_MAX: usize = 2 * 1024;
-/// Headers of a request that are kept.
+/// Number of headers kept of a request.
 const HEADERS_MAX: usize = 100;
-/// A run of so many letters that may stand in a scroll id is taken for one. The vendors' other words
-/// are shorter.
+/// A run of this many characters that may occur in a scroll id is taken for one. All other words of
+/// the vendors are shorter.
 const SCROLL_ID_MIN: usize = 64;
 /// The header that carries the key, at both vendors.
 pub(super) const KEY_HEADER: &str = "x-api-key";
@@ -26,17 +26,19 @@ pub(super) const KEY_HEADER: &str = "x-api-key";
 pub struct Recorded {
     /// The operation's word.
     pub operation: &'static str,
-    /// Milliseconds since the sandbox was made.
+    /// Milliseconds since the sandbox was created.
     pub at_ms: u64,
     /// The method.
     pub method: String,
     /// Path and query.
     pub target: String,
-    /// `correct` (one key header, and the right one), `wrong` or `absent`.
+    /// `correct` (one key header with the right key), `wrong` or `absent`.
     pub key: &'static str,
-    /// Names (lower case) and values in the order of arrival; a key's value is `correct` or `wrong`.
+    /// Names in lower case and values, in the order of arrival. The value of a key is `correct` or
+    /// `wrong`.
     pub headers: Vec<(String, String)>,
-    /// The first 2 KiB of the body; scroll ids stand as `scroll:` and eight hexadecimal digits.
+    /// The first 2 KiB of the body. A scroll id is replaced by `scroll:` and eight hexadecimal
+    /// digits.
     pub body: String,
     /// The body's length in bytes.
     pub body_bytes: usize,
@@ -48,7 +50,7 @@ pub(super) struct Recorder {
     last: Mutex<VecDeque<Recorded>>,
 }
 
-/// Returns whether the request has one key header, and the right one.
+/// Returns whether the request has one key header with the right key.
 pub(super) fn key_state(parts: &Parts, key: &str) -> &'static str {
     let mut values = parts.headers.get_all(KEY_HEADER).iter();
     match (values.next(), values.next()) {
@@ -59,7 +61,7 @@ pub(super) fn key_state(parts: &Parts, key: &str) -> &'static str {
 }
 
 impl Recorder {
-    /// Keeps a request whose vendor wants `key`.
+    /// Records a request. `key` is the key that its vendor accepts.
     pub(super) fn note(
         &self,
         operation: Operation,
@@ -107,18 +109,18 @@ impl Recorder {
         self.last.lock().iter().cloned().collect()
     }
 
-    /// Forgets them.
+    /// Removes all requests.
     pub(super) fn reset(&self) {
         self.last.lock().clear();
     }
 }
 
-/// Text with every scroll id replaced by a short hash of it, and cut to what is kept.
+/// Returns the text with every scroll id replaced by a short hash, cut to the length kept.
 fn shown(bytes: &[u8]) -> String {
     let mut out = Vec::with_capacity(bytes.len().min(TEXT_MAX));
     let in_id = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_+/=".contains(byte);
     let mut rest = bytes;
-    // Replaced first and cut afterwards: half an id is still one.
+    // Ids are replaced before the text is cut, because half an id is still one.
     while !rest.is_empty() && out.len() < TEXT_MAX {
         let run = rest
             .iter()

@@ -1,13 +1,13 @@
-//! The text of customers and cases. Each row is a pure function of the seed and its number, and is
-//! spelt a little differently from its neighbours: order of members, spaces, escapes, extra members,
-//! and numbers whose digits a careless reader would lose.
+//! The text of customers and cases. Each row is a pure function of the seed and its number. Rows
+//! differ in spelling: order of members, spaces, escapes, extra members, and numbers whose digits a
+//! careless reader would lose.
 
 use jiff::civil::Date;
 
 use super::dice::{Dice, Domain};
 use super::json::{Style, object, quote};
 
-/// The field names of a customer in a request, and the member each selects in the answer.
+/// The field names of a customer in a request, with the member that each selects in the answer.
 pub(super) const FIELDS: [(&str, &str); 11] = [
     ("id", "customer_id"),
     ("name", "customer_name"),
@@ -22,7 +22,7 @@ pub(super) const FIELDS: [(&str, &str); 11] = [
     ("failed_runs", "failed_runs"),
 ];
 
-/// The types a case may have.
+/// The types of cases.
 pub(super) const CASE_TYPES: [&str; 6] = [
     "idle_resource",
     "rightsizing",
@@ -32,7 +32,7 @@ pub(super) const CASE_TYPES: [&str; 6] = [
     "untagged_spend",
 ];
 
-/// The states a case goes through, as the vendor documents them.
+/// The states of a case, as the vendor documents them.
 pub(super) const STATUSES: [&str; 7] = [
     "To Do",
     "Acknowledged",
@@ -96,9 +96,10 @@ const PEOPLE: [&str; 6] = [
     "Sam",
 ];
 
-/// Returns the name of the customer at `index`: unique, and from the twentieth on no longer pretty.
+/// Returns the name of the customer at `index`. It is unique: once all pairs of words are used, names
+/// have a number too.
 pub(super) fn customer_name(index: usize) -> String {
-    // 21 and 11 share no divisor, so that no pair comes twice within 220 customers.
+    // 21 and 11 have no common divisor, so no pair is repeated within 220 customers.
     let first = FIRST.get(index % FIRST.len()).copied().unwrap_or("");
     let at = (index / FIRST.len() + index) % SECOND.len();
     let second = SECOND.get(at).copied().unwrap_or("");
@@ -109,7 +110,7 @@ pub(super) fn customer_name(index: usize) -> String {
     }
 }
 
-/// Returns the members of the customer at `index`, in its own order: response name and JSON text.
+/// Returns the members of the customer at `index` in its own order: name and JSON text.
 pub(super) fn customer_members(seed: u64, index: usize) -> Vec<(&'static str, String)> {
     let mut dice = Dice::new(seed, Domain::Customers, index as u64);
     let style = style(&mut dice);
@@ -144,7 +145,7 @@ pub(super) fn customer_members(seed: u64, index: usize) -> Vec<(&'static str, St
         })
         .collect();
     let cost = money(&mut dice);
-    // The type of money is not documented: some customers have it as text.
+    // The type of money is not documented. Some customers have it as text.
     let cost = if index % 4 == 3 {
         quote(&cost, style)
     } else {
@@ -174,20 +175,20 @@ pub(super) fn customer_members(seed: u64, index: usize) -> Vec<(&'static str, St
     members
 }
 
-/// What the text of a case depends on, beside the seed.
+/// What the text of a case depends on, besides the seed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CaseFacts<'a> {
-    /// Its number in the world: the index of its stream of chances.
+    /// Its number in the world, which selects its stream of random numbers.
     pub(super) number: u64,
-    /// Its id, when it has one.
+    /// Its id, if it has one.
     pub(super) id: Option<&'a str>,
-    /// Its customer's id and name, when it has one.
+    /// Its customer's id and name, if it has one.
     pub(super) customer: Option<(&'a str, &'a str)>,
     /// One of [`CASE_TYPES`].
     pub(super) case_type: &'a str,
     /// One of [`STATUSES`].
     pub(super) status: &'a str,
-    /// The day it was created on.
+    /// The day on which it was created.
     pub(super) date: Date,
 }
 
@@ -249,7 +250,7 @@ fn style(dice: &mut Dice) -> Style {
     }
 }
 
-/// An amount in one of the spellings whose digits a reader of floats would change.
+/// Returns an amount in one of the spellings whose digits a reader of floats would change.
 fn money(dice: &mut Dice) -> String {
     let (whole, cents) = (dice.below(100_000), dice.below(100));
     match dice.below(20) {

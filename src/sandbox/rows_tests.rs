@@ -1,4 +1,4 @@
-//! The rows are valid JSON and stay as they are.
+//! Tests that rows are valid JSON and never change.
 
 use std::collections::HashSet;
 

@@ -1,5 +1,5 @@
-//! wiv's scrolls, as Elasticsearch does them: one id for the whole scroll, the position on the
-//! server, a limit of open contexts, expiry, and no mercy for two continuations at once.
+//! wiv's scrolls, which behave like Elasticsearch's: one id for the whole scroll, the position on
+//! the server, a limit of open contexts, expiry, and wrong pages for two continuations at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,63 +14,65 @@ use super::options::{EndOfScroll, Options};
 use super::world::{Case, Selection};
 use crate::clock::{Duration, Instant};
 
-/// Ended scrolls that still answer (see [`EndOfScroll::EmptyCursor`]) kept at most.
+/// Maximum number of ended scrolls that are kept because they still answer (see
+/// [`EndOfScroll::EmptyCursor`]).
 const ENDED_MAX: usize = 1_000;
-/// Open scrolls at most, whatever the options say: each costs about two kilobytes.
+/// Maximum number of open scrolls, whatever the options say. Each needs about two kilobytes.
 const OPEN_MAX: usize = 100_000;
-/// Shards that an id names: it sets the id's length, 36 bytes and 42 for each, in base64.
+/// Number of shards that an id names. It determines the id's length: 36 bytes and 42 for each, in
+/// base64.
 const SHARDS: usize = 17;
 
-/// What happened to scrolls since the start or the last reset.
+/// Counts of scrolls since the start or the last reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ScrollCounts {
-    /// Open now.
+    /// Scrolls open now.
     pub open: u64,
-    /// Open at once, at most.
+    /// Maximum of scrolls open at the same time.
     pub peak_open: u64,
-    /// Ever opened.
+    /// Scrolls ever opened.
     pub opened: u64,
-    /// Read to their end.
+    /// Scrolls read to their end.
     pub ended: u64,
-    /// Expired before their end, by time or by order.
+    /// Scrolls expired before their end, by time or by command.
     pub expired: u64,
 }
 
 /// Faults of a single page.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Twists {
-    /// No rows, but an id; the position stays.
+    /// No rows, but an id. The position does not move.
     pub(super) empty: bool,
-    /// The page before once more; the position stays.
+    /// The page before, again. The position does not move.
     pub(super) repeat: bool,
-    /// From now on this scroll never ends: it invents rows.
+    /// From now on this scroll never ends: rows are invented.
     pub(super) endless: bool,
-    /// One row twice. No row is lost: the position moves by one less.
+    /// One row twice. No row is lost, because the position moves by one less.
     pub(super) duplicate: bool,
-    /// Half the rows asked for. No row is lost.
+    /// Half of the requested rows. No row is lost.
     pub(super) short: bool,
-    /// Twice the rows asked for.
+    /// Twice the requested rows.
     pub(super) oversize: bool,
 }
 
-/// One page, with its hold on the scroll.
+/// One page. It holds its scroll.
 #[derive(Debug)]
 pub(super) struct Page {
     rows: Vec<Arc<Case>>,
-    /// How many rows the whole search has.
+    /// Number of rows of the whole search.
     pub(super) total: usize,
-    /// The id to continue with; none at the end.
+    /// The id to continue with. `None` at the end.
     pub(super) cursor: Option<String>,
     claim: Claim,
 }
 
 impl Page {
-    /// Returns the rows as they are answered. Call this when the answer is due: if another
-    /// continuation came while this one was being worked on, both are mixed up.
+    /// Returns the rows of the answer. Call this when the answer is due: if another continuation
+    /// arrived meanwhile, the rows of both are mixed up.
     pub(super) fn rows(&self) -> Vec<Arc<Case>> {
         let mut rows = self.rows.clone();
         if self.claim.mixed() {
-            // Every second row is lost, and its neighbour comes twice.
+            // Every second row is lost, and its neighbour is repeated.
             let kept: Vec<Arc<Case>> = rows.iter().step_by(2).cloned().collect();
             rows = kept
                 .iter()
@@ -81,7 +83,7 @@ impl Page {
         rows
     }
 
-    /// Returns the hold on the scroll, to be kept until the answer's last byte.
+    /// Returns the hold on the scroll. Keep it until the answer's last byte.
     pub(super) fn into_claim(self) -> Claim {
         self.claim
     }
@@ -94,7 +96,7 @@ struct Flights {
     overlaps: AtomicU64,
 }
 
-/// One continuation that is being answered; over when dropped.
+/// One continuation that is being answered. It is over when this is dropped.
 #[derive(Debug)]
 pub(super) struct Claim {
     flights: Arc<Flights>,
@@ -129,7 +131,7 @@ struct Scroll {
     before: (usize, usize),
     born: Instant,
     used: Instant,
-    /// The vendor goes on working on an answer whose reader has left: until then the scroll is taken.
+    /// The vendor keeps working on an answer whose reader has left. The scroll is busy until then.
     busy_until: Instant,
     ended: bool,
     endless: bool,
@@ -141,7 +143,7 @@ struct Table {
     by_id: HashMap<String, Scroll>,
     counts: ScrollCounts,
     overlaps: u64,
-    /// Never reset, so that no id ever comes twice.
+    /// Never reset, so that no id is ever repeated.
     sequence: u64,
 }
 
@@ -168,7 +170,7 @@ impl Scrolls {
         }
     }
 
-    /// Opens a scroll and gives its first page; none when too many are open.
+    /// Opens a scroll and returns its first page. `None` if too many are open.
     pub(super) fn open(
         &self,
         selection: Selection,
@@ -205,8 +207,8 @@ impl Scrolls {
         Some(page)
     }
 
-    /// Returns the next page of the scroll `id`; none when it is unknown or expired. The position
-    /// moves at once, whether the answer, due in `latency`, reaches anybody or not.
+    /// Returns the next page of the scroll `id`. `None` if it is unknown or expired. The position
+    /// moves at once, whether the answer, due in `latency`, reaches a reader or not.
     pub(super) fn next(
         &self,
         id: &str,
@@ -256,8 +258,8 @@ impl Scrolls {
             return page(Vec::new(), Some(id.to_owned()));
         }
         let mut answer = if overlaps {
-            // Two readers at one position: each gets some of what is there, and the position is
-            // left in the middle, so that rows are skipped and others come again.
+            // Two readers are at one position. Each gets some of the rows there, and the position
+            // ends up in the middle. So some rows are skipped and others repeated.
             rows(scroll, scroll.position, scroll.size * 2)
                 .into_iter()
                 .skip(1)
@@ -296,7 +298,7 @@ impl Scrolls {
         page(answer, (!over || silent).then(|| id.to_owned()))
     }
 
-    /// Drops what has expired at `now`.
+    /// Removes the scrolls that have expired at `now`.
     fn expire(&self, table: &mut Table, now: Instant) {
         let (idle, lifetime) = (self.idle, self.lifetime);
         let Table { by_id, counts, .. } = table;
@@ -314,7 +316,7 @@ impl Scrolls {
         }
     }
 
-    /// Ends the scroll `id` before its time.
+    /// Expires the scroll `id`.
     pub(super) fn expire_one(&self, id: &str) {
         let mut table = self.table.lock();
         if table.by_id.remove(id).is_some_and(|scroll| !scroll.ended) {
@@ -323,7 +325,7 @@ impl Scrolls {
         }
     }
 
-    /// Ends all scrolls before their time and says how many were open.
+    /// Expires all scrolls and returns how many were open.
     pub(super) fn expire_all(&self, now: Instant) -> u64 {
         let mut table = self.table.lock();
         self.expire(&mut table, now);
@@ -333,7 +335,7 @@ impl Scrolls {
         open
     }
 
-    /// Forgets all scrolls and counts.
+    /// Removes all scrolls and counts.
     pub(super) fn reset(&self) {
         let mut table = self.table.lock();
         table.by_id.clear();
@@ -341,7 +343,7 @@ impl Scrolls {
         table.overlaps = 0;
     }
 
-    /// Returns the counts at `now`, and how often two continuations met.
+    /// Returns the counts at `now`, and how often two continuations overlapped.
     pub(super) fn counts(&self, now: Instant) -> (ScrollCounts, u64) {
         let mut table = self.table.lock();
         self.expire(&mut table, now);
@@ -364,7 +366,7 @@ fn rows(scroll: &Scroll, position: usize, count: usize) -> Vec<Arc<Case>> {
     rows
 }
 
-/// An id as long as the real ones, which begin with the same sixteen characters.
+/// Returns an id as long as the real ones, which all begin with the same sixteen characters.
 fn scroll_id(seed: u64, sequence: u64) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut dice = Dice::new(seed, Domain::Scrolls, sequence);

@@ -1,4 +1,4 @@
-//! Scrolls behave as the real ones do.
+//! Tests that scrolls behave like the real ones.
 
 use std::collections::HashSet;
 
@@ -73,7 +73,7 @@ fn with_end(end_of_scroll: EndOfScroll) -> Options {
     }
 }
 
-/// Sizes of the pages of a scroll and whether each carried an id.
+/// Returns the sizes of a scroll's pages, and whether each had an id.
 fn shape(cases: usize, size: usize, end: EndOfScroll) -> Vec<(usize, bool)> {
     let kit = Kit::new(cases, with_end(end));
     let mut page = kit.open(size);
@@ -120,7 +120,7 @@ fn the_id_is_long_constant_and_its_own() {
     assert_eq!(first.len(), 1_000);
     assert_ne!(first, second);
     assert_eq!(kit.next(&first, NONE).cursor.unwrap(), first);
-    // The same id again is the next page, and no other scroll's.
+    // The same id again gives the next page of the same scroll.
     assert_eq!(kit.texts(&kit.next(&first, NONE)), kit.all()[10..15]);
     assert_eq!(kit.texts(&kit.next(&second, NONE)), kit.all()[5..10]);
 }
@@ -140,7 +140,7 @@ fn ended_and_unknown_ids_are_gone() {
             .next("x", kit.now, Duration::ZERO, NONE)
             .is_none()
     );
-    // With the silent end, the id goes on answering with nothing, without holding a context.
+    // With the silent end, the id keeps answering without rows and without holding a context.
     let kit = Kit::new(6, with_end(EndOfScroll::EmptyCursor));
     let id = kit.open(5).cursor.unwrap();
     for rows in [1, 0, 0, 0] {
@@ -225,7 +225,7 @@ fn two_continuations_at_once_spoil_both() {
     assert_ne!(other, kit.all()[10..15]);
     drop(held);
     assert_eq!(kit.scrolls.counts(kit.now).1, 1);
-    // Rows were skipped for good, and others come again.
+    // Some rows are skipped for good, and others repeated.
     let mut rest = Vec::new();
     loop {
         let page = kit.next(&id, NONE);
@@ -298,7 +298,7 @@ fn faults_of_a_page() {
         }),
         all[15..24]
     );
-    // Sixteen are left, fewer than the twenty this asks for, but more than a page.
+    // Sixteen rows are left: fewer than the twenty requested, but more than a page.
     assert_eq!(
         page(Twists {
             oversize: true,

@@ -1,4 +1,4 @@
-//! wiv: the customer list and the case search.
+//! The simulated wiv: the customer list and the case search.
 
 use bytes::Bytes;
 use http::Method;
@@ -19,12 +19,12 @@ use super::scroll::Page;
 use super::world::Filter;
 use crate::clock::{Duration, Instant};
 
-/// The page size of a search that names none.
+/// Page size of a search without one.
 const PAGE_ROWS_DEFAULT: usize = 250;
-/// The largest page.
+/// Maximum page size.
 const PAGE_ROWS_MAX: u64 = 500;
 
-/// A request as wiv reads it.
+/// A request as wiv parses it.
 #[derive(Debug)]
 pub(super) enum Call {
     /// The customer list, with the text of `fields`.
@@ -33,9 +33,9 @@ pub(super) enum Call {
     Search { filter: Box<Filter>, size: usize },
     /// The next page of a scroll.
     Continue(String),
-    /// A search whose body is wrong, and what is said of it.
+    /// A search with a wrong body, and the error text.
     Refused(&'static str),
-    /// Nothing that wiv knows.
+    /// A request that wiv does not know.
     Unlisted,
 }
 
@@ -47,7 +47,7 @@ pub(super) enum Draft {
 }
 
 impl Call {
-    /// Reads a request.
+    /// Parses a request.
     pub(super) fn read(sandbox: &Sandbox, parts: &Parts, body: &Bytes) -> Self {
         match (&parts.method, parts.uri.path()) {
             (&Method::GET, "/msp/customers") => {
@@ -61,7 +61,7 @@ impl Call {
         }
     }
 
-    /// Returns which operation it is.
+    /// Returns the operation.
     pub(super) fn operation(&self) -> Operation {
         match self {
             Self::Customers(_) => Operation::Customers,
@@ -71,7 +71,7 @@ impl Call {
         }
     }
 
-    /// Returns the answer to a request that is not let in.
+    /// Returns the refusal of a request, if it is refused.
     pub(super) fn refusal(&self, parts: &Parts) -> Option<Answer> {
         if matches!(self, Self::Unlisted) {
             return Some(error(404, "Not found"));
@@ -79,7 +79,7 @@ impl Call {
         (key_state(parts, WIV_KEY) != "correct").then(|| error(401, "Authentication required"))
     }
 
-    /// Processes a request: scrolls move now, though the answer is due in `latency`.
+    /// Processes a request. Scrolls move now, although the answer is due in `latency`.
     pub(super) fn process(
         self,
         sandbox: &Sandbox,
@@ -115,7 +115,7 @@ impl Call {
 }
 
 impl Draft {
-    /// Returns the answer, now that it is due. A page holds its scroll until `watch` ends.
+    /// Returns the answer when it is due. A page holds its scroll until `watch` ends.
     pub(super) fn finish(self, sandbox: &Sandbox, watch: &mut Watch) -> Answer {
         let page = match self {
             Self::Ready(answer) => return answer,
@@ -178,7 +178,7 @@ fn customers(sandbox: &Sandbox, fields: Option<&str>) -> Answer {
     }
 }
 
-/// The members that the field names of `fields` select.
+/// Returns the members that the field names in `fields` select.
 fn selected(fields: &str) -> Result<Vec<&'static str>, ()> {
     let member = |field| {
         FIELDS
@@ -190,8 +190,8 @@ fn selected(fields: &str) -> Result<Vec<&'static str>, ()> {
     fields.split(',').map(member).collect()
 }
 
-/// Reads the body of a search. Members that are not known are ignored, and a continuation is
-/// nothing but its id: whatever else it says was settled by the first request.
+/// Parses the body of a search. Unknown members are ignored. Of a continuation only the id counts:
+/// the first request has set everything else.
 fn search(customer_id: Option<String>, body: &[u8], cap: PageCap) -> Result<Call, &'static str> {
     let Ok(Value::Object(body)) = serde_json::from_slice(body) else {
         return Err("Request body must be a dictionary");
@@ -230,7 +230,7 @@ fn search(customer_id: Option<String>, body: &[u8], cap: PageCap) -> Result<Call
     };
     let text = |member: &str| body.get(member).and_then(Value::as_str).map(str::to_owned);
     let filter = Filter {
-        // As in the vendor's language, an empty text is no text: it selects everything.
+        // As in the vendor's language, an empty text counts as absent, so it selects everything.
         customer_id: customer_id.filter(|id| !id.is_empty()),
         range,
         case_type: text("case_type"),
@@ -246,7 +246,7 @@ fn day(value: &Value) -> Option<Date> {
     strict_day(value.as_str()?)
 }
 
-/// Returns a date that is spelt `YYYY-MM-DD` and no other way.
+/// Parses a date in the spelling `YYYY-MM-DD` and no other.
 pub(super) fn strict_day(text: &str) -> Option<Date> {
     let date: Date = text.parse().ok()?;
     (date.to_string() == text).then_some(date)

@@ -1,6 +1,6 @@
-//! The customers and cases of wiv. Cases stand in the vendor's order, newest day first; a search is a
-//! slice of such a list, so that an open scroll costs a few words however many rows it covers, and
-//! never sees what was inserted after it.
+//! The customers and cases of wiv. Cases are in the vendor's order, newest day first. A search is a
+//! slice of such a list. So an open scroll needs a few words of memory for any number of rows, and
+//! never contains cases that were inserted after it.
 
 use std::cmp::Reverse;
 use std::sync::{Arc, OnceLock};
@@ -13,15 +13,15 @@ use super::dice::{Dice, Domain};
 use super::options::{CaseIds, Options};
 use super::rows::{CASE_TYPES, CaseFacts, STATUSES, case_text, customer_members, customer_name};
 
-/// Customers at most: each costs about a kilobyte.
+/// Maximum number of customers. Each needs about a kilobyte.
 const CUSTOMERS_MAX: usize = 100_000;
-/// Cases at most, inserted ones included: each costs about 600 bytes once it was read.
+/// Maximum number of cases, inserted ones included. Each needs about 600 bytes once it was read.
 const CASES_MAX: usize = 1_000_000;
-/// The days over which the cases spread.
+/// Number of days over which the cases are spread.
 const DAYS: u64 = 3 * 365;
 /// How steeply the customers' shares fall: the share of the n-th is n to the power of minus this.
 const SKEW: f64 = 1.05;
-/// Numbers from here on belong to rows that no search could find: the ones an endless scroll invents.
+/// Rows with this number or above are not found by any search. An endless scroll invents them.
 const INVENTED_FROM: u64 = 1_000_000_000;
 
 /// An organisation of wiv.
@@ -29,26 +29,26 @@ const INVENTED_FROM: u64 = 1_000_000_000;
 pub(super) struct Customer {
     pub(super) id: String,
     pub(super) name: String,
-    /// Response names and JSON texts, in the row's own order.
+    /// Names and JSON texts, in the row's own order.
     pub(super) members: Vec<(&'static str, String)>,
 }
 
-/// One case; its text is made when it is first read.
+/// One case. Its text is made when it is first read.
 #[derive(Debug)]
 pub(super) struct Case {
     number: u64,
-    /// Its place in `World::customers`.
+    /// Its index in `World::customers`.
     customer: Option<usize>,
     id: Option<String>,
     date: Date,
     case_type: &'static str,
     status: &'static str,
-    /// Its place among the cases of its day, by which it may be moved.
+    /// Its order among the cases of its day. Moving a case changes it.
     rank: u64,
     text: OnceLock<Box<str>>,
 }
 
-/// Cases in the vendor's order. Shared with every scroll that reads it.
+/// Cases in the vendor's order, shared with every scroll that reads them.
 type List = Arc<Vec<Arc<Case>>>;
 
 #[derive(Clone, Debug, Default)]
@@ -58,13 +58,13 @@ struct Lists {
     next_number: u64,
 }
 
-/// What a search asks for.
+/// The filter of a search.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Filter {
     pub(super) customer_id: Option<String>,
-    /// First and last day, both inside.
+    /// First and last day, both included.
     pub(super) range: Option<(Date, Date)>,
-    /// Two filters that the vendor does not document but understands.
+    /// Two filters that the vendor does not document but accepts.
     pub(super) case_type: Option<String>,
     pub(super) status: Option<String>,
 }
@@ -75,24 +75,24 @@ pub(super) struct Selection {
     list: List,
     start: usize,
     end: usize,
-    /// Whose rows these are, for rows that have to be invented.
+    /// The customer of the rows, for rows that must be invented.
     customer: Option<usize>,
 }
 
 impl Selection {
-    /// Returns how many rows it has.
+    /// Returns the number of rows.
     pub(super) fn len(&self) -> usize {
         self.end - self.start
     }
 
-    /// Up to `count` rows from `position` on.
+    /// Returns up to `count` rows from `position` on.
     pub(super) fn rows(&self, position: usize, count: usize) -> Vec<Arc<Case>> {
         let from = self.start.saturating_add(position).min(self.end);
         let to = from.saturating_add(count).min(self.end);
         self.list.get(from..to).unwrap_or_default().to_vec()
     }
 
-    /// Returns a row that no search would find: `nth` beyond the last.
+    /// Returns a row that no search finds: `nth` after the last one.
     pub(super) fn invented(&self, nth: usize) -> Arc<Case> {
         let number = INVENTED_FROM + nth as u64;
         let date = self.list.first().map_or(Date::MIN, |case| case.date);
@@ -127,7 +127,7 @@ impl Case {
         }
     }
 
-    /// The same case, whose text is made anew.
+    /// Returns the same case. Its text will be made again.
     fn again(&self) -> Self {
         Self {
             number: self.number,
@@ -141,28 +141,28 @@ impl Case {
         }
     }
 
-    /// Newest day first; of one day the latest number first.
+    /// Newest day first, and on one day the highest number first.
     fn place(&self) -> Reverse<(Date, u64)> {
         Reverse((self.date, self.rank))
     }
 }
 
-/// All that wiv knows.
+/// Everything that wiv knows.
 #[derive(Debug)]
 pub(super) struct World {
     seed: u64,
     today: Date,
     case_ids: CaseIds,
     customers: Vec<Customer>,
-    /// The shares of the customers that have cases, added up.
+    /// Cumulative shares of the customers that have cases.
     shares: Vec<f64>,
     lists: RwLock<Lists>,
-    /// The lists as they were made, for a reset.
+    /// The original lists, for a reset.
     made: Lists,
 }
 
 impl World {
-    /// Returns the world of `options`.
+    /// Creates the world of `options`.
     pub(super) fn new(options: &Options) -> Self {
         let customers: Vec<Customer> = (0..options.customers.clamp(1, CUSTOMERS_MAX))
             .map(|index| Customer {
@@ -200,7 +200,8 @@ impl World {
                 self.today.saturating_sub(days.days())
             })
             .collect();
-        // Numbers grow with the days, as a vendor's do; inserted cases of past days break that.
+        // Numbers grow with the days, as a vendor's do. Inserted cases of past days are the
+        // exception.
         dates.sort_unstable();
         let mut lists = Lists {
             all: List::default(),
@@ -234,7 +235,7 @@ impl World {
         }
     }
 
-    /// A customer, each by its share.
+    /// Chooses a customer at random by the shares.
     fn draw(&self, dice: &mut Dice) -> usize {
         let at = dice.unit() * self.shares.last().copied().unwrap_or(0.0);
         self.shares.partition_point(|sum| *sum <= at)
@@ -245,7 +246,7 @@ impl World {
         &self.customers
     }
 
-    /// Returns how many cases the customer at `index` has now.
+    /// Returns the number of cases of the customer at `index` now.
     pub(super) fn case_count(&self, index: usize) -> usize {
         self.lists
             .read()
@@ -260,7 +261,7 @@ impl World {
             .parse::<usize>()
             .ok()?
             .checked_sub(1)?;
-        // `org_01` and `org_+1` parse, but are no customer's id.
+        // `org_01` and `org_+1` parse, but are not ids of customers.
         (self.customers.get(index)?.id == id).then_some(index)
     }
 
@@ -329,8 +330,8 @@ impl World {
         })
     }
 
-    /// Adds `count` new cases and says how many there was room for. Without a customer they go to
-    /// customers by their shares, without a date to today; none if the customer is unknown.
+    /// Adds `count` new cases. Returns how many there was room for, or `None` if the customer is
+    /// unknown. Without a customer they are spread by the shares. Without a date they are of today.
     pub(super) fn insert(
         &self,
         count: usize,
@@ -366,8 +367,8 @@ impl World {
         Some(count)
     }
 
-    /// Changes, removes and moves so many cases, drawn at random. A changed case has another status, a
-    /// moved one the same text at another place among those of its day.
+    /// Changes, removes and moves this many cases, chosen at random. A changed case has another
+    /// status. A moved one has the same text at another place among those of its day.
     pub(super) fn alter(&self, changed: usize, removed: usize, moved: usize) {
         let mut lists = self.lists.write();
         let salt = lists.next_number;
@@ -411,18 +412,18 @@ impl World {
         add(&mut lists, all);
     }
 
-    /// Forgets all inserted cases, and all alterations.
+    /// Undoes all insertions and alterations.
     pub(super) fn reset(&self) {
         *self.lists.write() = self.made.clone();
     }
 }
 
-/// How many more cases may come to `cases`.
+/// Returns how many more cases there is room for.
 fn room(cases: usize) -> usize {
     CASES_MAX.saturating_sub(cases)
 }
 
-/// Puts `fresh` where they belong. Open scrolls keep the lists they have.
+/// Inserts `fresh` at their places. Open scrolls keep the lists that they have.
 fn add(lists: &mut Lists, fresh: Vec<Arc<Case>>) {
     let mut touched: Vec<usize> = Vec::new();
     for case in &fresh {

@@ -1,4 +1,4 @@
-//! The simulated world is the same for the same seed.
+//! Tests that the same seed gives the same world.
 
 use std::collections::HashSet;
 
@@ -102,7 +102,7 @@ fn filters_agree_with_reading_everything() {
         .cloned()
         .collect();
     assert_eq!(texts(&world, &filter), to_do);
-    // Both ends are inside.
+    // The range includes both ends.
     let edge = value(&all[500])["created_at"].as_str().unwrap()[..10]
         .parse()
         .unwrap();

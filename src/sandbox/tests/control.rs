@@ -1,4 +1,4 @@
-//! The control routes.
+//! Tests of the control routes.
 
 use super::*;
 

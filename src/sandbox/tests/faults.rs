@@ -1,4 +1,4 @@
-//! Faults, over a connection.
+//! Tests of faults over a connection.
 
 use super::*;
 
@@ -178,7 +178,7 @@ async fn a_body_may_be_huge() {
         assert_eq!(reply.headers.contains_key("content-length"), !chunked);
         assert_eq!(reply.json(), whole.json());
     }
-    // A reader that leaves ends it: nothing is made that nobody takes.
+    // A reader that leaves ends the answer: nothing is made that no reader takes.
     kit.sandbox.fault(on(
         Operation::Customers,
         Kind::HugeBody {
@@ -246,7 +246,7 @@ async fn a_dead_vendor_closes_its_connections_and_the_other_lives() {
     );
     kit.sandbox.set_down(Vendor::Wiv, false);
     assert_eq!(kit.next(&id).await.unwrap().rows(), kit.all()[100..200]);
-    // What it was working on dies with it.
+    // The request in progress is dropped with it.
     kit.sandbox
         .fault(on(Operation::Customers, Kind::Latency { ms: 60_000 }));
     let before = kit.sandbox.clock.now();

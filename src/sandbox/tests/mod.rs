@@ -1,4 +1,4 @@
-//! The sandbox over connections: a plain HTTP reader at the other end of an in-memory pipe.
+//! Tests of the sandbox over connections: a plain HTTP reader at the other end of a pipe in memory.
 
 mod control;
 mod faults;
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::*;
 
-/// Returns a small world; unlimited quota, so that only the tests of quotas meet it.
+/// Returns a small world with unlimited quota, so that only the tests of quotas meet it.
 pub(super) fn small() -> Options {
     Options {
         customers: 20,
@@ -34,13 +34,13 @@ pub(super) struct Kit {
     pub(super) sandbox: Arc<Sandbox>,
 }
 
-/// An answer, as far as it came.
+/// An answer, as far as it arrived.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// The body ended properly.
+    /// Whether the body ended properly.
     pub(super) whole: bool,
 }
 
@@ -93,7 +93,8 @@ impl Kit {
         sender
     }
 
-    /// Sends a request over a connection of its own; none when it was closed without an answer.
+    /// Sends a request over a connection of its own. `None` if the connection was closed without an
+    /// answer.
     pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Option<Reply> {
         let mut sender = self.connect().await;
         let response = sender.send_request(request).await.ok()?;
@@ -135,7 +136,7 @@ impl Kit {
         self.search("", &continuation(id)).await
     }
 
-    /// Opens a scroll and gives its id.
+    /// Opens a scroll and returns its id.
     pub(super) async fn open(&self, size: usize) -> String {
         let body = format!("{{\"max_returned_items\":{size}}}");
         self.search("", &body).await.unwrap().cursor().unwrap()

@@ -1,4 +1,4 @@
-//! The simulated N-able.
+//! Tests of the simulated N-able.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Pages of the simulated wiv.
+//! Tests of pages of the simulated wiv.
 
 use super::*;
 
@@ -109,7 +109,7 @@ async fn two_continuations_at_once_mix_documents_up() {
     assert_ne!(left, all[100..200]);
     assert_ne!(right, all[200..300]);
     assert_eq!(kit.sandbox.counts().scroll_overlaps, 1);
-    // One after the other is no overlap.
+    // One after the other is not an overlap.
     kit.next(&id).await.unwrap();
     kit.next(&id).await.unwrap();
     assert_eq!(kit.sandbox.counts().scroll_overlaps, 1);
@@ -128,7 +128,7 @@ async fn a_reader_that_gives_up_has_moved_the_scroll() {
     assert_eq!(kit.next(&id).await.unwrap().rows(), kit.all()[200..300]);
     assert_eq!(kit.sandbox.counts().scroll_overlaps, 0);
     assert_eq!(kit.sandbox.counts().of(Operation::Continue).answered, 1);
-    // Asked again while the vendor still works on the lost answer, both are mixed.
+    // If the id is sent again while the vendor still works on the lost answer, both are mixed up.
     let gave_up = crate::clock::timeout(Duration::from_secs(5), kit.next(&id)).await;
     assert!(gave_up.is_err());
     kit.next(&id).await.unwrap();
@@ -165,7 +165,7 @@ async fn a_scroll_is_taken_until_the_last_byte() {
     assert_eq!(kit.sandbox.counts().scroll_overlaps, 1);
 }
 
-/// Statuses and bodies of a run with faults by chance.
+/// Returns statuses and bodies of a run with random faults.
 async fn run(seed: u64) -> Vec<Option<(u16, Bytes)>> {
     let kit = kit(Options { seed, ..small() });
     for kind in [Kind::DropAfter, Kind::MalformedJson, Kind::DuplicateRow] {

@@ -1,4 +1,4 @@
-//! What goes over the wire, byte by byte.
+//! Tests of the bytes of answers.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -1,4 +1,4 @@
-//! The simulated wiv.
+//! Tests of the simulated wiv.
 
 use super::*;
 
