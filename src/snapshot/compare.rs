@@ -73,6 +73,7 @@ impl Walk {
             state.end = End::Broken;
             grower.leave(&mut state);
             drop(state);
+            self.store.end_kept(&target, End::Broken);
             self.store.metrics.walk(WalkOutcome::Broken);
             return self.replace_target(scroll, end, shadow.rows, None);
         }

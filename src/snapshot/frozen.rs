@@ -166,6 +166,8 @@ static OF_A_VIEW: LazyLock<Arc<[EnvelopeMember]>> =
 
 pub(super) struct State {
     pub rows: Rows,
+    /// Readers see the rows up to here: those beyond are still being kept.
+    pub told: usize,
     pub end: End,
     pub envelope: Arc<[EnvelopeMember]>,
     views: HashMap<View, (ViewIndex, u64)>,
@@ -278,6 +280,7 @@ impl Snapshot {
             draw: fastrand::f64(),
             state: Mutex::new(State {
                 rows: Rows::default(),
+                told: 0,
                 end: End::Growing,
                 envelope: Arc::new([EnvelopeMember::Data, EnvelopeMember::NextPageKey]),
                 views: HashMap::new(),
@@ -331,6 +334,7 @@ impl Snapshot {
         let state = restored.state.get_mut();
         state.published = from.rows.len();
         state.promised = from.rows.len();
+        state.told = from.rows.len();
         state.rows = from.rows;
         state.end = from.end;
         state.envelope = from.envelope;
@@ -518,7 +522,7 @@ impl Snapshot {
     /// export. Member names of other rows are not told.
     pub fn first_rows(&self, view: &View, size: usize) -> Vec<Bytes> {
         let mut state = self.lock();
-        let size = state.rows.len().min(size);
+        let size = state.told.min(size);
         if view.is_whole() {
             return (0..size).map(|row| state.rows.text(row)).collect();
         }
@@ -544,7 +548,7 @@ impl Snapshot {
         if !state.is_paid_for(want) {
             state.payer = Some(payer.clone());
         }
-        let rows = state.rows.len() + 1;
+        let rows = state.told + 1;
         match want {
             Want::Page => state.wanted_pages = state.wanted_pages.max(rows),
             Want::Healed => state.wanted_healed = state.wanted_healed.max(rows),
@@ -655,7 +659,7 @@ impl Snapshot {
         self.touch(0);
         let mut state = self.lock();
         let state = &mut *state;
-        state.published = state.published.max(state.rows.len());
+        state.published = state.published.max(state.told);
         state.index(view);
         let Some((index, _)) = state.views.get(view) else {
             return;
@@ -762,7 +766,7 @@ impl State {
     /// How many rows of `view` are known.
     fn known(&mut self, view: &View) -> usize {
         match view.is_whole() {
-            true => self.rows.len(),
+            true => self.told,
             false => self.index(view).rows().len(),
         }
     }
@@ -799,7 +803,7 @@ impl State {
             }
         }
         let (index, used) = self.views.entry(view.clone()).or_default();
-        index.extend(view, &self.rows);
+        index.extend(view, &self.rows, self.told);
         *used = self.uses;
         index
     }
@@ -857,6 +861,7 @@ impl State {
     /// Drops the rows from `len` on, which nobody has seen.
     pub fn truncate(&mut self, len: usize) {
         self.cut_to = self.cut_to.min(len);
+        self.told = self.told.min(len);
         self.rows.truncate(len);
         self.chain.truncate(len);
         for (index, _) in self.views.values_mut() {

@@ -44,6 +44,7 @@ fn grow(snapshot: &Snapshot, upto: usize) {
         };
         state.rows.append(page, |_| true);
     }
+    state.told = upto.max(state.told);
 }
 
 fn end(snapshot: &Snapshot, end: End) {

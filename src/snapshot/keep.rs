@@ -1,8 +1,8 @@
 //! Snapshots that outlive the process: rows go to the store before readers hear of them, and come back
 //! from it when memory does not hold them.
 //!
-//! A walk hands each vendor page to [`Snapshots::keep_rows`] and then wakes the readers. What is kept
-//! never changes. Should a new search replace rows that were kept but never served, the snapshot is
+//! A walk hands each vendor page to [`Snapshots::keep_rows`] and then shows it to readers, who see no
+//! row before (`State::told`). What is kept never changes. Should a new search replace rows that were kept but never served, the snapshot is
 //! kept anew from its start.
 //!
 //! [`Snapshots::recall`] reads a snapshot back whole, with the ages that it has by now, or not at all:
@@ -23,7 +23,9 @@ use crate::clock::{Duration, Instant};
 use crate::domain::query::SearchRequest;
 use crate::domain::{CustomerId, PageSize, SearchQuery};
 use crate::store::pack::{PackReader, PackWriter};
-use crate::store::{Chain, KeptAges, KeptEnd, KeptRows, KeptSnapshot, PurgeDepth, RecordName};
+use crate::store::{
+    Chain, KeptAges, KeptEnd, KeptNews, KeptOf, KeptPlace, KeptRows, KeptSnapshot, PurgeDepth,
+};
 use crate::upstream::{EnvelopeMember, RawRows};
 
 /// How often the store is told that a snapshot is in use.
@@ -32,11 +34,9 @@ const TOUCH_EVERY: Duration = Duration::from_secs(60);
 /// What of a snapshot is in the store.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeptPart {
-    /// Its name there; `None` before it was begun.
-    name: Option<RecordName>,
-    chunks: u32,
+    /// `None` before it was begun.
+    place: Option<KeptPlace>,
     rows: usize,
-    chain: Chain,
     ages: Option<(Instant, Instant)>,
     ended: bool,
     /// It cannot be kept any further.
@@ -63,33 +63,28 @@ impl Snapshots {
         self.kept.is_on()
     }
 
-    /// Keeps what is new of a snapshot, whose scroll began after `begun` purges. Returns once a crash cannot undo it, or after a moment.
-    pub(super) async fn keep_rows(&self, snapshot: &Arc<Snapshot>, begun: u64) {
-        if !self.kept.is_on() {
-            return;
-        }
+    /// Keeps what is new of a snapshot, whose scroll began after `begun` purges, and the end that it
+    /// is about to have. Returns once a crash cannot undo it, or after a moment.
+    pub(super) async fn keep_rows(&self, snapshot: &Arc<Snapshot>, begun: u64, end: Option<End>) {
         let mut part = snapshot.kept.lock().clone();
-        let (chunks, ages, end) = {
+        let (rows, ages) = {
             let mut state = snapshot.lock();
             let cut_to = std::mem::replace(&mut state.cut_to, usize::MAX);
             if cut_to < part.rows {
                 // Rows that were kept were replaced before anybody saw them.
-                if let Some(name) = part.name {
-                    self.kept.forget_snapshot(name);
+                if let Some(place) = part.place {
+                    self.kept.forget_snapshot(place.name);
                 }
                 part = KeptPart::default();
             }
             let Some(ages) = state.ages else { return };
-            (state.rows.chunks_from(part.rows), ages, state.end)
+            (state.rows.chunks_from(part.rows), ages)
         };
         if !part.off {
-            if part.name.is_none() {
-                let (head, identity) =
-                    (self.write_head(snapshot, begun), snapshot.key.fingerprint());
-                let name = self.kept.begin_snapshot(identity, snapshot.id.0, head);
-                part.name = name.await;
-            }
-            part.off = self.keep(&mut part, chunks, ages, end).await.is_none();
+            part.off = self
+                .keep(snapshot, &mut part, rows, ages, begun, end)
+                .await
+                .is_none();
             if part.off {
                 tracing::debug!(search = %snapshot.key, "a snapshot is kept no further");
             }
@@ -102,40 +97,56 @@ impl Snapshots {
     /// `None` where it cannot be kept any further.
     async fn keep(
         &self,
+        snapshot: &Snapshot,
         part: &mut KeptPart,
-        chunks: Vec<KeptRows>,
+        rows: Vec<KeptRows>,
         ages: Ages,
-        end: End,
+        begun: u64,
+        end: Option<End>,
     ) -> Option<()> {
-        let store = &self.kept;
-        let name = part.name?;
-        let at = self.clock.stamp_of(ages.head);
-        for rows in chunks {
-            let count = rows.ends.len();
-            let appended = store.append_rows(name, part.chunks, part.chain, rows, at);
-            part.chain = appended.await?;
-            part.chunks += 1;
-            part.rows += count;
+        let end = end.and_then(kept_end).filter(|_| !part.ended);
+        let count: usize = rows.iter().map(|rows| rows.ends.len()).sum();
+        let renewed = part
+            .ages
+            .is_some_and(|kept| kept != (ages.head, ages.whole));
+        if part.place.is_some() && rows.is_empty() && !renewed && end.is_none() {
+            return Some(());
         }
-        if part.ages != Some((ages.head, ages.whole)) {
-            part.ages = Some((ages.head, ages.whole));
-            let ages = KeptAges {
-                head: at,
-                whole: self.clock.stamp_of(ages.whole),
-            };
-            store.renew_snapshot(name, ages);
-        }
-        let end = match end {
-            End::Growing => KeptEnd::Open,
-            End::Complete => KeptEnd::Complete,
-            End::Cut(_) => KeptEnd::Cut,
-            End::Broken => KeptEnd::Broken,
+        let of = match part.place {
+            Some(place) => KeptOf::At(place),
+            None => KeptOf::New {
+                identity: snapshot.key.fingerprint(),
+                id: snapshot.id.0,
+                head: self.write_head(snapshot, begun),
+            },
         };
-        if end != KeptEnd::Open && !part.ended {
-            part.ended = true;
-            store.end_snapshot(name, end);
-        }
+        let fetched = self.clock.stamp_of(ages.head);
+        let whole = self.clock.stamp_of(ages.whole);
+        let new = KeptNews {
+            of,
+            rows,
+            fetched,
+            ages: (renewed || ages.head != ages.whole).then_some(KeptAges {
+                head: fetched,
+                whole,
+            }),
+            end,
+        };
+        part.place = Some(self.kept.keep_snapshot(new).await?);
+        part.rows += count;
+        part.ages = Some((ages.head, ages.whole));
+        part.ended |= end.is_some();
         Some(())
+    }
+
+    /// Nothing will follow the rows of a snapshot, which another has replaced.
+    pub(super) fn end_kept(&self, snapshot: &Snapshot, end: End) {
+        let mut part = snapshot.kept.lock();
+        let end = kept_end(end).filter(|_| !part.ended && !part.off);
+        if let (Some(place), Some(end)) = (part.place, end) {
+            part.ended = true;
+            self.kept.end_snapshot(place.name, end);
+        }
     }
 
     /// Tells the store which snapshots were used lately. To be called every few seconds.
@@ -143,19 +154,19 @@ impl Snapshots {
         let mut part = snapshot.kept.lock();
         let used = snapshot.last_used();
         let told = part.touched.unwrap_or_else(|| snapshot.birth());
-        if let Some(name) = part.name
+        if let Some(place) = part.place
             && used > told
             && now.saturating_duration_since(told) >= TOUCH_EVERY
         {
             part.touched = Some(now);
-            self.kept.touch_snapshot(name);
+            self.kept.touch_snapshot(place.name);
         }
     }
 
     /// A snapshot is over in the store as well.
     pub(super) fn forget_kept(&self, snapshot: &Snapshot) {
-        if let Some(name) = snapshot.kept.lock().name.take() {
-            self.kept.forget_snapshot(name);
+        if let Some(place) = snapshot.kept.lock().place.take() {
+            self.kept.forget_snapshot(place.name);
         }
     }
 
@@ -289,10 +300,12 @@ impl Snapshots {
         }
         let whole = chain == standing.chain && rows.len() as u64 == standing.rows;
         let part = KeptPart {
-            name: Some(found.name),
-            chunks: standing.chunks,
+            place: Some(KeptPlace {
+                name: found.name,
+                chunks: standing.chunks,
+                chain,
+            }),
             rows: rows.len(),
-            chain,
             ages: Some((ages.head, ages.whole)),
             ended: standing.end != KeptEnd::Open,
             off: false,
@@ -334,6 +347,16 @@ impl Snapshots {
             }
         }
         out.done()
+    }
+}
+
+/// `None` while more rows may come.
+fn kept_end(end: End) -> Option<KeptEnd> {
+    match end {
+        End::Growing => None,
+        End::Complete => Some(KeptEnd::Complete),
+        End::Cut(_) => Some(KeptEnd::Cut),
+        End::Broken => Some(KeptEnd::Broken),
     }
 }
 

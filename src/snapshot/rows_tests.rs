@@ -142,12 +142,13 @@ proptest! {
         let view = View::new(named.as_ref().map(id), audience);
         let mut index = ViewIndex::default();
         for upto in looks {
-            index.extend(&view, &paged(&rows[..upto.min(rows.len())], &sizes));
+            let upto = upto.min(rows.len());
+            index.extend(&view, &paged(&rows[..upto], &sizes), upto);
             // After a new search, rows that no reader saw are replaced.
             index.truncate(upto.min(rows.len()).min(cut));
         }
         let made = paged(&rows, &sizes);
-        index.extend(&view, &made);
+        index.extend(&view, &made, made.len());
         let shown = |at: &usize| {
             let of = at % 3;
             named.is_none_or(|named| named == of) && (seen.is_empty() || seen.contains(&of))
@@ -233,13 +234,13 @@ fn whoever_knows_the_words_of_rows_finds_them_in_rows_taken_over() {
     let (one, two, three) = (row(0, 0), row(1, 0), row(2, 0));
     let view = View::new(CustomerId::parse("c1").ok(), Audience::All);
     let (mut index, mut rows) = (ViewIndex::default(), paged(&[one, two.clone()], &[2]));
-    index.extend(&view, &rows);
+    index.extend(&view, &rows, rows.len());
     assert_eq!(index.rows(), [1]);
     // A new search brought other rows, in which c1 has another number.
     rows.truncate(0);
     index.truncate(0);
     rows.take_from(paged(&[two, three], &[2]), 0);
-    index.extend(&view, &rows);
+    index.extend(&view, &rows, rows.len());
     assert_eq!(index.rows(), [0]);
 }
 

@@ -73,9 +73,9 @@ pub struct ViewIndex {
 }
 
 impl ViewIndex {
-    /// Extends the index to all rows of the snapshot.
-    pub fn extend(&mut self, view: &View, rows: &Rows) {
-        if self.scanned == rows.len() {
+    /// Extends the index to the first `upto` rows.
+    pub fn extend(&mut self, view: &View, rows: &Rows, upto: usize) {
+        if self.scanned >= upto {
             return;
         }
         self.admits_none = view.admits(None);
@@ -96,11 +96,14 @@ impl ViewIndex {
                 NO_WORD => *admits_none,
                 number => admitted.get(number as usize).copied().unwrap_or(false),
             };
-            if shown && let Ok(row) = u32::try_from(row) {
+            if shown
+                && row < upto
+                && let Ok(row) = u32::try_from(row)
+            {
                 found.push(row);
             }
         });
-        self.scanned = rows.len();
+        self.scanned = upto;
     }
 
     /// Removes the rows from `len` on.

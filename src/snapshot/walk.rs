@@ -137,6 +137,8 @@ pub(super) struct Walk {
     /// When its scroll was begun.
     began: Instant,
     last_fetch: Instant,
+    /// The target's end, which is told with its last rows.
+    ending: Option<End>,
 }
 
 pub(super) struct Scroll {
@@ -226,6 +228,7 @@ impl Walk {
             lifetimes,
             began: now,
             last_fetch: now,
+            ending: None,
         }
     }
 
@@ -399,8 +402,9 @@ impl Walk {
             };
             if self.store.keeps() {
                 // Kept before told, so that no reader holds a row that a crash undoes.
-                self.store.keep_rows(&self.target, scroll.purges).await;
-                self.target.announce();
+                let (target, end) = (&self.target, self.ending);
+                self.store.keep_rows(target, scroll.purges, end).await;
+                self.tell();
             }
             self.lineage
                 .pass_content_fault(scroll.seen.len(), over.is_some());
@@ -717,22 +721,30 @@ impl Walk {
         Some(End::Cut(hit.1))
     }
 
-    /// Tells readers that the target has new rows, or its end.
+    /// The target has new rows, or its end. Readers hear of it now, or once it is kept.
     pub(super) fn finish_page(&mut self, end: Option<End>) -> Step {
-        if let Some(end) = end {
-            let target = self.target.clone();
-            let mut state = target.lock();
-            state.end = end;
-            self.leave(&mut state);
-        }
+        self.ending = end;
         if !self.store.keeps() {
-            self.target.announce();
+            self.tell();
         }
         match end {
             None => Step::GoOn,
             Some(End::Cut(_)) => Step::Over(WalkOutcome::Cut),
             Some(_) => Step::Over(WalkOutcome::Complete),
         }
+    }
+
+    /// Shows readers all rows of the target, and its end.
+    fn tell(&mut self) {
+        let target = self.target.clone();
+        let mut state = target.lock();
+        state.told = state.rows.len();
+        if let Some(end) = self.ending.take() {
+            state.end = end;
+            self.leave(&mut state);
+        }
+        drop(state);
+        target.announce();
     }
 
     fn announce_failure(&self, failure: WalkFailure) {
@@ -782,8 +794,8 @@ impl Walk {
 impl Drop for Walk {
     fn drop(&mut self) {
         // Readers look again. If the walk ended without a word, after a panic or at shutdown, its
-        // grower and its turn tell them so.
-        self.target.announce();
+        // grower and its turn tell them so. Nobody else would show them the rows that are there.
+        self.tell();
     }
 }
 

@@ -189,7 +189,10 @@ impl StoreOp {
     pub(super) fn is_to_be_safe(&self) -> bool {
         matches!(
             self,
-            Self::Begin { .. } | Self::Append { .. } | Self::Note { safe: true, .. }
+            Self::Begin { .. }
+                | Self::Append { .. }
+                | Self::End { .. }
+                | Self::Note { safe: true, .. }
         )
     }
 

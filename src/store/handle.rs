@@ -7,14 +7,16 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
-use super::engine::{Engine, EngineState, StoreFault, StoreOp, StoreReply};
+use super::engine::{Engine, EngineState, StoreFault, StoreFuture, StoreOp, StoreReply};
 use super::names::{NameUse, Names};
 use super::pack::{PackReader, PackWriter};
 use super::record::{RecordKind, RecordName, RecordPlace, SealedRecord};
 use super::watermarks::{Purges, Watermarks};
 use crate::clock::{Clock, Duration, Instant, Stamp, timeout_at};
 use crate::domain::Kind;
-use crate::metrics::{Metrics, RecordReject, StoreLookup, StoreMetrics, StoreOutcome};
+use crate::metrics::{
+    Metrics, RecordReject, StoreLookup, StoreMetrics, StoreOperation, StoreOutcome,
+};
 
 /// How long anyone waits for the store. A vendor takes longer, so little is lost where it is late.
 const WAIT_MAX: Duration = Duration::from_millis(50);
@@ -85,7 +87,10 @@ pub(super) struct StoreInner {
     records: SealedRecord,
     clock: Clock,
     pub(super) metrics: Arc<StoreMetrics>,
-    breaker: Mutex<Breaker>,
+    /// Of reads. Many of them need no disk, and say nothing about its writes.
+    reads: Mutex<Breaker>,
+    /// Of what is waited for until it is safe.
+    writes: Mutex<Breaker>,
     purges: Arc<Purges>,
     began: Instant,
     /// The names in use, and how often the engine had begun empty when they were noted in it.
@@ -157,7 +162,8 @@ impl Store {
             began: clock.now(),
             clock,
             metrics: resolved,
-            breaker: Mutex::default(),
+            reads: Mutex::default(),
+            writes: Mutex::default(),
             purges: purges.clone(),
             names: ArcSwapOption::empty(),
             naming: tokio::sync::Mutex::default(),
@@ -185,7 +191,8 @@ impl Store {
         };
         match inner.engine.state() {
             EngineState::Opening => StoreHealth::Opening,
-            EngineState::Ok if inner.breaker.lock().is_away() => StoreHealth::Away,
+            EngineState::Ok if inner.reads.lock().is_away() => StoreHealth::Away,
+            EngineState::Ok if inner.writes.lock().is_away() => StoreHealth::Away,
             EngineState::Ok => StoreHealth::Ok,
             EngineState::Away => StoreHealth::Away,
         }
@@ -324,26 +331,31 @@ impl StoreInner {
 
     /// Runs one operation, counted and in time.
     pub(super) async fn call(&self, op: StoreOp, until: Instant) -> Result<StoreReply, StoreFault> {
+        self.begin(op, until).reply().await
+    }
+
+    /// Hands one operation over. It takes effect before those that are handed over later.
+    pub(super) fn begin(&self, op: StoreOp, until: Instant) -> StoreCall<'_> {
         let (operation, began) = (op.operation(), self.clock.now());
-        if !self.breaker.lock().allows(began) {
-            self.metrics.request(operation, StoreOutcome::Away, 0.0);
-            return Err(StoreFault::Away);
-        }
-        let reply = timeout_at(until, self.engine.call(op)).await;
-        let now = self.clock.now();
-        // A file that is still being opened is not late.
-        let in_time = reply.is_ok() || self.engine.state() != EngineState::Ok;
-        if self.breaker.lock().heard(in_time, now) {
-            tracing::warn!("the store does not answer in time; it is left alone for a while");
-        }
-        let (reply, outcome) = match reply {
-            Ok(Ok(reply)) => (Ok(reply), StoreOutcome::Ok),
-            Ok(Err(fault)) => (Err(fault), outcome_of(fault)),
-            Err(_) => (Err(StoreFault::Away), StoreOutcome::Late),
+        let writes = op.is_to_be_safe();
+        let breaker = if writes { &self.writes } else { &self.reads };
+        let allowed = breaker.lock().allows(began);
+        let reply = match allowed {
+            true => BegunCall::Waits(self.engine.call(op), breaker),
+            // It may be queued all the same. Nobody waits for it.
+            false if writes => match self.engine.call(op).now_or_never() {
+                Some(reply) => BegunCall::Replied(reply),
+                None => BegunCall::Replied(Err(StoreFault::Away)),
+            },
+            false => BegunCall::Replied(Err(StoreFault::Away)),
         };
-        let seconds = now.saturating_duration_since(began).as_secs_f64();
-        self.metrics.request(operation, outcome, seconds);
-        reply
+        StoreCall {
+            inner: self,
+            operation,
+            began,
+            until,
+            reply,
+        }
     }
 
     fn known_names(&self) -> Option<Arc<(Names, u64)>> {
@@ -513,6 +525,57 @@ impl StoreInner {
         let this = self.clone();
         let sealed = tokio::task::spawn_blocking(move || this.records.seal(place, &content));
         sealed.await.ok().flatten()
+    }
+}
+
+/// An operation under way.
+pub(super) struct StoreCall<'a> {
+    inner: &'a StoreInner,
+    operation: StoreOperation,
+    began: Instant,
+    until: Instant,
+    reply: BegunCall<'a>,
+}
+
+enum BegunCall<'a> {
+    Replied(Result<StoreReply, StoreFault>),
+    Waits(StoreFuture<'a>, &'a Mutex<Breaker>),
+}
+
+impl StoreCall<'_> {
+    /// Its reply, in time; counts it.
+    pub(super) async fn reply(self) -> Result<StoreReply, StoreFault> {
+        let (inner, mut seconds) = (self.inner, 0.0);
+        let (reply, outcome) = match self.reply {
+            BegunCall::Replied(reply) => {
+                let outcome = reply
+                    .as_ref()
+                    .map_or_else(|fault| outcome_of(*fault), |_| StoreOutcome::Ok);
+                (reply, outcome)
+            }
+            BegunCall::Waits(reply, breaker) => {
+                // What was handed over together is late once.
+                let was_late = inner.clock.now() >= self.until;
+                let reply = timeout_at(self.until, reply).await;
+                let now = inner.clock.now();
+                // A file that is still being opened is not late.
+                let in_time = reply.is_ok() || inner.engine.state() != EngineState::Ok;
+                let counts = in_time || !was_late;
+                if counts && breaker.lock().heard(in_time, now) {
+                    tracing::warn!(
+                        "the store does not answer in time; it is left alone for a while"
+                    );
+                }
+                seconds = now.saturating_duration_since(self.began).as_secs_f64();
+                match reply {
+                    Ok(Ok(reply)) => (Ok(reply), StoreOutcome::Ok),
+                    Ok(Err(fault)) => (Err(fault), outcome_of(fault)),
+                    Err(_) => (Err(StoreFault::Away), StoreOutcome::Late),
+                }
+            }
+        };
+        inner.metrics.request(self.operation, outcome, seconds);
+        reply
     }
 }
 

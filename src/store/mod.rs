@@ -42,5 +42,5 @@ pub use handle::{KeptAnswer, Store, StoreHealth};
 pub use model::Model;
 pub use names::Names;
 pub use record::{RecordName, SealedRecord};
-pub use snapshots::{KeptRows, KeptSnapshot};
+pub use snapshots::{KeptNews, KeptOf, KeptPlace, KeptRows, KeptSnapshot};
 pub use watermarks::{PurgeDepth, PurgeScope, PurgeSubject, Purges, Watermarks};

@@ -44,9 +44,10 @@ impl KeptRows {
         chain
     }
 
-    fn write(&self) -> Vec<u8> {
+    /// With the chain before them, so that no other rows can stand before them.
+    fn write(&self, before: &Chain) -> Vec<u8> {
         let mut out = PackWriter::default();
-        out.u64(self.ends.len() as u64);
+        out.fixed(before).u64(self.ends.len() as u64);
         self.ends.iter().for_each(|end| {
             out.u32(*end);
         });
@@ -54,8 +55,9 @@ impl KeptRows {
     }
 
     /// `None` for bytes that are no rows: the ends must lie within the text and in order.
-    fn read(content: Bytes) -> Option<Self> {
+    fn read(content: Bytes) -> Option<(Chain, Self)> {
         let mut reader = PackReader::new(content);
+        let before = reader.fixed()?;
         let count = usize::try_from(reader.u64()?).ok()?;
         let mut ends = Vec::new();
         for _ in 0..count {
@@ -64,8 +66,61 @@ impl KeptRows {
         let text = reader.bytes()?;
         let last = usize::try_from(ends.last().copied().unwrap_or(0)).ok()?;
         let good = ends.is_sorted() && last == text.len() && std::str::from_utf8(&text).is_ok();
-        (good && reader.is_over()).then_some(Self { text, ends })
+        (good && reader.is_over()).then_some((before, Self { text, ends }))
     }
+}
+
+/// Where a snapshot that is being kept stands in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptPlace {
+    /// Its name there.
+    pub name: RecordName,
+    /// Chunks.
+    pub chunks: u32,
+    /// Over their texts.
+    pub chain: Chain,
+}
+
+impl KeptPlace {
+    /// Nothing but its name.
+    fn first(name: RecordName) -> Self {
+        Self {
+            name,
+            chunks: 0,
+            chain: Chain::default(),
+        }
+    }
+}
+
+/// The snapshot of which something is to be kept.
+#[derive(Debug)]
+pub enum KeptOf<'a> {
+    /// It was begun, and stands there.
+    At(KeptPlace),
+    /// It is to be begun, and becomes the current one of its search.
+    New {
+        /// The search.
+        identity: &'a [u8; 32],
+        /// The snapshot.
+        id: u128,
+        /// What is kept beside its rows.
+        head: Vec<u8>,
+    },
+}
+
+/// What is new of a snapshot.
+#[derive(Debug)]
+pub struct KeptNews<'a> {
+    /// Of which.
+    pub of: KeptOf<'a>,
+    /// Vendor pages.
+    pub rows: Vec<KeptRows>,
+    /// When the vendor gave the first of them.
+    pub fetched: Stamp,
+    /// Its ages, where they are others than those of its rows.
+    pub ages: Option<KeptAges>,
+    /// Its end.
+    pub end: Option<KeptEnd>,
 }
 
 /// A snapshot that was found.
@@ -84,70 +139,72 @@ fn place(kind: RecordKind, name: RecordName, number: u32) -> RecordPlace {
 }
 
 impl Store {
-    /// Begins to keep a snapshot, which becomes the current one of its search. `None` where it cannot
-    /// be kept.
-    pub async fn begin_snapshot(
-        &self,
-        identity: &[u8; 32],
-        id: u128,
-        head: Vec<u8>,
-    ) -> Option<RecordName> {
+    /// Keeps what is new of a snapshot, and returns where it then stands. Waits until a crash cannot
+    /// undo it, or until it is late and queued. `None` where it is not kept, and nothing after it can
+    /// be.
+    ///
+    /// All operations are handed over before the first is waited for, so that a disk writes them
+    /// together.
+    pub async fn keep_snapshot(&self, new: KeptNews<'_>) -> Option<KeptPlace> {
         let inner = self.inner.as_ref()?;
-        let until = inner.patience();
-        let names = inner.names(until).await?;
-        let line = names.0.of(NameUse::Line, identity.split_at(16).0);
-        let snapshot = names.0.of(NameUse::Snapshot, &id.to_le_bytes());
-        let place = place(RecordKind::Head, snapshot, HEAD_NUMBER);
-        let head = inner.seal_off_thread(place, head).await?;
-        let Ok(StoreReply::Current(was)) = inner.call(StoreOp::Line { line }, until).await else {
-            return None;
+        let mut until = inner.patience();
+        let (mut at, begin) = match new.of {
+            KeptOf::At(at) => (at, None),
+            KeptOf::New { identity, id, head } => {
+                let names = inner.names(until).await?;
+                let line = names.0.of(NameUse::Line, identity.split_at(16).0);
+                let name = names.0.of(NameUse::Snapshot, &id.to_le_bytes());
+                let place = place(RecordKind::Head, name, HEAD_NUMBER);
+                let head = inner.seal_off_thread(place, head).await?;
+                (KeptPlace::first(name), Some((line, head)))
+            }
         };
-        let begin = StoreOp::Begin {
-            line,
-            snapshot,
-            head,
-            was,
-        };
-        let begun = inner.call(begin, inner.patience()).await;
-        matches!(begun, Ok(StoreReply::Kept) | Err(StoreFault::Away)).then_some(snapshot)
-    }
-
-    /// Keeps a vendor page, and returns the chain to go on from. Waits until a crash cannot undo it,
-    /// or until it is late and queued. `None` where it is not kept, and nothing after it can be.
-    pub async fn append_rows(
-        &self,
-        snapshot: RecordName,
-        number: u32,
-        chain: Chain,
-        rows: KeptRows,
-        at: Stamp,
-    ) -> Option<Chain> {
-        let inner = self.inner.as_ref()?;
-        let next = rows.chain(&chain);
-        let count = u32::try_from(rows.ends.len()).ok()?;
-        let place = place(RecordKind::Chunk, snapshot, number);
-        let chunk = inner.seal_off_thread(place, rows.write()).await?;
-        let append = StoreOp::Append {
-            snapshot,
-            number,
-            chain,
-            next,
-            rows: count,
-            chunk,
-            at,
-        };
-        match inner.call(append, inner.patience()).await {
-            Ok(StoreReply::Kept) | Err(StoreFault::Away) => Some(next),
-            Ok(_) | Err(StoreFault::Full | StoreFault::Failed) => None,
+        let snapshot = at.name;
+        let mut ops = Vec::new();
+        for rows in new.rows {
+            let (number, chain, next) = (at.chunks, at.chain, rows.chain(&at.chain));
+            let count = u32::try_from(rows.ends.len()).ok()?;
+            let place = place(RecordKind::Chunk, snapshot, number);
+            let chunk = inner.seal_off_thread(place, rows.write(&chain)).await?;
+            ops.push(StoreOp::Append {
+                snapshot,
+                number,
+                chain,
+                next,
+                rows: count,
+                chunk,
+                at: new.fetched,
+            });
+            (at.chunks, at.chain) = (number + 1, next);
         }
+        let renewed = new.ages.map(|ages| StoreOp::Renewed { snapshot, ages });
+        let ended = new.end.map(|end| StoreOp::End { snapshot, end });
+        ops.extend(renewed.into_iter().chain(ended));
+        if let Some((line, head)) = begin {
+            let Ok(StoreReply::Current(was)) = inner.call(StoreOp::Line { line }, until).await
+            else {
+                return None;
+            };
+            let begin = StoreOp::Begin {
+                line,
+                snapshot,
+                head,
+                was,
+            };
+            ops.insert(0, begin);
+        }
+        until = inner.patience();
+        let calls: Vec<_> = ops.into_iter().map(|op| inner.begin(op, until)).collect();
+        for call in calls {
+            match call.reply().await {
+                Ok(StoreReply::Kept) | Err(StoreFault::Away) => {}
+                Ok(_) | Err(StoreFault::Full | StoreFault::Failed) => return None,
+            }
+        }
+        Some(at)
     }
 
-    /// The vendor gave the same rows again.
-    pub fn renew_snapshot(&self, snapshot: RecordName, ages: KeptAges) {
-        self.tell(StoreOp::Renewed { snapshot, ages });
-    }
-
-    /// No row will follow, or none that a walk brings.
+    /// No row will ever follow what is kept.
     pub fn end_snapshot(&self, snapshot: RecordName, end: KeptEnd) {
         self.tell(StoreOp::End { snapshot, end });
     }
@@ -242,7 +299,11 @@ impl Store {
         let opened = inner.open_off_thread(place, chunk).await;
         let rows = opened.and_then(|content| KeptRows::read(content).ok_or(RecordReject::Content));
         match rows {
-            Ok(rows) => {
+            Ok((before, _)) if before != chain => {
+                inner.metrics.reject(RecordReject::Chain);
+                None
+            }
+            Ok((_, rows)) => {
                 let next = rows.chain(&chain);
                 Some((rows, next))
             }
@@ -253,7 +314,7 @@ impl Store {
         }
     }
 
-    /// The rows of a snapshot are not those that its standing tells of.
+    /// The head of a snapshot, or its rows, are not those that its standing tells of.
     pub fn reject_chain(&self) {
         if let Some(inner) = &self.inner {
             inner.metrics.reject(RecordReject::Chain);
@@ -305,33 +366,36 @@ mod tests {
     async fn rows_come_back_in_their_order_and_others_are_refused() {
         let (store, at) = (store(), Clock::system().stamp());
         let (one, two) = (rows(&["1", "22"]), rows(&["333"]));
-        let name = store
-            .begin_snapshot(&[7; 32], 9, b"head".to_vec())
-            .await
-            .unwrap();
-        let zero = Chain::default();
-        let first = store
-            .append_rows(name, 0, zero, one.clone(), at)
-            .await
-            .unwrap();
-        let second = store
-            .append_rows(name, 1, first, two.clone(), at)
-            .await
-            .unwrap();
+        let keep = |of: KeptOf<'static>, rows: &[&KeptRows], end| {
+            let new = KeptNews {
+                of,
+                rows: rows.iter().map(|rows| (*rows).clone()).collect(),
+                fetched: at,
+                ages: None,
+                end,
+            };
+            store.keep_snapshot(new)
+        };
+        let new = |id, head: &[u8]| KeptOf::New {
+            identity: &[7; 32],
+            id,
+            head: head.to_vec(),
+        };
+        let first = keep(new(9, b"head"), &[&one], None).await.unwrap();
+        let (name, zero) = (first.name, Chain::default());
+        let second = keep(KeptOf::At(first), &[&two], None).await.unwrap();
         // Sent twice: kept once. From other rows: refused.
-        assert_eq!(
-            store.append_rows(name, 1, first, two.clone(), at).await,
-            Some(second)
-        );
-        assert_eq!(
-            store.append_rows(name, 2, first, one.clone(), at).await,
-            None
-        );
-        store.end_snapshot(name, KeptEnd::Complete);
-        assert_eq!(
-            store.append_rows(name, 2, second, one.clone(), at).await,
-            None
-        );
+        let twice = keep(KeptOf::At(first), &[&two], None).await;
+        assert_eq!(twice, Some(second));
+        let elsewhere = KeptPlace {
+            chain: first.chain,
+            ..second
+        };
+        assert_eq!(keep(KeptOf::At(elsewhere), &[&one], None).await, None);
+        let ended = keep(KeptOf::At(second), &[], Some(KeptEnd::Complete)).await;
+        assert_eq!(ended, Some(second));
+        assert_eq!(keep(KeptOf::At(second), &[&one], None).await, None);
+        let (first, second) = (first.chain, second.chain);
 
         let found = store.find_current(&[7; 32]).await.unwrap();
         assert_eq!((found.name, &found.head[..]), (name, &b"head"[..]));
@@ -345,11 +409,10 @@ mod tests {
         assert_eq!(store.find_rows(name, 0, zero).await, Some((one, first)));
         assert_eq!(store.find_rows(name, 1, first).await, Some((two, second)));
         assert_eq!(store.find_rows(name, 2, second).await, None);
+        // Rows follow those that they were kept after, and no others.
+        assert_eq!(store.find_rows(name, 1, zero).await, None);
 
-        let next = store
-            .begin_snapshot(&[7; 32], 10, b"next".to_vec())
-            .await
-            .unwrap();
+        let next = keep(new(10, b"next"), &[], None).await.unwrap().name;
         let old = store.find_snapshot(9).await.unwrap();
         assert!(
             !store.is_current(&old).await,
@@ -363,7 +426,9 @@ mod tests {
     #[test]
     fn bytes_that_are_no_rows_are_not_read() {
         let good = rows(&["1", "22"]);
-        assert_eq!(KeptRows::read(good.write().into()), Some(good.clone()));
+        let before = [7; 16];
+        let written = good.write(&before).into();
+        assert_eq!(KeptRows::read(written), Some((before, good.clone())));
         for bad in [
             KeptRows {
                 ends: vec![4, 1],
@@ -386,7 +451,7 @@ mod tests {
                 ..good
             },
         ] {
-            assert_eq!(KeptRows::read(bad.write().into()), None, "{bad:?}");
+            assert_eq!(KeptRows::read(bad.write(&before).into()), None, "{bad:?}");
         }
     }
 }
