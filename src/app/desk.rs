@@ -50,9 +50,7 @@ impl AdminReads for Desk {
     fn resume(&self, vendor: Vendor) -> Result<Option<Duration>, Problem> {
         let app = self.0.upgrade();
         let app = app.ok_or_else(|| Problem::internal("the gateway is gone"))?;
-        let mut sides = app.sides().into_iter();
-        let side = sides.find_map(|(of, side)| side.as_ref().filter(|_| of == vendor));
-        let Some(side) = side else {
+        let Some(side) = app.sides.get(vendor) else {
             return Err(Problem::new(
                 Code::VendorUnavailable,
                 format!("{} is not configured at this gateway.", vendor.as_str()),
@@ -102,12 +100,8 @@ impl AdminReads for Desk {
 }
 
 impl App {
-    fn sides(&self) -> [(Vendor, &Option<Side>); 2] {
-        [(Vendor::Wiv, &self.wiv), (Vendor::Nable, &self.nable)]
-    }
-
     fn readiness(&self) -> Readiness {
-        let sides = self.sides().into_iter();
+        let sides = self.sides.iter();
         Readiness {
             ready: !self.drain.is_draining(),
             vendors: sides
@@ -120,8 +114,8 @@ impl App {
     fn status(&self) -> Value {
         let now = self.clock.now();
         let vendors: Map<String, Value> = self
-            .sides()
-            .into_iter()
+            .sides
+            .iter()
             .map(|(vendor, side)| (vendor.as_str().to_owned(), vendor_status(side)))
             .collect();
         let callers: Vec<Value> = self

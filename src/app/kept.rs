@@ -21,7 +21,7 @@ pub(super) fn sealing_keys(
 ) -> (Option<SealingKey>, Option<SealingKey>) {
     let derive = |secret| SealingKey::derive(purpose, secret);
     let of_vendor = |key| SealingKey::derive_from_vendor(purpose, key);
-    let wiv = secrets.wiv.as_ref().map(|wiv| &wiv.keys);
+    let wiv = secrets.vendors.wiv.as_ref().map(|wiv| &wiv.keys);
     let current = match (&secrets.token_key, wiv) {
         (Some(secret), _) => Some(derive(secret)),
         (None, Some(keys)) => Some(of_vendor(&keys.primary)),

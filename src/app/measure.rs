@@ -29,10 +29,8 @@ impl App {
         for (store, usage) in self.reads.usages() {
             state.set_store(store, usage);
         }
-        for (vendor, side) in [(Vendor::Wiv, &self.wiv), (Vendor::Nable, &self.nable)] {
-            if let Some(side) = side {
-                self.measure_vendor(vendor, side);
-            }
+        for side in self.sides.present() {
+            self.measure_vendor(side.vendor(), side);
         }
     }
 

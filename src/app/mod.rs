@@ -19,8 +19,8 @@ use crate::api::admin::{Admin, AdminParts};
 use crate::cache::FiledBodies;
 use crate::clock::{self, Clock, Duration, Instant};
 use crate::config::check::{AuthMode, Settings};
-use crate::config::{NEEDS_RESTART, Secrets, ShownSetting, VendorSettings};
-use crate::domain::Vendor;
+use crate::config::{NEEDS_RESTART, Secrets, ShownSetting};
+use crate::domain::PerVendor;
 use crate::exchange::InFlight;
 use crate::exchange::site::OwnNames;
 use crate::history::History;
@@ -85,8 +85,7 @@ pub struct App {
     policy: Arc<ArcSwap<Policy>>,
     sealer: Arc<ArcSwap<Sealer>>,
     callers: ArcSwap<CallerBook>,
-    wiv: Option<Side>,
-    nable: Option<Side>,
+    sides: PerVendor<Option<Side>>,
     public: ArcSwap<Inbound>,
     admin: ArcSwap<Inbound>,
 }
@@ -120,27 +119,27 @@ impl App {
     ) -> Result<Arc<Self>, BuildError> {
         // Begins to open its file while everything else is built.
         let store = kept::open_store(settings, secrets, &clock, &metrics)?;
-        let side = |settings: &Option<VendorSettings>, secrets| match (settings, secrets) {
-            (Some(settings), Some(secrets)) => {
-                Side::new(&way, settings, secrets, &clock, &metrics).map(Some)
+        let sides = PerVendor::try_from_fn(|vendor| {
+            match (settings.vendors.get(vendor), secrets.vendors.get(vendor)) {
+                (Some(settings), Some(secrets)) => {
+                    Side::new(&way, settings, secrets, &clock, &metrics).map(Some)
+                }
+                _ => Ok(None),
             }
-            _ => Ok(None),
-        };
-        let wiv_side = side(&settings.wiv, secrets.wiv.as_ref())?;
-        let nable_side = side(&settings.nable, secrets.nable.as_ref())?;
-        for side in [&wiv_side, &nable_side].into_iter().flatten() {
+        })?;
+        for side in sides.present() {
             side.gates().remember(&store, &side.options().credential);
         }
-        let wiv = Arc::new(match &wiv_side {
+        let wiv = Arc::new(match &sides.wiv {
             Some(side) => Wiv::new(side.service(), side.options()),
             None => Wiv::disabled(),
         });
-        let nable = Arc::new(match &nable_side {
+        let nable = Arc::new(match &sides.nable {
             Some(side) => Nable::new(side.service(), side.options()),
             None => Nable::disabled(),
         });
         let snapshots = Snapshots::new(
-            wiv.walked(wiv_side.as_ref().map(Side::gates)),
+            wiv.walked(sides.wiv.as_ref().map(Side::gates)),
             settings.snapshots.clone(),
             store.clone(),
             clock.clone(),
@@ -232,8 +231,7 @@ impl App {
                 drain,
                 files,
                 callers: ArcSwap::new(callers.clone()),
-                wiv: wiv_side,
-                nable: nable_side,
+                sides,
                 clock: clock.clone(),
                 metrics: metrics.clone(),
                 in_flight: in_flight.clone(),
@@ -263,20 +261,16 @@ impl App {
         let sealer = sealer(secrets)?;
         let shown = shown(settings)?;
         let mut later = Vec::new();
-        let wiv = Side::prepare(
-            &self.wiv,
-            Vendor::Wiv,
-            &settings.wiv,
-            &secrets.wiv,
-            &mut later,
-        )?;
-        let nable = Side::prepare(
-            &self.nable,
-            Vendor::Nable,
-            &settings.nable,
-            &secrets.nable,
-            &mut later,
-        )?;
+        let prepared = PerVendor::try_from_fn(|vendor| {
+            let (settings, secrets) = (settings.vendors.get(vendor), secrets.vendors.get(vendor));
+            Side::prepare(
+                self.sides.get(vendor),
+                vendor,
+                settings,
+                secrets,
+                &mut later,
+            )
+        })?;
         let mut server = settings.server.clone();
         (server.public, server.admin) = (self.server.public, self.server.admin);
         if settings.auth == AuthMode::Open && !restart::is_loopback(&server) {
@@ -316,7 +310,7 @@ impl App {
         let admin = build.admin(desk::Desk::of(Arc::downgrade(self)));
 
         // Everything is built; from here on nothing can fail.
-        for prepared in [wiv, nable].into_iter().flatten() {
+        for prepared in prepared.into_each().filter_map(|(_, prepared)| prepared) {
             prepared.commit();
         }
         for (_, tls, setup) in listeners {

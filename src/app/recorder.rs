@@ -6,7 +6,7 @@ use super::vendor::Side;
 use crate::admission::{CircuitState, Lane};
 use crate::api::admin::VendorState;
 use crate::clock::{self, Duration};
-use crate::domain::{CacheOutcome, Vendor};
+use crate::domain::CacheOutcome;
 use crate::history::{
     BucketCounts, ByLane, Reading, ScrollCounts, StoreSize, VendorGauges, VendorReading,
 };
@@ -53,15 +53,15 @@ impl App {
             bytes_max: usage.bytes_max,
             evicted: usage.evicted,
         });
-        let sides = [(Vendor::Wiv, &self.wiv), (Vendor::Nable, &self.nable)];
         Reading {
             at: self.clock.now(),
             wall: self.clock.wall(),
             durations: outcomes.map(|outcome| BucketCounts(metrics.durations_of(outcome))),
             bounds_s: DURATION_BOUNDS_S,
             statuses: metrics.answers_by_class(),
-            vendors: sides
-                .into_iter()
+            vendors: self
+                .sides
+                .iter()
                 .map(|(vendor, side)| {
                     let (calls, failed) = metrics.vendor_attempts(vendor);
                     VendorReading {

@@ -91,6 +91,10 @@ impl Side {
         }))
     }
 
+    pub(super) fn vendor(&self) -> Vendor {
+        self.options.row.vendor
+    }
+
     pub(super) fn options(&self) -> &VendorOptions {
         &self.options
     }

@@ -17,7 +17,7 @@ use crate::access::CallerKeyHash;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{self, Secrets, VendorSecrets};
-use crate::domain::{AccountId, Month};
+use crate::domain::{AccountId, Month, PerVendor};
 use crate::exchange::site::Origin;
 use crate::metrics::Metrics;
 use crate::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
@@ -234,8 +234,10 @@ fn secrets() -> Option<Secrets> {
         })
     };
     Some(Secrets {
-        wiv: Some(vendor(WIV_KEY, "wiv")?),
-        nable: Some(vendor(NABLE_KEY, NABLE_ACCOUNT)?),
+        vendors: PerVendor {
+            wiv: Some(vendor(WIV_KEY, "wiv")?),
+            nable: Some(vendor(NABLE_KEY, NABLE_ACCOUNT)?),
+        },
         token_key: Some(Secret::parse(&super::caller::new_key()?).ok()?),
         token_key_previous: None,
         certificates: crate::config::Certificates::default(),

@@ -15,7 +15,7 @@ use super::tls;
 use super::vendor::{self, VendorSettings};
 use crate::access::{CallerSpec, Role};
 use crate::cache::{Lifetimes, VariantOptions};
-use crate::domain::PageSize;
+use crate::domain::{PageSize, PerVendor, Vendor};
 use crate::middleware::inbound::CrossOrigin;
 use crate::reads::{GradedLifetimes, Link, LinkTo, Policy};
 use crate::secrets::SecretSource;
@@ -71,10 +71,8 @@ pub struct Settings {
     pub cross_origin: Option<Arc<CrossOrigin>>,
     /// `[[callers]]`; names and keys are unique.
     pub callers: Vec<CallerSpec>,
-    /// wiv; `None` where no key is named.
-    pub wiv: Option<VendorSettings>,
-    /// N-able; `None` where no key is named.
-    pub nable: Option<VendorSettings>,
+    /// The vendors; `None` where no key is named.
+    pub vendors: PerVendor<Option<VendorSettings>>,
     /// Vendor calls that one caller's `Cache-Control` may force per minute.
     pub forced_refreshes_per_minute: u32,
     /// How reads judge and join.
@@ -107,8 +105,10 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
     let report = &mut report;
     listeners(&file, report);
     let callers = callers::specs(&file, report);
-    let wiv = vendor::wiv(&file.wiv, &file.limits, report);
-    let nable = vendor::nable(&file.nable, &file.limits, report);
+    let vendors = PerVendor {
+        wiv: vendor::wiv(&file.wiv, &file.limits, report),
+        nable: vendor::nable(&file.nable, &file.limits, report),
+    };
     let policy = policy(&file, report);
     let snapshots = snapshots(&file.pagination, report);
     let pages = &file.pagination;
@@ -125,12 +125,20 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         report,
     );
     // Without one, nothing could ever be answered. A key that is named badly is a problem already.
-    let named_badly = report.is_about("wiv") || report.is_about("nable");
-    if wiv.is_none() && nable.is_none() && !named_badly {
-        report.rule(
-            "",
-            "no vendor has a key: name the variable or the file that holds one in wiv.api_key_env, wiv.api_key_file, nable.api_key_env or nable.api_key_file; one vendor is enough",
+    let mut words = Vendor::ALL.into_iter().map(Vendor::as_str);
+    if vendors.present().next().is_none() && !words.any(|word| report.is_about(word)) {
+        let keys = Vendor::ALL.map(|vendor| {
+            let word = vendor.as_str();
+            [
+                format!("{word}.api_key_env"),
+                format!("{word}.api_key_file"),
+            ]
+        });
+        let keys = or_list(keys.as_flattened());
+        let text = format!(
+            "no vendor has a key: name the variable or the file that holds one in {keys}; one vendor is enough"
         );
+        report.rule("", text);
     }
     report.verdict()?;
     Ok(Settings {
@@ -139,8 +147,7 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         cross_origin: CrossOrigin::of(file.cors.origins.0.clone(), file.cors.max_age.get())
             .map(Arc::new),
         callers,
-        wiv,
-        nable,
+        vendors,
         forced_refreshes_per_minute: file.limits.forced_refreshes_per_minute.to_u32(),
         policy,
         snapshots,
@@ -171,6 +178,15 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         label: report.file.take(),
         file,
     })
+}
+
+/// "a", "a or b", "a, b or c".
+pub(super) fn or_list(words: &[String]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} or {last}", most.join(", ")),
+    }
 }
 
 fn directory(name: &str) -> Option<PathBuf> {

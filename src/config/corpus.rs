@@ -481,9 +481,9 @@ fn the_environment_overrides_and_takes_back() {
         .map(|(name, text)| (name.to_owned(), text.to_owned())),
     )
     .unwrap();
-    assert!(settings.wiv.is_none());
+    assert!(settings.vendors.wiv.is_none());
     assert_eq!(settings.callers[0].name, "z");
-    let nable = settings.nable.as_ref().unwrap();
+    let nable = settings.vendors.nable.as_ref().unwrap();
     assert!(matches!(&nable.account, super::AccountSource::Given(id) if id.as_str() == "00123"));
     let shown = settings.effective().unwrap();
     for line in [
@@ -665,13 +665,13 @@ fn secrets_are_read_and_open_files_are_warned_of() {
     let secrets = settings.read_secrets().unwrap();
     assert_eq!(secrets.warnings.len(), 1, "{:?}", secrets.warnings);
     assert!(secrets.warnings[0].starts_with("nable.api_key_fallback_file: "));
-    assert!(secrets.wiv.is_none() && secrets.token_key.is_some());
+    assert!(secrets.vendors.wiv.is_none() && secrets.token_key.is_some());
     let shown = format!("{settings:?} {secrets:?} {}", settings.effective().unwrap());
     assert!(
         !shown.contains("cAnArY") && !shown.contains("older"),
         "{shown}"
     );
-    let nable = secrets.nable.unwrap();
+    let nable = secrets.vendors.nable.unwrap();
     assert_eq!(nable.account.as_str(), "001H");
     assert!(nable.keys.fallback.is_some());
     // Keys that could stand in any answer.

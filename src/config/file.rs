@@ -15,7 +15,8 @@ use super::web::{Hosts, Origins};
 use crate::access::Role;
 use crate::domain::{AccountId, CustomerId};
 use crate::server::ClientAuth;
-use crate::upstream::{BaseUrl, ProxyUrl};
+use crate::upstream::{BaseUrl, ProxyUrl, VendorRow};
+use crate::vendors::ROWS;
 use jiff::tz::TimeZone;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -58,6 +59,10 @@ const fn loopback(port: u16) -> Address {
         std::net::IpAddr::V4(Ipv4Addr::LOCALHOST),
         port,
     ))
+}
+
+fn base_url(row: &VendorRow) -> Of<BaseUrl> {
+    Of(BaseUrl::fixed(row.base.0, row.base.1))
 }
 
 table! {
@@ -210,11 +215,11 @@ table! {
     /// wiv.
     Wiv {
         /// Where it is.
-        base_url: Of<BaseUrl> = Of(BaseUrl::fixed("api.wiv.ai", "")),
+        base_url: Of<BaseUrl> = base_url(&ROWS.wiv),
         /// Asked for a tunnel to it.
         proxy_url: Option<Of<ProxyUrl>> = None,
         /// Carries the key.
-        api_key_header: Of<HeaderName> = Of(HeaderName::from_static("x-api-key")),
+        api_key_header: Of<HeaderName> = Of(HeaderName::from_static(ROWS.wiv.key_header)),
         /// Holds the key.
         api_key_env: VariableName = VariableName::default(),
         /// Or this does.
@@ -228,17 +233,17 @@ table! {
         /// Names the account behind the keys; part of every cache key.
         credential: Credential = Credential("wiv".to_owned()),
         /// The vendor's budget.
-        requests_per_minute: Count<1, 1_000_000> = Count(120),
+        requests_per_minute: Count<1, 1_000_000> = Count(ROWS.wiv.requests_per_minute.into()),
         /// Whether its limit is learnt from what it refuses.
         learn_rate: bool = false,
         /// The least that is learnt.
         requests_per_minute_min: Count<1, 1_000_000> = Count(6),
         /// Calls at once.
-        concurrency: Count<1, 1024> = Count(8),
+        concurrency: Count<1, 1024> = Count(ROWS.wiv.concurrency.into()),
         /// Fewer while it is late.
         concurrency_adaptive: bool = false,
         /// For one attempt.
-        timeout: Wait = Wait::ms(10 * SECOND),
+        timeout: Wait = Wait::of(ROWS.wiv.timeout),
         /// For its connection.
         connect_timeout: Wait = Wait::ms(2 * SECOND),
     }
@@ -248,11 +253,11 @@ table! {
     /// N-able.
     Nable {
         /// Where it is.
-        base_url: Of<BaseUrl> = Of(BaseUrl::fixed("prod-nableboomi.n-able.com", "/ws/rest/V1/PSA_API")),
+        base_url: Of<BaseUrl> = base_url(&ROWS.nable),
         /// Asked for a tunnel to it.
         proxy_url: Option<Of<ProxyUrl>> = None,
         /// Carries the key.
-        api_key_header: Of<HeaderName> = Of(HeaderName::from_static("x-api-key")),
+        api_key_header: Of<HeaderName> = Of(HeaderName::from_static(ROWS.nable.key_header)),
         /// Holds the key.
         api_key_env: VariableName = VariableName::default(),
         /// Or this does.
@@ -270,17 +275,17 @@ table! {
         /// Or the file that does.
         account_id_file: FileName = FileName::default(),
         /// The vendor's budget. Its data changes once a day, so little is needed.
-        requests_per_minute: Count<1, 1_000_000> = Count(60),
+        requests_per_minute: Count<1, 1_000_000> = Count(ROWS.nable.requests_per_minute.into()),
         /// Whether its limit is learnt from what it refuses.
         learn_rate: bool = false,
         /// The least that is learnt.
         requests_per_minute_min: Count<1, 1_000_000> = Count(6),
         /// Calls at once.
-        concurrency: Count<1, 1024> = Count(4),
+        concurrency: Count<1, 1024> = Count(ROWS.nable.concurrency.into()),
         /// Fewer while it is late.
         concurrency_adaptive: bool = false,
         /// For one attempt.
-        timeout: Wait = Wait::ms(15 * SECOND),
+        timeout: Wait = Wait::of(ROWS.nable.timeout),
         /// For its connection.
         connect_timeout: Wait = Wait::ms(2 * SECOND),
     }

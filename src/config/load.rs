@@ -7,11 +7,12 @@ use figment::error::Kind;
 use figment::value::{Dict, Value};
 use figment::{Figment, Provider as _};
 
-use super::check::{self, Settings};
+use super::check::{self, Settings, or_list};
 use super::file::File;
 use super::layer::{self, SOURCE_BYTES_MAX};
 use super::report::{PROBLEMS_MAX, Place, Refusal, Report};
 use super::sources;
+use crate::domain::Vendor;
 use crate::secrets::{FileProblem, read_file};
 
 /// Reads, merges and checks the settings of a file (none: defaults and environment alone).
@@ -89,15 +90,16 @@ const PROXY_VARIABLES: [&str; 3] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"];
 /// A line for each proxy that the environment names although no vendor is called through one: on a
 /// machine that needs it, calls would only time out.
 fn unused_proxies(names: &[String], settings: &Settings) -> Vec<String> {
-    let vendors = || settings.wiv.iter().chain(&settings.nable);
+    let vendors = || settings.vendors.present();
     if vendors().next().is_none() || vendors().any(|vendor| vendor.proxy.is_some()) {
         return Vec::new();
     }
+    let settings = or_list(&Vendor::ALL.map(|vendor| format!("{}.proxy_url", vendor.as_str())));
     names
         .iter()
         .map(|name| {
             format!(
-                "{name} is set in the environment and not used: a vendor is called through a proxy where wiv.proxy_url or nable.proxy_url names it"
+                "{name} is set in the environment and not used: a vendor is called through a proxy where {settings} names it"
             )
         })
         .collect()

@@ -123,6 +123,11 @@ impl<const MIN_MS: u64, const MAX_MS: u64> Time<MIN_MS, MAX_MS> {
         Self(ms)
     }
 
+    /// A whole number of milliseconds, for defaults that another room gives.
+    pub const fn of(time: Duration) -> Self {
+        Self(time.as_millis() as u64)
+    }
+
     /// As a duration.
     pub const fn get(self) -> Duration {
         Duration::from_millis(self.0)

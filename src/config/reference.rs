@@ -138,7 +138,11 @@ fn the_reference_is_accepted_once_a_caller_and_a_vendor_are_in_it() {
         })
         .fold(String::new(), |text, line| text + line + "\n");
     let settings = from_text("config.toml", &with_caller, []).unwrap();
-    assert!(settings.wiv.is_some() && settings.nable.is_some() && settings.warnings.is_empty());
+    assert!(
+        settings.vendors.wiv.is_some()
+            && settings.vendors.nable.is_some()
+            && settings.warnings.is_empty()
+    );
     assert_eq!(settings.callers[0].name, "dashboards");
 }
 
@@ -151,7 +155,7 @@ fn the_examples_in_comments_are_accepted() {
         .fold(String::new(), |text, line| text + line + "\n");
     let settings = from_text("config.toml", &text, []).unwrap();
     assert_eq!(settings.policy.links.len(), 2);
-    assert!(settings.wiv.unwrap().key_fallback.is_some());
+    assert!(settings.vendors.wiv.unwrap().key_fallback.is_some());
 }
 
 #[test]
@@ -172,7 +176,7 @@ fn defaults_are_those_of_the_modules() {
 fn the_container_settings_are_accepted() {
     let text = include_str!("../../deploy/gateway.toml");
     let settings = from_text("gateway.toml", text, []).unwrap();
-    assert!(settings.wiv.is_some() && settings.nable.is_some());
+    assert!(settings.vendors.wiv.is_some() && settings.vendors.nable.is_some());
 }
 
 #[test]

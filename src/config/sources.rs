@@ -9,7 +9,7 @@ use super::report::{Refusal, Report};
 use super::tls::{self, Certificates};
 use super::vendor::{AccountSource, VendorSettings};
 use crate::clock::Clock;
-use crate::domain::AccountId;
+use crate::domain::{AccountId, PerVendor};
 use crate::secrets::{Secret, SecretSource, VendorKey, VendorKeys};
 use crate::server::{TlsFile, TlsOptions, TlsSetup};
 
@@ -66,10 +66,8 @@ pub struct VendorSecrets {
 /// Every secret the settings name. Prints as redacted.
 #[derive(Clone, Debug)]
 pub struct Secrets {
-    /// wiv's; `None` where disabled.
-    pub wiv: Option<VendorSecrets>,
-    /// N-able's; `None` where disabled.
-    pub nable: Option<VendorSecrets>,
+    /// The vendors'; `None` where disabled.
+    pub vendors: PerVendor<Option<VendorSecrets>>,
     /// Stretched into the key that seals page tokens.
     pub token_key: Option<Secret>,
     /// The one before.
@@ -232,8 +230,7 @@ impl Settings {
     /// The files that secrets and certificates are read from: a change of their content is a
     /// rotation.
     pub fn secret_files(&self) -> Vec<std::path::PathBuf> {
-        let vendors = [&self.wiv, &self.nable].into_iter().flatten();
-        let of_vendors = vendors.flat_map(|vendor| {
+        let of_vendors = self.vendors.present().flat_map(|vendor| {
             let account = match &vendor.account {
                 AccountSource::Kept(source) => Some(source),
                 AccountSource::Given(_) => None,
@@ -266,12 +263,12 @@ impl Settings {
             report: Report::about(self.label.clone(), self.places.clone()),
             warnings: Vec::new(),
         };
-        let wiv = self.wiv.as_ref().and_then(|v| reader.vendor(v));
-        let nable = self.nable.as_ref().and_then(|v| reader.vendor(v));
-        let optional = [&self.wiv, &self.nable].into_iter().flatten();
-        let mut optional = optional.filter(|vendor| vendor.optional).peekable();
-        if wiv.is_none() && nable.is_none() && optional.peek().is_some() {
-            for vendor in optional {
+        let vendors = PerVendor::from_fn(|vendor| {
+            let settings = self.vendors.get(vendor).as_ref();
+            settings.and_then(|settings| reader.vendor(settings))
+        });
+        if vendors.present().next().is_none() {
+            for vendor in self.vendors.present().filter(|vendor| vendor.optional) {
                 let path = setting(&format!("{}.api_key", vendor.vendor.as_str()), &vendor.key);
                 let text = format!(
                     "{} holds no key, nor does the other vendor's: one vendor must have one",
@@ -293,8 +290,7 @@ impl Settings {
         };
         reader.report.verdict()?;
         Ok(Secrets {
-            wiv,
-            nable,
+            vendors,
             token_key,
             token_key_previous,
             certificates,

@@ -1,5 +1,6 @@
 //! Names of vendors, their operations, and the ids they use.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,72 +8,136 @@ use std::sync::Arc;
 /// under 40; the limit keeps keys, tokens and log lines small.
 pub const ID_BYTES_MAX: usize = 128;
 
-/// An upstream service whose key we hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Vendor {
-    /// wiv: customers of the MSP and their FinOps cases.
-    Wiv,
-    /// N-able: PSA billable services.
-    Nable,
+/// Declares the vendors. Their words are the names of the members of [`PerVendor`].
+macro_rules! vendors {
+    ($($(#[$doc:meta])* $vendor:ident = $word:ident,)*) => {
+        /// An upstream service whose key we hold.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Vendor {
+            $($(#[$doc])* $vendor,)*
+        }
+
+        impl Vendor {
+            /// Every vendor, in the order of the documentation.
+            pub const ALL: [Self; [$(stringify!($word)),*].len()] = [$(Self::$vendor),*];
+
+            /// Returns the word used in labels, logs and settings.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$vendor => stringify!($word),)*
+                }
+            }
+        }
+
+        /// One value for each vendor. Code that must treat every vendor goes through this type, so
+        /// that the compiler finds what forgets one.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct PerVendor<T> {
+            $($(#[$doc])* pub $word: T,)*
+        }
+
+        impl<T> PerVendor<T> {
+            /// Makes the value of every vendor.
+            ///
+            /// # Errors
+            /// The first that `make` gives.
+            pub fn try_from_fn<E>(
+                mut make: impl FnMut(Vendor) -> Result<T, E>,
+            ) -> Result<Self, E> {
+                Ok(Self {
+                    $($word: make(Vendor::$vendor)?,)*
+                })
+            }
+
+            /// Returns the value of one vendor.
+            pub const fn get(&self, vendor: Vendor) -> &T {
+                match vendor {
+                    $(Vendor::$vendor => &self.$word,)*
+                }
+            }
+
+            /// Takes the value of every vendor, in the order of the documentation.
+            pub fn into_each(self) -> impl Iterator<Item = (Vendor, T)> {
+                [$((Vendor::$vendor, self.$word)),*].into_iter()
+            }
+        }
+    };
 }
 
-impl Vendor {
-    /// Both, in the order of the documentation.
-    pub const ALL: [Self; 2] = [Self::Wiv, Self::Nable];
+vendors! {
+    /// wiv: customers of the MSP and their FinOps cases.
+    Wiv = wiv,
+    /// N-able: PSA billable services.
+    Nable = nable,
+}
 
-    /// Returns the word used in labels, logs and settings.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Wiv => "wiv",
-            Self::Nable => "nable",
+impl<T> PerVendor<T> {
+    /// Makes the value of every vendor.
+    pub fn from_fn(mut make: impl FnMut(Vendor) -> T) -> Self {
+        match Self::try_from_fn(|vendor| Ok::<T, Infallible>(make(vendor))) {
+            Ok(all) => all,
         }
+    }
+
+    /// Returns the value of every vendor, in the order of the documentation.
+    pub fn iter(&self) -> impl Iterator<Item = (Vendor, &T)> {
+        Vendor::ALL
+            .into_iter()
+            .map(|vendor| (vendor, self.get(vendor)))
     }
 }
 
-/// A call that the gateway makes at a vendor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Operation {
+impl<T> PerVendor<Option<T>> {
+    /// Returns the values that are there.
+    pub fn present(&self) -> impl Iterator<Item = &T> {
+        self.iter().filter_map(|(_, value)| value.as_ref())
+    }
+}
+
+/// Declares the calls, each with its word and its vendor.
+macro_rules! operations {
+    ($($(#[$doc:meta])* $operation:ident = $word:literal at $vendor:ident,)*) => {
+        /// A call that the gateway makes at a vendor.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Operation {
+            $($(#[$doc])* $operation,)*
+        }
+
+        impl Operation {
+            /// Every operation.
+            pub const ALL: [Self; [$($word),*].len()] = [$(Self::$operation),*];
+
+            /// Returns the word used in labels and logs.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$operation => $word,)*
+                }
+            }
+
+            /// Returns the vendor that this operation calls.
+            pub const fn vendor(self) -> Vendor {
+                match self {
+                    $(Self::$operation => Vendor::$vendor,)*
+                }
+            }
+        }
+    };
+}
+
+operations! {
     /// wiv: the list of all customers.
-    Customers,
+    Customers = "customers" at Wiv,
     /// wiv: the first page of a search, which opens a scroll.
-    Search,
+    Search = "search" at Wiv,
     /// wiv: the next page of a scroll. Never retried, coalesced or shared.
-    Continue,
+    Continue = "continue" at Wiv,
     /// N-able: billable services of a contract and month.
-    Billing,
+    Billing = "billing" at Nable,
     /// N-able: invoices and contracts of a month.
-    Invoices,
+    Invoices = "invoices" at Nable,
 }
 
 impl Operation {
-    /// Every operation.
-    pub const ALL: [Self; 5] = [
-        Self::Customers,
-        Self::Search,
-        Self::Continue,
-        Self::Billing,
-        Self::Invoices,
-    ];
-
-    /// Returns the word used in labels and logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Customers => "customers",
-            Self::Search => "search",
-            Self::Continue => "continue",
-            Self::Billing => "billing",
-            Self::Invoices => "invoices",
-        }
-    }
-
-    /// Returns the vendor that this operation calls.
-    pub const fn vendor(self) -> Vendor {
-        match self {
-            Self::Customers | Self::Search | Self::Continue => Vendor::Wiv,
-            Self::Billing | Self::Invoices => Vendor::Nable,
-        }
-    }
-
     /// Returns whether the operation may be sent twice. A continuation moves the vendor's scroll,
     /// so it may not.
     pub const fn may_repeat(self) -> bool {

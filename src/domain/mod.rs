@@ -29,7 +29,7 @@ pub mod words;
 
 pub use audience::Audience;
 pub use fields::FieldSet;
-pub use ids::{AccountId, ContractId, CustomerId, Operation, Vendor};
+pub use ids::{AccountId, ContractId, CustomerId, Operation, PerVendor, Vendor};
 pub use period::{DateRange, Month};
 pub use problem_code::ProblemCode;
 pub use query::{PageSize, SearchQuery};

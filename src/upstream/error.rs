@@ -111,7 +111,7 @@ impl Fault {
         }
     }
 
-    /// Whose fault it is.
+    /// Whose fault it is where no vendor gives it a meaning of its own.
     pub const fn whose(self) -> Whose {
         match self {
             Self::Rejected | Self::NotFound => Whose::Question,
@@ -129,6 +129,27 @@ impl Fault {
             | Self::Redirected
             | Self::UnexpectedStatus
             | Self::Malformed => Whose::Vendor,
+        }
+    }
+
+    /// Returns the problem code of the fault where no vendor gives it a meaning of its own.
+    pub const fn code(self) -> ProblemCode {
+        match self {
+            Self::Disabled | Self::CircuitOpen | Self::Connect => ProblemCode::VendorUnavailable,
+            Self::BudgetExhausted | Self::RateLimited => ProblemCode::VendorBudgetExhausted,
+            Self::Timeout => ProblemCode::VendorTimeout,
+            Self::CredentialRejected => ProblemCode::VendorCredentialRejected,
+            Self::Malformed => ProblemCode::VendorProtocolError,
+            Self::Internal => ProblemCode::InternalError,
+            Self::StaleConnection
+            | Self::Reset
+            | Self::BodyCut
+            | Self::TooLarge
+            | Self::ServerError
+            | Self::Rejected
+            | Self::NotFound
+            | Self::Redirected
+            | Self::UnexpectedStatus => ProblemCode::VendorError,
         }
     }
 
@@ -168,8 +189,8 @@ pub struct UpstreamError {
     pub status: Option<StatusCode>,
     /// When to come back, if the vendor or a budget said so.
     pub retry_after: Option<Duration>,
-    /// The vendor's body of a 400 or 404, for N-able's refusals only; never other errors' bodies,
-    /// which may echo a key.
+    /// The vendor's body of a 400 or 404, where [`super::VendorRow::keeps_refusals`]; never other
+    /// errors' bodies, which may echo a key.
     pub vendor_body: Option<Bytes>,
     /// The vendor's own words about a refusal, cut and cleaned: see `super::said`.
     pub said: Option<Arc<str>>,
@@ -214,50 +235,6 @@ impl UpstreamError {
     pub fn with_status(mut self, status: StatusCode) -> Self {
         self.status = Some(status);
         self
-    }
-
-    /// Whose fault it was. What a fault's own word says, but for questions that leave nothing to
-    /// refuse: wiv is always asked for customers in one form, and none of its documented answers
-    /// is a 404.
-    pub fn whose(&self) -> Whose {
-        match (self.fault, self.operation) {
-            (Fault::NotFound, _) if self.vendor == Vendor::Wiv => Whose::Vendor,
-            (Fault::Rejected, Operation::Customers) => Whose::Vendor,
-            (fault, _) => fault.whose(),
-        }
-    }
-
-    /// The problem code that a caller reads of it.
-    ///
-    /// N-able's 400 and 404 say that it has no such month or contract. A continuation or a customer
-    /// list that is rejected was built by the gateway, so it is the vendor's error and not the caller's.
-    pub fn code(&self) -> ProblemCode {
-        match (self.fault, self.vendor) {
-            (Fault::Rejected | Fault::NotFound, Vendor::Nable) => ProblemCode::BillingNotFound,
-            (Fault::Rejected, Vendor::Wiv) if self.operation == Operation::Search => {
-                ProblemCode::VendorRejectedRequest
-            }
-            (Fault::Disabled | Fault::CircuitOpen | Fault::Connect, _) => {
-                ProblemCode::VendorUnavailable
-            }
-            (Fault::BudgetExhausted | Fault::RateLimited, _) => ProblemCode::VendorBudgetExhausted,
-            (Fault::Timeout, _) => ProblemCode::VendorTimeout,
-            (Fault::CredentialRejected, _) => ProblemCode::VendorCredentialRejected,
-            (Fault::Malformed, _) => ProblemCode::VendorProtocolError,
-            (Fault::Internal, _) => ProblemCode::InternalError,
-            (
-                Fault::StaleConnection
-                | Fault::Reset
-                | Fault::BodyCut
-                | Fault::TooLarge
-                | Fault::ServerError
-                | Fault::Rejected
-                | Fault::NotFound
-                | Fault::Redirected
-                | Fault::UnexpectedStatus,
-                _,
-            ) => ProblemCode::VendorError,
-        }
     }
 
     /// Whether the gateway itself refused, so that the vendor was not asked.

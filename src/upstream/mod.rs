@@ -15,6 +15,8 @@
 //!   connection was made, and `said` holds the vendor's own words, cleaned.
 //! - [`Source`] is a list that a vendor gives page by page, with a [`Cursor`] that only the vendor's
 //!   client can read. Walks read from it.
+//! - [`VendorRow`] is what differs between vendors and is no call: whose fault a refusal is, whether
+//!   its body is kept, the defaults of its settings.
 //! - `tally` tells a connection that was used before from a new one. The end of a used one before the
 //!   first byte of an answer is [`Fault::StaleConnection`]: no verdict on the vendor.
 //!
@@ -29,6 +31,7 @@ pub mod connect;
 mod decode;
 pub mod error;
 pub mod options;
+pub mod row;
 pub mod rows;
 pub(crate) mod said;
 pub mod source;
@@ -42,5 +45,6 @@ pub use call::{Over, VendorAnswer, VendorCall, VendorService};
 pub use cause::ConnectCause;
 pub use error::{Fault, UpstreamError, Whose};
 pub use options::VendorOptions;
+pub use row::{RefusalStatus, VendorRow};
 pub use rows::RawRows;
 pub use source::{Cursor, EnvelopeMember, Source, SourceCall, SourcePage, WalkedVendor};

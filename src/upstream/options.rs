@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
+use super::VendorRow;
 use super::base_url::{BaseUrl, ProxyUrl};
-use crate::admission::{
-    CircuitSettings, GateSettings, Gates, HOLD_DOWN_MAX, PaceSettings, RetrySettings,
-};
+use crate::admission::{CircuitSettings, GateSettings, Gates, PaceSettings, RetrySettings};
 use crate::clock::{Clock, Duration};
-use crate::domain::{AccountId, Vendor};
+use crate::domain::AccountId;
 use crate::metrics::Metrics;
 use crate::secrets::VendorKeyring;
 
@@ -19,8 +18,8 @@ pub const BODY_BYTES_MAX: usize = 32 << 20;
 /// How one vendor is called. Holds no key: that is in the keyring.
 #[derive(Clone, Debug)]
 pub struct VendorOptions {
-    /// Which vendor.
-    pub vendor: Vendor,
+    /// What differs between vendors.
+    pub row: &'static VendorRow,
     /// Where it is.
     pub base_url: BaseUrl,
     /// The proxy that is asked for a tunnel to the vendor; `None`: connections are direct.
@@ -59,30 +58,6 @@ pub struct VendorOptions {
 }
 
 impl VendorOptions {
-    /// The documented defaults.
-    pub fn new(vendor: Vendor, base_url: BaseUrl, credential: AccountId) -> Self {
-        Self {
-            vendor,
-            base_url,
-            proxy: None,
-            credential,
-            // Header names compare without case; HTTP/1 sends them lower-case.
-            key_header: HeaderName::from_static("x-api-key"),
-            requests_per_minute: 120,
-            learn_down_to: None,
-            concurrency: 8,
-            concurrency_adaptive: false,
-            hold_down_max: HOLD_DOWN_MAX,
-            timeout: Duration::from_secs(10),
-            connect_timeout: Duration::from_secs(2),
-            idle_timeout: Duration::from_secs(30),
-            body_bytes_max: BODY_BYTES_MAX,
-            retry: RetrySettings::default(),
-            circuit: CircuitSettings::default(),
-            credential_probe: Duration::from_secs(30),
-        }
-    }
-
     /// The settings of the vendor's gates.
     pub fn gate_settings(&self) -> GateSettings {
         let places = u32::try_from(self.concurrency.max(1)).unwrap_or(u32::MAX);
@@ -107,6 +82,6 @@ impl VendorOptions {
     /// New gates for this vendor, everything open. A reload keeps the old ones and calls
     /// [`Gates::set`] with [`Self::gate_settings`].
     pub fn gates(&self, ring: VendorKeyring, clock: &Clock, metrics: &Arc<Metrics>) -> Gates {
-        Gates::new(self.vendor, self.gate_settings(), ring, clock, metrics)
+        Gates::new(self.row.vendor, self.gate_settings(), ring, clock, metrics)
     }
 }

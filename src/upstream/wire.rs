@@ -20,11 +20,12 @@ use super::connect::{Timed, VendorConnector};
 use super::step::Transport;
 use super::tally::Tally;
 use super::{
-    ConnectCause, Fault, Over, UpstreamError, VendorAnswer, VendorOptions, body, decode, said,
+    ConnectCause, Fault, Over, UpstreamError, VendorAnswer, VendorOptions, VendorRow, body, decode,
+    said,
 };
 use crate::admission::{Governor, limits};
 use crate::clock::{Clock, Duration, timeout};
-use crate::domain::{Operation, Vendor};
+use crate::domain::Operation;
 
 /// Largest body of a refusal that is read.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
@@ -61,6 +62,7 @@ pub struct Wire<C> {
     builder: Builder,
     connector: Timed<C>,
     body_bytes_max: usize,
+    row: &'static VendorRow,
     governor: Arc<Governor>,
     clock: Clock,
 }
@@ -96,6 +98,7 @@ impl<C: VendorConnector> Wire<C> {
             builder,
             connector,
             body_bytes_max: options.body_bytes_max,
+            row: options.row,
             governor,
             clock,
         }
@@ -161,7 +164,7 @@ impl<C: VendorConnector> Transport for Wire<C> {
             .await
             .map_err(of_body)?;
         let body = body::without_mark(body);
-        if let Some(status) = said::status_in(operation.vendor(), &body)
+        if let Some(status) = said::status_in(self.row, &body)
             && let Some((fault, _)) = refusal(status)
         {
             let hold = match fault {
@@ -171,7 +174,7 @@ impl<C: VendorConnector> Transport for Wire<C> {
             let detail = format!("status 200 with an error of status {}", status.as_u16());
             let mut error = UpstreamError::new(operation, fault, detail).with_status(status);
             error.retry_after = hold;
-            keep_words(&mut error, body);
+            self.keep_words(&mut error, body);
             return Err(error);
         }
         Ok(VendorAnswer {
@@ -305,19 +308,19 @@ impl<C> Wire<C> {
             decode::decoded(&head.headers, body, REFUSAL_BYTES_MAX).await
         };
         if let Ok(Ok(body)) = timeout(REFUSAL_WAIT, reading).await {
-            keep_words(&mut error, body::without_mark(body));
+            self.keep_words(&mut error, body::without_mark(body));
         }
         error
     }
-}
 
-/// Keeps what the body of a refusal says.
-fn keep_words(error: &mut UpstreamError, body: Bytes) {
-    error.said = said::words(&body).map(Into::into);
-    let kept = matches!(error.fault, Fault::Rejected | Fault::NotFound)
-        && error.vendor == Vendor::Nable
-        && body::json_text(&body).is_ok();
-    error.vendor_body = kept.then_some(body);
+    /// Keeps what the body of a refusal says.
+    fn keep_words(&self, error: &mut UpstreamError, body: Bytes) {
+        error.said = said::words(&body).map(Into::into);
+        let kept = matches!(error.fault, Fault::Rejected | Fault::NotFound)
+            && self.row.keeps_refusals
+            && body::json_text(&body).is_ok();
+        error.vendor_body = kept.then_some(body);
+    }
 }
 
 /// What a status other than success means, and more words where the number alone does not say it.

@@ -23,7 +23,7 @@ use msp_gateway::access::CallerKeyHash;
 use msp_gateway::app::App;
 use msp_gateway::clock::Clock;
 use msp_gateway::config::{self, Secrets, VendorSecrets};
-use msp_gateway::domain::AccountId;
+use msp_gateway::domain::{AccountId, PerVendor};
 use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
 use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
@@ -140,8 +140,10 @@ api_key_env = "UNUSED"
         })
     };
     let secrets = Secrets {
-        wiv: vendor(WIV_KEY, "wiv"),
-        nable: vendor(NABLE_KEY, NABLE_ACCOUNT),
+        vendors: PerVendor {
+            wiv: vendor(WIV_KEY, "wiv"),
+            nable: vendor(NABLE_KEY, NABLE_ACCOUNT),
+        },
         token_key: None,
         token_key_previous: None,
         certificates: msp_gateway::config::Certificates::default(),

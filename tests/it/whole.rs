@@ -8,7 +8,7 @@ use msp_gateway::app::{App, Way};
 use msp_gateway::cache::FiledBodies;
 use msp_gateway::clock::{Clock, Duration, Instant};
 use msp_gateway::config::{self, Secrets, Settings, VendorSecrets};
-use msp_gateway::domain::AccountId;
+use msp_gateway::domain::{AccountId, PerVendor};
 use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{self, Sandbox};
 use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
@@ -108,8 +108,10 @@ pub fn vendor_secrets(account: &str, key: &str, fallback: Option<&str>) -> Vendo
 
 pub fn secrets() -> Secrets {
     Secrets {
-        wiv: Some(vendor_secrets("wiv", sandbox::WIV_KEY, None)),
-        nable: Some(vendor_secrets("SANDBOX", sandbox::NABLE_KEY, None)),
+        vendors: PerVendor {
+            wiv: Some(vendor_secrets("wiv", sandbox::WIV_KEY, None)),
+            nable: Some(vendor_secrets("SANDBOX", sandbox::NABLE_KEY, None)),
+        },
         token_key: None,
         token_key_previous: None,
         certificates: msp_gateway::config::Certificates::default(),

@@ -9,7 +9,7 @@ use msp_gateway::access::CallerKeyHash;
 use msp_gateway::app::App;
 use msp_gateway::clock::{Clock, Duration, sleep};
 use msp_gateway::config::{self, Secrets, VendorSecrets};
-use msp_gateway::domain::AccountId;
+use msp_gateway::domain::{AccountId, PerVendor};
 use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{NABLE_ACCOUNT, NABLE_KEY, WIV_KEY};
 use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
@@ -112,8 +112,10 @@ vendor_scrolls_max = 450
         account: AccountId::parse(account).expect("an account"),
     };
     let secrets = Secrets {
-        wiv: Some(vendor(WIV_KEY, "wiv")),
-        nable: Some(vendor(NABLE_KEY, NABLE_ACCOUNT)),
+        vendors: PerVendor {
+            wiv: Some(vendor(WIV_KEY, "wiv")),
+            nable: Some(vendor(NABLE_KEY, NABLE_ACCOUNT)),
+        },
         token_key: None,
         token_key_previous: None,
         certificates: msp_gateway::config::Certificates::default(),
