@@ -26,7 +26,7 @@ use super::cases::{Cases, Search};
 use super::changes::Changes;
 use super::customers::Customers;
 pub use super::event_log::FellBehind;
-use super::event_log::{CallerLog, TARGET_BYTES_MAX, TargetState, content_of};
+use super::event_log::{CallerLog, TARGET_BYTES_MAX, TargetState};
 use super::{Ingredients, ReadError};
 use crate::access::Caller;
 use crate::admission::Payer;
@@ -196,7 +196,7 @@ impl Events {
                     target: asked.target.into(),
                     body: body.into(),
                     etag: etag.clone(),
-                    content: content_of(&answer.body),
+                    content: None,
                 };
                 if log.add(state) {
                     // What went may be asked again.
@@ -394,6 +394,7 @@ impl Events {
             self.with(log, |log| {
                 if let Some(at) = log.find(&target, &body) {
                     self.learn(log, at, &answer, etag, as_of);
+                    log.look(at, &answer.body);
                 }
             });
         }
