@@ -54,7 +54,7 @@ pub fn store_seal(secrets: &Secrets) -> Result<Option<SealedRecord>, BuildError>
 ///
 /// # Errors
 /// If the cipher refuses a key or the system gives no thread. What the disk says is heard later.
-pub(super) fn open_store(
+pub fn open_store(
     settings: &Settings,
     secrets: &Secrets,
     clock: &Clock,

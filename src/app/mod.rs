@@ -39,7 +39,7 @@ use crate::telemetry::LogSink;
 use crate::vendors::{Nable, Wiv};
 
 use in_force::InForce;
-pub use kept::store_seal;
+pub use kept::{open_store, store_seal};
 use vendor::Side;
 pub use vendor::Way;
 
@@ -102,23 +102,24 @@ impl App {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, BuildError> {
-        Self::build_over(Way::Network, settings, secrets, log, clock, metrics)
+        // Begins to open its file while everything else is built.
+        let store = kept::open_store(settings, secrets, &clock, &metrics)?;
+        Self::build_over(Way::Network, store, settings, secrets, log, clock, metrics)
     }
 
-    /// The same, reaching vendors by `way`.
+    /// The same, reaching vendors by `way`, over this store whatever the settings say of it.
     ///
     /// # Errors
     /// As [`Self::build`].
     pub fn build_over(
         way: Way,
+        store: Store,
         settings: &Settings,
         secrets: &Secrets,
         log: LogSink,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, BuildError> {
-        // Begins to open its file while everything else is built.
-        let store = kept::open_store(settings, secrets, &clock, &metrics)?;
         let sides = PerVendor::try_from_fn(|vendor| {
             match (settings.vendors.get(vendor), secrets.vendors.get(vendor)) {
                 (Some(settings), Some(secrets)) => {

@@ -236,6 +236,8 @@ pub enum Shortage {
     Followers,
     /// The caller has its share of them.
     CallerFollowers,
+    /// The caller follows as many searches for changes as one may.
+    CallerSearches,
     /// The vendor said to wait.
     VendorHoldDown,
     /// The vendor's `requests_per_minute`.
@@ -268,13 +270,14 @@ pub enum Shortage {
 
 impl Shortage {
     /// Every one.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::RequestsInFlight,
         Self::CallerRequests,
         Self::Exports,
         Self::CallerExports,
         Self::Followers,
         Self::CallerFollowers,
+        Self::CallerSearches,
         Self::VendorHoldDown,
         Self::VendorBudget,
         Self::VendorPlaces,
@@ -300,6 +303,7 @@ impl Shortage {
             Self::CallerExports => "caller_exports",
             Self::Followers => "followers",
             Self::CallerFollowers => "caller_followers",
+            Self::CallerSearches => "caller_searches",
             Self::VendorHoldDown => "vendor_hold_down",
             Self::VendorBudget => "vendor_budget",
             Self::VendorPlaces => "vendor_places",
@@ -334,6 +338,10 @@ impl Shortage {
             }
             Self::CallerFollowers => {
                 "This caller has its share of changes.followers_max in hand already."
+            }
+            Self::CallerSearches => {
+                "This caller follows 256 searches for changes already; one that it does not ask for \
+                 ten minutes makes room for another."
             }
             Self::VendorHoldDown => "The vendor said to wait.",
             Self::VendorBudget => {

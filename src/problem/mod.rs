@@ -171,7 +171,8 @@ impl Problem {
             Shortage::Exports
             | Shortage::CallerExports
             | Shortage::Followers
-            | Shortage::CallerFollowers => EXPORT_RETRY,
+            | Shortage::CallerFollowers
+            | Shortage::CallerSearches => EXPORT_RETRY,
             _ => SHED_RETRY,
         };
         let mut this = Self::new(Code::Overloaded, shortage.sentence())

@@ -68,7 +68,11 @@ impl Changes {
         Self {
             cases,
             sealer: of.sealer.clone(),
-            states: Arc::new(States::new(of.changes_bytes_max, of.clock.clone())),
+            states: Arc::new(States::new(
+                of.changes_bytes_max,
+                of.store.clone(),
+                of.clock.clone(),
+            )),
             clock: of.clock.clone(),
             metrics: of.metrics.clone(),
             leaving: watch::Sender::new(false),
@@ -124,7 +128,7 @@ impl Changes {
     ) -> Result<ExportStream, ReadError> {
         let held = match &request.since {
             None => None,
-            Some(token) => Some(self.held(asker, token, &request)?),
+            Some(token) => Some(self.held(asker, token, &request).await?),
         };
         let query = match &held {
             Some(held) => held.query.clone(),
@@ -134,6 +138,13 @@ impl Changes {
                 ..SearchQuery::default()
             }),
         };
+        if held.is_none() {
+            let view = View::new(None, asker.audience().clone());
+            let key = self.cases.key(&query);
+            if !self.states.admits(key, view, &asker.caller.name) {
+                return Err(ReadError::overloaded(Shortage::CallerSearches));
+            }
+        }
         let telling = Telling {
             cases: self.cases.clone(),
             sealer: self.sealer.clone(),
@@ -167,7 +178,7 @@ impl Changes {
     }
 
     /// The state that a token names.
-    fn held(
+    async fn held(
         &self,
         asker: &Asker,
         token: &str,
@@ -178,10 +189,13 @@ impl Changes {
         if claims.audience != asker.audience().fingerprint() {
             return Err(ReadError::InvalidSyncToken);
         }
-        let state = self
-            .states
-            .find(claims.state)
-            .ok_or(ReadError::SyncTokenExpired)?;
+        let (audience, caller) = (asker.audience(), &asker.caller.name);
+        let key = |query: &_| self.cases.key(query);
+        let found = self.states.find_kept(claims.state, audience, key, caller);
+        let state = found.await.ok_or(ReadError::SyncTokenExpired)?;
+        if let Ok(told) = Timestamp::from_millisecond(claims.as_of_ms) {
+            state.told_as_of(told, self.clock.now());
+        }
         let query = &state.query;
         let repeats = (request.customer.is_none() || request.customer == query.customer)
             && (request.range.is_none() || request.range == query.range);
@@ -442,13 +456,14 @@ impl Telling {
                 hand_on(&mut out, send).await?;
             }
         }
+        let as_of = state.as_of().1;
+        let as_of = not_before.map_or(as_of, |before| before.max(as_of));
         let claims = SyncClaims {
             state: state.id,
             audience: self.asker.audience().fingerprint(),
+            as_of_ms: as_of.as_millisecond(),
         };
         let token = self.sealer.load().seal_sync(&claims).ok_or(Cut)?;
-        let as_of = state.as_of().1;
-        let as_of = not_before.map_or(as_of, |before| before.max(as_of));
         let rows = state.row_count();
         let last = format!(
             "{{\"op\":\"sync\",\"since\":\"{token}\",\"rows\":{rows},\"as_of\":\"{as_of:.3}\"}}\n"

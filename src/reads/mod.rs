@@ -34,6 +34,7 @@ pub mod events;
 pub mod explain;
 pub mod export;
 mod heal;
+mod kept_states;
 pub mod overview;
 pub mod policy;
 pub mod purge;

@@ -4,6 +4,7 @@
 //! text, 20 bytes together. The ids of a search are in one table that its states share. A state
 //! belongs to a search and an audience, so every caller with the same view shares it.
 //!
+//! A new state is kept in the store as well (`kept_states`), so its token is good after a restart.
 //! When all states together exceed `changes.bytes_max`, the least recently used ones are evicted.
 //! What must never happen: two rows with one number, or a state made of a list without its end.
 
@@ -17,16 +18,23 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::kept_states::{FoundState, KeptStates};
 use crate::cache::CacheKey;
-use crate::clock::{Clock, Instant};
-use crate::domain::SearchQuery;
+use crate::clock::{Clock, Duration, Instant};
 use crate::domain::record::{CaseHead, RowId};
+use crate::domain::{Audience, SearchQuery};
 use crate::metrics::StoreUsage;
 use crate::snapshot::{Snapshot, SnapshotId, View};
+use crate::store::Store;
 
-/// Maximum number of states that one caller may cause. Its own least recently used one is evicted
-/// for another. A follower needs one for each search, and dashboards follow a few.
-const STATES_PER_CALLER_MAX: usize = 256;
+/// Maximum number of searches that one caller may follow at once. Another one is refused. Dashboards
+/// follow a few, and a service one for each of its customers.
+const SEARCHES_PER_CALLER_MAX: usize = 256;
+/// A search that was not asked for so long is followed no more, and makes room for another.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(10 * 60);
+/// Maximum number of states that one caller may cause: four of each search. Its own least recently
+/// used one is evicted for another, and the newest of a search only where no older one is left.
+const STATES_PER_CALLER_MAX: usize = 4 * SEARCHES_PER_CALLER_MAX;
 /// Bytes of a state besides its rows.
 const STATE_OVERHEAD_BYTES: u64 = 512;
 /// Bytes of an id besides its text: its hash twice, its number, the end of its text.
@@ -59,8 +67,15 @@ pub fn hex(hash: &RowHash) -> String {
 }
 
 /// The ids that the rows of one search have or had.
-#[derive(Debug, Default)]
-struct Ids {
+#[derive(Debug)]
+pub(super) struct Ids {
+    /// Its id in the store.
+    pub table: u128,
+    /// How many of them are in the store.
+    pub kept: usize,
+    /// Whether another process began it. Only that one may add to it: two that add would give two
+    /// rows one number.
+    pub is_loaded: bool,
     numbers: HashMap<RowId, u32, RandomState>,
     ids: Vec<RowId>,
     /// The id members of each row, one after the other.
@@ -68,21 +83,60 @@ struct Ids {
     ends: Vec<u32>,
 }
 
+impl Default for Ids {
+    /// Returns an empty table of this process.
+    fn default() -> Self {
+        Self {
+            table: fastrand::u128(..),
+            kept: 0,
+            is_loaded: false,
+            numbers: HashMap::default(),
+            ids: Vec::new(),
+            texts: String::new(),
+            ends: Vec::new(),
+        }
+    }
+}
+
 impl Ids {
+    /// Returns an empty table that is about to be read from the store.
+    pub fn loaded(table: u128) -> Self {
+        Self {
+            table,
+            is_loaded: true,
+            ..Self::default()
+        }
+    }
+
     /// Returns the number of a row's id. `None` beyond 4 GiB of ids.
     fn number(&mut self, row: &str) -> Option<u32> {
         let id = CaseHead::read(row).id;
         if let Some(known) = self.numbers.get(&id) {
             return Some(*known);
         }
+        self.add(id, &name_of(row))
+    }
+
+    /// Adds an id that is not in the table, and returns its number. `None` beyond 4 GiB of ids.
+    pub fn add(&mut self, id: RowId, name: &str) -> Option<u32> {
         let number = u32::try_from(self.ids.len()).ok()?;
-        let name = name_of(row);
         let end = u32::try_from(self.texts.len() + name.len()).ok()?;
-        self.texts.push_str(&name);
+        self.texts.push_str(name);
         self.ends.push(end);
         self.ids.push(id);
         self.numbers.insert(id, number);
         Some(number)
+    }
+
+    /// Returns the number of ids.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Returns the ids with their names, from a place on.
+    pub fn iter_from(&self, start: usize) -> impl Iterator<Item = (RowId, &str)> {
+        let rest = self.ids.iter().enumerate().skip(start);
+        rest.map(|(at, id)| (*id, self.name(u32::try_from(at).unwrap_or(u32::MAX))))
     }
 
     fn name(&self, number: u32) -> &str {
@@ -169,17 +223,38 @@ impl ViewState {
         self.rows.len()
     }
 
+    /// Returns the table of its ids.
+    pub(super) fn ids(&self) -> &Mutex<Ids> {
+        &self.ids
+    }
+
+    /// Returns its rows: their numbers in the table, and their hashes.
+    pub(super) fn rows(&self) -> (&[u32], &[RowHash]) {
+        (&self.rows, &self.hashes)
+    }
+
     /// Returns when the vendor last confirmed it.
     pub fn as_of(&self) -> (Instant, Timestamp) {
         *self.as_of.lock()
     }
 
     /// Records that the vendor confirmed it again.
-    fn renew(&self, at: Instant, wall: Timestamp) {
+    pub(super) fn renew(&self, at: Instant, wall: Timestamp) {
         let mut as_of = self.as_of.lock();
         if at > as_of.0 {
             // The wall clock may be set back. The time that callers see never goes back.
             *as_of = (at, wall.max(as_of.1));
+        }
+    }
+
+    /// Records what a token says of when the vendor last confirmed it. What is in the store may be
+    /// older: a state is written once.
+    pub(super) fn told_as_of(&self, told: Timestamp, now: Instant) {
+        let mut as_of = self.as_of.lock();
+        if told > as_of.1 {
+            let later = told.duration_since(as_of.1);
+            let at = as_of.0 + later.unsigned_abs();
+            *as_of = (at.min(now).max(as_of.0), told);
         }
     }
 
@@ -231,6 +306,10 @@ impl ViewState {
     }
 }
 
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Returns the bytes of this many rows in a state.
 pub fn bytes_of(rows: usize) -> u64 {
     rows as u64 * (size_of::<u32>() + size_of::<RowHash>()) as u64
@@ -264,6 +343,7 @@ pub struct States {
     table: Mutex<Table>,
     /// Allows one state to be built at a time. All others that wait for it then find it.
     pub making: tokio::sync::Semaphore,
+    kept: KeptStates,
     bytes_max: u64,
     evicted: AtomicU64,
     clock: Clock,
@@ -280,8 +360,9 @@ struct Table {
 
 impl States {
     /// Creates an empty set of states of at most `bytes_max` bytes.
-    pub fn new(bytes_max: u64, clock: Clock) -> Self {
+    pub fn new(bytes_max: u64, store: Store, clock: Clock) -> Self {
         Self {
+            kept: KeptStates::new(store, clock.clone()),
             table: Mutex::default(),
             making: tokio::sync::Semaphore::new(1),
             bytes_max,
@@ -296,10 +377,78 @@ impl States {
         bytes_of(rows) <= self.bytes_max / 2
     }
 
+    /// Returns whether a caller may begin to follow a search, or follows it already.
+    pub fn admits(&self, key: CacheKey, view: View, caller: &Arc<str>) -> bool {
+        let since = self
+            .ms_of(self.clock.now())
+            .saturating_sub(millis(FOLLOWED_WITHIN));
+        let table = self.table.lock();
+        let is_followed = |state: &&Arc<ViewState>| {
+            state.caller == *caller && state.last_used.load(Ordering::Relaxed) >= since
+        };
+        table.latest.contains_key(&(key, view))
+            || table.latest.values().filter(is_followed).count() < SEARCHES_PER_CALLER_MAX
+    }
+
     /// Returns the state that a token names.
     pub fn find(&self, id: u128) -> Option<Arc<ViewState>> {
         let state = self.table.lock().by_id.get(&id).cloned()?;
         self.touch(&state);
+        Some(state)
+    }
+
+    /// Returns the state that a token names, from the store if it is not in memory. `key` gives the
+    /// identity of its search.
+    pub async fn find_kept(
+        &self,
+        id: u128,
+        audience: &Audience,
+        key: impl FnOnce(&Arc<SearchQuery>) -> CacheKey,
+        caller: &Arc<str>,
+    ) -> Option<Arc<ViewState>> {
+        if let Some(state) = self.find(id) {
+            return Some(state);
+        }
+        let _turn = self.making.acquire().await.ok()?;
+        if let Some(state) = self.find(id) {
+            return Some(state);
+        }
+        let found = self.kept.find(id).await?;
+        if found.audience != audience.fingerprint() || !self.takes(found.rows.len()) {
+            return None;
+        }
+        let known = self.table.lock().table_of(found.table, found.ids);
+        let ids = match known {
+            Some(ids) => ids,
+            None => {
+                let ids = self.kept.find_ids(found.table, found.ids).await?;
+                Arc::new(Mutex::new(ids))
+            }
+        };
+        let FoundState {
+            query,
+            rows,
+            hashes,
+            as_of,
+            ..
+        } = found;
+        let query = Arc::new(query);
+        let state = Arc::new(ViewState {
+            id,
+            key: key(&query),
+            query,
+            view: View::new(None, audience.clone()),
+            ids,
+            rows: rows.into(),
+            hashes: hashes.into(),
+            as_of: Mutex::new(as_of),
+            caller: caller.clone(),
+            last_used: AtomicU64::new(0),
+        });
+        let mut table = self.table.lock();
+        table.by_id.insert(id, state.clone());
+        self.touch(&state);
+        self.make_room(&mut table, &state);
         Some(state)
     }
 
@@ -373,7 +522,10 @@ impl States {
                 latest.renew(at, self.wall_at(at));
                 latest.clone()
             }
-            _ => Arc::new(state),
+            _ => {
+                self.kept.keep(&state);
+                Arc::new(state)
+            }
         };
         table.by_id.insert(state.id, state.clone());
         table.latest.insert(place, state.clone());
@@ -403,9 +555,12 @@ impl States {
     }
 
     fn touch(&self, state: &ViewState) {
-        let since = self.clock.now().saturating_duration_since(self.birth);
-        let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let ms = self.ms_of(self.clock.now());
         state.last_used.fetch_max(ms, Ordering::Relaxed);
+    }
+
+    fn ms_of(&self, at: Instant) -> u64 {
+        millis(at.saturating_duration_since(self.birth))
     }
 
     /// Evicts the least recently used states until the limits hold, but never `newest`.
@@ -418,7 +573,12 @@ impl States {
         };
         let own = |state: &ViewState| state.caller == newest.caller;
         while table.by_id.values().filter(|state| own(state)).count() > STATES_PER_CALLER_MAX {
-            let Some(id) = oldest(table, &own) else { break };
+            let is_newest =
+                |state: &ViewState| table.latest.values().any(|latest| latest.id == state.id);
+            let id = oldest(table, &|state| own(state) && !is_newest(state));
+            let Some(id) = id.or_else(|| oldest(table, &own)) else {
+                break;
+            };
             self.let_go(table, id);
         }
         while table.bytes() > self.bytes_max {
@@ -440,13 +600,176 @@ impl States {
         if !table.by_id.values().any(|other| other.key == key) {
             table.ids.remove(&key);
         }
+        // What other processes made is left to them, or to the store's own limit.
+        if !state.ids.lock().is_loaded {
+            let is_used = table.all_ids().any(|ids| Arc::ptr_eq(ids, &state.ids));
+            self.kept.forget(&state, !is_used);
+        }
     }
 }
 
 impl Table {
     fn bytes(&self) -> u64 {
         let states: u64 = self.by_id.values().map(|state| state.bytes()).sum();
-        let ids: u64 = self.ids.values().map(|ids| ids.lock().bytes()).sum();
+        let mut tables: Vec<_> = self.all_ids().collect();
+        tables.sort_unstable_by_key(|ids| Arc::as_ptr(ids));
+        tables.dedup_by_key(|ids| Arc::as_ptr(ids));
+        let ids: u64 = tables.iter().map(|ids| ids.lock().bytes()).sum();
         states + ids
+    }
+
+    /// Returns every table of ids in use, some of them several times.
+    fn all_ids(&self) -> impl Iterator<Item = &Arc<Mutex<Ids>>> {
+        let of_states = self.by_id.values().map(|state| &state.ids);
+        of_states.chain(self.ids.values())
+    }
+
+    /// Returns the table of this id in the store, if it is in memory with this many ids.
+    fn table_of(&self, table: u128, ids: usize) -> Option<Arc<Mutex<Ids>>> {
+        let is_it = |one: &&Arc<Mutex<Ids>>| {
+            let one = one.lock();
+            one.table == table && one.len() >= ids
+        };
+        self.all_ids().find(is_it).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Subject;
+    use crate::domain::{AccountId, CustomerId};
+    use crate::metrics::Metrics;
+    use crate::secrets::{SealingKey, Secret};
+    use crate::store::{Model, SealedRecord};
+
+    const NOBODY: &str = "nobody";
+
+    fn states(model: &Arc<Model>, clock: &Clock) -> States {
+        let key = SealingKey::derive("test", &Secret::parse("sealing").unwrap());
+        let records = SealedRecord::new(&key, None).unwrap();
+        let metrics = Metrics::new().unwrap();
+        let store = Store::over(model.clone(), records, clock.clone(), &metrics);
+        States::new(64 << 20, store, clock.clone())
+    }
+
+    fn key(query: &Arc<SearchQuery>) -> CacheKey {
+        let account = AccountId::parse("wiv").unwrap();
+        CacheKey::new(account, Subject::Search(query.clone()))
+    }
+
+    fn row(number: usize, text: &str) -> Vec<u8> {
+        format!("{{\"customer_id\":\"org_1\",\"case_id\":\"case-{number}\",\"t\":\"{text}\"}}")
+            .into()
+    }
+
+    /// A state of these rows, in the table of `ids`, kept as one that was built from a snapshot.
+    fn keep(
+        states: &States,
+        query: &Arc<SearchQuery>,
+        ids: &Arc<Mutex<Ids>>,
+        rows: impl Iterator<Item = Vec<u8>>,
+    ) -> Arc<ViewState> {
+        let mut made = states.begin(key(query), query.clone(), View::new(None, Audience::All));
+        made.ids = ids.clone();
+        for row in rows {
+            assert!(made.add(&row));
+        }
+        let now = states.clock.now();
+        let state = ViewState {
+            id: fastrand::u128(..),
+            key: key(query),
+            query: query.clone(),
+            view: View::new(None, Audience::All),
+            ids: made.ids,
+            rows: made.rows.into(),
+            hashes: made.hashes.into(),
+            as_of: Mutex::new((now, states.wall_at(now))),
+            caller: NOBODY.into(),
+            last_used: AtomicU64::new(0),
+        };
+        states.kept.keep(&state);
+        Arc::new(state)
+    }
+
+    async fn find(states: &States, id: u128) -> Option<Arc<ViewState>> {
+        let nobody = NOBODY.into();
+        let found = states.find_kept(id, &Audience::All, key, &nobody).await;
+        crate::clock::sleep(crate::clock::Duration::from_millis(1)).await;
+        found
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_state_comes_back_in_parts_and_its_table_grows_on() {
+        let model = Arc::new(Model::new(256 << 20));
+        let clock = Clock::anchored("2026-11-22T12:00:00Z".parse().unwrap());
+        let before = states(&model, &clock);
+        let query = Arc::new(SearchQuery {
+            customer: Some(CustomerId::parse("org_1").unwrap()),
+            ..SearchQuery::default()
+        });
+        let ids = Arc::default();
+        let old = keep(&before, &query, &ids, (0..140_000).map(|n| row(n, "a")));
+        // Later ones share the table and add to it.
+        let changed = (3..140_010).map(|n| row(n, if n % 10_000 == 5 { "b" } else { "a" }));
+        let new = keep(&before, &query, &ids, changed);
+        crate::clock::sleep(crate::clock::Duration::from_millis(1)).await;
+
+        let after = states(&model, &clock);
+        let (one, other) = (find(&after, old.id).await, find(&after, new.id).await);
+        let (one, other) = (one.unwrap(), other.unwrap());
+        assert_eq!((&one.rows, &one.hashes), (&old.rows, &old.hashes));
+        assert_eq!((&other.rows, &other.hashes), (&new.rows, &new.hashes));
+        assert_eq!(one.query, query);
+        let told = one.difference(&other);
+        assert_eq!((told.upserts.len(), told.removes.len()), (14 + 10, 3));
+        assert_eq!(
+            told.removes[0],
+            "\"customer_id\":\"org_1\",\"case_id\":\"case-0\""
+        );
+        // What costs an id once costs a row 20 bytes, in the store as in memory.
+        let of_rows = 2 * bytes_of(140_007);
+        assert!(after.usage().bytes >= of_rows);
+        assert!(model.bytes() <= of_rows + 140_010 * 64, "{}", model.bytes());
+
+        // Another audience's token finds nothing, nor does one whose state was let go of.
+        let few = Audience::only([]);
+        let found = states(&model, &clock);
+        assert!(
+            found
+                .find_kept(old.id, &few, key, &NOBODY.into())
+                .await
+                .is_none()
+        );
+        before.kept.forget(&old, false);
+        crate::clock::sleep(crate::clock::Duration::from_millis(1)).await;
+        let after = states(&model, &clock);
+        assert!(find(&after, old.id).await.is_none());
+        assert!(find(&after, new.id).await.is_some());
+        before.kept.forget(&new, true);
+        crate::clock::sleep(crate::clock::Duration::from_millis(1)).await;
+        assert!(model.bytes() < 256 << 10, "{}", model.bytes());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_process_that_began_a_table_adds_to_it() {
+        let model = Arc::new(Model::new(64 << 20));
+        let clock = Clock::anchored("2026-11-22T12:00:00Z".parse().unwrap());
+        let one = states(&model, &clock);
+        let query = Arc::new(SearchQuery::default());
+        let ids = Arc::default();
+        let first = keep(&one, &query, &ids, (0..100).map(|n| row(n, "a")));
+        crate::clock::sleep(crate::clock::Duration::from_millis(1)).await;
+        let other = states(&model, &clock);
+        let found = find(&other, first.id).await.unwrap();
+        assert!(found.ids.lock().is_loaded);
+        // Its next state of the same search begins a table of its own.
+        let next = other.begin(key(&query), query.clone(), View::new(None, Audience::All));
+        assert!(!Arc::ptr_eq(&next.ids, &found.ids));
+        assert_ne!(next.ids.lock().table, found.ids.lock().table);
+        // And the difference between both tables is exact.
+        let theirs = keep(&other, &query, &next.ids, (50..110).map(|n| row(n, "a")));
+        let told = found.difference(&theirs);
+        assert_eq!((told.upserts.len(), told.removes.len()), (10, 50));
     }
 }

@@ -69,6 +69,9 @@ pub struct SyncClaims {
     pub state: u128,
     /// Whom the token was given to.
     pub audience: AudienceFingerprint,
+    /// When the vendor had last confirmed the state, as the caller was told: milliseconds of Unix
+    /// time.
+    pub as_of_ms: i64,
 }
 
 struct Sealing {
@@ -124,6 +127,7 @@ impl Sealer {
     pub fn seal_sync(&self, claims: &SyncClaims) -> Option<String> {
         let mut plain = claims.state.to_le_bytes().to_vec();
         plain.extend_from_slice(&claims.audience.0);
+        plain.extend_from_slice(&claims.as_of_ms.to_le_bytes());
         self.seal_as(SYNC_VERSION, plain)
     }
 
@@ -158,10 +162,12 @@ impl Sealer {
     /// The same for a state of a search.
     pub fn open_sync(&self, token: &str) -> Option<SyncClaims> {
         let plain = self.open_as(SYNC_VERSION, token)?;
-        let (state, audience) = plain.split_first_chunk()?;
+        let (state, rest) = plain.split_first_chunk()?;
+        let (audience, as_of) = rest.split_first_chunk()?;
         Some(SyncClaims {
             state: u128::from_le_bytes(*state),
-            audience: AudienceFingerprint(audience.try_into().ok()?),
+            audience: AudienceFingerprint(*audience),
+            as_of_ms: i64::from_le_bytes(as_of.try_into().ok()?),
         })
     }
 

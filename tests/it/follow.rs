@@ -6,11 +6,14 @@
 //! run.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use msp_gateway::clock::{Duration, Instant, sleep};
-use msp_gateway::sandbox::{self, Fault, Kind, Operation};
+use msp_gateway::clock::{Clock, Duration, Instant, sleep};
+use msp_gateway::sandbox::{self, Fault, Kind, Operation, Sandbox};
+use msp_gateway::store::Model;
 use serde_json::{Value, value::RawValue};
 
+use crate::kit::NOW;
 use crate::whole::{ALL, SETTINGS, Whole, caller, get, post, search, secrets, world};
 
 const TENANT: &str = "x-api-key: k-tenant\r\n";
@@ -18,11 +21,14 @@ const OTHER: &str = "x-api-key: k-other\r\n";
 const CHANGES: &str = "/v1/cases/changes";
 
 fn gateway(more: &str, world: sandbox::Options) -> Whole {
+    Whole::with(&text(more), &secrets(), world)
+}
+
+fn text(more: &str) -> String {
     let tenant = caller("tenant", "customers = [\"org_1\", \"org_2\"]\n");
     let other = caller("other", "customers = [\"org_1\"]\n");
     let all = caller("all", "role = \"operator\"");
-    let text = format!("{SETTINGS}{more}{all}{tenant}{other}");
-    Whole::with(&text, &secrets(), world)
+    format!("{SETTINGS}{more}{all}{tenant}{other}")
 }
 
 fn small() -> sandbox::Options {
@@ -176,6 +182,13 @@ impl Follower {
         Some(changes.len())
     }
 
+    /// The status of the answer to its next question, which it does not apply.
+    async fn ask(&self, whole: &Whole, more: &str) -> u16 {
+        let token = self.since.as_deref().unwrap();
+        let target = format!("{CHANGES}?since={token}{more}");
+        lines(whole, &target, self.key).await.0
+    }
+
     /// Whether it holds what a new search gives; nothing if that could not be read.
     async fn is_right(&self, whole: &Whole) -> Option<bool> {
         #[derive(serde::Deserialize)]
@@ -184,9 +197,19 @@ impl Follower {
             data: Vec<&'a RawValue>,
             next_page_key: Option<Value>,
         }
-        let target = format!("/v2/cases/msp/search{}", self.search);
-        let all = "{\"max_returned_items\":500}";
-        let reply = whole.ask(post(&target, self.key, all)).await;
+        // The days of a search stand in its body.
+        let (customer, days) = self
+            .search
+            .split_once("&start=")
+            .unwrap_or((self.search, ""));
+        let range = days
+            .split_once("&end=")
+            .map_or(String::new(), |(start, end)| {
+                format!(",\"date_range\":{{\"start\":\"{start}\",\"end\":\"{end}\"}}")
+            });
+        let target = format!("/v2/cases/msp/search{customer}");
+        let all = format!("{{\"max_returned_items\":500{range}}}");
+        let reply = whole.ask(post(&target, self.key, &all)).await;
         let page: Page<'_> = match reply.status {
             200 => serde_json::from_slice(&reply.body).unwrap(),
             _ => return None,
@@ -518,4 +541,162 @@ async fn states_go_when_their_room_is_short_and_that_is_told() {
             .contains("changes.followers_max")
     );
     assert_eq!(whole.ask(search(ALL, "{}")).await.status, 200);
+}
+
+/// One gateway after the other before the same vendors, over the same store.
+struct Succession {
+    text: String,
+    sandbox: Arc<Sandbox>,
+    clock: Clock,
+    model: Arc<Model>,
+}
+
+impl Succession {
+    fn new(more: &str, world: sandbox::Options) -> Self {
+        let clock = Clock::anchored(NOW.parse().unwrap());
+        Self {
+            text: text(more),
+            sandbox: Sandbox::new(world, clock.clone()),
+            clock,
+            model: Arc::new(Model::new(256 << 20)),
+        }
+    }
+
+    fn begin(&self) -> Whole {
+        let before = (&self.sandbox, &self.clock);
+        Whole::begin(&self.text, &secrets(), before, &self.model)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_gives_the_difference_after_a_restart_and_nothing_else() {
+    let succession = Succession::new("", small());
+    let mut whole = succession.begin();
+    let mut followers = [
+        Follower::new(ALL, ""),
+        Follower::new(TENANT, ""),
+        Follower::new(ALL, "?customer_id=org_1"),
+        Follower::new(TENANT, "?customer_id=org_1&start=2025-01-01&end=2026-11-20"),
+    ];
+    for follower in &mut followers {
+        assert!(follower.follow(&whole, "").await.unwrap() > 0);
+    }
+    for round in 0..6 {
+        // Let go of without a word, with waits under way.
+        sleep(Duration::from_secs(1)).await;
+        drop(std::mem::replace(&mut whole, succession.begin()));
+        // Nothing differs yet, and nothing but the store is asked.
+        let calls = whole.vendor_calls();
+        for follower in &mut followers {
+            assert_eq!(follower.follow(&whole, "").await, Some(0), "{round}");
+            let status = follower.ask(&whole, "&wait=5s").await;
+            assert_eq!(status, 200);
+        }
+        assert_eq!(whole.vendor_calls(), calls, "{round}");
+        succession.sandbox.insert(2, Some("org_1"), None);
+        succession.sandbox.alter(10, 5, 5);
+        if round % 2 == 1 {
+            drop(std::mem::replace(&mut whole, succession.begin()));
+        }
+        // Past all use: read anew.
+        sleep(Duration::from_secs(3_700)).await;
+        for follower in &mut followers {
+            let told = follower.follow(&whole, "").await.unwrap();
+            assert!(told > 0 && told <= 20, "{round}: {told}");
+            assert_eq!(follower.is_right(&whole).await, Some(true), "{round}");
+        }
+    }
+    // The states of both are one in the store and not again for each of its callers.
+    let entries = whole.metric("cache_entries{store=\"changes\"}").await;
+    assert!(entries <= 8.0, "{entries}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_store_a_restart_ends_tokens_and_says_so() {
+    let whole = gateway("", small());
+    let mut follower = Follower::new(ALL, "");
+    follower.follow(&whole, "").await.unwrap();
+    let token = follower.since.clone().unwrap();
+    let after = gateway("", small());
+    let reply = after
+        .ask(get(&format!("{CHANGES}?since={token}"), ALL))
+        .await;
+    assert_eq!((reply.status, &*reply.code()), (410, "sync_token_expired"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_does_not_hold_whole_is_told_and_never_half_of_it() {
+    let mut lost = 0;
+    // The store holds ever less: each bound evicts another part of the states.
+    for bytes in (4..60).step_by(4) {
+        let mut succession = Succession::new("", small());
+        succession.model = Arc::new(Model::new(bytes << 10));
+        let whole = succession.begin();
+        let mut followers = [Follower::new(ALL, ""), Follower::new(TENANT, "")];
+        for follower in &mut followers {
+            follower.follow(&whole, "").await.unwrap();
+        }
+        sleep(Duration::from_secs(1)).await;
+        drop(whole);
+        let whole = succession.begin();
+        succession.sandbox.alter(10, 5, 5);
+        sleep(Duration::from_secs(3_700)).await;
+        for follower in &mut followers {
+            if follower.follow(&whole, "").await.is_none() {
+                lost += 1;
+                follower.follow(&whole, "").await.unwrap();
+            }
+            assert_eq!(follower.is_right(&whole).await, Some(true), "{bytes}");
+        }
+    }
+    assert!((4..24).contains(&lost), "{lost}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_follows_so_many_searches_and_more_are_refused_until_one_is_left() {
+    let few = sandbox::Options {
+        cases: 20,
+        ..world()
+    };
+    let whole = gateway("", few);
+    let ask = async |key: &str, at: usize| {
+        let days = format!(
+            "start=2025-01-01&end=2026-{:02}-{:02}",
+            1 + at / 28,
+            1 + at % 28
+        );
+        let reply = whole.ask(get(&format!("{CHANGES}?{days}"), key)).await;
+        (reply.status, reply)
+    };
+    let mut tokens = Vec::new();
+    for at in 0..256 {
+        let (status, reply) = ask(ALL, at).await;
+        assert_eq!(status, 200, "{at}");
+        let text = String::from_utf8(reply.body).unwrap();
+        let (_, token) = text.split_once("\"since\":\"").unwrap();
+        tokens.push(token.split_once('"').unwrap().0.to_owned());
+    }
+    let (status, refused) = ask(ALL, 256).await;
+    assert_eq!((status, &*refused.code()), (503, "overloaded"));
+    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("256 searches"), "{detail}");
+    assert!(!refused.header("retry-after").is_empty());
+    let shed = whole
+        .metric("requests_shed_total{what=\"caller_searches\"}")
+        .await;
+    assert_eq!(shed, 1.0);
+    // Those that it follows go on, from the start as well, and other callers are not concerned.
+    for at in [0, 255] {
+        assert_eq!(ask(ALL, at).await.0, 200);
+        let since = format!("{CHANGES}?since={}", tokens[at]);
+        assert_eq!(whole.ask(get(&since, ALL)).await.status, 200);
+    }
+    assert_eq!(ask(TENANT, 256).await.0, 200);
+    // One that was left makes room; the others' tokens are good still.
+    sleep(Duration::from_secs(601)).await;
+    assert_eq!(ask(ALL, 256).await.0, 200);
+    for token in [&tokens[1], &tokens[254]] {
+        let since = format!("{CHANGES}?since={token}");
+        assert_eq!(whole.ask(get(&since, ALL)).await.status, 200);
+    }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use msp_gateway::access::CallerKeyHash;
-use msp_gateway::app::{App, Way};
+use msp_gateway::app::{App, Way, open_store, store_seal};
 use msp_gateway::cache::FiledBodies;
 use msp_gateway::clock::{Clock, Duration, Instant};
 use msp_gateway::config::{self, Secrets, Settings, VendorSecrets};
@@ -13,6 +13,7 @@ use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{self, Sandbox};
 use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
 use msp_gateway::server::{Answering, Connections};
+use msp_gateway::store::{Model, Store};
 use msp_gateway::telemetry::{EventLines, Format, LogSink};
 use msp_gateway::upstream::connect::InMemory;
 use parking_lot::Mutex;
@@ -168,8 +169,34 @@ impl Whole {
     pub fn of(settings: &Settings, secrets: &Secrets, world: sandbox::Options) -> Self {
         let clock = Clock::anchored(NOW.parse().unwrap());
         let metrics = Metrics::new().unwrap();
-        let log = LogSink::kept(clock.clone());
+        let store = open_store(settings, secrets, &clock, &metrics).unwrap();
         let sandbox = Sandbox::new(world, clock.clone());
+        Self::over(settings, secrets, sandbox, store, clock, metrics)
+    }
+
+    /// A gateway that begins with nothing in memory, over what others left in `model`.
+    pub fn begin(
+        text: &str,
+        secrets: &Secrets,
+        (sandbox, clock): (&Arc<Sandbox>, &Clock),
+        model: &Arc<Model>,
+    ) -> Self {
+        let metrics = Metrics::new().unwrap();
+        let seal = store_seal(secrets).unwrap().unwrap();
+        let store = Store::over(model.clone(), seal, clock.clone(), &metrics);
+        let (sandbox, clock) = (sandbox.clone(), clock.clone());
+        Self::over(&settings(text), secrets, sandbox, store, clock, metrics)
+    }
+
+    fn over(
+        settings: &Settings,
+        secrets: &Secrets,
+        sandbox: Arc<Sandbox>,
+        store: Store,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let log = LogSink::kept(clock.clone());
         let vendors = sandbox.clone();
         let way = Way::InMemory(InMemory::new(move || {
             let (near, far) = duplex(256 * 1024);
@@ -177,7 +204,8 @@ impl Whole {
             near
         }));
         let (book, clocks) = (metrics.clone(), clock.clone());
-        let app = App::build_over(way, settings, secrets, log.clone(), clocks, book).unwrap();
+        let app =
+            App::build_over(way, store, settings, secrets, log.clone(), clocks, book).unwrap();
         let listener = |answering: Answering| Connections {
             answering,
             patience: settings.server.patience(),
