@@ -140,18 +140,10 @@ impl Side {
 }
 
 fn options(settings: &VendorSettings, secrets: &VendorSecrets) -> VendorOptions {
-    let (url, account) = (settings.base_url.clone(), secrets.account.clone());
-    let mut options = VendorOptions::new(settings.vendor, url, account);
-    options.proxy = settings.proxy.clone();
-    options.hold_down_max = settings.hold_down_max;
-    options.key_header = settings.key_header.clone();
-    options.requests_per_minute = settings.requests_per_minute;
-    options.learn_down_to = settings.learn_down_to;
-    options.concurrency = settings.concurrency;
-    options.concurrency_adaptive = settings.concurrency_adaptive;
-    options.timeout = settings.timeout;
-    options.connect_timeout = settings.connect_timeout;
-    options
+    VendorOptions {
+        credential: secrets.account.clone(),
+        ..settings.options.clone()
+    }
 }
 
 fn service(

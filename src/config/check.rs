@@ -105,10 +105,7 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
     let report = &mut report;
     listeners(&file, report);
     let callers = callers::specs(&file, report);
-    let vendors = PerVendor {
-        wiv: vendor::wiv(&file.wiv, &file.limits, report),
-        nable: vendor::nable(&file.nable, &file.limits, report),
-    };
+    let vendors = vendor::vendors(&file, report);
     let policy = policy(&file, report);
     let snapshots = snapshots(&file.pagination, report);
     let pages = &file.pagination;

@@ -211,83 +211,66 @@ table! {
     }
 }
 
-table! {
+/// Declares the table of a vendor: what every vendor has, and what only this one has.
+macro_rules! vendor_table {
+    ($(#[$doc:meta])* $name:ident = $word:ident { $($account:tt)* }) => {
+        table! {
+            $(#[$doc])*
+            $name {
+                /// Where it is.
+                base_url: Of<BaseUrl> = base_url(&ROWS.$word),
+                /// Asked for a tunnel to it.
+                proxy_url: Option<Of<ProxyUrl>> = None,
+                /// Carries the key.
+                api_key_header: Of<HeaderName> = Of(HeaderName::from_static(ROWS.$word.key_header)),
+                /// Holds the key.
+                api_key_env: VariableName = VariableName::default(),
+                /// Or this does.
+                api_key_file: FileName = FileName::default(),
+                /// Holds the key to fall back on.
+                api_key_fallback_env: VariableName = VariableName::default(),
+                /// Or this does.
+                api_key_fallback_file: FileName = FileName::default(),
+                /// Disabled where its key is not there, instead of refused.
+                optional: bool = false,
+                $($account)*
+                /// The vendor's budget.
+                requests_per_minute: Count<1, 1_000_000> =
+                    Count(ROWS.$word.requests_per_minute.into()),
+                /// Whether its limit is learnt from what it refuses.
+                learn_rate: bool = false,
+                /// The least that is learnt.
+                requests_per_minute_min: Count<1, 1_000_000> = Count(6),
+                /// Calls at once.
+                concurrency: Count<1, 1024> = Count(ROWS.$word.concurrency.into()),
+                /// Fewer while it is late.
+                concurrency_adaptive: bool = false,
+                /// For one attempt.
+                timeout: Wait = Wait::of(ROWS.$word.timeout),
+                /// For its connection.
+                connect_timeout: Wait = Wait::ms(2 * SECOND),
+            }
+        }
+    };
+}
+
+vendor_table! {
     /// wiv.
-    Wiv {
-        /// Where it is.
-        base_url: Of<BaseUrl> = base_url(&ROWS.wiv),
-        /// Asked for a tunnel to it.
-        proxy_url: Option<Of<ProxyUrl>> = None,
-        /// Carries the key.
-        api_key_header: Of<HeaderName> = Of(HeaderName::from_static(ROWS.wiv.key_header)),
-        /// Holds the key.
-        api_key_env: VariableName = VariableName::default(),
-        /// Or this does.
-        api_key_file: FileName = FileName::default(),
-        /// Holds the key to fall back on.
-        api_key_fallback_env: VariableName = VariableName::default(),
-        /// Or this does.
-        api_key_fallback_file: FileName = FileName::default(),
-        /// Disabled where its key is not there, instead of refused.
-        optional: bool = false,
+    Wiv = wiv {
         /// Names the account behind the keys; part of every cache key.
         credential: Credential = Credential("wiv".to_owned()),
-        /// The vendor's budget.
-        requests_per_minute: Count<1, 1_000_000> = Count(ROWS.wiv.requests_per_minute.into()),
-        /// Whether its limit is learnt from what it refuses.
-        learn_rate: bool = false,
-        /// The least that is learnt.
-        requests_per_minute_min: Count<1, 1_000_000> = Count(6),
-        /// Calls at once.
-        concurrency: Count<1, 1024> = Count(ROWS.wiv.concurrency.into()),
-        /// Fewer while it is late.
-        concurrency_adaptive: bool = false,
-        /// For one attempt.
-        timeout: Wait = Wait::of(ROWS.wiv.timeout),
-        /// For its connection.
-        connect_timeout: Wait = Wait::ms(2 * SECOND),
     }
 }
 
-table! {
+vendor_table! {
     /// N-able.
-    Nable {
-        /// Where it is.
-        base_url: Of<BaseUrl> = base_url(&ROWS.nable),
-        /// Asked for a tunnel to it.
-        proxy_url: Option<Of<ProxyUrl>> = None,
-        /// Carries the key.
-        api_key_header: Of<HeaderName> = Of(HeaderName::from_static(ROWS.nable.key_header)),
-        /// Holds the key.
-        api_key_env: VariableName = VariableName::default(),
-        /// Or this does.
-        api_key_file: FileName = FileName::default(),
-        /// Holds the key to fall back on.
-        api_key_fallback_env: VariableName = VariableName::default(),
-        /// Or this does.
-        api_key_fallback_file: FileName = FileName::default(),
-        /// Disabled where its key is not there, instead of refused.
-        optional: bool = false,
+    Nable = nable {
         /// The account.
         account_id: Option<Of<AccountId>> = None,
         /// Or the variable that holds it.
         account_id_env: VariableName = VariableName::default(),
         /// Or the file that does.
         account_id_file: FileName = FileName::default(),
-        /// The vendor's budget. Its data changes once a day, so little is needed.
-        requests_per_minute: Count<1, 1_000_000> = Count(ROWS.nable.requests_per_minute.into()),
-        /// Whether its limit is learnt from what it refuses.
-        learn_rate: bool = false,
-        /// The least that is learnt.
-        requests_per_minute_min: Count<1, 1_000_000> = Count(6),
-        /// Calls at once.
-        concurrency: Count<1, 1024> = Count(ROWS.nable.concurrency.into()),
-        /// Fewer while it is late.
-        concurrency_adaptive: bool = false,
-        /// For one attempt.
-        timeout: Wait = Wait::of(ROWS.nable.timeout),
-        /// For its connection.
-        connect_timeout: Wait = Wait::ms(2 * SECOND),
     }
 }
 

@@ -91,7 +91,7 @@ const PROXY_VARIABLES: [&str; 3] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"];
 /// machine that needs it, calls would only time out.
 fn unused_proxies(names: &[String], settings: &Settings) -> Vec<String> {
     let vendors = || settings.vendors.present();
-    if vendors().next().is_none() || vendors().any(|vendor| vendor.proxy.is_some()) {
+    if vendors().next().is_none() || vendors().any(|vendor| vendor.options.proxy.is_some()) {
         return Vec::new();
     }
     let settings = or_list(&Vendor::ALL.map(|vendor| format!("{}.proxy_url", vendor.as_str())));
@@ -156,7 +156,7 @@ fn read(
     let file = extract(&mut merged, &paths, &mut report);
     // One that holds a secret may have any name.
     let named = sources::variables_named(&file);
-    let strays = layer::strays(&variables).filter(|name| !named.contains(name));
+    let strays = layer::strays(&variables).filter(|name| named.iter().all(|known| known != name));
     for name in strays.take(PROBLEMS_MAX) {
         let place = Place::Variable(layer::shown_variable(name));
         report.add_at(place, "", layer::named_nothing(name, &paths));

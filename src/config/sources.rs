@@ -39,19 +39,21 @@ pub(super) fn named(
     }
 }
 
-/// The variables that the settings name as holders of secrets.
-pub(super) fn variables_named(file: &File) -> [&str; 7] {
-    let (wiv, nable, pages) = (&file.wiv, &file.nable, &file.pagination);
-    [
-        &wiv.api_key_env,
-        &wiv.api_key_fallback_env,
-        &nable.api_key_env,
-        &nable.api_key_fallback_env,
-        &nable.account_id_env,
-        &pages.token_key_env,
-        &pages.token_key_previous_env,
-    ]
-    .map(|name| name.0.as_str())
+/// Returns the variables that the settings name as holders of secrets: those settings end with
+/// `_env`.
+pub(super) fn variables_named(file: &File) -> Vec<String> {
+    fn collect(table: toml::Table, into: &mut Vec<String>) {
+        for (name, value) in table {
+            match value {
+                toml::Value::Table(below) => collect(below, into),
+                toml::Value::String(variable) if name.ends_with("_env") => into.push(variable),
+                _ => {}
+            }
+        }
+    }
+    let mut names = Vec::new();
+    collect(toml::Table::try_from(file).unwrap_or_default(), &mut names);
+    names
 }
 
 /// The secrets of one vendor.
@@ -181,14 +183,14 @@ impl Reader {
     }
 
     fn vendor(&mut self, settings: &VendorSettings) -> Option<VendorSecrets> {
-        let at = |setting: &str| format!("{}.{setting}", settings.vendor.as_str());
+        let at = |setting: &str| format!("{}.{setting}", settings.vendor().as_str());
         if settings.optional
             && let Err(problem) = settings.key.read()
             && problem.is_absence()
         {
             self.warnings.push(format!(
                 "{}: disabled, for {} {problem} ({} = true)",
-                settings.vendor.as_str(),
+                settings.vendor().as_str(),
                 shown(&settings.key),
                 at("optional"),
             ));
@@ -269,7 +271,10 @@ impl Settings {
         });
         if vendors.present().next().is_none() {
             for vendor in self.vendors.present().filter(|vendor| vendor.optional) {
-                let path = setting(&format!("{}.api_key", vendor.vendor.as_str()), &vendor.key);
+                let path = setting(
+                    &format!("{}.api_key", vendor.vendor().as_str()),
+                    &vendor.key,
+                );
                 let text = format!(
                     "{} holds no key, nor does the other vendor's: one vendor must have one",
                     shown(&vendor.key)

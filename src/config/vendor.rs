@@ -2,16 +2,13 @@
 
 use std::fmt;
 
-use http::HeaderName;
-
-use super::file;
+use super::file::{self, File};
 use super::form::{Form, Of};
 use super::report::Report;
 use super::sources::named;
-use crate::clock::Duration;
-use crate::domain::{AccountId, Vendor};
+use crate::domain::{AccountId, PerVendor, Vendor};
 use crate::secrets::SecretSource;
-use crate::upstream::{BaseUrl, ProxyUrl};
+use crate::upstream::{BaseUrl, ProxyUrl, VendorOptions};
 
 impl Form for BaseUrl {
     fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,28 +52,8 @@ pub enum AccountSource {
 /// One vendor, enabled.
 #[derive(Clone, Debug)]
 pub struct VendorSettings {
-    /// Which one.
-    pub vendor: Vendor,
-    /// Where it is.
-    pub base_url: BaseUrl,
-    /// Asked for a tunnel to it; `None`: connections are direct.
-    pub proxy: Option<ProxyUrl>,
-    /// Carries the key.
-    pub key_header: HeaderName,
-    /// The vendor's budget.
-    pub requests_per_minute: u32,
-    /// Where the vendor's limit is to be learnt: the least requests a minute.
-    pub learn_down_to: Option<u32>,
-    /// Calls at once.
-    pub concurrency: usize,
-    /// Fewer while the vendor is late.
-    pub concurrency_adaptive: bool,
-    /// For one attempt, until its body was read.
-    pub timeout: Duration,
-    /// For its connection.
-    pub connect_timeout: Duration,
-    /// The longest wait that its headers can ask for.
-    pub hold_down_max: Duration,
+    /// How the vendor is called. The account in it is a placeholder until the secrets are read.
+    pub options: VendorOptions,
     /// Whose data the keys show; names the credential in every cache key.
     pub account: AccountSource,
     /// Holds the key.
@@ -87,161 +64,99 @@ pub struct VendorSettings {
     pub optional: bool,
 }
 
-/// The keys of a vendor: `None` where it is disabled.
-fn vendor_keys(
-    table: &str,
-    key: Option<SecretSource>,
-    fallback: Option<SecretSource>,
-    report: &mut Report,
-) -> Option<(SecretSource, Option<SecretSource>)> {
-    match (key, fallback) {
-        (Some(key), fallback) => Some((key, fallback)),
-        (None, None) => None,
-        (None, Some(_)) => {
-            report.rule(
-                &format!("{table}.api_key_env"),
-                format!("a fallback is named, so {table}.api_key_env or {table}.api_key_file must be too"),
-            );
-            None
+impl VendorSettings {
+    /// Returns the vendor.
+    pub fn vendor(&self) -> Vendor {
+        self.options.row.vendor
+    }
+}
+
+/// Checks a vendor's table, whichever it is, and makes its settings with the account that a function
+/// finds; `None` where the vendor is disabled or wrong.
+macro_rules! checked {
+    ($vendor:ident, $table:expr, $limits:expr, $report:expr, $account:expr) => {{
+        let (vendor, table, report) = (Vendor::$vendor, &$table, $report);
+        let at = |setting: &str| format!("{}.{setting}", vendor.as_str());
+        if table.connect_timeout.get() > table.timeout.get() {
+            let text = format!("must not be longer than {}", at("timeout"));
+            report.rule(&at("connect_timeout"), text);
         }
+        let (least, most) = (table.requests_per_minute_min, table.requests_per_minute);
+        if table.learn_rate && least.0 > most.0 {
+            let text = format!("must not be more than {}", at("requests_per_minute"));
+            report.rule(&at("requests_per_minute_min"), text);
+        }
+        let (env, file) = (&table.api_key_env, &table.api_key_file);
+        let key = named(&at("api_key"), env, file, report);
+        let (env, file) = (&table.api_key_fallback_env, &table.api_key_fallback_file);
+        let key_fallback = named(&at("api_key_fallback"), env, file, report);
+        let keys = match (key, key_fallback) {
+            (Some(key), fallback) => Some((key, fallback)),
+            (None, None) => None,
+            (None, Some(_)) => {
+                let (env, file) = (at("api_key_env"), at("api_key_file"));
+                report.rule(
+                    &env,
+                    format!("a fallback is named, so {env} or {file} must be too"),
+                );
+                None
+            }
+        };
+        let find: fn(&_, bool, &mut Report) -> Option<AccountSource> = $account;
+        let account = find(table, keys.is_some(), report);
+        let url = table.base_url.0.clone();
+        let mut options = VendorOptions::new(vendor, url, AccountId::of_disabled());
+        options.proxy = table.proxy_url.as_ref().map(|Of(url)| url.clone());
+        options.key_header = table.api_key_header.0.clone();
+        options.requests_per_minute = most.to_u32();
+        options.learn_down_to = table.learn_rate.then_some(least.to_u32());
+        options.concurrency = table.concurrency.to_usize();
+        options.concurrency_adaptive = table.concurrency_adaptive;
+        options.timeout = table.timeout.get();
+        options.connect_timeout = table.connect_timeout.get();
+        options.hold_down_max = $limits.hold_down_max.get();
+        keys.zip(account)
+            .map(|((key, key_fallback), account)| VendorSettings {
+                options,
+                account,
+                key,
+                key_fallback,
+                optional: table.optional,
+            })
+    }};
+}
+
+/// Cuts the vendors' tables; `None` where a vendor is disabled or wrong.
+pub(super) fn vendors(file: &File, report: &mut Report) -> PerVendor<Option<VendorSettings>> {
+    PerVendor {
+        wiv: checked!(Wiv, file.wiv, file.limits, &mut *report, wiv_account),
+        nable: checked!(Nable, file.nable, file.limits, &mut *report, nable_account),
     }
 }
 
-fn attempt(table: &str, timeout: file::Wait, connect: file::Wait, report: &mut Report) {
-    if connect.get() > timeout.get() {
-        report.rule(
-            &format!("{table}.connect_timeout"),
-            format!("must not be longer than {table}.timeout"),
-        );
-    }
+fn wiv_account(wiv: &file::Wiv, _: bool, _: &mut Report) -> Option<AccountSource> {
+    // The form was an account id's already.
+    let account = AccountId::parse(&wiv.credential.0).ok()?;
+    Some(AccountSource::Given(account))
 }
 
-/// The least rate, where it is to be learnt.
-fn learn_down_to(
-    table: &str,
-    learn: bool,
-    least: u32,
-    most: u32,
-    report: &mut Report,
-) -> Option<u32> {
-    if learn && least > most {
-        report.rule(
-            &format!("{table}.requests_per_minute_min"),
-            format!("must not be more than {table}.requests_per_minute"),
-        );
-    }
-    learn.then_some(least)
-}
-
-/// wiv; `None` where it is disabled or wrong.
-pub(super) fn wiv(
-    wiv: &file::Wiv,
-    limits: &file::Limits,
-    report: &mut Report,
-) -> Option<VendorSettings> {
-    attempt("wiv", wiv.timeout, wiv.connect_timeout, report);
-    let learn_down_to = learn_down_to(
-        "wiv",
-        wiv.learn_rate,
-        wiv.requests_per_minute_min.to_u32(),
-        wiv.requests_per_minute.to_u32(),
-        report,
-    );
-    let key = named("wiv.api_key", &wiv.api_key_env, &wiv.api_key_file, report);
-    let fallback = named(
-        "wiv.api_key_fallback",
-        &wiv.api_key_fallback_env,
-        &wiv.api_key_fallback_file,
-        report,
-    );
-    let (key, key_fallback) = vendor_keys("wiv", key, fallback, report)?;
-    Some(VendorSettings {
-        vendor: Vendor::Wiv,
-        base_url: wiv.base_url.0.clone(),
-        proxy: wiv.proxy_url.as_ref().map(|Of(url)| url.clone()),
-        key_header: wiv.api_key_header.0.clone(),
-        requests_per_minute: wiv.requests_per_minute.to_u32(),
-        learn_down_to,
-        concurrency: wiv.concurrency.to_usize(),
-        concurrency_adaptive: wiv.concurrency_adaptive,
-        timeout: wiv.timeout.get(),
-        connect_timeout: wiv.connect_timeout.get(),
-        hold_down_max: limits.hold_down_max.get(),
-        // The form was an account id's already.
-        account: AccountSource::Given(AccountId::parse(&wiv.credential.0).ok()?),
-        key,
-        key_fallback,
-        optional: wiv.optional,
-    })
-}
-
-/// N-able; `None` where it is disabled or wrong.
-pub(super) fn nable(
-    nable: &file::Nable,
-    limits: &file::Limits,
-    report: &mut Report,
-) -> Option<VendorSettings> {
-    attempt("nable", nable.timeout, nable.connect_timeout, report);
-    let learn_down_to = learn_down_to(
-        "nable",
-        nable.learn_rate,
-        nable.requests_per_minute_min.to_u32(),
-        nable.requests_per_minute.to_u32(),
-        report,
-    );
-    let key = named(
-        "nable.api_key",
-        &nable.api_key_env,
-        &nable.api_key_file,
-        report,
-    );
-    let fallback = named(
-        "nable.api_key_fallback",
-        &nable.api_key_fallback_env,
-        &nable.api_key_fallback_file,
-        report,
-    );
-    let kept = named(
-        "nable.account_id",
-        &nable.account_id_env,
-        &nable.account_id_file,
-        report,
-    );
-    let account = match (&nable.account_id, kept) {
+fn nable_account(nable: &file::Nable, has_key: bool, report: &mut Report) -> Option<AccountSource> {
+    let path = "nable.account_id";
+    let (env, file) = (&nable.account_id_env, &nable.account_id_file);
+    match (&nable.account_id, named(path, env, file, report)) {
         (Some(_), Some(_)) => {
-            report.rule(
-                "nable.account_id",
-                "is named twice: keep one of account_id, account_id_env and account_id_file",
-            );
+            let text = "is named twice: keep one of account_id, account_id_env and account_id_file";
+            report.rule(path, text);
             None
         }
         (Some(Of(id)), None) => Some(AccountSource::Given(id.clone())),
         (None, Some(source)) => Some(AccountSource::Kept(source)),
-        (None, None) => None,
-    };
-    let (key, key_fallback) = vendor_keys("nable", key, fallback, report)?;
-    let Some(account) = account else {
-        report.rule(
-            "nable.account_id",
-            "is missing: N-able needs account_id, account_id_env or account_id_file beside its key",
-        );
-        return None;
-    };
-    Some(VendorSettings {
-        vendor: Vendor::Nable,
-        base_url: nable.base_url.0.clone(),
-        proxy: nable.proxy_url.as_ref().map(|Of(url)| url.clone()),
-        key_header: nable.api_key_header.0.clone(),
-        requests_per_minute: nable.requests_per_minute.to_u32(),
-        learn_down_to,
-        concurrency: nable.concurrency.to_usize(),
-        concurrency_adaptive: nable.concurrency_adaptive,
-        timeout: nable.timeout.get(),
-        connect_timeout: nable.connect_timeout.get(),
-        hold_down_max: limits.hold_down_max.get(),
-        account,
-        key,
-        key_fallback,
-        optional: nable.optional,
-    })
+        (None, None) => {
+            let text = "is missing: N-able needs account_id, account_id_env or account_id_file beside its key";
+            if has_key {
+                report.rule(path, text);
+            }
+            None
+        }
+    }
 }
