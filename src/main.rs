@@ -1,8 +1,9 @@
 //! The `msp-gateway` command.
 
-/// Small answers that stay lie between large pieces of work that go: an allocator which keeps sizes
-/// apart holds a hundred thousand of them in a third of the memory that the system's takes, so that what
-/// they are charged is what they cost (see `tests/bench/RESULTS.md`).
+/// The system allocator fragments here: small long-lived answers end up between large short-lived
+/// buffers, so freed pages cannot be returned. mimalloc keeps sizes apart. It holds a hundred
+/// thousand small answers in a third of the memory, so that what the cache charges for them is what
+/// they cost (`tests/bench/RESULTS.md`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -2,12 +2,14 @@
 //!
 //! Label sets are closed: every label value is one of our own words or a configured caller name.
 //!
-//! - [`Metrics`] holds the counters, which are counted when something happens.
-//! - [`StateGauges`] holds what is true at one moment. It is read when metrics are scraped, by what
-//!   [`Metrics::before_scrape`] was given, so that the first scrape is as true as the last.
-//! - [`CallerMeter`] holds what is counted of one caller.
+//! - [`Metrics`] holds the counters. Each is incremented when something happens.
+//! - [`StateGauges`] holds what is true at one moment. The functions given to
+//!   [`Metrics::before_scrape`] set it at each scrape, so the first scrape is as true as the last.
+//! - [`CallerMeter`] holds the counters of one caller.
 //!
-//! Counters that an alert needs exist from the start: one that is born at 1 never increases.
+//! Counters that an alert needs exist from the start, because a counter that first appears with 1
+//! never increases. What must never happen: a label value that a caller or a vendor has sent, or a
+//! metric that `deploy/METRICS.md` does not list.
 
 mod callers;
 mod declare;
@@ -37,7 +39,7 @@ pub use store::{
 
 use crate::domain::{CacheOutcome, Kind, Operation, Route, Saved, Shortage, Vendor};
 
-/// Seconds; hits take tens of microseconds, vendor calls up to tens of seconds.
+/// In seconds. Hits take tens of microseconds, vendor calls up to tens of seconds.
 const REQUEST_BUCKETS: [f64; 14] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0,
 ];
@@ -45,20 +47,20 @@ const VENDOR_BUCKETS: [f64; 11] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// How a walk ended or went on. The label `outcome` of `walks_total`.
+/// The outcome of a walk. The label `outcome` of `walks_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WalkOutcome {
     /// Read to the vendor's end.
     Complete,
-    /// Hit a bound of its own.
+    /// The walk reached one of its own limits.
     Cut,
     /// The scroll was lost and no new search took over.
     Lost,
     /// The scroll was lost and a new search took over.
     Rewalked,
-    /// Nobody read on; left before its end.
+    /// No caller read on, and the walk was abandoned before the end.
     Abandoned,
-    /// A new search did not repeat what was already served.
+    /// A new search did not repeat the rows already served.
     Broken,
 }
 
@@ -86,16 +88,16 @@ impl WalkOutcome {
     }
 }
 
-/// How the making of a coded variant ended. The label `outcome` of `coded_variants_total`.
+/// The outcome of making a coded variant. The label `outcome` of `coded_variants_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum VariantOutcome {
-    /// It is kept.
+    /// The variant is kept.
     Made,
-    /// It would be no smaller than the body.
+    /// The variant would be no smaller than the body.
     NotSmaller,
     /// The coder failed.
     Failed,
-    /// Too many wait to be made; it is tried again when it is next wanted.
+    /// Too many variants are waiting to be made. It is tried again at the next request.
     Crowded,
 }
 
@@ -114,14 +116,14 @@ impl VariantOutcome {
     }
 }
 
-/// How a TLS handshake ended. The label `outcome` of `tls_handshakes_total`.
+/// The outcome of a TLS handshake. The label `outcome` of `tls_handshakes_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Handshake {
-    /// The connection stands.
+    /// The connection is established.
     Ok,
-    /// The peer speaks something else, trusts us not, or is not trusted.
+    /// The peer did not speak TLS, rejected our certificate, or presented one that we reject.
     Failed,
-    /// Not complete in time.
+    /// The handshake was not complete in time.
     TimedOut,
 }
 
@@ -139,14 +141,15 @@ impl Handshake {
     }
 }
 
-/// What became of a page token whose snapshot was gone. The label `outcome` of `token_heals_total`.
+/// The outcome of healing a page token whose snapshot was gone. The label `outcome` of
+/// `token_heals_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealOutcome {
-    /// Another snapshot showed the same rows before the place.
+    /// Another snapshot showed the same rows before the token's place.
     Healed,
-    /// The list had changed before the place, or nothing told its search: 410.
+    /// The list had changed before the place, or the search is unknown: 410.
     Changed,
-    /// The vendor, its budget or the deadline came in the way; the token stays good.
+    /// The vendor, its budget or the deadline prevented it. The token stays valid.
     Failed,
 }
 
@@ -164,7 +167,7 @@ impl HealOutcome {
     }
 }
 
-/// Brings gauges up to date before a scrape.
+/// Updates gauges before a scrape.
 type Measure = Box<dyn Fn() + Send + Sync>;
 
 /// All metrics of one gateway. Clone the `Arc`, never the struct.
@@ -185,17 +188,17 @@ pub struct Metrics {
     walks: IntCounterVec,
     /// Running walks.
     pub open_scrolls: IntGauge,
-    /// `pagination.open_scrolls_max`, for alerts on how much of it is used.
+    /// `pagination.open_scrolls_max`, for alerts on how much of it is in use.
     pub open_scrolls_max: IntGauge,
-    /// Scrolls that may stand open at the vendor.
+    /// Scrolls that may be open at the vendor.
     pub vendor_scrolls: IntGauge,
-    /// `pagination.vendor_scrolls_max`, likewise.
+    /// `pagination.vendor_scrolls_max`, for alerts on how much of it is in use.
     pub vendor_scrolls_max: IntGauge,
     requests_shed: IntCounterVec,
     heals: IntCounterVec,
-    /// Rows that a walk gave twice and that were kept once.
+    /// Rows that a walk got twice and kept once.
     pub duplicate_rows: IntCounter,
-    /// What is true at this moment.
+    /// Gauges of the present state.
     pub state: StateGauges,
     problems: IntCounterVec,
     measures: Mutex<Vec<Measure>>,
@@ -207,23 +210,23 @@ pub struct Metrics {
     pub events: EventsMeter,
     /// What is measured of the store.
     pub store: StoreMeter,
-    /// Panics contained at the request or flight boundary.
+    /// Panics contained in a request or a flight.
     pub panics: IntCounter,
     /// Lines of standard output and standard error that could not be written.
     pub log_lines_dropped: IntCounter,
     /// Connections open on the public listener.
     pub connections: IntGauge,
-    /// Connections closed at once, because their peer had as many as it may.
+    /// Connections closed at once because their peer had as many as it may.
     pub connections_refused: IntCounter,
 }
 
 /// The gauges of one vendor's pace, resolved once.
 pub struct PaceGauges {
-    /// Requests that the budget admits right now.
+    /// Requests that the budget admits now.
     pub remaining: IntGauge,
-    /// Requests a minute that are in force.
+    /// Rate in force, in requests per minute.
     pub rate_limit: IntGauge,
-    /// Requests at once that are in force.
+    /// Concurrent requests in force.
     pub concurrency_limit: IntGauge,
 }
 
@@ -231,7 +234,7 @@ impl Metrics {
     /// Declares every metric.
     ///
     /// # Errors
-    /// Only if two metrics had one name, which a test excludes.
+    /// Fails only if two metrics have the same name, which a test excludes.
     pub fn new() -> Result<Arc<Self>, prometheus::Error> {
         let registry = Registry::new();
         let declare = Declare(&registry);
@@ -441,12 +444,12 @@ impl Metrics {
         self.callers.of(name)
     }
 
-    /// To be told of each vendor call that no caller waited for: refreshes and reading ahead.
+    /// Returns the counter for vendor calls that no caller waited for: refreshes and reading ahead.
     pub fn background_calls(&self) -> CallsCaused {
         self.callers.of("gateway").calls_caused()
     }
 
-    /// Observes one answered request; `None` where no cache was asked.
+    /// Records the duration of one answered request. `None` if the cache was not used.
     pub fn duration(&self, route: Route, cache: Option<CacheOutcome>, seconds: f64) {
         let column = cache.map_or(CacheOutcome::ALL.len(), |outcome| outcome as usize);
         if let Some(h) = self
@@ -458,7 +461,7 @@ impl Metrics {
         }
     }
 
-    /// Counts one question put to the cache.
+    /// Counts one lookup in the cache.
     pub fn lookup(&self, kind: Kind, outcome: CacheOutcome) {
         if let Some(c) = self
             .lookups
@@ -491,14 +494,14 @@ impl Metrics {
             .observe(seconds);
     }
 
-    /// Counts a connection that could not be made. `cause` is a `ConnectCause`'s word.
+    /// Counts a failed attempt to connect. `cause` is the word of a `ConnectCause`.
     pub fn connect_failure(&self, vendor: Vendor, cause: &'static str) {
         self.connect_failures
             .with_label_values(&[vendor.as_str(), cause])
             .inc();
     }
 
-    /// Returns the gauges of a vendor's pace; none are shown before somebody asks for them.
+    /// Returns the gauges of a vendor's pace. They are shown from the first call on.
     pub fn pace(&self, vendor: Vendor) -> PaceGauges {
         let of = |gauges: &IntGaugeVec| gauges.with_label_values(&[vendor.as_str()]);
         PaceGauges {
@@ -515,7 +518,7 @@ impl Metrics {
             .set(state);
     }
 
-    /// Counts a refused primary key.
+    /// Counts a rejected primary key, with the outcome of the fallback key.
     pub fn credential_fallback(&self, vendor: Vendor, accepted: bool) {
         let outcome = if accepted { "accepted" } else { "refused" };
         self.credential_fallbacks
@@ -538,7 +541,7 @@ impl Metrics {
         self.requests_shed.with_label_values(&[what.as_str()]).inc();
     }
 
-    /// Shows a coding's counts from zero on.
+    /// Shows the counts of a coding from zero on.
     pub fn declare_variant(&self, coding: &'static str) {
         for outcome in VariantOutcome::ALL {
             self.variants.with_label_values(&[coding, outcome.as_str()]);
@@ -559,7 +562,7 @@ impl Metrics {
         self.state.set_reload(applied, unix_s);
     }
 
-    /// Shows a problem's count from zero on.
+    /// Shows the count of a problem from zero on.
     pub fn declare_problem(&self, code: &'static str) {
         self.problems.with_label_values(&[code]);
     }
@@ -569,18 +572,19 @@ impl Metrics {
         self.problems.with_label_values(&[code]).inc();
     }
 
-    /// Calls `measure` before each scrape; it sets gauges and is quick. It must not add another one.
+    /// Calls `measure` before each scrape. It sets gauges, must be fast, and must not add another
+    /// one.
     pub fn before_scrape(&self, measure: impl Fn() + Send + Sync + 'static) {
         self.measures.lock().push(Box::new(measure));
     }
 
-    /// Tells when the certificate of a listener, `public` or `admin`, runs out.
+    /// Sets when the certificate of a listener, `public` or `admin`, expires.
     pub fn set_certificate_not_after(&self, listener: &'static str, unix_s: i64) {
         self.certificate_not_after
             .with_label_values(&[listener])
             .set(unix_s);
         for outcome in Handshake::ALL {
-            // There from the start, so that rates can be told.
+            // These exist from the start, so that rates can be computed.
             self.tls_handshakes
                 .with_label_values(&[listener, outcome.as_str()]);
         }
@@ -596,9 +600,9 @@ impl Metrics {
     /// Returns the text that Prometheus scrapes.
     ///
     /// # Errors
-    /// If a metric cannot be encoded.
+    /// Fails if a metric cannot be encoded.
     pub fn render(&self) -> Result<String, prometheus::Error> {
-        // Held to the end, so that two scrapes at once see one state each.
+        // Held to the end, so that each of two concurrent scrapes sees one state.
         let measures = self.measures.lock();
         for measure in &*measures {
             measure();

@@ -1,8 +1,9 @@
-//! New settings while requests go on: read, check, build whole, swap. A bad file changes nothing.
+//! Takes over new settings while requests go on: read, check, build everything, swap. A bad file
+//! changes nothing.
 //!
-//! A [`Reloader`] looks at the settings file and at the files of keys and certificates. Nothing here
-//! reads a file on a thread that serves requests: each look, each reading and each building is a task
-//! of its own on a thread for blocking work.
+//! A [`Reloader`] watches the settings file and the files of keys and certificates. It never reads
+//! a file on a thread that serves requests. Each check, each reading and each building is a task of
+//! its own on a thread for blocking work.
 //!
 //! ```text
 //! every 200 ms ──▶ marks (stat) ──changed, settled──▶ fingerprint ──changed──▶ reload
@@ -22,44 +23,46 @@ use crate::config::{self, Secrets, Settings};
 use crate::secrets::READ_WAIT_MAX;
 use crate::telemetry::EventLevel;
 
-/// How often the files are looked at, by what the system says of them without reading them. A rotation
-/// by file change takes effect within about a second: one look sees it, the next that it is over.
+/// How often the files are checked without reading them. A rotation by file change takes effect
+/// within about a second: one check notices it, and the next one that it is complete.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Files that change at every look are read after so many all the same.
+/// Files that change at every check are read after this many checks anyway.
 const UNSETTLED_MAX: u32 = 10;
-/// Every so many looks, every five seconds, the files are read whatever the system says of them: a
-/// change within one tick of a file system's clock leaves no mark.
+/// The files are read after this many checks, which is every five seconds, whatever their metadata.
+/// A change within one tick of a file system's clock leaves no trace there.
 const LOOKS_PER_READ: u32 = 25;
-/// Looks that may hang at once. While so many do, no other is begun: each holds a thread.
+/// Maximum number of checks that hang at the same time. Each holds a thread, so no other is started
+/// then.
 const HUNG_MAX: usize = 4;
 
-/// Watches the settings and the files of keys and certificates, and takes them over when they change.
+/// Watches the settings and the files of keys and certificates, and takes over their changes.
 pub struct Reloader {
     path: PathBuf,
     watched: Arc<[PathBuf]>,
     /// Hash of the contents.
     seen: [u8; 32],
-    /// What the system last said of the files.
+    /// The metadata at the last check.
     marks: Vec<Mark>,
-    /// Looks in a row at which the marks were others than before.
+    /// Number of checks in a row with changed metadata.
     unsettled: u32,
-    /// Looks since the files were read.
+    /// Number of checks since the files were read.
     unread: u32,
     level: Option<EventLevel>,
-    /// Looks that have begun and perhaps not ended.
+    /// Checks that were started and may still run.
     looks: Vec<AbortHandle>,
-    /// How long one look may take.
+    /// Maximum time of one check.
     patience: Duration,
-    /// The last look was given up, and an event has said so.
+    /// Whether the last check was given up and an event has reported it.
     stalled: bool,
 }
 
-/// What tells a changed file without reading it: device, inode, length, and when its content and its
-/// entry changed, in seconds and nanoseconds. `None`: not there.
+/// Metadata that shows a change of a file: device, inode, length, and when its content and its
+/// entry changed, in seconds and nanoseconds. `None`: there is no file.
 type Mark = Option<(u64, u64, u64, [i64; 4])>;
 
 impl Reloader {
-    /// Watches `path` and the key files that `settings` name. Looks at them once; blocks the thread.
+    /// Watches `path` and the key files that `settings` name. Checks them once, which blocks the
+    /// thread.
     pub fn new(path: &Path, settings: &Settings) -> Self {
         let watched = watched(path, settings);
         Self {
@@ -76,14 +79,14 @@ impl Reloader {
         }
     }
 
-    /// Returns the same, and `level` follows `log.level`.
+    /// Makes `level` follow `log.level`.
     pub fn with_level(mut self, level: EventLevel) -> Self {
         self.level = Some(level);
         self
     }
 
-    /// Reloads whenever files have changed or somebody asks for it, without an end. Tells the states
-    /// of a service manager to `notify`.
+    /// Reloads whenever files have changed or a signal asks for it, for ever. Reports the states of
+    /// a reload to the service manager with `notify`.
     pub async fn run(mut self, app: Arc<App>, mut asked: mpsc::Receiver<()>, notify: fn(&str)) {
         loop {
             tokio::select! {
@@ -96,8 +99,8 @@ impl Reloader {
         }
     }
 
-    /// Returns when the content of a watched file has changed, and the next look found it the same: a
-    /// file that is still being written, or half of a pair, is given the time of a look.
+    /// Returns when the content of a watched file has changed and was the same at the next check.
+    /// So a file that is still being written, or half of a pair, gets the time of one check.
     pub async fn changed(&mut self, app: &App) {
         loop {
             sleep(LOOK_EVERY).await;
@@ -108,7 +111,7 @@ impl Reloader {
                 continue;
             }
             if let Some(found) = self.look(app, fingerprint).await {
-                // Marks may come from memory, contents come from the files.
+                // The metadata may come from a cache, but the contents come from the files.
                 self.note_stalled(app, false);
                 if found != self.seen {
                     return;
@@ -117,8 +120,8 @@ impl Reloader {
         }
     }
 
-    /// Has `look` look at the watched files on a thread for blocking work. `None`: it does not end.
-    /// Dropped, it leaves a look behind that counts until it ends.
+    /// Runs `look` on the watched files on a thread for blocking work. `None` if it does not
+    /// return. If this future is dropped, the check continues and counts until it ends.
     async fn look<T: Send + 'static>(
         &mut self,
         app: &App,
@@ -153,7 +156,7 @@ impl Reloader {
         }
     }
 
-    /// Whether the marks of one look are reason to read the files.
+    /// Returns whether the metadata of a check is a reason to read the files.
     fn is_worth_reading(&mut self, marks: Vec<Mark>) -> bool {
         self.unread += 1;
         if self.stalled {
@@ -172,7 +175,7 @@ impl Reloader {
         true
     }
 
-    /// Takes the settings over, or changes nothing and says why in one log line.
+    /// Takes the settings over. If that fails, changes nothing and logs the reason in one line.
     pub async fn reload(&mut self, app: &Arc<App>) {
         let applied = self.try_reload(app).await;
         app.note_reload(&applied);
@@ -188,9 +191,10 @@ impl Reloader {
     }
 
     async fn try_reload(&mut self, app: &Arc<App>) -> Result<Vec<String>, String> {
-        // Seen before they are read: a change in between is seen at the next look.
+        // The hash is taken before the files are read. A change in between is noticed at the next
+        // check.
         let Some(seen) = self.look(app, fingerprint).await else {
-            // No file has this hash, so they are taken over once they answer again.
+            // No file has this hash, so the files are taken over once they can be read again.
             self.seen = [0; 32];
             return Err("the files that are watched do not answer".to_owned());
         };
@@ -209,7 +213,7 @@ impl Reloader {
         };
         let (later, settings, warnings) = blocking(applied).await?;
         if let Some(level) = &self.level {
-            // The word was checked as a setting, so this fails only where nothing logs any more.
+            // The word was checked as a setting, so this only fails if nothing logs any more.
             if let Err(why) = level.set(settings.log.level.as_str()) {
                 tracing::error!(why, "log.level could not be changed");
             }
@@ -218,7 +222,8 @@ impl Reloader {
             tracing::warn!(line, "questionable setting");
         }
         self.watched = watched(&self.path, &settings);
-        // Before the contents: what changes in between is a new mark at the next look.
+        // The metadata is read before the contents. A change in between shows as new metadata at
+        // the next check.
         let looked = |files: &[PathBuf]| (marks(files), fingerprint(files));
         if let Some((marks, seen)) = self.look(app, looked).await {
             (self.marks, self.seen) = (marks, seen);
@@ -239,7 +244,7 @@ fn one_line(why: &impl ToString) -> String {
     why.to_string().lines().collect::<Vec<_>>().join("; ")
 }
 
-/// Settings and secrets. Files that do not answer are given up.
+/// Reads settings and secrets. Gives up on files that do not respond.
 fn read(path: &Path) -> Result<(Settings, Secrets), String> {
     let settings = config::load(Some(path)).map_err(|why| one_line(&why))?;
     let secrets = settings.read_secrets().map_err(|why| one_line(&why))?;
@@ -252,16 +257,16 @@ fn watched(path: &Path, settings: &Settings) -> Arc<[PathBuf]> {
     files.into()
 }
 
-/// Whether there is a file to read, through links. A pipe would wait for a writer.
+/// Returns whether the path is a file, through links. Reading a pipe would wait for a writer.
 fn is_file(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|about| about.is_file())
 }
 
-/// Says of the first path at which there is something else than a file that it is none. A pipe can be
-/// read once, at the start.
+/// Returns an error text for the first path that is not a file. A pipe can be read once, at the
+/// start.
 fn no_file(files: &[PathBuf]) -> Option<String> {
     let odd = files.iter().find(|path| path.exists() && !is_file(path))?;
-    // A relative one may be a secret that was written where its file belongs.
+    // A relative path may be a secret that was written where its file belongs.
     let settings = files.first() == Some(odd);
     let name = match settings || odd.is_absolute() {
         true => odd.display().to_string(),
@@ -272,7 +277,7 @@ fn no_file(files: &[PathBuf]) -> Option<String> {
     ))
 }
 
-/// Of the files, through links.
+/// Returns the metadata of the files, through links.
 fn marks(files: &[PathBuf]) -> Vec<Mark> {
     use std::os::unix::fs::MetadataExt as _;
     let mark = |file: &PathBuf| {
@@ -283,10 +288,10 @@ fn marks(files: &[PathBuf]) -> Vec<Mark> {
     files.iter().map(mark).collect()
 }
 
-/// Of the files' contents; a file that cannot be read counts as empty. Holds no secret: it is a hash
-/// that never leaves the process.
+/// Returns a hash of the files' contents. A file that cannot be read counts as empty. The hash
+/// reveals no secret, and never leaves the process.
 fn fingerprint(files: &[PathBuf]) -> [u8; 32] {
-    /// Longest part of a file that counts; settings and keys are far shorter.
+    /// Maximum bytes of a file that count. Settings and keys are far shorter.
     const BYTES_MAX: u64 = 1 << 21;
     let mut hasher = blake3::Hasher::new();
     for file in files {
@@ -357,7 +362,7 @@ mod tests {
             assert_eq!(reloader.looks.len(), HUNG_MAX.min(begun + 1));
             assert_eq!(stalled(), 1);
         }
-        // The mount is there again: the looks end, others are begun, and the change is seen.
+        // The mount is back: the checks return, others are started, and the change is noticed.
         drop(releases);
         reloader.patience = Duration::from_secs(30);
         std::fs::write(&path, "auth.mode = \"open\"\n[log]\nlevel = \"warn\"\n").unwrap();

@@ -1,4 +1,4 @@
-//! The two stacks: what every request passes on its way in, and every vendor call on its way out.
+//! The two stacks: the layers that every request passes, and those that every vendor call passes.
 
 use crate::access::CallerBook;
 use crate::admission::Gates;
@@ -32,45 +32,46 @@ use std::sync::Arc;
 use tower::ServiceBuilder;
 use tower::layer::layer_fn;
 
-/// Longest target on the admin listener: an explanation names a target and a body within its own.
+/// Maximum length of a target on the admin listener. A target of `explain` contains another target
+/// and a body.
 const ADMIN_TARGET_BYTES_MAX: usize = 20 * 1024;
 
-/// What the inbound stack is made of.
+/// The parts of the inbound stack.
 #[derive(Clone)]
 pub struct InboundParts {
-    /// Reads the time.
+    /// The clock.
     pub clock: Clock,
-    /// Counts.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Knows the callers.
+    /// The callers.
     pub callers: Arc<CallerBook>,
     /// The access log.
     pub log: LogSink,
-    /// The last requests.
+    /// The recent requests.
     pub history: Arc<History>,
-    /// Counts requests in flight; shared by the stacks before and after a reload.
+    /// Limits the requests in flight. The stacks before and after a reload share it.
     pub in_flight: Arc<InFlight>,
     /// A request is answered within this time.
     pub request_timeout: Duration,
     /// A request's body must be complete within this time.
     pub body_timeout: Duration,
-    /// Whose web pages may read answers.
+    /// The origins whose web pages may read answers.
     pub cross_origin: Option<Arc<CrossOrigin>>,
     /// Whether there is a page for people at `/docs`.
     pub docs: bool,
 }
 
-/// A whole stack on its way in, boxed at this one seam. Takes a request, gives an answer, never fails.
+/// A whole inbound stack, boxed here. It takes a request, returns an answer, and never fails.
 pub struct Inbound(DynStack);
 
 impl Inbound {
-    /// Begins to answer a request. The future outlives the stack, so a reload may drop it.
+    /// Starts to answer a request. The future outlives the stack, so a reload may drop the stack.
     pub fn answer(&self, arrival: Arrival) -> Boxed<Result<Answered, Infallible>> {
         self.0.call(arrival)
     }
 }
 
-/// What every request passes, from top to bottom.
+/// Builds the stack that every request passes, from top to bottom.
 pub fn inbound<R>(parts: InboundParts, handlers: R) -> Inbound
 where
     R: Service<Call, Response = Answered, Error = Problem> + Clone + Send + Sync + 'static,
@@ -102,43 +103,45 @@ where
         false => routes::find_without_docs,
     };
     let stack = ServiceBuilder::new()
-        // Over all that answers: a page must be able to read a refusal too.
+        // Above everything that answers, because a page must be able to read a refusal too.
         .layer(share_answers(cross_origin.clone()))
-        // Layers of many types end here.
+        // The many types of the layers end here.
         .layer(layer_fn(boxed))
-        // A request has a name before anything can go wrong with it.
+        // A request has an id before anything can go wrong with it.
         .layer(name_request(clock.clone(), request_timeout))
-        // Sees every outcome, refusals and disconnects too: keep above all that can answer.
+        // Above everything that can answer, so that it observes every outcome, refusals and
+        // disconnects too.
         .layer(observe(observer))
-        // Above all that has logic, so that a bug costs one request and not the connection's others.
+        // Above everything that has logic, so that a bug costs one request and not the whole
+        // connection.
         .layer(contain_panic(metrics))
         // Below this line a refusal is a typed problem, above it an answer.
         .layer(render_problem())
-        // Over everything that can wait.
+        // Above everything that can wait.
         .layer(deadline())
-        // First of the refusals: a request that can be read in two ways is not looked at further.
+        // The first refusal: a request that can be read in two ways is not processed any further.
         .layer(check_framing(TARGET_BYTES_MAX))
-        // Before authentication: a path that does not exist needs no key to be told so, and a browser
-        // that asks what a page may send has none.
+        // Before authentication: the 404 for an unknown path needs no key, and a browser's
+        // preflight has none.
         .layer(match_route(find, cross_origin.clone()))
-        // What everyone may read is in memory and needs no key, so no caller pays for it.
+        // These answers are for everyone and in memory. They need no key and count for no caller.
         .layer(answer_keyless(keyless::answer))
-        // Before any cache is asked: a revoked key must not get what is remembered.
+        // Before any cache lookup: a revoked key must not get remembered answers.
         .layer(authenticate(callers, cross_origin))
-        // After authentication: the bucket belongs to a caller, not to an address.
+        // After authentication, because the bucket belongs to a caller and not to an address.
         .layer(throttle(clock))
-        // Only those who may ask can make us hold a body.
+        // Only an authenticated caller can make us hold a body.
         .layer(read_body(body_timeout))
-        // Below the body: one that drips must not hold a place that a complete request could have.
-        // After authentication: places are shared between callers.
-        // The permit leaves with the answer's last byte.
+        // Below the body, because a body that arrives slowly must not hold a place that a complete
+        // request could use. After authentication, because places are shared between callers. The
+        // permit is released with the answer's last byte.
         .layer(admit(in_flight))
         .service(handlers);
     Inbound(stack)
 }
 
-/// What every request to the admin listener passes. No counting and no throttling: scrapers and
-/// people are few, and metrics are about callers.
+/// Builds the stack that every request to the admin listener passes. It neither counts nor
+/// throttles: scrapers and people are few, and metrics are about callers.
 pub fn admin(
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -146,14 +149,14 @@ pub fn admin(
     admin: Admin,
 ) -> Inbound {
     let stack = ServiceBuilder::new()
-        // As above, and for the same reasons in the same order.
+        // The same as above, for the same reasons, in the same order.
         .layer(layer_fn(boxed))
         .layer(name_request(clock, request_timeout))
         .layer(contain_panic(metrics))
         .layer(render_problem())
         .layer(deadline())
         .layer(check_framing(ADMIN_TARGET_BYTES_MAX))
-        // Few paths, of which each has its own rule of who may ask it.
+        // There are few paths, and each has its own rule of who may use it.
         .service(admin);
     Inbound(stack)
 }
@@ -190,8 +193,8 @@ where
     Box::new(BoxFuture(inner))
 }
 
-/// Returns the way of every call to one vendor. `gates` outlive the stack: a reload builds a new
-/// stack around the same ones, and no budget, circuit or refused key is forgotten.
+/// Builds the stack that every call to one vendor passes. `gates` outlive the stack: a reload
+/// builds a new stack around the same gates, so it keeps budget, circuit and rejected keys.
 pub fn outbound<C: VendorConnector>(
     options: &VendorOptions,
     gates: &Gates,
@@ -202,23 +205,23 @@ pub fn outbound<C: VendorConnector>(
     let clock = || clock.clone();
     let wire = Wire::new(options, Arc::clone(&gates.governor), clock(), connector);
     let stack = ServiceBuilder::new()
-        // Sees every call once, however often it was tried: one log line.
+        // Sees every call once, however often it was attempted, and logs one line.
         .layer(ObserveLayer::new(clock()))
-        // Above all that decides about an attempt, so that each attempt is decided about anew.
+        // Above everything that decides about an attempt, so that each attempt is decided anew.
         .layer(RetryLayer::new(options.retry, gates, clock()))
-        // Nobody queues for a vendor that is known to fail.
+        // No call queues for a vendor that is known to fail.
         .layer(RefuseLayer::new(gates))
         // Budget, place and turn. Holds the place until everything below has ended, the answer's
-        // body among it.
+        // body included.
         .layer(PaceLayer::new(gates, options.timeout, clock()))
-        // Below the queue: the vendor may have failed while this call waited, and the circuit hears
-        // of calls only that were really made.
+        // Below the queue, because the vendor may have failed while this call waited. The circuit
+        // only records calls that were really made.
         .layer(TripLayer::new(gates, options.timeout, clock()))
-        // From here on a request goes out, so here it is counted and paid for.
+        // A request is sent from here on, so it is counted and charged here.
         .layer(CountLayer::new(Arc::clone(metrics), clock()))
-        // The vendor's time only: waiting for a turn is not its fault.
+        // Limits the vendor's time only. Waiting for a turn is not the vendor's fault.
         .layer(TimeAttemptLayer::new(options.timeout, clock()))
-        // The key comes last, so that nothing above ever holds it.
+        // The key comes last, so that no layer above ever has it.
         .layer(SignLayer::new(options, gates))
         .service(wire);
     step::boxed(stack)

@@ -11,8 +11,8 @@
 //! 2026-05-01T12:00:00.000Z WARN  vendor call vendor=wiv …             Format::Text, event
 //! ```
 //!
-//! Nothing here ever waits for the reader of an output. A line that cannot be written is dropped and
-//! counted. No line holds a key, a page token, a query or a body.
+//! Nothing here ever waits for the reader of an output. A line that cannot be written is dropped
+//! and counted. No line holds a key, a page token, a query or a body.
 
 mod access;
 mod event;
@@ -29,20 +29,20 @@ pub use output::Output;
 
 use crate::clock::{Clock, Instant};
 
-/// Longest text in a line, in characters. The longest are refusals of settings, which name up to fifty
-/// problems.
+/// Maximum length of a text in a line, in characters. The longest texts are refusals of settings,
+/// which name up to fifty problems.
 const TEXT_CHARS_MAX: usize = 8 * 1024;
 
-/// How log lines are written.
+/// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// Words for a person at a terminal.
     Text,
 }
 
-/// Where access log lines go. Cheap to clone.
+/// The destination of access log lines. Cheap to clone.
 #[derive(Clone)]
 pub struct LogSink(Arc<Sink>);
 
@@ -66,12 +66,12 @@ impl fmt::Debug for LogSink {
 }
 
 impl LogSink {
-    /// Writes nothing.
+    /// Creates a sink that writes nothing.
     pub fn off() -> Self {
         Self(Arc::new(Sink::Off))
     }
 
-    /// Keeps every line in memory: for tests, which read them with [`Self::lines`].
+    /// Creates a sink that keeps every line in memory. Tests read them with [`Self::lines`].
     pub fn kept(clock: Clock) -> Self {
         Self(Arc::new(Sink::Kept {
             lines: Mutex::default(),
@@ -79,12 +79,13 @@ impl LogSink {
         }))
     }
 
-    /// Hands lines to `output`.
+    /// Creates a sink that writes to `output`.
     pub fn to(output: Output) -> Self {
         Self(Arc::new(Sink::To(output)))
     }
 
-    /// Takes an entry of a request that ended at `ended`, or just now. Never waits.
+    /// Writes the entry of a request that ended at `ended`, or just now if that is `None`. Never
+    /// waits.
     pub fn write(&self, ended: Option<Instant>, entry: impl FnOnce() -> AccessEntry) {
         match &*self.0 {
             Sink::Off => {}
@@ -106,7 +107,7 @@ impl LogSink {
     }
 }
 
-/// Appends `,"name":"text"`, cut to `chars_max`.
+/// Appends `,"name":"text"`, with the text cut to `chars_max`.
 fn text_member(out: &mut String, name: &str, text: &str, chars_max: usize) {
     out.push_str(",\"");
     out.push_str(name);
@@ -115,8 +116,8 @@ fn text_member(out: &mut String, name: &str, text: &str, chars_max: usize) {
     out.push('"');
 }
 
-/// Appends at most `chars_max` characters of a text. What could end the line, close a quote or drive a
-/// terminal is escaped as in JSON.
+/// Appends at most `chars_max` characters of a text. Characters that could end the line, close a
+/// quote or control a terminal are escaped as in JSON.
 fn push_text(out: &mut String, text: &str, chars_max: usize) {
     use fmt::Write as _;
     let plain = |b: u8| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\';

@@ -1,7 +1,8 @@
-//! What is counted of each caller.
+//! The counters of each caller.
 //!
-//! A request writes to several of its caller's counters. They lie side by side, so that it finds them
-//! in two lines of memory, however many callers there are; separate counters would be a line each.
+//! A request increments several of its caller's counters. They are next to each other in memory, so
+//! the request touches two cache lines, however many callers there are. Separate counters would
+//! need one cache line each.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
 use super::declare::opts;
 use crate::domain::Route;
 
-/// Statuses that have a label value of their own; others are counted as `other`. In the order of how
-/// often they are answered, for they are looked for one by one.
+/// Statuses with a label value of their own. Others are counted as `other`. They are sorted by
+/// frequency, because they are searched one by one.
 const STATUSES: [(u16, &str); 20] = [
     (200, "200"),
     (304, "304"),
@@ -38,11 +39,11 @@ const STATUSES: [(u16, &str); 20] = [
     (503, "503"),
     (504, "504"),
 ];
-/// The classes of `answers_total`; statuses without a value of their own count as `other`.
+/// The classes of `answers_total`. Statuses without a label value of their own count as `other`.
 const CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "other"];
 const OTHER_STATUS: usize = STATUSES.len();
 
-/// What is counted of one caller, in the order of how often it is written.
+/// The counters of one caller, the most frequently incremented first.
 #[repr(C)]
 struct Tally {
     name: Arc<str>,
@@ -68,18 +69,19 @@ impl CallerMeter {
         }
     }
 
-    /// To be told of each vendor call that this caller causes, however long after its request.
+    /// Returns the counter for vendor calls that this caller causes, however long after its
+    /// request.
     pub fn calls_caused(&self) -> CallsCaused {
         CallsCaused(self.0.clone())
     }
 
-    /// Counts a request of this caller that cost no vendor call.
+    /// Counts a request of this caller that needed no vendor call.
     pub fn saved(&self) {
         self.0.saved.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Requests answered so far with a status of 2xx or 3xx, of 4xx, of 5xx, and those whose caller
-    /// left before the answer.
+    /// Returns the number of requests answered so far with a status of 2xx or 3xx, of 4xx, and of
+    /// 5xx, and of those whose caller left before the answer.
     pub fn asked(&self) -> [u64; 4] {
         let mut classes = [0; 4];
         let statuses = STATUSES.iter().map(|(status, _)| *status).chain([200]);
@@ -98,29 +100,29 @@ impl CallerMeter {
         classes
     }
 
-    /// (vendor calls caused, vendor calls saved) so far.
+    /// Returns (vendor calls caused, vendor calls saved) so far.
     pub fn ledger(&self) -> (u64, u64) {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         (of(&self.0.calls), of(&self.0.saved))
     }
 }
 
-/// Counts the vendor calls that one caller caused.
+/// Counts the vendor calls that one caller causes.
 #[derive(Clone)]
 pub struct CallsCaused(Arc<Tally>);
 
 impl CallsCaused {
-    /// Whose they are, by its configured name.
+    /// Returns the caller's configured name.
     pub fn name(&self) -> &Arc<str> {
         &self.0.name
     }
 
-    /// Counts one.
+    /// Counts one call.
     pub fn add(&self) {
         self.0.calls.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns how many so far.
+    /// Returns the number of calls so far.
     pub fn count(&self) -> u64 {
         self.0.calls.load(Ordering::Relaxed)
     }
@@ -135,8 +137,8 @@ impl std::fmt::Debug for CallsCaused {
     }
 }
 
-/// Every caller's counters, by name. Like all counters they stay for as long as the gateway runs, so
-/// that a caller of a name that comes back counts on.
+/// Every caller's counters by name. Like all counters they exist as long as the gateway runs. So a
+/// caller whose name is removed and added again keeps counting from where it was.
 pub(super) struct Callers {
     tallies: Mutex<BTreeMap<Arc<str>, Arc<Tally>>>,
     requests: Desc,
@@ -176,7 +178,7 @@ impl Callers {
         }))
     }
 
-    /// Of all callers: answers with 2xx or 3xx, with 4xx, with 5xx.
+    /// Returns the answers of all callers with 2xx or 3xx, with 4xx, and with 5xx.
     pub(super) fn by_class(&self) -> [u64; 3] {
         let tallies: Vec<_> = self.tallies.lock().values().cloned().collect();
         let mut sums = [0; 3];
@@ -206,7 +208,7 @@ impl Callers {
     }
 }
 
-/// What the registry is given.
+/// The collector for the registry.
 pub(super) struct Collected(pub(super) Arc<Callers>);
 
 impl Collector for Collected {
@@ -255,7 +257,7 @@ impl Collector for Collected {
     }
 }
 
-/// `labels` in the order of their names, as those of all metrics stand.
+/// Makes a sample. `labels` must be sorted by name, like those of all metrics.
 fn sample(labels: &[(&str, &str)], count: u64) -> Metric {
     let labels = labels.iter().map(|(name, value)| {
         let mut label = LabelPair::default();

@@ -46,8 +46,8 @@ impl Declare<'_> {
         self.register(IntGauge::with_opts(opts(name, help))?)
     }
 
-    /// Histograms whose series are shown from their first observation on. Each takes some twenty
-    /// lines, and most pairs of route and outcome never happen.
+    /// Declares histograms whose series are shown from their first observation on. Each takes some
+    /// twenty lines, and most pairs of route and outcome never occur.
     pub(super) fn histograms(
         &self,
         name: &str,
@@ -62,7 +62,7 @@ impl Declare<'_> {
     }
 }
 
-/// The series of a histogram that were observed at least once.
+/// A histogram that shows the series that were observed at least once.
 struct Observed(HistogramVec);
 
 impl Collector for Observed {

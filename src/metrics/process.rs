@@ -1,4 +1,4 @@
-//! What the operating system knows of this process, read when metrics are scraped.
+//! What the operating system knows about this process, read at each scrape.
 
 use std::fs;
 
@@ -9,8 +9,8 @@ use rustix::process::{Resource, getrlimit};
 
 use super::declare::opts;
 
-/// Reads `/proc/self` at each scrape. A value that cannot be read is left out: no value is better
-/// than a wrong one.
+/// Reads `/proc/self` at each scrape. Leaves out a value that cannot be read, because no value is
+/// better than a wrong one.
 pub(super) struct ProcessCollector {
     resident: Desc,
     cpu: Desc,
@@ -79,15 +79,15 @@ fn family(desc: &Desc, kind: MetricType, value: f64) -> Option<MetricFamily> {
     Some(family)
 }
 
-/// The second number of `statm` is in pages.
+/// Returns the resident memory. The second number of `statm` is in pages.
 fn resident_bytes() -> Option<u64> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     Some(pages.saturating_mul(page_size() as u64))
 }
 
-/// `utime` and `stime` are the 12th and 13th words behind the program's name, which stands in
-/// brackets and may hold anything.
+/// Returns the CPU time. `utime` and `stime` are the 12th and 13th words after the program's name,
+/// which is in brackets and may contain anything.
 fn cpu_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let (_, behind) = stat.rsplit_once(')')?;
@@ -96,7 +96,8 @@ fn cpu_seconds() -> Option<f64> {
     Some((user + system) as f64 / clock_ticks_per_second() as f64)
 }
 
-/// From Linux 6.2 on the folder's size is their number; before, they are counted.
+/// Returns the number of open descriptors. From Linux 6.2 on it is the folder's size. Before that,
+/// the entries are counted.
 fn open_descriptors() -> Option<u64> {
     let size = fs::metadata("/proc/self/fd").ok()?.len();
     if size > 0 {
@@ -118,7 +119,7 @@ mod tests {
         let more: Vec<_> = (0..100)
             .map(|_| fs::File::open("/dev/null").unwrap())
             .collect();
-        // Other tests open and close files meanwhile.
+        // Other tests open and close files at the same time.
         assert!(open_descriptors().unwrap() >= before + 50);
         drop(more);
         let begun = cpu_seconds().unwrap();

@@ -1,5 +1,4 @@
-//! Counters as the console reads them, once a second: sums over labels, and nothing that a request
-//! would write for it.
+//! Reads counters for the console, once a second: sums over labels, at no cost for a request.
 
 use prometheus::core::{Collector as _, Metric as _};
 use prometheus::proto::MetricFamily;
@@ -11,8 +10,9 @@ use crate::domain::{CacheOutcome, Vendor};
 pub const DURATION_BOUNDS_S: &[f64] = &REQUEST_BUCKETS;
 
 impl Metrics {
-    /// Returns how many answers with this outcome took how long, over all routes, since the start:
-    /// one count for each of [`DURATION_BOUNDS_S`], and one for those above all.
+    /// Returns how many answers with this outcome fell into each bucket of duration, over all
+    /// routes, since the start: one count for each of [`DURATION_BOUNDS_S`], and one for those
+    /// above all of them.
     pub fn durations_of(&self, outcome: Option<CacheOutcome>) -> Vec<u64> {
         let column = outcome.map_or(CacheOutcome::ALL.len(), |outcome| outcome as usize);
         let mut counts = vec![0; DURATION_BOUNDS_S.len() + 1];
@@ -30,7 +30,7 @@ impl Metrics {
         counts
     }
 
-    /// (attempts at this vendor, those of them that gave no answer) since the start.
+    /// Returns (attempts at this vendor, those without an answer) since the start.
     pub fn vendor_attempts(&self, vendor: Vendor) -> (u64, u64) {
         let (mut all, mut failed) = (0, 0);
         let families = self.vendor_requests.collect();
@@ -42,7 +42,7 @@ impl Metrics {
             if !is("vendor", vendor.as_str()) {
                 continue;
             }
-            // A counter of whole numbers, which the library hands out as a float.
+            // The library returns this counter of whole numbers as a float.
             let count = metric.get_counter().get_value() as u64;
             all += count;
             if !is("outcome", "ok") {
@@ -52,14 +52,14 @@ impl Metrics {
         (all, failed)
     }
 
-    /// Requests that were answered without a call to this vendor of their own, since the start.
+    /// Returns the number of requests answered without a call to this vendor, since the start.
     pub fn calls_saved(&self, vendor: Vendor) -> u64 {
         let row = self.saved.get(vendor as usize);
         row.into_iter().flatten().map(|count| count.get()).sum()
     }
 
-    /// Answers with a status of 2xx or 3xx, of 4xx (499 not among them: nobody heard it), and of 5xx,
-    /// since the start.
+    /// Returns the answers with a status of 2xx or 3xx, of 4xx (without 499, which no caller
+    /// received), and of 5xx, since the start.
     pub fn answers_by_class(&self) -> [u64; 3] {
         self.callers.by_class()
     }

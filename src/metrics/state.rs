@@ -1,7 +1,7 @@
-//! Gauges that say how things are: set when metrics are scraped, or when the state changes.
+//! Gauges of the present state: set at each scrape, or when the state changes.
 //!
-//! Alerts are about states, not about events: a counter that is born at 1, or whose window has
-//! passed, says nothing about what is wrong now.
+//! Alerts are about states, not about events. A counter that first appears with 1, or whose window
+//! has passed, says nothing about what is wrong now.
 
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 
@@ -12,13 +12,13 @@ use crate::domain::Vendor;
 /// How full one store is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreUsage {
-    /// Entries held.
+    /// Number of entries.
     pub entries: u64,
     /// Bytes charged for them.
     pub bytes: u64,
-    /// Bytes that it may hold.
+    /// Maximum bytes.
     pub bytes_max: u64,
-    /// Entries that had to go for want of room, since the start.
+    /// Entries evicted for lack of room since the start.
     pub evicted: u64,
 }
 
@@ -35,26 +35,26 @@ impl std::ops::Add for StoreUsage {
     }
 }
 
-/// What one vendor's gates say.
+/// The state of one vendor's gates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VendorStanding {
-    /// Time for which nothing is sent, because the vendor said so.
+    /// Rest of the hold-down that the vendor asked for.
     pub hold_down: Duration,
-    /// Every key of ours is refused.
+    /// Whether the vendor rejects every key of ours.
     pub key_refused: bool,
-    /// The primary key is refused and the fallback key is in use.
+    /// Whether the primary key is rejected and the fallback key is in use.
     pub fallback_in_use: bool,
-    /// Calls under way.
+    /// Calls in flight.
     pub in_flight: usize,
 }
 
-/// See above.
+/// The gauges of the present state.
 pub struct StateGauges {
     /// Requests in flight on the public listener.
     pub requests_in_flight: IntGauge,
     /// `limits.requests_in_flight_max`.
     pub requests_in_flight_max: IntGauge,
-    /// Exports that run.
+    /// Running exports.
     pub exports_running: IntGauge,
     /// `limits.exports_max`.
     pub exports_max: IntGauge,
@@ -66,7 +66,7 @@ pub struct StateGauges {
     pub connections_max: IntGauge,
     /// Searches that wait for a free scroll.
     pub searches_waiting: IntGauge,
-    /// When the process began, in Unix time.
+    /// When the process started, in Unix time.
     pub start_time: IntGauge,
     vendor_queued: IntGaugeVec,
     vendor_in_flight: IntGaugeVec,
@@ -77,7 +77,7 @@ pub struct StateGauges {
     cache_bytes_max: IntGaugeVec,
     cache_entries: IntGaugeVec,
     cache_evictions: IntCounterVec,
-    /// 1 while a look at the files of settings, keys and certificates does not end.
+    /// 1 while a check of the settings, key or certificate files does not return.
     pub files_stalled: IntGauge,
     reload_successful: IntGauge,
     reload_at: IntGauge,
@@ -176,7 +176,7 @@ impl StateGauges {
         })
     }
 
-    /// Sets what one configured vendor's gates say. `queued` is the number of calls in each lane.
+    /// Sets the gauges of one configured vendor. `queued` is the number of calls in each lane.
     pub fn set_vendor(
         &self,
         vendor: Vendor,
@@ -187,7 +187,7 @@ impl StateGauges {
         let set = |gauges: &IntGaugeVec, value: i64| {
             gauges.with_label_values(&[vendor]).set(value);
         };
-        // A part of a second is no zero: an alert would miss the last one.
+        // Rounded up: an alert would miss the last part of a second otherwise.
         let hold_down = standing.hold_down.as_millis().div_ceil(1000);
         set(
             &self.hold_down,
@@ -215,7 +215,7 @@ impl StateGauges {
         evictions.inc_by(usage.evicted.saturating_sub(evictions.get()));
     }
 
-    /// Notes that settings were read at this Unix time, at the start or later, and what came of it.
+    /// Sets the time and the outcome of reading the settings, at the start or at a reload.
     pub fn set_reload(&self, applied: bool, unix_s: i64) {
         self.reload_successful.set(i64::from(applied));
         self.reload_at.set(unix_s);
@@ -225,7 +225,7 @@ impl StateGauges {
     }
 }
 
-/// Returns a count as a gauge takes it.
+/// Converts a count to the type of a gauge.
 pub(super) fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

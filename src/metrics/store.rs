@@ -1,4 +1,4 @@
-//! What is measured of the store, resolved once.
+//! The metrics of the store, with their labels resolved once.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, I
 use super::declare::Declare;
 use crate::domain::Kind;
 
-/// Seconds; a commit takes some milliseconds, and nobody waits longer than 50.
+/// In seconds. A commit takes some milliseconds, and no request waits longer than 50.
 pub(super) const STORE_BUCKETS: [f64; 10] = [
     0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0,
 ];
@@ -22,7 +22,7 @@ macro_rules! words {
         }
 
         impl $name {
-            /// Every one.
+            /// Every variant.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
             /// Returns the word used in labels.
@@ -36,47 +36,47 @@ macro_rules! words {
 }
 
 words!(
-    /// What is asked of a store. The label `operation` of `store_requests_total`.
+    /// The operation of a store. The label `operation` of `store_requests_total`.
     StoreOperation {
-        /// Look for an answer.
+        /// Find an answer.
         Find = "find",
-        /// Keep an answer.
+        /// Store an answer.
         Land = "land",
-        /// Look for a search's current snapshot.
+        /// Find a search's current snapshot.
         Line = "line",
-        /// Begin a snapshot.
+        /// Start a snapshot.
         Begin = "begin",
-        /// Keep a vendor page.
+        /// Store a vendor page.
         Append = "append",
         /// Renew the ages of a snapshot.
         Renewed = "renewed",
         /// End a snapshot.
         End = "end",
-        /// Look for a snapshot.
+        /// Find a snapshot.
         Head = "head",
-        /// Look for a vendor page.
+        /// Find a vendor page.
         Chunk = "chunk",
-        /// Note a use.
+        /// Record a use.
         Touch = "touch",
-        /// Forget a snapshot.
+        /// Remove a snapshot.
         Forget = "forget",
-        /// Note something about the gateway.
+        /// Store a note about the gateway.
         Note = "note",
-        /// Look for that.
+        /// Find such a note.
         Recall = "recall",
     }
 );
 
 words!(
-    /// How an operation of the store ended. The label `outcome` of `store_requests_total`.
+    /// The outcome of a store operation. The label `outcome` of `store_requests_total`.
     StoreOutcome {
-        /// With a reply.
+        /// It succeeded.
         Ok = "ok",
-        /// The store takes no more: too much waits to be written.
+        /// It was refused, because too much waits to be written.
         Refused = "refused",
-        /// Not in time.
+        /// It was not complete in time.
         Late = "late",
-        /// Not tried: the store cannot be used at present.
+        /// It was not tried, because the store is unusable at present.
         Away = "away",
         /// It failed.
         Error = "error",
@@ -84,40 +84,40 @@ words!(
 );
 
 words!(
-    /// How a look into the store ended. The label `outcome` of `store_lookups_total`.
+    /// The outcome of a lookup in the store. The label `outcome` of `store_lookups_total`.
     StoreLookup {
-        /// It was there.
+        /// The record was found.
         Found = "found",
-        /// It was not, or not in time.
+        /// The record is not there, or was not found in time.
         Missing = "missing",
-        /// It was, and did not open or was purged.
+        /// The record was found, but could not be opened or was purged.
         Rejected = "rejected",
     }
 );
 
 words!(
-    /// Why something in the store was not taken. The label `why` of `store_rejects_total`.
+    /// Why a stored record was rejected. The label `why` of `store_rejects_total`.
     RecordReject {
         /// It has another layout.
         Format = "format",
         /// It was sealed with another key.
         Key = "key",
-        /// Its seal is broken: bytes have changed, or it stands in another's place.
+        /// Its seal is broken: its bytes have changed, or it is in another record's place.
         Seal = "seal",
         /// It is too long or too short.
         Size = "size",
-        /// It opens and makes no sense.
+        /// It can be opened, but its content is invalid.
         Content = "content",
-        /// Its rows do not go on from those before.
+        /// Its rows do not continue the ones before.
         Chain = "chain",
         /// A purge covers it.
         Purged = "purged",
-        /// The whole file could not be read, and was put aside.
+        /// The whole file could not be read, and was moved aside.
         File = "file",
     }
 );
 
-/// The store's metrics. Shown from the moment on that there is a store.
+/// The store's metrics. They are shown from the moment a store exists.
 pub struct StoreMeter {
     up: IntGaugeVec,
     requests: IntCounterVec,
@@ -128,9 +128,9 @@ pub struct StoreMeter {
     resets: IntCounterVec,
 }
 
-/// The same with its labels resolved.
+/// The store's metrics with their labels resolved.
 pub struct StoreMetrics {
-    /// 1 while the store is at work.
+    /// 1 while the store works.
     pub up: IntGauge,
     /// Sealed bytes kept.
     pub bytes: IntGauge,
@@ -237,7 +237,7 @@ impl StoreMetrics {
         }
     }
 
-    /// Counts a look for something of `kind`.
+    /// Counts a lookup of `kind`.
     pub fn lookup(&self, kind: Kind, outcome: StoreLookup) {
         let counters = self.lookups.get(kind as usize);
         if let Some(counter) = counters.and_then(|row| row.get(outcome as usize)) {
@@ -245,7 +245,7 @@ impl StoreMetrics {
         }
     }
 
-    /// Counts something that was not taken.
+    /// Counts a rejected record.
     pub fn reject(&self, why: RecordReject) {
         if let Some(counter) = self.rejects.get(why as usize) {
             counter.inc();

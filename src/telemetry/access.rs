@@ -1,4 +1,4 @@
-//! The access log's line: one for each answered request.
+//! The line of the access log, one for each answered request.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,45 +12,45 @@ use super::{Format, push_text, text_member};
 use crate::clock::Duration;
 use crate::domain::{CacheOutcome, Route};
 
-/// Longest path in a line, in characters.
+/// Maximum length of a path in a line, in characters.
 const PATH_CHARS_MAX: usize = 256;
-/// Longest caller's name in a line, in characters.
+/// Maximum length of a caller's name in a line, in characters.
 const CALLER_CHARS_MAX: usize = 128;
-/// Longest trace id in a line, in characters.
+/// Maximum length of a trace id in a line, in characters.
 const TRACE_CHARS_MAX: usize = 32;
-/// Longest method in a line, in characters.
+/// Maximum length of a method in a line, in characters.
 const METHOD_CHARS_MAX: usize = 24;
 
 /// One answered request.
 #[derive(Clone, Debug)]
 pub struct AccessEntry {
-    /// Hex.
+    /// The request id, in hex.
     pub request_id: [u8; 32],
-    /// Who was connected.
+    /// The address of the peer.
     pub peer: Option<SocketAddr>,
     /// The caller's configured name; `None` before authentication.
     pub caller: Option<Arc<str>>,
-    /// Which route.
+    /// The route.
     pub route: Route,
-    /// As sent.
+    /// The method, as sent.
     pub method: Method,
-    /// Path as sent, or as [`logged_path`] has cut it. A query may hold anything, so it is not here.
-    /// Never the request's own text: that would keep the connection's whole read buffer from being
-    /// used again for as long as the line waits.
+    /// The path as sent, or as [`logged_path`] has cut it. The query is left out, because it may
+    /// contain anything. This is never a slice of the request itself: that would keep the
+    /// connection's whole read buffer allocated for as long as the line waits.
     pub path: Cow<'static, str>,
-    /// As answered; 499 when the caller left first.
+    /// The status. 499 if the caller left first.
     pub status: u16,
     /// The problem's code.
     pub code: Option<&'static str>,
     /// How the cache answered.
     pub cache: Option<CacheOutcome>,
-    /// Until the answer's head.
+    /// Time until the answer's head.
     pub took: Duration,
-    /// How that was spent; `None`: all of it on the gateway's own work.
+    /// How that time was spent. `None`: all of it on the gateway's own work.
     pub spent: Option<Box<AccessTimes>>,
     /// The id of the caller's trace, if it sent one.
     pub trace_id: Option<Box<str>>,
-    /// Vendor requests made for it.
+    /// Number of vendor requests made for it.
     pub vendor_calls: u32,
     /// Bytes of the answer's body that were sent.
     pub sent_bytes: u64,
@@ -63,9 +63,9 @@ pub struct AccessEntry {
 pub struct AccessTimes {
     /// Waiting for a free scroll, for budget or for a place at the vendor.
     pub waited: Duration,
-    /// While a vendor was asked.
+    /// Calling a vendor.
     pub vendor: Duration,
-    /// Everything else, such as waiting for what another request caused.
+    /// Everything else, such as waiting for a call that another request caused.
     pub own: Duration,
 }
 
@@ -79,7 +79,7 @@ pub fn logged_path(target: &Uri) -> String {
 }
 
 impl AccessEntry {
-    /// Appends the line, with its line end.
+    /// Appends the line with its line end.
     pub fn write_line(&self, format: Format, at: Timestamp, out: &mut String) {
         self.write_timed(format, &format!("{at:.3}"), out);
     }
@@ -91,7 +91,7 @@ impl AccessEntry {
         }
     }
 
-    /// The same for a person: what was asked and what came of it first, then the rest by name.
+    /// Appends the line for a person: first the request and its outcome, then the rest by name.
     fn write_text(&self, at: &str, out: &mut String) {
         use fmt::Write as _;
         let _ = write!(out, "{at} {} ", self.status);
@@ -143,8 +143,8 @@ impl AccessEntry {
         self.cache.map_or("none", CacheOutcome::as_str)
     }
 
-    // Piece by piece and never through `fmt`: on one core a line takes its time from the answers, and
-    // formatting took a tenth of a hit.
+    // Written piece by piece and never through `fmt`. On one core, a line takes its time from the
+    // answers, and formatting took a tenth of a hit.
     fn write_json(&self, at: &str, out: &mut String) {
         out.push_str("{\"time\":\"");
         out.push_str(at);
@@ -161,7 +161,7 @@ impl AccessEntry {
         out.push('"');
         text_member(out, "method", self.method.as_str(), METHOD_CHARS_MAX);
         match &self.path {
-            // One of our own.
+            // A fixed path is one of ours and needs no escaping.
             Cow::Borrowed(fixed) => {
                 out.push_str(",\"path\":\"");
                 out.push_str(fixed);
@@ -181,7 +181,7 @@ impl AccessEntry {
         out.push_str("\",\"duration_ms\":");
         push_ms(out, self.took);
         match &self.spent {
-            // A hit: nothing is formatted twice.
+            // A hit: no time is formatted twice.
             None => {
                 out.push_str(",\"wait_ms\":0,\"vendor_ms\":0,\"own_ms\":");
                 push_ms(out, self.took);
@@ -209,13 +209,13 @@ impl AccessEntry {
     }
 }
 
-/// Milliseconds with three digits behind the point.
+/// Appends milliseconds with three decimals.
 fn push_ms(out: &mut String, took: Duration) {
     let seconds_us = took.as_secs().saturating_mul(1_000_000);
     let micros = seconds_us.saturating_add(u64::from(took.subsec_nanos() + 500) / 1000);
     push_number(out, micros / 1000);
     out.push('.');
-    // Always four digits, of which the 1 is left out.
+    // Always four digits. The leading 1 is cut off.
     let mut digits = itoa::Buffer::new();
     let thousandths = digits.format(1000 + micros % 1000).get(1..);
     out.push_str(thousandths.unwrap_or("000"));

@@ -1,4 +1,4 @@
-//! Events of `tracing` as lines of the log.
+//! Writes the events of `tracing` as lines of the log.
 
 use std::fmt::{self, Write as _};
 
@@ -12,26 +12,27 @@ use super::output::Output;
 use super::{Format, TEXT_CHARS_MAX, push_text, text_member};
 use crate::clock::Clock;
 
-/// Changes which events are logged, while the program runs.
+/// Changes the level of logged events while the program runs.
 #[derive(Clone, Debug)]
 pub struct EventLevel(reload::Handle<EnvFilter, Registry>);
 
 impl EventLevel {
-    /// From now on events of this level and above are logged. `level` as for [`events_to`].
+    /// Sets the level: from now on, events of this level and above are logged. `level` as for
+    /// [`events_to`].
     ///
     /// # Errors
-    /// If the level cannot be read.
+    /// Fails if the level cannot be parsed.
     pub fn set(&self, level: &str) -> Result<(), String> {
         let filter = filter(level)?;
         self.0.reload(filter).map_err(|why| why.to_string())
     }
 }
 
-/// Sends events to `output`, one line each. `level` is a word such as `info`, or a filter in the form of
-/// `RUST_LOG` such as `msp_gateway=debug`.
+/// Sends events to `output`, one line each. `level` is a word such as `info`, or a filter in the
+/// form of `RUST_LOG` such as `msp_gateway=debug`.
 ///
 /// # Errors
-/// If the level cannot be read, or events already go somewhere.
+/// Fails if the level cannot be parsed, or if events already have a destination.
 pub fn events_to(output: Output, level: &str, clock: Clock) -> Result<EventLevel, String> {
     let (filter, handle) = reload::Layer::new(filter(level)?);
     tracing_subscriber::registry()
@@ -45,12 +46,12 @@ pub fn events_to(output: Output, level: &str, clock: Clock) -> Result<EventLevel
 }
 
 fn filter(level: &str) -> Result<EnvFilter, String> {
-    // What the h2 crate tells when asked for details may hold targets and headers as peers sent them.
+    // In its detailed events, the h2 crate may include targets and headers as peers sent them.
     EnvFilter::try_new(format!("{level},h2=error")).map_err(|why| why.to_string())
 }
 
-/// Has every panic told as one event that names the place, and never the payload: that may hold
-/// anything a caller or a vendor sent.
+/// Reports every panic as one event that names the place. The payload is left out, because it may
+/// contain anything that a caller or a vendor sent.
 pub fn panics_to_events() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
@@ -63,7 +64,7 @@ pub fn panics_to_events() {
     }));
 }
 
-/// Makes a line of each event and hands it to `take`, without a line end.
+/// Formats each event as a line and passes it to `take`, without a line end.
 pub struct EventLines<F> {
     format: Format,
     clock: Clock,
@@ -71,7 +72,7 @@ pub struct EventLines<F> {
 }
 
 impl<F: Fn(String) + 'static> EventLines<F> {
-    /// Lines in this form.
+    /// Creates a formatter for lines in this form.
     pub fn new(format: Format, clock: Clock, take: F) -> Self {
         Self {
             format,
@@ -115,11 +116,11 @@ impl<S: Subscriber, F: Fn(String) + Send + Sync + 'static> Layer<S> for EventLin
     }
 }
 
-/// The fields of an event, in their order.
+/// The fields of an event, in order.
 struct Fields {
     format: Format,
     message: String,
-    /// Where an event of the `log` crate comes from.
+    /// The origin of an event of the `log` crate.
     target: Option<String>,
     rest: String,
 }
@@ -129,7 +130,8 @@ impl Fields {
         match field.name() {
             "message" => value.clone_into(&mut self.message),
             "log.target" => self.target = Some(value.to_owned()),
-            // The other members of an event of the `log` crate: a file and a line of some library.
+            // The other members of an event of the `log` crate name a file and a line of some
+            // library.
             name if name.starts_with("log.") => {}
             name => match self.format {
                 Format::Json => text_member(&mut self.rest, name, value, TEXT_CHARS_MAX),

@@ -6,9 +6,9 @@
 //!                        └──▶ the line is dropped and counted
 //! ```
 //!
-//! A line is handed over and never waited for. Whoever reads the output may stop reading, leave, or be
-//! a disk that is full: requests, the admin listener and the end of the process go on. Every line is
-//! either written whole or counted in `log_lines_dropped_total`.
+//! A line is queued, and no caller waits for it. If the reader of the output stops reading or
+//! leaves, or a disk is full, then requests, the admin listener and the end of the process go on.
+//! Every line is either written as a whole or counted in `log_lines_dropped_total`.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -22,18 +22,20 @@ use super::{Format, TEXT_CHARS_MAX, text_member};
 use crate::clock::{Clock, Duration, Instant};
 use crate::metrics::Metrics;
 
-/// Lines that may wait for the writer; as access log entries about 4 MiB. More are dropped: a log that
-/// cannot keep up must not slow answers down.
+/// Maximum lines that wait for the writer, about 4 MiB of access log entries. Further lines are
+/// dropped, because a log that cannot keep up must not slow answers down.
 pub(super) const LINES_WAITING_MAX: usize = 16 * 1024;
-/// Bytes of text that may wait besides. Access log entries are not text yet, and bounded themselves.
+/// Maximum bytes of text that wait. Access log entries are not yet text, and are limited by their
+/// number.
 const TEXT_WAITING_BYTES_MAX: usize = 4 << 20;
-/// How long the writer lets lines gather, so that a busy gateway wakes it a hundred times a second
-/// and not once a request. Also how long it waits before it tries a pipe again that takes nothing.
+/// How long the writer lets lines collect, so that a busy gateway wakes it a hundred times a second
+/// and not once for each request. It is also the pause before the next attempt at a pipe that
+/// accepts nothing.
 const GATHER: Duration = Duration::from_millis(10);
-/// Least time between two events that report dropped lines.
+/// Minimum time between two events that report dropped lines.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// Takes lines for one output and has a thread write them. Cheap to clone.
+/// Queues lines for one output. A thread writes them. Cheap to clone.
 #[derive(Clone)]
 pub struct Output(Arc<Queue>);
 
@@ -44,10 +46,11 @@ impl fmt::Debug for Output {
 }
 
 struct Queue {
-    /// The output's name in events and in the name of its thread.
+    /// The output's name, in events and as the name of its thread.
     name: &'static str,
     format: Format,
-    /// Failures of this output are reported as events. Those of the output that carries events are not.
+    /// Whether failures of this output are reported as events. Not for the output that has the
+    /// events.
     reports: bool,
     waiting: Mutex<Waiting>,
     changed: Condvar,
@@ -59,38 +62,39 @@ struct Queue {
 struct Waiting {
     lines: Vec<Line>,
     text_bytes: usize,
-    /// The writer waits without an end, so it must be woken.
+    /// The writer waits without a limit, so it must be woken.
     asleep: bool,
-    /// The writer has lines in hand.
+    /// The writer is writing lines.
     writing: bool,
-    /// How the last attempt to write failed, if it did.
+    /// The failure of the last attempt to write, if it failed.
     failure: Option<io::ErrorKind>,
     closed: bool,
 }
 
 enum Line {
-    /// Formatted by the writer: on the way of an answer it would cost a tenth of a hit.
+    /// Formatted by the writer. Formatting it before the answer would cost a tenth of a hit.
     Access(Instant, AccessEntry),
-    /// Ends with a line end; may hold several lines.
+    /// Ends with a line end. May contain several lines.
     Text(String),
 }
 
-/// What the writer remembers between two batches.
+/// The state that the writer keeps between two batches.
 #[derive(Default)]
 struct Progress {
-    /// The last line was written in part.
+    /// Whether the last line was written only in part.
     torn: bool,
-    /// Lines dropped since the last report.
+    /// Number of lines dropped since the last report.
     unreported: u64,
     reported: Option<Instant>,
 }
 
 impl Output {
-    /// Starts the thread that writes to `to`. Log lines are written in `format`. `carries_events` says
-    /// that events go here: then a failure to write cannot be reported as an event.
+    /// Starts the thread that writes to `to`. Log lines are written in `format`. `carries_events`
+    /// says that events are written here, so that a failure to write cannot be reported as an
+    /// event.
     ///
     /// # Errors
-    /// If the thread cannot be started.
+    /// Fails if the thread cannot be started.
     pub fn start(
         name: &'static str,
         mut to: Box<dyn Write + Send>,
@@ -115,19 +119,19 @@ impl Output {
         Ok(Self(queue))
     }
 
-    /// In which form log lines are written here.
+    /// Returns the form of log lines here.
     pub fn format(&self) -> Format {
         self.0.format
     }
 
-    /// Takes a text of one or more lines, without its last line end. Never waits.
+    /// Queues a text of one or more lines, without its last line end. Never waits.
     pub fn print(&self, text: impl Into<String>) {
         let mut text = text.into();
         text.push('\n');
         self.0.push(Line::Text(text));
     }
 
-    /// Takes a text as the message of a JSON line, in the shape of an event. Never waits.
+    /// Queues a text as the message of a JSON line, in the form of an event. Never waits.
     pub fn print_json(&self, level: &'static str, message: &str) {
         let at = self.0.clock.wall();
         let mut line = format!("{{\"time\":\"{at:.3}\",\"level\":\"{level}\"");
@@ -136,25 +140,26 @@ impl Output {
         self.print(line);
     }
 
-    /// Takes the entry of a request that ended at `at`. Never waits.
+    /// Queues the entry of a request that ended at `at`. Never waits.
     pub(super) fn access(&self, at: Option<Instant>, entry: AccessEntry) {
         let at = at.unwrap_or_else(|| self.0.clock.now());
         self.0.push(Line::Access(at, entry));
     }
 
-    /// Waits at most `limit` until everything taken so far is written or dropped. Returns how the last
-    /// attempt failed; `Ok` also where lines still wait for a reader. Blocks the thread.
+    /// Waits at most `limit` until everything queued so far is written or dropped. Blocks the
+    /// thread. Returns the failure of the last attempt to write. `Ok` includes the case that lines
+    /// still wait for a reader.
     ///
     /// # Errors
-    /// The kind of the failure.
+    /// Returns the kind of the failure.
     pub fn settled(&self, limit: Duration) -> Result<(), io::ErrorKind> {
         let mut waiting = self.0.waiting.lock();
         self.0.wait_for_writer(&mut waiting, limit);
         waiting.failure.map_or(Ok(()), Err)
     }
 
-    /// Waits at most `limit` until everything taken so far is written, and ends the thread. Lines that
-    /// come later are dropped and counted. For the end of the process: blocks the thread.
+    /// Waits at most `limit` until everything taken so far is written, and ends the thread. Lines
+    /// that come later are dropped and counted. For the end of the process: blocks the thread.
     pub fn close(&self, limit: Duration) {
         let mut waiting = self.0.waiting.lock();
         waiting.closed = true;
@@ -211,7 +216,8 @@ impl Queue {
         }
     }
 
-    /// Waits for lines and swaps them with the empty `batch`; `false` once there will be none any more.
+    /// Waits for lines and swaps them with the empty `batch`. Returns `false` once no more will
+    /// come.
     fn next_batch(&self, batch: &mut Vec<Line>) -> bool {
         let mut waiting = self.waiting.lock();
         waiting.writing = false;
@@ -225,8 +231,8 @@ impl Queue {
                 .wait_while(&mut waiting, |w| w.lines.is_empty() && !w.closed);
             waiting.asleep = false;
         }
-        // Also after a sleep: on a busy core the first line wakes the writer before the second
-        // comes, and it would be woken again for each.
+        // This pause also follows a sleep. On a busy core the first line wakes the writer before
+        // the second one comes, and each line would wake it again.
         if !waiting.closed {
             self.changed
                 .wait_while_for(&mut waiting, |w| !w.closed, GATHER);
@@ -237,7 +243,7 @@ impl Queue {
         true
     }
 
-    /// Writes whole lines as far as the output takes them. Counts the others as dropped.
+    /// Writes whole lines as far as the output accepts them. Counts the others as dropped.
     fn write(
         &self,
         to: &mut dyn Write,
@@ -245,7 +251,7 @@ impl Queue {
         progress: &mut Progress,
     ) -> Result<(), io::ErrorKind> {
         let mut result = Ok(());
-        // The line that was cut ends here, so that only that one cannot be read.
+        // Ends the line that was cut, so that only that one is unreadable.
         if progress.torn {
             result = self.write_bytes(to, b"\n").1;
             progress.torn = result.is_err();
@@ -259,7 +265,7 @@ impl Queue {
             .split_at_checked(written)
             .unwrap_or_default();
         progress.torn |= !(done.is_empty() || done.ends_with(b"\n"));
-        // A line that lacks its end alone can be read, and gets its end with the next batch.
+        // A line that lacks only its end is readable, and gets its end with the next batch.
         let whole = !done.is_empty() && progress.torn && rest.starts_with(b"\n");
         let dropped = line_ends(rest) - u64::from(whole);
         if dropped > 0 {
@@ -270,7 +276,7 @@ impl Queue {
         result
     }
 
-    /// Returns how many bytes were written, and why not all.
+    /// Writes bytes. Returns how many were written, and the failure if not all were.
     fn write_bytes(&self, to: &mut dyn Write, bytes: &[u8]) -> (usize, Result<(), io::ErrorKind>) {
         let mut written = 0;
         while let Some(rest @ [_, ..]) = bytes.get(written..) {
@@ -278,7 +284,7 @@ impl Queue {
                 Ok(0) => return (written, Err(io::ErrorKind::WriteZero)),
                 Ok(count) => written += count,
                 Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-                // Somebody made the pipe non-blocking, and its reader is slow.
+                // The pipe was made non-blocking by another process, and its reader is slow.
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => {
                     self.changed.wait_for(&mut self.waiting.lock(), GATHER);
                 }
@@ -288,7 +294,7 @@ impl Queue {
         (written, to.flush().map_err(|why| why.kind()))
     }
 
-    /// Says as an event that lines were dropped, at most once in a while.
+    /// Reports dropped lines as an event, at most once in [`REPORT_EVERY`].
     fn report(&self, result: &Result<(), io::ErrorKind>, progress: &mut Progress) {
         if progress.unreported == 0 || !self.reports {
             return;
@@ -318,7 +324,7 @@ impl Line {
         }
     }
 
-    /// How many lines it is in the output.
+    /// Returns the number of lines in the output.
     fn count(&self) -> u64 {
         match self {
             Self::Access(..) => 1,
@@ -331,7 +337,8 @@ fn line_ends(text: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', text).count() as u64
 }
 
-/// The text of the last millisecond: many lines share one, and a time is the dearest part of a line.
+/// Caches the text of the last millisecond. Many lines share one, and the time is the most
+/// expensive part of a line.
 #[derive(Default)]
 struct Times {
     ms: Option<i64>,

@@ -1,4 +1,4 @@
-//! Lines of both kinds in both forms, and outputs that fail in every way they can.
+//! Tests of both kinds of lines in both forms, and of outputs that fail in every possible way.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use crate::clock::Duration;
 use crate::domain::Route;
 use crate::metrics::Metrics;
 
-/// Longer than any machine takes.
+/// Longer than any machine needs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn entry(path: &str) -> AccessEntry {
@@ -179,11 +179,11 @@ fn events_have_one_shape_in_both_forms() {
     }
 }
 
-/// What became of the bytes.
+/// The bytes that were accepted.
 #[derive(Clone, Default)]
 struct Disk(Arc<Mutex<Vec<u8>>>);
 
-/// An output that takes what `take` lets it.
+/// An output that accepts as much as `take` allows.
 struct Odd<F> {
     disk: Disk,
     take: F,
@@ -201,10 +201,10 @@ impl<F: FnMut(usize) -> io::Result<usize>> Write for Odd<F> {
     }
 }
 
-/// Decides how many of so many bytes are taken.
+/// Decides how many of the given number of bytes are accepted.
 type Take = Box<dyn FnMut(usize) -> io::Result<usize> + Send>;
 
-/// A disk with room for so many bytes, on which room for as many is made after every other failure.
+/// A disk with this much room. After every second failure, the same amount of room is freed.
 fn filling(room: usize) -> Take {
     let (mut left, mut failed) = (room, false);
     Box::new(move |count| {
@@ -219,7 +219,7 @@ fn filling(room: usize) -> Take {
     })
 }
 
-/// A pipe that somebody made non-blocking, with a slow reader.
+/// A pipe that was made non-blocking, with a slow reader.
 fn trickling() -> Take {
     let mut turn = 0_u32;
     Box::new(move |count| {
@@ -232,7 +232,7 @@ fn trickling() -> Take {
     })
 }
 
-/// A reader that stops, until the sender is dropped.
+/// A reader that stops until the sender is dropped.
 fn stuck(until: Receiver<()>) -> Take {
     Box::new(move |count| {
         let _ = until.recv();
@@ -281,7 +281,7 @@ fn every_line_is_written_whole_or_counted_whatever_the_output_does() {
         .unwrap();
         let sink = LogSink::to(output.clone());
         let is_stuck = what == "its reader stops";
-        // Of a stuck one, more lines than may wait, and more bytes.
+        // For a stuck output, more lines and bytes than may wait.
         let turns = if is_stuck { 3 * LINES_WAITING_MAX } else { 300 };
         let mut total = 0;
         for turn in 0..turns {
@@ -302,7 +302,7 @@ fn every_line_is_written_whole_or_counted_whatever_the_output_does() {
             release.take();
         }
         let end = output.settled(PATIENCE);
-        // Of one that fills up, the last lines may be the ones that fitted.
+        // For an output that fills up, the last lines may be the ones that fitted.
         let known = lost != 1;
         assert!(
             !known || end.is_err() == (lost == u64::MAX),
