@@ -11,8 +11,8 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame};
 
 use super::counts::Watch;
-use super::faults::{Kind, WAIT_MS_MAX};
-use super::options::Vendor;
+use super::faults::{FaultKind, WAIT_MS_MAX};
+use super::options::SimVendor;
 use crate::clock::{Duration, sleep};
 
 /// The connection must be closed without another byte.
@@ -44,7 +44,7 @@ enum Wire {
 
 /// An answer.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct SimAnswer {
     pub(super) status: u16,
     headers: Vec<(&'static str, String)>,
     content_type: String,
@@ -52,7 +52,7 @@ pub(super) struct Answer {
     wire: Wire,
 }
 
-impl Answer {
+impl SimAnswer {
     /// Creates a JSON answer.
     pub(super) fn json(status: u16, text: impl Into<Bytes>) -> Self {
         Self {
@@ -75,11 +75,11 @@ impl Answer {
     }
 
     /// Creates an error in the vendor's own shape.
-    pub(super) fn error(vendor: Vendor, status: u16, text: &str) -> Self {
+    pub(super) fn error(vendor: SimVendor, status: u16, text: &str) -> Self {
         let text = super::json::plain(text);
         match vendor {
-            Vendor::Wiv => Self::json(status, format!("{{\"error\":{text}}}")),
-            Vendor::Nable => Self::json(
+            SimVendor::Wiv => Self::json(status, format!("{{\"error\":{text}}}")),
+            SimVendor::Nable => Self::json(
                 status,
                 format!("{{\"message\":{text},\"http_status_code\":{status}}}"),
             ),
@@ -98,9 +98,9 @@ impl Answer {
     }
 
     /// Returns the answer of a fault of `kind`, which replaces the vendor's.
-    pub(super) fn instead(vendor: Vendor, kind: &Kind) -> Self {
+    pub(super) fn instead(vendor: SimVendor, kind: &FaultKind) -> Self {
         match kind {
-            Kind::Status {
+            FaultKind::Status {
                 status,
                 body,
                 retry_after,
@@ -119,10 +119,10 @@ impl Answer {
                     None => answer,
                 }
             }
-            Kind::Redirect { status, location } => {
+            FaultKind::Redirect { status, location } => {
                 Self::html(*status, "Moved").with("location", location.clone())
             }
-            Kind::HtmlError { status } => Self::html(*status, "Bad Gateway"),
+            FaultKind::HtmlError { status } => Self::html(*status, "Bad Gateway"),
             _ => Self::error(vendor, 500, "Internal server error"),
         }
     }
@@ -131,25 +131,27 @@ impl Answer {
     ///
     /// # Errors
     /// Fails with [`Dropped`] if there must be no answer.
-    pub(super) fn spoil(&mut self, vendor: Vendor, kind: &Kind) -> Result<(), Dropped> {
+    pub(super) fn spoil(&mut self, vendor: SimVendor, kind: &FaultKind) -> Result<(), Dropped> {
         match kind {
-            Kind::DropAfter => return Err(Dropped),
-            Kind::Status { .. } => {
+            FaultKind::DropAfter => return Err(Dropped),
+            FaultKind::Status { .. } => {
                 let headers = std::mem::take(&mut self.headers);
                 *self = Self::instead(vendor, kind);
                 self.add_headers(headers);
             }
-            Kind::CutBody { at } => self.wire = Wire::Cut(*at),
-            Kind::StallBody { ms } => self.wire = Wire::Stall(*ms),
-            Kind::HugeBody { bytes, chunked } => {
+            FaultKind::CutBody { at } => self.wire = Wire::Cut(*at),
+            FaultKind::StallBody { ms } => self.wire = Wire::Stall(*ms),
+            FaultKind::HugeBody { bytes, chunked } => {
                 self.wire = Wire::Padded {
                     bytes: *bytes,
                     chunked: *chunked,
                 }
             }
-            Kind::WrongContentType { content_type } => self.content_type.clone_from(content_type),
-            Kind::TruncatedRows => self.text.truncate(self.text.len() * 2 / 3),
-            Kind::MalformedJson => {
+            FaultKind::WrongContentType { content_type } => {
+                self.content_type.clone_from(content_type)
+            }
+            FaultKind::TruncatedRows => self.text.truncate(self.text.len() * 2 / 3),
+            FaultKind::MalformedJson => {
                 let opening = self
                     .text
                     .iter()
@@ -164,7 +166,7 @@ impl Answer {
     }
 
     /// Returns the response. `watch` ends with its last byte.
-    pub(super) fn into_response(self, date: String, watch: Option<Watch>) -> Response<AnswerBody> {
+    pub(super) fn into_response(self, date: String, watch: Option<Watch>) -> Response<SimBody> {
         let Self {
             status,
             headers,
@@ -204,7 +206,7 @@ impl Answer {
                 ]);
             }
         }
-        let body = AnswerBody::new(steps, watch);
+        let body = SimBody::new(steps, watch);
         let mut response = Response::new(body);
         *response.status_mut() =
             StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -250,12 +252,12 @@ enum Step {
 }
 
 /// A body that is sent step by step.
-pub(super) struct AnswerBody {
+pub(super) struct SimBody {
     steps: VecDeque<Step>,
     watch: Option<Watch>,
 }
 
-impl fmt::Debug for AnswerBody {
+impl fmt::Debug for SimBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AnswerBody")
             .field("steps", &self.steps.len())
@@ -263,7 +265,7 @@ impl fmt::Debug for AnswerBody {
     }
 }
 
-impl AnswerBody {
+impl SimBody {
     fn new(steps: VecDeque<Step>, watch: Option<Watch>) -> Self {
         let mut body = Self { steps, watch };
         body.settle();
@@ -290,7 +292,7 @@ impl AnswerBody {
     }
 }
 
-impl Body for AnswerBody {
+impl Body for SimBody {
     type Data = Bytes;
     type Error = Dropped;
 

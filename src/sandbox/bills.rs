@@ -2,7 +2,7 @@
 //! places. Each contract follows one side of each contradiction.
 
 use super::json::{Style, array, object, plain, quote};
-use super::ledger::{Billed, Contract, Ledger, Month};
+use super::ledger::{Contract, SimBilledClient, SimLedger, SimMonth};
 use super::options::NABLE_ACCOUNT;
 
 /// Number of contracts on one invoice.
@@ -44,7 +44,7 @@ const SERVICES: [(&str, &str, &str, &str); 7] = [
     ),
 ];
 
-impl Ledger {
+impl SimLedger {
     /// Returns the members of every answer about the account.
     fn account() -> Vec<(&'static str, String)> {
         vec![
@@ -60,7 +60,7 @@ impl Ledger {
     }
 
     /// Returns the billable services of a contract in a month. `None` if either is unknown.
-    pub(super) fn billable(&self, month: Month, contract: &str) -> Option<String> {
+    pub(super) fn billable(&self, month: SimMonth, contract: &str) -> Option<String> {
         let contract = self.contract(contract)?;
         if !self.months().contains(&month) {
             return None;
@@ -139,13 +139,13 @@ impl Ledger {
         if at_top {
             members.push(("Clients", billed));
         }
-        self.dice(Month { year: 0, month: 1 }, index)
+        self.dice(SimMonth { year: 0, month: 1 }, index)
             .shuffle(&mut members);
         Some(object(&members, style))
     }
 
     /// Returns the invoices of a month. `None` if it is unknown.
-    pub(super) fn invoices(&self, month: Month) -> Option<String> {
+    pub(super) fn invoices(&self, month: SimMonth) -> Option<String> {
         let style = Style::default();
         if !self.months().contains(&month) {
             return None;
@@ -187,7 +187,7 @@ impl Ledger {
     }
 
     /// Returns the devices of all contracts in a month. `None` if it is unknown.
-    pub(super) fn usage(&self, month: Month) -> Option<String> {
+    pub(super) fn usage(&self, month: SimMonth) -> Option<String> {
         if !self.months().contains(&month) {
             return None;
         }
@@ -202,7 +202,7 @@ impl Ledger {
     /// Returns the devices of one contract on one invoice. `None` if any of the three is unknown.
     pub(super) fn usage_details(
         &self,
-        month: Month,
+        month: SimMonth,
         contract: &str,
         invoice: &str,
     ) -> Option<String> {
@@ -218,7 +218,7 @@ impl Ledger {
         Some(object(&members, Style::default()))
     }
 
-    fn devices(&self, month: Month, contract: &Contract) -> Vec<String> {
+    fn devices(&self, month: SimMonth, contract: &Contract) -> Vec<String> {
         let mut dice = self.dice(month, contract.index);
         let mut rows = Vec::new();
         for billed in &contract.billed {
@@ -237,7 +237,7 @@ impl Ledger {
     }
 }
 
-impl Billed {
+impl SimBilledClient {
     fn text(&self, style: Style) -> String {
         object(
             &[
@@ -249,6 +249,6 @@ impl Billed {
     }
 }
 
-fn invoice_id(month: Month, group: usize) -> String {
+fn invoice_id(month: SimMonth, group: usize) -> String {
     format!("INV-{}-{:03}", month.text(), group + 1)
 }

@@ -19,10 +19,10 @@ use http::{HeaderValue, Method, Response, header};
 use serde::{Deserialize, Serialize};
 
 use super::Sandbox;
-use super::answer::{Answer, AnswerBody};
+use super::answer::{SimAnswer, SimBody};
 use super::fault_json::{self, INSERT_MAX, Switch};
 use super::http::query_value;
-use super::options::Vendor;
+use super::options::SimVendor;
 use super::wiv::strict_day;
 use super::world::Filter;
 
@@ -46,11 +46,7 @@ struct Insert {
 }
 
 /// Answers a control request. `None` for the body means that it is too large.
-pub(super) fn answer(
-    sandbox: &Sandbox,
-    parts: &Parts,
-    body: Option<&[u8]>,
-) -> Response<AnswerBody> {
+pub(super) fn answer(sandbox: &Sandbox, parts: &Parts, body: Option<&[u8]>) -> Response<SimBody> {
     let route = parts.uri.path().strip_prefix(PREFIX).unwrap_or("");
     let wanted = match route {
         "counts" | "requests" | "cases" => Method::GET,
@@ -76,26 +72,26 @@ pub(super) fn answer(
         "faults" => faults(sandbox, body),
         "insert" => insert(sandbox, body),
         "alter" => alter(sandbox, body),
-        "expire" => Answer::json(200, format!("{{\"expired\":{}}}", sandbox.expire_scrolls())),
+        "expire" => SimAnswer::json(200, format!("{{\"expired\":{}}}", sandbox.expire_scrolls())),
         _ => {
             sandbox.reset();
-            Answer::json(200, "{\"reset\":true}")
+            SimAnswer::json(200, "{\"reset\":true}")
         }
     };
     plain(sandbox, answer)
 }
 
-fn plain(sandbox: &Sandbox, answer: Answer) -> Response<AnswerBody> {
+fn plain(sandbox: &Sandbox, answer: SimAnswer) -> Response<SimBody> {
     answer.into_response(sandbox.http_date(0), None)
 }
 
-fn refuse(status: u16, text: &str) -> Answer {
-    Answer::error(Vendor::Wiv, status, text)
+fn refuse(status: u16, text: &str) -> SimAnswer {
+    SimAnswer::error(SimVendor::Wiv, status, text)
 }
 
-fn serialized<T: Serialize>(value: &T) -> Answer {
+fn serialized<T: Serialize>(value: &T) -> SimAnswer {
     match serde_json::to_vec(value) {
-        Ok(text) => Answer::json(200, text),
+        Ok(text) => SimAnswer::json(200, text),
         Err(error) => refuse(500, &error.to_string()),
     }
 }
@@ -118,7 +114,7 @@ fn filter(query: Option<&str>) -> Result<Filter, &'static str> {
 }
 
 /// Streams all rows of `filter`.
-fn cases(sandbox: &Sandbox, filter: &Filter) -> Response<AnswerBody> {
+fn cases(sandbox: &Sandbox, filter: &Filter) -> Response<SimBody> {
     let world = std::sync::Arc::clone(&sandbox.world);
     let selection = world.select(filter);
     let mut position = 0;
@@ -140,19 +136,19 @@ fn cases(sandbox: &Sandbox, filter: &Filter) -> Response<AnswerBody> {
         }
         Some(Bytes::from(chunk))
     };
-    let mut response = Response::new(AnswerBody::pull(chunks));
+    let mut response = Response::new(SimBody::pull(chunks));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
 }
 
-fn faults(sandbox: &Sandbox, body: &[u8]) -> Answer {
+fn faults(sandbox: &Sandbox, body: &[u8]) -> SimAnswer {
     let switches = match fault_json::read(body) {
         Ok(switches) => switches,
         Err(text) => return refuse(400, &text),
     };
     match sandbox.switch(switches) {
-        Ok(active) => Answer::json(200, format!("{{\"faults\":{active}}}")),
+        Ok(active) => SimAnswer::json(200, format!("{{\"faults\":{active}}}")),
         Err(text) => refuse(400, text),
     }
 }
@@ -168,7 +164,7 @@ struct Alter {
     moved: usize,
 }
 
-fn alter(sandbox: &Sandbox, body: &[u8]) -> Answer {
+fn alter(sandbox: &Sandbox, body: &[u8]) -> SimAnswer {
     let alter: Alter = match serde_json::from_slice(body) {
         Ok(alter) => alter,
         Err(error) => return refuse(400, &error.to_string()),
@@ -185,10 +181,10 @@ fn alter(sandbox: &Sandbox, body: &[u8]) -> Answer {
         return refuse(400, &format!("each goes up to {INSERT_MAX}"));
     }
     sandbox.alter(changed, removed, moved);
-    Answer::json(200, "{\"altered\":true}")
+    SimAnswer::json(200, "{\"altered\":true}")
 }
 
-fn insert(sandbox: &Sandbox, body: &[u8]) -> Answer {
+fn insert(sandbox: &Sandbox, body: &[u8]) -> SimAnswer {
     let insert: Insert = match serde_json::from_slice(body) {
         Ok(insert) => insert,
         Err(error) => return refuse(400, &error.to_string()),
@@ -202,7 +198,7 @@ fn insert(sandbox: &Sandbox, body: &[u8]) -> Answer {
         Some(None) => return refuse(400, "`date` is a date: YYYY-MM-DD"),
     };
     match sandbox.insert(insert.count, insert.customer_id.as_deref(), date) {
-        Some(inserted) => Answer::json(200, format!("{{\"inserted\":{inserted}}}")),
+        Some(inserted) => SimAnswer::json(200, format!("{{\"inserted\":{inserted}}}")),
         None => refuse(400, "`customer_id` is no customer"),
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::options::{Operation, Vendor};
-use super::scroll::{Claim, ScrollCounts};
+use super::options::{SimOperation, SimVendor};
+use super::scroll::{Claim, SimScrollCounts};
 
 /// Counts of one operation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -40,7 +40,7 @@ pub struct Counts {
     /// By the word of the vendor. Both vendors are there.
     pub vendors: BTreeMap<&'static str, VendorCounts>,
     /// The scrolls of wiv.
-    pub scrolls: ScrollCounts,
+    pub scrolls: SimScrollCounts,
     /// Continuations that arrived while another one of the same scroll was being answered.
     pub scroll_overlaps: u64,
 }
@@ -48,10 +48,10 @@ pub struct Counts {
 impl Counts {
     pub(super) fn empty() -> Self {
         Self {
-            operations: Operation::ALL
+            operations: SimOperation::ALL
                 .map(|operation| (operation.as_str(), OperationCounts::default()))
                 .into(),
-            vendors: [Vendor::Wiv, Vendor::Nable]
+            vendors: [SimVendor::Wiv, SimVendor::Nable]
                 .map(|vendor| (vendor.as_str(), VendorCounts::default()))
                 .into(),
             ..Self::default()
@@ -59,7 +59,7 @@ impl Counts {
     }
 
     /// Returns the counts of one operation.
-    pub fn of(&self, operation: Operation) -> OperationCounts {
+    pub fn of(&self, operation: SimOperation) -> OperationCounts {
         self.operations
             .get(operation.as_str())
             .cloned()
@@ -67,7 +67,7 @@ impl Counts {
     }
 
     /// Returns how many requests of `operation` arrived.
-    pub fn requests(&self, operation: Operation) -> u64 {
+    pub fn requests(&self, operation: SimOperation) -> u64 {
         self.operations
             .get(operation.as_str())
             .map_or(0, |counts| counts.requests)
@@ -79,22 +79,22 @@ impl Counts {
         self.operations.values().map(|counts| counts.requests).sum()
     }
 
-    fn operation(&mut self, operation: Operation) -> &mut OperationCounts {
+    fn operation(&mut self, operation: SimOperation) -> &mut OperationCounts {
         self.operations.entry(operation.as_str()).or_default()
     }
 
-    fn vendor(&mut self, vendor: Vendor) -> &mut VendorCounts {
+    fn vendor(&mut self, vendor: SimVendor) -> &mut VendorCounts {
         self.vendors.entry(vendor.as_str()).or_default()
     }
 }
 
 /// Does the counting.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct SimTally {
     counts: Mutex<Counts>,
 }
 
-impl Tally {
+impl SimTally {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             counts: Mutex::new(Counts::empty()),
@@ -102,7 +102,7 @@ impl Tally {
     }
 
     /// Counts a request that arrived. It is in flight until the watch is dropped.
-    pub(super) fn arrived(self: &Arc<Self>, vendor: Vendor, operation: Operation) -> Watch {
+    pub(super) fn arrived(self: &Arc<Self>, vendor: SimVendor, operation: SimOperation) -> Watch {
         let mut counts = self.counts.lock();
         counts.operation(operation).requests += 1;
         let at_once = counts.vendor(vendor);
@@ -117,7 +117,7 @@ impl Tally {
     }
 
     /// Counts a connection that was closed because `vendor` is down.
-    pub(super) fn closed_while_down(&self, vendor: Vendor) {
+    pub(super) fn closed_while_down(&self, vendor: SimVendor) {
         self.counts.lock().vendor(vendor).closed_while_down += 1;
     }
 
@@ -146,9 +146,9 @@ impl Tally {
 /// One request in flight, with its hold on a scroll.
 #[derive(Debug)]
 pub(super) struct Watch {
-    tally: Arc<Tally>,
-    vendor: Vendor,
-    operation: Operation,
+    tally: Arc<SimTally>,
+    vendor: SimVendor,
+    operation: SimOperation,
     claim: Option<Claim>,
 }
 
@@ -190,14 +190,14 @@ mod tests {
 
     #[test]
     fn a_request_is_in_flight_until_it_is_answered_or_dropped() {
-        let tally = Tally::new();
-        let first = tally.arrived(Vendor::Wiv, Operation::Search);
-        let second = tally.arrived(Vendor::Wiv, Operation::Search);
+        let tally = SimTally::new();
+        let first = tally.arrived(SimVendor::Wiv, SimOperation::Search);
+        let second = tally.arrived(SimVendor::Wiv, SimOperation::Search);
         first.answering(200);
         first.answered();
         drop(second);
         let counts = tally.read();
-        let search = counts.of(Operation::Search);
+        let search = counts.of(SimOperation::Search);
         assert_eq!((search.requests, search.answered), (2, 1));
         assert_eq!(search.by_status, BTreeMap::from([(200, 1)]));
         assert_eq!(
@@ -208,7 +208,7 @@ mod tests {
             (0, 2)
         );
         assert_eq!(counts.vendors["nable"], VendorCounts::default());
-        let _held = tally.arrived(Vendor::Nable, Operation::Billing);
+        let _held = tally.arrived(SimVendor::Nable, SimOperation::Billing);
         tally.reset();
         assert_eq!(tally.read().total(), 0);
         assert_eq!(tally.read().vendors["nable"].in_flight_peak, 1);
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn the_json_names_every_operation() {
         let json = serde_json::to_value(Counts::empty()).unwrap();
-        for operation in Operation::ALL {
+        for operation in SimOperation::ALL {
             assert_eq!(json["operations"][operation.as_str()]["requests"], 0);
         }
         assert_eq!(json["scrolls"]["peak_open"], 0);

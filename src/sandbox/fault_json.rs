@@ -31,8 +31,8 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::faults::{Fault, Kind, PADDING_BYTES_MAX, Target, WAIT_MS_MAX};
-use super::options::{Operation, Vendor};
+use super::faults::{FaultKind, PADDING_BYTES_MAX, SimFault, Target, WAIT_MS_MAX};
+use super::options::{SimOperation, SimVendor};
 
 /// Maximum number of cases that one fault may insert.
 pub(super) const INSERT_MAX: usize = 10_000;
@@ -43,9 +43,9 @@ pub(super) enum Switch {
     /// Removes all faults and brings both vendors up.
     Clear,
     /// Makes a vendor close every connection, or stop doing so.
-    Down(Vendor, bool),
+    Down(SimVendor, bool),
     /// Adds a fault.
-    Add(Box<Fault>),
+    Add(Box<SimFault>),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -94,8 +94,8 @@ fn switch(mut raw: Raw) -> Result<Switch, String> {
         Switch::Clear
     } else if let Some(down) = raw.down.take() {
         let vendor = match raw.vendor.take().as_deref() {
-            Some("wiv") => Vendor::Wiv,
-            Some("nable") => Vendor::Nable,
+            Some("wiv") => SimVendor::Wiv,
+            Some("nable") => SimVendor::Nable,
             _ => return Err("`down` needs `vendor`: wiv or nable".to_owned()),
         };
         Switch::Down(vendor, down)
@@ -107,7 +107,7 @@ fn switch(mut raw: Raw) -> Result<Switch, String> {
         }
         let (times, after) = (raw.times.take(), raw.after.take().unwrap_or(0));
         let kind = kind(&mut raw)?;
-        Switch::Add(Box::new(Fault {
+        Switch::Add(Box::new(SimFault {
             target,
             kind,
             times,
@@ -125,45 +125,45 @@ fn target(word: &str) -> Result<Target, String> {
     if word == "any" {
         return Ok(Target::Any);
     }
-    Operation::ALL
+    SimOperation::ALL
         .into_iter()
-        .find(|operation| operation.as_str() == word && *operation != Operation::Other)
+        .find(|operation| operation.as_str() == word && *operation != SimOperation::Other)
         .map(Target::Only)
         .ok_or_else(|| {
             "`operation` is any, customers, search, continue, billing, invoices or usage".to_owned()
         })
 }
 
-fn kind(raw: &mut Raw) -> Result<Kind, String> {
+fn kind(raw: &mut Raw) -> Result<FaultKind, String> {
     let word = raw.kind.take().ok_or("`kind` is missing")?;
     Ok(match word.as_str() {
-        "latency" => Kind::Latency {
+        "latency" => FaultKind::Latency {
             ms: needed(wait(raw.ms.take())?, "ms")?,
         },
-        "status" => Kind::Status {
+        "status" => FaultKind::Status {
             status: status(needed(raw.status.take(), "status")?)?,
             body: raw.body.take().map(|body| text(&body)),
             retry_after: raw.retry_after.take().map(retry_after).transpose()?,
             processed: raw.processed.take().unwrap_or(false),
         },
-        "drop_before" => Kind::DropBefore,
-        "drop_after" => Kind::DropAfter,
-        "cut_body" => Kind::CutBody { at: raw.at.take() },
-        "stall_body" => Kind::StallBody {
+        "drop_before" => FaultKind::DropBefore,
+        "drop_after" => FaultKind::DropAfter,
+        "cut_body" => FaultKind::CutBody { at: raw.at.take() },
+        "stall_body" => FaultKind::StallBody {
             ms: wait(raw.ms.take())?,
         },
-        "malformed_json" => Kind::MalformedJson,
-        "truncated_rows" => Kind::TruncatedRows,
+        "malformed_json" => FaultKind::MalformedJson,
+        "truncated_rows" => FaultKind::TruncatedRows,
         "wrong_content_type" => {
             let content_type = raw
                 .content_type
                 .take()
                 .unwrap_or_else(|| "text/html".to_owned());
-            Kind::WrongContentType {
+            FaultKind::WrongContentType {
                 content_type: header(content_type, "content_type")?,
             }
         }
-        "html_error" => Kind::HtmlError {
+        "html_error" => FaultKind::HtmlError {
             status: status(raw.status.take().unwrap_or(502))?,
         },
         "redirect" => {
@@ -171,24 +171,24 @@ fn kind(raw: &mut Raw) -> Result<Kind, String> {
             if ![301, 302, 303, 307, 308].contains(&status) {
                 return Err("a redirect's `status` is 301, 302, 303, 307 or 308".to_owned());
             }
-            Kind::Redirect {
+            FaultKind::Redirect {
                 status,
                 location: header(needed(raw.location.take(), "location")?, "location")?,
             }
         }
-        "scroll_expired" => Kind::ScrollExpired,
+        "scroll_expired" => FaultKind::ScrollExpired,
         "insert" => match needed(raw.count.take(), "count")? {
-            count @ 0..=INSERT_MAX => Kind::Insert { count },
+            count @ 0..=INSERT_MAX => FaultKind::Insert { count },
             _ => return Err(format!("`count` goes up to {INSERT_MAX}")),
         },
-        "empty_page_with_cursor" => Kind::EmptyPageWithCursor,
-        "repeat_page" => Kind::RepeatPage,
-        "endless" => Kind::Endless,
-        "duplicate_row" => Kind::DuplicateRow,
-        "short_page" => Kind::ShortPage,
-        "oversize" => Kind::Oversize,
+        "empty_page_with_cursor" => FaultKind::EmptyPageWithCursor,
+        "repeat_page" => FaultKind::RepeatPage,
+        "endless" => FaultKind::Endless,
+        "duplicate_row" => FaultKind::DuplicateRow,
+        "short_page" => FaultKind::ShortPage,
+        "oversize" => FaultKind::Oversize,
         "huge_body" => match needed(raw.bytes.take(), "bytes")? {
-            bytes @ 0..=PADDING_BYTES_MAX => Kind::HugeBody {
+            bytes @ 0..=PADDING_BYTES_MAX => FaultKind::HugeBody {
                 bytes,
                 chunked: raw.chunked.take().unwrap_or(false),
             },

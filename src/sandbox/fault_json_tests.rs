@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn one(body: &str) -> Fault {
+fn one(body: &str) -> SimFault {
     match read(body.as_bytes()).unwrap().pop().unwrap() {
         Switch::Add(fault) => *fault,
         other => panic!("{other:?}"),
@@ -43,7 +43,7 @@ fn members_are_read() {
     let fault = one(
         r#"{"operation":"continue","kind":"status","status":503,"body":"no","retry_after":"5","times":2,"after":1,"probability":0.5}"#,
     );
-    let kind = Kind::Status {
+    let kind = FaultKind::Status {
         status: 503,
         body: Some("no".to_owned()),
         retry_after: Some("5".to_owned()),
@@ -51,7 +51,7 @@ fn members_are_read() {
     };
     assert_eq!(
         fault,
-        Fault::on(Operation::Continue, kind)
+        SimFault::on(SimOperation::Continue, kind)
             .times(2)
             .after(1)
             .probability(0.5)
@@ -60,7 +60,7 @@ fn members_are_read() {
     let switches = read(list.as_bytes()).unwrap();
     assert_eq!(
         switches[..2],
-        [Switch::Clear, Switch::Down(Vendor::Nable, true)]
+        [Switch::Clear, Switch::Down(SimVendor::Nable, true)]
     );
     assert_eq!(switches.len(), 3);
 }

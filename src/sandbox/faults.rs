@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 
 use super::dice::{Dice, Domain};
-use super::options::Operation;
+use super::options::SimOperation;
 use super::scroll::Twists;
 use crate::clock::Duration;
 
@@ -20,12 +20,12 @@ pub enum Target {
     /// Any operation of either vendor.
     Any,
     /// One operation.
-    Only(Operation),
+    Only(SimOperation),
 }
 
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FaultKind {
     /// The answer is due `ms` milliseconds later. Several latencies add up.
     Latency {
         /// Milliseconds, at most an hour.
@@ -107,7 +107,7 @@ pub enum Kind {
     },
 }
 
-impl Kind {
+impl FaultKind {
     /// Returns the word in JSON.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -135,28 +135,28 @@ impl Kind {
     }
 
     /// Returns whether the fault can apply to `operation`. Other requests do not use it up.
-    fn concerns(&self, operation: Operation) -> bool {
+    fn concerns(&self, operation: SimOperation) -> bool {
         match self {
-            Self::ScrollExpired | Self::RepeatPage => operation == Operation::Continue,
+            Self::ScrollExpired | Self::RepeatPage => operation == SimOperation::Continue,
             Self::EmptyPageWithCursor
             | Self::Endless
             | Self::DuplicateRow
             | Self::ShortPage
             | Self::Oversize => {
-                matches!(operation, Operation::Search | Operation::Continue)
+                matches!(operation, SimOperation::Search | SimOperation::Continue)
             }
-            _ => operation != Operation::Other,
+            _ => operation != SimOperation::Other,
         }
     }
 }
 
 /// One fault: what goes wrong, for which requests, and how often.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Fault {
+pub struct SimFault {
     /// The requests that it may hit.
     pub target: Target,
     /// What goes wrong.
-    pub kind: Kind,
+    pub kind: FaultKind,
     /// Number of requests that it hits. `None`: until it is cleared.
     pub times: Option<u64>,
     /// Chance that a request is hit, 0 to 1, from the sandbox's seed. `None`: every request is hit.
@@ -165,9 +165,9 @@ pub struct Fault {
     pub after: u64,
 }
 
-impl Fault {
+impl SimFault {
     /// Creates a fault of `kind` for every request of `operation`, until cleared.
-    pub fn on(operation: Operation, kind: Kind) -> Self {
+    pub fn on(operation: SimOperation, kind: FaultKind) -> Self {
         Self {
             target: Target::Only(operation),
             kind,
@@ -178,7 +178,7 @@ impl Fault {
     }
 
     /// Creates a fault of `kind` for every request of either vendor, until cleared.
-    pub fn on_any(kind: Kind) -> Self {
+    pub fn on_any(kind: FaultKind) -> Self {
         Self {
             target: Target::Any,
             kind,
@@ -209,7 +209,7 @@ impl Fault {
         self
     }
 
-    fn targets(&self, operation: Operation) -> bool {
+    fn targets(&self, operation: SimOperation) -> bool {
         let aimed = match self.target {
             Target::Any => true,
             Target::Only(only) => only == operation,
@@ -224,7 +224,7 @@ pub(super) enum Instead {
     /// The connection closes.
     Drop,
     /// This kind of answer is sent.
-    Answer(Kind),
+    Answer(FaultKind),
 }
 
 /// Everything that goes wrong with one request.
@@ -236,50 +236,50 @@ pub(super) struct Plan {
     pub(super) instead: Option<Instead>,
     pub(super) twists: Twists,
     /// Changes to the finished answer, in this order.
-    pub(super) after: Vec<Kind>,
+    pub(super) after: Vec<FaultKind>,
 }
 
 impl Plan {
-    fn add(&mut self, kind: Kind) {
+    fn add(&mut self, kind: FaultKind) {
         match kind {
-            Kind::Latency { ms } => {
+            FaultKind::Latency { ms } => {
                 self.latency = self
                     .latency
                     .saturating_add(Duration::from_millis(ms.min(WAIT_MS_MAX)));
             }
-            Kind::Insert { count } => self.insert = self.insert.saturating_add(count),
-            Kind::ScrollExpired => self.scroll_expired = true,
-            Kind::EmptyPageWithCursor => self.twists.empty = true,
-            Kind::RepeatPage => self.twists.repeat = true,
-            Kind::Endless => self.twists.endless = true,
-            Kind::DuplicateRow => self.twists.duplicate = true,
-            Kind::ShortPage => self.twists.short = true,
-            Kind::Oversize => self.twists.oversize = true,
-            Kind::DropBefore => {
+            FaultKind::Insert { count } => self.insert = self.insert.saturating_add(count),
+            FaultKind::ScrollExpired => self.scroll_expired = true,
+            FaultKind::EmptyPageWithCursor => self.twists.empty = true,
+            FaultKind::RepeatPage => self.twists.repeat = true,
+            FaultKind::Endless => self.twists.endless = true,
+            FaultKind::DuplicateRow => self.twists.duplicate = true,
+            FaultKind::ShortPage => self.twists.short = true,
+            FaultKind::Oversize => self.twists.oversize = true,
+            FaultKind::DropBefore => {
                 self.instead.get_or_insert(Instead::Drop);
             }
-            Kind::Status {
+            FaultKind::Status {
                 processed: false, ..
             }
-            | Kind::HtmlError { .. }
-            | Kind::Redirect { .. } => {
+            | FaultKind::HtmlError { .. }
+            | FaultKind::Redirect { .. } => {
                 self.instead.get_or_insert(Instead::Answer(kind));
             }
-            Kind::Status { .. }
-            | Kind::DropAfter
-            | Kind::CutBody { .. }
-            | Kind::StallBody { .. }
-            | Kind::MalformedJson
-            | Kind::TruncatedRows
-            | Kind::WrongContentType { .. }
-            | Kind::HugeBody { .. } => self.after.push(kind),
+            FaultKind::Status { .. }
+            | FaultKind::DropAfter
+            | FaultKind::CutBody { .. }
+            | FaultKind::StallBody { .. }
+            | FaultKind::MalformedJson
+            | FaultKind::TruncatedRows
+            | FaultKind::WrongContentType { .. }
+            | FaultKind::HugeBody { .. } => self.after.push(kind),
         }
     }
 }
 
 #[derive(Debug)]
 struct Active {
-    fault: Fault,
+    fault: SimFault,
     dice: Dice,
 }
 
@@ -310,7 +310,7 @@ impl Faults {
 
     /// Adds `faults`, or none of them if there would be too many. Returns the number of active
     /// faults.
-    pub(super) fn add(&self, faults: Vec<Fault>) -> Result<usize, &'static str> {
+    pub(super) fn add(&self, faults: Vec<SimFault>) -> Result<usize, &'static str> {
         let mut inner = self.inner.lock();
         if inner.active.len().saturating_add(faults.len()) > ACTIVE_MAX {
             return Err("more than 1000 faults would be active");
@@ -331,7 +331,7 @@ impl Faults {
     }
 
     /// Returns what goes wrong with a request of `operation`. Uses up the faults that apply.
-    pub(super) fn plan(&self, operation: Operation) -> Plan {
+    pub(super) fn plan(&self, operation: SimOperation) -> Plan {
         let mut plan = Plan::default();
         self.inner
             .lock()

@@ -10,10 +10,10 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
-use super::answer::{Answer, AnswerBody, Dropped};
+use super::answer::{Dropped, SimAnswer, SimBody};
 use super::faults::{Instead, Plan};
-use super::options::{NABLE_KEY, Operation, RetryAfter, Vendor, WIV_KEY};
-use super::quota::Reading;
+use super::options::{NABLE_KEY, RetryAfter, SimOperation, SimVendor, WIV_KEY};
+use super::quota::QuotaReading;
 use super::{Sandbox, control, nable, wiv};
 use crate::clock::{Duration, Instant, sleep, timeout};
 
@@ -29,15 +29,15 @@ const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 pub(super) async fn answer(
     sandbox: Arc<Sandbox>,
     request: Request<Incoming>,
-) -> Result<Response<AnswerBody>, Dropped> {
+) -> Result<Response<SimBody>, Dropped> {
     let (parts, body) = request.into_parts();
     if control::is_control(parts.uri.path()) {
         let body = read(body).await?;
         return Ok(control::answer(&sandbox, &parts, body.as_deref()));
     }
     let vendor = match parts.uri.path().strip_prefix(nable::PREFIX) {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => Vendor::Nable,
-        _ => Vendor::Wiv,
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => SimVendor::Nable,
+        _ => SimVendor::Wiv,
     };
     let mut down = sandbox.down.subscribe();
     if down.borrow().contains(&vendor) {
@@ -62,25 +62,25 @@ async fn read(body: Incoming) -> Result<Option<Bytes>, Dropped> {
 
 /// A request as its vendor parses it.
 enum Call {
-    Wiv(wiv::Call),
-    Nable(nable::Call),
+    Wiv(wiv::WivCall),
+    Nable(nable::NableCall),
     TooLarge,
 }
 
 impl Call {
-    fn operation(&self) -> Operation {
+    fn operation(&self) -> SimOperation {
         match self {
             Self::Wiv(call) => call.operation(),
             Self::Nable(call) => call.operation(),
-            Self::TooLarge => Operation::Other,
+            Self::TooLarge => SimOperation::Other,
         }
     }
 
-    fn refusal(&self, vendor: Vendor, parts: &Parts) -> Option<Answer> {
+    fn refusal(&self, vendor: SimVendor, parts: &Parts) -> Option<SimAnswer> {
         match self {
             Self::Wiv(call) => call.refusal(parts),
             Self::Nable(call) => call.refusal(parts),
-            Self::TooLarge => Some(Answer::error(vendor, 413, "Request body too large")),
+            Self::TooLarge => Some(SimAnswer::error(vendor, 413, "Request body too large")),
         }
     }
 
@@ -94,24 +94,26 @@ impl Call {
         match self {
             Self::Wiv(call) => call.process(sandbox, plan, now, latency),
             Self::Nable(call) => wiv::Draft::Ready(call.process(sandbox)),
-            Self::TooLarge => {
-                wiv::Draft::Ready(Answer::error(Vendor::Wiv, 413, "Request body too large"))
-            }
+            Self::TooLarge => wiv::Draft::Ready(SimAnswer::error(
+                SimVendor::Wiv,
+                413,
+                "Request body too large",
+            )),
         }
     }
 }
 
 async fn vendor_answer(
     sandbox: &Arc<Sandbox>,
-    vendor: Vendor,
+    vendor: SimVendor,
     parts: Parts,
     body: Incoming,
-) -> Result<Response<AnswerBody>, Dropped> {
+) -> Result<Response<SimBody>, Dropped> {
     let body = read(body).await?;
     let call = match (&body, vendor) {
         (None, _) => Call::TooLarge,
-        (Some(body), Vendor::Wiv) => Call::Wiv(wiv::Call::read(sandbox, &parts, body)),
-        (Some(body), Vendor::Nable) => Call::Nable(nable::Call::read(&parts, body)),
+        (Some(body), SimVendor::Wiv) => Call::Wiv(wiv::WivCall::read(sandbox, &parts, body)),
+        (Some(body), SimVendor::Nable) => Call::Nable(nable::NableCall::read(&parts, body)),
     };
     let operation = call.operation();
     let mut watch = sandbox.tally.arrived(vendor, operation);
@@ -119,8 +121,8 @@ async fn vendor_answer(
     let at_ms =
         u64::try_from(now.saturating_duration_since(sandbox.since).as_millis()).unwrap_or(u64::MAX);
     let key = match vendor {
-        Vendor::Wiv => WIV_KEY,
-        Vendor::Nable => NABLE_KEY,
+        SimVendor::Wiv => WIV_KEY,
+        SimVendor::Nable => NABLE_KEY,
     };
     sandbox
         .recorder
@@ -129,11 +131,11 @@ async fn vendor_answer(
         return Ok(respond(sandbox, vendor, refusal, None, Some(watch)));
     }
     let reading = match vendor {
-        Vendor::Wiv => sandbox.wiv_quota.take(now),
-        Vendor::Nable => sandbox.nable_quota.take(now),
+        SimVendor::Wiv => sandbox.wiv_quota.take(now),
+        SimVendor::Nable => sandbox.nable_quota.take(now),
     };
     if let Some(reading) = reading.filter(|reading| !reading.allowed) {
-        let refusal = Answer::error(vendor, 429, "Too Many Requests")
+        let refusal = SimAnswer::error(vendor, 429, "Too Many Requests")
             .with("retry-after", retry_after(sandbox, reading));
         return Ok(respond(
             sandbox,
@@ -153,7 +155,7 @@ async fn vendor_answer(
     // scroll.
     let draft = match &plan.instead {
         Some(Instead::Drop) => None,
-        Some(Instead::Answer(kind)) => Some(wiv::Draft::Ready(Answer::instead(vendor, kind))),
+        Some(Instead::Answer(kind)) => Some(wiv::Draft::Ready(SimAnswer::instead(vendor, kind))),
         None => Some(call.process(sandbox, &plan, now, latency)),
     };
     if !latency.is_zero() {
@@ -169,17 +171,17 @@ async fn vendor_answer(
 /// Returns the response, with the headers that every answer of the vendor has.
 fn respond(
     sandbox: &Sandbox,
-    vendor: Vendor,
-    mut answer: Answer,
-    reading: Option<Reading>,
+    vendor: SimVendor,
+    mut answer: SimAnswer,
+    reading: Option<QuotaReading>,
     watch: Option<super::counts::Watch>,
-) -> Response<AnswerBody> {
+) -> Response<SimBody> {
     if let Some(reading) = reading {
         answer.add_headers(reading.headers(sandbox.options.rate_headers));
     }
     // These headers are not for a gateway to pass on.
     answer.add_headers(match vendor {
-        Vendor::Wiv => vec![
+        SimVendor::Wiv => vec![
             ("server", "gunicorn".to_owned()),
             (
                 "set-cookie",
@@ -187,7 +189,7 @@ fn respond(
             ),
             ("x-amzn-requestid", "sandbox-wiv-request".to_owned()),
         ],
-        Vendor::Nable => vec![
+        SimVendor::Nable => vec![
             ("server", "Jetty".to_owned()),
             ("x-boomi-atom", "sandbox-nable-node".to_owned()),
         ],
@@ -195,7 +197,7 @@ fn respond(
     answer.into_response(sandbox.http_date(0), watch)
 }
 
-fn retry_after(sandbox: &Sandbox, reading: Reading) -> String {
+fn retry_after(sandbox: &Sandbox, reading: QuotaReading) -> String {
     match sandbox.options.retry_after {
         RetryAfter::Seconds => reading.reset_s.to_string(),
         RetryAfter::HttpDate => sandbox.http_date(reading.reset_s),

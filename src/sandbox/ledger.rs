@@ -15,12 +15,12 @@ const MONTHS_MAX: usize = 240;
 
 /// A month with bills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Month {
+pub(super) struct SimMonth {
     pub(super) year: i16,
     pub(super) month: i8,
 }
 
-impl Month {
+impl SimMonth {
     /// Parses `YYYYMM`.
     pub(super) fn read(text: &str) -> Option<Self> {
         if text.len() != 6 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -49,7 +49,7 @@ impl Month {
 
 /// An entry of a bill's `Clients`.
 #[derive(Debug)]
-pub(super) struct Billed {
+pub(super) struct SimBilledClient {
     /// The id as JSON text: a number, a string, or the empty string.
     pub(super) id: String,
     pub(super) name: String,
@@ -65,19 +65,19 @@ pub(super) struct Contract {
     pub(super) number: String,
     /// `Name`.
     pub(super) name: String,
-    pub(super) billed: Vec<Billed>,
+    pub(super) billed: Vec<SimBilledClient>,
 }
 
 /// Everything that N-able knows about the account.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct SimLedger {
     seed: u64,
     contracts: Vec<Contract>,
     /// The months, oldest first.
-    months: Vec<Month>,
+    months: Vec<SimMonth>,
 }
 
-impl Ledger {
+impl SimLedger {
     /// Creates the account of `options`. Its bills mention `customers` of wiv.
     pub(super) fn new(options: &Options, customers: usize) -> Self {
         let count = options.contracts.min(CONTRACTS_MAX);
@@ -89,7 +89,9 @@ impl Ledger {
             .rev()
             // The current month has no bills before this day of the month.
             .filter(|back| *back > 0 || options.today.day() >= options.current_month_from_day)
-            .map(|back| Month::of(first.saturating_sub(i64::try_from(back).unwrap_or(0).months())))
+            .map(|back| {
+                SimMonth::of(first.saturating_sub(i64::try_from(back).unwrap_or(0).months()))
+            })
             .collect();
         Self {
             seed: options.seed,
@@ -102,7 +104,7 @@ impl Ledger {
         &self.contracts
     }
 
-    pub(super) fn months(&self) -> &[Month] {
+    pub(super) fn months(&self) -> &[SimMonth] {
         &self.months
     }
 
@@ -110,7 +112,7 @@ impl Ledger {
         self.contracts.iter().find(|contract| contract.id == id)
     }
 
-    pub(super) fn dice(&self, month: Month, contract: usize) -> Dice {
+    pub(super) fn dice(&self, month: SimMonth, contract: usize) -> Dice {
         let month =
             u64::from(month.year.unsigned_abs()) * 12 + u64::from(month.month.unsigned_abs());
         Dice::new(
@@ -135,7 +137,7 @@ fn contract(seed: u64, index: usize, count: usize, customers: usize) -> Contract
         })
         .collect();
     names.push(format!("Walk-in {}", index + 1));
-    let mut billed: Vec<Billed> = names
+    let mut billed: Vec<SimBilledClient> = names
         .into_iter()
         .enumerate()
         .map(|(nth, name)| {
@@ -146,11 +148,11 @@ fn contract(seed: u64, index: usize, count: usize, customers: usize) -> Contract
                 (1, _) | (3, 1) => plain(&id.to_string()),
                 _ => plain(""),
             };
-            Billed { id, name }
+            SimBilledClient { id, name }
         })
         .collect();
     // The documented sample has such an entry.
-    billed.push(Billed {
+    billed.push(SimBilledClient {
         id: plain(""),
         name: String::new(),
     });

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::*;
 
-fn ledger() -> Ledger {
-    Ledger::new(&Options::default(), 60)
+fn ledger() -> SimLedger {
+    SimLedger::new(&Options::default(), 60)
 }
 
 fn json(text: &str) -> Value {
@@ -26,14 +26,14 @@ fn months_end_with_the_current_one_once_it_has_bills() {
         months: 4,
         ..Options::default()
     };
-    let months: Vec<String> = Ledger::new(&early, 60)
+    let months: Vec<String> = SimLedger::new(&early, 60)
         .months()
         .iter()
         .map(|month| month.text())
         .collect();
     assert_eq!(months, ["202512", "202601", "202602"]);
     for wrong in ["202613", "202600", "20261", "2026-1", "+20261", "２０２６"] {
-        assert_eq!(Month::read(wrong), None, "{wrong}");
+        assert_eq!(SimMonth::read(wrong), None, "{wrong}");
     }
 }
 
@@ -47,7 +47,7 @@ fn contracts_take_all_sides_of_the_contradictions() {
         .map(|contract| {
             json(
                 &ledger
-                    .billable(Month::read("202609").unwrap(), &contract.id)
+                    .billable(SimMonth::read("202609").unwrap(), &contract.id)
                     .unwrap(),
             )
         })
@@ -99,7 +99,7 @@ fn two_of_three_customers_are_billed_under_their_name() {
 #[test]
 fn invoices_lead_to_contracts_and_to_their_usage() {
     let ledger = ledger();
-    let month = Month::read("202609").unwrap();
+    let month = SimMonth::read("202609").unwrap();
     let invoices = json(&ledger.invoices(month).unwrap());
     let mut contracts = 0;
     for invoice in invoices["InvoicesReady"].as_array().unwrap() {
@@ -127,8 +127,8 @@ fn invoices_lead_to_contracts_and_to_their_usage() {
 fn what_is_unknown_has_no_bill_and_what_is_known_always_the_same() {
     let ledger = ledger();
     let (known, unknown) = (
-        Month::read("202609").unwrap(),
-        Month::read("201901").unwrap(),
+        SimMonth::read("202609").unwrap(),
+        SimMonth::read("201901").unwrap(),
     );
     let id = &ledger.contracts()[3].id;
     assert!(ledger.billable(unknown, id).is_none());
@@ -137,13 +137,13 @@ fn what_is_unknown_has_no_bill_and_what_is_known_always_the_same() {
     assert!(ledger.usage(unknown).is_none());
     assert_eq!(
         ledger.billable(known, id),
-        super::Ledger::new(&Options::default(), 60).billable(known, id)
+        super::SimLedger::new(&Options::default(), 60).billable(known, id)
     );
     assert_ne!(
         ledger.billable(known, id),
-        ledger.billable(Month::read("202608").unwrap(), id)
+        ledger.billable(SimMonth::read("202608").unwrap(), id)
     );
-    let soft = json(&Ledger::soft_failure());
+    let soft = json(&SimLedger::soft_failure());
     assert!(soft.get("Clients").is_none() && soft.get("Billable Services").is_none());
     assert_eq!(soft["SfdcAccountId"], "SANDBOX");
 }

@@ -56,13 +56,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use counts::{Counts, OperationCounts, VendorCounts};
-pub use faults::{Fault, Kind, Target};
+pub use faults::{FaultKind, SimFault, Target};
 pub use options::{
-    CaseIds, CustomersEnvelope, EndOfScroll, ExpiredAnswer, NABLE_ACCOUNT, NABLE_KEY, Operation,
-    Options, PageCap, RateHeaders, RetryAfter, Vendor, WIV_KEY, Wrapping,
+    CaseIds, CustomersEnvelope, EndOfScroll, ExpiredAnswer, NABLE_ACCOUNT, NABLE_KEY, Options,
+    PageCap, RateHeaders, RetryAfter, SimOperation, SimVendor, WIV_KEY, Wrapping,
 };
 pub use recorder::Recorded;
-pub use scroll::ScrollCounts;
+pub use scroll::SimScrollCounts;
 
 use crate::clock::{Clock, Duration, Instant, sleep};
 
@@ -102,15 +102,15 @@ pub struct Sandbox {
     clock: Clock,
     since: Instant,
     world: Arc<world::World>,
-    ledger: ledger::Ledger,
+    ledger: ledger::SimLedger,
     scrolls: scroll::Scrolls,
     faults: faults::Faults,
-    tally: Arc<counts::Tally>,
+    tally: Arc<counts::SimTally>,
     recorder: recorder::Recorder,
     wiv_quota: quota::Quota,
     nable_quota: quota::Quota,
     /// Vendors that are down.
-    down: watch::Sender<Vec<Vendor>>,
+    down: watch::Sender<Vec<SimVendor>>,
 }
 
 impl fmt::Debug for Sandbox {
@@ -128,11 +128,11 @@ impl Sandbox {
         let world = world::World::new(&options);
         Arc::new(Self {
             since: clock.now(),
-            ledger: ledger::Ledger::new(&options, world.customers().len()),
+            ledger: ledger::SimLedger::new(&options, world.customers().len()),
             world: Arc::new(world),
             scrolls: scroll::Scrolls::new(&options),
             faults: faults::Faults::new(options.seed),
-            tally: counts::Tally::new(),
+            tally: counts::SimTally::new(),
             recorder: recorder::Recorder::default(),
             wiv_quota: quota::Quota::new(options.wiv_requests_per_minute),
             nable_quota: quota::Quota::new(options.nable_requests_per_minute),
@@ -181,7 +181,7 @@ impl Sandbox {
     }
 
     /// Switches a fault on. Ignores it if 1,000 are active.
-    pub fn fault(&self, fault: Fault) {
+    pub fn fault(&self, fault: SimFault) {
         let _ = self.faults.add(vec![fault]);
     }
 
@@ -193,7 +193,7 @@ impl Sandbox {
 
     /// Takes a vendor down or brings it up. While it is down, it closes every connection without an
     /// answer, those with a request in progress included.
-    pub fn set_down(&self, vendor: Vendor, down: bool) {
+    pub fn set_down(&self, vendor: SimVendor, down: bool) {
         self.down.send_modify(|vendors| {
             vendors.retain(|other| *other != vendor);
             if down {

@@ -7,9 +7,9 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::Sandbox;
-use super::answer::Answer;
-use super::ledger::{Ledger, Month};
-use super::options::{NABLE_ACCOUNT, NABLE_KEY, Operation, Vendor, Wrapping};
+use super::answer::SimAnswer;
+use super::ledger::{SimLedger, SimMonth};
+use super::options::{NABLE_ACCOUNT, NABLE_KEY, SimOperation, SimVendor, Wrapping};
 use super::recorder::key_state;
 
 /// Path prefix of the API.
@@ -49,14 +49,14 @@ enum Resource {
 
 /// A request as N-able parses it.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct NableCall {
     /// The account and the resource in the path. `None` if it is not a path of this API.
     asked: Option<(String, Resource)>,
     post: bool,
     body_ok: bool,
 }
 
-impl Call {
+impl NableCall {
     /// Parses a request.
     pub(super) fn read(parts: &Parts, body: &Bytes) -> Self {
         let path = parts.uri.path().strip_prefix(PREFIX).unwrap_or("");
@@ -68,24 +68,24 @@ impl Call {
     }
 
     /// Returns the operation.
-    pub(super) fn operation(&self) -> Operation {
+    pub(super) fn operation(&self) -> SimOperation {
         match &self.asked {
-            None => Operation::Other,
-            Some((_, Resource::Billing(..))) => Operation::Billing,
-            Some((_, Resource::Invoices(_))) => Operation::Invoices,
-            Some((_, Resource::Usage(_) | Resource::UsageDetails(..))) => Operation::Usage,
+            None => SimOperation::Other,
+            Some((_, Resource::Billing(..))) => SimOperation::Billing,
+            Some((_, Resource::Invoices(_))) => SimOperation::Invoices,
+            Some((_, Resource::Usage(_) | Resource::UsageDetails(..))) => SimOperation::Usage,
         }
     }
 
     /// Returns the refusal of a request, if it is refused. The agent is checked first, as by a
     /// firewall in front of the vendor.
-    pub(super) fn refusal(&self, parts: &Parts) -> Option<Answer> {
+    pub(super) fn refusal(&self, parts: &Parts) -> Option<SimAnswer> {
         let agent = parts
             .headers
             .get(http::header::USER_AGENT)
             .and_then(|value| value.to_str().ok());
         if agent_refused(agent.unwrap_or("")) {
-            Some(Answer::html(403, "Forbidden"))
+            Some(SimAnswer::html(403, "Forbidden"))
         } else if self.asked.is_none() {
             Some(error(404, "Not Found"))
         } else if !self.post {
@@ -98,7 +98,7 @@ impl Call {
     }
 
     /// Processes a request.
-    pub(super) fn process(self, sandbox: &Sandbox) -> Answer {
+    pub(super) fn process(self, sandbox: &Sandbox) -> SimAnswer {
         let Some((account, resource)) = self.asked else {
             return error(404, "Not Found");
         };
@@ -113,7 +113,7 @@ impl Call {
         | Resource::Invoices(month)
         | Resource::Usage(month)
         | Resource::UsageDetails(month, ..)) = &resource;
-        let Some(month) = Month::read(month) else {
+        let Some(month) = SimMonth::read(month) else {
             return error(400, "Invalid time frame");
         };
         let ledger = &sandbox.ledger;
@@ -121,24 +121,26 @@ impl Call {
             Resource::Billing(_, contract) => {
                 let text = ledger
                     .billable(month, contract)
-                    .unwrap_or_else(Ledger::soft_failure);
+                    .unwrap_or_else(SimLedger::soft_failure);
                 match sandbox.options.billing_wrapping {
                     Wrapping::Bare => text,
                     Wrapping::Wrapped => format!("{{\"PSABillableServices\":{text}}}"),
                 }
             }
-            Resource::Invoices(_) => ledger.invoices(month).unwrap_or_else(Ledger::soft_failure),
-            Resource::Usage(_) => ledger.usage(month).unwrap_or_else(Ledger::soft_failure),
+            Resource::Invoices(_) => ledger
+                .invoices(month)
+                .unwrap_or_else(SimLedger::soft_failure),
+            Resource::Usage(_) => ledger.usage(month).unwrap_or_else(SimLedger::soft_failure),
             Resource::UsageDetails(_, contract, invoice) => ledger
                 .usage_details(month, contract, invoice)
-                .unwrap_or_else(Ledger::soft_failure),
+                .unwrap_or_else(SimLedger::soft_failure),
         };
-        Answer::json(200, text)
+        SimAnswer::json(200, text)
     }
 }
 
-fn error(status: u16, text: &str) -> Answer {
-    Answer::error(Vendor::Nable, status, text)
+fn error(status: u16, text: &str) -> SimAnswer {
+    SimAnswer::error(SimVendor::Nable, status, text)
 }
 
 fn resource(path: &str) -> Option<(String, Resource)> {
@@ -217,7 +219,7 @@ mod tests {
     #[test]
     fn paths_are_read_exactly() {
         let operation = |path: &str| {
-            Call {
+            NableCall {
                 asked: resource(path),
                 post: true,
                 body_ok: true,
@@ -226,19 +228,19 @@ mod tests {
         };
         assert_eq!(
             operation("/PSABillableServices/SANDBOX/202609/800"),
-            Operation::Billing
+            SimOperation::Billing
         );
         assert_eq!(
             operation("/InvoicesReady/SANDBOX/202609"),
-            Operation::Invoices
+            SimOperation::Invoices
         );
         assert_eq!(
             operation("/PSAUsageByTimeFrame/SANDBOX/202609"),
-            Operation::Usage
+            SimOperation::Usage
         );
         assert_eq!(
             operation("/PSAUsageDetailsDevices/SANDBOX/202609/800/INV"),
-            Operation::Usage
+            SimOperation::Usage
         );
         for path in [
             "",
@@ -251,7 +253,7 @@ mod tests {
             "/psabillableservices/SANDBOX/202609/800",
             "//InvoicesReady/SANDBOX/202609",
         ] {
-            assert_eq!(operation(path), Operation::Other, "{path}");
+            assert_eq!(operation(path), SimOperation::Other, "{path}");
         }
     }
 

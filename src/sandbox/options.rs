@@ -185,14 +185,14 @@ pub enum RateHeaders {
 
 /// One of the two vendors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Vendor {
+pub enum SimVendor {
     /// wiv, at `/`.
     Wiv,
     /// N-able, at `/ws/rest/V1/PSA_API`.
     Nable,
 }
 
-impl Vendor {
+impl SimVendor {
     /// Returns the word in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -204,7 +204,7 @@ impl Vendor {
 
 /// The operation of a vendor that a request calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Operation {
+pub enum SimOperation {
     /// `GET /msp/customers`
     Customers,
     /// A search that opens a scroll.
@@ -221,7 +221,7 @@ pub enum Operation {
     Other,
 }
 
-impl Operation {
+impl SimOperation {
     /// Every operation, in the order of the control answers.
     pub const ALL: [Self; 7] = [
         Self::Customers,

@@ -17,7 +17,7 @@ pub(super) struct Quota {
 
 /// The state of the quota after one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reading {
+pub(super) struct QuotaReading {
     pub(super) allowed: bool,
     limit: u32,
     remaining: u32,
@@ -34,7 +34,7 @@ impl Quota {
     }
 
     /// Counts one request. `None` if the quota is unlimited.
-    pub(super) fn take(&self, now: Instant) -> Option<Reading> {
+    pub(super) fn take(&self, now: Instant) -> Option<QuotaReading> {
         let limit = self.limit?;
         let mut window = self.window.lock();
         let (since, used) = match *window {
@@ -46,7 +46,7 @@ impl Quota {
         *window = Some((since, used));
         let left = WINDOW.saturating_sub(now.saturating_duration_since(since));
         let reset_s = left.as_secs() + u64::from(left.subsec_nanos() > 0);
-        Some(Reading {
+        Some(QuotaReading {
             allowed,
             limit,
             remaining: limit - used,
@@ -60,7 +60,7 @@ impl Quota {
     }
 }
 
-impl Reading {
+impl QuotaReading {
     /// Returns the headers.
     pub(super) fn headers(&self, form: RateHeaders) -> Vec<(&'static str, String)> {
         let Self {

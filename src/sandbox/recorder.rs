@@ -7,7 +7,7 @@ use http::request::Parts;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::options::Operation;
+use super::options::SimOperation;
 
 /// Number of requests kept.
 const KEPT: usize = 1_000;
@@ -64,7 +64,7 @@ impl Recorder {
     /// Records a request. `key` is the key that its vendor accepts.
     pub(super) fn note(
         &self,
-        operation: Operation,
+        operation: SimOperation,
         at_ms: u64,
         parts: &Parts,
         key: &str,
@@ -163,7 +163,7 @@ mod tests {
         let request = Request::post("/v2/cases/msp/search?customer_id=org_1")
             .header("X-API-Key", "secret")
             .header("user-agent", "mine/1");
-        recorder.note(Operation::Continue, 7, &parts(request), "secret", &body);
+        recorder.note(SimOperation::Continue, 7, &parts(request), "secret", &body);
         let seen = recorder.read().pop().unwrap();
         assert_eq!(
             (seen.key, seen.at_ms, seen.body_bytes),
@@ -207,7 +207,13 @@ mod tests {
         let recorder = Recorder::default();
         let body = Bytes::from("é, ".repeat(10_000));
         for at in 0..1_200 {
-            recorder.note(Operation::Search, at, &parts(Request::get("/")), "k", &body);
+            recorder.note(
+                SimOperation::Search,
+                at,
+                &parts(Request::get("/")),
+                "k",
+                &body,
+            );
         }
         let seen = recorder.read();
         assert_eq!((seen.len(), seen[0].at_ms), (1_000, 200));

@@ -25,7 +25,7 @@ const SHARDS: usize = 17;
 
 /// Counts of scrolls since the start or the last reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ScrollCounts {
+pub struct SimScrollCounts {
     /// Scrolls open now.
     pub open: u64,
     /// Maximum of scrolls open at the same time.
@@ -141,7 +141,7 @@ struct Scroll {
 #[derive(Debug, Default)]
 struct Table {
     by_id: HashMap<String, Scroll>,
-    counts: ScrollCounts,
+    counts: SimScrollCounts,
     overlaps: u64,
     /// Never reset, so that no id is ever repeated.
     sequence: u64,
@@ -339,12 +339,12 @@ impl Scrolls {
     pub(super) fn reset(&self) {
         let mut table = self.table.lock();
         table.by_id.clear();
-        table.counts = ScrollCounts::default();
+        table.counts = SimScrollCounts::default();
         table.overlaps = 0;
     }
 
     /// Returns the counts at `now`, and how often two continuations overlapped.
-    pub(super) fn counts(&self, now: Instant) -> (ScrollCounts, u64) {
+    pub(super) fn counts(&self, now: Instant) -> (SimScrollCounts, u64) {
         let mut table = self.table.lock();
         self.expire(&mut table, now);
         (table.counts, table.overlaps)

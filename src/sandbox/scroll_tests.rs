@@ -61,7 +61,7 @@ impl Kit {
             .collect()
     }
 
-    fn counts(&self) -> ScrollCounts {
+    fn counts(&self) -> SimScrollCounts {
         self.scrolls.counts(self.now).0
     }
 }
@@ -333,6 +333,6 @@ fn scrolls_end_by_order_and_are_forgotten_by_reset() {
     );
     assert_eq!((kit.counts().open, kit.counts().expired), (0, 2));
     kit.scrolls.reset();
-    assert_eq!(kit.counts(), ScrollCounts::default());
+    assert_eq!(kit.counts(), SimScrollCounts::default());
     assert_ne!(kit.open(5).cursor.unwrap(), first);
 }

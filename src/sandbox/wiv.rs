@@ -7,12 +7,12 @@ use jiff::civil::Date;
 use serde_json::Value;
 
 use super::Sandbox;
-use super::answer::Answer;
+use super::answer::SimAnswer;
 use super::counts::Watch;
 use super::faults::Plan;
 use super::http::query_value;
 use super::json::{Style, array, object, plain};
-use super::options::{CustomersEnvelope, ExpiredAnswer, Operation, PageCap, Vendor, WIV_KEY};
+use super::options::{CustomersEnvelope, ExpiredAnswer, PageCap, SimOperation, SimVendor, WIV_KEY};
 use super::recorder::key_state;
 use super::rows::FIELDS;
 use super::scroll::Page;
@@ -26,7 +26,7 @@ const PAGE_ROWS_MAX: u64 = 500;
 
 /// A request as wiv parses it.
 #[derive(Debug)]
-pub(super) enum Call {
+pub(super) enum WivCall {
     /// The customer list, with the text of `fields`.
     Customers(Option<String>),
     /// A search that opens a scroll.
@@ -42,11 +42,11 @@ pub(super) enum Call {
 /// An answer that may still change until it is due.
 #[derive(Debug)]
 pub(super) enum Draft {
-    Ready(Answer),
+    Ready(SimAnswer),
     Page(Box<Page>),
 }
 
-impl Call {
+impl WivCall {
     /// Parses a request.
     pub(super) fn read(sandbox: &Sandbox, parts: &Parts, body: &Bytes) -> Self {
         match (&parts.method, parts.uri.path()) {
@@ -62,17 +62,17 @@ impl Call {
     }
 
     /// Returns the operation.
-    pub(super) fn operation(&self) -> Operation {
+    pub(super) fn operation(&self) -> SimOperation {
         match self {
-            Self::Customers(_) => Operation::Customers,
-            Self::Search { .. } | Self::Refused(_) => Operation::Search,
-            Self::Continue(_) => Operation::Continue,
-            Self::Unlisted => Operation::Other,
+            Self::Customers(_) => SimOperation::Customers,
+            Self::Search { .. } | Self::Refused(_) => SimOperation::Search,
+            Self::Continue(_) => SimOperation::Continue,
+            Self::Unlisted => SimOperation::Other,
         }
     }
 
     /// Returns the refusal of a request, if it is refused.
-    pub(super) fn refusal(&self, parts: &Parts) -> Option<Answer> {
+    pub(super) fn refusal(&self, parts: &Parts) -> Option<SimAnswer> {
         if matches!(self, Self::Unlisted) {
             return Some(error(404, "Not found"));
         }
@@ -116,7 +116,7 @@ impl Call {
 
 impl Draft {
     /// Returns the answer when it is due. A page holds its scroll until `watch` ends.
-    pub(super) fn finish(self, sandbox: &Sandbox, watch: &mut Watch) -> Answer {
+    pub(super) fn finish(self, sandbox: &Sandbox, watch: &mut Watch) -> SimAnswer {
         let page = match self {
             Self::Ready(answer) => return answer,
             Self::Page(page) => page,
@@ -137,15 +137,15 @@ impl Draft {
             array(&texts)
         );
         watch.hold(page.into_claim());
-        Answer::json(200, text)
+        SimAnswer::json(200, text)
     }
 }
 
-fn error(status: u16, text: &str) -> Answer {
-    Answer::error(Vendor::Wiv, status, text)
+fn error(status: u16, text: &str) -> SimAnswer {
+    SimAnswer::error(SimVendor::Wiv, status, text)
 }
 
-fn customers(sandbox: &Sandbox, fields: Option<&str>) -> Answer {
+fn customers(sandbox: &Sandbox, fields: Option<&str>) -> SimAnswer {
     let wanted = match fields.map(selected).transpose() {
         Ok(wanted) => wanted,
         Err(()) => return error(400, "Invalid fields requested"),
@@ -173,8 +173,8 @@ fn customers(sandbox: &Sandbox, fields: Option<&str>) -> Answer {
         })
         .collect();
     match sandbox.options.customers_envelope {
-        CustomersEnvelope::Bare => Answer::json(200, array(&rows)),
-        CustomersEnvelope::Data => Answer::json(200, format!("{{\"data\":{}}}", array(&rows))),
+        CustomersEnvelope::Bare => SimAnswer::json(200, array(&rows)),
+        CustomersEnvelope::Data => SimAnswer::json(200, format!("{{\"data\":{}}}", array(&rows))),
     }
 }
 
@@ -192,7 +192,7 @@ fn selected(fields: &str) -> Result<Vec<&'static str>, ()> {
 
 /// Parses the body of a search. Unknown members are ignored. Of a continuation only the id counts:
 /// the first request has set everything else.
-fn search(customer_id: Option<String>, body: &[u8], cap: PageCap) -> Result<Call, &'static str> {
+fn search(customer_id: Option<String>, body: &[u8], cap: PageCap) -> Result<WivCall, &'static str> {
     let Ok(Value::Object(body)) = serde_json::from_slice(body) else {
         return Err("Request body must be a dictionary");
     };
@@ -203,7 +203,7 @@ fn search(customer_id: Option<String>, body: &[u8], cap: PageCap) -> Result<Call
                 .get("scroll_id")
                 .and_then(Value::as_str)
                 .ok_or("Invalid start_page_key")?;
-            return Ok(Call::Continue(id.to_owned()));
+            return Ok(WivCall::Continue(id.to_owned()));
         }
     }
     let size = match body.get("max_returned_items") {
@@ -236,7 +236,7 @@ fn search(customer_id: Option<String>, body: &[u8], cap: PageCap) -> Result<Call
         case_type: text("case_type"),
         status: text("status"),
     };
-    Ok(Call::Search {
+    Ok(WivCall::Search {
         filter: Box::new(filter),
         size,
     })
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn bodies_that_are_read() {
         let size = |body: &str, cap| match search(None, body.as_bytes(), cap).unwrap() {
-            Call::Search { size, .. } => size,
+            WivCall::Search { size, .. } => size,
             other => panic!("{other:?}"),
         };
         assert_eq!(size("{}", PageCap::Refuse), 250);
@@ -316,9 +316,12 @@ mod tests {
         );
         let body =
             br#"{"date_range":5,"max_returned_items":-1,"start_page_key":{"scroll_id":"x"}}"#;
-        assert!(matches!(search(None, body, PageCap::Refuse), Ok(Call::Continue(id)) if id == "x"));
+        assert!(
+            matches!(search(None, body, PageCap::Refuse), Ok(WivCall::Continue(id)) if id == "x")
+        );
         let body = br#"{"date_range":{"start":"2026-01-01","end":"2026-01-01"},"status":"To Do","start_page_key":null}"#;
-        let Ok(Call::Search { filter, .. }) = search(Some("org_1".into()), body, PageCap::Refuse)
+        let Ok(WivCall::Search { filter, .. }) =
+            search(Some("org_1".into()), body, PageCap::Refuse)
         else {
             panic!()
         };

@@ -2,7 +2,7 @@
 //! in force.
 
 use msp_gateway::clock::{Duration, sleep};
-use msp_gateway::sandbox::{Fault, Kind};
+use msp_gateway::sandbox::{FaultKind, SimFault};
 use serde_json::{Value, json};
 
 use crate::whole::{
@@ -51,7 +51,7 @@ async fn a_request_tells_where_its_time_went() {
     let whole = whole("");
     whole
         .sandbox
-        .fault(Fault::on_any(Kind::Latency { ms: 300 }));
+        .fault(SimFault::on_any(FaultKind::Latency { ms: 300 }));
     let reply = whole.ask(search(ALL, RANGE)).await;
     let told = story(&whole, "route=case_search").await;
     assert_eq!(told["request_id"], reply.header("x-request-id"));
@@ -97,7 +97,7 @@ async fn one_that_shares_a_call_says_that_it_waited_for_it() {
     let whole = whole("");
     whole
         .sandbox
-        .fault(Fault::on_any(Kind::Latency { ms: 400 }));
+        .fault(SimFault::on_any(FaultKind::Latency { ms: 400 }));
     let ask = || whole.ask(get("/msp/customers", ALL));
     tokio::join!(ask(), ask());
     let told = story(&whole, "outcome=collapsed").await;
@@ -113,7 +113,7 @@ async fn one_that_shares_a_call_says_that_it_waited_for_it() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_tells_what_the_vendor_did() {
     let whole = whole("");
-    whole.sandbox.fault(Fault::on_any(Kind::Status {
+    whole.sandbox.fault(SimFault::on_any(FaultKind::Status {
         status: 503,
         body: None,
         retry_after: None,

@@ -8,7 +8,7 @@ use msp_gateway::clock::{Duration, Instant, sleep, timeout_at};
 use msp_gateway::domain::{Audience, FieldSet, Kind};
 use msp_gateway::reads::events::{AskedAt, EventsRequest, FellBehind, Lookup};
 use msp_gateway::reads::{Answer, Asker};
-use msp_gateway::sandbox::{self, Fault, Operation};
+use msp_gateway::sandbox::{self, SimFault, SimOperation};
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 
@@ -113,16 +113,16 @@ async fn a_caller_is_told_of_its_own_answers_and_of_rows_that_it_may_see() {
 }
 
 /// The vendor answers one operation with its own body, in which `from` is `to` now.
-fn vendor_says(whole: &Whole, operation: Operation, body: &str, from: &str, to: &str) {
+fn vendor_says(whole: &Whole, operation: SimOperation, body: &str, from: &str, to: &str) {
     assert!(body.contains(from), "{from}: {body}");
-    let said = sandbox::Kind::Status {
+    let said = sandbox::FaultKind::Status {
         status: 200,
         body: Some(body.replacen(from, to, 1)),
         retry_after: None,
         processed: false,
     };
     whole.sandbox.clear_faults();
-    whole.sandbox.fault(Fault::on(operation, said));
+    whole.sandbox.fault(SimFault::on(operation, said));
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,9 +153,9 @@ async fn changes_of_customers_and_bills_are_told_to_those_whose_answer_they_chan
     let invoices_text = String::from_utf8(ask(&invoices, ALL).await.body).unwrap();
     // Who asked what, what the vendor changes, and whether that caller is told of it.
     let (lists, bills, months) = (
-        Operation::Customers,
-        Operation::Billing,
-        Operation::Invoices,
+        SimOperation::Customers,
+        SimOperation::Billing,
+        SimOperation::Invoices,
     );
     let account = ("\"Best MSP", "\"Worst MSP");
     for (key, target, operation, (from, to), is_told) in [
@@ -193,8 +193,8 @@ async fn changes_of_customers_and_bills_are_told_to_those_whose_answer_they_chan
         (BILLED, &*invoices, bills, account, false),
     ] {
         let (text, source) = match operation {
-            Operation::Customers => (&list, "/msp/customers"),
-            Operation::Billing => (&bill_text, &*bill),
+            SimOperation::Customers => (&list, "/msp/customers"),
+            SimOperation::Billing => (&bill_text, &*bill),
             _ => (&invoices_text, &*invoices),
         };
         whole.sandbox.clear_faults();
@@ -218,7 +218,7 @@ async fn changes_of_customers_and_bills_are_told_to_those_whose_answer_they_chan
         let now = ask(target, key).await;
         if let Some(event) = events.first() {
             let kind = match operation {
-                Operation::Customers => "customers",
+                SimOperation::Customers => "customers",
                 _ => "billing",
             };
             assert_eq!(event["kind"], kind);

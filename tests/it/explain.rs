@@ -1,7 +1,7 @@
 //! What the operators are told would happen to a question, without asking it.
 
 use msp_gateway::clock::{Duration, sleep};
-use msp_gateway::sandbox::{Fault, Kind, Operation};
+use msp_gateway::sandbox::{FaultKind, SimFault, SimOperation};
 use serde_json::{Value, json};
 
 use crate::whole::{SETTINGS, Whole, caller, get, post, secrets, world};
@@ -101,8 +101,10 @@ async fn a_drill_down_says_what_it_is_cut_from() {
 #[tokio::test(start_paused = true)]
 async fn what_is_under_way_is_joined() {
     let whole = whole();
-    let slow = Kind::Latency { ms: 5_000 };
-    whole.sandbox.fault(Fault::on(Operation::Customers, slow));
+    let slow = FaultKind::Latency { ms: 5_000 };
+    whole
+        .sandbox
+        .fault(SimFault::on(SimOperation::Customers, slow));
     let mut peer = whole.connect();
     peer.send(get("/msp/customers", KEY)).await;
     sleep(Duration::from_secs(1)).await;

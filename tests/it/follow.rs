@@ -249,14 +249,14 @@ async fn a_follower_holds_what_a_new_search_gives() {
                 .alter(dice.usize(0..6), dice.usize(0..5), dice.usize(0..6));
         }
         for kind in [
-            Kind::DropBefore,
-            Kind::DropAfter,
-            Kind::CutBody { at: None },
+            FaultKind::DropBefore,
+            FaultKind::DropAfter,
+            FaultKind::CutBody { at: None },
         ] {
-            for operation in [Operation::Search, Operation::Continue] {
-                whole.sandbox.fault(Fault {
+            for operation in [SimOperation::Search, SimOperation::Continue] {
+                whole.sandbox.fault(SimFault {
                     probability: Some(0.034),
-                    ..Fault::on(operation, kind.clone())
+                    ..SimFault::on(operation, kind.clone())
                 });
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use msp_gateway::clock::{Duration, sleep};
 use msp_gateway::problem::Code;
-use msp_gateway::sandbox::{self, Fault, Kind};
+use msp_gateway::sandbox::{self, FaultKind, SimFault};
 
 use crate::whole::{ALL, SETTINGS, Whole, caller, get, post, search, secrets, world};
 
@@ -167,13 +167,13 @@ async fn vendor_states_are_those_of_the_moment() {
     let whole = whole("");
     let ask = async || whole.ask(get("/msp/customers", ALL)).await.status;
     let refuse = |status, retry_after: Option<&str>| {
-        let kind = Kind::Status {
+        let kind = FaultKind::Status {
             status,
             body: None,
             retry_after: retry_after.map(str::to_owned),
             processed: false,
         };
-        whole.sandbox.fault(Fault::on_any(kind));
+        whole.sandbox.fault(SimFault::on_any(kind));
     };
     let hold_down = "vendor_hold_down_seconds{vendor=\"wiv\"}";
     refuse(429, Some("90"));

@@ -7,7 +7,7 @@ use msp_gateway::admission::Payer;
 use msp_gateway::clock::{Duration, Instant, sleep};
 use msp_gateway::domain::{Audience, CustomerId, PageSize, Shortage};
 use msp_gateway::reads::{Purge, ReadError};
-use msp_gateway::sandbox::{Fault, Kind, Operation};
+use msp_gateway::sandbox::{FaultKind, SimFault, SimOperation};
 use msp_gateway::secrets::{SealingKey, Secret};
 use msp_gateway::snapshot::Sealer;
 use msp_gateway::upstream;
@@ -186,13 +186,14 @@ async fn failures_keep_their_codes_and_the_token_stays_good() {
     let expected = before.sandbox.expected_rows(None, None);
     let (_, token) = read(&before, &Audience::All, None, "", &[40]).await;
     let rig = before.restarted(setup());
-    let unavailable = Kind::Status {
+    let unavailable = FaultKind::Status {
         status: 503,
         body: None,
         retry_after: None,
         processed: false,
     };
-    rig.sandbox.fault(Fault::on(Operation::Search, unavailable));
+    rig.sandbox
+        .fault(SimFault::on(SimOperation::Search, unavailable));
     let error = next(&rig, &Audience::All, &token, 40).await.err();
     let Some(ReadError::Upstream(error)) = error else {
         panic!("{error:?}")
@@ -207,7 +208,7 @@ async fn failures_keep_their_codes_and_the_token_stays_good() {
     assert!(matches!(asked.err(), Some(ReadError::NotCached)));
     // A deadline that is too short.
     rig.sandbox
-        .fault(Fault::on_any(Kind::Latency { ms: 2_000 }));
+        .fault(SimFault::on_any(FaultKind::Latency { ms: 2_000 }));
     let hurried = rig.asker_within(Audience::All, Duration::from_secs(1));
     let asked = rig.page(&hurried, None, &continued(&token, Some(40))).await;
     let error = asked.err();
@@ -264,7 +265,7 @@ async fn a_caller_heals_one_token_at_a_time() {
     }
     let rig = Arc::new(before.restarted(setup()));
     rig.sandbox
-        .fault(Fault::on_any(Kind::Latency { ms: 3_000 }));
+        .fault(SimFault::on_any(FaultKind::Latency { ms: 3_000 }));
     let (begun, mut asked) = (Instant::now(), JoinSet::new());
     for (token, patience) in tokens.iter().zip([10, 2, 10]) {
         let (rig, body) = (rig.clone(), continued(token, Some(40)));

@@ -1,7 +1,7 @@
 //! Broken, odd and enormous JSON as the body of a search: what is no JSON is refused before a vendor
 //! hears of it, what is some is taken, and where readers differ there is one answer.
 
-use msp_gateway::sandbox::{Fault, Kind, Operation};
+use msp_gateway::sandbox::{FaultKind, SimFault, SimOperation};
 
 use crate::hostile::{bytes, gateway};
 use crate::whole::{ALL, Whole, search};
@@ -355,13 +355,15 @@ async fn broken_json_is_refused_before_a_vendor_hears_of_it() {
 /// Answers every search with this body and status 200.
 fn answers(whole: &Whole, body: &str) {
     whole.sandbox.clear_faults();
-    let kind = Kind::Status {
+    let kind = FaultKind::Status {
         status: 200,
         body: Some(body.to_owned()),
         retry_after: None,
         processed: false,
     };
-    whole.sandbox.fault(Fault::on(Operation::Search, kind));
+    whole
+        .sandbox
+        .fault(SimFault::on(SimOperation::Search, kind));
 }
 
 #[tokio::test(start_paused = true)]

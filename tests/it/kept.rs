@@ -80,9 +80,9 @@ async fn bill(rig: &Rig, contract: &str) -> Result<Answer, ReadError> {
 
 fn vendor_calls(rig: &Rig) -> u64 {
     let all = [
-        sandbox::Operation::Customers,
-        sandbox::Operation::Billing,
-        sandbox::Operation::Invoices,
+        sandbox::SimOperation::Customers,
+        sandbox::SimOperation::Billing,
+        sandbox::SimOperation::Invoices,
     ];
     all.map(|operation| rig.asked(operation)).iter().sum()
 }
@@ -143,7 +143,7 @@ async fn answers_and_soft_failures_outlive_the_process_with_their_age() {
     sleep(Duration::from_secs(60)).await;
     let fifth = machine.start("secret", None);
     assert!(bill(&fifth, "9999999").await.is_err());
-    assert_eq!(fifth.asked(sandbox::Operation::Billing), 1);
+    assert_eq!(fifth.asked(sandbox::SimOperation::Billing), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,7 +154,7 @@ async fn an_outage_after_the_restart_is_bridged_by_what_is_kept() {
     // Past fresh and stale, usable on error.
     sleep(Duration::from_secs(600)).await;
     let second = machine.start("secret", None);
-    second.sandbox.set_down(sandbox::Vendor::Wiv, true);
+    second.sandbox.set_down(sandbox::SimVendor::Wiv, true);
     let again = customers(&second).await;
     assert_eq!(again.note.detail, Some(Detail::StaleOnError));
     assert_eq!((again.body, again.age.as_secs()), (list.body, 600));
@@ -196,7 +196,7 @@ async fn purges_outlive_the_process() {
 async fn a_fetch_that_began_before_a_purge_is_not_kept() {
     let machine = Machine::new();
     let first = machine.start("secret", None);
-    let slow = sandbox::Fault::on_any(sandbox::Kind::Latency { ms: 500 });
+    let slow = sandbox::SimFault::on_any(sandbox::FaultKind::Latency { ms: 500 });
     first.sandbox.fault(slow);
     let (first, begun) = (Arc::new(first), machine.clock.now());
     let asked = tokio::spawn({
@@ -239,8 +239,8 @@ fn paced(requests_per_minute: u32) -> impl FnOnce(&mut Setup) {
     }
 }
 
-fn refused(status: u16, retry_after: Option<&str>) -> sandbox::Fault {
-    sandbox::Fault::on_any(sandbox::Kind::Status {
+fn refused(status: u16, retry_after: Option<&str>) -> sandbox::SimFault {
+    sandbox::SimFault::on_any(sandbox::FaultKind::Status {
         status,
         body: None,
         retry_after: retry_after.map(str::to_owned),
@@ -265,10 +265,10 @@ async fn a_vendor_that_said_wait_is_not_asked_after_a_restart_either() {
     assert_eq!(error.fault.as_str(), "budget_exhausted");
     sleep(Duration::from_secs(29)).await;
     assert!(bill(&second, "2").await.is_err());
-    assert_eq!(second.asked(sandbox::Operation::Billing), 0);
+    assert_eq!(second.asked(sandbox::SimOperation::Billing), 0);
     sleep(Duration::from_secs(1)).await;
     let _ = bill(&second, "3").await;
-    assert_eq!(second.asked(sandbox::Operation::Billing), 1);
+    assert_eq!(second.asked(sandbox::SimOperation::Billing), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -277,14 +277,18 @@ async fn a_key_that_was_refused_is_not_presented_at_each_start() {
     let first = machine.start("secret", None);
     first.sandbox.fault(refused(401, None));
     assert!(bill(&first, "1").await.is_err());
-    let presented = first.asked(sandbox::Operation::Billing);
+    let presented = first.asked(sandbox::SimOperation::Billing);
     settle().await;
     drop(first);
     for second in 0..3 {
         let next = machine.start("secret", None);
         settle().await;
         assert!(bill(&next, "1").await.is_err(), "start {second}");
-        assert_eq!(next.asked(sandbox::Operation::Billing), 0, "of {presented}");
+        assert_eq!(
+            next.asked(sandbox::SimOperation::Billing),
+            0,
+            "of {presented}"
+        );
         sleep(Duration::from_secs(5)).await;
     }
     sleep(Duration::from_secs(30)).await;
@@ -292,7 +296,7 @@ async fn a_key_that_was_refused_is_not_presented_at_each_start() {
     settle().await;
     // No such contract, but the key is taken.
     let _ = bill(&next, "1").await;
-    assert_eq!(next.asked(sandbox::Operation::Billing), 1);
+    assert_eq!(next.asked(sandbox::SimOperation::Billing), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -312,7 +316,7 @@ async fn no_minute_sees_more_than_rate_and_burst_however_often_it_is_restarted()
             let _ = timeout_at(until, bill(&rig, &name)).await;
         }
         settle().await;
-        calls += rig.asked(sandbox::Operation::Billing);
+        calls += rig.asked(sandbox::SimOperation::Billing);
     }
     assert!(calls <= 60 + 10, "{calls} calls in a minute");
     assert!(calls >= 20, "{calls} calls: it never came to anything");
@@ -505,8 +509,8 @@ async fn walks_that_were_paged_lately_read_on_while_the_gateway_leaves() {
     }
 }
 
-fn latency(ms: u64) -> sandbox::Fault {
-    sandbox::Fault::on_any(sandbox::Kind::Latency { ms })
+fn latency(ms: u64) -> sandbox::SimFault {
+    sandbox::SimFault::on_any(sandbox::FaultKind::Latency { ms })
 }
 
 #[tokio::test(start_paused = true)]
@@ -522,12 +526,12 @@ async fn a_vendor_that_hangs_does_not_prolong_the_end() {
     let token = head.json()["next_page_key"]["scroll_id"].clone();
     let on = continued(token.as_str().unwrap(), None);
     assert_eq!(whole.ask(search(ALL, &on)).await.status, 200);
-    let hangs = sandbox::Kind::Latency { ms: 3_600_000 };
-    whole.sandbox.fault(sandbox::Fault::on_any(hangs));
+    let hangs = sandbox::FaultKind::Latency { ms: 3_600_000 };
+    whole.sandbox.fault(sandbox::SimFault::on_any(hangs));
     let asked = whole
         .sandbox
         .counts()
-        .requests(sandbox::Operation::Continue);
+        .requests(sandbox::SimOperation::Continue);
     let server = settings(&text).server;
     let listeners = Listeners::bind(&server, Inherited::default()).await;
     let app = whole.app.clone();
@@ -538,7 +542,7 @@ async fn a_vendor_that_hangs_does_not_prolong_the_end() {
     let asked = whole
         .sandbox
         .counts()
-        .requests(sandbox::Operation::Continue)
+        .requests(sandbox::SimOperation::Continue)
         - asked;
     assert_eq!(asked, 1, "the walk reads on, and gets no answer");
     assert_eq!(

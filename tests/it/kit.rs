@@ -220,14 +220,14 @@ impl Rig {
 
     /// Searches and calls the vendor was asked.
     pub fn searches(&self) -> u64 {
-        self.asked(sandbox::Operation::Search)
+        self.asked(sandbox::SimOperation::Search)
     }
 
     pub fn continues(&self) -> u64 {
-        self.asked(sandbox::Operation::Continue)
+        self.asked(sandbox::SimOperation::Continue)
     }
 
-    pub fn asked(&self, operation: sandbox::Operation) -> u64 {
+    pub fn asked(&self, operation: sandbox::SimOperation) -> u64 {
         self.sandbox.counts().requests(operation)
     }
 }

@@ -14,7 +14,7 @@ use msp_gateway::admission::{Lane, Payer, Spend};
 use msp_gateway::clock::{Clock, Duration, Instant, sleep, sleep_until};
 use msp_gateway::domain::{AccountId, Audience, PageSize, SearchQuery, Vendor};
 use msp_gateway::metrics::Metrics;
-use msp_gateway::sandbox::{self, Operation, RateHeaders};
+use msp_gateway::sandbox::{self, RateHeaders, SimOperation};
 use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
 use msp_gateway::stack::outbound;
 use msp_gateway::upstream::connect::InMemory;
@@ -85,7 +85,7 @@ async fn twenty_minutes(quota: u32, guess: u32, learns: bool, headers: RateHeade
     Tally {
         served,
         told_no: number - served,
-        refused: rig.sandbox.counts().operations[Operation::Search.as_str()]
+        refused: rig.sandbox.counts().operations[SimOperation::Search.as_str()]
             .by_status
             .get(&429)
             .copied()
@@ -290,9 +290,9 @@ async fn one_caller_at_a_hundred_times_takes_nothing_from_the_others() {
     assert!(good * 100 >= others.len() * 99, "{others:?}");
     // A burst of forty, then four a second.
     let allowed = 40 + 4 * began.elapsed().as_secs() + 1;
-    let calls = whole.sandbox.counts().requests(Operation::Search)
-        + whole.sandbox.counts().requests(Operation::Continue)
-        + whole.sandbox.counts().requests(Operation::Customers);
+    let calls = whole.sandbox.counts().requests(SimOperation::Search)
+        + whole.sandbox.counts().requests(SimOperation::Continue)
+        + whole.sandbox.counts().requests(SimOperation::Customers);
     assert!(calls <= allowed, "{calls} calls, {allowed} allowed");
 }
 
@@ -307,7 +307,7 @@ async fn every_request_is_a_call_or_saved_and_the_ledger_adds_up() {
     let mut answered = 0;
     for round in 0..120 {
         if round == 60 {
-            for vendor in [sandbox::Vendor::Wiv, sandbox::Vendor::Nable] {
+            for vendor in [sandbox::SimVendor::Wiv, sandbox::SimVendor::Nable] {
                 whole.sandbox.set_down(vendor, true);
             }
         }

@@ -1,6 +1,6 @@
 //! What the log says of one request that fails: every line names it, and its time adds up.
 
-use msp_gateway::sandbox::{Fault, Kind, Operation};
+use msp_gateway::sandbox::{FaultKind, SimFault, SimOperation};
 use serde_json::Value;
 
 use crate::whole::{ALL, Events, SETTINGS, Whole, caller, get, search, secrets, world};
@@ -19,16 +19,16 @@ fn whole() -> Whole {
 
 fn failing(whole: &Whole) {
     let body = Some(format!("{{\"error\":\"{SAID}\"}}"));
-    let status = Kind::Status {
+    let status = FaultKind::Status {
         status: 500,
         body,
         retry_after: None,
         processed: false,
     };
-    whole.sandbox.fault(Fault::on_any(status));
+    whole.sandbox.fault(SimFault::on_any(status));
     whole
         .sandbox
-        .fault(Fault::on_any(Kind::Latency { ms: 300 }));
+        .fault(SimFault::on_any(FaultKind::Latency { ms: 300 }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,9 +77,10 @@ async fn every_line_about_a_failed_request_names_it_and_its_trace() {
 #[tokio::test(start_paused = true)]
 async fn an_access_line_says_where_the_time_went() {
     let whole = whole();
-    whole
-        .sandbox
-        .fault(Fault::on(Operation::Customers, Kind::Latency { ms: 300 }));
+    whole.sandbox.fault(SimFault::on(
+        SimOperation::Customers,
+        FaultKind::Latency { ms: 300 },
+    ));
     let customers = get("/msp/customers", ALL);
     assert_eq!(whole.ask(&customers).await.status, 200);
     assert_eq!(whole.ask(&customers).await.status, 200);

@@ -6,14 +6,14 @@ use msp_gateway::cache::Detail;
 use msp_gateway::clock::{Duration, Instant, sleep};
 use msp_gateway::domain::CacheOutcome;
 use msp_gateway::reads::ReadError;
-use msp_gateway::sandbox::{self, Fault, Kind, Vendor};
+use msp_gateway::sandbox::{self, FaultKind, SimFault, SimVendor};
 use tokio::task::JoinSet;
 
 use crate::kit::{Rig, Setup, first};
 use crate::quota::{ALL, forcing, one_day, rig, seconds, vendor_calls};
 
-fn hangs() -> Fault {
-    Fault::on_any(Kind::Latency { ms: 3_600_000 })
+fn hangs() -> SimFault {
+    SimFault::on_any(FaultKind::Latency { ms: 3_600_000 })
 }
 
 #[tokio::test(start_paused = true)]
@@ -45,7 +45,7 @@ async fn a_vendor_that_hangs_is_waited_for_once_and_briefly() {
         // A slow vendor's answer is kept, though nobody waited for it.
         rig.sandbox.clear_faults();
         rig.sandbox
-            .fault(Fault::on_any(Kind::Latency { ms: 3_000 }));
+            .fault(SimFault::on_any(FaultKind::Latency { ms: 3_000 }));
         sleep(Duration::from_secs(60)).await;
         let begun = Instant::now();
         let answer = ask.ok(&rig).await;
@@ -148,7 +148,7 @@ async fn return_of_the_vendor(away: impl FnOnce(&Rig), back: impl FnOnce(&Rig)) 
 
 #[tokio::test(start_paused = true)]
 async fn what_grew_stale_is_refreshed_by_and_by_when_the_vendor_is_back() {
-    let refuse = Kind::Status {
+    let refuse = FaultKind::Status {
         status: 429,
         body: None,
         retry_after: Some("90".into()),
@@ -156,12 +156,12 @@ async fn what_grew_stale_is_refreshed_by_and_by_when_the_vendor_is_back() {
     };
     for seen in [
         return_of_the_vendor(
-            |rig| rig.sandbox.set_down(Vendor::Wiv, true),
-            |rig| rig.sandbox.set_down(Vendor::Wiv, false),
+            |rig| rig.sandbox.set_down(SimVendor::Wiv, true),
+            |rig| rig.sandbox.set_down(SimVendor::Wiv, false),
         )
         .await,
         return_of_the_vendor(
-            |rig| rig.sandbox.fault(Fault::on_any(refuse)),
+            |rig| rig.sandbox.fault(SimFault::on_any(refuse)),
             |rig| rig.sandbox.clear_faults(),
         )
         .await,
@@ -178,7 +178,7 @@ async fn what_grew_stale_is_refreshed_by_and_by_when_the_vendor_is_back() {
 /// Four new questions a second for 210 s of a vendor with this fault, then one each 250 ms of a
 /// vendor that is well. How long the first good answer took, and the errors of both times.
 async fn new_questions_before_and_after(
-    fault: Fault,
+    fault: SimFault,
     tweak: impl FnOnce(&mut Setup),
 ) -> (Duration, Vec<ReadError>, Vec<ReadError>) {
     let mut setup = Setup::default();
@@ -219,14 +219,18 @@ async fn new_questions_before_and_after(
 
 #[tokio::test(start_paused = true)]
 async fn new_searches_work_again_as_soon_as_the_vendor_does() {
-    let minute = || Kind::Latency { ms: 60_000 };
-    let search = sandbox::Operation::Search;
+    let minute = || FaultKind::Latency { ms: 60_000 };
+    let search = sandbox::SimOperation::Search;
     let faults = [
-        ("hangs", 200, Fault::on_any(minute())),
-        ("hangs, few scrolls", 32, Fault::on_any(minute())),
-        ("searches hang", 200, Fault::on(search, minute())),
-        ("resets", 200, Fault::on_any(Kind::DropAfter)),
-        ("cut", 200, Fault::on_any(Kind::CutBody { at: None })),
+        ("hangs", 200, SimFault::on_any(minute())),
+        ("hangs, few scrolls", 32, SimFault::on_any(minute())),
+        ("searches hang", 200, SimFault::on(search, minute())),
+        ("resets", 200, SimFault::on_any(FaultKind::DropAfter)),
+        (
+            "cut",
+            200,
+            SimFault::on_any(FaultKind::CutBody { at: None }),
+        ),
     ];
     for (name, max, fault) in faults {
         let asked = new_questions_before_and_after(fault, |setup| {

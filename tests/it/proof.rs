@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use msp_gateway::clock::{Duration, sleep};
 use msp_gateway::domain::{Audience, CustomerId};
 use msp_gateway::reads::ReadError;
-use msp_gateway::sandbox::{self, Fault, Kind, Operation};
+use msp_gateway::sandbox::{self, FaultKind, SimFault, SimOperation};
 use msp_gateway::snapshot::SnapshotOptions;
 
 use crate::kit::{Page, Rig, Setup, continued, first};
@@ -58,30 +58,30 @@ impl Tally {
     }
 }
 
-fn faults(share: f64) -> Vec<Fault> {
+fn faults(share: f64) -> Vec<SimFault> {
     let kinds = [
-        Kind::DropBefore,
-        Kind::DropAfter,
-        Kind::CutBody { at: None },
-        Kind::StallBody { ms: None },
+        FaultKind::DropBefore,
+        FaultKind::DropAfter,
+        FaultKind::CutBody { at: None },
+        FaultKind::StallBody { ms: None },
         status(500, None),
         status(503, None),
         status(429, Some("1")),
-        Kind::ScrollExpired,
-        Kind::Insert { count: 1 },
+        FaultKind::ScrollExpired,
+        FaultKind::Insert { count: 1 },
     ];
     let each = share / kinds.len() as f64;
     kinds
         .into_iter()
         .flat_map(|kind| {
-            [Operation::Search, Operation::Continue]
-                .map(|operation| Fault::on(operation, kind.clone()).probability(each))
+            [SimOperation::Search, SimOperation::Continue]
+                .map(|operation| SimFault::on(operation, kind.clone()).probability(each))
         })
         .collect()
 }
 
-fn status(status: u16, retry_after: Option<&str>) -> Kind {
-    Kind::Status {
+fn status(status: u16, retry_after: Option<&str>) -> FaultKind {
+    FaultKind::Status {
         status,
         body: None,
         retry_after: retry_after.map(str::to_owned),

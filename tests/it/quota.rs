@@ -8,7 +8,7 @@ use msp_gateway::clock::{Duration, Instant, sleep, timeout};
 use msp_gateway::domain::{Audience, CacheOutcome, ContractId, FieldSet, Month};
 use msp_gateway::reads::billing::SoftFailure;
 use msp_gateway::reads::{Answer, Asker, Purge, ReadError};
-use msp_gateway::sandbox::{Fault, Kind, Operation, Vendor};
+use msp_gateway::sandbox::{FaultKind, SimFault, SimOperation, SimVendor};
 use msp_gateway::upstream::Fault as VendorFault;
 use tokio::task::JoinSet;
 
@@ -26,11 +26,11 @@ pub const ALL: [Ask; 3] = [Ask::Customers, Ask::Search, Ask::Billing];
 const MONTH: &str = "202609";
 
 impl Ask {
-    fn operation(self) -> Operation {
+    fn operation(self) -> SimOperation {
         match self {
-            Self::Customers => Operation::Customers,
-            Self::Search => Operation::Search,
-            Self::Billing => Operation::Billing,
+            Self::Customers => SimOperation::Customers,
+            Self::Search => SimOperation::Search,
+            Self::Billing => SimOperation::Billing,
         }
     }
 
@@ -73,7 +73,7 @@ pub fn seconds(fresh: u64, stale: u64, on_error: u64) -> Lifetimes {
 }
 
 pub fn vendor_calls(rig: &Rig) -> u64 {
-    Operation::ALL.iter().map(|op| rig.asked(*op)).sum()
+    SimOperation::ALL.iter().map(|op| rig.asked(*op)).sum()
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,13 +170,13 @@ async fn a_vendor_that_says_not_now_is_left_alone() {
                 // Past the time in which it is served before a refresh.
                 sleep(Duration::from_secs(60)).await;
             }
-            let refuse = Kind::Status {
+            let refuse = FaultKind::Status {
                 status: 429,
                 body: None,
                 retry_after: Some("30".into()),
                 processed: false,
             };
-            rig.sandbox.fault(Fault::on_any(refuse));
+            rig.sandbox.fault(SimFault::on_any(refuse));
             let before = vendor_calls(&rig);
             let words = flood(&rig, ask, Duration::from_secs(30)).await;
             let calls = vendor_calls(&rig) - before;
@@ -222,7 +222,7 @@ async fn a_dead_vendor_costs_no_hit_and_few_attempts_and_is_noticed_when_back() 
     // Lets the walk that began in the background end.
     sleep(Duration::from_secs(50)).await;
     let before = vendor_calls(&rig);
-    rig.sandbox.set_down(Vendor::Wiv, true);
+    rig.sandbox.set_down(SimVendor::Wiv, true);
     let died = Instant::now();
     let mut cold = JoinSet::new();
     let mut asked = 0u32;
@@ -255,7 +255,7 @@ async fn a_dead_vendor_costs_no_hit_and_few_attempts_and_is_noticed_when_back() 
     // In fact a probe twice a second.
     assert!(attempts <= 1_400, "{attempts} attempts");
 
-    rig.sandbox.set_down(Vendor::Wiv, false);
+    rig.sandbox.set_down(SimVendor::Wiv, false);
     let (back, before) = (Instant::now(), vendor_calls(&rig));
     loop {
         let body = one_day(asked);
@@ -301,7 +301,7 @@ async fn a_dead_vendor_costs_no_hit_and_few_attempts_and_is_noticed_when_back() 
     // Ten seconds of budget, and no burst on top.
     assert!(calls <= 100 + 2, "{calls} calls in the first ten seconds");
     assert!(
-        rig.asked(Operation::Customers) <= 3 + attempts,
+        rig.asked(SimOperation::Customers) <= 3 + attempts,
         "one refresh"
     );
     let good = tasks.join_all().await.into_iter().filter(|ok| *ok).count();
@@ -316,7 +316,7 @@ async fn a_failed_refresh_never_evicts() {
         let rig = rig(|setup| setup.lifetimes = seconds(10, 100, 3600));
         let one = ask.ok(&rig).await;
         sleep(Duration::from_secs(50)).await;
-        for vendor in [Vendor::Wiv, Vendor::Nable] {
+        for vendor in [SimVendor::Wiv, SimVendor::Nable] {
             rig.sandbox.set_down(vendor, true);
         }
         for _ in 0..100 {
@@ -341,13 +341,14 @@ async fn a_failed_refresh_never_evicts() {
 async fn a_soft_failure_never_overwrites_a_good_answer() {
     let rig = rig(|setup| setup.lifetimes = seconds(10, 10, 3600));
     let one = Ask::Billing.ok(&rig).await;
-    let hollow = Kind::Status {
+    let hollow = FaultKind::Status {
         status: 200,
         body: Some(r#"{"AccountName":"Best MSP"}"#.into()),
         retry_after: None,
         processed: true,
     };
-    rig.sandbox.fault(Fault::on(Operation::Billing, hollow));
+    rig.sandbox
+        .fault(SimFault::on(SimOperation::Billing, hollow));
     sleep(Duration::from_secs(60)).await;
     for _ in 0..5 {
         let answer = Ask::Billing.ok(&rig).await;
@@ -356,7 +357,7 @@ async fn a_soft_failure_never_overwrites_a_good_answer() {
         sleep(Duration::from_secs(1)).await;
     }
     // Remembered for a while, so the vendor was asked once.
-    assert_eq!(rig.asked(Operation::Billing), 2);
+    assert_eq!(rig.asked(SimOperation::Billing), 2);
     rig.sandbox.clear_faults();
     sleep(Duration::from_secs(120)).await;
     let answer = Ask::Billing.ok(&rig).await;
@@ -719,13 +720,13 @@ async fn refreshes_yield_to_callers_when_the_budget_is_short() {
     let stale = Ask::Customers.ok(&rig).await;
     assert_eq!(stale.note.outcome, CacheOutcome::Stale);
     sleep(Duration::from_secs(15)).await;
-    assert_eq!(rig.asked(Operation::Customers), 1, "callers go first");
+    assert_eq!(rig.asked(SimOperation::Customers), 1, "callers go first");
     assert!(tasks.join_all().await.into_iter().all(|ok| ok));
     // Budget is left again: whoever finds it stale has it refreshed.
     sleep(Duration::from_secs(15)).await;
     Ask::Customers.ok(&rig).await;
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(rig.asked(Operation::Customers), 2);
+    assert_eq!(rig.asked(SimOperation::Customers), 2);
 }
 
 /// A search of everything, for a filter that the vendor does not know: many vendor pages, of which

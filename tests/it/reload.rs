@@ -6,7 +6,7 @@ use std::sync::Arc;
 use msp_gateway::clock::{Duration, Instant, sleep};
 use msp_gateway::config;
 use msp_gateway::reload::Reloader;
-use msp_gateway::sandbox::{Fault, Kind, NABLE_KEY, Operation, WIV_KEY};
+use msp_gateway::sandbox::{FaultKind, NABLE_KEY, SimFault, SimOperation, WIV_KEY};
 use tempfile::TempDir;
 use toml::{Table, Value};
 
@@ -90,10 +90,10 @@ fn write(dir: &TempDir, name: &str, text: &str) -> PathBuf {
 #[tokio::test(start_paused = true)]
 async fn requests_in_flight_end_on_the_old_stack() {
     let mut rig = Rig::new();
-    let slow = Kind::Latency { ms: 5_000 };
+    let slow = FaultKind::Latency { ms: 5_000 };
     rig.whole
         .sandbox
-        .fault(Fault::on(Operation::Customers, slow).times(1));
+        .fault(SimFault::on(SimOperation::Customers, slow).times(1));
     let mut peer = rig.whole.connect();
     peer.send(get("/msp/customers", ALL)).await;
     sleep(Duration::from_secs(1)).await;
@@ -111,7 +111,10 @@ async fn requests_in_flight_end_on_the_old_stack() {
         (200, "msp-gateway; fwd=uri-miss; stored; collapsed")
     );
     assert_eq!(peer.reply().await.unwrap().status, 200);
-    assert_eq!(rig.whole.sandbox.counts().requests(Operation::Customers), 1);
+    assert_eq!(
+        rig.whole.sandbox.counts().requests(SimOperation::Customers),
+        1
+    );
     // The connection goes on with the new settings.
     peer.send(get("/msp/customers", ALL)).await;
     assert_eq!(peer.reply().await.unwrap().status, 401);
@@ -138,7 +141,7 @@ async fn what_was_learned_survives() {
     // N-able's circuit opens; wiv's fallback key is in use since its first key was refused.
     rig.whole
         .sandbox
-        .fault(Fault::on(Operation::Invoices, Kind::DropBefore));
+        .fault(SimFault::on(SimOperation::Invoices, FaultKind::DropBefore));
     for month in ["202607", "202608", "202609", "202610"] {
         let reply = rig
             .whole
@@ -187,7 +190,7 @@ async fn what_was_learned_survives() {
             .await,
         2.0
     );
-    let read_on = rig.whole.sandbox.counts().requests(Operation::Continue);
+    let read_on = rig.whole.sandbox.counts().requests(SimOperation::Continue);
     assert!(
         rig.whole.vendor_calls() <= calls + read_on,
         "nothing was asked anew"
@@ -282,7 +285,7 @@ async fn keys_rotate_by_their_files_alone() {
         .json()["next_page_key"]
         .to_string();
     assert_eq!(
-        rig.whole.sandbox.counts().requests(Operation::Search),
+        rig.whole.sandbox.counts().requests(SimOperation::Search),
         1,
         "the refused key rests"
     );
@@ -352,7 +355,7 @@ async fn what_needs_a_restart_is_said_line_by_line() {
     // What needs none is in force: 9 s for a request.
     rig.whole
         .sandbox
-        .fault(Fault::on_any(Kind::Latency { ms: 60_000 }));
+        .fault(SimFault::on_any(FaultKind::Latency { ms: 60_000 }));
     let begun = Instant::now();
     assert_eq!(rig.status(&get("/msp/customers", ALL)).await.0, 504);
     assert_eq!(Instant::now().saturating_duration_since(begun).as_secs(), 9);

@@ -2,7 +2,7 @@
 
 use msp_gateway::access::CallerKeyHash;
 use msp_gateway::clock::{Duration, Instant, sleep, timeout_at};
-use msp_gateway::sandbox::{Fault, Kind, Operation};
+use msp_gateway::sandbox::{FaultKind, SimFault, SimOperation};
 use tokio::io::AsyncReadExt as _;
 
 use crate::whole::{ALL, Peer, SETTINGS, Whole, caller, get, secrets, settings, world};
@@ -60,7 +60,7 @@ impl Lasting {
             }
             Self::Export | Self::CodedExport => {
                 // Each vendor page takes its time.
-                let slow = Fault::on(Operation::Continue, Kind::Latency { ms: 5_000 });
+                let slow = SimFault::on(SimOperation::Continue, FaultKind::Latency { ms: 5_000 });
                 whole.sandbox.fault(slow);
                 let coding = match self {
                     Self::CodedExport => "accept-encoding: gzip\r\n",
@@ -175,7 +175,7 @@ async fn an_answer_ends_when_its_callers_time_is_over() {
 #[tokio::test(start_paused = true)]
 async fn a_reload_during_the_first_rows_counts_too() {
     let whole = gateway(&tenant());
-    let slow = Fault::on(Operation::Search, Kind::Latency { ms: 4_000 });
+    let slow = SimFault::on(SimOperation::Search, FaultKind::Latency { ms: 4_000 });
     whole.sandbox.fault(slow);
     let mut peer = whole.connect();
     peer.send(get("/v1/cases/changes", KEY)).await;

@@ -6,14 +6,14 @@ use msp_gateway::clock::{Duration, Instant, sleep};
 use msp_gateway::domain::{Audience, CacheOutcome, PageSize, SearchQuery};
 use msp_gateway::reads::export::{ExportFormat, ExportPiece};
 use msp_gateway::reads::{Purge, ReadError};
-use msp_gateway::sandbox::{Fault, Kind, Operation};
+use msp_gateway::sandbox::{FaultKind, SimFault, SimOperation};
 
 use crate::kit::{Page, Rig, Setup, continued, export_line, first};
 
 type Tweak = fn(&mut Setup);
 
-fn status(status: u16) -> Kind {
-    Kind::Status {
+fn status(status: u16) -> FaultKind {
+    FaultKind::Status {
         status,
         body: None,
         retry_after: None,
@@ -52,15 +52,15 @@ async fn rest(rig: &Rig, from: Page, size: usize) -> (Vec<String>, Option<ReadEr
 #[tokio::test(start_paused = true)]
 async fn each_lost_scroll_is_searched_anew_and_readers_notice_nothing() {
     let kinds = [
-        Kind::DropBefore,
-        Kind::DropAfter,
-        Kind::CutBody { at: None },
-        Kind::StallBody { ms: None },
-        Kind::MalformedJson,
-        Kind::TruncatedRows,
-        Kind::HtmlError { status: 502 },
-        Kind::ScrollExpired,
-        Kind::RepeatPage,
+        FaultKind::DropBefore,
+        FaultKind::DropAfter,
+        FaultKind::CutBody { at: None },
+        FaultKind::StallBody { ms: None },
+        FaultKind::MalformedJson,
+        FaultKind::TruncatedRows,
+        FaultKind::HtmlError { status: 502 },
+        FaultKind::ScrollExpired,
+        FaultKind::RepeatPage,
         status(500),
         status(429),
         status(404),
@@ -68,7 +68,7 @@ async fn each_lost_scroll_is_searched_anew_and_readers_notice_nothing() {
     for kind in kinds {
         let rig = small(300, |_| {});
         let expected = rig.sandbox.expected_rows(None, None);
-        let fault = Fault::on(Operation::Continue, kind.clone());
+        let fault = SimFault::on(SimOperation::Continue, kind.clone());
         rig.sandbox.fault(fault.after(2).times(1));
         let one = get(&rig, &first(40, "")).await.unwrap();
         let (rows, error) = rest(&rig, one, 40).await;
@@ -112,8 +112,10 @@ async fn a_new_search_that_differs_breaks_the_snapshot_and_never_a_page() {
 async fn rows_seen_twice_are_kept_once() {
     let rig = small(300, |_| {});
     let expected = rig.sandbox.expected_rows(None, None);
-    rig.sandbox
-        .fault(Fault::on(Operation::Continue, Kind::DuplicateRow));
+    rig.sandbox.fault(SimFault::on(
+        SimOperation::Continue,
+        FaultKind::DuplicateRow,
+    ));
     let one = get(&rig, &first(33, "")).await.unwrap();
     let (rows, error) = rest(&rig, one, 33).await;
     assert!(error.is_none() && rows == expected);
@@ -122,10 +124,11 @@ async fn rows_seen_twice_are_kept_once() {
 
 #[tokio::test(start_paused = true)]
 async fn short_pages_and_large_pages_are_no_end() {
-    for kind in [Kind::ShortPage, Kind::Oversize] {
+    for kind in [FaultKind::ShortPage, FaultKind::Oversize] {
         let rig = small(300, |_| {});
         let expected = rig.sandbox.expected_rows(None, None);
-        rig.sandbox.fault(Fault::on(Operation::Continue, kind));
+        rig.sandbox
+            .fault(SimFault::on(SimOperation::Continue, kind));
         let one = get(&rig, &first(33, "")).await.unwrap();
         let (rows, error) = rest(&rig, one, 33).await;
         assert!(error.is_none() && rows == expected);
@@ -152,17 +155,17 @@ async fn an_empty_page_is_the_end_whatever_its_cursor() {
     for cursor in cursors {
         let empty = |operation, after| {
             let body = format!(r#"{{"data":[],"next_page_key":{cursor}}}"#);
-            let kind = Kind::Status {
+            let kind = FaultKind::Status {
                 status: 200,
                 body: Some(body),
                 retry_after: None,
                 processed: true,
             };
-            Fault::on(operation, kind).after(after).times(1)
+            SimFault::on(operation, kind).after(after).times(1)
         };
         // As a later page.
         let rig = small(300, |_| {});
-        rig.sandbox.fault(empty(Operation::Continue, 1));
+        rig.sandbox.fault(empty(SimOperation::Continue, 1));
         let one = get(&rig, &first(40, "")).await.unwrap();
         let (rows, error) = rest(&rig, one, 40).await;
         assert!(error.is_none(), "{cursor}: {error:?}");
@@ -173,7 +176,7 @@ async fn an_empty_page_is_the_end_whatever_its_cursor() {
         assert_eq!((rig.searches(), rig.continues()), (1, 2), "{cursor}");
         // As the first.
         let rig = small(300, |_| {});
-        rig.sandbox.fault(empty(Operation::Search, 0));
+        rig.sandbox.fault(empty(SimOperation::Search, 0));
         let one = get(&rig, &first(40, "")).await.unwrap();
         assert!(one.rows.is_empty() && one.token.is_none(), "{cursor}");
         assert_eq!((rig.searches(), rig.continues()), (1, 0), "{cursor}");
@@ -203,7 +206,7 @@ async fn an_endless_scroll_is_cut_at_each_bound_and_said() {
     for (bound, tweak) in tweaks {
         let rig = small(100, tweak);
         rig.sandbox
-            .fault(Fault::on(Operation::Continue, Kind::Endless));
+            .fault(SimFault::on(SimOperation::Continue, FaultKind::Endless));
         let one = rig
             .page(
                 &rig.asker_within(Audience::All, secs(300)),
@@ -235,7 +238,7 @@ async fn a_failure_is_typed_and_the_token_stays_good() {
     let expected = rig.sandbox.expected_rows(None, None);
     let one = get(&rig, &first(40, "")).await.unwrap();
     let token = one.token.clone().unwrap();
-    rig.sandbox.fault(Fault::on_any(status(500)));
+    rig.sandbox.fault(SimFault::on_any(status(500)));
     let next = continued(&token, Some(200));
     let error = get(&rig, &next).await.err();
     assert!(matches!(error, Some(ReadError::Upstream(_))), "{error:?}");
@@ -246,8 +249,8 @@ async fn a_failure_is_typed_and_the_token_stays_good() {
 }
 
 /// Answers that are malformed in the same way each time.
-fn malformed() -> [(&'static str, Kind); 5] {
-    let body = |body: &str| Kind::Status {
+fn malformed() -> [(&'static str, FaultKind); 5] {
+    let body = |body: &str| FaultKind::Status {
         status: 200,
         body: Some(body.into()),
         retry_after: None,
@@ -255,10 +258,10 @@ fn malformed() -> [(&'static str, Kind); 5] {
     };
     let nan = r#"{"data":[{"case_id":"1","saved":NaN}],"next_page_key":null}"#;
     [
-        ("a comma too many", Kind::MalformedJson),
+        ("a comma too many", FaultKind::MalformedJson),
         ("NaN", body(nan)),
         ("a raw control character", body("{\"data\":[\"\u{1}\"]}")),
-        ("a login page", Kind::HtmlError { status: 200 }),
+        ("a login page", FaultKind::HtmlError { status: 200 }),
         (
             "a cursor that is none",
             body(r#"{"data":[1],"next_page_key":7}"#),
@@ -273,7 +276,8 @@ async fn a_page_that_is_malformed_each_time_costs_few_calls_and_spoils_nothing_e
         let expected = rig.sandbox.expected_rows(None, None);
         let one = get(&rig, &first(40, "")).await.unwrap();
         let token = one.token.unwrap();
-        rig.sandbox.fault(Fault::on(Operation::Continue, kind));
+        rig.sandbox
+            .fault(SimFault::on(SimOperation::Continue, kind));
         let (inside, beyond) = (continued(&token, Some(5)), continued(&token, Some(100)));
         let others = 100;
         for n in 0..others {
@@ -327,7 +331,7 @@ async fn a_first_page_that_is_malformed_each_time_costs_few_calls_too() {
     for (name, kind) in malformed() {
         let rig = small(300, |_| {});
         rig.sandbox
-            .fault(Fault::on(Operation::Search, kind.clone()));
+            .fault(SimFault::on(SimOperation::Search, kind.clone()));
         for _ in 0..300 {
             let error = get(&rig, &first(40, "")).await.err();
             assert!(matches!(error, Some(ReadError::Upstream(_))), "{name}");
@@ -342,7 +346,7 @@ async fn a_first_page_that_is_malformed_each_time_costs_few_calls_too() {
         // A refresh that is malformed each time: the old answer is served, and the vendor left alone.
         sleep(Duration::from_secs(61)).await;
         let before = rig.searches();
-        rig.sandbox.fault(Fault::on(Operation::Search, kind));
+        rig.sandbox.fault(SimFault::on(SimOperation::Search, kind));
         for _ in 0..300 {
             get(&rig, &first(40, "")).await.unwrap();
             sleep(Duration::from_secs(1)).await;
@@ -358,7 +362,7 @@ async fn a_fault_of_content_that_passes_or_moves_is_met_by_another_search() {
     let expected = rig.sandbox.expected_rows(None, None);
     // Behind row 50, then behind row 100, then never again.
     for after in [0, 2] {
-        let fault = Fault::on(Operation::Continue, Kind::MalformedJson);
+        let fault = SimFault::on(SimOperation::Continue, FaultKind::MalformedJson);
         rig.sandbox.fault(fault.after(after).times(1));
     }
     let one = get(&rig, &first(40, "")).await.unwrap();
@@ -546,7 +550,7 @@ async fn an_export_is_whole_or_has_no_end() {
     let rows = rig.sandbox.expected_rows(None, None);
     let expected: Vec<_> = rows.iter().map(|row| export_line(row)).collect();
     rig.sandbox.fault(
-        Fault::on(Operation::Continue, Kind::DropAfter)
+        SimFault::on(SimOperation::Continue, FaultKind::DropAfter)
             .after(1)
             .times(1),
     );
@@ -556,7 +560,7 @@ async fn an_export_is_whole_or_has_no_end() {
 
     let rig = small(300, |s| s.snapshots.rewalks_max = 1);
     rig.sandbox
-        .fault(Fault::on(Operation::Continue, status(500)).after(2));
+        .fault(SimFault::on(SimOperation::Continue, status(500)).after(2));
     let (text, end) = export(&rig, SearchQuery::default()).await;
     assert_eq!(end, None);
     assert!(

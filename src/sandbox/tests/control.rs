@@ -107,7 +107,7 @@ async fn inserting_expiring_and_resetting() {
     let id = kit.open(100).await;
     assert_eq!(post("expire", "").await.text(), r#"{"expired":1}"#);
     assert_eq!(kit.next(&id).await.unwrap().status, 404);
-    kit.sandbox.fault(Fault::on_any(Kind::DropBefore));
+    kit.sandbox.fault(SimFault::on_any(FaultKind::DropBefore));
     assert_eq!(post("reset", "").await.text(), r#"{"reset":true}"#);
     assert_eq!(kit.all().len(), 600);
     assert_eq!(

@@ -36,7 +36,7 @@ pub(super) struct Kit {
 
 /// An answer, as far as it arrived.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(super) struct SimReply {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -44,7 +44,7 @@ pub(super) struct Reply {
     pub(super) whole: bool,
 }
 
-impl Reply {
+impl SimReply {
     pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
@@ -95,7 +95,7 @@ impl Kit {
 
     /// Sends a request over a connection of its own. `None` if the connection was closed without an
     /// answer.
-    pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Option<Reply> {
+    pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Option<SimReply> {
         let mut sender = self.connect().await;
         let response = sender.send_request(request).await.ok()?;
         let (parts, mut body) = response.into_parts();
@@ -106,7 +106,7 @@ impl Kit {
                 Err(_) => whole = false,
             }
         }
-        Some(Reply {
+        Some(SimReply {
             status: parts.status.as_u16(),
             headers: parts.headers,
             body: bytes.into(),
@@ -114,7 +114,7 @@ impl Kit {
         })
     }
 
-    pub(super) async fn customers(&self, query: &str) -> Option<Reply> {
+    pub(super) async fn customers(&self, query: &str) -> Option<SimReply> {
         self.send(wiv_request(
             Method::GET,
             &format!("/msp/customers{query}"),
@@ -123,7 +123,7 @@ impl Kit {
         .await
     }
 
-    pub(super) async fn search(&self, query: &str, body: &str) -> Option<Reply> {
+    pub(super) async fn search(&self, query: &str, body: &str) -> Option<SimReply> {
         self.send(wiv_request(
             Method::POST,
             &format!("/v2/cases/msp/search{query}"),
@@ -132,7 +132,7 @@ impl Kit {
         .await
     }
 
-    pub(super) async fn next(&self, id: &str) -> Option<Reply> {
+    pub(super) async fn next(&self, id: &str) -> Option<SimReply> {
         self.search("", &continuation(id)).await
     }
 
@@ -142,7 +142,7 @@ impl Kit {
         self.search("", &body).await.unwrap().cursor().unwrap()
     }
 
-    pub(super) async fn nable(&self, path: &str) -> Option<Reply> {
+    pub(super) async fn nable(&self, path: &str) -> Option<SimReply> {
         self.send(
             nable_request(Method::POST, path)
                 .body(Full::default())
@@ -151,13 +151,13 @@ impl Kit {
         .await
     }
 
-    pub(super) async fn bill(&self) -> Option<Reply> {
+    pub(super) async fn bill(&self) -> Option<SimReply> {
         let id = self.sandbox.contracts()[0].id.clone();
         self.nable(&format!("/PSABillableServices/SANDBOX/202609/{id}"))
             .await
     }
 
-    pub(super) async fn control(&self, method: Method, path: &str, body: &str) -> Reply {
+    pub(super) async fn control(&self, method: Method, path: &str, body: &str) -> SimReply {
         let request = Request::builder()
             .method(method)
             .uri(path)

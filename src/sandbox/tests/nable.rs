@@ -35,8 +35,12 @@ async fn bills_and_invoices_are_answered() {
     );
     assert!(kit.nable(&details).await.unwrap().json()["UsageDetailDevices"].is_array());
     let counts = kit.sandbox.counts();
-    let requests =
-        [Operation::Billing, Operation::Invoices, Operation::Usage].map(|op| counts.requests(op));
+    let requests = [
+        SimOperation::Billing,
+        SimOperation::Invoices,
+        SimOperation::Usage,
+    ]
+    .map(|op| counts.requests(op));
     assert_eq!(requests, [1, 1, 2]);
     // A body that is an object changes nothing.
     let request = nable_request(Method::POST, "/InvoicesReady/SANDBOX/202609");

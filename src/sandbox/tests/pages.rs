@@ -25,7 +25,7 @@ async fn the_same_id_gives_the_next_page_of_the_first_size() {
     let scrolls = kit.sandbox.counts().scrolls;
     assert_eq!(
         scrolls,
-        ScrollCounts {
+        SimScrollCounts {
             open: 0,
             peak_open: 1,
             opened: 1,
@@ -33,7 +33,7 @@ async fn the_same_id_gives_the_next_page_of_the_first_size() {
             expired: 0
         }
     );
-    assert_eq!(kit.sandbox.counts().requests(Operation::Continue), 3);
+    assert_eq!(kit.sandbox.counts().requests(SimOperation::Continue), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,7 +127,7 @@ async fn a_reader_that_gives_up_has_moved_the_scroll() {
     crate::clock::sleep(Duration::from_secs(30)).await;
     assert_eq!(kit.next(&id).await.unwrap().rows(), kit.all()[200..300]);
     assert_eq!(kit.sandbox.counts().scroll_overlaps, 0);
-    assert_eq!(kit.sandbox.counts().of(Operation::Continue).answered, 1);
+    assert_eq!(kit.sandbox.counts().of(SimOperation::Continue).answered, 1);
     // If the id is sent again while the vendor still works on the lost answer, both are mixed up.
     let gave_up = crate::clock::timeout(Duration::from_secs(5), kit.next(&id)).await;
     assert!(gave_up.is_err());
@@ -153,9 +153,9 @@ async fn a_scroll_is_free_once_its_answer_is_read() {
 async fn a_scroll_is_taken_until_the_last_byte() {
     let kit = kit(small());
     let id = kit.open(100).await;
-    let stall = Kind::StallBody { ms: Some(1_000) };
+    let stall = FaultKind::StallBody { ms: Some(1_000) };
     kit.sandbox
-        .fault(Fault::on(Operation::Continue, stall).times(1));
+        .fault(SimFault::on(SimOperation::Continue, stall).times(1));
     let (_, ()) = tokio::join!(kit.next(&id), async {
         crate::clock::sleep(Duration::from_millis(500)).await;
         kit.next(&id).await.unwrap();
@@ -168,8 +168,12 @@ async fn a_scroll_is_taken_until_the_last_byte() {
 /// Returns statuses and bodies of a run with random faults.
 async fn run(seed: u64) -> Vec<Option<(u16, Bytes)>> {
     let kit = kit(Options { seed, ..small() });
-    for kind in [Kind::DropAfter, Kind::MalformedJson, Kind::DuplicateRow] {
-        kit.sandbox.fault(Fault::on_any(kind).probability(0.3));
+    for kind in [
+        FaultKind::DropAfter,
+        FaultKind::MalformedJson,
+        FaultKind::DuplicateRow,
+    ] {
+        kit.sandbox.fault(SimFault::on_any(kind).probability(0.3));
     }
     let mut answers = Vec::new();
     for _ in 0..10 {
@@ -184,7 +188,7 @@ async fn run(seed: u64) -> Vec<Option<(u16, Bytes)>> {
         }
         answers.push(kit.bill().await);
     }
-    let answer = |reply: Reply| (reply.status, reply.body);
+    let answer = |reply: SimReply| (reply.status, reply.body);
     answers.into_iter().map(|reply| reply.map(answer)).collect()
 }
 

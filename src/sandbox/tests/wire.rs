@@ -14,8 +14,11 @@ async fn raw(kit: &Kit, request: &str) -> tokio::io::DuplexStream {
 #[tokio::test(start_paused = true)]
 async fn a_stall_ends_when_the_reader_leaves() {
     let kit = kit(small());
-    for kind in [Kind::StallBody { ms: None }, Kind::Latency { ms: 600_000 }] {
-        kit.sandbox.fault(Fault::on_any(kind).times(1));
+    for kind in [
+        FaultKind::StallBody { ms: None },
+        FaultKind::Latency { ms: 600_000 },
+    ] {
+        kit.sandbox.fault(SimFault::on_any(kind).times(1));
         let request =
             format!("GET /msp/customers HTTP/1.1\r\nhost: x\r\nx-api-key: {WIV_KEY}\r\n\r\n");
         let near = raw(&kit, &request).await;
@@ -32,8 +35,8 @@ async fn a_stall_ends_when_the_reader_leaves() {
 #[tokio::test(start_paused = true)]
 async fn a_dropped_connection_sends_not_one_byte() {
     let kit = kit(small());
-    for kind in [Kind::DropBefore, Kind::DropAfter] {
-        kit.sandbox.fault(Fault::on_any(kind).times(1));
+    for kind in [FaultKind::DropBefore, FaultKind::DropAfter] {
+        kit.sandbox.fault(SimFault::on_any(kind).times(1));
         let request =
             format!("GET /msp/customers HTTP/1.1\r\nhost: x\r\nx-api-key: {WIV_KEY}\r\n\r\n");
         let mut bytes = Vec::new();
@@ -80,7 +83,10 @@ async fn one_connection_carries_many_requests() {
         assert_eq!(response.status(), 200);
         response.into_body().collect().await.unwrap();
     }
-    assert_eq!(kit.sandbox.counts().of(Operation::Customers).answered, 20);
+    assert_eq!(
+        kit.sandbox.counts().of(SimOperation::Customers).answered,
+        20
+    );
 }
 
 #[tokio::test]

@@ -152,9 +152,9 @@ async fn refusals() {
         assert_eq!(reply.status, 404, "{target}");
     }
     let counts = kit.sandbox.counts();
-    assert_eq!(counts.of(Operation::Search).by_status[&400], 4);
-    assert_eq!(counts.of(Operation::Customers).by_status[&401], 3);
-    assert_eq!(counts.of(Operation::Other).by_status[&404], 6);
+    assert_eq!(counts.of(SimOperation::Search).by_status[&400], 4);
+    assert_eq!(counts.of(SimOperation::Customers).by_status[&401], 3);
+    assert_eq!(counts.of(SimOperation::Other).by_status[&404], 6);
     let body = "x".repeat(1_100_000);
     assert_eq!(kit.search("", &body).await.unwrap().status, 413);
 }

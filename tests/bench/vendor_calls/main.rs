@@ -29,7 +29,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use msp_gateway::clock::{Clock, Duration, Instant, sleep, sleep_until, timeout};
-use msp_gateway::sandbox::{NABLE_ACCOUNT, Operation, Options, Sandbox};
+use msp_gateway::sandbox::{NABLE_ACCOUNT, Options, Sandbox, SimOperation};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -65,7 +65,7 @@ struct Line {
     name: String,
     requests: u64,
     errors: u64,
-    calls: BTreeMap<Operation, u64>,
+    calls: BTreeMap<SimOperation, u64>,
     lists: u64,
     right: u64,
     lanes: Lanes,
@@ -267,7 +267,7 @@ async fn play(party: Party, sandbox: &Arc<Sandbox>, trace: &[Vec<Event>], log: &
         name: party.name.to_owned(),
         requests: read(&door.tally.requests),
         errors: read(&door.tally.errors),
-        calls: Operation::ALL
+        calls: SimOperation::ALL
             .iter()
             .map(|operation| (*operation, counts.requests(*operation)))
             .collect(),
@@ -349,10 +349,10 @@ fn print_table(lines: &[Line]) {
             "| {} | {} | {} | {} | {} | {} | {} | {:.1} | {} of {} | {} |",
             line.name,
             line.requests,
-            of(Operation::Customers),
-            of(Operation::Search),
-            of(Operation::Continue),
-            of(Operation::Billing),
+            of(SimOperation::Customers),
+            of(SimOperation::Search),
+            of(SimOperation::Continue),
+            of(SimOperation::Billing),
             line.total(),
             line.per_thousand(),
             line.right,

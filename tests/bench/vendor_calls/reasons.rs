@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::civil::Date;
-use msp_gateway::sandbox::{Operation, Recorded, Sandbox};
+use msp_gateway::sandbox::{Recorded, Sandbox, SimOperation};
 use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::Layer;
@@ -68,7 +68,7 @@ impl CallLog {
 pub fn searches(sandbox: &Sandbox) -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
     for call in sandbox.requests() {
-        if call.operation == Operation::Search.as_str() {
+        if call.operation == SimOperation::Search.as_str() {
             *found.entry(described(&call)).or_default() += 1;
         }
     }
