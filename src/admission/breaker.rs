@@ -77,7 +77,7 @@ impl CircuitState {
 
 /// Outcome of one call, as the circuit sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CircuitVerdict {
     /// The vendor answered.
     Alive,
     /// The vendor, or the connection to it, failed.
@@ -89,7 +89,7 @@ pub enum Verdict {
 /// Permission for one call. The verdict must be recorded with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the verdict of the call must be told"]
-pub struct Ticket {
+pub struct CircuitTicket {
     generation: u64,
     probe: bool,
 }
@@ -168,7 +168,7 @@ impl Breaker {
     ///
     /// # Errors
     /// Returns the time until the next probe is due.
-    pub fn admit(&mut self, now: Instant) -> Result<Ticket, Duration> {
+    pub fn admit(&mut self, now: Instant) -> Result<CircuitTicket, Duration> {
         self.peek(now)?;
         let probe = match &mut self.phase {
             Phase::Closed => false,
@@ -181,33 +181,33 @@ impl Breaker {
                 true
             }
         };
-        Ok(Ticket {
+        Ok(CircuitTicket {
             generation: self.generation,
             probe,
         })
     }
 
     /// Records how a call went. A verdict from before the last opening or closing is ignored.
-    pub fn heard(&mut self, now: Instant, ticket: Ticket, verdict: Verdict) {
+    pub fn heard(&mut self, now: Instant, ticket: CircuitTicket, verdict: CircuitVerdict) {
         if ticket.generation != self.generation {
             return;
         }
         if ticket.probe {
             match verdict {
-                Verdict::Alive => self.close(),
-                Verdict::Failed => self.probe_ended(now + self.settings.probe_every),
+                CircuitVerdict::Alive => self.close(),
+                CircuitVerdict::Failed => self.probe_ended(now + self.settings.probe_every),
                 // The probe proved nothing, so the next call may probe at once.
-                Verdict::Unknown => self.probe_ended(now),
+                CircuitVerdict::Unknown => self.probe_ended(now),
             }
             return;
         }
         match verdict {
-            Verdict::Unknown => {}
-            Verdict::Alive => {
+            CircuitVerdict::Unknown => {}
+            CircuitVerdict::Alive => {
                 self.failures_in_row = 0;
                 self.note(now, false);
             }
-            Verdict::Failed => {
+            CircuitVerdict::Failed => {
                 self.failures_in_row += 1;
                 self.note(now, true);
                 if self.failures_in_row >= self.settings.consecutive_failures
@@ -302,7 +302,7 @@ mod tests {
         (Breaker::new(CircuitSettings::default(), now, 1), now)
     }
 
-    fn call(breaker: &mut Breaker, now: Instant, verdict: Verdict) -> bool {
+    fn call(breaker: &mut Breaker, now: Instant, verdict: CircuitVerdict) -> bool {
         match breaker.admit(now) {
             Ok(ticket) => {
                 breaker.heard(now, ticket, verdict);
@@ -315,7 +315,7 @@ mod tests {
     fn opened() -> (Breaker, Instant) {
         let (mut breaker, now) = breaker();
         for _ in 0..5 {
-            assert!(call(&mut breaker, now, Verdict::Failed));
+            assert!(call(&mut breaker, now, CircuitVerdict::Failed));
         }
         assert_eq!(breaker.state(), CircuitState::Open);
         (breaker, now)
@@ -325,15 +325,15 @@ mod tests {
     fn five_failures_in_a_row_open_it_and_an_answer_between_does_not() {
         let (mut breaker, now) = breaker();
         for _ in 0..4 {
-            assert!(call(&mut breaker, now, Verdict::Failed));
+            assert!(call(&mut breaker, now, CircuitVerdict::Failed));
         }
-        assert!(call(&mut breaker, now, Verdict::Alive));
+        assert!(call(&mut breaker, now, CircuitVerdict::Alive));
         for _ in 0..4 {
-            assert!(call(&mut breaker, now, Verdict::Failed));
-            assert!(call(&mut breaker, now, Verdict::Unknown));
+            assert!(call(&mut breaker, now, CircuitVerdict::Failed));
+            assert!(call(&mut breaker, now, CircuitVerdict::Unknown));
         }
         assert_eq!(breaker.state(), CircuitState::Closed);
-        assert!(call(&mut breaker, now, Verdict::Failed));
+        assert!(call(&mut breaker, now, CircuitVerdict::Failed));
         assert_eq!(breaker.state(), CircuitState::Open);
         let wait = breaker.admit(now).unwrap_err();
         assert!(wait <= 500 * MS && wait >= 450 * MS, "{wait:?}");
@@ -349,14 +349,14 @@ mod tests {
     fn new_settings_rule_what_comes_and_keep_what_was() {
         let (mut breaker, now) = breaker();
         for _ in 0..3 {
-            assert!(call(&mut breaker, now, Verdict::Failed));
+            assert!(call(&mut breaker, now, CircuitVerdict::Failed));
         }
         breaker.set(CircuitSettings {
             consecutive_failures: 4,
             ..CircuitSettings::default()
         });
         assert_eq!(breaker.state(), CircuitState::Closed);
-        assert!(call(&mut breaker, now, Verdict::Failed));
+        assert!(call(&mut breaker, now, CircuitVerdict::Failed));
         assert_eq!(breaker.state(), CircuitState::Open);
     }
 
@@ -365,22 +365,22 @@ mod tests {
         let (mut breaker, now) = breaker();
         for n in 0..19 {
             let verdict = if n % 2 == 0 {
-                Verdict::Failed
+                CircuitVerdict::Failed
             } else {
-                Verdict::Alive
+                CircuitVerdict::Alive
             };
             assert!(call(&mut breaker, now, verdict));
         }
         assert_eq!(breaker.state(), CircuitState::Closed);
         let later = now + 10_000 * MS;
-        assert!(call(&mut breaker, later, Verdict::Failed));
+        assert!(call(&mut breaker, later, CircuitVerdict::Failed));
         assert_eq!(breaker.state(), CircuitState::Closed, "the window moved on");
         let (mut breaker, now) = self::breaker();
         for n in 0..21 {
             let verdict = if n % 2 == 0 {
-                Verdict::Failed
+                CircuitVerdict::Failed
             } else {
-                Verdict::Alive
+                CircuitVerdict::Alive
             };
             let at = now + 400 * MS * n;
             assert!(call(&mut breaker, at, verdict), "{n}");
@@ -397,9 +397,9 @@ mod tests {
         assert_eq!(breaker.state(), CircuitState::HalfOpen);
         assert!(breaker.admit(due).is_err());
         assert!(breaker.admit(due + 500 * MS).is_err());
-        breaker.heard(due + 600 * MS, probe, Verdict::Alive);
+        breaker.heard(due + 600 * MS, probe, CircuitVerdict::Alive);
         assert_eq!(breaker.state(), CircuitState::Closed);
-        assert!(call(&mut breaker, due + 600 * MS, Verdict::Failed));
+        assert!(call(&mut breaker, due + 600 * MS, CircuitVerdict::Failed));
         assert_eq!(breaker.state(), CircuitState::Closed, "counts begin anew");
     }
 
@@ -409,7 +409,7 @@ mod tests {
         let mut probes = 0;
         let end = now + 60_000 * MS;
         while now < end {
-            if call(&mut breaker, now, Verdict::Failed) {
+            if call(&mut breaker, now, CircuitVerdict::Failed) {
                 probes += 1;
             }
             now += 2 * MS;
@@ -423,10 +423,10 @@ mod tests {
         let due = now + 500 * MS;
         let hanging = breaker.admit(due).unwrap();
         let second = breaker.admit(due + 1250 * MS).unwrap();
-        breaker.heard(due + 1300 * MS, second, Verdict::Unknown);
+        breaker.heard(due + 1300 * MS, second, CircuitVerdict::Unknown);
         let third = breaker.admit(due + 1300 * MS).unwrap();
-        breaker.heard(due + 1400 * MS, third, Verdict::Alive);
-        breaker.heard(due + 10_000 * MS, hanging, Verdict::Failed);
+        breaker.heard(due + 1400 * MS, third, CircuitVerdict::Alive);
+        breaker.heard(due + 10_000 * MS, hanging, CircuitVerdict::Failed);
         assert_eq!(breaker.state(), CircuitState::Closed);
     }
 
@@ -436,11 +436,11 @@ mod tests {
         let early = breaker.admit(now).unwrap();
         let other = breaker.admit(now).unwrap();
         for _ in 0..5 {
-            assert!(call(&mut breaker, now, Verdict::Failed));
+            assert!(call(&mut breaker, now, CircuitVerdict::Failed));
         }
-        breaker.heard(now, early, Verdict::Alive);
+        breaker.heard(now, early, CircuitVerdict::Alive);
         assert_eq!(breaker.state(), CircuitState::Open);
-        breaker.heard(now, other, Verdict::Failed);
+        breaker.heard(now, other, CircuitVerdict::Failed);
         assert!(breaker.admit(now + 500 * MS).is_ok());
     }
 
@@ -451,14 +451,14 @@ mod tests {
         fn it_always_recovers(verdicts in proptest::collection::vec((0u8..3, 0u64..400), 0..200)) {
             let (mut breaker, mut now) = breaker();
             for (verdict, pause) in verdicts {
-                let verdict = [Verdict::Alive, Verdict::Failed, Verdict::Unknown][usize::from(verdict)];
+                let verdict = [CircuitVerdict::Alive, CircuitVerdict::Failed, CircuitVerdict::Unknown][usize::from(verdict)];
                 let admitted = call(&mut breaker, now, verdict);
                 prop_assert!(admitted || breaker.state() == CircuitState::Open);
                 now += Duration::from_millis(pause);
             }
             let wait = breaker.peek(now).err().unwrap_or_default();
             prop_assert!(wait <= 500 * MS);
-            prop_assert!(call(&mut breaker, now + wait, Verdict::Alive));
+            prop_assert!(call(&mut breaker, now + wait, CircuitVerdict::Alive));
             prop_assert_eq!(breaker.state(), CircuitState::Closed);
         }
     }

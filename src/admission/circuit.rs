@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::breaker::{Breaker, CircuitSettings, CircuitState, Ticket, Verdict};
+use super::breaker::{Breaker, CircuitSettings, CircuitState, CircuitTicket, CircuitVerdict};
 use crate::clock::{Clock, Duration};
 use crate::domain::Vendor;
 use crate::metrics::Metrics;
@@ -86,7 +86,7 @@ impl Circuit {
     }
 
     /// Records a verdict. Returns whether it closed the circuit.
-    fn heard(&self, ticket: Ticket, verdict: Verdict) -> bool {
+    fn heard(&self, ticket: CircuitTicket, verdict: CircuitVerdict) -> bool {
         let mut breaker = self.breaker.lock();
         let before = breaker.state();
         breaker.heard(self.clock.now(), ticket, verdict);
@@ -114,17 +114,17 @@ impl Circuit {
 #[must_use = "dropping it tells the circuit that nothing was learnt"]
 pub struct Pass {
     circuit: Arc<Circuit>,
-    ticket: Option<Ticket>,
+    ticket: Option<CircuitTicket>,
 }
 
 impl Pass {
     /// Records how the call went. Returns whether that closed the circuit, which means that the
     /// vendor is back.
-    pub fn heard(mut self, verdict: Verdict) -> bool {
+    pub fn heard(mut self, verdict: CircuitVerdict) -> bool {
         self.tell(verdict)
     }
 
-    fn tell(&mut self, verdict: Verdict) -> bool {
+    fn tell(&mut self, verdict: CircuitVerdict) -> bool {
         let ticket = self.ticket.take();
         ticket.is_some_and(|ticket| self.circuit.heard(ticket, verdict))
     }
@@ -132,6 +132,6 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.tell(Verdict::Unknown);
+        self.tell(CircuitVerdict::Unknown);
     }
 }

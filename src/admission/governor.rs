@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::limits;
-use super::pace::{Asked, Called, Pace, PaceRefusal, PaceSettings, PaceSnapshot};
+use super::pace::{Called, Pace, PaceDecision, PaceRefusal, PaceSettings, PaceSnapshot};
 use super::places::Felt;
 use super::queue::WaiterId;
 use super::remembered::{Notebook, PaceMemory};
@@ -145,7 +145,7 @@ impl Governor {
     /// # Errors
     /// Refuses at once if the wait would certainly be too long, while the vendor's 429 or
     /// `Retry-After` forbids calls, and if too many calls wait already.
-    pub async fn admit(self: &Arc<Self>, spend: &Spend) -> Result<Permit, PaceRefusal> {
+    pub async fn admit(self: &Arc<Self>, spend: &Spend) -> Result<VendorPermit, PaceRefusal> {
         let waiter = match self.ask(spend)? {
             Turn::Now { probe } => return Ok(self.permit(probe)),
             Turn::Later(waiter) => waiter,
@@ -291,10 +291,10 @@ impl Governor {
         let (lane, latest) = urgency(spend, now);
         let (asked, displaced) = inner.pace.ask(now, lane, spend.payer.name(), latest);
         let turn = match asked {
-            Asked::Admitted => Turn::Now { probe: false },
-            Asked::Probe => Turn::Now { probe: true },
-            Asked::Refused(refusal) => return Err(refusal),
-            Asked::Queued(id) => {
+            PaceDecision::Admitted => Turn::Now { probe: false },
+            PaceDecision::Probe => Turn::Now { probe: true },
+            PaceDecision::Refused(refusal) => return Err(refusal),
+            PaceDecision::Queued(id) => {
                 let notify = Arc::new(Notify::new());
                 let waiting = Waiting {
                     notify: Arc::clone(&notify),
@@ -315,13 +315,13 @@ impl Governor {
         Ok(turn)
     }
 
-    fn permit(self: &Arc<Self>, probe: bool) -> Permit {
+    fn permit(self: &Arc<Self>, probe: bool) -> VendorPermit {
         let now = self.clock.now();
         if self.notebook.is_due(now) {
             let memory = self.inner.lock().pace.memory(now);
             self.note(memory);
         }
-        Permit {
+        VendorPermit {
             governor: Arc::clone(self),
             began: self.clock.now(),
             sent: true,
@@ -346,7 +346,7 @@ impl Governor {
         self.show(&inner.pace.snapshot(now));
     }
 
-    fn release(&self, permit: &Permit) {
+    fn release(&self, permit: &VendorPermit) {
         let mut inner = self.inner.lock();
         let now = self.clock.now();
         inner.pace.felt(now, permit.felt, permit.began);
@@ -387,7 +387,7 @@ impl Waiter {
     }
 
     /// Takes the turn. Removes the entry first, so that dropping the waiter gives nothing back.
-    fn into_permit(self) -> Permit {
+    fn into_permit(self) -> VendorPermit {
         self.governor.inner.lock().waiting.remove(&self.id);
         self.governor.permit(false)
     }
@@ -411,7 +411,7 @@ impl Drop for Waiter {
 
 /// The right to have one request in flight. Hold it until the answer's body has been read.
 #[must_use = "dropping it frees the place"]
-pub struct Permit {
+pub struct VendorPermit {
     governor: Arc<Governor>,
     began: Instant,
     sent: bool,
@@ -419,7 +419,7 @@ pub struct Permit {
     felt: Felt,
 }
 
-impl Permit {
+impl VendorPermit {
     /// Records that the vendor answered with another status than 429. If the call was a probe, ends
     /// the hold-down.
     pub fn answered(&self) {
@@ -451,7 +451,7 @@ impl Permit {
     }
 }
 
-impl Drop for Permit {
+impl Drop for VendorPermit {
     fn drop(&mut self) {
         self.governor.clone().release(self);
     }

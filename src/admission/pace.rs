@@ -92,7 +92,7 @@ pub struct PaceRefusal {
 
 /// The decision about a call that wants to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum PaceDecision {
     /// Send it. It holds a place until [`Pace::release`].
     Admitted,
     /// Send it as a probe, although a hold-down is running. It holds a place too. If the vendor
@@ -252,25 +252,25 @@ impl Pace {
         lane: Lane,
         caller: &Arc<str>,
         deadline: Instant,
-    ) -> (Asked, Option<Called>) {
+    ) -> (PaceDecision, Option<Called>) {
         self.count(now);
         if now < deadline && self.may_probe(now) {
-            return (Asked::Probe, None);
+            return (PaceDecision::Probe, None);
         }
         if let Some(refusal) = self.stopped(now) {
-            return (Asked::Refused(refusal), None);
+            return (PaceDecision::Refused(refusal), None);
         }
         if now >= deadline {
             let refusal = PaceRefusal {
                 retry_after: Duration::ZERO,
                 short: Shortage::Time,
             };
-            return (Asked::Refused(refusal), None);
+            return (PaceDecision::Refused(refusal), None);
         }
         let more_urgent_wait = self.queue.front().is_some_and(|(first, _)| first <= lane);
         if !more_urgent_wait && self.admits(now, lane) {
             self.take(lane);
-            return (Asked::Admitted, None);
+            return (PaceDecision::Admitted, None);
         }
         let wait = self.wait_of(now, lane, self.queue.ahead_of(lane, caller));
         if now + wait + self.usual >= deadline {
@@ -281,7 +281,7 @@ impl Pace {
                     false => Shortage::VendorBudget,
                 },
             };
-            return (Asked::Refused(refusal), None);
+            return (PaceDecision::Refused(refusal), None);
         }
         let mut displaced = None;
         if self.queue.len() >= WAITERS_MAX {
@@ -290,14 +290,14 @@ impl Pace {
                 short: Shortage::VendorWaiters,
             };
             match self.queue.displace_for(lane, caller) {
-                None => return (Asked::Refused(refusal), None),
+                None => return (PaceDecision::Refused(refusal), None),
                 Some(id) => displaced = Some(Called::Refused(id, refusal)),
             }
         }
         let id = self.next_id;
         self.next_id += 1;
         self.queue.push(lane, caller, id);
-        (Asked::Queued(id), displaced)
+        (PaceDecision::Queued(id), displaced)
     }
 
     /// Returns the minimum wait if `others` more calls were queued ahead, the last of them in lane

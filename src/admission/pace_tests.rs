@@ -26,7 +26,7 @@ fn pace(requests_per_minute: u32, concurrency: usize) -> (Pace, Instant) {
     )
 }
 
-fn ask(pace: &mut Pace, now: Instant, lane: Lane, caller: &str, wait: Duration) -> Asked {
+fn ask(pace: &mut Pace, now: Instant, lane: Lane, caller: &str, wait: Duration) -> PaceDecision {
     pace.ask(now, lane, &caller.into(), now + wait).0
 }
 
@@ -36,11 +36,11 @@ fn a_burst_goes_at_once_and_the_rest_at_the_rate() {
     for _ in 0..20 {
         assert_eq!(
             ask(&mut pace, now, Lane::Interactive, "a", SECOND),
-            Asked::Admitted
+            PaceDecision::Admitted
         );
     }
     assert_eq!(pace.snapshot(now).remaining, 0);
-    let Asked::Queued(id) = ask(&mut pace, now, Lane::Interactive, "a", SECOND) else {
+    let PaceDecision::Queued(id) = ask(&mut pace, now, Lane::Interactive, "a", SECOND) else {
         panic!("queued");
     };
     let half = now + Duration::from_millis(500);
@@ -54,17 +54,19 @@ fn a_wait_past_the_deadline_is_refused_at_once_with_its_length() {
     let (mut pace, now) = pace(6, 8);
     assert_eq!(
         ask(&mut pace, now, Lane::Interactive, "a", SECOND),
-        Asked::Admitted
+        PaceDecision::Admitted
     );
-    let Asked::Refused(refusal) = ask(&mut pace, now, Lane::Interactive, "a", SECOND * 10) else {
+    let PaceDecision::Refused(refusal) = ask(&mut pace, now, Lane::Interactive, "a", SECOND * 10)
+    else {
         panic!("refused");
     };
     assert_eq!(refusal.retry_after, SECOND * 10);
     assert!(matches!(
         ask(&mut pace, now, Lane::Interactive, "a", SECOND * 11),
-        Asked::Queued(_)
+        PaceDecision::Queued(_)
     ));
-    let Asked::Refused(refusal) = ask(&mut pace, now, Lane::Interactive, "a", SECOND * 11) else {
+    let PaceDecision::Refused(refusal) = ask(&mut pace, now, Lane::Interactive, "a", SECOND * 11)
+    else {
         panic!("refused: one waits already");
     };
     assert_eq!(refusal.retry_after, SECOND * 20);
@@ -78,11 +80,11 @@ fn nobody_overtakes_those_who_wait_already() {
     }
     let later = now + SECOND * 10;
     let newcomer = ask(&mut pace, later, Lane::Interactive, "b", SECOND * 30);
-    assert!(matches!(newcomer, Asked::Queued(_)));
+    assert!(matches!(newcomer, PaceDecision::Queued(_)));
     let [Called::Admitted(first)] = pace.advance(later)[..] else {
         panic!("the budget is for one");
     };
-    assert_ne!(Asked::Queued(first), newcomer);
+    assert_ne!(PaceDecision::Queued(first), newcomer);
 }
 
 #[test]
@@ -90,7 +92,7 @@ fn background_work_leaves_a_reserve() {
     let (mut pace, now) = pace(120, 100);
     let mut sent = |lane| {
         let mut n = 0;
-        while ask(&mut pace, now, lane, "a", Duration::from_nanos(1)) == Asked::Admitted {
+        while ask(&mut pace, now, lane, "a", Duration::from_nanos(1)) == PaceDecision::Admitted {
             n += 1;
         }
         n
@@ -106,7 +108,7 @@ fn background_work_leaves_places() {
     let (mut pace, now) = pace(60_000, 8);
     let mut sent = |lane| {
         let mut n = 0;
-        while ask(&mut pace, now, lane, "a", SECOND) == Asked::Admitted {
+        while ask(&mut pace, now, lane, "a", SECOND) == PaceDecision::Admitted {
             n += 1;
         }
         n
@@ -120,9 +122,12 @@ fn background_work_leaves_places() {
 fn the_slowest_rate_still_serves_every_lane() {
     for lane in Lane::ALL {
         let (mut pace, now) = pace(1, 1);
-        assert_eq!(ask(&mut pace, now, lane, "a", SECOND), Asked::Admitted);
+        assert_eq!(
+            ask(&mut pace, now, lane, "a", SECOND),
+            PaceDecision::Admitted
+        );
         pace.release(true);
-        let Asked::Queued(id) = ask(&mut pace, now, lane, "a", SECOND * 61) else {
+        let PaceDecision::Queued(id) = ask(&mut pace, now, lane, "a", SECOND * 61) else {
             panic!("queued");
         };
         assert_eq!(pace.advance(now + SECOND * 60), [Called::Admitted(id)]);
@@ -135,10 +140,11 @@ fn a_429_stops_everything_then_one_at_a_time() {
     for _ in 0..8 {
         assert_eq!(
             ask(&mut pace, now, Lane::Interactive, "a", SECOND * 9),
-            Asked::Admitted
+            PaceDecision::Admitted
         );
     }
-    let Asked::Queued(waiting) = ask(&mut pace, now, Lane::Interactive, "a", SECOND * 9) else {
+    let PaceDecision::Queued(waiting) = ask(&mut pace, now, Lane::Interactive, "a", SECOND * 9)
+    else {
         panic!("queued");
     };
     assert_eq!(pace.rate_limited(now, None), SECOND * 5);
@@ -152,7 +158,8 @@ fn a_429_stops_everything_then_one_at_a_time() {
         panic!("the one who waited is refused");
     };
     assert_eq!((id, refusal.retry_after), (waiting, SECOND * 5));
-    let Asked::Refused(refusal) = ask(&mut pace, now + SECOND, Lane::Interactive, "a", SECOND * 60)
+    let PaceDecision::Refused(refusal) =
+        ask(&mut pace, now + SECOND, Lane::Interactive, "a", SECOND * 60)
     else {
         panic!("refused");
     };
@@ -161,12 +168,12 @@ fn a_429_stops_everything_then_one_at_a_time() {
     let now = now + SECOND * 5;
     assert_eq!(
         ask(&mut pace, now, Lane::Interactive, "a", SECOND * 9),
-        Asked::Admitted
+        PaceDecision::Admitted
     );
     let later = now + SECOND;
     assert!(matches!(
         ask(&mut pace, later, Lane::Interactive, "b", SECOND * 9),
-        Asked::Queued(_)
+        PaceDecision::Queued(_)
     ));
     pace.answered(later);
     assert_eq!(pace.advance(later).len(), 1);
@@ -193,11 +200,11 @@ fn what_the_vendor_has_left_bounds_what_is_sent() {
     let (mut pace, now) = pace(120, 100);
     pace.told_remaining(now, 2, Some(SECOND * 30));
     let mut go = |wait, at| pace.ask(at, Lane::Interactive, &"a".into(), at + wait).0;
-    assert_eq!(go(SECOND, now), Asked::Admitted);
-    assert_eq!(go(SECOND, now), Asked::Admitted);
-    assert!(matches!(go(SECOND, now), Asked::Queued(_)));
+    assert_eq!(go(SECOND, now), PaceDecision::Admitted);
+    assert_eq!(go(SECOND, now), PaceDecision::Admitted);
+    assert!(matches!(go(SECOND, now), PaceDecision::Queued(_)));
     pace.told_remaining(now, 0, Some(SECOND * 3));
-    let Asked::Refused(refusal) = ask(&mut pace, now, Lane::Interactive, "a", SECOND) else {
+    let PaceDecision::Refused(refusal) = ask(&mut pace, now, Lane::Interactive, "a", SECOND) else {
         panic!("refused: the count resets after its deadline");
     };
     assert!(refusal.retry_after >= SECOND * 3);
@@ -210,20 +217,20 @@ fn the_queue_is_bounded() {
     let (mut pace, now) = pace(60_000, 1);
     assert_eq!(
         ask(&mut pace, now, Lane::Export, "a", SECOND),
-        Asked::Admitted
+        PaceDecision::Admitted
     );
     for _ in 0..WAITERS_MAX {
         assert!(matches!(
             ask(&mut pace, now, Lane::Export, "a", SECOND * 9),
-            Asked::Queued(_)
+            PaceDecision::Queued(_)
         ));
     }
     assert!(matches!(
         ask(&mut pace, now, Lane::Export, "a", SECOND * 9),
-        Asked::Refused(_)
+        PaceDecision::Refused(_)
     ));
     let (asked, displaced) = pace.ask(now, Lane::Interactive, &"b".into(), now + SECOND * 9);
-    assert!(matches!(asked, Asked::Queued(_)));
+    assert!(matches!(asked, PaceDecision::Queued(_)));
     assert!(matches!(displaced, Some(Called::Refused(..))));
 }
 
@@ -241,11 +248,11 @@ fn new_rates_keep_what_is_left() {
     }
     assert_eq!(
         ask(&mut pace, now, Lane::Interactive, "a", SECOND),
-        Asked::Admitted
+        PaceDecision::Admitted
     );
     assert!(matches!(
         ask(&mut pace, now, Lane::Interactive, "a", SECOND),
-        Asked::Queued(_)
+        PaceDecision::Queued(_)
     ));
 }
 
@@ -302,9 +309,9 @@ proptest! {
                     let deadline = now + Duration::from_millis(wait_ms);
                     let (asked, displaced) = pace.ask(now, Lane::ALL[lane], &caller, deadline);
                     match asked {
-                        Asked::Admitted | Asked::Probe => { in_flight += 1; sent.push(now); }
-                        Asked::Queued(id) => waiting.push(id),
-                        Asked::Refused(_) => {}
+                        PaceDecision::Admitted | PaceDecision::Probe => { in_flight += 1; sent.push(now); }
+                        PaceDecision::Queued(id) => waiting.push(id),
+                        PaceDecision::Refused(_) => {}
                     }
                     called.extend(displaced);
                 }
@@ -410,8 +417,8 @@ fn a_vendor_that_is_back_gets_the_rate_and_no_burst() {
     let (mut pace, now) = pace(120, 100);
     pace.begin_anew(now);
     let mut go = |at| pace.ask(at, Lane::Interactive, &"a".into(), at + SECOND).0;
-    assert_eq!(go(now), Asked::Admitted);
-    assert!(matches!(go(now), Asked::Queued(_)));
+    assert_eq!(go(now), PaceDecision::Admitted);
+    assert!(matches!(go(now), PaceDecision::Queued(_)));
 }
 
 #[test]
@@ -427,7 +434,7 @@ fn a_late_vendor_gets_fewer_calls_at_once() {
             .0
     };
     for _ in 0..8 {
-        assert_eq!(go(&mut pace), Asked::Admitted);
+        assert_eq!(go(&mut pace), PaceDecision::Admitted);
     }
     let later = now + SECOND * 6;
     for _ in 0..5 {
@@ -435,8 +442,8 @@ fn a_late_vendor_gets_fewer_calls_at_once() {
         pace.release(true);
     }
     assert_eq!(pace.snapshot(later).concurrency_limit, 4);
-    assert_eq!(go(&mut pace), Asked::Admitted);
-    assert!(matches!(go(&mut pace), Asked::Queued(_)));
+    assert_eq!(go(&mut pace), PaceDecision::Admitted);
+    assert!(matches!(go(&mut pace), PaceDecision::Queued(_)));
     // Without adaptive concurrency the limit is the configured one.
     pace.set(settings(60_000, 8), later);
     assert_eq!(pace.snapshot(later).concurrency_limit, 8);
@@ -461,7 +468,7 @@ fn who_would_get_its_answer_too_late_is_refused_too() {
     for _ in 0..10 {
         assert_eq!(
             ask(&mut pace, now, Lane::Interactive, "a", SECOND),
-            Asked::Admitted
+            PaceDecision::Admitted
         );
     }
     let now = now + half;
@@ -476,7 +483,7 @@ fn who_would_get_its_answer_too_late_is_refused_too() {
         let patience = Duration::from_millis(ms);
         ask(pace, now, Lane::Interactive, "a", patience)
     };
-    let Asked::Refused(refusal) = wait(&mut pace, 990) else {
+    let PaceDecision::Refused(refusal) = wait(&mut pace, 990) else {
         panic!("in time");
     };
     assert_eq!(refusal.retry_after, half);
@@ -488,7 +495,7 @@ fn who_would_get_its_answer_too_late_is_refused_too() {
     };
     assert_eq!(others(&mut pace, 2, 2_990), Some(half * 5));
     assert_eq!(others(&mut pace, 2, 3_010), None);
-    assert!(matches!(wait(&mut pace, 1_010), Asked::Queued(_)));
+    assert!(matches!(wait(&mut pace, 1_010), PaceDecision::Queued(_)));
     assert_eq!(others(&mut pace, 2, 3_010), Some(half * 7));
     // A part of the burst is reserved from background work. If the last call ahead is such work,
     // that part is unused.
@@ -511,20 +518,23 @@ fn who_would_get_its_answer_too_late_is_refused_too() {
 #[test]
 fn nobody_is_sent_at_the_deadline_and_the_urgent_pass_the_waiting() {
     let (mut pace, now) = pace(120, 100);
-    let Asked::Refused(refusal) = ask(&mut pace, now, Lane::Interactive, "a", Duration::ZERO)
+    let PaceDecision::Refused(refusal) =
+        ask(&mut pace, now, Lane::Interactive, "a", Duration::ZERO)
     else {
         panic!("its deadline has come");
     };
     assert_eq!(refusal.retry_after, Duration::ZERO);
     // The rest of the burst is reserved from exports, and one export waits for it.
-    while ask(&mut pace, now, Lane::Export, "a", Duration::from_nanos(1)) == Asked::Admitted {}
+    while ask(&mut pace, now, Lane::Export, "a", Duration::from_nanos(1)) == PaceDecision::Admitted
+    {
+    }
     assert!(matches!(
         ask(&mut pace, now, Lane::Export, "a", SECOND),
-        Asked::Queued(_)
+        PaceDecision::Queued(_)
     ));
     assert_eq!(
         ask(&mut pace, now, Lane::Refresh, "a", SECOND),
-        Asked::Admitted
+        PaceDecision::Admitted
     );
 }
 
@@ -534,7 +544,7 @@ fn what_never_went_out_costs_nothing() {
     for _ in 0..2 {
         ask(&mut pace, now, Lane::Interactive, "a", SECOND);
     }
-    let Asked::Queued(waiting) = ask(&mut pace, now, Lane::Interactive, "a", SECOND) else {
+    let PaceDecision::Queued(waiting) = ask(&mut pace, now, Lane::Interactive, "a", SECOND) else {
         panic!("no place is left");
     };
     // Time alone admits nobody while every place is taken.
@@ -595,9 +605,9 @@ fn a_stop_is_never_shortened_nor_ended_by_what_was_under_way() {
     // Then one call goes, and after its answer all others at the rate.
     assert_eq!(pace.snapshot(over).remaining, 1);
     let go = |pace: &mut Pace, at| ask(pace, at, Lane::Interactive, "a", SECOND);
-    assert_eq!(go(&mut pace, over), Asked::Admitted);
+    assert_eq!(go(&mut pace, over), PaceDecision::Admitted);
     let soon = over + SECOND;
-    assert!(matches!(go(&mut pace, soon), Asked::Queued(_)));
+    assert!(matches!(go(&mut pace, soon), PaceDecision::Queued(_)));
     pace.answered(soon);
     assert_eq!(pace.advance(soon).len(), 1);
     assert_eq!(pace.snapshot(soon).ramp, Some((20, SECOND * 30)));
@@ -616,7 +626,11 @@ fn after_a_reset_the_rest_grows_back_at_the_rate() {
     let asked: Vec<_> = (0..3)
         .map(|_| ask(&mut pace, now, Lane::Interactive, "a", SECOND * 9))
         .collect();
-    assert!(asked.iter().all(|asked| matches!(asked, Asked::Queued(_))));
+    assert!(
+        asked
+            .iter()
+            .all(|asked| matches!(asked, PaceDecision::Queued(_)))
+    );
     // The answers to calls that were in flight state the same count.
     pace.told_remaining(now + SECOND, 0, Some(SECOND * 3));
     for seconds in 4..7 {
@@ -640,7 +654,10 @@ fn background_work_of_a_vendor_that_is_back_waits_for_its_part() {
     let ids: Vec<_> = (0..2)
         .map(|_| ask(&mut pace, now, Lane::Refresh, "a", SECOND * 60))
         .collect();
-    assert!(ids.iter().all(|asked| matches!(asked, Asked::Queued(_))));
+    assert!(
+        ids.iter()
+            .all(|asked| matches!(asked, PaceDecision::Queued(_)))
+    );
     // Background work starts at a fifth of the rate and grows. The credit after t seconds is 0.2 t
     // + t² / 75, so the first call is earned after 3.95 s and the second after 6.86 s.
     let first = pace.next(now).unwrap().1.unwrap() - now;
@@ -648,14 +665,15 @@ fn background_work_of_a_vendor_that_is_back_waits_for_its_part() {
     // Callers do not wait for the ramp and take none of its credit.
     assert_eq!(
         ask(&mut pace, now + SECOND * 2, Lane::Interactive, "b", SECOND),
-        Asked::Admitted
+        PaceDecision::Admitted
     );
     assert_eq!(pace.next(now).unwrap().1.unwrap() - now, first);
     assert_eq!(pace.advance(now + first).len(), 1);
     let second = pace.next(now + first).unwrap().1.unwrap() - now;
     assert_eq!(second.as_millis() / 10, 686);
     // A call behind the second learns when the third is earned: 0.2 t + t² / 75 = 3.
-    let Asked::Refused(refusal) = ask(&mut pace, now + first, Lane::Refresh, "a", SECOND) else {
+    let PaceDecision::Refused(refusal) = ask(&mut pace, now + first, Lane::Refresh, "a", SECOND)
+    else {
         panic!("it would come too late");
     };
     let after = first + refusal.retry_after;
@@ -675,10 +693,10 @@ fn who_waits_in_another_lane_is_behind_its_payers_others() {
         ids.push(ask(&mut pace, now, lane, "a", SECOND));
     }
     let [
-        Asked::Admitted,
-        Asked::Queued(first),
-        Asked::Queued(behind),
-        Asked::Queued(other),
+        PaceDecision::Admitted,
+        PaceDecision::Queued(first),
+        PaceDecision::Queued(behind),
+        PaceDecision::Queued(other),
     ] = ids[..]
     else {
         panic!("one goes");

@@ -17,7 +17,7 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// A wait or a call on behalf of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum StoryStage {
     /// Wait for a slot among the open scrolls.
     Slot,
     /// Wait for budget, and for a place at the vendor.
@@ -50,7 +50,7 @@ pub enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageTimes {
     /// The stage.
-    pub stage: Stage,
+    pub stage: StoryStage,
     /// When it began.
     pub begun: Instant,
     /// How long it took.
@@ -72,8 +72,11 @@ pub struct Story(Mutex<Option<Box<StoryTold>>>);
 
 impl Story {
     /// Records a stage.
-    pub fn note(&self, stage: Stage, begun: Instant, took: Duration) {
-        let is_wait = matches!(stage, Stage::Slot | Stage::Budget(_) | Stage::Pause);
+    pub fn note(&self, stage: StoryStage, begun: Instant, took: Duration) {
+        let is_wait = matches!(
+            stage,
+            StoryStage::Slot | StoryStage::Budget(_) | StoryStage::Pause
+        );
         if is_wait && took < WAIT_MIN {
             return;
         }
@@ -128,11 +131,11 @@ impl StoryTold {
             .iter()
             .filter_map(|noted| {
                 let rank = match noted.stage {
-                    Stage::Pause => 0,
-                    Stage::Slot => 1,
-                    Stage::Budget(_) => 2,
-                    Stage::Call { .. } => 3,
-                    Stage::Refused { .. } => return None,
+                    StoryStage::Pause => 0,
+                    StoryStage::Slot => 1,
+                    StoryStage::Budget(_) => 2,
+                    StoryStage::Call { .. } => 3,
+                    StoryStage::Refused { .. } => return None,
                 };
                 Some((rank, within(noted.begun), within(noted.begun + noted.took)))
             })
@@ -162,8 +165,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn call(outcome: &'static str) -> Stage {
-        Stage::Call {
+    fn call(outcome: &'static str) -> StoryStage {
+        StoryStage::Call {
             operation: Operation::Search,
             lane: Lane::Interactive,
             outcome,
@@ -175,9 +178,9 @@ mod tests {
     async fn parts_add_up_to_the_whole_however_they_overlap() {
         let at = Instant::now();
         let story = Story::default();
-        story.note(Stage::Pause, at + 5 * MS, 15 * MS);
-        story.note(Stage::Slot, at + 10 * MS, 20 * MS);
-        story.note(Stage::Budget(Lane::Interactive), at + 20 * MS, 20 * MS);
+        story.note(StoryStage::Pause, at + 5 * MS, 15 * MS);
+        story.note(StoryStage::Slot, at + 10 * MS, 20 * MS);
+        story.note(StoryStage::Budget(Lane::Interactive), at + 20 * MS, 20 * MS);
         story.note(call("ok"), at + 35 * MS, 30 * MS);
         story.note(call("timeout"), at + 60 * MS, 15 * MS);
         // A page that is read ahead continues after the answer.
@@ -200,7 +203,7 @@ mod tests {
     async fn the_first_stages_are_kept_and_the_others_counted() {
         let at = Instant::now();
         let story = Story::default();
-        story.note(Stage::Slot, at, Duration::from_micros(999));
+        story.note(StoryStage::Slot, at, Duration::from_micros(999));
         assert_eq!(story.told(), StoryTold::default());
         for _ in 0..STAGES_MAX + 7 {
             story.note(call("ok"), at, MS);

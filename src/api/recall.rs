@@ -22,7 +22,7 @@ const OVERHEAD_BYTES: usize = 1024;
 const READ_FACTOR: usize = 8;
 
 /// Parsed searches, found by their [`Spelling`].
-pub struct Recall {
+pub struct ParsedSearches {
     searches: Near<Spelling, Search>,
     asked: Seen,
 }
@@ -49,7 +49,7 @@ impl Spelling {
     }
 }
 
-impl Recall {
+impl ParsedSearches {
     /// Creates an empty memory.
     pub fn new() -> Self {
         Self {

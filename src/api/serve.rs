@@ -7,7 +7,7 @@ use hyper::service::Service;
 use super::cache_control::directives;
 use super::hints::{self, Hints};
 use super::question::{Asked, Question};
-use super::recall::{Recall, Spelling};
+use super::recall::{ParsedSearches, Spelling};
 use super::{answer, case_changes, case_export, events};
 use crate::domain::Route;
 use crate::exchange::{AnswerBody, Answered, AtTenuresEnd, Boxed, Call, InFlight, Mention};
@@ -25,7 +25,7 @@ struct Parts {
     reads: Reads,
     exports: Arc<InFlight>,
     followers: Arc<InFlight>,
-    recall: Recall,
+    recall: ParsedSearches,
     hints: Hints,
 }
 
@@ -37,7 +37,7 @@ impl Routes {
             reads,
             exports,
             followers,
-            recall: Recall::new(),
+            recall: ParsedSearches::new(),
             hints: Hints::default(),
         }))
     }

@@ -34,7 +34,7 @@ fn call(method: &str, headers: &[(&str, &str)]) -> Call {
     let now = Instant::now();
     let record = Record::new(
         &head,
-        crate::exchange::Peer::default(),
+        crate::exchange::PeerIdentity::default(),
         now,
         now + Duration::from_secs(30),
     );

@@ -8,7 +8,7 @@ use super::App;
 use super::vendor::Side;
 use crate::access::Caller;
 use crate::admission::breaker::CircuitState;
-use crate::api::admin::{AdminReads, Purge, PurgeTarget, Purged, Readiness, VendorState};
+use crate::api::admin::{AdminReads, PurgeRequest, PurgeTarget, Purged, Readiness, VendorState};
 use crate::api::question::Question;
 use crate::cache::Lifetimes;
 use crate::clock::Duration;
@@ -28,7 +28,7 @@ impl Desk {
 }
 
 impl AdminReads for Desk {
-    fn purge(&self, purge: Purge) -> Boxed<Purged> {
+    fn purge(&self, purge: PurgeRequest) -> Boxed<Purged> {
         let Some(app) = self.0.upgrade() else {
             return Box::pin(std::future::ready(Purged::default()));
         };

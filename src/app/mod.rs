@@ -68,7 +68,7 @@ pub struct App {
     metrics: Arc<Metrics>,
     started: Instant,
     server: ServerOptions,
-    fixed: restart::Fixed,
+    fixed: restart::FixedSettings,
     public_tls: Option<Arc<Tls>>,
     admin_tls: Option<Arc<Tls>>,
     drain: Drain,
@@ -197,7 +197,7 @@ impl App {
             }
         });
         let history = History::within(settings.console.history_bytes_max);
-        let fixed = restart::Fixed::of(settings);
+        let fixed = restart::FixedSettings::of(settings);
         let in_force = InForce::new(shown(settings)?, NEEDS_RESTART.to_vec());
         Ok(Arc::new_cyclic(|app: &Weak<Self>| {
             let measured = app.clone();

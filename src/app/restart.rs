@@ -4,14 +4,14 @@ use crate::config::{CacheSettings, ConsoleSettings, Settings, StoreSettings};
 use crate::server::ServerOptions;
 
 /// The settings that are taken at the start and stay.
-pub(super) struct Fixed {
+pub(super) struct FixedSettings {
     server: ServerOptions,
     cache: CacheSettings,
     console: ConsoleSettings,
     store: StoreSettings,
 }
 
-impl Fixed {
+impl FixedSettings {
     pub(super) fn of(settings: &Settings) -> Self {
         Self {
             server: settings.server.clone(),
@@ -28,7 +28,7 @@ pub(super) fn is_loopback(server: &ServerOptions) -> bool {
 }
 
 /// Adds a line for each setting that is another now and needs a restart.
-pub(super) fn needed(fixed: &Fixed, now: &Settings, later: &mut Vec<String>) {
+pub(super) fn needed(fixed: &FixedSettings, now: &Settings, later: &mut Vec<String>) {
     let changed = changes(fixed, now)
         .into_iter()
         .filter(|(_, changed)| *changed);
@@ -47,7 +47,7 @@ pub(super) fn is_part_of(path: &str, name: &str) -> bool {
 }
 
 /// Each setting that needs a restart, and whether it is another now.
-fn changes(fixed: &Fixed, now: &Settings) -> Vec<(&'static str, bool)> {
+fn changes(fixed: &FixedSettings, now: &Settings) -> Vec<(&'static str, bool)> {
     // Named in full, so that a new option is either here or known to be taken over.
     let ServerOptions {
         public,

@@ -8,7 +8,7 @@
 //! between the cache and the connection needs to know about it.
 //!
 //! ```text
-//! cache::Pages ── keeps ──▶ Bytes ──▶ api ──▶ hyper ──▶ server::Transport ── writes a slice ──┐
+//! cache::Pages ── keeps ──▶ Bytes ──▶ api ──▶ hyper ──▶ server::ServerTransport ── writes a slice ──┐
 //!      └───────── also in ─▶ sealed file ◀── found by the slice's address (FiledBodies) ◀─────┘
 //! ```
 //!

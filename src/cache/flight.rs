@@ -43,7 +43,7 @@ pub enum FlightEnd<T, E> {
 
 /// How a caller's wait ended.
 #[derive(Clone, Debug)]
-pub enum Wait<T, E> {
+pub enum FlightWait<T, E> {
     /// The flight ended.
     Ended(FlightEnd<T, E>),
     /// The caller's deadline passed. The flight continues.
@@ -282,13 +282,13 @@ impl<K: Eq + Hash, T, E> Drop for Landing<'_, K, T, E> {
 
 impl<K, T: Clone, E: Clone> Ticket<K, T, E> {
     /// Waits for the flight's end, at most until `deadline`.
-    pub async fn wait(mut self, deadline: Instant) -> Wait<T, E> {
+    pub async fn wait(mut self, deadline: Instant) -> FlightWait<T, E> {
         match timeout_at(deadline, self.end.wait_for(Option::is_some)).await {
-            Err(_) => Wait::DeadlinePassed,
-            Ok(Err(_)) => Wait::Lost,
+            Err(_) => FlightWait::DeadlinePassed,
+            Ok(Err(_)) => FlightWait::Lost,
             Ok(Ok(end)) => match end.clone() {
-                Some(end) => Wait::Ended(end),
-                None => Wait::Lost,
+                Some(end) => FlightWait::Ended(end),
+                None => FlightWait::Lost,
             },
         }
     }
@@ -362,7 +362,7 @@ mod tests {
             let Boarding::Ticket(ticket) = flights.board(&"k", fail) else {
                 panic!("no ticket")
             };
-            let Wait::Ended(end) = ticket.wait(far()).await else {
+            let FlightWait::Ended(end) = ticket.wait(far()).await else {
                 panic!("no end")
             };
             assert!(!matches!(end, FlightEnd::Landed(_)));
@@ -373,7 +373,7 @@ mod tests {
             };
             assert!(matches!(
                 ticket.wait(far()).await,
-                Wait::Ended(FlightEnd::Landed(1))
+                FlightWait::Ended(FlightEnd::Landed(1))
             ));
         }
     }

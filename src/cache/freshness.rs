@@ -69,8 +69,8 @@ impl Lifetimes {
     }
 
     /// Returns the standing, now, of an answer born at `born`.
-    pub fn judge(&self, born: Instant, draw: f64, now: Instant) -> Judged {
-        Judged {
+    pub fn judge(&self, born: Instant, draw: f64, now: Instant) -> JudgedAge {
+        JudgedAge {
             age: now.saturating_duration_since(born),
             fresh: self.fresh_with(draw),
             stale: self.stale,
@@ -81,7 +81,7 @@ impl Lifetimes {
 
 /// An answer's age against its lifetimes, computed once for all questions about it.
 #[derive(Clone, Copy, Debug)]
-pub struct Judged {
+pub struct JudgedAge {
     /// Time since the vendor gave the answer.
     pub age: Duration,
     fresh: Duration,
@@ -89,7 +89,7 @@ pub struct Judged {
     on_error: Duration,
 }
 
-impl Judged {
+impl JudgedAge {
     /// Returns how the answer may be used.
     pub fn standing(&self) -> Standing {
         let Self { age, fresh, .. } = *self;

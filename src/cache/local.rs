@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::freshness::{HOT_HITS, Judged, Lifetimes, Standing};
+use super::freshness::{HOT_HITS, JudgedAge, Lifetimes, Standing};
 use super::key::CacheKey;
 use super::near::Near;
 use crate::clock::{Duration, Instant};
@@ -61,13 +61,13 @@ impl Clone for Hits {
 impl<V> Entry<V> {
     /// Records a fresh use. Returns whether the entry is hot and nearly stale, so that a refresh
     /// ahead of time is worth a vendor call.
-    pub(super) fn is_due(&self, judged: &Judged) -> bool {
+    pub(super) fn is_due(&self, judged: &JudgedAge) -> bool {
         let before = self.hits.0.fetch_add(1, Ordering::Relaxed);
         before >= HOT_HITS && judged.is_nearly_stale()
     }
 
     /// Returns the entry's age against its lifetimes, without regard to purges.
-    pub(super) fn judge(&self, lifetimes: &Lifetimes, now: Instant) -> Judged {
+    pub(super) fn judge(&self, lifetimes: &Lifetimes, now: Instant) -> JudgedAge {
         lifetimes.judge(self.born, self.draw, now)
     }
 
@@ -76,7 +76,7 @@ impl<V> Entry<V> {
         self.standing_of(&self.judge(lifetimes, now))
     }
 
-    pub(super) fn standing_of(&self, judged: &Judged) -> Standing {
+    pub(super) fn standing_of(&self, judged: &JudgedAge) -> Standing {
         match judged.standing() {
             Standing::Fresh if self.purged => Standing::Stale,
             standing => standing,
@@ -88,7 +88,7 @@ impl<V> Entry<V> {
         self.ttl_s_of(&self.judge(lifetimes, now))
     }
 
-    pub(super) fn ttl_s_of(&self, judged: &Judged) -> i64 {
+    pub(super) fn ttl_s_of(&self, judged: &JudgedAge) -> i64 {
         let ttl_s = judged.ttl_s();
         if self.purged { ttl_s.min(-1) } else { ttl_s }
     }

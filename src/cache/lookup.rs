@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use super::flight::{Boarding, FlightEnd, Flights, Wait};
+use super::flight::{Boarding, FlightEnd, FlightWait, Flights};
 use super::freshness::{Directives, Lifetimes, ON_ERROR_WAIT, Standing};
 use super::keeping::Keeping;
 use super::key::CacheKey;
@@ -249,7 +249,7 @@ where
         };
         // Boxed, because a hit never waits and should not carry the size of this future.
         match Box::pin(ticket.wait(until)).await {
-            Wait::Ended(FlightEnd::Landed(Landed { entry, kept })) => {
+            FlightWait::Ended(FlightEnd::Landed(Landed { entry, kept })) => {
                 let note = CacheNote::forwarded(why, kept, collapsed);
                 let at = self.clock.now();
                 if entry.negative {
@@ -257,9 +257,11 @@ where
                 }
                 Ok(Found { entry, note, at })
             }
-            Wait::Ended(end) => self.fall_back(self.failure(end), remembered, terms),
-            Wait::DeadlinePassed => self.fall_back(LookupError::DeadlinePassed, remembered, terms),
-            Wait::Lost => self.fall_back(LookupError::Internal, remembered, terms),
+            FlightWait::Ended(end) => self.fall_back(self.failure(end), remembered, terms),
+            FlightWait::DeadlinePassed => {
+                self.fall_back(LookupError::DeadlinePassed, remembered, terms)
+            }
+            FlightWait::Lost => self.fall_back(LookupError::Internal, remembered, terms),
         }
     }
 

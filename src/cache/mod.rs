@@ -39,7 +39,7 @@ pub use coding::Coding;
 pub use etag::Etag;
 pub use filed::{FilePart, FiledBodies};
 pub use flight::{FlightEnd, Flights};
-pub use freshness::{Directives, HOT_HITS, Judged, Lifetimes, ON_ERROR_WAIT, Standing};
+pub use freshness::{Directives, HOT_HITS, JudgedAge, Lifetimes, ON_ERROR_WAIT, Standing};
 pub use keeping::Keeping;
 pub use key::{CacheKey, Subject};
 pub use local::{Entry, Fetched, Local};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::operate::Format;
+use super::operate::AnswerFormat;
 use crate::config::{self, Refusal, Settings, Source};
 
 /// What to check, and how to show it.
@@ -17,7 +17,7 @@ pub struct Check {
     config: Option<PathBuf>,
     /// TOML with where each setting came from, or one JSON object with what is wrong in it, too
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: AnswerFormat,
     /// Show only what differs from its default
     #[arg(long)]
     changed: bool,
@@ -40,7 +40,7 @@ impl Check {
             return write(&format!("{:#}\n", config::json_schema()), out, err);
         }
         let found = self.found();
-        if self.format == Format::Json {
+        if self.format == AnswerFormat::Json {
             let code = i32::from(found.is_err());
             let shown = match found {
                 Ok(found) => self.as_json(&found),
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn json_holds_settings_warnings_and_problems() {
-        let json = |check: &mut Check| check.format = Format::Json;
+        let json = |check: &mut Check| check.format = AnswerFormat::Json;
         let (code, out, err) = check_on(
             "auth.mode = \"open\"\n[wiv]\napi_key_env = \"PATH\"\ntimeout = \"90s\"\n[nable]\noptional = true\napi_key_file = \"/no/such\"\naccount_id = \"A\"\n",
             json,

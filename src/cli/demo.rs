@@ -29,7 +29,7 @@ use crate::telemetry::LogSink;
 const DASHBOARD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
 /// Where the demo is reached, and by whose pages.
-pub struct Places {
+pub struct DemoAddresses {
     /// Callers connect here.
     pub public: SocketAddr,
     /// Operators connect here.
@@ -41,7 +41,7 @@ pub struct Places {
 }
 
 /// Serves until told to leave; returns the exit code.
-pub fn run(places: Places, log_format: Option<LogFormat>) -> i32 {
+pub fn run(places: DemoAddresses, log_format: Option<LogFormat>) -> i32 {
     let clock = Clock::system();
     let metrics = match Metrics::new() {
         Ok(metrics) => metrics,
@@ -58,7 +58,7 @@ pub fn run(places: Places, log_format: Option<LogFormat>) -> i32 {
 }
 
 fn start(
-    places: &Places,
+    places: &DemoAddresses,
     outputs: &Outputs,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -79,12 +79,12 @@ fn start(
 }
 
 async fn demo(
-    places: &Places,
+    places: &DemoAddresses,
     outputs: &Outputs,
     metrics: Arc<Metrics>,
     clock: Clock,
 ) -> Result<i32, String> {
-    let Places { public, admin, .. } = *places;
+    let DemoAddresses { public, admin, .. } = *places;
     // An occupied port is told with the flag to change it, before anything is started.
     for (address, flag) in [(public, "--public"), (admin, "--admin")] {
         sandbox::bind(address, flag).await?;
@@ -174,7 +174,7 @@ impl Drop for Scratch {
 }
 
 fn settings(
-    places: &Places,
+    places: &DemoAddresses,
     page: SocketAddr,
     vendors: SocketAddr,
     caller: &str,
@@ -184,7 +184,7 @@ fn settings(
         Some(Scratch(path)) => format!("directory = {}", serde_json::json!(path)),
         None => "kind = \"none\"".to_owned(),
     };
-    let Places { public, admin, .. } = places;
+    let DemoAddresses { public, admin, .. } = places;
     let hash = CallerKeyHash::of(caller.as_bytes());
     let mut origins = vec![
         format!("http://{page}"),

@@ -167,7 +167,7 @@ pub fn main() -> i32 {
             cors_origins,
             log_format,
         } => demo::run(
-            demo::Places {
+            demo::DemoAddresses {
                 public,
                 admin,
                 dashboard,

@@ -13,7 +13,7 @@ use super::{FINE, REFUSED, told};
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub(super) enum AnswerFormat {
     /// For people.
     #[default]
     Text,
@@ -30,7 +30,7 @@ pub(super) enum Operate {
         remote: Remote,
         /// For people, or as the admin listener gives it
         #[arg(long, value_enum, default_value_t)]
-        format: Format,
+        format: AnswerFormat,
     },
     /// Say how a running gateway would answer a question, without asking a vendor
     Explain {
@@ -49,7 +49,7 @@ pub(super) enum Operate {
         remote: Remote,
         /// For people, or as the admin listener gives it
         #[arg(long, value_enum, default_value_t)]
-        format: Format,
+        format: AnswerFormat,
     },
     /// Make a running gateway ask anew for what it remembers
     Purge {
@@ -140,8 +140,8 @@ impl Operate {
             Self::Status { remote, format } => {
                 let status = remote.ask(Method::GET, "/admin/status", None)?.json();
                 fine(match format {
-                    Format::Json => status.to_string(),
-                    Format::Text => told::status(&status),
+                    AnswerFormat::Json => status.to_string(),
+                    AnswerFormat::Text => told::status(&status),
                 })
             }
             Self::Explain {
@@ -163,8 +163,8 @@ impl Operate {
                 let path = format!("/admin/explain?{query}");
                 let explained = remote.ask(Method::GET, &path, None)?.json();
                 fine(match format {
-                    Format::Json => explained.to_string(),
-                    Format::Text => told::explanation(&explained),
+                    AnswerFormat::Json => explained.to_string(),
+                    AnswerFormat::Text => told::explanation(&explained),
                 })
             }
             Self::Purge { what, hard, remote } => {

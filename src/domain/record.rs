@@ -59,7 +59,7 @@ impl<'a> Found<'a> {
         let mut steps = Steps::at_start_of(raw);
         steps.skip_space();
         let row = raw.get(steps.at()..)?;
-        let places = Places::step(&mut steps, DEPTH_MAX)?;
+        let places = MemberPlaces::step(&mut steps, DEPTH_MAX)?;
         steps.is_over().then_some(())?;
         places.found_in(row)
     }
@@ -67,7 +67,7 @@ impl<'a> Found<'a> {
 
 /// Positions of a row's documented members, if each occurs at most once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Places {
+pub struct MemberPlaces {
     case_id: Option<Place>,
     customer_id: Option<Place>,
     case_type: Option<Place>,
@@ -76,7 +76,7 @@ pub struct Places {
 /// Start and end, in bytes from the first byte of the row.
 type Place = (u32, u32);
 
-impl Places {
+impl MemberPlaces {
     /// Steps over a row that is nested at most `depth` levels deep. Returns its text and, if it is
     /// a plain object, the positions of its members. Returns `None` if [`Steps`] cannot read the
     /// text as JSON.
@@ -148,7 +148,7 @@ impl<'a> CaseHead<'a> {
     }
 
     /// Reads a row whose member positions are known.
-    pub fn read_at(raw: &'a str, places: &Places) -> Self {
+    pub fn read_at(raw: &'a str, places: &MemberPlaces) -> Self {
         Self::of(raw, places.found_in(raw).or_else(|| Found::read(raw)))
     }
 
@@ -282,7 +282,7 @@ mod tests {
             // And so within a list, where its places are noted.
             let list = format!("{raw},");
             let mut steps = Steps::at_start_of(&list);
-            let (row, places) = Places::of_row(&mut steps, 9).unwrap();
+            let (row, places) = MemberPlaces::of_row(&mut steps, 9).unwrap();
             proptest::prop_assert_eq!(row, raw.trim());
             proptest::prop_assert!(steps.takes(b','));
             if let Some(places) = places {
@@ -335,9 +335,9 @@ mod tests {
             assert_eq!(found(unclear), None, "{unclear}");
         }
         let mut deep = Steps::at_start_of("{\"a\":[1]}");
-        assert!(Places::of_row(&mut deep, 1).is_none());
+        assert!(MemberPlaces::of_row(&mut deep, 1).is_none());
         let mut deep = Steps::at_start_of("{\"a\":[1]}");
-        assert!(Places::of_row(&mut deep, 2).is_some());
+        assert!(MemberPlaces::of_row(&mut deep, 2).is_some());
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub const BODY_BYTES_MAX: u64 = 64 * 1024;
 
 /// Why a body was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyFault {
+pub enum RequestBodyFault {
     /// The body is larger than [`BODY_BYTES_MAX`].
     TooLarge,
     /// The body was not complete within its time.
@@ -52,13 +52,13 @@ impl ReadingBody {
 }
 
 impl Future for ReadingBody {
-    type Output = Result<Bytes, BodyFault>;
+    type Output = Result<Bytes, RequestBodyFault>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         // The head already says that the body is too large, so none of it is read.
         if this.body.size_hint().lower() > BODY_BYTES_MAX {
-            return Poll::Ready(Err(BodyFault::TooLarge));
+            return Poll::Ready(Err(RequestBodyFault::TooLarge));
         }
         loop {
             match Pin::new(&mut *this.body).poll_frame(cx) {
@@ -69,7 +69,7 @@ impl Future for ReadingBody {
                     };
                     let so_far = this.first.as_ref().map_or(0, Bytes::len) + this.rest.len();
                     if (so_far + data.len()) as u64 > BODY_BYTES_MAX {
-                        return Poll::Ready(Err(BodyFault::TooLarge));
+                        return Poll::Ready(Err(RequestBodyFault::TooLarge));
                     }
                     // Nearly every body arrives in one piece, which is then not copied.
                     match this.first.take() {
@@ -81,7 +81,7 @@ impl Future for ReadingBody {
                         }
                     }
                 }
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(BodyFault::Broken)),
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(RequestBodyFault::Broken)),
                 Poll::Ready(None) => {
                     let whole = match this.first.take() {
                         Some(first) => first,
@@ -102,7 +102,7 @@ impl Future for ReadingBody {
             this.timer.set(Some(clock::sleep(*this.limit)));
         }
         match this.timer.as_mut().as_pin_mut().map(|t| t.poll(cx)) {
-            Some(Poll::Ready(())) => Poll::Ready(Err(BodyFault::TimedOut)),
+            Some(Poll::Ready(())) => Poll::Ready(Err(RequestBodyFault::TimedOut)),
             Some(Poll::Pending) | None => Poll::Pending,
         }
     }

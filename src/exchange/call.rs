@@ -16,7 +16,7 @@ use crate::reads::Asker;
 
 /// The other end of a connection, as far as the connection identifies it. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Peer {
+pub struct PeerIdentity {
     /// Its address. `None` if the connection is no socket.
     pub address: Option<SocketAddr>,
     /// Its verified client certificate.
@@ -29,7 +29,7 @@ pub struct Arrival {
     /// The head, and the body that is still arriving.
     pub request: http::Request<Incoming>,
     /// The other end of the connection.
-    pub peer: Peer,
+    pub peer: PeerIdentity,
 }
 
 /// A request with an id.

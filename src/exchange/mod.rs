@@ -31,8 +31,8 @@ pub mod site;
 pub mod trace;
 
 pub use body::{AnswerBody, BodyCut};
-pub use bound::{BodyFault, ReadingBody};
-pub use call::{Arrival, BodyRule, Call, Known, Matched, Named, Peer, Routed, Routing};
+pub use bound::{ReadingBody, RequestBodyFault};
+pub use call::{Arrival, BodyRule, Call, Known, Matched, Named, PeerIdentity, Routed, Routing};
 pub use lasting::{AtTenuresEnd, Lasting};
 pub use mentions::{Mention, Mentions};
 pub use permit::{InFlight, Permit};

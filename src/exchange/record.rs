@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use http::{HeaderName, HeaderValue, Method, Uri};
 
-use super::call::Peer;
+use super::call::PeerIdentity;
 use super::mentions::{Mention, Mentions};
 use crate::access::Caller;
 use crate::admission::{Payer, trace_id};
@@ -92,7 +92,7 @@ pub struct Record {
     /// Which headers the request has.
     pub mentions: Mentions,
     /// The other end of the connection.
-    pub peer: Peer,
+    pub peer: PeerIdentity,
     /// The `traceparent` to send to vendors.
     pub trace: Option<HeaderValue>,
     route: Noted,
@@ -195,7 +195,7 @@ impl Record {
     /// Creates a record of a request of which only the head is known.
     pub fn new(
         head: &http::request::Parts,
-        peer: Peer,
+        peer: PeerIdentity,
         arrived: Instant,
         deadline: Instant,
     ) -> Arc<Self> {

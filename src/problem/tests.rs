@@ -11,7 +11,7 @@ use crate::upstream::{ConnectCause, Fault, UpstreamError};
 fn record(route: Route) -> Arc<Record> {
     let (head, ()) = http::Request::new(()).into_parts();
     let now = Instant::now();
-    let record = Record::new(&head, crate::exchange::Peer::default(), now, now);
+    let record = Record::new(&head, crate::exchange::PeerIdentity::default(), now, now);
     record.set_route(route);
     record
 }

@@ -77,7 +77,7 @@ impl Search {
 }
 
 /// A place in a snapshot, as one caller sees it.
-pub(super) struct Place {
+pub(super) struct PagePlace {
     pub snapshot: Arc<Snapshot>,
     pub view: View,
     pub offset: u32,
@@ -268,7 +268,7 @@ impl Cases {
         size: PageSize,
     ) -> Result<(Answer, Option<Saved>), ReadError> {
         asker.may_see(query.customer.as_ref())?;
-        let place = |snapshot, view| Place {
+        let place = |snapshot, view| PagePlace {
             snapshot,
             view,
             offset: 0,
@@ -443,7 +443,7 @@ impl Cases {
     async fn derived_page(
         &self,
         asker: &Asker,
-        place: Place,
+        place: PagePlace,
         detail: Detail,
     ) -> Result<(Answer, Option<Saved>), ReadError> {
         let note = self.derived_note(&place.snapshot, detail);
@@ -493,7 +493,7 @@ impl Cases {
             return Err(ReadError::InvalidPageToken);
         }
         let customer = claims.customer.clone().filter(|_| claims.derived);
-        let place = Place {
+        let place = PagePlace {
             view: View::new(customer, asker.audience().clone()),
             snapshot,
             offset: claims.offset,
@@ -517,10 +517,10 @@ impl Cases {
     pub(super) async fn page(
         &self,
         asker: &Asker,
-        place: Place,
+        place: PagePlace,
         note: Option<CacheNote>,
     ) -> Result<Answer, ReadError> {
-        let Place {
+        let PagePlace {
             snapshot,
             view,
             offset,

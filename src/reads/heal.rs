@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::{Answer, Asker};
-use super::cases::{Cases, Place};
+use super::cases::{Cases, PagePlace};
 use super::error::ReadError;
 use crate::cache::{Directives, Standing};
 use crate::clock::{Duration, Instant, timeout_at};
@@ -179,8 +179,8 @@ impl Cases {
 }
 
 impl Wound {
-    fn place(&self, snapshot: Arc<Snapshot>, view: View) -> Place {
-        Place {
+    fn place(&self, snapshot: Arc<Snapshot>, view: View) -> PagePlace {
+        PagePlace {
             snapshot,
             view,
             offset: self.offset,

@@ -17,11 +17,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::date::DATES;
 use super::drain::{Drain, DrainPhase};
-use super::pulse::{Busy, Felt, Patience, Pulse, Verdict};
-use super::transport::Transport;
+use super::pulse::{Busy, Patience, Pulse, PulseVerdict, PulsedIo};
+use super::transport::ServerTransport;
 use crate::cache::FiledBodies;
 use crate::clock::{self, Clock, Duration};
-use crate::exchange::{AnswerBody, Answered, Arrival, BodyCut, Boxed, Peer};
+use crate::exchange::{AnswerBody, Answered, Arrival, BodyCut, Boxed, PeerIdentity};
 
 /// The service that answers requests: a stack, or a choice among several.
 pub type Answering = Arc<dyn Fn(Arrival) -> Boxed<Result<Answered, Infallible>> + Send + Sync>;
@@ -82,9 +82,9 @@ impl Connections {
     /// tests need no socket.
     pub async fn serve<I>(self, io: I, address: Option<SocketAddr>) -> Ending
     where
-        I: AsyncRead + AsyncWrite + Transport + Unpin + Send,
+        I: AsyncRead + AsyncWrite + ServerTransport + Unpin + Send,
     {
-        let peer = Peer {
+        let peer = PeerIdentity {
             address,
             certificate: None,
         };
@@ -92,13 +92,13 @@ impl Connections {
     }
 
     /// Serves one connection over HTTP/1.1 to its end, with or without TLS.
-    pub(super) async fn http1<I>(self, io: I, peer: Peer) -> Ending
+    pub(super) async fn http1<I>(self, io: I, peer: PeerIdentity) -> Ending
     where
-        I: AsyncRead + AsyncWrite + Transport + Unpin + Send,
+        I: AsyncRead + AsyncWrite + ServerTransport + Unpin + Send,
     {
         let pulse = Pulse::new(self.clock.clone());
         let mut patience = self.patience;
-        let io = TokioIo::new(Felt {
+        let io = TokioIo::new(PulsedIo {
             io,
             pulse: pulse.clone(),
             files: self.files,
@@ -149,9 +149,11 @@ impl Connections {
                 }
             }
             match pulse.verdict(&patience) {
-                Verdict::LookAt(then) => look.as_mut().reset(then),
-                Verdict::Idle if self.clock.now() < idle_until => look.as_mut().reset(idle_until),
-                Verdict::Idle => {
+                PulseVerdict::LookAt(then) => look.as_mut().reset(then),
+                PulseVerdict::Idle if self.clock.now() < idle_until => {
+                    look.as_mut().reset(idle_until)
+                }
+                PulseVerdict::Idle => {
                     pulse.begin_last_look();
                     let polled = std::future::poll_fn(|cx| {
                         Poll::Ready(connection.poll_without_shutdown(cx))
@@ -167,7 +169,7 @@ impl Connections {
                     linger_for = LINGER_IDLE;
                     look.as_mut().reset(self.clock.now() + patience.header);
                 }
-                Verdict::Slow => break Ending::Slow,
+                PulseVerdict::Slow => break Ending::Slow,
             }
         };
         if end == Ending::Done {
@@ -215,7 +217,7 @@ struct PerConnection {
     answering: Answering,
     drain: Drain,
     pulse: Arc<Pulse>,
-    peer: Peer,
+    peer: PeerIdentity,
 }
 
 impl Service<Request<Incoming>> for PerConnection {

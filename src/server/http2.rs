@@ -20,15 +20,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::frames::Frames;
-use self::streams::{Open, ReaderWatch, StreamTasks, Streams, this_reader};
+use self::streams::{OpenStream, ReaderWatch, StreamTasks, Streams, this_reader};
 use super::connection::{Answering, Connections, Ending, IDLE_WHILE_CLOSING, LINGER_IDLE, linger};
 use super::date::DATES;
 use super::drain::DrainPhase;
-use super::pulse::{Felt, Pulse, Verdict};
-use super::transport::Transport;
+use super::pulse::{Pulse, PulseVerdict, PulsedIo};
+use super::transport::ServerTransport;
 use crate::cache::FiledBodies;
 use crate::clock::{self, Clock, Duration, Instant};
-use crate::exchange::{AnswerBody, Answered, Arrival, BodyCut, Boxed, Peer};
+use crate::exchange::{AnswerBody, Answered, Arrival, BodyCut, Boxed, PeerIdentity};
 
 /// Maximum concurrent requests on one connection. Browsers and clients use this number by default.
 const STREAMS_MAX: u32 = 100;
@@ -58,14 +58,14 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const PIECE_BYTES_MAX: usize = 16 * 1024;
 
 /// Serves one connection to its end.
-pub async fn serve<I>(on: Connections, io: I, peer: Peer) -> Ending
+pub async fn serve<I>(on: Connections, io: I, peer: PeerIdentity) -> Ending
 where
-    I: AsyncRead + AsyncWrite + Transport + Unpin + Send,
+    I: AsyncRead + AsyncWrite + ServerTransport + Unpin + Send,
 {
     // It only records whether the socket accepts what we write.
     let pulse = Pulse::new(on.clock.clone());
     let _busy = pulse.busy();
-    let mut felt = Felt {
+    let mut felt = PulsedIo {
         io,
         pulse: pulse.clone(),
         // The frames are smaller than what is worth a file.
@@ -80,9 +80,14 @@ where
 }
 
 /// Serves requests until everything is done or a time limit is exceeded.
-async fn converse<I>(on: Connections, io: &mut Felt<I>, pulse: &Arc<Pulse>, peer: Peer) -> Ending
+async fn converse<I>(
+    on: Connections,
+    io: &mut PulsedIo<I>,
+    pulse: &Arc<Pulse>,
+    peer: PeerIdentity,
+) -> Ending
 where
-    I: AsyncRead + AsyncWrite + Transport + Unpin + Send,
+    I: AsyncRead + AsyncWrite + ServerTransport + Unpin + Send,
 {
     let clock = on.clock.clone();
     let mut patience = on.patience;
@@ -145,8 +150,8 @@ where
         }
         let now = clock.now();
         let next = match (streams.verdict(&patience), pulse.verdict(&patience)) {
-            (Verdict::Slow, _) | (_, Verdict::Slow) => return Ending::Slow,
-            (Verdict::LookAt(one), Verdict::LookAt(other)) => one.min(other),
+            (PulseVerdict::Slow, _) | (_, PulseVerdict::Slow) => return Ending::Slow,
+            (PulseVerdict::LookAt(one), PulseVerdict::LookAt(other)) => one.min(other),
             (_, _) => match until {
                 None => {
                     connection.as_mut().graceful_shutdown();
@@ -164,14 +169,14 @@ where
 
 /// A connection whose frames are counted.
 struct Counted<'a, I> {
-    io: &'a mut Felt<I>,
+    io: &'a mut PulsedIo<I>,
     streams: Arc<Streams>,
     frames: Frames,
     /// The frame that was incomplete at the last check.
     unfinished: Option<u64>,
 }
 
-impl<I: AsyncRead + Transport + Unpin> AsyncRead for Counted<'_, I> {
+impl<I: AsyncRead + ServerTransport + Unpin> AsyncRead for Counted<'_, I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -205,7 +210,7 @@ impl<I> Counted<'_, I> {
     }
 }
 
-impl<I: AsyncWrite + Transport + Unpin> AsyncWrite for Counted<'_, I> {
+impl<I: AsyncWrite + ServerTransport + Unpin> AsyncWrite for Counted<'_, I> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -246,7 +251,7 @@ struct PerConnection {
     answering: Answering,
     clock: Clock,
     streams: Arc<Streams>,
-    peer: Peer,
+    peer: PeerIdentity,
 }
 
 impl Service<Request<Incoming>> for PerConnection {
@@ -273,7 +278,7 @@ impl Service<Request<Incoming>> for PerConnection {
 struct Answer {
     inner: Boxed<Result<Answered, Infallible>>,
     clock: Clock,
-    open: Option<Open>,
+    open: Option<OpenStream>,
     is_head: bool,
 }
 
@@ -314,7 +319,7 @@ struct StreamBody {
     rest: Bytes,
     reader: Option<Arc<ReaderWatch>>,
     clock: Clock,
-    _open: Option<Open>,
+    _open: Option<OpenStream>,
 }
 
 impl Body for StreamBody {

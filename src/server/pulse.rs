@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::transport::Transport;
+use super::transport::ServerTransport;
 use crate::cache::filed::FILE_BYTES_MIN;
 use crate::cache::{FilePart, FiledBodies};
 use crate::clock::{Clock, Duration, Instant};
@@ -56,7 +56,7 @@ pub struct Pulse {
 
 /// What to do with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum PulseVerdict {
     /// Check it again at this time.
     LookAt(Instant),
     /// It is idle: close it politely.
@@ -137,7 +137,7 @@ impl Pulse {
     }
 
     /// Returns what to do now.
-    pub fn verdict(&self, patience: &Patience) -> Verdict {
+    pub fn verdict(&self, patience: &Patience) -> PulseVerdict {
         self.read_waits();
         let now = self.now_ms();
         let left = |since: u64, limit: Duration| {
@@ -150,23 +150,23 @@ impl Pulse {
         let stalled = self.stalled_ms.load(Ordering::Relaxed);
         if stalled != 0 {
             match left(stalled - 1, patience.write_stall) {
-                None => return Verdict::Slow,
+                None => return PulseVerdict::Slow,
                 Some(left) => next = next.min(left),
             }
         }
         let since = self.since_ms.load(Ordering::Relaxed);
         match self.state.load(Ordering::Relaxed) {
             HEAD => match left(since, patience.header) {
-                None => return Verdict::Slow,
+                None => return PulseVerdict::Slow,
                 Some(left) => next = next.min(left),
             },
             IDLE if stalled == 0 => match left(since, patience.idle) {
-                None => return Verdict::Idle,
+                None => return PulseVerdict::Idle,
                 Some(left) => next = next.min(left),
             },
             _ => {}
         }
-        Verdict::LookAt(self.clock.now() + next)
+        PulseVerdict::LookAt(self.clock.now() + next)
     }
 }
 
@@ -189,7 +189,7 @@ impl Drop for Busy {
 
 /// A connection whose reads and writes are recorded in its pulse.
 #[derive(Debug)]
-pub struct Felt<I> {
+pub struct PulsedIo<I> {
     /// The connection.
     pub io: I,
     /// The pulse.
@@ -198,7 +198,7 @@ pub struct Felt<I> {
     pub files: FiledBodies,
 }
 
-impl<I: AsyncRead + Transport + Unpin> AsyncRead for Felt<I> {
+impl<I: AsyncRead + ServerTransport + Unpin> AsyncRead for PulsedIo<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -219,7 +219,7 @@ impl<I: AsyncRead + Transport + Unpin> AsyncRead for Felt<I> {
     }
 }
 
-impl<I: Unpin> Felt<I> {
+impl<I: Unpin> PulsedIo<I> {
     /// Returns the part to write first that is in a file, and the bytes before it: none, or the
     /// head of an answer.
     fn in_file<'a>(&self, bufs: &'a [io::IoSlice<'_>]) -> Option<(&'a [u8], FilePart)> {
@@ -239,7 +239,7 @@ impl<I: Unpin> Felt<I> {
     }
 }
 
-impl<I: AsyncWrite + Transport + Unpin> AsyncWrite for Felt<I> {
+impl<I: AsyncWrite + ServerTransport + Unpin> AsyncWrite for PulsedIo<I> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

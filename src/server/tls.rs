@@ -23,10 +23,10 @@ use zeroize::Zeroizing;
 use super::connection::{Connections, Ending, LINGER, linger};
 use super::drain::{Drain, DrainPhase};
 use super::http2;
-use super::transport::Transport;
+use super::transport::ServerTransport;
 use crate::access::{ClientCertificate, ClientSan};
 use crate::clock;
-use crate::exchange::Peer;
+use crate::exchange::PeerIdentity;
 use crate::metrics::{Handshake, Metrics};
 use crate::problem::Problem;
 use crate::secrets::{FileProblem, read_file};
@@ -348,7 +348,7 @@ impl Connections {
     /// head.
     pub async fn serve_tls<I>(self, tls: &Tls, io: I, address: Option<SocketAddr>) -> Ending
     where
-        I: AsyncRead + AsyncWrite + Transport + Unpin + Send,
+        I: AsyncRead + AsyncWrite + ServerTransport + Unpin + Send,
     {
         let config = tls.setup.load().config.clone();
         let handshake = async {
@@ -387,7 +387,7 @@ impl Connections {
         count(Handshake::Ok);
         let (_, session) = stream.get_ref();
         let leaf = session.peer_certificates().and_then(<[_]>::first);
-        let peer = Peer {
+        let peer = PeerIdentity {
             address,
             certificate: leaf.and_then(client_certificate).map(Arc::new),
         };

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use crate::cache::FilePart;
 
 /// The transport of a connection.
-pub trait Transport {
+pub trait ServerTransport {
     /// Returns whether unread bytes have arrived that the runtime may not have noticed yet.
     fn has_arrived(&self) -> bool;
 
@@ -33,7 +33,7 @@ pub trait Transport {
     }
 }
 
-impl Transport for TcpStream {
+impl ServerTransport for TcpStream {
     fn has_arrived(&self) -> bool {
         let mut byte = [0; 1];
         let look = RecvFlags::PEEK | RecvFlags::DONTWAIT;
@@ -58,14 +58,14 @@ impl Transport for TcpStream {
 }
 
 /// Decrypted records have already been noticed. What is written is encrypted here.
-impl<I: Transport> Transport for tokio_rustls::server::TlsStream<I> {
+impl<I: ServerTransport> ServerTransport for tokio_rustls::server::TlsStream<I> {
     fn has_arrived(&self) -> bool {
         self.get_ref().0.has_arrived()
     }
 }
 
 /// A pipe in memory wakes its reader at once, and the system does not know it.
-impl Transport for tokio::io::DuplexStream {
+impl ServerTransport for tokio::io::DuplexStream {
     fn has_arrived(&self) -> bool {
         false
     }

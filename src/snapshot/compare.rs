@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::frozen::{Ages, End, Grower, State};
 use super::lineage::RefreshTurn;
 use super::rows::{By, Rows};
-use super::walk::{Scroll, Shadow, Stage, Step, Walk};
+use super::walk::{Scroll, Shadow, Stage, Walk, WalkStep};
 use crate::cache::Wanted;
 use crate::metrics::WalkOutcome;
 
@@ -19,7 +19,7 @@ struct Check {
 
 impl Walk {
     /// Compares the rows so far. `end` says that no more will come.
-    pub(super) fn compare(&mut self, scroll: &Scroll, end: Option<End>) -> Step {
+    pub(super) fn compare(&mut self, scroll: &Scroll, end: Option<End>) -> WalkStep {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Comparing { grower, shadow } => {
                 self.compare_to_grow(scroll, end, grower, shadow)
@@ -42,7 +42,7 @@ impl Walk {
             }
             stage @ (Stage::Growing { .. } | Stage::Over) => {
                 self.stage = stage;
-                Step::GoOn
+                WalkStep::GoOn
             }
         }
     }
@@ -55,7 +55,7 @@ impl Walk {
         end: Option<End>,
         grower: Grower,
         mut shadow: Shadow,
-    ) -> Step {
+    ) -> WalkStep {
         let target = self.target.clone();
         let mut state = target.lock();
         let rows = &mut shadow.rows;
@@ -80,7 +80,7 @@ impl Walk {
         if !covers {
             drop(state);
             self.stage = Stage::Comparing { grower, shadow };
-            return Step::GoOn;
+            return WalkStep::GoOn;
         }
         state.truncate(published);
         state.rows.take_from(shadow.rows, published);
@@ -107,7 +107,7 @@ impl Walk {
         mut shadow: Shadow,
         grower: Option<Grower>,
         check: Option<Check>,
-    ) -> Step {
+    ) -> WalkStep {
         let target = self.target.clone();
         let mut state = target.lock();
         let rows = &mut shadow.rows;
@@ -126,7 +126,7 @@ impl Walk {
                     wanted: check.wanted,
                     whole: check.whole,
                 };
-                return Step::GoOn;
+                return WalkStep::GoOn;
             }
             check => check.map(|check| check.turn),
         };
@@ -171,8 +171,8 @@ impl Walk {
             self.stage = Stage::Renewed { grower, shadow };
             self.target.announce();
             match end {
-                None => Step::GoOn,
-                Some(_) => Step::Over(WalkOutcome::Complete),
+                None => WalkStep::GoOn,
+                Some(_) => WalkStep::Over(WalkOutcome::Complete),
             }
         } else {
             drop(state);
@@ -206,7 +206,7 @@ impl Walk {
         end: Option<End>,
         rows: Rows,
         grower: Option<Grower>,
-    ) -> Step {
+    ) -> WalkStep {
         let next = self.store.new_snapshot(&self.lineage, self.lifetimes);
         let next_grower = {
             let mut state = next.lock();

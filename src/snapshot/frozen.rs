@@ -15,7 +15,7 @@ use super::rows::Rows;
 use super::token::SnapshotId;
 use super::view::{View, ViewIndex};
 use crate::admission::Payer;
-use crate::cache::{CacheKey, HOT_HITS, Judged, Lifetimes, Standing};
+use crate::cache::{CacheKey, HOT_HITS, JudgedAge, Lifetimes, Standing};
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::{SearchQuery, Shortage};
 use crate::upstream::{EnvelopeMember, UpstreamError};
@@ -129,7 +129,7 @@ pub struct Look {
     /// A soft purge had made it stale.
     pub purged: bool,
     /// `None` before the vendor's first answer.
-    judged: Option<Judged>,
+    judged: Option<JudgedAge>,
 }
 
 impl Look {

@@ -40,7 +40,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::forecast::Lately;
-use crate::admission::{Circuit, Governor, Lane, Spend, Stage};
+use crate::admission::{Circuit, Governor, Lane, Spend, StoryStage};
 use crate::clock::{Clock, Duration, Instant, timeout_at};
 use crate::domain::Shortage;
 use crate::metrics::Metrics;
@@ -358,7 +358,7 @@ impl Slots {
         let begun = self.clock.now();
         let taken = self.wait(spend, linger, deadline).await;
         let waited = self.clock.now().saturating_duration_since(begun);
-        spend.payer.story.note(Stage::Slot, begun, waited);
+        spend.payer.story.note(StoryStage::Slot, begun, waited);
         taken
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::admission::Payer;
-use crate::admission::breaker::{CircuitSettings, Verdict};
+use crate::admission::breaker::{CircuitSettings, CircuitVerdict};
 use crate::clock::sleep;
 use crate::domain::Vendor;
 
@@ -392,7 +392,7 @@ async fn while_the_vendor_fails_a_probe_finds_a_slot_and_others_are_told_why() {
     });
     tokio::task::yield_now().await;
     for _ in 0..5 {
-        circuit.admit().unwrap().heard(Verdict::Failed);
+        circuit.admit().unwrap().heard(CircuitVerdict::Failed);
     }
     let Some(NoSlot::VendorFails(_)) = ask(&slots).await.err() else {
         panic!("a search is refused in the circuit's words");

@@ -168,7 +168,7 @@ enum Next {
     Abandon,
 }
 
-pub(super) enum Step {
+pub(super) enum WalkStep {
     GoOn,
     Over(WalkOutcome),
     Lost(UpstreamError),
@@ -396,9 +396,9 @@ impl Walk {
             self.last_fetch = clock.now();
             let rows = scroll.seen.len();
             let over = match self.take_page(&mut scroll, page) {
-                Step::Lost(error) => return ScrollEnd::Lost(error, rows),
-                Step::GoOn => None,
-                Step::Over(outcome) => Some(outcome),
+                WalkStep::Lost(error) => return ScrollEnd::Lost(error, rows),
+                WalkStep::GoOn => None,
+                WalkStep::Over(outcome) => Some(outcome),
             };
             if self.store.keeps() {
                 // Kept before told, so that no reader holds a row that a crash undoes.
@@ -655,10 +655,10 @@ impl Walk {
     }
 
     /// Takes a vendor page into the shadow or the target.
-    fn take_page(&mut self, scroll: &mut Scroll, page: SourcePage) -> Step {
+    fn take_page(&mut self, scroll: &mut Scroll, page: SourcePage) -> WalkStep {
         let operation = self.store.walked.next;
         let lost = |detail: &'static str| {
-            Step::Lost(UpstreamError::new(operation, Fault::Malformed, detail))
+            WalkStep::Lost(UpstreamError::new(operation, Fault::Malformed, detail))
         };
         scroll.pages += 1;
         let count = page.rows.len();
@@ -722,15 +722,15 @@ impl Walk {
     }
 
     /// The target has new rows, or its end. Readers hear of it now, or once it is kept.
-    pub(super) fn finish_page(&mut self, end: Option<End>) -> Step {
+    pub(super) fn finish_page(&mut self, end: Option<End>) -> WalkStep {
         self.ending = end;
         if !self.store.keeps() {
             self.tell();
         }
         match end {
-            None => Step::GoOn,
-            Some(End::Cut(_)) => Step::Over(WalkOutcome::Cut),
-            Some(_) => Step::Over(WalkOutcome::Complete),
+            None => WalkStep::GoOn,
+            Some(End::Cut(_)) => WalkStep::Over(WalkOutcome::Cut),
+            Some(_) => WalkStep::Over(WalkOutcome::Complete),
         }
     }
 

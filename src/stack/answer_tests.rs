@@ -1,7 +1,7 @@
 //! What a vendor may answer beside the documented, and what is kept of its words.
 
 use super::outbound_tests::{PAGE, SECOND, ask, wiv_rig};
-use super::test_vendor::{CANARY, Reply, TestVendor, options, rig, spend};
+use super::test_vendor::{CANARY, TestVendor, VendorReply, options, rig, spend};
 use crate::clock::Clock;
 use crate::domain::{Operation, PageSize, SearchQuery, Vendor};
 use crate::upstream::{Fault, Source as _};
@@ -13,7 +13,9 @@ async fn whatever_is_good_json_in_the_end_is_a_good_answer() {
     let head = |extra: &str, length: usize| {
         format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n{extra}\r\n").into_bytes()
     };
-    let of = |extra: &str, body: &[u8]| Reply::Bytes([&head(extra, body.len())[..], body].concat());
+    let of = |extra: &str, body: &[u8]| {
+        VendorReply::Bytes([&head(extra, body.len())[..], body].concat())
+    };
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(PAGE.as_bytes()).unwrap();
     let gzip = gzip.finish().unwrap();
@@ -93,7 +95,7 @@ async fn a_body_that_says_it_is_an_error_is_that_error() {
         ),
     ] {
         let rig = rig(
-            TestVendor::replies([Reply::ok(body)]),
+            TestVendor::replies([VendorReply::ok(body)]),
             options(vendor),
             None,
         );
@@ -141,7 +143,9 @@ async fn a_vendors_words_are_kept_without_what_could_be_a_secret() {
         (400, r#"{"error":""}"#.into(), None),
         (500, String::new(), None),
     ] {
-        let rig = wiv_rig(TestVendor::replies([Reply::status(status, "", &body)]));
+        let rig = wiv_rig(TestVendor::replies([VendorReply::status(
+            status, "", &body,
+        )]));
         let error = ask(&rig, Operation::Continue, spend()).await.unwrap_err();
         assert_eq!(error.said.as_deref(), said, "{status} {body}");
         let shown = format!("{error} {error:?}");
@@ -153,7 +157,7 @@ async fn a_vendors_words_are_kept_without_what_could_be_a_secret() {
     }
     // A vendor that never ends its explanation holds nobody up for it.
     let endless = b"HTTP/1.1 500 X\r\ncontent-length: 100\r\n\r\n{";
-    let rig = wiv_rig(TestVendor::replies([Reply::Stall(endless.to_vec())]));
+    let rig = wiv_rig(TestVendor::replies([VendorReply::Stall(endless.to_vec())]));
     let begun = Clock::system().now();
     let error = ask(&rig, Operation::Continue, spend()).await.unwrap_err();
     assert_eq!(error.fault, Fault::ServerError);

@@ -1,7 +1,7 @@
 //! Waits that vendors ask for: how long they are obeyed, and how they end before their time.
 
 use super::outbound_tests::{PAGE, SECOND, ask, wiv_rig};
-use super::test_vendor::{Reply, Rig, TestVendor, options, rig, spend};
+use super::test_vendor::{Rig, TestVendor, VendorReply, options, rig, spend};
 use crate::clock::{Duration, sleep};
 use crate::domain::{Operation, Shortage, Vendor};
 use crate::upstream::Fault;
@@ -33,7 +33,7 @@ const ABSURD: [(&str, u16, &str); 5] = [
 async fn held(status: u16, extra: &str, learns: bool) -> Rig {
     let mut options = options(Vendor::Wiv);
     options.learn_down_to = learns.then_some(6);
-    let vendor = TestVendor::replies([Reply::status(status, extra, PAGE)]);
+    let vendor = TestVendor::replies([VendorReply::status(status, extra, PAGE)]);
     let rig = rig(vendor, options, None);
     let _ = ask(&rig, Operation::Search, spend()).await;
     rig
@@ -58,7 +58,7 @@ async fn an_absurd_wait_is_cut_and_tried_now_and_then() {
             for minute in 1..=5 {
                 sleep(SECOND * 61).await;
                 rig.vendor
-                    .now_does(|_| Reply::status(429, "retry-after: 30000\r\n", "{}"));
+                    .now_does(|_| VendorReply::status(429, "retry-after: 30000\r\n", "{}"));
                 let sent = rig.vendor.count();
                 for _ in 0..5 {
                     let _ = ask(&rig, Operation::Search, spend()).await;
@@ -66,7 +66,7 @@ async fn an_absurd_wait_is_cut_and_tried_now_and_then() {
                 assert_eq!(rig.vendor.count() - sent, 1, "{name} {minute}");
             }
             // It answers again: so does the gateway, well before the ten minutes are over.
-            rig.vendor.now_does(|_| Reply::ok(PAGE));
+            rig.vendor.now_does(|_| VendorReply::ok(PAGE));
             sleep(SECOND * 61).await;
             for _ in 0..3 {
                 let answer = ask(&rig, Operation::Search, spend()).await;
@@ -91,7 +91,7 @@ async fn an_operator_ends_a_wait_at_once() {
     for learns in [false, true] {
         for (name, status, extra) in ABSURD {
             let rig = held(status, extra, learns).await;
-            rig.vendor.now_does(|_| Reply::ok(PAGE));
+            rig.vendor.now_does(|_| VendorReply::ok(PAGE));
             assert!(short(&rig).await.is_some(), "{name}");
             let left = rig.gates.governor.resume().unwrap();
             assert!(left > SECOND * 500, "{name}");
@@ -101,13 +101,13 @@ async fn an_operator_ends_a_wait_at_once() {
             }
         }
     }
-    let rig = wiv_rig(TestVendor::replies([Reply::ok(PAGE)]));
+    let rig = wiv_rig(TestVendor::replies([VendorReply::ok(PAGE)]));
     assert_eq!(rig.gates.governor.resume(), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failing_vendors_retry_after_is_cut_too() {
-    let reply = Reply::status(503, "retry-after: 30000\r\n", "");
+    let reply = VendorReply::status(503, "retry-after: 30000\r\n", "");
     let rig = wiv_rig(TestVendor::replies([reply]));
     let error = ask(&rig, Operation::Continue, spend()).await.unwrap_err();
     assert_eq!(error.retry_after, Some(Duration::from_secs(600)));

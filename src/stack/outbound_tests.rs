@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::outbound;
 use super::test_vendor::{
-    CANARY, CANARY_TWO, Reply, Rig, TestVendor, key, options, rig, spend, spend_of,
+    CANARY, CANARY_TWO, Rig, TestVendor, VendorReply, key, options, rig, spend, spend_of,
 };
 use crate::admission::{CircuitState, Lane, Payer, Spend};
 use crate::clock::{Clock, Duration, sleep};
@@ -60,11 +60,11 @@ pub(super) async fn fault(rig: &Rig, operation: Operation) -> Fault {
 }
 
 /// Everything a vendor can do wrong, and what it is called.
-fn wrongs() -> Vec<(&'static str, Reply, Fault)> {
-    let raw = |text: &str| Reply::Last(text.as_bytes().to_vec());
-    let stalled = |text: &str| Reply::Stall(text.as_bytes().to_vec());
+fn wrongs() -> Vec<(&'static str, VendorReply, Fault)> {
+    let raw = |text: &str| VendorReply::Last(text.as_bytes().to_vec());
+    let stalled = |text: &str| VendorReply::Stall(text.as_bytes().to_vec());
     let echo = format!("{{\"error\":\"your key {CANARY} is bad\"}}");
-    let status = |code| Reply::status(code, &format!("x-echo: {CANARY}\r\n"), &echo);
+    let status = |code| VendorReply::status(code, &format!("x-echo: {CANARY}\r\n"), &echo);
     let mut all = vec![
         ("closed", raw(""), Fault::Reset),
         (
@@ -77,7 +77,7 @@ fn wrongs() -> Vec<(&'static str, Reply, Fault)> {
             raw("\x16\x03\x01 no http at all\r\n\r\n"),
             Fault::Malformed,
         ),
-        ("silence", Reply::Hang, Fault::Timeout),
+        ("silence", VendorReply::Hang, Fault::Timeout),
         (
             "stalled body",
             stalled("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{\"a\""),
@@ -110,12 +110,12 @@ fn wrongs() -> Vec<(&'static str, Reply, Fault)> {
         ),
         (
             "gzip",
-            Reply::status(200, "content-encoding: gzip\r\n", "{}"),
+            VendorReply::status(200, "content-encoding: gzip\r\n", "{}"),
             Fault::Malformed,
         ),
         (
             "partial",
-            Reply::status(206, "", "{}"),
+            VendorReply::status(206, "", "{}"),
             Fault::UnexpectedStatus,
         ),
         ("teapot", status(418), Fault::UnexpectedStatus),
@@ -135,7 +135,7 @@ fn wrongs() -> Vec<(&'static str, Reply, Fault)> {
             "/self",
             "https://evil.example/",
         ] {
-            let reply = Reply::status(code, &format!("location: {to}\r\n"), "");
+            let reply = VendorReply::status(code, &format!("location: {to}\r\n"), "");
             all.push(("redirect", reply, Fault::Redirected));
         }
     }
@@ -171,7 +171,7 @@ async fn every_fault_has_its_name_and_a_continuation_is_sent_once() {
 
 #[tokio::test(start_paused = true)]
 async fn the_vendor_sees_one_key_and_nothing_of_the_caller() {
-    let rig = wiv_rig(TestVendor::replies([Reply::ok(PAGE)]));
+    let rig = wiv_rig(TestVendor::replies([VendorReply::ok(PAGE)]));
     let trace = HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
     let spend = Spend {
         payer: Payer::caller("dash".into(), Some(trace.clone())),
@@ -266,24 +266,27 @@ async fn keys_and_scrolls_show_nowhere() {
 
 #[tokio::test(start_paused = true)]
 async fn refusals_of_nable_are_kept_if_they_are_json_and_echo_no_key() {
-    let kept = |reply: Reply| async move {
+    let kept = |reply: VendorReply| async move {
         let rig = rig(TestVendor::replies([reply]), options(Vendor::Nable), None);
         let error = ask(&rig, Operation::Invoices, spend()).await.unwrap_err();
         error.vendor_body
     };
     let said = r#"{"message":"wrong contract"}"#;
     for code in [400, 404] {
-        assert_eq!(kept(Reply::status(code, "", said)).await.unwrap(), said);
+        assert_eq!(
+            kept(VendorReply::status(code, "", said)).await.unwrap(),
+            said
+        );
     }
-    assert_eq!(kept(Reply::status(500, "", said)).await, None);
-    assert_eq!(kept(Reply::status(401, "", said)).await, None);
-    assert_eq!(kept(Reply::status(400, "", "<html>")).await, None);
+    assert_eq!(kept(VendorReply::status(500, "", said)).await, None);
+    assert_eq!(kept(VendorReply::status(401, "", said)).await, None);
+    assert_eq!(kept(VendorReply::status(400, "", "<html>")).await, None);
     let echo = format!("{{\"message\":\"{CANARY}\"}}");
-    assert_eq!(kept(Reply::status(400, "", &echo)).await, None);
+    assert_eq!(kept(VendorReply::status(400, "", &echo)).await, None);
     let long = format!("\"{}\"", "x".repeat(70_000));
-    assert_eq!(kept(Reply::status(400, "", &long)).await, None);
+    assert_eq!(kept(VendorReply::status(400, "", &long)).await, None);
     let packed = "content-encoding: gzip\r\n";
-    assert_eq!(kept(Reply::status(400, packed, said)).await, None);
+    assert_eq!(kept(VendorReply::status(400, packed, said)).await, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -291,7 +294,11 @@ async fn a_good_answer_that_repeats_the_key_is_no_good_answer() {
     let escaped: String = CANARY.bytes().map(|b| format!("\\u{b:04x}")).collect();
     for said in [CANARY, &escaped, &CANARY.replace('-', "\\u002D")] {
         let echo = format!("{{\"data\":[],\"you\":\"{said}\"}}");
-        let replies = [Reply::ok(&echo), Reply::ok(&echo), Reply::ok(&echo)];
+        let replies = [
+            VendorReply::ok(&echo),
+            VendorReply::ok(&echo),
+            VendorReply::ok(&echo),
+        ];
         let rig = wiv_rig(TestVendor::replies(replies));
         let error = ask(&rig, Operation::Search, spend()).await.unwrap_err();
         assert_eq!(error.fault, Fault::Malformed);
@@ -301,8 +308,12 @@ async fn a_good_answer_that_repeats_the_key_is_no_good_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_passing_fault_is_tried_again() {
-    let bad = Reply::status(503, "", "");
-    let rig = wiv_rig(TestVendor::replies([bad.clone(), bad, Reply::ok(PAGE)]));
+    let bad = VendorReply::status(503, "", "");
+    let rig = wiv_rig(TestVendor::replies([
+        bad.clone(),
+        bad,
+        VendorReply::ok(PAGE),
+    ]));
     let spend = spend();
     let payer = Arc::clone(&spend.payer);
     let answer = ask(&rig, Operation::Search, spend).await.unwrap();
@@ -317,12 +328,12 @@ async fn a_passing_fault_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn background_work_and_long_pauses_are_not_retried() {
     for lane in [Lane::ReadAhead, Lane::Export] {
-        let rig = wiv_rig(TestVendor::replies([Reply::status(503, "", "")]));
+        let rig = wiv_rig(TestVendor::replies([VendorReply::status(503, "", "")]));
         let spend = spend_of(lane, "dash", SECOND * 30);
         assert!(ask(&rig, Operation::Search, spend).await.is_err());
         assert_eq!(rig.vendor.count(), 1);
     }
-    let later = Reply::status(503, "retry-after: 30\r\n", "");
+    let later = VendorReply::status(503, "retry-after: 30\r\n", "");
     let rig = wiv_rig(TestVendor::replies([later]));
     let error = ask(&rig, Operation::Search, spend()).await.unwrap_err();
     assert_eq!(error.retry_after, Some(SECOND * 30));
@@ -336,7 +347,7 @@ async fn retries_cost_a_tenth_at_most() {
     options.circuit.failure_percent = 101;
     options.concurrency = 64;
     let rig = rig(
-        TestVendor::replies([Reply::status(503, "", "")]),
+        TestVendor::replies([VendorReply::status(503, "", "")]),
         options,
         None,
     );
@@ -358,7 +369,7 @@ async fn retries_cost_a_tenth_at_most() {
 
 #[tokio::test(start_paused = true)]
 async fn no_attempt_outlasts_its_time_or_the_deadline() {
-    let rig = wiv_rig(TestVendor::replies([Reply::Hang]));
+    let rig = wiv_rig(TestVendor::replies([VendorReply::Hang]));
     let clock = Clock::system();
     let begun = clock.now();
     assert_eq!(fault(&rig, Operation::Continue).await, Fault::Timeout);
@@ -377,7 +388,9 @@ async fn no_attempt_outlasts_its_time_or_the_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn deadlines_that_were_nearly_over_do_not_open_the_circuit() {
-    let rig = wiv_rig(TestVendor::replies([Reply::ok(PAGE).after(SECOND / 2)]));
+    let rig = wiv_rig(TestVendor::replies([
+        VendorReply::ok(PAGE).after(SECOND / 2)
+    ]));
     for _ in 0..20 {
         let hasty = spend_of(Lane::Interactive, "dash", MS * 100);
         let error = ask(&rig, Operation::Search, hasty).await.unwrap_err();
@@ -388,7 +401,10 @@ async fn deadlines_that_were_nearly_over_do_not_open_the_circuit() {
 
 #[tokio::test(start_paused = true)]
 async fn an_open_circuit_sends_probes_only_and_closes_within_a_second() {
-    for wrong in [Reply::status(503, "", ""), Reply::Last(Vec::new())] {
+    for wrong in [
+        VendorReply::status(503, "", ""),
+        VendorReply::Last(Vec::new()),
+    ] {
         let rig = wiv_rig(TestVendor::replies([wrong]));
         while rig.gates.circuit.snapshot().state != CircuitState::Open {
             let _ = ask(&rig, Operation::Search, spend()).await;
@@ -405,7 +421,7 @@ async fn an_open_circuit_sends_probes_only_and_closes_within_a_second() {
             (15..=25).contains(&probes),
             "{probes} probes in ten seconds"
         );
-        rig.vendor.now_does(|_| Reply::ok(PAGE));
+        rig.vendor.now_does(|_| VendorReply::ok(PAGE));
         let back = Clock::system().now();
         while ask(&rig, Operation::Search, spend()).await.is_err() {
             sleep(MS * 10).await;
@@ -419,7 +435,7 @@ async fn an_open_circuit_sends_probes_only_and_closes_within_a_second() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unreachable_vendor_is_found_again() {
-    let rig = wiv_rig(TestVendor::replies([Reply::ok(PAGE)]));
+    let rig = wiv_rig(TestVendor::replies([VendorReply::ok(PAGE)]));
     rig.vendor.set_reachable(false);
     let spend_seen = spend();
     let payer = Arc::clone(&spend_seen.payer);
@@ -437,7 +453,7 @@ async fn an_unreachable_vendor_is_found_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_vendor_that_swallowed_requests_is_found_again_before_they_time_out() {
-    let rig = Arc::new(wiv_rig(TestVendor::replies([Reply::Hang])));
+    let rig = Arc::new(wiv_rig(TestVendor::replies([VendorReply::Hang])));
     while rig.gates.circuit.snapshot().state == CircuitState::Closed {
         let _ = ask(&rig, Operation::Customers, spend()).await;
     }
@@ -450,7 +466,7 @@ async fn a_vendor_that_swallowed_requests_is_found_again_before_they_time_out() 
         sleep(MS * 100).await;
     }
     let asked = rig.vendor.count();
-    rig.vendor.now_does(|_| Reply::ok("[]"));
+    rig.vendor.now_does(|_| VendorReply::ok("[]"));
     let back = Clock::system().now();
     while ask(&rig, Operation::Customers, spend()).await.is_err() {
         sleep(MS * 10).await;
@@ -463,9 +479,9 @@ async fn a_vendor_that_swallowed_requests_is_found_again_before_they_time_out() 
 async fn a_refused_key_is_shown_once_per_interval_until_it_is_replaced() {
     let rig = wiv_rig(TestVendor::new(|seen| {
         if seen.all("x-api-key") == ["good"] {
-            Reply::ok(PAGE)
+            VendorReply::ok(PAGE)
         } else {
-            Reply::status(401, "", "{}")
+            VendorReply::status(401, "", "{}")
         }
     }));
     for _ in 0..3000 {
@@ -491,9 +507,9 @@ async fn the_fallback_key_takes_over_but_no_continuation_is_repeated() {
         for code in [401, 403] {
             let vendor = TestVendor::new(move |seen| {
                 if seen.all("x-api-key") == [CANARY_TWO] {
-                    Reply::ok(PAGE)
+                    VendorReply::ok(PAGE)
                 } else {
-                    Reply::status(code, "", "{}")
+                    VendorReply::status(code, "", "{}")
                 }
             });
             let rig = rig(vendor, options(Vendor::Wiv), Some(CANARY_TWO));
@@ -521,7 +537,7 @@ async fn the_fallback_key_takes_over_but_no_continuation_is_repeated() {
 
 #[tokio::test(start_paused = true)]
 async fn a_429_holds_everything_down() {
-    let limited = Reply::status(429, "retry-after: 7\r\n", "{}");
+    let limited = VendorReply::status(429, "retry-after: 7\r\n", "{}");
     let rig = wiv_rig(TestVendor::replies([limited]));
     let error = ask(&rig, Operation::Search, spend()).await.unwrap_err();
     assert_eq!(
@@ -540,7 +556,7 @@ async fn a_429_holds_everything_down() {
     sleep(SECOND).await;
     // The hold-down is over, but only one may try.
     rig.vendor
-        .now_does(|_| Reply::status(429, "retry-after: 7\r\n", "{}").after(SECOND));
+        .now_does(|_| VendorReply::status(429, "retry-after: 7\r\n", "{}").after(SECOND));
     let rig = Arc::new(rig);
     let mut tasks = Vec::new();
     for _ in 0..20 {
@@ -554,7 +570,7 @@ async fn a_429_holds_everything_down() {
     }
     assert_eq!(rig.vendor.count(), 2);
     sleep(SECOND * 7).await;
-    rig.vendor.now_does(|_| Reply::ok(PAGE));
+    rig.vendor.now_does(|_| VendorReply::ok(PAGE));
     assert!(ask(&rig, Operation::Search, spend()).await.is_ok());
 }
 
@@ -564,7 +580,7 @@ async fn a_call_that_waits_for_a_connection_is_not_sent_after_a_429() {
     // first one's, which is free again, or have to wait for their own.
     for extra in ["", "connection: close\r\n"] {
         let head = format!("retry-after: 30\r\n{extra}");
-        let vendor = TestVendor::replies([Reply::status(429, &head, "{}")]);
+        let vendor = TestVendor::replies([VendorReply::status(429, &head, "{}")]);
         let rig = wiv_rig(vendor);
         let begun = Arc::new(AtomicU32::new(0));
         let connector = rig.vendor.connector();
@@ -613,8 +629,8 @@ async fn a_call_that_waits_for_a_connection_is_not_sent_after_a_429() {
 #[tokio::test(start_paused = true)]
 async fn what_the_vendor_says_it_has_left_is_respected() {
     let rig = wiv_rig(TestVendor::replies([
-        Reply::status(200, "ratelimit: \"min\";r=0;t=5\r\n", PAGE),
-        Reply::ok(PAGE),
+        VendorReply::status(200, "ratelimit: \"min\";r=0;t=5\r\n", PAGE),
+        VendorReply::ok(PAGE),
     ]));
     ask(&rig, Operation::Search, spend()).await.unwrap();
     let begun = Clock::system().now();
@@ -627,7 +643,7 @@ async fn what_the_vendor_says_it_has_left_is_respected() {
 #[tokio::test(start_paused = true)]
 async fn a_place_is_held_until_the_body_was_read() {
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{";
-    let vendor = TestVendor::replies([Reply::Stall(head.as_bytes().to_vec())]);
+    let vendor = TestVendor::replies([VendorReply::Stall(head.as_bytes().to_vec())]);
     let rig = Arc::new(wiv_rig(vendor));
     let mut tasks = Vec::new();
     for _ in 0..40 {
@@ -657,7 +673,10 @@ async fn endless_bodies_are_cut_at_the_limit() {
     let mut options = options(Vendor::Wiv);
     options.body_bytes_max = 1 << 20;
     let exact = format!("\"{}\"", "y".repeat((1 << 20) - 2));
-    let vendor = TestVendor::replies([Reply::ok(&exact), Reply::Stall(endless.into_bytes())]);
+    let vendor = TestVendor::replies([
+        VendorReply::ok(&exact),
+        VendorReply::Stall(endless.into_bytes()),
+    ]);
     let rig = rig(vendor, options, None);
     let answer = ask(&rig, Operation::Search, spend()).await.unwrap();
     assert_eq!(answer.body, exact);
@@ -669,7 +688,7 @@ async fn a_dropped_call_leaves_no_answer_to_the_next() {
     // The vendor answers with the caller's own number; every other call is dropped somewhere.
     let rig = wiv_rig(TestVendor::new(|seen| {
         let number: u64 = seen.all("traceparent")[0].parse().unwrap();
-        let reply = Reply::ok(&format!("{{\"data\":[{number}]}}"));
+        let reply = VendorReply::ok(&format!("{{\"data\":[{number}]}}"));
         reply.after(MS * u32::try_from(number % 7).unwrap())
     }));
     let mut rng = fastrand::Rng::with_seed(3);
@@ -697,11 +716,11 @@ async fn bytes_after_an_answer_are_nobodys_answer() {
         "}",
         "\r\n\r\nx",
     ] {
-        let Reply::Bytes(mut answer) = Reply::ok(PAGE) else {
+        let VendorReply::Bytes(mut answer) = VendorReply::ok(PAGE) else {
             panic!("bytes");
         };
         answer.extend_from_slice(extra.as_bytes());
-        let rig = wiv_rig(TestVendor::replies([Reply::Bytes(answer)]));
+        let rig = wiv_rig(TestVendor::replies([VendorReply::Bytes(answer)]));
         for _ in 0..10 {
             match ask(&rig, Operation::Continue, spend()).await {
                 Ok(answer) => assert_eq!(answer.body, PAGE),
@@ -713,11 +732,11 @@ async fn bytes_after_an_answer_are_nobodys_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_closed_idle_connection_loses_no_continuation() {
-    let Reply::Bytes(answer) = Reply::ok(PAGE) else {
+    let VendorReply::Bytes(answer) = VendorReply::ok(PAGE) else {
         panic!("bytes");
     };
     // The vendor closes its idle connection in the very moment of the second request.
-    let vendor = TestVendor::replies([Reply::LastIn(answer, SECOND)]);
+    let vendor = TestVendor::replies([VendorReply::LastIn(answer, SECOND)]);
     let rig = Arc::new(wiv_rig(vendor));
     for _ in 0..20 {
         let rig = Arc::clone(&rig);
@@ -740,7 +759,7 @@ async fn a_caller_with_many_calls_delays_another_by_one() {
     let mut options = options(Vendor::Wiv);
     options.concurrency = 1;
     let rig = Arc::new(rig(
-        TestVendor::replies([Reply::ok(PAGE).after(MS * 10)]),
+        TestVendor::replies([VendorReply::ok(PAGE).after(MS * 10)]),
         options,
         None,
     ));
@@ -766,7 +785,7 @@ async fn a_caller_with_many_calls_delays_another_by_one() {
 async fn wiv_asks_what_is_documented() {
     let page = r#"{"data":[{"case_id":"c1","n":1.50},{"case_id":"c2"}],"next_page_key":{"scroll_id":"S\"1"},"total":9}"#;
     let rig = wiv_rig(TestVendor::new(move |seen| {
-        Reply::ok(if seen.line().starts_with("GET") {
+        VendorReply::ok(if seen.line().starts_with("GET") {
             r#"{"data":[{"customer_id":"a"}]}"#
         } else {
             page
@@ -806,7 +825,9 @@ async fn wiv_asks_what_is_documented() {
     rig.vendor.now_does(|_| {
         let page = "<html>sign in</html>";
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n";
-        Reply::Bytes(format!("{head}content-length: {}\r\n\r\n{page}", page.len()).into_bytes())
+        VendorReply::Bytes(
+            format!("{head}content-length: {}\r\n\r\n{page}", page.len()).into_bytes(),
+        )
     });
     let error = wiv.first(&query, size, spend()).await.unwrap_err();
     assert_eq!(error.fault, Fault::Malformed);
@@ -818,7 +839,11 @@ async fn wiv_asks_what_is_documented() {
 async fn nable_asks_what_is_documented() {
     let good = r#"{"InvoicesReady":[], "Billable Services" : [ ]}"#;
     let rig = rig(
-        TestVendor::replies([Reply::ok(good), Reply::ok(good), Reply::ok("{\"Cid\":1}")]),
+        TestVendor::replies([
+            VendorReply::ok(good),
+            VendorReply::ok(good),
+            VendorReply::ok("{\"Cid\":1}"),
+        ]),
         options(Vendor::Nable),
         None,
     );

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::outbound;
 use super::outbound_tests::{MS, PAGE, SECOND, ask, fault, wiv_rig};
-use super::test_vendor::{Reply, TestVendor, options, rig, spend};
+use super::test_vendor::{TestVendor, VendorReply, options, rig, spend};
 use crate::admission::CircuitState;
 use crate::clock::Clock;
 use crate::domain::{Operation, Vendor};
@@ -19,19 +19,19 @@ use crate::upstream::Fault;
 use crate::upstream::connect::{InMemory, Pipe};
 
 /// What a vendor may do with a request on a connection that it gave up long ago.
-fn farewells() -> Vec<(&'static str, Reply)> {
+fn farewells() -> Vec<(&'static str, VendorReply)> {
     let late = "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     vec![
-        ("closed", Reply::Last(Vec::new())),
-        ("closed late", Reply::LastIn(Vec::new(), MS * 50)),
-        ("408", Reply::Last(late.as_bytes().to_vec())),
+        ("closed", VendorReply::Last(Vec::new())),
+        ("closed late", VendorReply::LastIn(Vec::new(), MS * 50)),
+        ("408", VendorReply::Last(late.as_bytes().to_vec())),
     ]
 }
 
 #[tokio::test(start_paused = true)]
 async fn stale_connections_are_no_verdict_on_the_vendor() {
     for (name, farewell) in farewells() {
-        let slow = || Reply::ok(PAGE).after(SECOND);
+        let slow = || VendorReply::ok(PAGE).after(SECOND);
         let mut options = options(Vendor::Wiv);
         options.retry.budget_percent = 0;
         let rig = Arc::new(rig(TestVendor::new(move |_| slow()), options, None));
@@ -73,10 +73,10 @@ async fn stale_connections_are_no_verdict_on_the_vendor() {
 #[tokio::test(start_paused = true)]
 async fn a_continuation_on_a_stale_connection_is_sent_once_and_blames_nobody() {
     for (name, farewell) in farewells() {
-        let rig = wiv_rig(TestVendor::replies([Reply::ok(PAGE)]));
+        let rig = wiv_rig(TestVendor::replies([VendorReply::ok(PAGE)]));
         ask(&rig, Operation::Continue, spend()).await.unwrap();
         rig.vendor.now_does(move |seen| match seen.nth {
-            1 => Reply::ok(PAGE),
+            1 => VendorReply::ok(PAGE),
             _ => farewell.clone(),
         });
         let sent = rig.vendor.count();
@@ -97,15 +97,15 @@ async fn a_continuation_on_a_stale_connection_is_sent_once_and_blames_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn a_vendor_that_closes_new_connections_fails() {
-    let rig = wiv_rig(TestVendor::replies([Reply::Last(Vec::new())]));
+    let rig = wiv_rig(TestVendor::replies([VendorReply::Last(Vec::new())]));
     for _ in 0..5 {
         assert_eq!(fault(&rig, Operation::Continue).await, Fault::Reset);
     }
     assert_eq!(rig.gates.circuit.snapshot().state, CircuitState::Open);
     // Some bytes of an answer came over the kept connection: that is a failure, too.
     let rig = wiv_rig(TestVendor::replies([
-        Reply::ok(PAGE),
-        Reply::Last(b"HTTP/1.1 200 OK\r\ncontent-".to_vec()),
+        VendorReply::ok(PAGE),
+        VendorReply::Last(b"HTTP/1.1 200 OK\r\ncontent-".to_vec()),
     ]));
     ask(&rig, Operation::Continue, spend()).await.unwrap();
     assert_eq!(fault(&rig, Operation::Continue).await, Fault::Reset);
@@ -238,7 +238,7 @@ async fn what_the_vendor_did_not_handle_goes_again_over_http2() {
             (Operation::Continue, false, 1),
         ] {
             let seen = Arc::new(AtomicU32::new(0));
-            let mut rig = wiv_rig(TestVendor::replies([Reply::Hang]));
+            let mut rig = wiv_rig(TestVendor::replies([VendorReply::Hang]));
             rig.options.retry.budget_percent = 0;
             rig.service = outbound(
                 &rig.options,

@@ -24,7 +24,7 @@ pub(crate) const CANARY_TWO: &str = "canary-two-77a1";
 
 /// What the vendor does with one request.
 #[derive(Clone, Debug)]
-pub(crate) enum Reply {
+pub(crate) enum VendorReply {
     /// Sends these bytes and keeps the connection.
     Bytes(Vec<u8>),
     /// Sends these bytes and closes.
@@ -33,13 +33,13 @@ pub(crate) enum Reply {
     LastIn(Vec<u8>, Duration),
     /// Says nothing more, but keeps the connection open.
     Hang,
-    /// Sends these bytes, then as [`Reply::Hang`].
+    /// Sends these bytes, then as [`VendorReply::Hang`].
     Stall(Vec<u8>),
     /// As the inner one, after a time.
-    After(Duration, Box<Reply>),
+    After(Duration, Box<VendorReply>),
 }
 
-impl Reply {
+impl VendorReply {
     pub(crate) fn status(status: u16, extra: &str, body: &str) -> Self {
         let length = body.len();
         let text = format!(
@@ -59,14 +59,14 @@ impl Reply {
 
 /// One request as it arrived.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct SeenRequest {
     pub head: String,
     pub body: String,
     /// How many requests its connection carried, this one among them.
     pub nth: usize,
 }
 
-impl Seen {
+impl SeenRequest {
     /// Returns all values of a header.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         self.head
@@ -82,11 +82,11 @@ impl Seen {
     }
 }
 
-type Script = dyn Fn(&Seen) -> Reply + Send + Sync;
+type Script = dyn Fn(&SeenRequest) -> VendorReply + Send + Sync;
 
 struct World {
     script: Mutex<Arc<Script>>,
-    seen: Mutex<Vec<Seen>>,
+    seen: Mutex<Vec<SeenRequest>>,
     connections: Mutex<usize>,
     reachable: Mutex<bool>,
     open: Mutex<(usize, usize)>,
@@ -97,7 +97,9 @@ struct World {
 pub(crate) struct TestVendor(Arc<World>);
 
 impl TestVendor {
-    pub(crate) fn new(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(
+        script: impl Fn(&SeenRequest) -> VendorReply + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(World {
             script: Mutex::new(Arc::new(script)),
             seen: Mutex::default(),
@@ -108,8 +110,8 @@ impl TestVendor {
     }
 
     /// Answers with these in turn; the last one stays.
-    pub(crate) fn replies(replies: impl IntoIterator<Item = Reply>) -> Self {
-        let left: Mutex<VecDeque<Reply>> = Mutex::new(replies.into_iter().collect());
+    pub(crate) fn replies(replies: impl IntoIterator<Item = VendorReply>) -> Self {
+        let left: Mutex<VecDeque<VendorReply>> = Mutex::new(replies.into_iter().collect());
         Self::new(move |_| {
             let mut left = left.lock();
             match left.len() {
@@ -119,7 +121,10 @@ impl TestVendor {
         })
     }
 
-    pub(crate) fn now_does(&self, script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) {
+    pub(crate) fn now_does(
+        &self,
+        script: impl Fn(&SeenRequest) -> VendorReply + Send + Sync + 'static,
+    ) {
         *self.0.script.lock() = Arc::new(script);
     }
 
@@ -127,7 +132,7 @@ impl TestVendor {
         *self.0.reachable.lock() = reachable;
     }
 
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<SeenRequest> {
         self.0.seen.lock().clone()
     }
 
@@ -162,7 +167,7 @@ async fn serve(world: Arc<World>, mut pipe: DuplexStream) {
     let mut nth = 0;
     while let Some((head, body)) = request(&mut pipe).await {
         nth += 1;
-        let seen = Seen { head, body, nth };
+        let seen = SeenRequest { head, body, nth };
         world.seen.lock().push(seen.clone());
         {
             let mut open = world.open.lock();
@@ -171,27 +176,27 @@ async fn serve(world: Arc<World>, mut pipe: DuplexStream) {
         }
         let script = Arc::clone(&world.script.lock());
         let mut reply = script(&seen);
-        while let Reply::After(time, inner) = reply {
+        while let VendorReply::After(time, inner) = reply {
             sleep(time).await;
             reply = *inner;
         }
         let keep = match reply {
-            Reply::Bytes(bytes) => pipe.write_all(&bytes).await.is_ok(),
-            Reply::Last(bytes) => {
+            VendorReply::Bytes(bytes) => pipe.write_all(&bytes).await.is_ok(),
+            VendorReply::Last(bytes) => {
                 let _ = pipe.write_all(&bytes).await;
                 false
             }
-            Reply::LastIn(bytes, time) => {
+            VendorReply::LastIn(bytes, time) => {
                 let _ = pipe.write_all(&bytes).await;
                 sleep(time).await;
                 false
             }
-            Reply::Stall(bytes) => {
+            VendorReply::Stall(bytes) => {
                 let _ = pipe.write_all(&bytes).await;
                 gone(&mut pipe).await
             }
-            Reply::Hang => gone(&mut pipe).await,
-            Reply::After(..) => false,
+            VendorReply::Hang => gone(&mut pipe).await,
+            VendorReply::After(..) => false,
         };
         world.open.lock().0 -= 1;
         if !keep {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::domain::record::Places;
+use crate::domain::record::MemberPlaces;
 
 /// Rows as raw JSON text: all texts joined by `,`, and where each ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,12 +15,12 @@ pub struct RawRows {
     pub ends: Vec<u32>,
     /// Where in each row its documented members stand; nothing for rows that take a closer look, and
     /// none at all where nobody noted them.
-    pub places: Vec<Option<Places>>,
+    pub places: Vec<Option<MemberPlaces>>,
 }
 
 impl RawRows {
     /// Copies rows into one buffer. `None` past 4 GiB.
-    pub fn collect(rows: &[&str], places: Vec<Option<Places>>) -> Option<Self> {
+    pub fn collect(rows: &[&str], places: Vec<Option<MemberPlaces>>) -> Option<Self> {
         let bytes = rows.iter().map(|row| row.len() + 1).sum();
         let mut text = Vec::with_capacity(bytes);
         let mut ends = Vec::with_capacity(rows.len());

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use msp_gateway::clock::{Clock, Duration, Instant, sleep};
-use msp_gateway::sandbox::{self, Fault, Kind, Operation, Sandbox};
+use msp_gateway::sandbox::{self, FaultKind, Sandbox, SimFault, SimOperation};
 use msp_gateway::store::Model;
 use serde_json::{Value, value::RawValue};
 

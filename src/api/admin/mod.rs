@@ -60,7 +60,7 @@ impl fmt::Display for PurgeTarget {
 
 /// A purge, after validation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Purge {
+pub struct PurgeRequest {
     /// What to purge.
     pub target: PurgeTarget,
     /// A soft purge makes answers stale. A hard one removes them, and ends page tokens.
@@ -114,7 +114,7 @@ pub struct Purged {
 /// What the admin listener needs from the gateway.
 pub trait AdminReads: Send + Sync {
     /// Purges at once. The answer waits until a crash cannot undo the purge, a second at most.
-    fn purge(&self, purge: Purge) -> Boxed<Purged>;
+    fn purge(&self, purge: PurgeRequest) -> Boxed<Purged>;
 
     /// Ends a wait that a vendor asked for. Returns the rest of that wait, or `None` if there was
     /// none.

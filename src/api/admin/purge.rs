@@ -1,13 +1,13 @@
 //! `POST /admin/purge`
 
-use super::{Purge, PurgeTarget};
+use super::{PurgeRequest, PurgeTarget};
 use crate::domain::json::{Value, parse_object, quoted};
 use crate::domain::query::BodyProblem;
 use crate::domain::{CustomerId, Kind};
 use crate::problem::{Code, Problem};
 
 /// Reads `{"customer":…}`, `{"kind":…}` or `{"all":true}`, with or without `"soft"`.
-pub(super) fn read(body: &[u8]) -> Result<Purge, Problem> {
+pub(super) fn read(body: &[u8]) -> Result<PurgeRequest, Problem> {
     if body.is_empty() {
         return Err(wrong("the body is empty"));
     }
@@ -42,7 +42,7 @@ pub(super) fn read(body: &[u8]) -> Result<Purge, Problem> {
         }
     }
     match target {
-        Some(target) => Ok(Purge { target, soft }),
+        Some(target) => Ok(PurgeRequest { target, soft }),
         None => Err(wrong("nothing is named")),
     }
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::admission::{Lane, Stage, StageTimes, StoryTold};
+use crate::admission::{Lane, StageTimes, StoryStage, StoryTold};
 use crate::api::query_string::{Params, wrong};
 use crate::cache::{CacheNote, Detail, Forward};
 use crate::clock::{Clock, Duration, Instant};
@@ -257,18 +257,18 @@ fn stage(of: &StageTimes, arrived: Instant) -> Value {
         })
     };
     match of.stage {
-        Stage::Pause => json!({"stage": "retry_pause", "begun_ms": begun, "took_ms": took}),
-        Stage::Slot => json!({"stage": "slot_wait", "begun_ms": begun, "took_ms": took}),
-        Stage::Budget(lane) => {
+        StoryStage::Pause => json!({"stage": "retry_pause", "begun_ms": begun, "took_ms": took}),
+        StoryStage::Slot => json!({"stage": "slot_wait", "begun_ms": begun, "took_ms": took}),
+        StoryStage::Budget(lane) => {
             json!({"stage": "budget_wait", "lane": lane.as_str(), "begun_ms": begun, "took_ms": took})
         }
-        Stage::Call {
+        StoryStage::Call {
             operation,
             lane,
             outcome,
             status,
         } => asked("vendor_call", operation, lane, outcome, status),
-        Stage::Refused {
+        StoryStage::Refused {
             operation,
             lane,
             outcome,
@@ -293,7 +293,7 @@ fn why(request: &FinishedRequest, told: &StoryTold) -> Option<&'static str> {
         let refused = told
             .stages
             .iter()
-            .any(|one| matches!(one.stage, Stage::Refused { .. }));
+            .any(|one| matches!(one.stage, StoryStage::Refused { .. }));
         return match request.outcome {
             Some(CacheOutcome::Error) if refused => {
                 Some("Nothing usable was remembered, and the vendor could not be asked.")

@@ -32,10 +32,10 @@ where
 {
     type Response = Answered;
     type Error = Problem;
-    type Future = Timed<S::Future>;
+    type Future = DeadlineFuture<S::Future>;
 
     fn call(&self, named: Named) -> Self::Future {
-        Timed {
+        DeadlineFuture {
             ends: named.record.deadline + AFTER_THE_READS,
             inner: self.inner.call(named),
             looked: false,
@@ -46,7 +46,7 @@ where
 
 pin_project! {
     /// The future of a request in [`deadline`].
-    pub struct Timed<F> {
+    pub struct DeadlineFuture<F> {
         #[pin]
         inner: F,
         ends: Instant,
@@ -57,7 +57,7 @@ pin_project! {
     }
 }
 
-impl<F: Future<Output = Result<Answered, Problem>>> Future for Timed<F> {
+impl<F: Future<Output = Result<Answered, Problem>>> Future for DeadlineFuture<F> {
     type Output = Result<Answered, Problem>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

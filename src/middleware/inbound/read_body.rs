@@ -20,7 +20,9 @@ use crate::access::{Caller, Tenure};
 use crate::admission::Payer;
 use crate::cache::Directives;
 use crate::clock::Duration;
-use crate::exchange::{Answered, BodyFault, BodyRule, Call, Known, Matched, ReadingBody, Record};
+use crate::exchange::{
+    Answered, BodyRule, Call, Known, Matched, ReadingBody, Record, RequestBodyFault,
+};
 use crate::problem::{Code, Problem};
 use crate::reads::Asker;
 
@@ -168,17 +170,17 @@ where
     }
 }
 
-fn problem(fault: BodyFault) -> Problem {
+fn problem(fault: RequestBodyFault) -> Problem {
     match fault {
-        BodyFault::TooLarge => {
+        RequestBodyFault::TooLarge => {
             Problem::new(Code::BodyTooLarge, "A request's body may have 64 KiB.").closing()
         }
-        BodyFault::TimedOut => Problem::new(
+        RequestBodyFault::TimedOut => Problem::new(
             Code::RequestTimeout,
             "The request's body was not complete in time.",
         )
         .closing(),
-        BodyFault::Broken => Problem::malformed("The request's body is broken."),
+        RequestBodyFault::Broken => Problem::malformed("The request's body is broken."),
     }
 }
 

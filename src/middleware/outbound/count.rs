@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::layer;
-use crate::admission::{Lane, Payer, Stage};
+use crate::admission::{Lane, Payer, StoryStage};
 use crate::clock::{Clock, Instant};
 use crate::domain::Operation;
 use crate::metrics::{CallsCaused, Metrics};
@@ -80,7 +80,7 @@ impl Drop for Attempt<'_> {
         }
         let took = self.clock.now().saturating_duration_since(self.begun);
         let outcome = self.ended.map_or("ok", Fault::as_str);
-        let stage = Stage::Call {
+        let stage = StoryStage::Call {
             operation: self.operation,
             lane: self.lane,
             outcome,

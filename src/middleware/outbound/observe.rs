@@ -1,7 +1,7 @@
 //! Logs one line for each vendor call, however it ends.
 
 use super::layer;
-use crate::admission::Stage;
+use crate::admission::StoryStage;
 use crate::clock::{Clock, Duration};
 use crate::domain::Shortage;
 use crate::upstream::step::Step;
@@ -26,7 +26,7 @@ impl<S: Step> Step for Observe<S> {
         if let Err(error) = &result
             && error.was_refused_here()
         {
-            let stage = Stage::Refused {
+            let stage = StoryStage::Refused {
                 operation,
                 lane,
                 outcome: error.fault.as_str(),

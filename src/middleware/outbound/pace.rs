@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::layer;
-use crate::admission::{Felt, Gates, Governor, Stage};
+use crate::admission::{Felt, Gates, Governor, StoryStage};
 use crate::clock::{Clock, Duration};
 use crate::upstream::step::Step;
 use crate::upstream::{Fault, UpstreamError, VendorAnswer, VendorCall};
@@ -33,7 +33,7 @@ impl<S: Step> Step for Pace<S> {
         let begun = self.clock.now();
         let admitted = self.governor.admit(&call.spend).await;
         let waited = self.clock.now().saturating_duration_since(begun);
-        let stage = Stage::Budget(call.spend.lane);
+        let stage = StoryStage::Budget(call.spend.lane);
         call.spend.payer.story.note(stage, begun, waited);
         let permit = admitted.map_err(|refusal| UpstreamError::short_of(operation, refusal))?;
         let result = self.inner.send(call).await;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::layer;
 use crate::admission::retry::{BACKOFF_MAX, backoff};
-use crate::admission::{Credential, Gates, Lane, RetryBudget, RetrySettings, Spend, Stage};
+use crate::admission::{Credential, Gates, Lane, RetryBudget, RetrySettings, Spend, StoryStage};
 use crate::clock::{Clock, Duration, sleep};
 use crate::upstream::step::Step;
 use crate::upstream::{Fault, Over, UpstreamError, VendorAnswer, VendorCall};
@@ -77,7 +77,7 @@ impl<S: Step> Step for Retry<S> {
             } else {
                 match self.pause(attempt, &call.spend, &error) {
                     Some(pause) => {
-                        let stage = Stage::Pause;
+                        let stage = StoryStage::Pause;
                         call.spend.payer.story.note(stage, self.clock.now(), pause);
                         sleep(pause).await;
                     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::layer;
 use super::refuse::{circuit_open, keys_refused};
-use crate::admission::breaker::Verdict;
+use crate::admission::breaker::CircuitVerdict;
 use crate::admission::{Circuit, Credential, Gates, Governor};
 use crate::clock::{Clock, Duration};
 use crate::upstream::step::Step;
@@ -58,20 +58,22 @@ impl<S: Step> Step for Trip<S> {
     }
 }
 
-fn verdict(result: &Result<VendorAnswer, UpstreamError>, fair: bool) -> Verdict {
+fn verdict(result: &Result<VendorAnswer, UpstreamError>, fair: bool) -> CircuitVerdict {
     let fault = match result {
-        Ok(_) => return Verdict::Alive,
+        Ok(_) => return CircuitVerdict::Alive,
         Err(error) => error.fault,
     };
     match fault {
-        Fault::Connect | Fault::Reset | Fault::BodyCut | Fault::ServerError => Verdict::Failed,
-        Fault::Timeout if fair => Verdict::Failed,
+        Fault::Connect | Fault::Reset | Fault::BodyCut | Fault::ServerError => {
+            CircuitVerdict::Failed
+        }
+        Fault::Timeout if fair => CircuitVerdict::Failed,
         Fault::Timeout
         | Fault::StaleConnection
         | Fault::Disabled
         | Fault::CircuitOpen
         | Fault::BudgetExhausted
-        | Fault::Internal => Verdict::Unknown,
+        | Fault::Internal => CircuitVerdict::Unknown,
         // The vendor answered, whatever the status.
         Fault::RateLimited
         | Fault::TooLarge
@@ -80,6 +82,6 @@ fn verdict(result: &Result<VendorAnswer, UpstreamError>, fair: bool) -> Verdict 
         | Fault::NotFound
         | Fault::Redirected
         | Fault::UnexpectedStatus
-        | Fault::Malformed => Verdict::Alive,
+        | Fault::Malformed => CircuitVerdict::Alive,
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
 use crate::clock::{self, Clock, Duration, Instant};
-use crate::server::pulse::{Patience, Verdict};
+use crate::server::pulse::{Patience, PulseVerdict};
 
 /// The state of a connection's streams.
 #[derive(Debug)]
@@ -42,9 +42,9 @@ impl Streams {
     }
 
     /// Counts a stream as open until the guard is dropped.
-    pub fn open(self: &Arc<Self>) -> Open {
+    pub fn open(self: &Arc<Self>) -> OpenStream {
         self.open.fetch_add(1, Ordering::Relaxed);
-        Open(self.clone())
+        OpenStream(self.clone())
     }
 
     /// Records that a frame has begun that must be complete in time.
@@ -60,7 +60,7 @@ impl Streams {
 
     /// Returns what to do now. Frames that arrive while no stream is open do not reset the idle
     /// time. Otherwise a ping now and then would keep a connection open for ever.
-    pub fn verdict(&self, patience: &Patience) -> Verdict {
+    pub fn verdict(&self, patience: &Patience) -> PulseVerdict {
         let now = self.now_ms();
         let left = |since: u64, limit: Duration| {
             let waited = Duration::from_millis(now.saturating_sub(since));
@@ -70,25 +70,25 @@ impl Streams {
         let unfinished = self.unfinished_ms.load(Ordering::Relaxed);
         if unfinished != 0 {
             match left(unfinished - 1, patience.header) {
-                None => return Verdict::Slow,
+                None => return PulseVerdict::Slow,
                 Some(left) => next = next.min(left),
             }
         }
         if self.open.load(Ordering::Acquire) == 0 {
             match left(self.idle_ms.load(Ordering::Relaxed), patience.idle) {
-                None => return Verdict::Idle,
+                None => return PulseVerdict::Idle,
                 Some(left) => next = next.min(left),
             }
         }
-        Verdict::LookAt(self.clock.now() + next)
+        PulseVerdict::LookAt(self.clock.now() + next)
     }
 }
 
 /// Held while a request is being answered.
 #[derive(Debug)]
-pub struct Open(Arc<Streams>);
+pub struct OpenStream(Arc<Streams>);
 
-impl Drop for Open {
+impl Drop for OpenStream {
     fn drop(&mut self) {
         // The time is stored before the count, so that no reader sees an old time without a stream.
         self.0.idle_ms.store(self.0.now_ms(), Ordering::Relaxed);

@@ -9,7 +9,7 @@ use super::kit::*;
 use crate::access::Caller;
 use crate::api::Question;
 use crate::api::admin::{
-    Admin, AdminParts, AdminReads, Purge, PurgeTarget, Purged, Readiness, VendorState,
+    Admin, AdminParts, AdminReads, PurgeRequest, PurgeTarget, Purged, Readiness, VendorState,
 };
 use crate::clock::{Clock, Duration, sleep};
 use crate::domain::{Kind, Vendor};
@@ -24,7 +24,7 @@ use crate::server::drain::Drain;
 use crate::store::StoreHealth;
 
 struct Stub {
-    purges: Mutex<Vec<Purge>>,
+    purges: Mutex<Vec<PurgeRequest>>,
     draining: bool,
     history: Arc<History>,
 }
@@ -40,7 +40,7 @@ impl Default for Stub {
 }
 
 impl AdminReads for Stub {
-    fn purge(&self, purge: Purge) -> Boxed<Purged> {
+    fn purge(&self, purge: PurgeRequest) -> Boxed<Purged> {
         self.purges.lock().push(purge);
         Box::pin(std::future::ready(Purged {
             entries: 3,
@@ -180,7 +180,7 @@ async fn purges_need_an_operator_or_loopback() {
     assert_eq!(
         *stub.purges.lock(),
         vec![
-            Purge {
+            PurgeRequest {
                 target: PurgeTarget::Kind(Kind::Cases),
                 soft: false
             };

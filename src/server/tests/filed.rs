@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use crate::cache::{FilePart, FiledBodies};
 use crate::clock::{Clock, Duration};
 use crate::exchange::AnswerBody;
-use crate::server::{Connections, Drain, Ending, Patience, Transport};
+use crate::server::{Connections, Drain, Ending, Patience, ServerTransport};
 
 /// A socket that counts the bytes sent from files.
 struct Counting {
@@ -24,7 +24,7 @@ struct Counting {
     from_files: Arc<AtomicUsize>,
 }
 
-impl Transport for Counting {
+impl ServerTransport for Counting {
     fn has_arrived(&self) -> bool {
         self.io.has_arrived()
     }

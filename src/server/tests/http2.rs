@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::kit::*;
 use crate::clock::{Duration, Instant, sleep};
-use crate::exchange::{AnswerBody, Peer};
+use crate::exchange::{AnswerBody, PeerIdentity};
 use crate::problem::Problem;
 use crate::server::drain::DrainPhase;
 use crate::server::{Ending, http2};
@@ -35,7 +35,7 @@ fn serve(front: &Front) -> (DuplexStream, JoinHandle<Ending>) {
     let task = tokio::spawn(http2::serve(
         front.connections.clone(),
         far,
-        Peer::default(),
+        PeerIdentity::default(),
     ));
     (near, task)
 }

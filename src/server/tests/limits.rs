@@ -14,7 +14,7 @@ use tokio::io::{
 use super::kit::*;
 use crate::clock::{Duration, Instant};
 use crate::exchange::AnswerBody;
-use crate::server::{Ending, Transport};
+use crate::server::{Ending, ServerTransport};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -79,7 +79,7 @@ struct Late {
     arrived: Arc<AtomicBool>,
 }
 
-impl Transport for Late {
+impl ServerTransport for Late {
     fn has_arrived(&self) -> bool {
         self.arrived.load(Ordering::Relaxed)
     }

@@ -17,7 +17,8 @@ use crate::access::{CallerBook, ClientSan};
 use crate::clock::{Clock, Duration, Instant};
 use crate::metrics::Metrics;
 use crate::server::{
-    ClientAuth, Drain, Ending, Inherited, Listeners, Server, Tls, TlsFile, TlsSetup, Transport,
+    ClientAuth, Drain, Ending, Inherited, Listeners, Server, ServerTransport, Tls, TlsFile,
+    TlsSetup,
 };
 
 /// Sends one request over HTTP/1.1. Returns its status.
@@ -111,7 +112,7 @@ struct Begun {
     first: u8,
 }
 
-impl Transport for Begun {
+impl ServerTransport for Begun {
     fn has_arrived(&self) -> bool {
         false
     }

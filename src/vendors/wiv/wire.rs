@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::scroll::ScrollId;
 use crate::domain::PageSize;
 use crate::domain::json::{self, Members, Steps};
-use crate::domain::record::Places;
+use crate::domain::record::MemberPlaces;
 use crate::upstream::body::{self, BodyFault, DEPTH_MAX, malformed};
 use crate::upstream::{Cursor, EnvelopeMember, Fault, RawRows, SourcePage};
 
@@ -68,7 +68,7 @@ const ROWS_RESERVED_MAX: usize = 1_000;
 struct PageForm<'a> {
     members: Vec<(Cow<'a, str>, Option<&'a str>)>,
     rows: Option<Vec<&'a str>>,
-    places: Vec<Option<Places>>,
+    places: Vec<Option<MemberPlaces>>,
 }
 
 impl<'a> PageForm<'a> {
@@ -93,7 +93,7 @@ impl<'a> PageForm<'a> {
                     if !rows.is_empty() && !steps.takes(b',') {
                         return None;
                     }
-                    let (row, places) = Places::of_row(&mut steps, DEPTH_MAX - 2)?;
+                    let (row, places) = MemberPlaces::of_row(&mut steps, DEPTH_MAX - 2)?;
                     if rows.is_empty() {
                         // Most rows of a page are about as long.
                         let guess = (text.len() / row.len().max(1)).min(ROWS_RESERVED_MAX);
