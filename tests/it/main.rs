@@ -47,6 +47,7 @@ mod refusals;
 mod reload;
 mod runbook;
 mod smuggle;
+mod sources;
 mod tenure;
 mod tls;
 mod vectors;
