@@ -28,6 +28,8 @@ pub enum ConnectCause {
     CertificateWrongHost,
     /// The certificate's issuer is unknown.
     CertificateUnknownIssuer,
+    /// The certificate is an authority's own, as a self-signed one usually is, and no server's.
+    CertificateSelfSigned,
     /// The certificate was revoked.
     CertificateRevoked,
     /// Another check of the certificate failed.
@@ -42,7 +44,7 @@ pub enum ConnectCause {
 
 impl ConnectCause {
     /// Every cause.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Dns,
         Self::Refused,
         Self::Unreachable,
@@ -52,6 +54,7 @@ impl ConnectCause {
         Self::CertificateNotYetValid,
         Self::CertificateWrongHost,
         Self::CertificateUnknownIssuer,
+        Self::CertificateSelfSigned,
         Self::CertificateRevoked,
         Self::CertificateInvalid,
         Self::Tls,
@@ -71,6 +74,7 @@ impl ConnectCause {
             Self::CertificateNotYetValid => "certificate_not_yet_valid",
             Self::CertificateWrongHost => "certificate_wrong_host",
             Self::CertificateUnknownIssuer => "certificate_unknown_issuer",
+            Self::CertificateSelfSigned => "certificate_self_signed",
             Self::CertificateRevoked => "certificate_revoked",
             Self::CertificateInvalid => "certificate_invalid",
             Self::Tls => "tls",
@@ -91,6 +95,7 @@ impl ConnectCause {
             Self::CertificateNotYetValid => "the certificate is not valid yet",
             Self::CertificateWrongHost => "the certificate is for another host",
             Self::CertificateUnknownIssuer => "the certificate's issuer is unknown",
+            Self::CertificateSelfSigned => "the certificate is self-signed",
             Self::CertificateRevoked => "the certificate was revoked",
             Self::CertificateInvalid => "the certificate is not valid",
             Self::Tls => "the TLS handshake failed",
@@ -158,6 +163,10 @@ impl ConnectCause {
             }
             Certificate::UnknownIssuer => Self::CertificateUnknownIssuer,
             Certificate::Revoked => Self::CertificateRevoked,
+            // rustls has no word of its own for it, and hands on that of its checker.
+            Certificate::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+                Self::CertificateSelfSigned
+            }
             _ => Self::CertificateInvalid,
         }
     }
@@ -189,6 +198,8 @@ impl Error for ProxyFailed {}
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn io_of(kind: io::ErrorKind) -> io::Error {
@@ -252,6 +263,31 @@ mod tests {
         ] {
             assert_eq!(ConnectCause::of(&error), cause, "{error:?}");
         }
+    }
+
+    /// The checker's word is looked for in a text, so the text must come from the checker.
+    #[test]
+    fn a_self_signed_certificate_is_told_from_others() {
+        use rustls::client::{WebPkiServerVerifier, danger::ServerCertVerifier as _};
+        use rustls::pki_types::{ServerName, UnixTime};
+        let mut request = rcgen::CertificateParams::new(vec!["vendor.example".to_owned()]).unwrap();
+        request.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let made = request.self_signed(&rcgen::KeyPair::generate().unwrap());
+        let certificate = made.unwrap().der().clone();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        let name = ServerName::try_from("vendor.example").unwrap();
+        let verdict = verifier.build().unwrap().verify_server_cert(
+            &certificate,
+            &[],
+            &name,
+            &[],
+            UnixTime::now(),
+        );
+        let cause = ConnectCause::of(&tls(verdict.unwrap_err()));
+        assert_eq!(cause, ConnectCause::CertificateSelfSigned);
     }
 
     #[test]
