@@ -7,6 +7,7 @@ rules is a second here, so scrapes come twice a second. First nothing may fire. 
 the page for it must come with its words filled in, stay while wiv hangs, and end when it is back.
 """
 
+import http.server
 import json
 import os
 import re
@@ -89,7 +90,7 @@ scrape_configs:
 """
 
 
-def settings(public, admin, vendors):
+def settings(public, admin, vendors, collector, folder):
     return f"""
 listen.public = "127.0.0.1:{public}"
 listen.admin = "127.0.0.1:{admin}"
@@ -107,13 +108,34 @@ connect_timeout = "1s"
 base_url = "http://127.0.0.1:{vendors}/ws/rest/V1/PSA_API"
 api_key_env = "NABLE"
 account_id = "SANDBOX"
+[store]
+directory = "{folder}/store"
+[traces]
+otlp_endpoint = "http://127.0.0.1:{collector}"
+sample_ratio = 1
 """
+
+
+class Collector(http.server.BaseHTTPRequestHandler):
+    """Takes spans, so that their counters move. tests/traces looks into them."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
 
 
 class Stage:
     def __init__(self, folder):
         self.folder, self.running = folder, []
         self.public, self.admin, self.vendors, self.prometheus = free_ports(4)
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.collector = server.server_port
         self.stop = threading.Event()
         self.asked = 0
 
@@ -140,7 +162,7 @@ class Stage:
             20,
             lambda: ask(f"http://{at}:{self.vendors}/__sandbox/counts")[0] == 200,
         )
-        path = self.write("gw.toml", settings(self.public, self.admin, self.vendors))
+        path = self.write("gw.toml", settings(self.public, self.admin, self.vendors, self.collector, self.folder))
         keys = {"WIV": "sandbox-wiv-key", "NABLE": "sandbox-nable-key"}
         self.start(PROGRAM, "serve", "--config", path, **keys)
         with open(ALERTS, encoding="utf-8") as file:

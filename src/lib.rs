@@ -11,6 +11,7 @@ pub mod secrets;
 
 pub mod metrics;
 pub mod telemetry;
+pub mod traces;
 
 pub mod store;
 

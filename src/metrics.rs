@@ -18,6 +18,7 @@ mod process;
 mod reading;
 mod state;
 mod store;
+mod traces;
 
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ pub use state::{StateGauges, StoreUsage, VendorStanding};
 pub use store::{
     RecordReject, StoreLookup, StoreMeter, StoreMetrics, StoreOperation, StoreOutcome,
 };
+pub use traces::{SpanDrop, TraceMeter, TraceMetrics};
 
 use crate::domain::{CacheOutcome, Kind, Operation, Route, Saved, Shortage, Vendor};
 
@@ -210,6 +212,8 @@ pub struct Metrics {
     pub events: EventsMeter,
     /// What is measured of the store.
     pub store: StoreMeter,
+    /// What is measured of exported spans.
+    pub traces: TraceMeter,
     /// Panics contained in a request or a flight.
     pub panics: IntCounter,
     /// Lines of standard output and standard error that could not be written.
@@ -395,6 +399,7 @@ impl Metrics {
             )?,
             events: EventsMeter::new(&declare)?,
             store: StoreMeter::new(&declare)?,
+            traces: TraceMeter::new(&declare)?,
             panics: declare.counter("panics_total", "Panics that were contained.")?,
             log_lines_dropped: declare.counter(
                 "log_lines_dropped_total",

@@ -23,6 +23,7 @@ use crate::middleware::outbound::time_attempt::TimeAttemptLayer;
 use crate::middleware::outbound::trip::TripLayer;
 use crate::problem::Problem;
 use crate::telemetry::LogSink;
+use crate::traces::Traces;
 use crate::upstream::connect::VendorConnector;
 use crate::upstream::wire::Wire;
 use crate::upstream::{VendorOptions, VendorService, step};
@@ -49,6 +50,8 @@ pub struct InboundParts {
     pub log: LogSink,
     /// The recent requests.
     pub history: Arc<History>,
+    /// Which requests are traced.
+    pub traces: Traces,
     /// Limits the requests in flight. The stacks before and after a reload share it.
     pub in_flight: Arc<InFlight>,
     /// A request is answered within this time.
@@ -83,6 +86,7 @@ where
         callers,
         log,
         history,
+        traces,
         in_flight,
         request_timeout,
         body_timeout,
@@ -108,7 +112,7 @@ where
         // The many types of the layers end here.
         .layer(layer_fn(boxed))
         // A request has an id before anything can go wrong with it.
-        .layer(name_request(clock.clone(), request_timeout))
+        .layer(name_request(clock.clone(), request_timeout, traces))
         // Above everything that can answer, so that it observes every outcome, refusals and
         // disconnects too.
         .layer(observe(observer))
@@ -151,7 +155,7 @@ pub fn admin(
     let stack = ServiceBuilder::new()
         // The same as above, for the same reasons, in the same order.
         .layer(layer_fn(boxed))
-        .layer(name_request(clock, request_timeout))
+        .layer(name_request(clock, request_timeout, Traces::off()))
         .layer(contain_panic(metrics))
         .layer(render_problem())
         .layer(deadline())
@@ -218,7 +222,7 @@ pub fn outbound<C: VendorConnector>(
         // only records calls that were really made.
         .layer(TripLayer::new(gates, options.timeout, clock()))
         // A request is sent from here on, so it is counted and charged here.
-        .layer(CountLayer::new(Arc::clone(metrics), clock()))
+        .layer(CountLayer::new(options, Arc::clone(metrics), clock()))
         // Limits the vendor's time only. Waiting for a turn is not the vendor's fault.
         .layer(TimeAttemptLayer::new(options.timeout, clock()))
         // The key comes last, so that no layer above ever has it.

@@ -21,7 +21,7 @@ const LADDER: [&[&str]; 21] = [
     &["clock"],
     &["secrets"],
     &["metrics"],
-    &["telemetry"],
+    &["telemetry", "traces"],
     &["store"],
     &["access", "admission"],
     &["cache", "upstream"],

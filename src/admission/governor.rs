@@ -489,6 +489,7 @@ mod tests {
             deadline: Clock::system().now() + wait,
             wanted_until: Clock::system().now() + wait,
             payer: Payer::caller(caller.into(), None),
+            within: None,
         }
     }
 

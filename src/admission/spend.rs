@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use http::HeaderValue;
 
-use super::story::Story;
-use crate::clock::Instant;
+use super::story::{Story, StoryStage};
+use crate::clock::{Duration, Instant};
 use crate::metrics::CallsCaused;
+use crate::traces::{LiveTrace, OpenSpan, SpanId, traceparent_of};
 
 /// Urgency of a vendor call. Earlier lanes go first when the budget is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +51,8 @@ pub struct Payer {
     traceparent: Option<HeaderValue>,
     /// Id of the request, in hex.
     request: Option<[u8; 32]>,
+    /// `Some` if the request is sampled.
+    trace: Option<Arc<LiveTrace>>,
     calls: AtomicU32,
     /// Waits and calls of the request.
     pub story: Story,
@@ -66,7 +69,7 @@ enum Who {
 impl Payer {
     /// Creates a payer for a caller, by its configured name.
     pub fn caller(name: Arc<str>, traceparent: Option<HeaderValue>) -> Arc<Self> {
-        Self::of(Who::Named(name), traceparent, None)
+        Self::of(Who::Named(name), traceparent, None, None)
     }
 
     /// Creates a payer for a request of a caller, whose ledger counts the calls.
@@ -74,15 +77,22 @@ impl Payer {
         ledger: CallsCaused,
         traceparent: Option<HeaderValue>,
         request: [u8; 32],
+        trace: Option<Arc<LiveTrace>>,
     ) -> Arc<Self> {
-        Self::of(Who::Ledger(ledger), traceparent, Some(request))
+        Self::of(Who::Ledger(ledger), traceparent, Some(request), trace)
     }
 
-    fn of(who: Who, traceparent: Option<HeaderValue>, request: Option<[u8; 32]>) -> Arc<Self> {
+    fn of(
+        who: Who,
+        traceparent: Option<HeaderValue>,
+        request: Option<[u8; 32]>,
+        trace: Option<Arc<LiveTrace>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             who,
             traceparent,
             request,
+            trace,
             calls: AtomicU32::new(0),
             story: Story::default(),
         })
@@ -101,9 +111,19 @@ impl Payer {
         }
     }
 
-    /// Returns the trace to continue towards the vendor.
-    pub fn traceparent(&self) -> Option<&HeaderValue> {
-        self.traceparent.as_ref()
+    /// Returns the `traceparent` to send to the vendor if the caller sent one. Its parent is `span`, or
+    /// the request's own span without one.
+    pub fn traceparent(&self, span: Option<SpanId>) -> Option<HeaderValue> {
+        let header = self.traceparent.as_ref()?;
+        match span {
+            Some(span) => traceparent_of(header, span),
+            None => Some(header.clone()),
+        }
+    }
+
+    /// Returns the request's trace, or `None` if the request is not sampled.
+    pub fn trace(&self) -> Option<&Arc<LiveTrace>> {
+        self.trace.as_ref()
     }
 
     /// Returns the id of the request that the work is done for, or `None` if no caller asked for
@@ -113,9 +133,13 @@ impl Payer {
         std::str::from_utf8(id).ok()
     }
 
-    /// Returns the id of the trace to continue.
+    /// Returns the id of the caller's trace, or of our own if the request is sampled.
     pub fn trace_id(&self) -> Option<&str> {
-        trace_id(self.traceparent.as_ref()?)
+        match (&self.traceparent, &self.trace) {
+            (Some(header), _) => trace_id(header),
+            (None, Some(_)) => self.request_id(),
+            (None, None) => None,
+        }
     }
 
     /// Counts one request that went out to a vendor. Returns whether a caller's ledger counted it
@@ -155,4 +179,27 @@ pub struct Spend {
     pub wanted_until: Instant,
     /// The cause of the call.
     pub payer: Arc<Payer>,
+    /// Parent of the call's spans. `None` is the request's own span.
+    pub within: Option<SpanId>,
+}
+
+impl Spend {
+    /// Records a stage in the request's story, and as a span if the request is sampled.
+    pub fn note(&self, stage: StoryStage, begun: Instant, took: Duration) {
+        if !self.payer.story.note(stage, begun, took) {
+            return;
+        }
+        if let Some(trace) = self.payer.trace()
+            && let Some(draft) = stage.span(begun, took)
+        {
+            trace.note(SpanId::fresh(), self.within, draft);
+        }
+    }
+
+    /// Begins a span if the request is sampled. Later spans of this spend are its children.
+    pub fn open_span(&mut self) -> Option<OpenSpan> {
+        let open = self.payer.trace()?.open(self.within);
+        self.within = Some(open.id());
+        Some(open)
+    }
 }

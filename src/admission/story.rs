@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::spend::Lane;
 use crate::clock::{Duration, Instant};
 use crate::domain::Operation;
+use crate::traces::{SpanDraft, SpanKind};
 
 /// Maximum stages kept of one request. A walk makes a call for every 25 to 500 rows, so a whole
 /// export can make thousands. The first ones show why it was slow; the others are counted.
@@ -46,6 +47,33 @@ pub enum StoryStage {
     },
 }
 
+impl StoryStage {
+    /// Returns the stage as a span. `None` for a call, whose span is made where the vendor's address
+    /// is known.
+    pub(super) fn span(self, begun: Instant, took: Duration) -> Option<SpanDraft> {
+        let of = |name| SpanDraft::new(name, SpanKind::Internal, begun, took);
+        match self {
+            Self::Slot => Some(of("wait for a scroll")),
+            Self::Budget(lane) => {
+                Some(of("wait for the vendor's budget").with("msp_gateway.lane", lane.as_str()))
+            }
+            Self::Pause => Some(of("pause before a retry")),
+            Self::Refused {
+                operation,
+                lane,
+                outcome,
+            } => Some(
+                of("vendor call not made")
+                    .with("msp_gateway.vendor", operation.vendor().as_str())
+                    .with("msp_gateway.operation", operation.as_str())
+                    .with("msp_gateway.lane", lane.as_str())
+                    .failed(outcome),
+            ),
+            Self::Call { .. } => None,
+        }
+    }
+}
+
 /// A stage with its times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageTimes {
@@ -71,14 +99,14 @@ pub struct StoryTold {
 pub struct Story(Mutex<Option<Box<StoryTold>>>);
 
 impl Story {
-    /// Records a stage.
-    pub fn note(&self, stage: StoryStage, begun: Instant, took: Duration) {
+    /// Records a stage. Returns false for a wait that is too short to record.
+    pub fn note(&self, stage: StoryStage, begun: Instant, took: Duration) -> bool {
         let is_wait = matches!(
             stage,
             StoryStage::Slot | StoryStage::Budget(_) | StoryStage::Pause
         );
         if is_wait && took < WAIT_MIN {
-            return;
+            return false;
         }
         let mut told = self.0.lock();
         let told = told.get_or_insert_default();
@@ -87,6 +115,7 @@ impl Story {
         } else {
             told.more = told.more.saturating_add(1);
         }
+        true
     }
 
     /// Returns how the request's time was spent, as [`StoryTold::spent`] does. `None` if it caused

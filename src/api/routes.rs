@@ -245,6 +245,7 @@ mod tests {
             }
             let fixed = line.fixed.is_none().then_some(line.pattern);
             assert_eq!(line.route.fixed_path(), fixed);
+            assert_eq!(line.route.template(), Some(line.pattern));
         }
         // Every route except `Other`, which has no path.
         assert_eq!(TABLE.len(), Route::ALL.len() - 1);

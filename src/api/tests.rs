@@ -37,6 +37,7 @@ fn call(method: &str, headers: &[(&str, &str)]) -> Call {
         crate::exchange::PeerIdentity::default(),
         now,
         now + Duration::from_secs(30),
+        &crate::traces::Traces::off(),
     );
     let spec = CallerSpec {
         name: "all".into(),

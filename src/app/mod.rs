@@ -7,6 +7,7 @@ mod measure;
 mod recorder;
 mod restart;
 mod shown;
+mod traced;
 mod vendor;
 
 use std::fmt;
@@ -36,6 +37,7 @@ use crate::snapshot::{Sealer, Snapshots};
 use crate::stack::{Inbound, InboundParts, admin, inbound};
 use crate::store::Store;
 use crate::telemetry::LogSink;
+use crate::traces::Traces;
 use crate::vendors::{Nable, Wiv};
 
 use in_force::InForce;
@@ -49,6 +51,8 @@ const SEALING_PURPOSE: &str = "msp-gateway 2026 page tokens";
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 /// How long the end of the process waits for the store, and then for the log, to be written.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// How long it waits before that for a collector to take the last spans.
+const SPANS_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why the gateway could not be built.
 #[derive(Debug)]
@@ -78,6 +82,7 @@ pub struct App {
     followers: Arc<InFlight>,
     log: LogSink,
     history: Arc<History>,
+    traced: traced::Traced,
     in_force: InForce,
     reads: Reads,
     snapshots: Arc<Snapshots>,
@@ -197,6 +202,8 @@ impl App {
             }
         });
         let history = History::within(settings.console.history_bytes_max);
+        let traced = traced::Traced::new(&way, settings, secrets, &clock, &metrics)?;
+        let traces = traced.current();
         let fixed = restart::FixedSettings::of(settings);
         let in_force = InForce::new(shown(settings)?, NEEDS_RESTART.to_vec());
         Ok(Arc::new_cyclic(|app: &Weak<Self>| {
@@ -212,6 +219,7 @@ impl App {
                 callers: &callers,
                 log: &access,
                 history: &history,
+                traces: traces.traces(),
                 in_flight: &in_flight,
                 exports: &exports,
                 followers: &followers,
@@ -227,6 +235,7 @@ impl App {
                 fixed,
                 in_force,
                 history: history.clone(),
+                traced,
                 public_tls,
                 admin_tls,
                 drain,
@@ -294,12 +303,14 @@ impl App {
         let callers = caller_book(settings, Some(&before), &self.metrics, &self.clock);
         let callers = Arc::new(callers);
         let access = access_log(settings, &self.log);
+        let traces = self.traced.prepare(settings, secrets)?;
         let build = Stacks {
             clock: &self.clock,
             metrics: &self.metrics,
             callers: &callers,
             log: &access,
             history: &self.history,
+            traces: traces.traces(),
             in_flight: &self.in_flight,
             exports: &self.exports,
             followers: &self.followers,
@@ -319,6 +330,7 @@ impl App {
                 tls.replace(setup.clone());
             }
         }
+        self.traced.commit(traces);
         self.sealer.store(Arc::new(sealer));
         // Pages hold tokens of the sealing key they were rendered with.
         self.reads.cases.forget_pages();
@@ -412,6 +424,7 @@ impl App {
             () = self.sweep() => {}
             () = self.record() => {}
         }
+        self.traced.close(SPANS_LIMIT).await;
         self.store.close(CLOSE_LIMIT);
     }
 
@@ -430,6 +443,7 @@ struct Stacks<'a> {
     callers: &'a Arc<CallerBook>,
     log: &'a LogSink,
     history: &'a Arc<History>,
+    traces: &'a Traces,
     in_flight: &'a Arc<InFlight>,
     exports: &'a Arc<InFlight>,
     followers: &'a Arc<InFlight>,
@@ -446,6 +460,7 @@ impl Stacks<'_> {
             callers: self.callers.clone(),
             log: self.log.clone(),
             history: self.history.clone(),
+            traces: self.traces.clone(),
             in_flight: self.in_flight.clone(),
             request_timeout: self.server.request_timeout,
             body_timeout: self.server.body_timeout,

@@ -16,7 +16,7 @@ use crate::stack::outbound;
 use crate::upstream::connect::{InMemory, https_connector};
 use crate::upstream::{VendorOptions, VendorService};
 
-/// How vendors are reached.
+/// How vendors and the collector of spans are reached.
 #[derive(Clone)]
 pub enum Way {
     /// Over the network, with TLS where the settings say https.

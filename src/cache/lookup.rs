@@ -16,6 +16,7 @@ use crate::admission::Lane;
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::{CacheOutcome, Kind};
 use crate::store::Purges;
+use crate::traces::LiveTrace;
 
 /// The error of what cannot fail.
 #[derive(Clone, Debug)]
@@ -114,6 +115,8 @@ pub struct Terms<'a> {
     pub refresh_ahead: bool,
     /// When the caller's answer is due.
     pub deadline: Instant,
+    /// The request's trace, where it is sampled.
+    pub trace: Option<&'a Arc<LiveTrace>>,
 }
 
 impl<V, E> Shelf<V, E>
@@ -172,8 +175,12 @@ where
             && self.local.get_negative(key, terms.negative, now).is_none()
         {
             // Boxed, because a hit never looks into the store.
+            let span = terms.trace.map(|trace| trace.open(None));
             Box::pin(self.recall(keeping, key, terms)).await;
             now = self.clock.now();
+            if let Some(span) = span {
+                span.end_store("find_answer", now);
+            }
             remembered = self.local.get(key);
             recalled = remembered.is_some();
         }

@@ -24,6 +24,7 @@ use crate::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
 use crate::secrets::{Secret, VendorKey, VendorKeys};
 use crate::server::{Inherited, Listeners};
 use crate::telemetry::LogSink;
+use crate::traces::TraceHeaders;
 
 /// The dashboard's port where none is chosen and this one is free.
 const DASHBOARD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
@@ -240,6 +241,7 @@ fn secrets() -> Option<Secrets> {
         },
         token_key: Some(Secret::parse(&super::caller::new_key()?).ok()?),
         token_key_previous: None,
+        trace_headers: TraceHeaders::default(),
         certificates: crate::config::Certificates::default(),
         warnings: Vec::new(),
     })

@@ -12,6 +12,7 @@ use super::form::{Of, StoreKind};
 use super::report::{Places, Refusal, Report};
 use super::sources::named;
 use super::tls;
+use super::traces::{self, TraceSettings};
 use super::vendor::{self, VendorSettings};
 use crate::access::{CallerSpec, Role};
 use crate::cache::{Lifetimes, VariantOptions};
@@ -93,6 +94,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// What the console remembers.
     pub console: ConsoleSettings,
+    /// Where spans go; `None` where traces are off.
+    pub traces: Option<TraceSettings>,
     /// What is allowed and yet probably not meant; one line each, no values.
     pub warnings: Vec<String>,
     pub(super) file: File,
@@ -108,6 +111,7 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
     let vendors = vendor::vendors(&file, report);
     let policy = policy(&file, report);
     let snapshots = snapshots(&file.pagination, report);
+    let traces = traces::settings(&file.traces, report);
     let pages = &file.pagination;
     let token_key = named(
         "pagination.token_key",
@@ -170,6 +174,7 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         console: ConsoleSettings {
             history_bytes_max: file.console.history_bytes_max.get(),
         },
+        traces,
         warnings: callers::warnings(&file),
         places: std::mem::take(&mut report.places),
         label: report.file.take(),

@@ -190,7 +190,9 @@ fn wrong(path: &str) -> Vec<Value> {
     ]
     .contains(&key);
     let number = ["account_id", "client_id"].contains(&key);
-    let nothing = key.ends_with("_env") || key.ends_with("_file") || key == "directory";
+    let nothing = key.ends_with("_env")
+        || key.ends_with("_file")
+        || ["directory", "otlp_endpoint"].contains(&key);
     let mut values = vec![
         Value::from(CONTROL),
         Value::from(-1),

@@ -11,6 +11,7 @@ use super::measure::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Size, Time};
 use super::names::{
     BilledId, CallerName, Credential, DirectoryName, Expiry, FileName, Text, VariableName, Zone,
 };
+use super::traces::{Collector, Share};
 use super::web::{Hosts, Origins};
 use crate::access::Role;
 use crate::domain::{AccountId, CustomerId};
@@ -104,6 +105,8 @@ table! {
         log: Log = Log::default(),
         /// `[console]`
         console: Console = Console::default(),
+        /// `[traces]`
+        traces: Traces = Traces::default(),
     }
 }
 
@@ -467,5 +470,17 @@ table! {
     Console {
         /// Samples and requests together.
         history_bytes_max: Size<0, { 256 * MIB }> = Size::bytes(4 * MIB),
+    }
+}
+
+table! {
+    /// Spans of requests.
+    Traces {
+        /// Takes them; empty: nobody does.
+        otlp_endpoint: Collector = Collector::default(),
+        /// Of requests without a `traceparent`.
+        sample_ratio: Share = Share(0.01),
+        /// Holds headers that the collector asks for.
+        headers_file: FileName = FileName::default(),
     }
 }

@@ -19,6 +19,7 @@ mod schema;
 mod show;
 pub mod sources;
 pub mod tls;
+pub mod traces;
 pub mod vendor;
 pub mod web;
 
@@ -36,4 +37,5 @@ pub use schema::json_schema;
 pub use show::ShownSetting;
 pub use sources::{Secrets, VendorSecrets};
 pub use tls::Certificates;
+pub use traces::TraceSettings;
 pub use vendor::{AccountSource, VendorSettings};

@@ -86,6 +86,7 @@ fn every_key_is_in_the_reference_and_every_key_there_is_known() {
         ("compression", names::<file::Compression>()),
         ("log", names::<file::Log>()),
         ("console", names::<file::Console>()),
+        ("traces", names::<file::Traces>()),
     ] {
         assert_eq!(in_reference(&table, path), known, "[{path}]");
     }

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::from_text;
 
 const REFERENCE: &str = include_str!("../../config.toml");
-/// No setting takes a number with a fraction.
-const WRONG: &str = "0.5";
+/// No setting takes a negative number.
+const WRONG: &str = "-0.5";
 
 /// A setting of the reference.
 struct Listed<'a> {
@@ -153,6 +153,12 @@ fn shape(setting: &Listed<'_>, right: &str) -> Map<String, Value> {
         }
         return schema;
     }
+    if right.contains("a number from 0 to 1") {
+        put("type", "number".into());
+        put("minimum", 0.into());
+        put("maximum", 1.into());
+        return schema;
+    }
     let text = || json!({"type": "string"});
     match &setting.example {
         toml::Value::Boolean(_) => put("type", "boolean".into()),
@@ -221,6 +227,8 @@ mod tests {
             ("cache.bytes_max", "type", json!(["string", "integer"])),
             ("callers[].customers", "type", json!("array")),
             ("cases.derive_customer", "type", json!("boolean")),
+            ("traces.sample_ratio", "maximum", json!(1)),
+            ("traces.sample_ratio", "default", json!(0.01)),
         ] {
             assert_eq!(of(path)[member], expected, "{path}");
         }

@@ -7,11 +7,13 @@ use super::file::File;
 use super::names::{FileName, VariableName};
 use super::report::{Refusal, Report};
 use super::tls::{self, Certificates};
+use super::traces::HEADERS_BYTES_MAX;
 use super::vendor::{AccountSource, VendorSettings};
 use crate::clock::Clock;
 use crate::domain::{AccountId, PerVendor};
-use crate::secrets::{Secret, SecretSource, VendorKey, VendorKeys};
+use crate::secrets::{Secret, SecretSource, VendorKey, VendorKeys, read_file};
 use crate::server::{TlsFile, TlsOptions, TlsSetup};
+use crate::traces::TraceHeaders;
 
 /// Readable by users who are neither the owner nor of the file's group.
 const WORLD_READABLE: u32 = 0o004;
@@ -74,6 +76,8 @@ pub struct Secrets {
     pub token_key: Option<Secret>,
     /// The one before.
     pub token_key_previous: Option<Secret>,
+    /// Sent with every export of spans.
+    pub trace_headers: TraceHeaders,
     /// What listeners need to speak TLS.
     pub certificates: Certificates,
     /// Files that others may read, certificates that are out of date; one line each, no values.
@@ -136,6 +140,30 @@ impl Reader {
                 "{setting}: {} can be read by every user of this machine; chmod 640 it",
                 shown(source)
             ));
+        }
+    }
+
+    /// Reads the file of headers for the collector.
+    fn trace_headers(&mut self, source: &SecretSource) -> Option<TraceHeaders> {
+        const SETTING: &str = "traces.headers_file";
+        let SecretSource::File(path) = source else {
+            return None;
+        };
+        let read = read_file(path, HEADERS_BYTES_MAX)
+            .map_err(|why| why.to_string())
+            .and_then(|bytes| match std::str::from_utf8(&bytes) {
+                Ok(text) => TraceHeaders::parse(text).map_err(|why| why.to_string()),
+                Err(_) => Err("is not UTF-8 text".to_owned()),
+            });
+        match read {
+            Ok(headers) => {
+                self.warn_if_readable(SETTING, source);
+                Some(headers)
+            }
+            Err(why) => {
+                self.report.add(SETTING, format!("{} {why}", shown(source)));
+                None
+            }
         }
     }
 
@@ -246,6 +274,10 @@ impl Settings {
         });
         of_vendors
             .chain([self.token_key.as_ref(), self.token_key_previous.as_ref()])
+            .chain([self
+                .traces
+                .as_ref()
+                .and_then(|traces| traces.headers.as_ref())])
             .flatten()
             .filter_map(|source| match source {
                 SecretSource::File(path) => Some(path.clone()),
@@ -287,6 +319,11 @@ impl Settings {
         };
         let token_key = token("pagination.token_key", &self.token_key);
         let token_key_previous = token("pagination.token_key_previous", &self.token_key_previous);
+        let headers = self
+            .traces
+            .as_ref()
+            .and_then(|traces| traces.headers.as_ref());
+        let trace_headers = headers.and_then(|source| reader.trace_headers(source));
         let mut of_listener =
             |path, tls: &Option<TlsOptions>| tls.as_ref().and_then(|tls| reader.tls(path, tls));
         let certificates = Certificates {
@@ -298,6 +335,7 @@ impl Settings {
             vendors,
             token_key,
             token_key_previous,
+            trace_headers: trace_headers.unwrap_or_default(),
             certificates,
             warnings: reader.warnings,
         })

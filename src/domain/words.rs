@@ -77,6 +77,19 @@ impl Route {
         }
     }
 
+    /// Returns the route's path with its parameters by name, or `None` for [`Self::Other`].
+    pub const fn template(self) -> Option<&'static str> {
+        match self {
+            Self::Billing => Some("/v1/billing/{timeframe}/{contract}"),
+            Self::BillingMonth => Some("/v1/billing/{timeframe}"),
+            Self::NableBilling => {
+                Some("/ws/rest/V1/PSA_API/PSABillableServices/{account}/{timeframe}/{contract}")
+            }
+            Self::NableInvoices => Some("/ws/rest/V1/PSA_API/InvoicesReady/{account}/{timeframe}"),
+            fixed => fixed.fixed_path(),
+        }
+    }
+
     /// Returns whether it is answered without a caller key: it tells nothing of a customer or a
     /// vendor.
     pub const fn is_keyless(self) -> bool {

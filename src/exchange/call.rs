@@ -21,6 +21,8 @@ pub struct PeerIdentity {
     pub address: Option<SocketAddr>,
     /// Its verified client certificate.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// Whether it speaks TLS.
+    pub secure: bool,
 }
 
 /// A request as hyper read it.

@@ -16,6 +16,7 @@ use crate::clock::{Clock, Duration, Instant};
 use crate::domain::{CacheOutcome, Route, Shortage};
 use crate::history::{FinishedRequest, History};
 use crate::telemetry::{AccessEntry, AccessTimes, LogSink, logged_path};
+use crate::traces::{LiveTrace, SpanDraft, SpanKind, Traces};
 
 /// Id of one request: 128 random bits in hex. The gateway makes it itself and never takes the
 /// caller's, so it is unique and safe in every log.
@@ -72,6 +73,10 @@ impl fmt::Debug for RequestId {
     }
 }
 
+/// Status recorded for a request whose caller left before the head of the answer. nginx uses the same
+/// number.
+pub const CALLER_LEFT: u16 = 499;
+
 /// Header with the [`RequestId`].
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -93,8 +98,10 @@ pub struct Record {
     pub mentions: Mentions,
     /// The other end of the connection.
     pub peer: PeerIdentity,
-    /// The `traceparent` to send to vendors.
-    pub trace: Option<HeaderValue>,
+    /// The `traceparent` to send to vendors: the caller's trace with a span of our own.
+    pub traceparent: Option<HeaderValue>,
+    /// `Some` if the request is sampled.
+    pub trace: Option<Arc<LiveTrace>>,
     route: Noted,
     payer: OnceLock<(Arc<Caller>, Arc<Payer>)>,
     cache: NotedCache,
@@ -198,20 +205,24 @@ impl Record {
         peer: PeerIdentity,
         arrived: Instant,
         deadline: Instant,
+        traces: &Traces,
     ) -> Arc<Self> {
         let mentions = Mentions::of(&head.headers);
-        let traced = mentions.has(Mention::Traceparent);
+        let id = RequestId::fresh();
+        let continued = match mentions.has(Mention::Traceparent) {
+            true => super::trace::continued(&head.headers),
+            false => None,
+        };
         Arc::new(Self {
-            id: RequestId::fresh(),
+            id,
             arrived,
             deadline,
             method: head.method.clone(),
             target: head.uri.clone(),
             mentions,
             peer,
-            trace: traced
-                .then(|| super::trace::continued(&head.headers))
-                .flatten(),
+            trace: traces.begin(continued.as_ref(), &id.0),
+            traceparent: continued.map(|trace| trace.header),
             route: Noted::default(),
             payer: OnceLock::new(),
             cache: NotedCache::default(),
@@ -294,9 +305,13 @@ impl Record {
         }))
     }
 
-    /// Returns the id of the caller's trace, if it sent one.
+    /// Returns the id of the caller's trace if it sent one, or of our own if the request is sampled.
     pub fn trace_id(&self) -> Option<&str> {
-        trace_id(self.trace.as_ref()?)
+        match (&self.traceparent, &self.trace) {
+            (Some(header), _) => trace_id(header),
+            (None, Some(_)) => Some(self.id.as_str()),
+            (None, None) => None,
+        }
     }
 
     /// Returns the number of vendor requests made for it so far.
@@ -389,12 +404,83 @@ impl Tail {
     }
 }
 
+/// Methods that a span names. Any other text is recorded as `_OTHER`, as the conventions ask.
+const SPAN_METHODS: [&str; 10] = [
+    "GET", "HEAD", "POST", "QUERY", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT",
+];
+
+impl Tail {
+    /// Returns the request's own span. It holds no text that the caller wrote.
+    fn span(&self, ended: Option<Instant>) -> SpanDraft {
+        let record = &self.record;
+        let lasted = match ended {
+            Some(_) => self.took,
+            None => {
+                let now = self.ends.clock.now();
+                now.saturating_duration_since(record.arrived)
+            }
+        };
+        let sent = record.method.as_str();
+        let method = SPAN_METHODS.into_iter().find(|known| *known == sent);
+        let route = record.route().template();
+        let name: Cow<'static, str> = match (method, route) {
+            (Some(method), Some(route)) => format!("{method} {route}").into(),
+            (Some(method), None) => method.into(),
+            (None, _) => "HTTP".into(),
+        };
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let code = record.code.get().copied();
+        let answered = Some(self.status).filter(|status| *status != CALLER_LEFT);
+        let draft = SpanDraft::new(name, SpanKind::Server, record.arrived, lasted)
+            .with("http.request.method", method.unwrap_or("_OTHER"))
+            .with_some("http.route", route)
+            // Path parameters are text of the caller. The access line has them.
+            .with_some("url.path", record.route().fixed_path())
+            .with(
+                "url.scheme",
+                if record.peer.secure { "https" } else { "http" },
+            )
+            .with_some("http.response.status_code", answered)
+            .with("http.response.body.size", self.sent_bytes)
+            .with_some(
+                "client.address",
+                record.peer.address.map(|address| address.ip()),
+            )
+            .with(
+                "msp_gateway.request_id",
+                Arc::<str>::from(record.id.as_str()),
+            )
+            .with(
+                "msp_gateway.caller",
+                match record.caller() {
+                    Some(caller) => caller.name.clone(),
+                    None => "anonymous".into(),
+                },
+            )
+            .with(
+                "msp_gateway.cache",
+                record.cache().map_or("none", CacheOutcome::as_str),
+            )
+            .with("msp_gateway.vendor_calls", u64::from(record.vendor_calls()))
+            .with("msp_gateway.head_ms", millis(self.took))
+            .with_some("msp_gateway.code", code);
+        match self.status {
+            CALLER_LEFT => draft.failed("caller_left"),
+            500.. => draft.failed(code.unwrap_or("internal_error")),
+            _ => draft,
+        }
+    }
+}
+
 impl Drop for Tail {
     fn drop(&mut self) {
         let record = &self.record;
         // If the request ended when its head went out, the clock need not be read again.
         let ended = (self.whole && self.at_once).then(|| record.arrived + self.took);
         self.remember(ended);
+        if let Some(trace) = &record.trace {
+            trace.finish(self.span(ended));
+        }
         self.ends.log.write(ended, || AccessEntry {
             request_id: record.id.0,
             peer: record.peer.address,

@@ -2,15 +2,19 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::traces::{Continued, SpanId, TraceId};
+
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// `00-` trace id `-` parent id `-` flags.
 const TRACEPARENT_BYTES: usize = 55;
 
-/// Returns the header for our own span of the caller's trace: same trace id and flags, a new span
-/// id. `None` if the caller sent none, several, or anything but W3C's version 00. A bad header is
-/// ignored, as W3C asks.
-pub fn continued(headers: &HeaderMap) -> Option<HeaderValue> {
+/// Flag of a trace that the caller records.
+const SAMPLED: u8 = 1;
+
+/// Returns the caller's trace with a new span of our own: same trace id and flags. `None` if the
+/// caller sent none, several, or anything but W3C's version 00. A bad header is ignored, as W3C asks.
+pub fn continued(headers: &HeaderMap) -> Option<Continued> {
     let mut values = headers.get_all(&TRACEPARENT).iter();
     let value = values.next()?;
     if values.next().is_some() {
@@ -25,24 +29,26 @@ pub fn continued(headers: &HeaderMap) -> Option<HeaderValue> {
         (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let good = version == "00"
         && parts.next().is_none()
-        && is_id(trace, 32)
-        && is_id(parent, 16)
-        && is_hex(flags, 2);
+        && [trace, parent].into_iter().all(is_hex)
+        && is_hex(flags);
     if !good {
         return None;
     }
-    // A span id of zeros is invalid.
-    let span = fastrand::u64(1..);
-    HeaderValue::try_from(format!("00-{trace}-{span:016x}-{flags}")).ok()
+    let sampled = u8::from_str_radix(flags, 16).ok()? & SAMPLED != 0;
+    let span = SpanId::fresh();
+    Some(Continued {
+        header: HeaderValue::try_from(format!("00-{trace}-{span}-{flags}")).ok()?,
+        trace: TraceId::of_hex(trace.as_bytes().try_into().ok()?)?,
+        parent: SpanId::of_hex(parent)?,
+        span,
+        sampled,
+    })
 }
 
-fn is_hex(text: &str, len: usize) -> bool {
+/// Lower case only, as W3C asks. The caller of this checks the lengths.
+fn is_hex(text: &str) -> bool {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    text.len() == len && text.bytes().all(hex)
-}
-
-fn is_id(text: &str, len: usize) -> bool {
-    is_hex(text, len) && text.bytes().any(|b| b != b'0')
+    text.bytes().all(hex)
 }
 
 #[cfg(test)]
@@ -54,7 +60,7 @@ mod tests {
         for value in values {
             headers.append("traceparent", HeaderValue::from_str(value).unwrap());
         }
-        continued(&headers).map(|v| v.to_str().unwrap().to_owned())
+        continued(&headers).map(|trace| trace.header.to_str().unwrap().to_owned())
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::upstream::{ConnectCause, Fault, UpstreamError};
 fn record(route: Route) -> Arc<Record> {
     let (head, ()) = http::Request::new(()).into_parts();
     let now = Instant::now();
-    let record = Record::new(&head, crate::exchange::PeerIdentity::default(), now, now);
+    let peer = crate::exchange::PeerIdentity::default();
+    let record = Record::new(&head, peer, now, now, &crate::traces::Traces::off());
     record.set_route(route);
     record
 }

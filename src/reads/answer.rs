@@ -39,6 +39,7 @@ impl Asker {
             deadline: self.deadline,
             wanted_until: self.deadline,
             payer: self.payer.clone(),
+            within: None,
         }
     }
 

@@ -209,6 +209,7 @@ impl Billing {
                 deadline: until,
                 wanted_until: until,
                 payer: asker.payer.clone(),
+                within: None,
             };
             async move { nable.billable_services(&month, &contract, spend).await }
         });
@@ -253,6 +254,7 @@ impl Billing {
             forced: &asker.caller.forced,
             refresh_ahead: policy.refresh_ahead,
             deadline: asker.deadline,
+            trace: asker.payer.trace(),
         };
         let key = self.key(subject);
         let found = self.shelf.lookup(&key, &terms, |wanted| {

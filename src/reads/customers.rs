@@ -169,6 +169,7 @@ impl Customers {
             forced: &asker.caller.forced,
             refresh_ahead: policy.refresh_ahead,
             deadline: asker.deadline,
+            trace: asker.payer.trace(),
         };
         let found = self.shelf.lookup(&self.key, &terms, |wanted| {
             let (wiv, spend) = (self.wiv.clone(), spend(&self.clock, wanted, asker));
@@ -258,6 +259,7 @@ pub(super) fn spend(clock: &Clock, wanted: Wanted, asker: &Asker) -> Spend {
                 Wanted::Later => Payer::gateway(),
                 _ => asker.payer.clone(),
             },
+            within: None,
         },
     }
 }

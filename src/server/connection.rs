@@ -87,6 +87,7 @@ impl Connections {
         let peer = PeerIdentity {
             address,
             certificate: None,
+            secure: false,
         };
         self.http1(io, peer).await
     }

@@ -390,6 +390,7 @@ impl Connections {
         let peer = PeerIdentity {
             address,
             certificate: leaf.and_then(client_certificate).map(Arc::new),
+            secure: true,
         };
         if session.alpn_protocol() == Some(HTTP_2) {
             http2::serve(self, stream, peer).await

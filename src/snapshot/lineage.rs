@@ -375,8 +375,12 @@ impl Lineage {
                 if store.keeps() && !recalled && !ask.directives.no_cache {
                     recalled = true;
                     let what = Recall::Search(self.key.clone());
+                    let span = ask.payer.trace().map(|trace| trace.open(None));
                     // Boxed: a hit never looks into the store.
                     Box::pin(store.recall(what, ask.deadline)).await;
+                    if let Some(span) = span {
+                        span.end_store("find_search", store.clock.now());
+                    }
                     continue;
                 }
                 return self.begin(store, ask, now);

@@ -358,7 +358,7 @@ impl Slots {
         let begun = self.clock.now();
         let taken = self.wait(spend, linger, deadline).await;
         let waited = self.clock.now().saturating_duration_since(begun);
-        spend.payer.story.note(StoryStage::Slot, begun, waited);
+        spend.note(StoryStage::Slot, begun, waited);
         taken
     }
 

@@ -40,6 +40,7 @@ pub fn spend(lane: Lane, payer: &str) -> Spend {
         deadline: Clock::system().now(),
         wanted_until: Clock::system().now(),
         payer: Payer::caller(payer.into(), None),
+        within: None,
     }
 }
 

@@ -22,6 +22,7 @@ use crate::clock::{Duration, Instant, sleep, sleep_until};
 use crate::domain::record::RowId;
 use crate::domain::{Operation, Shortage};
 use crate::metrics::WalkOutcome;
+use crate::traces::{OpenSpan, SpanKind};
 use crate::upstream::{Cursor, EnvelopeMember, Fault, SourcePage, UpstreamError};
 
 /// Wait of a vendor call for budget and answer where no caller's deadline is further away: time for
@@ -363,10 +364,12 @@ impl Walk {
         let began = clock.now();
         self.began = began;
         // Computed anew: readers with later deadlines may have come meanwhile.
-        let spend = self.spend(self.first_lane());
+        let mut spend = self.spend(self.first_lane());
+        let span = spend.open_span();
         let query = self.target.query.clone();
         let size = options.vendor_page_size;
         let found = self.store.walked.source.first(&query, size, spend).await;
+        self.end_page_span(span, 1, &found);
         let mut page = match found {
             Ok(page) => page,
             Err(error) => {
@@ -402,8 +405,14 @@ impl Walk {
             };
             if self.store.keeps() {
                 // Kept before told, so that no reader holds a row that a crash undoes.
+                let payer = self.payer();
+                let trace = payer.as_ref().and_then(|payer| payer.trace());
+                let span = trace.map(|trace| trace.open(None));
                 let (target, end) = (&self.target, self.ending);
                 self.store.keep_rows(target, scroll.purges, end).await;
+                if let Some(span) = span {
+                    span.end_store("keep_rows", clock.now());
+                }
                 self.tell();
             }
             self.lineage
@@ -425,9 +434,12 @@ impl Walk {
                 let Some(cursor) = &scroll.cursor else {
                     return ScrollEnd::Over(WalkOutcome::Complete);
                 };
-                let spend = self.spend(errand.lane());
+                let mut spend = self.spend(errand.lane());
+                let span = spend.open_span();
                 let source = &self.store.walked.source;
-                match source.next(cursor, &query, size, spend).await {
+                let found = source.next(cursor, &query, size, spend).await;
+                self.end_page_span(span, scroll.pages + 1, &found);
+                match found {
                     Ok(page) => {
                         scroll.slot.page();
                         break page;
@@ -442,6 +454,24 @@ impl Walk {
                 }
             };
         }
+    }
+
+    /// Ends the span of a vendor page, if the request that waits for it is sampled.
+    fn end_page_span(
+        &self,
+        span: Option<OpenSpan>,
+        page: usize,
+        found: &Result<SourcePage, UpstreamError>,
+    ) {
+        let Some(span) = span else { return };
+        let now = self.store.clock.now();
+        span.end("walk page", SpanKind::Internal, now, |draft| {
+            let draft = draft.with("msp_gateway.walk.page", page as u64);
+            match found {
+                Ok(found) => draft.with("msp_gateway.walk.rows", found.rows.len() as u64),
+                Err(error) => draft.failed(error.fault.as_str()),
+            }
+        });
     }
 
     /// A continuation found no budget or no way to the vendor.
@@ -515,6 +545,7 @@ impl Walk {
             deadline,
             wanted_until: until.unwrap_or(deadline),
             payer: payer.unwrap_or_else(Payer::gateway),
+            within: None,
         }
     }
 

@@ -51,6 +51,8 @@ pub(super) async fn ask(
         body: Bytes::from_static(b"{}"),
         spend,
         over: Over::Any,
+        resends: 0,
+        span: None,
     };
     rig.service.clone().oneshot(call).await
 }

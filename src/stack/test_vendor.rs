@@ -278,6 +278,7 @@ pub(crate) fn spend_of(lane: Lane, caller: &str, wait: Duration) -> Spend {
         deadline: Clock::system().now() + wait,
         wanted_until: Clock::system().now() + wait,
         payer: Payer::caller(caller.into(), None),
+        within: None,
     }
 }
 

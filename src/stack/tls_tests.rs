@@ -143,6 +143,8 @@ async fn ask(
             body: Bytes::from_static(b"{}"),
             spend: spend(),
             over: Over::Any,
+            resends: 0,
+            span: None,
         };
         results.push(service.clone().oneshot(call).await);
     }

@@ -8,6 +8,7 @@ use tower::util::BoxCloneSyncService;
 use super::UpstreamError;
 use crate::admission::Spend;
 use crate::domain::Operation;
+use crate::traces::SpanId;
 
 /// A request to a vendor, built from typed values alone: no byte of it was copied from a caller's
 /// request.
@@ -25,6 +26,10 @@ pub struct VendorCall {
     pub spend: Spend,
     /// Which connection may carry it.
     pub over: Over,
+    /// How often it was sent before.
+    pub resends: u16,
+    /// The span of this attempt, where the request is sampled.
+    pub span: Option<SpanId>,
 }
 
 /// Which connection may carry a request.

@@ -132,10 +132,13 @@ impl<C: VendorConnector> Service<Uri> for Timed<C> {
     }
 }
 
+/// Makes the near end of a pipe to a place.
+type MakePipe = dyn Fn(&Uri) -> io::Result<DuplexStream> + Send + Sync;
+
 /// Connections to something in the same process, without sockets.
 #[derive(Clone)]
 pub struct InMemory {
-    make: Arc<dyn Fn() -> io::Result<DuplexStream> + Send + Sync>,
+    make: Arc<MakePipe>,
 }
 
 impl InMemory {
@@ -146,6 +149,13 @@ impl InMemory {
 
     /// The same, where connecting may fail.
     pub fn fallible(make: impl Fn() -> io::Result<DuplexStream> + Send + Sync + 'static) -> Self {
+        Self::by_place(move |_| make())
+    }
+
+    /// The same, where it depends on the place that is asked.
+    pub fn by_place(
+        make: impl Fn(&Uri) -> io::Result<DuplexStream> + Send + Sync + 'static,
+    ) -> Self {
         Self {
             make: Arc::new(make),
         }
@@ -161,8 +171,8 @@ impl Service<Uri> for InMemory {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Uri) -> Self::Future {
-        std::future::ready((self.make)().map(|end| Pipe(TokioIo::new(end))))
+    fn call(&mut self, place: Uri) -> Self::Future {
+        std::future::ready((self.make)(&place).map(|end| Pipe(TokioIo::new(end))))
     }
 }
 

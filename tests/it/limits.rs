@@ -209,6 +209,7 @@ async fn brown_out(adaptive: bool) -> (u32, u32) {
                 deadline: clock.now() + SECOND * 30,
                 wanted_until: clock.now() + SECOND * 30,
                 payer: Payer::caller("a".into(), None),
+                within: None,
             };
             let query = SearchQuery::default();
             (phase, wiv.first(&query, PageSize::MAX, spend).await.is_ok())

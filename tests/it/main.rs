@@ -50,6 +50,7 @@ mod smuggle;
 mod sources;
 mod tenure;
 mod tls;
+mod traces;
 mod vectors;
 mod views;
 mod walks;

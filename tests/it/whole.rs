@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use http::Uri;
 use msp_gateway::access::CallerKeyHash;
 use msp_gateway::app::{App, Way, open_store, store_seal};
 use msp_gateway::cache::FiledBodies;
@@ -115,6 +116,7 @@ pub fn secrets() -> Secrets {
         },
         token_key: None,
         token_key_previous: None,
+        trace_headers: Default::default(),
         certificates: msp_gateway::config::Certificates::default(),
         warnings: Vec::new(),
     }
@@ -167,11 +169,22 @@ impl Whole {
     }
 
     pub fn of(settings: &Settings, secrets: &Secrets, world: sandbox::Options) -> Self {
+        Self::beside(settings, secrets, world, |_| None)
+    }
+
+    /// The same, beside something else that is reached at places of its own.
+    pub fn beside(
+        settings: &Settings,
+        secrets: &Secrets,
+        world: sandbox::Options,
+        other: impl Fn(&Uri) -> Option<DuplexStream> + Send + Sync + 'static,
+    ) -> Self {
         let clock = Clock::anchored(NOW.parse().unwrap());
         let metrics = Metrics::new().unwrap();
         let store = open_store(settings, secrets, &clock, &metrics).unwrap();
         let sandbox = Sandbox::new(world, clock.clone());
-        Self::over(settings, secrets, sandbox, store, clock, metrics)
+        let reached = (sandbox, other);
+        Self::over(settings, secrets, reached, store, clock, metrics)
     }
 
     /// A gateway that begins with nothing in memory, over what others left in `model`.
@@ -184,24 +197,30 @@ impl Whole {
         let metrics = Metrics::new().unwrap();
         let seal = store_seal(secrets).unwrap().unwrap();
         let store = Store::over(model.clone(), seal, clock.clone(), &metrics);
-        let (sandbox, clock) = (sandbox.clone(), clock.clone());
-        Self::over(&settings(text), secrets, sandbox, store, clock, metrics)
+        let (reached, clock) = ((sandbox.clone(), |_: &Uri| None), clock.clone());
+        Self::over(&settings(text), secrets, reached, store, clock, metrics)
     }
 
     fn over(
         settings: &Settings,
         secrets: &Secrets,
-        sandbox: Arc<Sandbox>,
+        (sandbox, other): (
+            Arc<Sandbox>,
+            impl Fn(&Uri) -> Option<DuplexStream> + Send + Sync + 'static,
+        ),
         store: Store,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
         let log = LogSink::kept(clock.clone());
         let vendors = sandbox.clone();
-        let way = Way::InMemory(InMemory::new(move || {
+        let way = Way::InMemory(InMemory::by_place(move |place| {
+            if let Some(near) = other(place) {
+                return Ok(near);
+            }
             let (near, far) = duplex(256 * 1024);
             tokio::spawn(vendors.clone().serve_io(far));
-            near
+            Ok(near)
         }));
         let (book, clocks) = (metrics.clone(), clock.clone());
         let app =

@@ -106,8 +106,9 @@ where
         let record = &routed.named.record;
         let payer = Payer::with_ledger(
             caller.meter.calls_caused(),
-            record.trace.clone(),
+            record.traceparent.clone(),
             record.id.bytes(),
+            record.trace.clone(),
         );
         record.set_caller(caller.clone(), payer.clone());
         Either::Right(self.inner.call(Known {

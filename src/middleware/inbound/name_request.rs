@@ -6,13 +6,19 @@ use tower::layer::layer_fn;
 
 use crate::clock::{Clock, Duration};
 use crate::exchange::{Arrival, Named, Record};
+use crate::traces::Traces;
 
-/// Gives requests an id. Their answers are due within `limit`.
-pub fn name_request<S>(clock: Clock, limit: Duration) -> impl Layer<S, Service = NameRequest<S>> {
+/// Gives requests an id. Their answers are due within `limit`. Sampled requests get a trace.
+pub fn name_request<S>(
+    clock: Clock,
+    limit: Duration,
+    traces: Traces,
+) -> impl Layer<S, Service = NameRequest<S>> {
     layer_fn(move |inner| NameRequest {
         inner,
         clock: clock.clone(),
         limit,
+        traces: traces.clone(),
     })
 }
 
@@ -21,6 +27,7 @@ pub struct NameRequest<S> {
     inner: S,
     clock: Clock,
     limit: Duration,
+    traces: Traces,
 }
 
 impl<S: Service<Named>> Service<Arrival> for NameRequest<S> {
@@ -31,7 +38,8 @@ impl<S: Service<Named>> Service<Arrival> for NameRequest<S> {
     fn call(&self, arrival: Arrival) -> S::Future {
         let (head, body) = arrival.request.into_parts();
         let now = self.clock.now();
-        let record = Record::new(&head, arrival.peer, now, now + self.limit);
+        let deadline = now + self.limit;
+        let record = Record::new(&head, arrival.peer, now, deadline, &self.traces);
         self.inner.call(Named {
             head: Box::new(head),
             body,

@@ -11,12 +11,9 @@ use tower::Layer;
 use tower::layer::layer_fn;
 
 use crate::access::CallerBook;
-use crate::exchange::record::X_REQUEST_ID;
+use crate::exchange::record::{CALLER_LEFT, X_REQUEST_ID};
 use crate::exchange::{Answered, Ends, Named, Record, Tail};
 use crate::metrics::Metrics;
-
-/// Status counted for a request whose caller left before the answer's head. nginx uses this number.
-const CALLER_LEFT: u16 = 499;
 
 /// Destinations of what is observed.
 pub struct Observer {

@@ -4,35 +4,84 @@ use std::sync::Arc;
 
 use super::layer;
 use crate::admission::{Lane, Payer, StoryStage};
-use crate::clock::{Clock, Instant};
+use crate::clock::{Clock, Duration, Instant};
 use crate::domain::Operation;
 use crate::metrics::{CallsCaused, Metrics};
+use crate::traces::{SpanDraft, SpanId, SpanKind};
 use crate::upstream::step::Step;
-use crate::upstream::{Fault, UpstreamError, VendorAnswer, VendorCall};
+use crate::upstream::{Fault, UpstreamError, VendorAnswer, VendorCall, VendorOptions};
 
 layer!(CountLayer => Count {
     metrics: Arc<Metrics>,
     background: CallsCaused,
+    places: Arc<CallPlaces>,
     clock: Clock,
 });
 
+/// Addresses of a vendor's calls for spans, without account, customer and contract.
+#[derive(Debug)]
+struct CallPlaces {
+    host: Arc<str>,
+    port: u16,
+    /// Template, and URL with `REDACTED` parameters, in the order of [`Operation::ALL`].
+    targets: Vec<(&'static str, Arc<str>)>,
+}
+
+impl CallPlaces {
+    fn of(options: &VendorOptions) -> Self {
+        let full = |operation: Operation| {
+            let template = template(operation);
+            let redacted: Vec<_> = template
+                .split('/')
+                .map(|step| match step.starts_with('{') {
+                    true => "REDACTED",
+                    false => step,
+                })
+                .collect();
+            let full = format!("{}{}", options.base_url, redacted.join("/"));
+            (template, full.into())
+        };
+        Self {
+            host: options.base_url.host().into(),
+            port: options.base_url.port(),
+            targets: Operation::ALL.into_iter().map(full).collect(),
+        }
+    }
+}
+
+/// Returns the path below the base URL with its parameters by name.
+const fn template(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Customers => "/msp/customers",
+        Operation::Search | Operation::Continue => "/v2/cases/msp/search",
+        Operation::Billing => "/PSABillableServices/{account}/{timeframe}/{contract}",
+        Operation::Invoices => "/InvoicesReady/{account}/{timeframe}",
+    }
+}
+
 impl CountLayer {
     /// Creates the layer. It counts into these metrics.
-    pub fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
+    pub fn new(options: &VendorOptions, metrics: Arc<Metrics>, clock: Clock) -> Self {
         Self {
             background: metrics.background_calls(),
             metrics,
+            places: Arc::new(CallPlaces::of(options)),
             clock,
         }
     }
 }
 
 impl<S: Step> Step for Count<S> {
-    async fn send(&self, call: VendorCall) -> Result<VendorAnswer, UpstreamError> {
+    async fn send(&self, mut call: VendorCall) -> Result<VendorAnswer, UpstreamError> {
+        call.span = call.spend.payer.trace().map(|_| SpanId::fresh());
         let mut attempt = Attempt {
             operation: call.operation,
             lane: call.spend.lane,
             payer: Arc::clone(&call.spend.payer),
+            span: call.span,
+            within: call.spend.within,
+            resends: call.resends,
+            places: &self.places,
             metrics: &self.metrics,
             background: &self.background,
             clock: &self.clock,
@@ -60,12 +109,50 @@ struct Attempt<'a> {
     operation: Operation,
     lane: Lane,
     payer: Arc<Payer>,
+    span: Option<SpanId>,
+    within: Option<SpanId>,
+    resends: u16,
+    places: &'a CallPlaces,
     metrics: &'a Metrics,
     background: &'a CallsCaused,
     clock: &'a Clock,
     begun: Instant,
     ended: Option<Fault>,
     status: Option<u16>,
+}
+
+impl Attempt<'_> {
+    fn span(&self, took: Duration) -> SpanDraft {
+        let method = match self.operation {
+            Operation::Customers => "GET",
+            _ => "POST",
+        };
+        let target = self.places.targets.get(self.operation as usize);
+        let template = target.map_or("", |(template, _)| template);
+        let draft = SpanDraft::new(
+            format!("{method} {template}"),
+            SpanKind::Client,
+            self.begun,
+            took,
+        )
+        .with("http.request.method", method)
+        .with("url.template", template)
+        .with_some("url.full", target.map(|(_, full)| Arc::clone(full)))
+        .with("server.address", Arc::clone(&self.places.host))
+        .with("server.port", self.places.port)
+        .with_some("http.response.status_code", self.status)
+        .with_some(
+            "http.request.resend_count",
+            Some(self.resends).filter(|resends| *resends > 0),
+        )
+        .with("msp_gateway.vendor", self.operation.vendor().as_str())
+        .with("msp_gateway.operation", self.operation.as_str())
+        .with("msp_gateway.lane", self.lane.as_str());
+        match self.ended {
+            None => draft,
+            Some(fault) => draft.failed(fault.as_str()),
+        }
+    }
 }
 
 impl Drop for Attempt<'_> {
@@ -87,6 +174,9 @@ impl Drop for Attempt<'_> {
             status: self.status,
         };
         self.payer.story.note(stage, self.begun, took);
+        if let (Some(trace), Some(span)) = (self.payer.trace(), self.span) {
+            trace.note(span, self.within, self.span(took));
+        }
         self.metrics
             .vendor_request(self.operation, outcome, took.as_secs_f64());
     }

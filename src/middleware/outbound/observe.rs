@@ -19,7 +19,8 @@ impl ObserveLayer {
 impl<S: Step> Step for Observe<S> {
     async fn send(&self, call: VendorCall) -> Result<VendorAnswer, UpstreamError> {
         let operation = call.operation;
-        let (lane, payer) = (call.spend.lane, call.spend.payer.clone());
+        let spend = call.spend.clone();
+        let (lane, payer) = (spend.lane, &spend.payer);
         let begun = self.clock.now();
         let result = self.inner.send(call).await;
         let took = self.clock.now().saturating_duration_since(begun);
@@ -31,7 +32,7 @@ impl<S: Step> Step for Observe<S> {
                 lane,
                 outcome: error.fault.as_str(),
             };
-            payer.story.note(stage, begun + took, Duration::ZERO);
+            spend.note(stage, begun + took, Duration::ZERO);
         }
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let (vendor, operation) = (operation.vendor().as_str(), operation.as_str());

@@ -34,7 +34,7 @@ impl<S: Step> Step for Pace<S> {
         let admitted = self.governor.admit(&call.spend).await;
         let waited = self.clock.now().saturating_duration_since(begun);
         let stage = StoryStage::Budget(call.spend.lane);
-        call.spend.payer.story.note(stage, begun, waited);
+        call.spend.note(stage, begun, waited);
         let permit = admitted.map_err(|refusal| UpstreamError::short_of(operation, refusal))?;
         let result = self.inner.send(call).await;
         if result.as_ref().is_err_and(UpstreamError::was_refused_here) {

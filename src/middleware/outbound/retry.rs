@@ -62,6 +62,7 @@ impl<S: Step> Step for Retry<S> {
             if error.fault == Fault::StaleConnection && call.over == Over::Any {
                 // The vendor did no work, so this retry costs no budget.
                 call.over = Over::New;
+                call.resends += 1;
                 continue;
             }
             if attempt >= self.settings.attempts {
@@ -77,14 +78,14 @@ impl<S: Step> Step for Retry<S> {
             } else {
                 match self.pause(attempt, &call.spend, &error) {
                     Some(pause) => {
-                        let stage = StoryStage::Pause;
-                        call.spend.payer.story.note(stage, self.clock.now(), pause);
+                        call.spend.note(StoryStage::Pause, self.clock.now(), pause);
                         sleep(pause).await;
                     }
                     None => return Err(error),
                 }
             }
             attempt += 1;
+            call.resends += 1;
             said = Some(error);
         }
     }

@@ -86,8 +86,8 @@ impl<T> Sign<T> {
         if call.method == Method::POST {
             headers.insert(header::CONTENT_TYPE, JSON);
         }
-        if let Some(trace) = call.spend.payer.traceparent() {
-            headers.insert(TRACEPARENT, trace.clone());
+        if let Some(trace) = call.spend.payer.traceparent(call.span) {
+            headers.insert(TRACEPARENT, trace);
         }
         let mut request = Request::new(Full::new(call.body));
         *request.method_mut() = call.method;

@@ -24,6 +24,7 @@ use crate::server::drain::Drain;
 use crate::server::pulse::Patience;
 use crate::stack::{Inbound, InboundParts, inbound};
 use crate::telemetry::LogSink;
+use crate::traces::Traces;
 
 type Handler = Arc<dyn Fn(Call) -> Boxed<Result<Answered, Problem>> + Send + Sync>;
 
@@ -131,6 +132,7 @@ impl Front {
             callers: callers(&metrics, &clock),
             log: log.clone(),
             history,
+            traces: Traces::off(),
             in_flight: in_flight.clone(),
             request_timeout: REQUEST_TIMEOUT,
             body_timeout: Duration::from_secs(15),

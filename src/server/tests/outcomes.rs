@@ -257,7 +257,7 @@ async fn a_cut_export_never_ends_properly() {
 #[tokio::test(start_paused = true)]
 async fn the_callers_trace_is_continued() {
     let front = Front::with(|call| {
-        let trace = call.asker.payer.traceparent().cloned();
+        let trace = call.asker.payer.traceparent(None);
         Box::pin(async move {
             let mut answer = ok("{}");
             if let Some(trace) = trace {

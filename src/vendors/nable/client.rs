@@ -109,6 +109,8 @@ impl Nable {
                 body: Bytes::from_static(b"{}"),
                 spend,
                 over: Over::Any,
+                resends: 0,
+                span: None,
             })
             .await?;
         let good = body::text(&answer.body)

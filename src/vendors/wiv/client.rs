@@ -119,6 +119,8 @@ impl Wiv {
                 body,
                 spend,
                 over: Over::Any,
+                resends: 0,
+                span: None,
             })
             .await
     }

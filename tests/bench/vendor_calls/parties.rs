@@ -118,6 +118,7 @@ vendor_scrolls_max = 450
         },
         token_key: None,
         token_key_previous: None,
+        trace_headers: Default::default(),
         certificates: msp_gateway::config::Certificates::default(),
         warnings: Vec::new(),
     };

@@ -49,6 +49,7 @@ pub fn spend() -> Spend {
         deadline,
         wanted_until: deadline,
         payer: Payer::gateway(),
+        within: None,
     }
 }
 

@@ -1,0 +1,187 @@
+//! The `[traces]` settings: their forms, and what they are checked for.
+
+use std::fmt;
+
+use serde::de::{Deserializer, Error, Visitor};
+use serde::ser::Serializer;
+
+use super::file::Traces;
+use super::form::{Form, leaf, refused};
+use super::report::Report;
+use crate::secrets::SecretSource;
+use crate::traces::CollectorUrl;
+
+/// Longest file of headers.
+pub(super) const HEADERS_BYTES_MAX: usize = 16 << 10;
+
+/// The address of a collector; empty names none.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Collector(pub Option<CollectorUrl>);
+
+impl Form for Collector {
+    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the address of an OpenTelemetry collector, such as \"http://127.0.0.1:4318\", or empty",
+        )
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "" => Some(Self(None)),
+            text => CollectorUrl::parse(text).map(|url| Self(Some(url))),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        self.0
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string)
+    }
+}
+
+leaf!(Collector);
+
+/// A share, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share(pub f64);
+
+impl<'de> serde::Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Number;
+
+        impl Number {
+            fn checked<E: Error>(&self, share: f64) -> Result<Share, E> {
+                match (0.0..=1.0).contains(&share) {
+                    true => Ok(Share(share)),
+                    false => Err(refused(self)),
+                }
+            }
+        }
+
+        impl Visitor<'_> for Number {
+            type Value = Share;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number from 0 to 1")
+            }
+
+            fn visit_f64<E: Error>(self, share: f64) -> Result<Share, E> {
+                self.checked(share)
+            }
+
+            fn visit_u64<E: Error>(self, share: u64) -> Result<Share, E> {
+                self.checked(if share > 1 { 2.0 } else { share as f64 })
+            }
+
+            fn visit_i64<E: Error>(self, share: i64) -> Result<Share, E> {
+                self.visit_u64(u64::try_from(share).unwrap_or(u64::MAX))
+            }
+        }
+
+        d.deserialize_any(Number)
+    }
+}
+
+impl serde::Serialize for Share {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_f64(self.0)
+    }
+}
+
+/// The `[traces]` settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TraceSettings {
+    /// Where spans go.
+    pub collector: CollectorUrl,
+    /// Of how many requests.
+    pub sample_ratio: f64,
+    /// Holds the headers of an export.
+    pub headers: Option<SecretSource>,
+}
+
+/// `None` where traces are off.
+pub(super) fn settings(table: &Traces, report: &mut Report) -> Option<TraceSettings> {
+    let headers = &table.headers_file.0;
+    let headers = (!headers.is_empty()).then(|| SecretSource::File(headers.into()));
+    let collector = table.otlp_endpoint.0.clone()?;
+    if headers.is_some() && !collector.is_https() && !collector.is_near() {
+        report.rule(
+            "traces.headers_file",
+            "would be sent readable: traces.otlp_endpoint must begin with https, or name this machine or an IP address",
+        );
+    }
+    Some(TraceSettings {
+        collector,
+        sample_ratio: table.sample_ratio.0,
+        headers,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::from_text;
+
+    fn with(table: &str) -> Result<crate::config::Settings, String> {
+        let text = format!("auth.mode = \"open\"\nwiv.api_key_env = \"PATH\"\n[traces]\n{table}");
+        from_text("c", &text, []).map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn traces_are_off_until_a_collector_is_named() {
+        assert_eq!(with("").unwrap().traces, None);
+        assert_eq!(
+            with("otlp_endpoint = \"\"\nsample_ratio = 1")
+                .unwrap()
+                .traces,
+            None
+        );
+        let on = with("otlp_endpoint = \"http://127.0.0.1:4318/\"").unwrap();
+        let on = on.traces.unwrap();
+        assert_eq!(on.collector.to_string(), "http://127.0.0.1:4318");
+        assert_eq!((on.sample_ratio, on.headers), (0.01, None));
+    }
+
+    #[test]
+    fn shares_are_numbers_from_0_to_1() {
+        for (text, share) in [("0", 0.0), ("1", 1.0), ("0.25", 0.25), ("1.0", 1.0)] {
+            let line = format!("otlp_endpoint = \"http://a:1\"\nsample_ratio = {text}");
+            assert_eq!(with(&line).unwrap().traces.unwrap().sample_ratio, share);
+        }
+        for bad in ["-0.1", "1.01", "2", "-1", "nan", "inf", "\"0.5\"", "true"] {
+            let why = with(&format!("sample_ratio = {bad}")).unwrap_err();
+            assert_eq!(
+                why, "c:4: traces.sample_ratio: must be a number from 0 to 1",
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn headers_travel_encrypted_or_nearby() {
+        let with_headers = |url: &str| {
+            with(&format!(
+                "otlp_endpoint = \"{url}\"\nheaders_file = \"/run/h\""
+            ))
+        };
+        for good in [
+            "https://otlp.example",
+            "http://127.0.0.1:4318",
+            "http://localhost:4318",
+        ] {
+            assert!(
+                with_headers(good)
+                    .unwrap()
+                    .traces
+                    .unwrap()
+                    .headers
+                    .is_some()
+            );
+        }
+        let why = with_headers("http://otel-collector:4318").unwrap_err();
+        assert!(
+            why.starts_with("c:5: traces.headers_file: would be sent readable"),
+            "{why}"
+        );
+        assert!(with("otlp_endpoint = \"http://otel-collector:4318\"").is_ok());
+    }
+}
