@@ -7,8 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use crate::access::{CallerKeyHash, Role};
-use crate::config::form::Form;
-use crate::config::names::CallerName;
+use crate::config::{CallerName, Form};
 use crate::domain::CustomerId;
 
 /// What every caller key begins with, so that people and secret scanners recognise one.

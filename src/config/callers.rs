@@ -71,9 +71,9 @@ pub(super) fn specs(file: &File, report: &mut Report) -> Vec<CallerSpec> {
             role: caller.role.as_ref().map_or(Role::Reader, |role| role.0),
             audience: customers.0.clone(),
             billing: caller.billing.unwrap_or(customers.0.is_all()),
-            requests_per_minute: caller.requests_per_minute.map(|n| n.to_u32()),
-            forced_refreshes_per_minute: file.limits.forced_refreshes_per_minute.to_u32(),
-            expires: caller.expires.map(|at| at.0),
+            requests_per_minute: caller.requests_per_minute.map(|n| n.into()),
+            forced_refreshes_per_minute: file.limits.forced_refreshes_per_minute.into(),
+            expires: caller.expires.as_ref().map(|at| at.0),
         });
     }
     specs

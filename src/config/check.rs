@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::callers;
 use super::file::{self, File, LINKS_MAX};
-use super::form::{Of, StoreKind};
+use super::form::{Of, StoreKind, cut};
 use super::report::{Places, Refusal, Report};
 use super::sources::named;
 use super::tls;
@@ -149,7 +149,7 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
             .map(Arc::new),
         callers,
         vendors,
-        forced_refreshes_per_minute: file.limits.forced_refreshes_per_minute.to_u32(),
+        forced_refreshes_per_minute: file.limits.forced_refreshes_per_minute.into(),
         policy,
         snapshots,
         cache: CacheSettings {
@@ -209,27 +209,20 @@ impl StoreSettings {
 }
 
 fn server(file: &File) -> ServerOptions {
-    let limits = &file.limits;
-    ServerOptions {
+    let hosts = file.listen.admin_hosts.0.iter();
+    cut!(ServerOptions from file.limits => {
+        header_timeout, body_timeout, request_timeout, idle_timeout, write_stall_timeout,
+        connections_max, connections_per_peer_max, requests_in_flight_max, exports_max,
+        drain_delay, drain_grace,
+    }
         public: file.listen.public.0,
         admin: file.listen.admin.0,
         public_tls: tls::options(&file.listen.public_tls),
         admin_tls: tls::options(&file.listen.admin_tls),
-        admin_hosts: file.listen.admin_hosts.0.clone(),
+        admin_hosts: hosts.map(|host| host.0.clone()).collect(),
         docs: file.listen.docs,
-        header_timeout: limits.header_timeout.get(),
-        body_timeout: limits.body_timeout.get(),
-        request_timeout: limits.request_timeout.get(),
-        idle_timeout: limits.idle_timeout.get(),
-        write_stall_timeout: limits.write_stall_timeout.get(),
-        connections_max: limits.connections_max.to_usize(),
-        connections_per_peer_max: limits.connections_per_peer_max.to_usize(),
-        requests_in_flight_max: limits.requests_in_flight_max.to_usize(),
-        exports_max: limits.exports_max.to_usize(),
-        followers_max: file.changes.followers_max.to_usize(),
-        drain_delay: limits.drain_delay.get(),
-        drain_grace: limits.drain_grace.get(),
-    }
+        followers_max: file.changes.followers_max.into(),
+    )
 }
 
 fn listeners(file: &File, report: &mut Report) {
@@ -264,14 +257,9 @@ fn listeners(file: &File, report: &mut Report) {
 }
 
 fn policy(file: &File, report: &mut Report) -> Policy {
-    /// The three keys of a table of lifetimes.
     macro_rules! lives {
         ($table:expr) => {
-            Lifetimes {
-                fresh: $table.fresh.get(),
-                stale: $table.stale.get(),
-                on_error: $table.on_error.get(),
-            }
+            cut!(Lifetimes from $table => { fresh, stale, on_error })
         };
     }
     let (cases, billing) = (&file.cases, &file.billing);
@@ -366,23 +354,12 @@ fn snapshots(pages: &file::Pagination, report: &mut Report) -> SnapshotOptions {
             "must not be larger than pagination.snapshot_bytes_max, which holds all walks",
         );
     }
-    SnapshotOptions {
-        vendor_page_size: PageSize::new(pages.vendor_page_size.0).unwrap_or(PageSize::MAX),
-        read_ahead_pages: pages.read_ahead_pages.to_usize(),
-        scroll_idle_max: pages.scroll_idle_max.get(),
-        scroll_expiry: pages.scroll_expiry.get(),
-        open_scrolls_max: pages.open_scrolls_max.to_usize(),
-        vendor_scrolls_max: pages.vendor_scrolls_max.to_usize(),
-        slot_wait_max: pages.slot_wait_max.get(),
-        drain_pages_max: pages.drain_pages_max.to_usize(),
-        walk_rows_max: pages.walk_rows_max.to_usize(),
-        walk_pages_max: pages.walk_pages_max.to_usize(),
-        walk_bytes_max: pages.walk_bytes_max.get(),
-        walk_time_max: pages.walk_time_max.get(),
-        rewalks_max: pages.rewalks_max.to_u32(),
-        token_lifetime: pages.token_lifetime.get(),
-        token_heal: pages.token_heal,
-        snapshot_lifetime_max: pages.snapshot_lifetime_max.get(),
-        snapshot_bytes_max: pages.snapshot_bytes_max.get(),
+    cut!(SnapshotOptions from pages => {
+        read_ahead_pages, scroll_idle_max, scroll_expiry, open_scrolls_max, vendor_scrolls_max,
+        slot_wait_max, drain_pages_max, walk_rows_max, walk_pages_max, walk_bytes_max,
+        walk_time_max, rewalks_max, token_lifetime, token_heal, snapshot_lifetime_max,
+        snapshot_bytes_max,
     }
+        vendor_page_size: PageSize::new(pages.vendor_page_size.0).unwrap_or(PageSize::MAX),
+    )
 }

@@ -42,10 +42,6 @@ impl<T: Form> Visitor<'_> for FormVisitor<T> {
         T::from_text(text).ok_or_else(|| refused(&self))
     }
 
-    fn visit_u64<E: Error>(self, n: u64) -> Result<T, E> {
-        T::from_integer(n).ok_or_else(|| refused(&self))
-    }
-
     fn visit_i64<E: Error>(self, n: i64) -> Result<T, E> {
         u64::try_from(n)
             .ok()
@@ -84,15 +80,15 @@ pub(super) use leaf;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count<const MIN: u64, const MAX: u64>(pub u64);
 
-impl<const MIN: u64, const MAX: u64> Count<MIN, MAX> {
-    /// For counts of things in memory.
-    pub fn to_usize(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
+impl<const MIN: u64, const MAX: u64> From<Count<MIN, MAX>> for usize {
+    fn from(count: Count<MIN, MAX>) -> Self {
+        Self::try_from(count.0).unwrap_or(Self::MAX)
     }
+}
 
-    /// For rates.
-    pub fn to_u32(self) -> u32 {
-        u32::try_from(self.0).unwrap_or(u32::MAX)
+impl<const MIN: u64, const MAX: u64> From<Count<MIN, MAX>> for u32 {
+    fn from(count: Count<MIN, MAX>) -> Self {
+        Self::try_from(count.0).unwrap_or(Self::MAX)
     }
 }
 
@@ -126,23 +122,70 @@ impl<const MIN: u64, const MAX: u64> serde::Serialize for Count<MIN, MAX> {
     }
 }
 
-/// Where a listener is bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address(pub SocketAddr);
+/// Says of foreign types, a line each, what would be right, how a text is read and how a value is
+/// shown; and how a number is read, where one may stand without quotes.
+macro_rules! forms {
+    ($($type:ty: $right:expr, $read:expr, $show:expr $(, $integer:expr)?;)*) => {$(
+        impl $crate::config::form::Form for $type {
+            fn expecting(f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{}", $right)
+            }
 
-impl Form for Address {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an IP address and a port, such as \"127.0.0.1:8080\"")
-    }
+            fn from_text(text: &str) -> Option<Self> {
+                let read: fn(&str) -> Option<Self> = $read;
+                read(text)
+            }
 
-    fn from_text(text: &str) -> Option<Self> {
-        text.parse().ok().map(Self)
-    }
+            $(fn from_integer(n: u64) -> Option<Self> {
+                let read: fn(u64) -> Option<Self> = $integer;
+                read(n)
+            })?
 
-    fn to_text(&self) -> String {
-        self.0.to_string()
-    }
+            fn to_text(&self) -> String {
+                let show: fn(&Self) -> String = $show;
+                show(self)
+            }
+        }
+    )*};
 }
+pub(super) use forms;
+
+/// Declares texts, a line each: what would be right, and whether a text is.
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident: $right:expr, $good:expr;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct $name(pub String);
+
+        $crate::config::form::forms! {
+            $name: $right, |text| {
+                let good: fn(&str) -> bool = $good;
+                good(text).then(|| Self(text.to_owned()))
+            }, |this| this.0.clone();
+        }
+        $crate::config::form::leaf!($name);
+    )*};
+}
+pub(super) use texts;
+
+forms! {
+    SocketAddr: "an IP address and a port, such as \"127.0.0.1:8080\"",
+        |text| text.parse().ok(), Self::to_string;
+    Role: "\"reader\" or \"operator\"",
+        |text| [Self::Reader, Self::Operator].into_iter().find(|role| role.as_str() == text),
+        |role| role.as_str().to_owned();
+    ClientAuth: "\"none\", \"optional\" or \"required\"",
+        |text| Self::ALL.into_iter().find(|word| word.as_str() == text),
+        |word| word.as_str().to_owned();
+}
+
+/// Cuts options from a table that has members of the same names.
+macro_rules! cut {
+    ($options:ident from $table:expr => { $($member:ident),* $(,)? } $($rest:tt)*) => {
+        $options { $($member: $table.$member.into(),)* $($rest)* }
+    };
+}
+pub(super) use cut;
 
 /// A form that is one of a few words.
 macro_rules! words {
@@ -158,18 +201,10 @@ macro_rules! words {
             }
         }
 
-        impl Form for $name {
-            fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str($right)
-            }
-
-            fn from_text(text: &str) -> Option<Self> {
-                match text { $($word => Some(Self::$variant),)* _ => None }
-            }
-
-            fn to_text(&self) -> String {
-                self.as_str().to_owned()
-            }
+        forms! {
+            $name: $right,
+            |text| match text { $($word => Some(Self::$variant),)* _ => None },
+            |this| this.as_str().to_owned();
         }
     };
 }
@@ -210,36 +245,6 @@ words! {
     }
 }
 
-impl Form for Role {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"reader\" or \"operator\"")
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        [Self::Reader, Self::Operator]
-            .into_iter()
-            .find(|role| role.as_str() == text)
-    }
-
-    fn to_text(&self) -> String {
-        self.as_str().to_owned()
-    }
-}
-
-impl Form for ClientAuth {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"none\", \"optional\" or \"required\"")
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|word| word.as_str() == text)
-    }
-
-    fn to_text(&self) -> String {
-        self.as_str().to_owned()
-    }
-}
-
 /// A foreign type as a setting.
 #[derive(Clone, Debug)]
 pub struct Of<T>(pub T);
@@ -256,4 +261,4 @@ impl<T: Form> serde::Serialize for Of<T> {
     }
 }
 
-leaf!(Address, AuthMode, Level, StoreKind);
+leaf!(AuthMode, Level, StoreKind);

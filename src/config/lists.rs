@@ -1,24 +1,83 @@
-//! Forms that are lists: a caller's keys, the names in its certificates, and its customers.
+//! Forms that are lists: a caller's keys, the names in its certificates and its customers; whose pages
+//! may read answers, and under which names the admin listener is asked.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::ser::Serializer;
 
-use super::form::{Form, Of, refused};
+use super::form::{Form, Of, forms, leaf, refused};
 use super::names::Text;
 use crate::access::{CallerKeyHash, ClientSan};
 use crate::domain::{Audience, CustomerId};
+use crate::exchange::site::{Origin, is_host};
 
-/// Keys one caller may have at once. Two are needed during a rotation.
-const KEYS_MAX: usize = 16;
-/// Names of certificates one caller may have.
-const SANS_MAX: usize = 16;
 /// Customers one caller may list. An MSP with more gives the caller `["*"]`.
 const CUSTOMERS_MAX: usize = 10_000;
 
-/// Reads a list of forms; any wrong one makes the whole setting wrong.
-pub(super) fn list<'de, T, A, V>(mut seq: A, max: usize, visitor: &V) -> Result<Vec<T>, A::Error>
+/// What may stand in a list of settings.
+pub trait Listed: Form {
+    /// Fewest and most items.
+    const COUNT: (usize, usize);
+    /// Whether a single item may stand without a list.
+    const ALONE: bool = false;
+    /// What would be right, as the end of a sentence that begins with "must be".
+    const RIGHT: &str;
+}
+
+/// A list of forms. Any wrong one makes the whole setting wrong.
+#[derive(Clone, Debug)]
+pub struct List<T>(pub Vec<T>);
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+struct ListVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Listed> Visitor<'de> for ListVisitor<T> {
+    type Value = List<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::RIGHT)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<List<T>, E> {
+        let item = T::from_text(text).filter(|_| T::ALONE);
+        item.map(|item| List(vec![item]))
+            .ok_or_else(|| refused(&self))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<List<T>, A::Error> {
+        let (min, max) = T::COUNT;
+        let items = list(seq, max, &self)?;
+        if items.len() < min {
+            return Err(refused(&self));
+        }
+        Ok(List(items))
+    }
+}
+
+impl<'de, T: Listed> serde::Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(ListVisitor(PhantomData))
+    }
+}
+
+impl<T: Listed> serde::Serialize for List<T> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] if T::ALONE => s.serialize_str(&one.to_text()),
+            many => s.collect_seq(many.iter().map(Form::to_text)),
+        }
+    }
+}
+
+/// Reads a list of forms.
+fn list<'de, T, A, V>(mut seq: A, max: usize, visitor: &V) -> Result<Vec<T>, A::Error>
 where
     T: Form,
     A: SeqAccess<'de>,
@@ -37,115 +96,44 @@ where
     Ok(items)
 }
 
-impl Form for CallerKeyHash {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a hash")
-    }
+/// The name of a host.
+#[derive(Clone, Debug)]
+pub struct Host(pub String);
+leaf!(Host);
 
-    fn from_text(text: &str) -> Option<Self> {
-        Self::parse(text)
-    }
-
-    /// Its first digits: enough to tell keys apart.
-    fn to_text(&self) -> String {
-        let mut text = self.to_string();
+forms! {
+    CallerKeyHash: "a hash", Self::parse, |hash| {
+        // Its first digits: enough to tell keys apart.
+        let mut text = hash.to_string();
         text.truncate("sha256:".len() + 8);
-        text.push('…');
-        text
-    }
+        text + "…"
+    };
+    ClientSan: "a DNS name or a URI", Self::parse, |name| name.as_str().to_owned();
+    Origin: "an origin", Self::parse, Self::to_string;
+    Host: "a host", |text| is_host(text).then(|| Self(text.to_owned())), |host| host.0.clone();
 }
 
-/// The hashes of a caller's keys: one, or a list during a rotation.
-#[derive(Clone, Debug)]
-pub struct KeyHashes(pub Vec<CallerKeyHash>);
-
-impl<'de> serde::Deserialize<'de> for KeyHashes {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Hashes;
-        impl<'de> Visitor<'de> for Hashes {
-            type Value = KeyHashes;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(
-                    f,
-                    "\"sha256:\" and 64 lowercase hex digits, or a list of 1 to {KEYS_MAX} such; `msp-gateway caller new` prints it"
-                )
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<KeyHashes, E> {
-                CallerKeyHash::parse(text)
-                    .map(|hash| KeyHashes(vec![hash]))
-                    .ok_or_else(|| refused(&self))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<KeyHashes, A::Error> {
-                let hashes = list(seq, KEYS_MAX, &self)?;
-                if hashes.is_empty() {
-                    return Err(refused(&self));
-                }
-                Ok(KeyHashes(hashes))
-            }
-        }
-        d.deserialize_any(Hashes)
-    }
+// Two keys are needed during a rotation.
+impl Listed for CallerKeyHash {
+    const COUNT: (usize, usize) = (1, 16);
+    const ALONE: bool = true;
+    const RIGHT: &str = "\"sha256:\" and 64 lowercase hex digits, or a list of 1 to 16 such; `msp-gateway caller new` prints it";
 }
 
-impl serde::Serialize for KeyHashes {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        match self.0.as_slice() {
-            [one] => s.serialize_str(&one.to_text()),
-            many => s.collect_seq(many.iter().map(Form::to_text)),
-        }
-    }
+impl Listed for ClientSan {
+    const COUNT: (usize, usize) = (1, 16);
+    const RIGHT: &str = "a list of 1 to 16 DNS names or URIs, such as \"dashboards.internal\" or \"spiffe://corp.example/dashboards\", without wildcards";
 }
 
-impl Form for ClientSan {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a DNS name or a URI")
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        Self::parse(text)
-    }
-
-    fn to_text(&self) -> String {
-        self.as_str().to_owned()
-    }
+// Each request is compared with all of them.
+impl Listed for Origin {
+    const COUNT: (usize, usize) = (0, 100);
+    const RIGHT: &str = "a list of at most 100 origins such as \"https://dash.example:8443\": http or https, in lower case, without a path and without the scheme's own port";
 }
 
-/// The names in certificates that speak for a caller.
-#[derive(Clone, Debug)]
-pub struct ClientSans(pub Vec<ClientSan>);
-
-impl<'de> serde::Deserialize<'de> for ClientSans {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Names;
-        impl<'de> Visitor<'de> for Names {
-            type Value = ClientSans;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(
-                    f,
-                    "a list of 1 to {SANS_MAX} DNS names or URIs, such as \"dashboards.internal\" or \"spiffe://corp.example/dashboards\", without wildcards"
-                )
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<ClientSans, A::Error> {
-                let names = list(seq, SANS_MAX, &self)?;
-                if names.is_empty() {
-                    return Err(refused(&self));
-                }
-                Ok(ClientSans(names))
-            }
-        }
-        d.deserialize_any(Names)
-    }
-}
-
-impl serde::Serialize for ClientSans {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_seq(self.0.iter().map(Form::to_text))
-    }
+impl Listed for Host {
+    const COUNT: (usize, usize) = (0, 100);
+    const RIGHT: &str = "a list of at most 100 names of hosts in lower case, without ports";
 }
 
 /// Whose data a caller may see.
@@ -192,5 +180,36 @@ impl serde::Serialize for Customers {
             Audience::All => s.collect_seq(["*"]),
             Audience::Only(ids) => s.collect_seq(ids.iter().map(CustomerId::as_str)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_for_browsers_are_checked_whole() {
+        let origins = |text: &str| toml::from_str::<toml::Table>(text).unwrap()["x"].clone();
+        let of = |text: &str| {
+            origins(text)
+                .try_into::<List<Origin>>()
+                .map(|o| o.0.len())
+                .ok()
+        };
+        assert_eq!(of("x = []"), Some(0));
+        assert_eq!(of("x = [\"https://a.example\", \"http://b:1\"]"), Some(2));
+        assert_eq!(of("x = [\"https://a.example\", \"*\"]"), None);
+        assert_eq!(of("x = \"https://a.example\""), None);
+        let many = format!("x = [{}]", "\"http://a\",".repeat(101));
+        assert_eq!(of(&many), None);
+        let hosts = |text: &str| {
+            origins(text)
+                .try_into::<List<Host>>()
+                .map(|list| list.0.into_iter().map(|host| host.0).collect::<Vec<_>>())
+                .ok()
+        };
+        assert_eq!(hosts("x = [\"a.b\"]"), Some(vec!["a.b".to_owned()]));
+        assert_eq!(hosts("x = [\"a.b:9180\"]"), None);
+        assert_eq!(hosts("x = [\"A\"]"), None);
     }
 }

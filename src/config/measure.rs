@@ -194,6 +194,18 @@ impl<const MIN: u64, const MAX: u64> Form for Size<MIN, MAX> {
     }
 }
 
+impl<const A: u64, const B: u64> From<Time<A, B>> for Duration {
+    fn from(time: Time<A, B>) -> Self {
+        time.get()
+    }
+}
+
+impl<const A: u64, const B: u64> From<Size<A, B>> for u64 {
+    fn from(size: Size<A, B>) -> Self {
+        size.0
+    }
+}
+
 super::form::leaf!([const A: u64, const B: u64] Time<A, B>);
 super::form::leaf!([const A: u64, const B: u64] Size<A, B>);
 

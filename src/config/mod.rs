@@ -5,23 +5,22 @@
 //! prints a value: a misplaced secret stays where it was put.
 
 mod callers;
-pub mod check;
-pub mod file;
-pub mod form;
+mod check;
+mod file;
+mod form;
 mod layer;
-pub mod lists;
-pub mod load;
-pub mod measure;
-pub mod names;
-pub mod report;
+mod lists;
+mod load;
+mod measure;
+mod names;
+mod report;
 mod restart;
 mod schema;
 mod show;
-pub mod sources;
-pub mod tls;
-pub mod traces;
-pub mod vendor;
-pub mod web;
+mod sources;
+mod tls;
+mod traces;
+mod vendor;
 
 #[cfg(test)]
 mod corpus;
@@ -29,8 +28,10 @@ mod corpus;
 mod reference;
 
 pub use check::{AuthMode, CacheSettings, ConsoleSettings, LogSettings, Settings, StoreSettings};
+pub(crate) use form::Form;
 pub use form::Level;
 pub use load::{Source, from_text, load, load_from};
+pub(crate) use names::CallerName;
 pub use report::Refusal;
 pub use restart::{NEEDS_RESTART, needs_restart};
 pub use schema::json_schema;

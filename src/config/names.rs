@@ -1,12 +1,10 @@
 //! Forms that are names: of variables, files, callers, headers, zones and accounts.
 
-use std::fmt;
-
 use http::HeaderName;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::form::{Form, leaf};
+use super::form::{forms, leaf, texts};
 use crate::domain::{AccountId, CustomerId};
 
 /// Longest path of a file, as Linux has it.
@@ -16,275 +14,99 @@ const NAME_BYTES_MAX: usize = 64;
 /// Longest name of a billed client; N-able's are company names.
 const TEXT_BYTES_MAX: usize = 256;
 
-leaf!(
-    VariableName,
-    FileName,
-    DirectoryName,
-    Text,
-    BilledId,
-    CallerName,
-    Credential,
-    Expiry,
-    Zone
-);
+/// Headers that the gateway sets itself, so that none of them can carry a key.
+const OWN_HEADERS: [&str; 13] = [
+    "host",
+    "connection",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "transfer-encoding",
+    "te",
+    "upgrade",
+    "user-agent",
+    "accept",
+    "accept-encoding",
+    "traceparent",
+    "expect",
+];
 
-/// Names the variable that holds a secret; empty names none.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct VariableName(pub String);
-
-impl Form for VariableName {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "the name of an environment variable (capital letters, digits and _), never the secret itself",
-        )
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        let good = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
-        let head = text.bytes().next().is_none_or(|b| !b.is_ascii_digit());
-        (head && text.len() <= NAME_BYTES_MAX && text.bytes().all(good))
-            .then(|| Self(text.to_owned()))
-    }
-
-    fn to_text(&self) -> String {
-        self.0.clone()
-    }
+/// Whether a text is not too long and holds these characters alone.
+fn is_of(text: &str, bytes_max: usize, good: fn(u8) -> bool) -> bool {
+    text.len() <= bytes_max && text.bytes().all(good)
 }
 
-/// Names the file that holds a secret; empty names none.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct FileName(pub String);
-
-impl Form for FileName {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the path of a file, never the secret itself")
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        (text.len() <= PATH_BYTES_MAX && !text.chars().any(char::is_control))
-            .then(|| Self(text.to_owned()))
-    }
-
-    fn to_text(&self) -> String {
-        self.0.clone()
-    }
+fn is_path(text: &str) -> bool {
+    text.len() <= PATH_BYTES_MAX && !text.chars().any(char::is_control)
 }
 
-/// The path of a directory; empty names none.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct DirectoryName(pub String);
-
-impl Form for DirectoryName {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the absolute path of a directory")
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        let good = text.len() <= PATH_BYTES_MAX && !text.chars().any(char::is_control);
-        (good && (text.is_empty() || text.starts_with('/'))).then(|| Self(text.to_owned()))
-    }
-
-    fn to_text(&self) -> String {
-        self.0.clone()
-    }
+fn is_line(text: &str) -> bool {
+    (1..=TEXT_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
-/// A text for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text(pub String);
-
-impl Form for Text {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a text of 1 to {TEXT_BYTES_MAX} bytes on one line")
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        let good = !text.is_empty() && text.len() <= TEXT_BYTES_MAX;
-        (good && !text.chars().any(char::is_control)).then(|| Self(text.to_owned()))
-    }
-
-    fn to_text(&self) -> String {
-        self.0.clone()
-    }
+texts! {
+    /// Names the variable that holds a secret; empty names none.
+    VariableName: "the name of an environment variable (capital letters, digits and _), never the secret itself",
+        |text| {
+            let good = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+            !text.starts_with(|c: char| c.is_ascii_digit()) && is_of(text, NAME_BYTES_MAX, good)
+        };
+    /// Names the file that holds a secret; empty names none.
+    FileName: "the path of a file, never the secret itself", is_path;
+    /// The path of a directory; empty names none.
+    DirectoryName: "the absolute path of a directory",
+        |text| is_path(text) && (text.is_empty() || text.starts_with('/'));
+    /// A text for people.
+    Text: format_args!("a text of 1 to {TEXT_BYTES_MAX} bytes on one line"), is_line;
+    /// A caller's name: a metric label and a word in every log line.
+    CallerName: "1 to 64 characters a-z, 0-9, _ and -, other than \"anonymous\", \"gateway\" and \"open\"",
+        |text| {
+            let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
+            // Who is meant by these is fixed: no key, ourselves, everyone.
+            let taken = ["", "anonymous", "gateway", "open"].contains(&text);
+            !taken && is_of(text, NAME_BYTES_MAX, good)
+        };
+    /// Names the account behind a vendor's keys where the vendor has no word for it.
+    Credential: ACCOUNT_ID, |text| AccountId::parse(text).is_ok();
 }
 
 /// N-able's `ClientId`, which the vendor writes as a number; so may the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BilledId(pub String);
+leaf!(BilledId);
 
-impl Form for BilledId {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Text::expecting(f)
-    }
+const CUSTOMER_ID: &str = "a customer id: 1 to 128 letters, digits and characters - _ . : @ |";
+const ACCOUNT_ID: &str = "an account id: 1 to 128 letters, digits and characters - _ . : @ |";
 
-    fn from_text(text: &str) -> Option<Self> {
-        Text::from_text(text).map(|text| Self(text.0))
-    }
-
-    fn from_integer(n: u64) -> Option<Self> {
-        Some(Self(n.to_string()))
-    }
-
-    fn to_text(&self) -> String {
-        self.0.clone()
-    }
+forms! {
+    BilledId: format_args!("a text of 1 to {TEXT_BYTES_MAX} bytes on one line"),
+        |text| is_line(text).then(|| Self(text.to_owned())), |id| id.0.clone(),
+        |n| Some(Self(n.to_string()));
+    CustomerId: CUSTOMER_ID, |text| Self::parse(text).ok(), |id| id.as_str().to_owned();
+    AccountId: ACCOUNT_ID, |text| Self::parse(text).ok(), |id| id.as_str().to_owned(),
+        |n| Self::parse(&n.to_string()).ok();
+    Timestamp: "a time with its zone, such as \"2027-01-31T00:00:00Z\"",
+        |text| (text.len() <= NAME_BYTES_MAX).then(|| text.parse().ok())?, Self::to_string;
+    // "UTC" works without any tzdata.
+    TimeZone: "\"UTC\" or a time zone such as \"Europe/Berlin\" that this machine's tzdata knows",
+        |text| {
+            let good = |b: u8| b.is_ascii_alphanumeric() || b"_+-/".contains(&b);
+            let known = is_of(text, NAME_BYTES_MAX, good).then(|| Self::get(text).ok());
+            if text == "UTC" { Some(Self::UTC) } else { known? }
+        },
+        |zone| zone.iana_name().unwrap_or("UTC").to_owned();
+    HeaderName: "the name of a header that no other part of a request uses, such as \"X-API-Key\"",
+        |text| {
+            let name: Self = (text.len() <= NAME_BYTES_MAX).then(|| text.parse().ok())??;
+            (!OWN_HEADERS.contains(&name.as_str())).then_some(name)
+        },
+        |name| name.as_str().to_owned();
 }
-
-/// A caller's name: a metric label and a word in every log line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CallerName(pub String);
-
-impl Form for CallerName {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "1 to 64 characters a-z, 0-9, _ and -, other than \"anonymous\", \"gateway\" and \"open\"",
-        )
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
-        let sized = (1..=NAME_BYTES_MAX).contains(&text.len());
-        // Who is meant by these is fixed: no key, ourselves, everyone.
-        let taken = ["anonymous", "gateway", "open"].contains(&text);
-        (sized && !taken && text.bytes().all(good)).then(|| Self(text.to_owned()))
-    }
-
-    fn to_text(&self) -> String {
-        self.0.clone()
-    }
-}
-
-/// Names the account behind a vendor's keys where the vendor has no word for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credential(pub String);
-
-impl Form for Credential {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        AccountId::expecting(f)
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        AccountId::parse(text).ok().map(|_| Self(text.to_owned()))
-    }
-
-    fn to_text(&self) -> String {
-        self.0.clone()
-    }
-}
-
-/// When a caller's keys stop working.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expiry(pub Timestamp);
-
-impl Form for Expiry {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a time with its zone, such as \"2027-01-31T00:00:00Z\"")
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        (text.len() <= NAME_BYTES_MAX)
-            .then(|| text.parse().ok().map(Self))
-            .flatten()
-    }
-
-    fn to_text(&self) -> String {
-        self.0.to_string()
-    }
-}
-
-/// A time zone of the IANA database.
-#[derive(Clone, Debug)]
-pub struct Zone(pub TimeZone);
-
-impl Form for Zone {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "\"UTC\" or a time zone such as \"Europe/Berlin\" that this machine's tzdata knows",
-        )
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        // Works without any tzdata.
-        if text == "UTC" {
-            return Some(Self(TimeZone::UTC));
-        }
-        let good = |b: u8| b.is_ascii_alphanumeric() || b"_+-/".contains(&b);
-        if text.len() > NAME_BYTES_MAX || !text.bytes().all(good) {
-            return None;
-        }
-        TimeZone::get(text).ok().map(Self)
-    }
-
-    fn to_text(&self) -> String {
-        self.0.iana_name().unwrap_or("UTC").to_owned()
-    }
-}
-
-impl Form for HeaderName {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "the name of a header that no other part of a request uses, such as \"X-API-Key\"",
-        )
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        const OURS: [&str; 13] = [
-            "host",
-            "connection",
-            "content-length",
-            "content-type",
-            "content-encoding",
-            "transfer-encoding",
-            "te",
-            "upgrade",
-            "user-agent",
-            "accept",
-            "accept-encoding",
-            "traceparent",
-            "expect",
-        ];
-        let name: HeaderName = (text.len() <= NAME_BYTES_MAX).then(|| text.parse().ok())??;
-        (!OURS.contains(&name.as_str())).then_some(name)
-    }
-
-    fn to_text(&self) -> String {
-        self.as_str().to_owned()
-    }
-}
-
-macro_rules! id_form {
-    ($name:ident, $what:literal, $integer:expr) => {
-        impl Form for $name {
-            fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(concat!(
-                    $what,
-                    ": 1 to 128 letters, digits and characters - _ . : @ |"
-                ))
-            }
-
-            fn from_text(text: &str) -> Option<Self> {
-                Self::parse(text).ok()
-            }
-
-            fn from_integer(n: u64) -> Option<Self> {
-                let read: fn(u64) -> Option<Self> = $integer;
-                read(n)
-            }
-
-            fn to_text(&self) -> String {
-                self.as_str().to_owned()
-            }
-        }
-    };
-}
-
-id_form!(CustomerId, "a customer id", |_| None);
-id_form!(AccountId, "an account id", |n| Self::parse(&n.to_string())
-    .ok());
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::form::Form as _;
 
     #[test]
     fn names_of_variables_are_not_keys() {
@@ -330,8 +152,8 @@ mod tests {
 
     #[test]
     fn zones_need_no_database_for_utc() {
-        assert!(Zone::from_text("UTC").is_some());
-        assert!(Zone::from_text("Nowhere/Land").is_none());
-        assert!(Zone::from_text("../../etc/passwd").is_none());
+        assert!(TimeZone::from_text("UTC").is_some());
+        assert!(TimeZone::from_text("Nowhere/Land").is_none());
+        assert!(TimeZone::from_text("../../etc/passwd").is_none());
     }
 }

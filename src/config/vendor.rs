@@ -1,43 +1,18 @@
 //! A vendor's settings, checked.
 
-use std::fmt;
-
 use super::file::{self, File};
-use super::form::{Form, Of};
+use super::form::{Of, cut, forms};
 use super::report::Report;
 use super::sources::named;
 use crate::domain::{AccountId, PerVendor, Vendor};
 use crate::secrets::SecretSource;
 use crate::upstream::{BaseUrl, ProxyUrl, VendorOptions};
 
-impl Form for BaseUrl {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "an https URL of a host and perhaps a path, without user, query or fragment (plain http only to localhost or a literal IP address)",
-        )
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        Self::parse(text)
-    }
-
-    fn to_text(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl Form for ProxyUrl {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("http://host:port of a proxy that takes CONNECT, without user and path")
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        Self::parse(text)
-    }
-
-    fn to_text(&self) -> String {
-        self.to_string()
-    }
+forms! {
+    BaseUrl: "an https URL of a host and perhaps a path, without user, query or fragment (plain http only to localhost or a literal IP address)",
+        Self::parse, Self::to_string;
+    ProxyUrl: "http://host:port of a proxy that takes CONNECT, without user and path",
+        Self::parse, Self::to_string;
 }
 
 /// Where the account's name comes from.
@@ -105,16 +80,15 @@ macro_rules! checked {
         let find: fn(&_, bool, &mut Report) -> Option<AccountSource> = $account;
         let account = find(table, keys.is_some(), report);
         let url = table.base_url.0.clone();
-        let mut options = VendorOptions::new(vendor, url, AccountId::of_disabled());
-        options.proxy = table.proxy_url.as_ref().map(|Of(url)| url.clone());
-        options.key_header = table.api_key_header.0.clone();
-        options.requests_per_minute = most.to_u32();
-        options.learn_down_to = table.learn_rate.then_some(least.to_u32());
-        options.concurrency = table.concurrency.to_usize();
-        options.concurrency_adaptive = table.concurrency_adaptive;
-        options.timeout = table.timeout.get();
-        options.connect_timeout = table.connect_timeout.get();
-        options.hold_down_max = $limits.hold_down_max.get();
+        let options = cut!(VendorOptions from table => {
+            requests_per_minute, concurrency, concurrency_adaptive, timeout, connect_timeout,
+        }
+            proxy: table.proxy_url.as_ref().map(|Of(url)| url.clone()),
+            key_header: table.api_key_header.0.clone(),
+            learn_down_to: table.learn_rate.then_some(least.into()),
+            hold_down_max: $limits.hold_down_max.get(),
+            ..VendorOptions::new(vendor, url, AccountId::of_disabled())
+        );
         keys.zip(account)
             .map(|((key, key_fallback), account)| VendorSettings {
                 options,
