@@ -277,6 +277,8 @@ impl Cases {
             want: Want::Page,
         };
         let usable = [Standing::Fresh, Standing::Stale];
+        // Boxed, because memory answers most searches.
+        Box::pin(self.recall_views(asker, query)).await;
         if let Some(derived) = self.derived(asker, query, &usable) {
             if derived.stale {
                 // All rows are read again once, for the views of all customers.
@@ -401,6 +403,21 @@ impl Cases {
             detail,
             stale,
         })
+    }
+
+    /// Looks into the store for a search for one customer and for the same search for all, where
+    /// memory holds neither. [`Self::derived`] looks into memory only.
+    pub(super) async fn recall_views(&self, asker: &Asker, query: &Arc<SearchQuery>) {
+        let derives = query.customer.is_some() && self.policy.load().derive_customer;
+        if !derives || asker.directives.no_cache || !self.snapshots.keeps() {
+            return;
+        }
+        let own = self.key(query);
+        let all = self.key(&Arc::new(query.for_all_customers()));
+        if self.snapshots.current(&own).is_none() && self.snapshots.current(&all).is_none() {
+            let keys = [&own, &all];
+            self.snapshots.recall_current(&keys, asker.deadline).await;
+        }
     }
 
     /// Returns the complete snapshot of all customers that a search for one would be cut from,

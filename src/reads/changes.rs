@@ -233,6 +233,7 @@ impl Telling {
     /// The snapshot that answers the search now.
     async fn source(&self) -> Result<Source, ReadError> {
         let fresh = [Standing::Fresh];
+        self.cases.recall_views(&self.asker, &self.query).await;
         if let Some(derived) = self.cases.derived(&self.asker, &self.query, &fresh) {
             let note = self.cases.derived_note(&derived.snapshot, derived.detail);
             return Ok(Source {

@@ -115,6 +115,7 @@ impl Export {
         query: Arc<SearchQuery>,
         format: ExportFormat,
     ) -> Result<ExportStream, ReadError> {
+        self.cases.recall_views(asker, &query).await;
         let (snapshot, view, note) = match self.cases.derived(asker, &query, &[Standing::Fresh]) {
             Some(derived) => {
                 let note = self.cases.derived_note(&derived.snapshot, derived.detail);

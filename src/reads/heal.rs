@@ -134,6 +134,7 @@ impl Cases {
 
     async fn healed(&self, asker: &Asker, wound: &Wound) -> Result<Answer, ReadError> {
         let usable = [Standing::Fresh, Standing::Stale];
+        self.recall_views(asker, &wound.query).await;
         if let Some(all) = self.derived(asker, &wound.query, &usable)
             && all.snapshot.shows(&all.view, wound.offset, &wound.marks)
         {

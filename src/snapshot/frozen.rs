@@ -169,6 +169,8 @@ pub(super) struct State {
     /// Readers see the rows up to here: those beyond are still being kept.
     pub told: usize,
     pub end: End,
+    /// Set while its rows are being read from the store: the end that it will have then.
+    pub loading: Option<End>,
     pub envelope: Arc<[EnvelopeMember]>,
     views: HashMap<View, (ViewIndex, u64)>,
     /// Of all rows; views have their own.
@@ -213,7 +215,7 @@ pub struct Snapshot {
     pub query: Arc<SearchQuery>,
     /// Its own share of the jitter.
     pub draw: f64,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     changed: watch::Sender<u64>,
     /// Rings when a reader wants more.
     pub(super) demand: Notify,
@@ -222,28 +224,13 @@ pub struct Snapshot {
     ended_by_purge: AtomicBool,
     /// Views of single customers were cut from it since its last refresh began.
     viewed: AtomicBool,
-    birth: Instant,
+    pub(super) birth: Instant,
     charged: AtomicU64,
     let_go: AtomicBool,
     /// What of it is in the store.
     pub(super) kept: Mutex<KeptPart>,
     total: Arc<AtomicU64>,
     clock: Clock,
-}
-
-/// A snapshot that outlived its process.
-pub(super) struct Restored {
-    pub id: SnapshotId,
-    pub key: CacheKey,
-    pub query: Arc<SearchQuery>,
-    pub lifetimes: Lifetimes,
-    pub draw: f64,
-    pub envelope: Arc<[EnvelopeMember]>,
-    pub rows: Rows,
-    pub end: End,
-    pub ages: Ages,
-    pub purged: bool,
-    pub kept: KeptPart,
 }
 
 /// Ids must never repeat, not even between processes: they count on from a number that is drawn once,
@@ -282,6 +269,7 @@ impl Snapshot {
                 rows: Rows::default(),
                 told: 0,
                 end: End::Growing,
+                loading: None,
                 envelope: Arc::new([EnvelopeMember::Data, EnvelopeMember::NextPageKey]),
                 views: HashMap::new(),
                 chain: IdChain::default(),
@@ -316,33 +304,6 @@ impl Snapshot {
             total,
             clock,
         })
-    }
-
-    /// Creates a snapshot as it was, with all its rows. They count as served: readers may hold any
-    /// of them.
-    pub(super) fn restored(from: Restored, total: Arc<AtomicU64>, clock: Clock) -> Arc<Self> {
-        let fresh = Self::new(from.key, from.query, from.lifetimes, total, clock);
-        let mut restored = match Arc::try_unwrap(fresh) {
-            Ok(fresh) => fresh,
-            // Not reached: nobody else has it yet.
-            Err(shared) => return shared,
-        };
-        restored.id = from.id;
-        restored.draw = from.draw;
-        restored.birth = from.ages.head;
-        *restored.kept.get_mut() = from.kept;
-        let state = restored.state.get_mut();
-        state.published = from.rows.len();
-        state.promised = from.rows.len();
-        state.told = from.rows.len();
-        state.rows = from.rows;
-        state.end = from.end;
-        state.envelope = from.envelope;
-        state.ages = Some(from.ages);
-        state.purged = from.purged;
-        let restored = Arc::new(restored);
-        restored.announce();
-        restored
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -567,7 +528,8 @@ impl Snapshot {
 
     /// Returns whether the vendor's end was reached.
     pub fn is_complete(&self) -> bool {
-        self.lock().end == End::Complete
+        let state = self.lock();
+        state.loading.unwrap_or(state.end) == End::Complete
     }
 
     /// Returns where its growth stands.
@@ -598,7 +560,7 @@ impl Snapshot {
             state.lifetimes.judge(born, self.draw, now)
         });
         Look {
-            growing: state.is_growing(),
+            growing: state.is_growing() && state.loading.is_none(),
             purged: state.purged,
             judged,
         }

@@ -5,16 +5,16 @@
 //! row before (`State::told`). What is kept never changes. Should a new search replace rows that were kept but never served, the snapshot is
 //! kept anew from its start.
 //!
-//! [`Snapshots::recall`] reads a snapshot back whole, with the ages that it has by now, or not at all:
-//! rows that do not go on from one another are never served.
+//! [`Snapshots::recall`] brings a snapshot back with its first rows and its true ages. The other rows
+//! follow, one vendor page after the other, and readers wait for them as for those of a walk. Rows that
+//! do not follow those before are never served: a new search goes on from there.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::task::yield_now;
 
-use super::frozen::{Ages, End, Restored, Snapshot};
-use super::rows::Rows;
+use super::frozen::{Ages, End, Snapshot};
+use super::load::{Loaded, Loader, Restored};
 use super::store::Snapshots;
 use super::token::SnapshotId;
 use crate::cache::flight::Boarding;
@@ -24,9 +24,9 @@ use crate::domain::query::SearchRequest;
 use crate::domain::{CustomerId, PageSize, SearchQuery};
 use crate::store::pack::{PackReader, PackWriter};
 use crate::store::{
-    Chain, KeptAges, KeptEnd, KeptNews, KeptOf, KeptPlace, KeptRows, KeptSnapshot, PurgeDepth,
+    KeptAges, KeptEnd, KeptNews, KeptOf, KeptPlace, KeptRows, KeptSnapshot, PurgeDepth,
 };
-use crate::upstream::{EnvelopeMember, RawRows};
+use crate::upstream::EnvelopeMember;
 
 /// How often the store is told that a snapshot is in use.
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
@@ -35,13 +35,13 @@ const TOUCH_EVERY: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeptPart {
     /// `None` before it was begun.
-    place: Option<KeptPlace>,
-    rows: usize,
-    ages: Option<(Instant, Instant)>,
-    ended: bool,
+    pub place: Option<KeptPlace>,
+    pub rows: usize,
+    pub ages: Option<(Instant, Instant)>,
+    pub ended: bool,
     /// It cannot be kept any further.
-    off: bool,
-    touched: Option<Instant>,
+    pub off: bool,
+    pub touched: Option<Instant>,
 }
 
 /// What is looked for in the store.
@@ -59,7 +59,7 @@ pub(super) enum NoFailure {}
 
 impl Snapshots {
     /// Whether snapshots outlive the process.
-    pub(super) fn keeps(&self) -> bool {
+    pub fn keeps(&self) -> bool {
         self.kept.is_on()
     }
 
@@ -221,11 +221,8 @@ impl Snapshots {
         if !self.has_room() {
             return;
         }
-        let Some((rows, part)) = self.read_rows(&found, ages).await else {
-            self.kept.forget_snapshot(found.name);
-            return self.kept.reject_chain();
-        };
-        let snapshot = Snapshot::restored(
+        let standing = &found.standing;
+        let (snapshot, grower) = Snapshot::restored(
             Restored {
                 id: head.id,
                 key,
@@ -233,8 +230,7 @@ impl Snapshots {
                 lifetimes: head.lifetimes,
                 draw: head.draw,
                 envelope: head.envelope.into(),
-                rows,
-                end: match found.standing.end {
+                end: match standing.end {
                     KeptEnd::Open => End::Growing,
                     KeptEnd::Complete => End::Complete,
                     KeptEnd::Cut => End::Cut("pagination.walk_rows_max"),
@@ -242,16 +238,40 @@ impl Snapshots {
                 },
                 ages,
                 purged: covered.is_some() || !known,
-                kept: part,
+                kept: KeptPart {
+                    place: Some(KeptPlace {
+                        name: found.name,
+                        chunks: standing.chunks,
+                        chain: standing.chain,
+                    }),
+                    rows: usize::try_from(standing.rows).unwrap_or(usize::MAX),
+                    ages: Some((ages.head, ages.whole)),
+                    ended: standing.end != KeptEnd::Open,
+                    off: false,
+                    touched: None,
+                },
             },
             self.total.clone(),
             self.clock.clone(),
         );
-        if self.is_over(&snapshot, now) {
+        if self.is_kept_too_long(&snapshot, now) {
+            grower.leave(&mut snapshot.lock());
             self.forget_kept(&snapshot);
             return;
         }
         snapshot.touch(0);
+        let mut loader = Loader::new(self.clone(), snapshot.clone(), found);
+        // A first page needs no more than the first rows. Only readers of the others wait for those.
+        match loader.load_next().await {
+            Loaded::More => {
+                tokio::spawn(loader.load_rest(grower));
+            }
+            Loaded::Whole => snapshot.loaded(grower, true),
+            Loaded::Damaged | Loaded::Away => {
+                grower.leave(&mut snapshot.lock());
+                return;
+            }
+        }
         self.hold(&snapshot, current);
         self.make_room();
     }
@@ -280,38 +300,6 @@ impl Snapshots {
                 (ages, false)
             }
         })
-    }
-
-    /// All rows of a kept snapshot; `None` where one is missing or does not go on from those before.
-    async fn read_rows(&self, found: &KeptSnapshot, ages: Ages) -> Option<(Rows, KeptPart)> {
-        let standing = &found.standing;
-        let (mut rows, mut chain) = (Rows::default(), Chain::default());
-        for number in 0..standing.chunks {
-            let (chunk, next) = self.kept.find_rows(found.name, number, chain).await?;
-            chain = next;
-            let raw = RawRows {
-                text: chunk.text,
-                ends: chunk.ends,
-                places: Vec::new(),
-            };
-            rows.append(raw, |_| true);
-            // Others may answer in between.
-            yield_now().await;
-        }
-        let whole = chain == standing.chain && rows.len() as u64 == standing.rows;
-        let part = KeptPart {
-            place: Some(KeptPlace {
-                name: found.name,
-                chunks: standing.chunks,
-                chain,
-            }),
-            rows: rows.len(),
-            ages: Some((ages.head, ages.whole)),
-            ended: standing.end != KeptEnd::Open,
-            off: false,
-            touched: None,
-        };
-        whole.then_some((rows, part))
     }
 
     fn write_head(&self, snapshot: &Snapshot, begun: u64) -> Vec<u8> {

@@ -35,6 +35,7 @@ mod held;
 mod keep;
 pub mod lineage;
 pub mod listing;
+mod load;
 pub mod marks;
 pub mod options;
 pub mod page;

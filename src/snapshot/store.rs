@@ -274,6 +274,16 @@ impl Snapshots {
         usable.then_some(current)
     }
 
+    /// Looks into the store for the current snapshots of searches that memory holds none of.
+    pub async fn recall_current(self: &Arc<Self>, keys: &[&CacheKey], deadline: Instant) {
+        for key in keys {
+            if self.keeps() && self.current(key).is_none() {
+                let what = Recall::Search((*key).clone());
+                self.recall(what, deadline).await;
+            }
+        }
+    }
+
     /// Returns whether a refresh of a search is under way.
     pub fn is_refreshing(&self, key: &CacheKey) -> bool {
         self.existing_lineage(key)
@@ -356,14 +366,22 @@ impl Snapshots {
     /// Returns whether a snapshot's time is over: it was not used for the tokens' lifetime and
     /// answers no new search either, or it reached the greatest age.
     pub(super) fn is_over(&self, snapshot: &Snapshot, now: Instant) -> bool {
-        let options = self.options.load();
-        if now.saturating_duration_since(snapshot.birth()) >= options.snapshot_lifetime_max {
-            return true;
-        }
+        !snapshot.is_growing() && self.is_kept_too_long(snapshot, now)
+            || self.is_too_old(snapshot, now)
+    }
+
+    fn is_too_old(&self, snapshot: &Snapshot, now: Instant) -> bool {
+        let age = now.saturating_duration_since(snapshot.birth());
+        age >= self.options.load().snapshot_lifetime_max
+    }
+
+    /// Returns whether neither a token nor a new search has a use for a snapshot that no walk is at
+    /// work on.
+    pub(super) fn is_kept_too_long(&self, snapshot: &Snapshot, now: Instant) -> bool {
         let unused = now.saturating_duration_since(snapshot.last_used());
-        unused >= options.token_lifetime
-            && snapshot.standing(false, now) == Standing::Expired
-            && !snapshot.is_growing()
+        self.is_too_old(snapshot, now)
+            || unused >= self.options.load().token_lifetime
+                && snapshot.standing(false, now) == Standing::Expired
     }
 
     /// Bytes of all snapshots.

@@ -239,6 +239,8 @@ impl Walk {
         let Some(_turn) = lineage.take_turn().await else {
             return;
         };
+        // The walk compares with all rows that were kept.
+        self.target.until_loaded().await;
         if matches!(self.stage, Stage::Comparing { .. }) && self.leave_if_unwanted() {
             // The walk before brought what was waited for.
             return;

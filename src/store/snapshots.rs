@@ -283,35 +283,37 @@ impl Store {
         })
     }
 
-    /// Returns a vendor page of a snapshot, and the chain after it.
+    /// Returns a vendor page of a snapshot, and the chain after it. `None` where it is not there, or
+    /// does not follow that chain.
+    ///
+    /// # Errors
+    /// If the store does not answer.
     pub async fn find_rows(
         &self,
         snapshot: RecordName,
         number: u32,
         chain: Chain,
-    ) -> Option<(KeptRows, Chain)> {
-        let inner = self.inner.as_ref()?;
+    ) -> Result<Option<(KeptRows, Chain)>, StoreFault> {
+        let Some(inner) = &self.inner else {
+            return Ok(None);
+        };
         let op = StoreOp::Chunk { snapshot, number };
-        let Ok(StoreReply::Value(Some(chunk))) = inner.call(op, inner.patience()).await else {
-            return None;
+        let StoreReply::Value(Some(chunk)) = inner.call(op, inner.patience()).await? else {
+            return Ok(None);
         };
         let place = place(RecordKind::Chunk, snapshot, number);
         let opened = inner.open_off_thread(place, chunk).await;
         let rows = opened.and_then(|content| KeptRows::read(content).ok_or(RecordReject::Content));
-        match rows {
-            Ok((before, _)) if before != chain => {
-                inner.metrics.reject(RecordReject::Chain);
-                None
-            }
-            Ok((_, rows)) => {
+        let why = match rows {
+            Ok((before, rows)) if before == chain => {
                 let next = rows.chain(&chain);
-                Some((rows, next))
+                return Ok(Some((rows, next)));
             }
-            Err(why) => {
-                inner.metrics.reject(why);
-                None
-            }
-        }
+            Ok(_) => RecordReject::Chain,
+            Err(why) => why,
+        };
+        inner.metrics.reject(why);
+        Ok(None)
     }
 
     /// The head of a snapshot, or its rows, are not those that its standing tells of.
@@ -406,11 +408,15 @@ mod tests {
         );
         assert_eq!(standing.end, KeptEnd::Complete);
         assert!(store.is_current(&found).await);
-        assert_eq!(store.find_rows(name, 0, zero).await, Some((one, first)));
-        assert_eq!(store.find_rows(name, 1, first).await, Some((two, second)));
-        assert_eq!(store.find_rows(name, 2, second).await, None);
-        // Rows follow those that they were kept after, and no others.
-        assert_eq!(store.find_rows(name, 1, zero).await, None);
+        for (number, chain, found) in [
+            (0, zero, Some((one, first))),
+            (1, first, Some((two, second))),
+            (2, second, None),
+            // Rows follow those that they were kept after, and no others.
+            (1, zero, None),
+        ] {
+            assert_eq!(store.find_rows(name, number, chain).await, Ok(found));
+        }
 
         let next = keep(new(10, b"next"), &[], None).await.unwrap().name;
         let old = store.find_snapshot(9).await.unwrap();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use msp_gateway::cache::Detail;
-use msp_gateway::clock::{Clock, Duration, Instant, sleep, sleep_until, timeout_at};
+use msp_gateway::clock::{Clock, Duration, Instant, sleep, timeout_at};
 use msp_gateway::domain::{CacheOutcome, ContractId, CustomerId, FieldSet, Kind, Month, PageSize};
 use msp_gateway::metrics::Metrics;
 use msp_gateway::reads::billing::SoftFailure;
@@ -12,10 +12,7 @@ use msp_gateway::reads::{Answer, Purge, ReadError};
 use msp_gateway::sandbox;
 use msp_gateway::secrets::{SealingKey, Secret};
 use msp_gateway::server::{Inherited, Listeners};
-use msp_gateway::store::engine::StoreFuture;
-use msp_gateway::store::{Engine, EngineState, Model, SealedRecord, Store, StoreOp};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use msp_gateway::store::{Model, SealedRecord, Store};
 
 use crate::kit::{NOW, Page, Rig, Setup, continued};
 use crate::whole::{ALL, SETTINGS, Whole, caller, search, secrets, settings, world};
@@ -88,7 +85,7 @@ fn vendor_calls(rig: &Rig) -> u64 {
 }
 
 /// Lets the tasks run that keep what was fetched.
-async fn settle() {
+pub async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
 
@@ -342,7 +339,7 @@ async fn scrolls_that_were_left_open_count_after_a_restart() {
 }
 
 /// Pages from `token` on to the end: the rows, and the bytes of each page.
-async fn pages(
+pub async fn pages(
     rig: &Rig,
     mut token: Option<String>,
     at_most: usize,
@@ -463,7 +460,7 @@ async fn a_purge_also_ends_the_snapshots_that_a_file_brings_back() {
 }
 
 /// Vendor pages of 50 rows out of `cases`, each after 100 ms.
-fn paged(cases: usize) -> impl Fn(&mut Setup) {
+pub fn paged(cases: usize) -> impl Fn(&mut Setup) {
     move |setup| {
         setup.world.cases = cases;
         setup.snapshots.vendor_page_size = PageSize::new(50).unwrap();
@@ -509,7 +506,7 @@ async fn walks_that_were_paged_lately_read_on_while_the_gateway_leaves() {
     }
 }
 
-fn latency(ms: u64) -> sandbox::SimFault {
+pub fn latency(ms: u64) -> sandbox::SimFault {
     sandbox::SimFault::on_any(sandbox::FaultKind::Latency { ms })
 }
 
@@ -551,160 +548,4 @@ async fn a_vendor_that_hangs_does_not_prolong_the_end() {
         "{:?}",
         begun.elapsed()
     );
-}
-
-/// A disk that takes its time: what it is told is on the platter later, in the order of the calls, and
-/// whoever asks for that hears of it then.
-struct SlowDisk {
-    memory: Model,
-    tasks: mpsc::UnboundedSender<(Instant, StoreOp, oneshot::Sender<()>)>,
-    takes: Duration,
-}
-
-impl SlowDisk {
-    /// With what is on the platter, which is all that a crash leaves.
-    fn new(takes: Duration) -> (Self, Arc<Model>) {
-        let platter = Arc::new(Model::new(64 << 20));
-        let (tasks, mut queue) = mpsc::unbounded_channel::<(_, StoreOp, oneshot::Sender<()>)>();
-        let written = platter.clone();
-        tokio::spawn(async move {
-            while let Some((at, op, done)) = queue.recv().await {
-                sleep_until(at).await;
-                written.apply(&op).unwrap();
-                let _ = done.send(());
-            }
-        });
-        let memory = Model::new(64 << 20);
-        let disk = Self {
-            memory,
-            tasks,
-            takes,
-        };
-        (disk, platter)
-    }
-}
-
-impl Engine for SlowDisk {
-    fn call(&self, op: StoreOp) -> StoreFuture<'_> {
-        let reply = self.memory.apply(&op);
-        let reads = matches!(
-            op,
-            StoreOp::Find { .. }
-                | StoreOp::Line { .. }
-                | StoreOp::Head { .. }
-                | StoreOp::Chunk { .. }
-                | StoreOp::Recall { .. }
-        );
-        let (done, written) = oneshot::channel();
-        if !reads {
-            let _ = self.tasks.send((Instant::now() + self.takes, op, done));
-        }
-        Box::pin(async move {
-            if !reads {
-                let _ = written.await;
-            }
-            reply
-        })
-    }
-
-    fn state(&self) -> EngineState {
-        EngineState::Ok
-    }
-
-    fn resets(&self) -> u64 {
-        0
-    }
-
-    fn close(&self, _limit: Duration) {}
-}
-
-/// A gateway over a disk, before a vendor that takes 100 ms.
-async fn over(engine: impl Engine, clock: &Clock) -> (Rig, Arc<Metrics>) {
-    let key = SealingKey::derive("store", &Secret::parse("secret").unwrap());
-    let records = SealedRecord::new(&key, None).unwrap();
-    let metrics = Metrics::new().unwrap();
-    let store = Store::over(engine, records, clock.clone(), &metrics);
-    store.warm().await;
-    let mut setup = Setup {
-        store,
-        clock: Some(clock.clone()),
-        ..Setup::default()
-    };
-    paged(290)(&mut setup);
-    let rig = Rig::new(setup);
-    rig.sandbox.fault(latency(100));
-    (rig, metrics)
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_a_reader_was_told_a_crash_does_not_undo() {
-    let clock = Clock::anchored(NOW.parse().unwrap());
-    let (disk, platter) = SlowDisk::new(Duration::from_millis(20));
-    let first = Arc::new(over(disk, &clock).await.0);
-    let begun = Instant::now();
-    // Readers who come before the vendor's answer, while it is written, and after it.
-    let mut readers = JoinSet::new();
-    for after in [0, 50, 101, 110, 119, 121] {
-        let (rig, platter, clock) = (first.clone(), platter.clone(), clock.clone());
-        readers.spawn(async move {
-            sleep(Duration::from_millis(after)).await;
-            let mut body = crate::kit::first(20, "");
-            for _ in 0..2 {
-                let page = rig.page(&rig.everyone(), None, &body).await.unwrap();
-                let told = begun.elapsed().as_millis();
-                // The power goes now.
-                let (next, _) = over(platter.clone(), &clock).await;
-                let again = next.page(&next.everyone(), None, &body).await.unwrap();
-                assert_eq!(again.answer.body, page.answer.body, "{after}: {told}");
-                assert_eq!(
-                    (next.searches(), next.continues()),
-                    (0, 0),
-                    "{after}: {told}"
-                );
-                assert!(told >= 120, "{after}: {told}");
-                body = continued(&page.token.unwrap(), Some(20));
-            }
-            begun.elapsed().as_millis()
-        });
-    }
-    let ends = readers.join_all().await;
-    assert!(ends.iter().all(|end| *end <= 125), "{ends:?}");
-    assert_eq!(first.searches(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_slow_disk_costs_a_cold_search_its_write_once_and_fifty_milliseconds_at_most() {
-    // (the disk takes, four cold searches take). Late for the third time in a row, what the start notes
-    // counted, nobody waits for it any more.
-    for (takes, expected) in [
-        (0, [100; 4]),
-        (10, [110; 4]),
-        (49, [149; 4]),
-        (60_000, [150, 150, 100, 100]),
-    ] {
-        let clock = Clock::anchored(NOW.parse().unwrap());
-        let (disk, platter) = SlowDisk::new(Duration::from_millis(takes));
-        let (rig, metrics) = over(disk, &clock).await;
-        let (mut took, mut tokens) = (Vec::new(), Vec::new());
-        for n in 0..4 {
-            let begun = Instant::now();
-            let body = crate::kit::first(20, &format!(",\"n\":{n}"));
-            let page = rig.page(&rig.everyone(), None, &body).await.unwrap();
-            tokens.push(page.token.unwrap());
-            took.push(begun.elapsed().as_millis());
-        }
-        assert_eq!(took, expected, "{takes}");
-        // What is late is counted, and is kept all the same once it is written.
-        let late = "msp_gateway_store_requests_total{operation=\"append\",outcome=\"late\"} 2\n";
-        let text = metrics.render().unwrap();
-        assert_eq!(text.contains(late), takes > 50, "{text}");
-        sleep(Duration::from_secs(130)).await;
-        let (next, _) = over(platter, &clock).await;
-        for token in tokens {
-            let (asker, on) = (next.everyone(), continued(&token, Some(20)));
-            let page = next.page(&asker, None, &on).await;
-            assert_eq!(page.unwrap().rows.len(), 20, "{takes}");
-        }
-        assert_eq!(next.searches(), 0, "{takes}");
-    }
 }

@@ -35,6 +35,7 @@ mod heal;
 mod hostile;
 mod json;
 mod kept;
+mod kept_rows;
 mod limits;
 mod log;
 mod matrix;
