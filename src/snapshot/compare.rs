@@ -10,6 +10,38 @@ use super::walk::{Scroll, Shadow, Stage, Walk, WalkStep};
 use crate::cache::Wanted;
 use crate::metrics::WalkOutcome;
 
+/// What a new search says of the rows that were served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeats {
+    /// It has other rows there, or fewer.
+    Differs,
+    /// It repeats them as far as it was read.
+    NotYet,
+    /// It repeats all of them.
+    Covered,
+}
+
+/// Compares the rows `found` by a new search, `ended` or not, with those of a snapshot of which
+/// `published` were served and at least `promised` were said to exist. The first `compared` are known
+/// to be equal.
+pub fn repeats(
+    snapshot: &Rows,
+    found: &Rows,
+    compared: usize,
+    (published, promised): (usize, usize),
+    ended: bool,
+) -> Repeats {
+    let upto = found.len().min(published);
+    let range = compared.min(upto)..upto;
+    let covers = found.len() >= published && (!ended || found.len() >= promised);
+    match snapshot.first_difference(found, range, By::Ids) {
+        Some(_) => Repeats::Differs,
+        None if covers => Repeats::Covered,
+        None if ended => Repeats::Differs,
+        None => Repeats::NotYet,
+    }
+}
+
 /// A refresh that is not decided.
 struct Check {
     turn: RefreshTurn,
@@ -61,13 +93,10 @@ impl Walk {
         let rows = &mut shadow.rows;
         rows.share_last(&state.rows);
         let published = state.published;
-        let upto = rows.len().min(published);
-        let differs = state
-            .rows
-            .first_difference(rows, shadow.compared..upto, By::Ids);
-        shadow.compared = upto.max(shadow.compared);
-        let covers = rows.len() >= published && (end.is_none() || rows.len() >= state.promised);
-        if differs.is_some() || (end.is_some() && !covers) {
+        let served = (published, state.promised);
+        let repeats = repeats(&state.rows, rows, shadow.compared, served, end.is_some());
+        shadow.compared = shadow.compared.max(rows.len().min(published));
+        if repeats == Repeats::Differs {
             // No page may mix two orders.
             state.truncate(published);
             state.end = End::Broken;
@@ -77,7 +106,7 @@ impl Walk {
             self.store.metrics.walk(WalkOutcome::Broken);
             return self.replace_target(scroll, end, shadow.rows, None);
         }
-        if !covers {
+        if repeats == Repeats::NotYet {
             drop(state);
             self.stage = Stage::Comparing { grower, shadow };
             return WalkStep::GoOn;

@@ -28,7 +28,7 @@
 //! moves; a page mixes two orders; a scroll id leaves the room; a reader waits for a walk that is
 //! gone.
 
-mod compare;
+pub mod compare;
 mod forecast;
 pub mod frozen;
 mod held;

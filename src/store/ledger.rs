@@ -95,7 +95,7 @@ enum Unit {
 }
 
 /// See above.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ledger {
     answers: HashMap<RecordName, AnswerEntry, RandomState>,
     lines: HashMap<RecordName, RecordName, RandomState>,

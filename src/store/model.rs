@@ -12,10 +12,17 @@ use super::ledger::{Judged, Ledger, Place, TableChange};
 #[derive(Debug)]
 pub struct Model(Mutex<ModelState>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ModelState {
     ledger: Ledger,
     tables: BTreeMap<Place, Bytes>,
+}
+
+impl Clone for Model {
+    /// Copies everything that is kept: the two then go their own ways.
+    fn clone(&self) -> Self {
+        Self(Mutex::new(self.0.lock().clone()))
+    }
 }
 
 impl Model {

@@ -34,7 +34,7 @@ pub struct KeptRows {
 
 impl KeptRows {
     /// The chain after these rows.
-    fn chain(&self, before: &Chain) -> Chain {
+    pub fn chain(&self, before: &Chain) -> Chain {
         let mut chain = Chain::default();
         blake3::Hasher::new()
             .update(before)

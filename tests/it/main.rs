@@ -49,6 +49,7 @@ mod reload;
 mod runbook;
 mod smuggle;
 mod sources;
+mod store;
 mod tenure;
 mod tls;
 mod traces;

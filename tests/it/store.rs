@@ -1,0 +1,3 @@
+//! The store's protocol, explored.
+
+mod explore;
