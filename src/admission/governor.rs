@@ -150,7 +150,7 @@ impl Governor {
             Turn::Now { probe } => return Ok(self.permit(probe)),
             Turn::Later(waiter) => waiter,
         };
-        let mut wanted = spend.lane == Lane::Interactive && self.clock.now() < spend.wanted_until;
+        let mut wanted = spend.lane.is_interactive() && self.clock.now() < spend.wanted_until;
         loop {
             let wake = {
                 let mut inner = self.inner.lock();
@@ -358,10 +358,10 @@ impl Governor {
 /// Returns the lane of a call that asks now, and how long it may wait there.
 fn urgency(spend: &Spend, now: Instant) -> (Lane, Instant) {
     match spend.lane {
-        Lane::Interactive if now < spend.wanted_until => {
-            (Lane::Interactive, spend.wanted_until.min(spend.deadline))
+        lane if lane.is_interactive() && now < spend.wanted_until => {
+            (lane, spend.wanted_until.min(spend.deadline))
         }
-        Lane::Interactive => (Lane::Refresh, spend.deadline),
+        Lane::Interactive | Lane::Healing => (Lane::Refresh, spend.deadline),
         lane => (lane, spend.deadline),
     }
 }

@@ -74,7 +74,7 @@ impl PaceSettings {
 /// Returns how many of `all` places this lane may fill. The rest is reserved for more urgent lanes.
 fn places_for(all: usize, lane: Lane) -> usize {
     let kept = match lane {
-        Lane::Interactive => 0,
+        Lane::Interactive | Lane::Healing => 0,
         Lane::Refresh => 1,
         Lane::ReadAhead | Lane::Export => (all / 4).max(1),
     };
@@ -614,7 +614,7 @@ impl Pace {
 
     /// Returns the time until the ramp admits a call of `lane` behind `ahead` others.
     fn ramp_wait(&self, now: Instant, lane: Lane, ahead: usize) -> Duration {
-        let Some(ramp) = self.ramp.filter(|_| lane != Lane::Interactive) else {
+        let Some(ramp) = self.ramp.filter(|_| !lane.is_interactive()) else {
             return Duration::ZERO;
         };
         let others = ahead.saturating_sub(self.queue.len_of(Lane::Interactive));
@@ -623,7 +623,7 @@ impl Pace {
     }
 
     fn take(&mut self, lane: Lane) {
-        if let Some(ramp) = self.ramp.as_mut().filter(|_| lane != Lane::Interactive) {
+        if let Some(ramp) = self.ramp.as_mut().filter(|_| !lane.is_interactive()) {
             ramp.take(self.rate.cost());
         }
         self.in_flight += 1;

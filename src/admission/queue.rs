@@ -73,7 +73,7 @@ impl LaneQueue {
 /// The queue of one vendor credential.
 #[derive(Debug, Default)]
 pub struct Queue {
-    lanes: [LaneQueue; Lane::ALL.len()],
+    lanes: [LaneQueue; Lane::ORDER.len()],
 }
 
 impl Queue {
@@ -89,7 +89,11 @@ impl Queue {
 
     /// Returns the number of waiters in a lane.
     pub fn len_of(&self, lane: Lane) -> usize {
-        self.lanes.get(lane as usize).map_or(0, LaneQueue::len)
+        let lanes = Lane::ORDER.iter().zip(&self.lanes);
+        lanes
+            .filter(|(other, _)| other.as_str() == lane.as_str())
+            .map(|(_, queue)| queue.len())
+            .sum()
     }
 
     /// Puts a waiter at the end of its caller's line.
@@ -101,10 +105,13 @@ impl Queue {
 
     /// Returns the next waiter and its lane.
     pub fn front(&self) -> Option<(Lane, WaiterId)> {
-        Lane::ALL.iter().zip(&self.lanes).find_map(|(lane, queue)| {
-            let (_, waiters) = queue.turns.front()?;
-            Some((*lane, *waiters.front()?))
-        })
+        Lane::ORDER
+            .iter()
+            .zip(&self.lanes)
+            .find_map(|(lane, queue)| {
+                let (_, waiters) = queue.turns.front()?;
+                Some((*lane, *waiters.front()?))
+            })
     }
 
     /// Removes and returns the next waiter.
@@ -132,7 +139,7 @@ impl Queue {
     /// if the new one is refused instead.
     pub fn displace_for(&mut self, lane: Lane, caller: &str) -> Option<WaiterId> {
         let own = self.lanes.get(lane as usize)?.of(caller);
-        let (least, queue) = Lane::ALL
+        let (least, queue) = Lane::ORDER
             .iter()
             .zip(&mut self.lanes)
             .rev()
@@ -168,9 +175,10 @@ mod tests {
         queue.push(Lane::Interactive, &b, 11);
         queue.push(Lane::ReadAhead, &b, 80);
         queue.push(Lane::Refresh, &b, 70);
-        assert_eq!(queue.len(), 7);
+        queue.push(Lane::Healing, &b, 20);
+        assert_eq!((queue.len(), queue.len_of(Lane::Interactive)), (8, 5));
         assert_eq!(queue.front(), Some((Lane::Interactive, 1)));
-        assert_eq!(order(&mut queue), [1, 11, 2, 3, 70, 80, 90]);
+        assert_eq!(order(&mut queue), [1, 11, 2, 3, 20, 70, 80, 90]);
         assert!(queue.is_empty());
     }
 

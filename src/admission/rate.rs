@@ -61,7 +61,7 @@ impl Rate {
     /// leaves a part of the burst to callers that wait.
     pub fn needed(self, lane: Lane) -> Duration {
         let reserve = match lane {
-            Lane::Interactive => 0,
+            Lane::Interactive | Lane::Healing => 0,
             Lane::Refresh => 10,
             Lane::ReadAhead | Lane::Export => 25,
         };

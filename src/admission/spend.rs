@@ -15,6 +15,8 @@ use crate::traces::{LiveTrace, OpenSpan, SpanId, traceparent_of};
 pub enum Lane {
     /// A caller waits for it.
     Interactive,
+    /// A page of a token that is healed. A caller waits for it too, behind all first pages.
+    Healing,
     /// Refreshes an answer that is in use.
     Refresh,
     /// Reads the page after the one that the furthest reader has.
@@ -32,10 +34,24 @@ impl Lane {
         Self::Export,
     ];
 
+    /// The order in which calls go. A healed page is counted as interactive.
+    pub const ORDER: [Self; 5] = [
+        Self::Interactive,
+        Self::Healing,
+        Self::Refresh,
+        Self::ReadAhead,
+        Self::Export,
+    ];
+
+    /// Returns whether a caller waits for the call.
+    pub const fn is_interactive(self) -> bool {
+        matches!(self, Self::Interactive | Self::Healing)
+    }
+
     /// Returns the word used in labels, logs and explanations.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Interactive => "interactive",
+            Self::Interactive | Self::Healing => "interactive",
             Self::Refresh => "refresh",
             Self::ReadAhead => "read_ahead",
             Self::Export => "export",

@@ -150,7 +150,7 @@ impl SlotState {
             }
         }
         // Background work has time.
-        let urgent = spend.lane == Lane::Interactive && now < spend.wanted_until;
+        let urgent = spend.lane.is_interactive() && now < spend.wanted_until;
         let budget = budget.filter(|_| urgent)?;
         let others = self.calls_before(id, spend.wanted_until, now);
         budget.too_long(spend, others).map(NoSlot::Budget)

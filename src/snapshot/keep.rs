@@ -58,7 +58,7 @@ pub(super) enum Recall {
 pub(super) enum NoFailure {}
 
 impl Snapshots {
-    /// Whether snapshots outlive the process.
+    /// Returns whether snapshots outlive the process.
     pub fn keeps(&self) -> bool {
         self.kept.is_on()
     }

@@ -11,10 +11,15 @@ use super::keep::KeptPart;
 use super::store::Snapshots;
 use super::token::SnapshotId;
 use crate::cache::{CacheKey, Lifetimes};
-use crate::clock::Clock;
+use crate::clock::{Clock, Duration, sleep};
 use crate::domain::SearchQuery;
 use crate::store::{Chain, KeptSnapshot};
 use crate::upstream::{EnvelopeMember, RawRows};
+
+/// How often in a row a vendor page is read again that the store did not give in time.
+const LATE_MAX: u32 = 10;
+/// The pause before that.
+const LATE_PAUSE: Duration = Duration::from_millis(100);
 
 /// A snapshot that outlived its process.
 pub(super) struct Restored {
@@ -174,11 +179,17 @@ impl Loader {
     /// Reads the other rows. Where some cannot be read, a new search goes on from those before, as
     /// after a walk that had not ended.
     pub async fn load_rest(mut self, grower: Grower) {
+        let mut late = 0;
         let ended = loop {
             // Other tasks may run in between.
             yield_now().await;
             match self.load_next().await {
-                Loaded::More => {}
+                Loaded::More => late = 0,
+                // A new search for rows that lie on the disk costs more than a moment.
+                Loaded::Away if late < LATE_MAX => {
+                    late += 1;
+                    sleep(LATE_PAUSE).await;
+                }
                 ended => break ended,
             }
         };

@@ -602,7 +602,7 @@ impl SlotState {
     /// Of `max` slots, the free ones above which this lane may take one.
     pub fn kept_from(lane: Lane, max: usize) -> usize {
         match lane {
-            Lane::Interactive => 0,
+            Lane::Interactive | Lane::Healing => 0,
             _ if max < 8 => 0,
             _ => max / KEPT_PART,
         }

@@ -156,7 +156,7 @@ impl Snapshots {
         self.options.store(Arc::new(options));
     }
 
-    /// The gateway leaves. Walks that were paged within `scroll_idle_max` read on, at most
+    /// Notes that the gateway leaves. Walks that were paged within `scroll_idle_max` read on, at most
     /// `drain_pages_max` pages each, for as long as the process lives: a page that is kept costs no
     /// vendor call after the restart. Nothing waits for them.
     pub fn leave(&self) {

@@ -486,7 +486,7 @@ impl Walk {
                 self.pressing_from = self.store.clock.now() + pause;
             }
             Errand::ReadAhead | Errand::ReadOn => self.read_ahead_paused = true,
-            Errand::Reader(Lane::Interactive) => {
+            Errand::Reader(lane) if lane.is_interactive() => {
                 self.announce_failure(WalkFailure::Upstream(error));
             }
             Errand::Reader(_) | Errand::Drain => {
@@ -507,7 +507,7 @@ impl Walk {
         if state.wanted_pages > 0 {
             Lane::Interactive
         } else if state.wanted_healed > 0 {
-            Lane::Refresh
+            Lane::Healing
         } else if state.wanted_export > 0 {
             Lane::Export
         } else {
@@ -525,20 +525,13 @@ impl Walk {
             }
         );
         let (payer, until) = match lane {
-            Lane::Interactive | Lane::Export => {
+            Lane::Interactive | Lane::Healing | Lane::Export => {
                 let state = self.target.lock();
                 (state.payer.clone(), state.wanted_until)
             }
             Lane::Refresh if wanted_soon => (self.target.lock().payer.clone(), None),
-            Lane::Refresh => {
-                let state = self.target.lock();
-                // A token that is healed is its caller's; what ends an idle scroll is nobody's.
-                match wanted_lane(&state) {
-                    Some(Lane::Refresh) => (state.payer.clone(), state.wanted_until),
-                    _ => (None, None),
-                }
-            }
-            Lane::ReadAhead => (None, None),
+            // What ends an idle scroll is nobody's.
+            Lane::Refresh | Lane::ReadAhead => (None, None),
         };
         let soonest = self.store.clock.now() + CALL_WAIT;
         let deadline = until.map_or(soonest, |until| until.max(soonest));
@@ -839,8 +832,7 @@ fn wanted_lane(state: &State) -> Option<Lane> {
     } else if state.wanted_pages > state.rows.len() {
         Some(Lane::Interactive)
     } else if state.wanted_healed > state.rows.len() {
-        // Behind all first pages.
-        Some(Lane::Refresh)
+        Some(Lane::Healing)
     } else if state.wanted_export > state.rows.len() {
         Some(Lane::Export)
     } else {

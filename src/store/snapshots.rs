@@ -33,7 +33,7 @@ pub struct KeptRows {
 }
 
 impl KeptRows {
-    /// The chain after these rows.
+    /// Returns the chain after these rows.
     pub fn chain(&self, before: &Chain) -> Chain {
         let mut chain = Chain::default();
         blake3::Hasher::new()
@@ -204,7 +204,7 @@ impl Store {
         Some(at)
     }
 
-    /// No row will ever follow what is kept.
+    /// Ends a snapshot: no row will ever follow what is kept.
     pub fn end_snapshot(&self, snapshot: RecordName, end: KeptEnd) {
         self.tell(StoreOp::End { snapshot, end });
     }

@@ -95,7 +95,7 @@ impl<S> Retry<S> {
     /// Returns the pause before the next attempt, or `None` if there must be none.
     fn pause(&self, attempt: u32, spend: &Spend, error: &UpstreamError) -> Option<Duration> {
         // Background work is started again by whoever needs it.
-        let urgent = matches!(spend.lane, Lane::Interactive | Lane::Refresh);
+        let urgent = spend.lane.is_interactive() || spend.lane == Lane::Refresh;
         if !urgent || !error.fault.is_passing() {
             return None;
         }
