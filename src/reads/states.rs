@@ -43,6 +43,9 @@ const ID_OVERHEAD_BYTES: u64 = 56;
 /// the next state starts a new table.
 const IDS_UNUSED_MAX: usize = 10_000;
 
+/// The place of a row that a state does not have. No state has so many rows.
+const NOWHERE: u32 = u32::MAX;
+
 /// A hash of a row's text.
 pub type RowHash = [u8; 16];
 
@@ -272,32 +275,42 @@ impl ViewState {
         if self.same_rows(newer) {
             return out;
         }
-        // By number in the newer table: the hash that this state has.
-        let mut known: HashMap<u32, &RowHash, RandomState> = HashMap::default();
+        // By number in the newer table: where this state has the row.
+        let mut places = vec![NOWHERE; newer.ids.lock().len()];
         let mut unknown = Vec::new();
-        let is_same = Arc::ptr_eq(&self.ids, &newer.ids);
-        for (number, hash) in self.rows.iter().zip(&self.hashes) {
-            let there = match is_same {
-                true => Some(*number),
-                false => {
-                    let id = self.ids.lock().ids.get(*number as usize).copied();
-                    id.and_then(|id| newer.ids.lock().numbers.get(&id).copied())
+        // Never two tables locked at once.
+        let ours = match Arc::ptr_eq(&self.ids, &newer.ids) {
+            true => None,
+            false => Some(self.ids.lock().ids.clone()),
+        };
+        {
+            let theirs = newer.ids.lock();
+            for (place, number) in (0..).zip(&self.rows) {
+                let there = match &ours {
+                    None => Some(*number),
+                    Some(ours) => {
+                        let id = ours.get(*number as usize);
+                        id.and_then(|id| theirs.numbers.get(id).copied())
+                    }
+                };
+                match there.and_then(|there| places.get_mut(there as usize)) {
+                    Some(known) => *known = place,
+                    None => unknown.push(*number),
                 }
-            };
-            match there {
-                Some(there) => drop(known.insert(there, hash)),
-                None => unknown.push(*number),
             }
         }
-        for (place, (number, hash)) in newer.rows.iter().zip(&newer.hashes).enumerate() {
-            if known.remove(number) != Some(hash) {
-                out.upserts.push(u32::try_from(place).unwrap_or(u32::MAX));
+        for (place, (number, hash)) in (0..).zip(newer.rows.iter().zip(&newer.hashes)) {
+            let known = places.get_mut(*number as usize);
+            let before = known.map_or(NOWHERE, |known| std::mem::replace(known, NOWHERE));
+            if self.hashes.get(before as usize) != Some(hash) {
+                out.upserts.push(place);
             }
         }
-        let mut gone: Vec<u32> = known.into_keys().collect();
-        gone.sort_unstable();
         let ids = newer.ids.lock();
-        out.removes = gone.into_iter().map(|n| ids.name(n).to_owned()).collect();
+        let gone = (0..).zip(&places).filter(|(_, place)| **place != NOWHERE);
+        out.removes = gone
+            .map(|(number, _)| ids.name(number).to_owned())
+            .collect();
         drop(ids);
         let ids = self.ids.lock();
         let unknown = unknown.into_iter().map(|n| ids.name(n).to_owned());

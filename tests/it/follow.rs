@@ -1,13 +1,15 @@
 //! Followers: whoever only applies what `GET /v1/cases/changes` tells holds what a new search gives.
 //!
-//! Each round changes the vendor's cases at random, while a share of its calls fails. Followers of
-//! different audiences and searches apply the lines of a stream if it ended with `sync`, and are
-//! compared with a whole search. `MSP_FOLLOW_ROUNDS` sets the number of rounds, `MSP_FOLLOW_SEED` the
-//! run.
+//! Each round changes the vendor's cases at random, while a tenth of its calls fails. Gateways are
+//! restarted, with their store and without, states are evicted, and streams are cut. Followers of
+//! different audiences and searches apply the lines of a stream if it ended with `sync`. What they hold
+//! is compared with what the vendor had from their `as_of` on, and with a whole search.
+//! `MSP_FOLLOW_ROUNDS` sets the number of rounds, `MSP_FOLLOW_SEED` the run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use msp_gateway::clock::{Clock, Duration, Instant, sleep};
 use msp_gateway::sandbox::{self, FaultKind, Sandbox, SimFault, SimOperation};
 use msp_gateway::store::Model;
@@ -40,13 +42,19 @@ fn small() -> sandbox::Options {
     }
 }
 
-/// The status, and the lines of the body, if that came whole.
-async fn lines(whole: &Whole, target: &str, headers: &str) -> (u16, Option<Vec<String>>) {
+/// What comes as the answer to one request, on a connection of its own.
+async fn raw(whole: &Whole, target: &str, headers: &str) -> String {
     let mut peer = whole.connect();
     peer.send(get(target, &format!("{headers}connection: close\r\n")))
         .await;
-    let all = peer.rest().await;
-    let (head, mut rest) = all.split_once("\r\n\r\n").unwrap_or((&all, ""));
+    peer.rest().await
+}
+
+/// The status, and the lines of the body, if that came whole. The status is 0 without a whole head.
+fn read(all: &str) -> (u16, Option<Vec<String>>) {
+    let Some((head, mut rest)) = all.split_once("\r\n\r\n") else {
+        return (0, None);
+    };
     let status = head
         .get(9..12)
         .and_then(|text| text.parse().ok())
@@ -61,7 +69,9 @@ async fn lines(whole: &Whole, target: &str, headers: &str) -> (u16, Option<Vec<S
         };
         let size = usize::from_str_radix(size, 16).unwrap();
         if size == 0 {
-            return (status, Some(body.lines().map(str::to_owned).collect()));
+            let whole = after == "\r\n";
+            let lines = || body.lines().map(str::to_owned).collect();
+            return (status, whole.then(lines));
         }
         let Some(chunk) = after.get(..size) else {
             return (status, None);
@@ -108,6 +118,10 @@ struct Follower {
     as_of: String,
     told: usize,
     unfinished: usize,
+    /// Times that it began anew because its state was gone.
+    lost: usize,
+    /// The next stream is cut here, as a part of its bytes.
+    cut: Option<f64>,
 }
 
 impl Follower {
@@ -120,7 +134,13 @@ impl Follower {
             as_of: String::new(),
             told: 0,
             unfinished: 0,
+            lost: 0,
+            cut: None,
         }
+    }
+
+    fn name(&self) -> String {
+        format!("{} {}", self.key.trim_end(), self.search)
     }
 
     /// Asks once, and applies what was told if it was told whole. How many lines that were.
@@ -129,18 +149,29 @@ impl Follower {
             None => format!("{CHANGES}{}", self.search),
             Some(token) => format!("{CHANGES}?since={token}{more}"),
         };
-        let (status, lines) = lines(whole, &target, self.key).await;
+        let mut all = raw(whole, &target, self.key).await;
+        let cut = self.cut.take();
+        if let Some(part) = cut {
+            let bytes = (all.len() as f64 * part) as usize;
+            all.truncate(all.floor_char_boundary(bytes));
+        }
+        let (status, lines) = read(&all);
         if status == 410 {
             // The state is gone: from the start.
             self.since = None;
             self.held.clear();
+            self.lost += 1;
             return None;
         }
         let Some(lines) = lines.filter(|_| status == 200) else {
-            assert!(matches!(status, 200 | 502 | 503 | 504), "{status}");
+            assert!(
+                cut.is_some() || matches!(status, 200 | 502 | 503 | 504),
+                "{status}"
+            );
             self.unfinished += 1;
             return None;
         };
+        assert!(cut.is_none(), "cut, and seems whole");
         let (last, changes) = lines.split_last().expect("a line");
         let last: Line<'_> = serde_json::from_str(last).unwrap();
         assert_eq!(last.op, "sync", "whole without sync");
@@ -186,11 +217,16 @@ impl Follower {
     async fn ask(&self, whole: &Whole, more: &str) -> u16 {
         let token = self.since.as_deref().unwrap();
         let target = format!("{CHANGES}?since={token}{more}");
-        lines(whole, &target, self.key).await.0
+        read(&raw(whole, &target, self.key).await).0
     }
 
     /// Whether it holds what a new search gives; nothing if that could not be read.
     async fn is_right(&self, whole: &Whole) -> Option<bool> {
+        Some(self.searched(whole).await? == self.held)
+    }
+
+    /// What a new search gives.
+    async fn searched(&self, whole: &Whole) -> Option<Rows> {
         #[derive(serde::Deserialize)]
         struct Page<'a> {
             #[serde(borrow)]
@@ -218,7 +254,7 @@ impl Follower {
         let rows = page.data.iter().map(|row| row.get());
         let right: Rows = rows.map(|row| (name_of(row), row.to_owned())).collect();
         assert_eq!(right.len(), page.data.len());
-        Some(right == self.held)
+        Some(right)
     }
 }
 
@@ -227,11 +263,72 @@ fn number_of(name: &str, default: u64) -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// What each kind of follower was to see since when: hashes of all rows.
+struct Versions(VecDeque<(Timestamp, [blake3::Hash; 3])>);
+
+impl Versions {
+    /// More than a follower can be behind: a round takes a minute, and nothing is served past an hour.
+    const KEPT: usize = 300;
+
+    fn note(&mut self, sandbox: &Sandbox, now: Timestamp) {
+        let rows = |customers: &[Option<&str>]| {
+            let each = customers.iter();
+            hash_of(each.flat_map(|customer| sandbox.expected_rows(*customer, None)))
+        };
+        let (one, two) = (Some("org_1"), Some("org_2"));
+        let seen = [rows(&[None]), rows(&[one, two]), rows(&[one])];
+        self.0.push_back((now, seen));
+        if self.0.len() > Self::KEPT {
+            self.0.pop_front();
+        }
+    }
+
+    fn kind(follower: &Follower) -> usize {
+        match (follower.key, follower.search) {
+            (ALL, "") => 0,
+            (TENANT, "") => 1,
+            _ => 2,
+        }
+    }
+
+    /// Whether a follower holds something newer than these rows, which the vendor had once.
+    fn is_behind(&self, rows: &Rows, follower: &Follower) -> bool {
+        let kind = Self::kind(follower);
+        let last = |rows: &Rows| {
+            let hash = hash_of(rows.values().cloned());
+            self.0.iter().rposition(|(_, seen)| seen[kind] == hash)
+        };
+        last(rows).is_some() && last(rows) < last(&follower.held)
+    }
+
+    /// Whether what a follower holds is what the vendor had at some time from its `as_of` on.
+    fn has(&self, follower: &Follower) -> bool {
+        let kind = Self::kind(follower);
+        let as_of: Timestamp = follower.as_of.parse().unwrap();
+        // What was read at the very moment of a change was read before it.
+        let current = self.0.iter().rposition(|(since, _)| *since < as_of);
+        let held = hash_of(follower.held.values().cloned());
+        let mut later = self.0.iter().skip(current.unwrap_or(0));
+        later.any(|(_, seen)| seen[kind] == held)
+    }
+}
+
+fn hash_of(rows: impl Iterator<Item = String>) -> blake3::Hash {
+    let mut rows: Vec<String> = rows.collect();
+    rows.sort_unstable();
+    blake3::hash(rows.join("\n").as_bytes())
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_follower_holds_what_a_new_search_gives() {
-    let rounds = number_of("MSP_FOLLOW_ROUNDS", 200);
+    let rounds = number_of("MSP_FOLLOW_ROUNDS", 150);
     let mut dice = fastrand::Rng::with_seed(number_of("MSP_FOLLOW_SEED", 1));
-    let whole = gateway("", small());
+    // Room for some twenty states and their ids: old ones are evicted all the time.
+    let mut succession = Succession::new("[changes]\nbytes_max = \"128KiB\"\n", small());
+    let mut whole = succession.begin();
+    let sandbox = succession.sandbox.clone();
+    let mut versions = Versions(VecDeque::new());
+    versions.note(&sandbox, succession.clock.wall());
     let mut followers = [
         Follower::new(ALL, ""),
         Follower::new(TENANT, ""),
@@ -239,24 +336,28 @@ async fn a_follower_holds_what_a_new_search_gives() {
         Follower::new(ALL, "?customer_id=org_1"),
         Follower::new(TENANT, "?customer_id=org_1"),
     ];
-    let (mut compared, mut unread) = (0, 0);
+    let (mut compared, mut unread, mut restarts, mut cut, mut ahead) = (0, 0, 0, 0, 0);
     for round in 0..rounds {
-        whole.sandbox.clear_faults();
+        sandbox.clear_faults();
         if round % 3 > 0 {
-            whole.sandbox.insert(dice.usize(0..4), None, None);
-            whole
-                .sandbox
-                .alter(dice.usize(0..6), dice.usize(0..5), dice.usize(0..6));
+            // As many come as go, in the long run.
+            let few = sandbox.expected_rows(None, None).len() < 150;
+            sandbox.insert(dice.usize(0..4) + 2 * usize::from(few), None, None);
+            sandbox.alter(dice.usize(0..6), dice.usize(0..5), dice.usize(0..6));
+            versions.note(&sandbox, succession.clock.wall());
         }
-        for kind in [
-            FaultKind::DropBefore,
-            FaultKind::DropAfter,
-            FaultKind::CutBody { at: None },
-        ] {
-            for operation in [SimOperation::Search, SimOperation::Continue] {
-                whole.sandbox.fault(SimFault {
-                    probability: Some(0.034),
-                    ..SimFault::on(operation, kind.clone())
+        // A tenth of the calls, and now and then all continuations or all calls.
+        let worse = dice.u8(..);
+        for operation in [SimOperation::Search, SimOperation::Continue] {
+            let is_dead = worse < 6 || worse < 12 && operation == SimOperation::Continue;
+            for kind in [
+                FaultKind::DropBefore,
+                FaultKind::DropAfter,
+                FaultKind::CutBody { at: None },
+            ] {
+                sandbox.fault(SimFault {
+                    probability: Some(if is_dead { 1.0 } else { 0.034 }),
+                    ..SimFault::on(operation, kind)
                 });
             }
         }
@@ -268,40 +369,62 @@ async fn a_follower_holds_what_a_new_search_gives() {
             let json = "content-type: application/json\r\n";
             whole.ask_admin(post("/admin/purge", json, purge)).await;
         }
+        if dice.u8(..) < 8 {
+            restarts += 1;
+            if dice.u8(..) < 64 {
+                // With a new disk.
+                succession.model = Arc::new(Model::new(256 << 20));
+            }
+            whole = succession.begin();
+        }
         for follower in &mut followers {
-            follower.follow(&whole, "").await;
+            if dice.u8(..) < 24 {
+                follower.cut = Some(dice.f64());
+                cut += 1;
+            }
+            if follower.follow(&whole, "").await.is_some() {
+                assert!(versions.has(follower), "round {round}, {}", follower.name());
+            }
         }
         // What was stale is read anew meanwhile.
         sleep(Duration::from_secs(20)).await;
         for follower in &mut followers {
             // Other searches of the same round may bring something newer in between.
             for _ in 0..5 {
-                if follower.follow(&whole, "").await != Some(0) {
+                let told = follower.follow(&whole, "").await;
+                if told.is_some() {
+                    assert!(versions.has(follower), "round {round}, {}", follower.name());
+                }
+                if told != Some(0) {
                     continue;
                 }
-                match follower.is_right(&whole).await {
+                match follower.searched(&whole).await {
                     None => unread += 1,
                     Some(right) => {
                         compared += 1;
+                        let is_right = right == follower.held;
                         let quiet = follower.follow(&whole, "").await == Some(0);
-                        assert!(
-                            right || !quiet,
-                            "round {round}, {} {}",
-                            follower.key,
-                            follower.search
-                        );
+                        // A search may be answered stale, and the follower be ahead of it.
+                        let is_ahead = || versions.is_behind(&right, follower);
+                        let name = follower.name();
+                        assert!(is_right || !quiet || is_ahead(), "round {round}, {name}");
+                        ahead += usize::from(!is_right && quiet);
                     }
                 }
                 break;
             }
         }
     }
-    let told: usize = followers.iter().map(|follower| follower.told).sum();
-    let unfinished: usize = followers.iter().map(|follower| follower.unfinished).sum();
+    let sum = |of: fn(&Follower) -> usize| followers.iter().map(of).sum::<usize>();
+    let (told, unfinished) = (sum(|of| of.told), sum(|of| of.unfinished));
+    let lost = sum(|of| of.lost);
+    let failed = sandbox.counts().total();
     println!(
-        "follow: {rounds} rounds, {compared} compared, {told} lines, {unfinished} unfinished, {unread} unread"
+        "follow: {rounds} rounds, {restarts} restarts, {compared} compared, {ahead} ahead, {told} lines, {cut} cut, \
+         {unfinished} unfinished, {lost} begun anew, {unread} unread, {failed} vendor calls"
     );
     assert!(compared as u64 > 3 * rounds && told > 0);
+    assert!(unfinished > 0 && cut > 0 && restarts > 0 && lost > 0);
 }
 
 #[tokio::test(start_paused = true)]
