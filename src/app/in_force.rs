@@ -1,4 +1,4 @@
-//! The settings in force as operators see them, and how the last reload went.
+//! The settings in force as operators see them, and the outcome of the last reload.
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 use super::restart::{is_part_of, subject};
 use crate::config::ShownSetting;
 
-/// Longest reason of a refused reload that is kept: a file with fifty problems has a line for each.
+/// Maximum length of the reason of a refused reload, in bytes. A file with fifty problems has a
+/// line for each.
 const WHY_BYTES_MAX: usize = 16 * 1024;
 
-/// What is shown of settings.
+/// The settings as they are shown.
 pub(super) struct InForce {
-    /// The settings that are taken at the start alone.
+    /// The settings that are read only at the start.
     fixed: Vec<&'static str>,
     state: Mutex<ShownState>,
 }
@@ -24,13 +25,13 @@ struct ShownState {
 
 struct InForceSetting {
     shown: ShownSetting,
-    /// What the file says now, where that waits for a restart.
+    /// The value in the file, if it waits for a restart.
     waiting: Option<String>,
 }
 
 struct LastReload {
     at: Timestamp,
-    /// What was not taken, or why nothing was.
+    /// The settings that were not taken over, or the reason why none was.
     ended: Result<Vec<String>, String>,
 }
 
@@ -46,7 +47,7 @@ impl InForce {
         }
     }
 
-    /// Takes the settings of a reload. What `later` names stays as it was and waits.
+    /// Takes over the settings of a reload. Those named in `later` stay as they were and wait.
     pub(super) fn replace(&self, settings: Vec<ShownSetting>, later: &[String]) {
         let mut state = self.state.lock();
         let waits = |path: &str| later.iter().any(|line| is_part_of(path, subject(line)));
@@ -64,7 +65,8 @@ impl InForce {
         state.settings = new;
     }
 
-    /// Notes how a reload ended: with what was not taken, or with why nothing was.
+    /// Records the outcome of a reload: the settings that were not taken over, or the reason why
+    /// none was.
     pub(super) fn reloaded(&self, at: Timestamp, ended: &Result<Vec<String>, String>) {
         let ended = ended.clone().map_err(|why| {
             let mut end = why.len().min(WHY_BYTES_MAX);

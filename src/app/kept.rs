@@ -36,7 +36,7 @@ pub(super) fn sealing_keys(
     (current, previous)
 }
 
-/// What seals and opens the store's records. `None` without a secret that outlives the process.
+/// Returns the cipher of the store's records. `None` without a secret that outlives the process.
 ///
 /// # Errors
 /// If the cipher refuses a key.

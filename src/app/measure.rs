@@ -49,8 +49,8 @@ impl App {
         self.metrics.state.set_vendor(vendor, standing, queued);
     }
 
-    /// Counts a reload, and notes how it ended: with what needs a restart and was not taken, or with
-    /// the reason why the settings in the files are not the ones in force.
+    /// Counts a reload, and notes how it ended: with what needs a restart and was not taken, or
+    /// with the reason why the settings in the files are not the ones in force.
     pub fn note_reload(&self, ended: &Result<Vec<String>, String>) {
         let now = self.clock.wall();
         self.metrics.config_reload(ended.is_ok(), now.as_second());

@@ -1,4 +1,19 @@
-//! The whole gateway, put together in the order it is built in.
+//! Builds the whole gateway, in the order in which its parts need each other, and applies reloads.
+//!
+//! ```text
+//! Settings, Secrets ─▶ App::build ─▶ Vendor sides ─▶ Snapshots ─▶ Reads ─▶ stacks ─▶ App::run
+//!                      store, metrics   gates, stack                        public, admin
+//! new Settings ──────▶ App::apply: builds everything new, then swaps; fails without a change
+//! ```
+//!
+//! [`App`] is the gateway while it runs. Parts that a reload changes are behind swaps, such as
+//! `ArcSwap`. All others live as long as the process: caches, snapshots, flights, gates and
+//! metrics. `restart.rs` lists the settings that a reload cannot take over. `desk.rs` answers the
+//! admin listener.
+//!
+//! What must never happen here:
+//! - A reload changes one part and fails on another. Everything is built before the first swap.
+//! - A reload forgets a budget, a circuit, a rejected key, a snapshot or an answer.
 
 mod desk;
 mod in_force;
@@ -44,16 +59,16 @@ pub use kept::{open_store, store_seal};
 use vendor::Side;
 pub use vendor::Way;
 
-/// Keeps keys that are derived for page tokens apart from any other use of the same secret.
+/// Separates keys derived for page tokens from any other use of the same secret.
 const SEALING_PURPOSE: &str = "msp-gateway 2026 page tokens";
-/// How often what is over is let go of.
+/// How often expired entries are dropped.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
-/// How long the end of the process waits for the store, and then for the log, to be written.
+/// How long the end of the process waits until the store, and then the log, is written.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// How long it waits before that for a collector to take the last spans.
 const SPANS_LIMIT: Duration = Duration::from_secs(1);
 
-/// Why the gateway could not be built.
+/// The reason why the gateway could not be built.
 #[derive(Debug)]
 pub struct BuildError(String);
 
@@ -65,7 +80,7 @@ impl fmt::Display for BuildError {
 
 impl std::error::Error for BuildError {}
 
-/// The gateway while it runs. What a reload changes is behind swaps; everything else stays.
+/// The gateway while it runs. A reload swaps some of its parts. All others stay.
 pub struct App {
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -95,10 +110,10 @@ pub struct App {
 }
 
 impl App {
-    /// Builds everything; opens no socket. Access lines go to `log` while `log.access` is on.
+    /// Builds everything and opens no socket. Access lines go to `log` while `log.access` is on.
     ///
     /// # Errors
-    /// If TLS, a sealing key or a metric cannot be set up.
+    /// Fails if TLS, a sealing key or a metric cannot be set up.
     pub fn build(
         settings: &Settings,
         secrets: &Secrets,
@@ -111,10 +126,11 @@ impl App {
         Self::build_over(Way::Network, store, settings, secrets, log, clock, metrics)
     }
 
-    /// The same, reaching vendors by `way`, over this store whatever the settings say of it.
+    /// Builds everything. Vendors are reached by `way`, and `store` replaces the one in the
+    /// settings.
     ///
     /// # Errors
-    /// As [`Self::build`].
+    /// Fails like [`Self::build`].
     pub fn build_over(
         way: Way,
         store: Store,
@@ -175,7 +191,7 @@ impl App {
         let public_tls = tls(&secrets.certificates.public, "public");
         let admin_tls = tls(&secrets.certificates.admin, "admin");
         for code in Code::ALL {
-            // Alerts are about these.
+            // There are alerts about these.
             if code.status() >= 500 {
                 metrics.declare_problem(code.as_str());
             }
@@ -256,12 +272,12 @@ impl App {
         }))
     }
 
-    /// Takes new settings while requests go on: those in flight end on the old stacks; caches,
-    /// snapshots, flights, circuits, budgets and metrics stay. Returns what needs a restart and was
-    /// therefore not taken, one line each.
+    /// Takes over new settings while requests go on. Requests in flight end on the old stacks.
+    /// Caches, snapshots, flights, circuits, budgets and metrics stay. Returns one line for each
+    /// setting that needs a restart and was not taken over.
     ///
     /// # Errors
-    /// If anything cannot be built; then nothing has changed.
+    /// Fails if anything cannot be built. Then nothing has changed.
     pub fn apply(
         self: &Arc<Self>,
         settings: &Settings,
@@ -283,7 +299,8 @@ impl App {
         let mut server = settings.server.clone();
         (server.public, server.admin) = (self.server.public, self.server.admin);
         if settings.auth == AuthMode::Open && !restart::is_loopback(&server) {
-            // Checked against the addresses in the settings; these are the ones we listen on.
+            // The settings were checked against the addresses in them. These are the addresses in
+            // use.
             return Err(BuildError(
                 "auth.mode: \"open\" needs loopback addresses, and those in use change with a restart only"
                     .to_owned(),
@@ -331,7 +348,7 @@ impl App {
         }
         self.traced.commit(traces);
         self.sealer.store(Arc::new(sealer));
-        // Pages hold tokens of the sealing key they were rendered with.
+        // Rendered pages contain tokens of the earlier sealing key.
         self.reads.cases.forget_pages();
         self.policy.store(Arc::new(settings.policy.clone()));
         self.snapshots.configure(settings.snapshots.clone());
@@ -342,14 +359,15 @@ impl App {
         self.callers.store(callers.clone());
         self.public.store(Arc::new(public));
         self.admin.store(Arc::new(admin));
-        // Last: an answer that ends for this must not be begun anew with the old book.
+        // This comes last, because an answer that ends for it must not start again with the old
+        // book.
         before.succeed(callers);
         self.in_force.replace(shown, &later);
         Ok(later)
     }
 
-    /// Refuses a new certificate that callers would refuse. The one in use may run out meanwhile:
-    /// that is no reason to refuse other settings.
+    /// Refuses a new certificate that callers would reject. The one in use may expire meanwhile,
+    /// which is no reason to refuse other settings.
     fn check_certificate(
         &self,
         setting: &str,
@@ -367,39 +385,39 @@ impl App {
         }
     }
 
-    /// TLS of the public listener.
+    /// Returns the TLS of the public listener.
     pub fn public_tls(&self) -> Option<&Arc<Tls>> {
         self.public_tls.as_ref()
     }
 
-    /// TLS of the admin listener.
+    /// Returns the TLS of the admin listener.
     pub fn admin_tls(&self) -> Option<&Arc<Tls>> {
         self.admin_tls.as_ref()
     }
 
-    /// Tells when to leave.
+    /// Returns the drain, which makes the gateway leave.
     pub fn drain(&self) -> &Drain {
         &self.drain
     }
 
-    /// Counters.
+    /// Returns the metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// Answers callers' requests with the stack of the moment.
+    /// Returns the service for callers. Each request uses the stack in force.
     pub fn public(self: &Arc<Self>) -> Answering {
         let app = self.clone();
         Arc::new(move |arrival| app.public.load().answer(arrival))
     }
 
-    /// Answers operators' requests with the stack of the moment.
+    /// Returns the service for operators. Each request uses the stack in force.
     pub fn admin(self: &Arc<Self>) -> Answering {
         let app = self.clone();
         Arc::new(move |arrival| app.admin.load().answer(arrival))
     }
 
-    /// Serves until [`Drain::begin`] and everything has ended.
+    /// Serves until [`Drain::begin`] was called and everything has ended.
     pub async fn run(self: &Arc<Self>, listeners: Listeners) {
         let server = Server {
             options: self.server.clone(),
@@ -435,7 +453,7 @@ impl App {
     }
 }
 
-/// What stacks are made of, before and after a reload.
+/// The parts of stacks, before and after a reload.
 struct Stacks<'a> {
     clock: &'a Clock,
     metrics: &'a Arc<Metrics>,
@@ -495,7 +513,7 @@ impl Stacks<'_> {
     }
 }
 
-/// Where access lines go: to `log`, or nowhere.
+/// Returns the destination of access lines: `log`, or none.
 fn access_log(settings: &Settings, log: &LogSink) -> LogSink {
     match settings.log.access {
         true => log.clone(),

@@ -19,9 +19,9 @@ use crate::upstream::{VendorOptions, VendorService};
 /// How vendors and the collector of spans are reached.
 #[derive(Clone)]
 pub enum Way {
-    /// Over the network, with TLS where the settings say https.
+    /// Over the network, with TLS if the settings say https.
     Network,
-    /// Through pipes to something in this process: for tests, which need no socket then.
+    /// Through pipes to a vendor in this process. Tests use it, because it needs no socket.
     InMemory(InMemory),
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Side {
     metrics: Arc<Metrics>,
 }
 
-/// A change of a vendor's side that cannot fail any more.
+/// A prepared change of a vendor's side. It can no longer fail.
 pub(super) struct Prepared {
     gates: Gates,
     ring: VendorKeyring,
@@ -48,8 +48,8 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) fn commit(self) {
-        // The same keys stay the same ones: what is known of them, that they are refused, say, is
-        // not forgotten because some other setting changed.
+        // Unchanged keys stay the same object, so what is known about them, such as a rejection, is
+        // not lost when other settings change.
         if **self.ring.load() != self.keys {
             self.ring.store(Arc::new(self.keys));
         }
@@ -81,7 +81,7 @@ impl Side {
         })
     }
 
-    /// Returns the vendor's stack of the moment: each call takes the one that is current when it
+    /// Returns the vendor's service. Each call uses the stack that is in force when the call
     /// begins.
     pub(super) fn service(&self) -> VendorService {
         let current = self.current.clone();
@@ -103,7 +103,8 @@ impl Side {
         &self.gates
     }
 
-    /// Builds what new settings ask for, changing nothing yet. What needs a restart goes to `later`.
+    /// Builds the parts for new settings without changing anything. Settings that need a restart go
+    /// to `later`.
     pub(super) fn prepare(
         side: &Option<Self>,
         vendor: Vendor,
@@ -114,7 +115,7 @@ impl Side {
         let name = vendor.as_str();
         let (side, settings, secrets) = match (side, settings, secrets) {
             (Some(side), Some(settings), Some(secrets)) => (side, settings, secrets),
-            // Not named, or optional and without a key.
+            // The vendor is not configured, or is optional and has no key.
             (None, None, _) | (None, Some(_), None) => return Ok(None),
             _ => {
                 later.push(format!("{name}: enabling or disabling it needs a restart"));
@@ -123,7 +124,8 @@ impl Side {
         };
         let options = options(settings, secrets);
         if options.credential != side.options.credential {
-            // It is part of every identity: what is remembered belongs to the other account.
+            // The account is part of every cache key: remembered answers belong to the other
+            // account.
             later.push(format!("{name}: another account needs a restart"));
             return Ok(None);
         }

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::operate::AnswerFormat;
-use crate::config::{self, Refusal, Settings, Source};
+use crate::config::{self, Refusal, Settings, SettingsSource};
 
 /// What to check, and how to show it.
 #[derive(Args, Default)]
@@ -33,8 +33,8 @@ struct Found {
 }
 
 impl Check {
-    /// Validates settings and secrets. Prints the settings in force to `out`, problems and warnings to
-    /// `err`, one a line; as JSON all of it to `out`. Returns the exit code: 0 fine, 1 refused.
+    /// Validates settings and secrets. Prints the settings in force to `out`, problems and warnings
+    /// to `err`, one a line; as JSON all of it to `out`. Returns the exit code: 0 fine, 1 refused.
     pub fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> i32 {
         if self.schema {
             return write(&format!("{:#}\n", config::json_schema()), out, err);
@@ -71,9 +71,9 @@ impl Check {
 
     fn found(&self) -> Result<Found, Refusal> {
         let source = match self.config.as_deref() {
-            None => Source::Defaults,
-            Some(path) if path == Path::new("-") => Source::Input,
-            Some(path) => Source::File(path),
+            None => SettingsSource::Defaults,
+            Some(path) if path == Path::new("-") => SettingsSource::Input,
+            Some(path) => SettingsSource::File(path),
         };
         let mut settings = config::load_from(source)?;
         let secrets = settings.read_secrets()?;

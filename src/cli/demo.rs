@@ -26,22 +26,22 @@ use crate::server::{Inherited, Listeners};
 use crate::telemetry::LogSink;
 use crate::traces::TraceHeaders;
 
-/// The dashboard's port where none is chosen and this one is free.
+/// The dashboard's port, if none was chosen and this one is free.
 const DASHBOARD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
-/// Where the demo is reached, and by whose pages.
+/// The addresses of the demo, and the origins whose pages may use it.
 pub struct DemoAddresses {
-    /// Callers connect here.
+    /// Address for callers.
     pub public: SocketAddr,
-    /// Operators connect here.
+    /// Address for operators.
     pub admin: SocketAddr,
-    /// Browsers find the dashboard here; `None`: `DASHBOARD`, or any port if that is taken.
+    /// Address of the dashboard. `None`: `DASHBOARD`, or any port if that is taken.
     pub dashboard: Option<SocketAddr>,
-    /// More origins whose web pages may ask.
+    /// Further origins whose web pages may send requests.
     pub cors_origins: Vec<Origin>,
 }
 
-/// Serves until told to leave; returns the exit code.
+/// Serves until a signal ends it. Returns the exit code.
 pub fn run(places: DemoAddresses, log_format: Option<LogFormat>) -> i32 {
     let clock = Clock::system();
     let metrics = match Metrics::new() {
@@ -86,7 +86,7 @@ async fn demo(
     clock: Clock,
 ) -> Result<i32, String> {
     let DemoAddresses { public, admin, .. } = *places;
-    // An occupied port is told with the flag to change it, before anything is started.
+    // An occupied port is reported with the flag to change it, before anything is started.
     for (address, flag) in [(public, "--public"), (admin, "--admin")] {
         sandbox::bind(address, flag).await?;
     }
@@ -123,7 +123,8 @@ async fn demo(
         let _ = stopped.await;
     }));
     let mut page_task = None;
-    // Nobody could use the demo without them: the caller key is nowhere else.
+    // The demo is unusable if these lines cannot be printed, because the caller key is nowhere
+    // else.
     let bound = |listeners: &Listeners| {
         let dashboard = Dashboard::new(listeners.public_address(), &caller_key);
         page_task = Some(tokio::spawn(dashboard.serve(page_listener)));
@@ -138,8 +139,8 @@ async fn demo(
     code
 }
 
-/// The dashboard's listener and its address. A port that was chosen must be free; the usual one may
-/// be another program's.
+/// Returns the dashboard's listener and its address. A chosen port must be free. The usual one may
+/// be in use by another program.
 async fn dashboard_listener(
     chosen: Option<SocketAddr>,
 ) -> Result<(TcpListener, SocketAddr), String> {
@@ -154,15 +155,16 @@ async fn dashboard_listener(
     Ok((listener, address))
 }
 
-/// A directory for what the demo remembers, removed with it.
+/// A directory for the demo's store. It is removed when this is dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
-    /// `None` if it cannot be made: then nothing outlives a restart, as in a container without a disk.
+    /// Creates the directory. `None` if that fails: then nothing outlives a restart, as in a
+    /// container without a disk.
     fn new() -> Option<Self> {
         let name = format!("msp-gateway-demo-{:016x}", fastrand::u64(..));
         let path = std::env::temp_dir().join(name);
-        // Fails if it is there already, whoever made it.
+        // Fails if the path exists, whoever created it.
         DirBuilder::new().mode(0o700).create(&path).ok()?;
         Some(Self(path))
     }
@@ -223,7 +225,7 @@ requests_per_minute = 600
     )
 }
 
-/// The simulated vendors' keys are no secrets, so they come from here.
+/// Returns the keys of the simulated vendors. They are not secret, so they are here.
 fn secrets() -> Option<Secrets> {
     let vendor = |key: &str, account: &str| {
         Some(VendorSecrets {
@@ -247,7 +249,7 @@ fn secrets() -> Option<Secrets> {
     })
 }
 
-/// What the demo prints.
+/// The lines that the demo prints.
 struct Lines {
     contract: Option<String>,
     customer: Option<String>,
@@ -289,8 +291,8 @@ impl Lines {
              kept in            {kept}\n\
              \nPaste these; the caller key is made anew at each start:\n\nKEY={caller_key}\n"
         );
-        // These work with curl 7.68: no option is newer. What is long is cut, and every line ends with
-        // a line feed, also where the answer has none.
+        // These commands work with curl 7.68, without any newer option. Long answers are cut, and
+        // every answer ends with a line feed.
         let json = "-H 'Content-Type: application/json' -d";
         let short = "| head -c 900; echo";
         let lines = [

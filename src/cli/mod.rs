@@ -50,7 +50,8 @@ enum Command {
         /// Where operators and Prometheus connect
         #[arg(long, default_value = "127.0.0.1:9180")]
         admin: SocketAddr,
-        /// Where browsers find the dashboard; without it, 127.0.0.1:8081, or any port if that is taken
+        /// Where browsers find the dashboard; without it, 127.0.0.1:8081, or any port if that is
+        /// taken
         #[arg(long)]
         dashboard: Option<SocketAddr>,
         /// One more origin whose web pages may ask, such as http://localhost:3000; may be repeated

@@ -1,5 +1,5 @@
-//! `msp-gateway status`, `explain`, `purge`, `resume` and `healthcheck`: what operators ask of a
-//! running gateway, over its admin listener.
+//! `msp-gateway status`, `explain`, `purge`, `resume` and `healthcheck`: commands for a running
+//! gateway. They use its admin listener.
 
 use std::io::Write;
 
@@ -17,7 +17,7 @@ pub(super) enum AnswerFormat {
     /// For people.
     #[default]
     Text,
-    /// As the admin listener gives it.
+    /// As the admin listener sends it.
     Json,
 }
 
@@ -28,34 +28,34 @@ pub(super) enum Operate {
     Status {
         #[command(flatten)]
         remote: Remote,
-        /// For people, or as the admin listener gives it
+        /// For people, or as the admin listener sends it
         #[arg(long, value_enum, default_value_t)]
         format: AnswerFormat,
     },
-    /// Say how a running gateway would answer a question, without asking a vendor
+    /// Show how a running gateway would answer a request, without a vendor call
     Explain {
         /// A path of the public listener with its query, such as "/msp/customers?fields=id"
         target: String,
-        /// Its method; without it, POST where there is a body, else GET
+        /// Its method; without it, POST if there is a body, otherwise GET
         #[arg(long)]
         method: Option<String>,
         /// Its body
         #[arg(long)]
         body: Option<String>,
-        /// The caller whose question it would be
+        /// The caller that would send the request
         #[arg(long)]
         caller: Option<String>,
         #[command(flatten)]
         remote: Remote,
-        /// For people, or as the admin listener gives it
+        /// For people, or as the admin listener sends it
         #[arg(long, value_enum, default_value_t)]
         format: AnswerFormat,
     },
-    /// Make a running gateway ask anew for what it remembers
+    /// Make a running gateway fetch its remembered answers again
     Purge {
         #[command(flatten)]
         what: PurgeWhat,
-        /// Also forget it, so that nothing is left for an outage and page tokens end
+        /// Also remove the answers, so that none is left for an outage, and end page tokens
         #[arg(long)]
         hard: bool,
         #[command(flatten)]
@@ -68,9 +68,9 @@ pub(super) enum Operate {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Exit with 0 if a running gateway answers, else with 1
+    /// Exit with 0 if a running gateway answers, otherwise with 1
     Healthcheck {
-        /// Ask whether requests should be sent to it, not only whether it is alive
+        /// Check whether the gateway should get requests, not only whether it is alive
         #[arg(long)]
         ready: bool,
         #[command(flatten)]
@@ -78,11 +78,11 @@ pub(super) enum Operate {
     },
 }
 
-/// What a purge ends.
+/// What to purge.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct PurgeWhat {
-    /// What mentions one customer
+    /// Answers that mention one customer
     #[arg(long, value_name = "ID")]
     customer: Option<String>,
     /// One kind of answer: customers, cases or billing
@@ -112,13 +112,13 @@ impl PurgeWhat {
 }
 
 impl Operate {
-    /// Asks, and prints the answer to `out`, or to `err` in one line why there is none. Returns the
-    /// exit code: 0 fine, 1 refused.
+    /// Sends the request. Prints the answer to `out`, or one line to `err` that says why there is
+    /// none. Returns the exit code: 0 fine, 1 refused.
     pub(super) fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> i32 {
         let (text, code) = match self.answer() {
             Ok(answer) => answer,
             Err(why) => {
-                // If nobody can be told, the exit code still says it.
+                // If this cannot be printed, the exit code still shows the failure.
                 let _ = writeln!(err, "msp-gateway: {why}");
                 return REFUSED;
             }
@@ -133,7 +133,7 @@ impl Operate {
         }
     }
 
-    /// The text and the exit code.
+    /// Returns the text and the exit code.
     fn answer(&self) -> Result<(String, i32), String> {
         let fine = |text: String| Ok((text, FINE));
         match self {

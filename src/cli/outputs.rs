@@ -1,8 +1,8 @@
-//! What a command prints that keeps running: `serve`, `demo`, `sandbox`.
+//! The output of commands that keep running: `serve`, `demo`, `sandbox`.
 //!
-//! Each output has a writer of its own (see [`crate::telemetry`]), so that whoever reads it, or does
-//! not, holds nothing up. Commands that print and end write directly instead: `check | less` waits for
-//! its reader.
+//! Each output has a writer of its own (see [`crate::telemetry`]), so a reader that is slow or gone
+//! delays nothing. Commands that print and end write directly instead: `check | less` waits for its
+//! reader.
 
 use std::io::{IsTerminal, stderr, stdout};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,18 +15,18 @@ use crate::clock::{Clock, Duration};
 use crate::metrics::Metrics;
 use crate::telemetry::{EventLevel, Format, LogSink, Output, events_to, panics_to_events};
 
-/// How long the end of the program waits for the readers of its outputs, all together.
+/// How long the end of the program waits for the readers of both outputs.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(2);
-/// How long a start waits to learn whether its output can be written. A reader that is slow is none
-/// that left.
+/// How long the start waits to see whether its output can be written. A reader that is slow has not
+/// left.
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// The form of log lines, where somebody chose one.
+/// The form of log lines, if one was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people
     Text,
-    /// One JSON object a line, whatever is printed
+    /// One JSON object per line, for everything printed
     Json,
 }
 
@@ -34,17 +34,17 @@ pub enum LogFormat {
 pub struct Outputs {
     stdout: Output,
     stderr: Output,
-    /// Everything is JSON because somebody chose it, also what is no log line by default.
+    /// Whether everything is JSON because that was chosen, including lines that are not log lines.
     all_json: bool,
     clock: Clock,
 }
 
 impl Outputs {
-    /// Starts the writers. Without a chosen format, log lines are text where the output is a terminal
-    /// and JSON elsewhere, and addresses and refusals are plain lines everywhere.
+    /// Starts the writers. Without a chosen format, log lines are text on a terminal and JSON
+    /// elsewhere, and addresses and refusals are plain lines everywhere.
     ///
     /// # Errors
-    /// If the system gives no descriptor or no thread.
+    /// Fails if the system has no descriptor or no thread left.
     pub fn start(
         chosen: Option<LogFormat>,
         metrics: &Arc<Metrics>,
@@ -56,7 +56,8 @@ impl Outputs {
             None if is_terminal => Format::Text,
             None => Format::Json,
         };
-        // A descriptor of its own: the standard library's buffer would hide what was written.
+        // A descriptor of its own, because the standard library's buffer would hide whether lines
+        // were written.
         let start = |name, fd: std::io::Result<OwnedFd>, format, carries_events| {
             let file = std::fs::File::from(fd?);
             let (metrics, clock) = (metrics.clone(), clock.clone());
@@ -75,7 +76,7 @@ impl Outputs {
         })
     }
 
-    /// Returns where access log lines go.
+    /// Returns the sink of access log lines.
     pub fn access_log(&self) -> LogSink {
         LogSink::to(self.stdout.clone())
     }
@@ -83,10 +84,10 @@ impl Outputs {
     /// Sends events and panics to standard error.
     ///
     /// # Errors
-    /// As [`events_to`].
+    /// Fails like [`events_to`].
     pub fn take_events(&self, level: &str) -> Result<EventLevel, String> {
         let level = events_to(self.stderr.clone(), level, self.clock.clone())?;
-        // A panic's own text may hold anything a vendor or a caller sent.
+        // A panic's own text may contain anything that a vendor or a caller sent.
         panics_to_events();
         Ok(level)
     }
@@ -96,10 +97,10 @@ impl Outputs {
         self.print(&self.stdout, "INFO", "", lines);
     }
 
-    /// Prints lines to standard output that are what the command is run for.
+    /// Prints lines to standard output that the command cannot do without.
     ///
     /// # Errors
-    /// If they cannot be written. A reader that is slow is no failure.
+    /// Fails if they cannot be written. A slow reader is not a failure.
     pub fn hand_over(&self, lines: &str) -> Result<(), String> {
         self.announce(lines);
         self.stdout
@@ -117,7 +118,7 @@ impl Outputs {
         );
     }
 
-    /// Says why the command is refused. Returns the exit code.
+    /// Prints why the command is refused. Returns the exit code.
     pub fn refuse(&self, why: impl std::fmt::Display) -> i32 {
         self.print(&self.stderr, "ERROR", "msp-gateway: ", &why.to_string());
         REFUSED
@@ -132,7 +133,7 @@ impl Outputs {
         }
     }
 
-    /// Waits a little for lines that are not written yet. Nothing is printed any more.
+    /// Waits a little for lines that are not yet written. Nothing may be printed after this.
     pub fn close(&self) {
         let until = self.clock.now() + CLOSE_WAIT_MAX;
         for output in [&self.stdout, &self.stderr] {

@@ -1,4 +1,4 @@
-//! Asks a running gateway's admin listener.
+//! Sends requests to a running gateway's admin listener.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use super::told::at;
 use crate::clock::{Duration, timeout};
 use crate::upstream::BaseUrl;
 
-/// An answer takes milliseconds; a purge of many snapshots a second.
+/// Time limit of an answer. An answer takes milliseconds, a purge of many snapshots a second.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// `/admin/status` of a thousand callers has some 200 KiB.
+/// Maximum size of an answer. `/admin/status` with a thousand callers has some 200 KiB.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-/// Where the gateway is, and who asks.
+/// The address of the gateway, and the operator's credential.
 #[derive(Args)]
 pub struct Remote {
     /// The gateway's admin listener; http only to localhost or a literal IP address
@@ -34,7 +34,7 @@ pub struct Remote {
     /// The environment variable that holds an operator's key, needed beyond loopback
     #[arg(long, value_name = "VARIABLE")]
     key_env: Option<String>,
-    /// A PEM file of the authorities that vouch for the listener; without it, the system's
+    /// A PEM file of the authorities that sign the listener's certificate; without it, the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
 }
@@ -45,16 +45,16 @@ fn admin_url(text: &str) -> Result<BaseUrl, String> {
     })
 }
 
-/// What the gateway answered.
+/// The gateway's answer.
 pub struct Told {
-    /// Whether it did what was asked.
+    /// The status.
     pub status: StatusCode,
-    /// As sent.
+    /// The body, as sent.
     pub body: Bytes,
 }
 
 impl Told {
-    /// Returns the body as JSON; null where it is none.
+    /// Returns the body as JSON. Null if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
@@ -64,7 +64,7 @@ impl Remote {
     /// Sends one request.
     ///
     /// # Errors
-    /// In one line, where there is no answer; where the answer is a refusal, what it says.
+    /// Returns one line if there is no answer, or the text of the refusal if the answer is one.
     pub fn ask(&self, method: Method, target: &str, body: Option<&Value>) -> Result<Told, String> {
         let told = self.send(method, target, body)?;
         if told.status.is_success() {
@@ -87,10 +87,10 @@ impl Remote {
         ))
     }
 
-    /// The same, with refusals as answers.
+    /// Sends one request. A refusal counts as an answer.
     ///
     /// # Errors
-    /// In one line, where there is no answer.
+    /// Returns one line if there is no answer.
     pub fn send(&self, method: Method, target: &str, body: Option<&Value>) -> Result<Told, String> {
         let request = self.request(method, target, body)?;
         let connector = self.connector()?;
@@ -109,7 +109,7 @@ impl Remote {
                 body: body.to_bytes(),
             })
         };
-        // A timer is made inside of the runtime.
+        // A timer must be created inside the runtime.
         let answer = runtime.block_on(async { timeout(ANSWER_WITHIN, asked).await });
         match answer {
             Ok(Ok(told)) => Ok(told),
@@ -172,7 +172,7 @@ impl Remote {
             .map_err(failed)?;
         let tls = match &self.ca_file {
             Some(file) => tls.with_root_certificates(authorities(file)?),
-            // Reading the system's roots is slow, and nothing is checked with them.
+            // Reading the system's roots is slow, and plain HTTP does not use them.
             None if !self.admin.is_https() => tls.with_root_certificates(RootCertStore::empty()),
             None => match tls.clone().with_native_roots() {
                 Ok(tls) => tls,
@@ -202,7 +202,7 @@ fn authorities(file: &Path) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// The innermost reason of a failure: the outer ones only say that something failed.
+/// Returns the innermost reason of a failure. The outer ones only say that something failed.
 fn reason(why: &dyn std::error::Error) -> String {
     let mut inner = why;
     while let Some(source) = inner.source() {
@@ -211,7 +211,7 @@ fn reason(why: &dyn std::error::Error) -> String {
     inner.to_string()
 }
 
-/// Returns a text as it stands in a query.
+/// Returns a text as it is written in a query.
 pub fn encoded(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }

@@ -1,4 +1,4 @@
-//! From an app that is built to one that has left: listeners, signals, readiness.
+//! Runs a built app until it has left: listeners, signals, readiness.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::clock;
 use crate::reload::Reloader;
 use crate::server::{Inherited, Listeners, ServerOptions};
 
-/// Returns a runtime with a thread per core. On a single core it is one without the scheduler that
-/// shares work among threads: there is nobody to share with, and it costs more than a tenth of a
-/// hit (see `tests/bench/RESULTS.md`).
+/// Creates a runtime with one thread per core. On a single core it has no scheduler that shares
+/// work among threads, because that would cost more than a tenth of a hit (see
+/// `tests/bench/RESULTS.md`).
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut builder = if cores == 1 {
@@ -26,11 +26,11 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     builder.enable_all().thread_name("msp-gateway").build()
 }
 
-/// Takes the `inherited` sockets and binds what is missing, tells `bound` the listeners, serves until a
-/// signal says to leave, and leaves in order. Returns the exit code.
+/// Takes the `inherited` sockets, binds the others, and passes the listeners to `bound`. Then
+/// serves until a signal asks it to leave, and leaves in order. Returns the exit code.
 ///
 /// # Errors
-/// One line that says why it does not serve.
+/// Returns one line that says why it does not serve.
 pub async fn until_told(
     app: Arc<App>,
     options: &ServerOptions,
@@ -59,7 +59,7 @@ pub async fn until_told(
         let run = reloader.run(app.clone(), asked, notify);
         tokio::spawn(run)
     });
-    // Ends with this: what hangs in a reload holds up nothing.
+    // The reload task ends with this one, so a reload that hangs delays nothing.
     let _ends = AbortOnDrop(reloading);
     let mut told = false;
     loop {
@@ -68,13 +68,13 @@ pub async fn until_told(
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             _ = hangup.recv() => {
-                // Full: one is asked for already.
+                // The channel is full: a reload was already requested.
                 let _ = ask.try_send(());
                 continue;
             }
         }
         if told {
-            // The second signal ends at once what the first one let finish.
+            // The second signal ends at once what the first one lets finish.
             drain.cut();
             continue;
         }
@@ -94,7 +94,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Tells the service manager, where there is one (`sd_notify`'s datagram).
+/// Notifies the service manager, if there is one (the datagram of `sd_notify`).
 fn notify(state: &str) {
     use std::os::unix::net::{SocketAddr, UnixDatagram};
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
@@ -114,7 +114,7 @@ fn notify(state: &str) {
     }
     let sent = address.and_then(|address| {
         let socket = UnixDatagram::unbound()?;
-        // A service manager that does not read holds nothing up.
+        // A service manager that does not read must not delay the gateway.
         socket.set_nonblocking(true)?;
         socket.send_to_addr(text.as_bytes(), &address)
     });

@@ -1,4 +1,4 @@
-//! `msp-gateway sandbox`: both vendors, simulated.
+//! `msp-gateway sandbox`: simulates both vendors.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
 
-/// Serves until told to leave; returns the exit code.
+/// Serves until a signal ends it. Returns the exit code.
 pub fn run(listen: SocketAddr, seed: u64, cases: usize, requests_per_minute: u32) -> i32 {
     let clock = Clock::system();
     let metrics = match Metrics::new() {
@@ -56,14 +56,17 @@ fn serve(
     })
 }
 
-/// Returns a listener, or one line that names the flag to change.
+/// Binds a listener.
+///
+/// # Errors
+/// Returns one line that names the flag to change.
 pub async fn bind(listen: SocketAddr, flag: &str) -> Result<TcpListener, String> {
     TcpListener::bind(listen)
         .await
         .map_err(|error| format!("cannot listen on {listen}: {error}; choose another with {flag}"))
 }
 
-/// Ends with the first signal to leave.
+/// Returns on the first signal that ends the program.
 async fn told() {
     let signals = (
         signal(SignalKind::terminate()),

@@ -1,4 +1,4 @@
-//! `msp-gateway serve`: the gateway against the vendors that the settings name.
+//! `msp-gateway serve`: runs the gateway with the vendors in the settings.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::reload::Reloader;
 use crate::secrets::forbid_core_dumps;
 use crate::server::{Inherited, Listeners};
 
-/// Serves until told to leave; returns the exit code.
+/// Serves until a signal ends it. Returns the exit code.
 pub fn run(path: &Path, log_format: Option<LogFormat>) -> i32 {
-    // First of all: later, other files could stand where these sockets should be.
+    // This comes first: later, other files could have the descriptors of these sockets.
     let inherited = Inherited::from_environment();
     let clock = Clock::system();
     let metrics = match Metrics::new() {
@@ -42,7 +42,7 @@ fn serve(
     clock: Clock,
 ) -> Result<i32, String> {
     let settings = config::load(Some(path)).map_err(|refusal| refusal.to_string())?;
-    // Before the first secret is read; told once there is a log.
+    // Before the first secret is read. The result is logged once there is a log.
     let core_dumps = forbid_core_dumps();
     let secrets = settings
         .read_secrets()
@@ -67,7 +67,7 @@ fn serve(
             let scheme = |tls: bool| if tls { "https" } else { "http" };
             let public = scheme(settings.server.public_tls.is_some());
             let admin = scheme(settings.server.admin_tls.is_some());
-            // The gateway is of use without a reader of these, so a failure ends nothing.
+            // The gateway is useful without these lines, so a failure to print them ends nothing.
             outputs.announce(&format!(
                 "public {public}://{}\nadmin {admin}://{}",
                 listeners.public_address(),
@@ -77,7 +77,8 @@ fn serve(
         };
         run::until_told(app, &settings.server, inherited, Some(reloader), bound).await
     });
-    // Not waited for: a look-up of a name, or a look at a file, may hang for as long as it likes.
+    // Blocking threads are not waited for, because a name lookup or a check of a file may hang for
+    // any time.
     runtime.shutdown_background();
     code
 }

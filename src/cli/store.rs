@@ -1,4 +1,4 @@
-//! `msp-gateway store`: looks at what the gateway keeps on disk, or removes it.
+//! `msp-gateway store`: checks or removes what the gateway stores on disk.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::config;
 use crate::config::Settings;
 use crate::store::disk::{examine, wipe};
 
-/// Reads every record; returns the exit code.
+/// Reads every record. Returns the exit code.
 pub fn check(path: &Path) -> i32 {
     let (settings, directory) = match placed(path) {
         Ok(placed) => placed,
@@ -41,7 +41,7 @@ pub fn check(path: &Path) -> i32 {
     }
 }
 
-/// Removes what is kept; returns the exit code.
+/// Removes the store. Returns the exit code.
 pub fn remove(path: &Path) -> i32 {
     let directory = match placed(path) {
         Ok((_, directory)) => directory,
@@ -62,7 +62,7 @@ pub fn remove(path: &Path) -> i32 {
     }
 }
 
-/// The settings and the store's directory.
+/// Reads the settings and returns them with the store's directory.
 fn placed(path: &Path) -> Result<(Settings, PathBuf), String> {
     let settings = config::load(Some(path)).map_err(|refusal| refusal.to_string())?;
     match settings.store.directory.clone() {

@@ -1,10 +1,10 @@
-//! Answers of the admin listener in words, for a terminal.
+//! Renders answers of the admin listener as words for a terminal.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// `1d 2h`, `3h 4m`, `5m 6s` or `7s`.
+/// Renders seconds as `1d 2h`, `3h 4m`, `5m 6s` or `7s`.
 fn span(seconds: u64) -> String {
     let parts = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
     let first = parts.iter().position(|(_, unit)| seconds >= *unit);
@@ -21,7 +21,7 @@ fn span(seconds: u64) -> String {
     text
 }
 
-/// What stands at a path such as `budget/remaining`; null where there is nothing.
+/// Returns the value at a path such as `budget/remaining`. Null if there is none.
 pub fn at<'a>(value: &'a Value, path: &str) -> &'a Value {
     path.split('/')
         .fold(value, |value, name| value.get(name).unwrap_or(&Value::Null))
@@ -39,7 +39,7 @@ fn word(value: &Value) -> &str {
     value.as_str().unwrap_or("-")
 }
 
-/// One vendor in one line: its state, and of everything else only what is not as usual.
+/// Renders one vendor as one line: its state, and everything that is not as usual.
 fn vendor(name: &str, of: &Value) -> String {
     let mut text = format!("{name:<6} {}", word(at(of, "state")));
     if at(of, "state") == "disabled" {
@@ -87,7 +87,7 @@ fn vendor(name: &str, of: &Value) -> String {
     text
 }
 
-/// `/admin/status` in some ten lines.
+/// Renders `/admin/status` in some ten lines.
 pub fn status(status: &Value) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
@@ -149,7 +149,7 @@ pub fn status(status: &Value) -> String {
     out
 }
 
-/// `/admin/explain` as the steps that the question would take.
+/// Renders `/admin/explain` as the steps that the request would take.
 pub fn explanation(explained: &Value) -> String {
     match at(explained, "parts").as_object() {
         Some(parts) => parts
