@@ -36,12 +36,12 @@ impl Clock {
         }
     }
 
-    /// Monotonic now.
+    /// Returns the monotonic time.
     pub fn now(&self) -> Instant {
         Instant::now()
     }
 
-    /// Wall-clock now.
+    /// Returns the wall-clock time.
     pub fn wall(&self) -> Timestamp {
         match self.anchor.as_deref() {
             None => Timestamp::now(),
@@ -53,7 +53,7 @@ impl Clock {
         }
     }
 
-    /// This moment, in a form that outlives the process.
+    /// Returns this moment in a form that outlives the process.
     pub fn stamp(&self) -> Stamp {
         let wall_ms = self.wall().as_millisecond();
         match self.anchor.as_deref() {
@@ -87,7 +87,8 @@ impl Clock {
     }
 }
 
-/// Ages beyond this are taken for a clock that was set wrong: no setting lets an answer live as long.
+/// Ages beyond this are taken for a clock that was set wrong: no setting lets an answer live as
+/// long.
 const AGE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The boot id of clocks that tests anchor.
 const ANCHORED_BOOT: [u8; 16] = [0xA7; 16];
@@ -107,8 +108,8 @@ static BOOT: LazyLock<[u8; 16]> = LazyLock::new(|| {
 /// A moment in a form that outlives the process: which run of the machine it was in, the time since
 /// that run began, and the wall clock.
 ///
-/// Ages are taken from the time since boot where the run is the same, so that a wall clock that jumps
-/// changes nothing. After a reboot the wall clock is all there is.
+/// Ages are taken from the time since boot where the run is the same, so that a wall clock that
+/// jumps changes nothing. After a reboot the wall clock is all there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     boot: [u8; 16],
@@ -120,8 +121,8 @@ impl Stamp {
     /// Length of [`Self::to_bytes`].
     pub const BYTES: usize = 32;
 
-    /// Time from this moment to `now`. `None` where it is unknown: negative, or longer than any
-    /// answer may live, as after a clock that was set wrong.
+    /// Returns the time from this moment to `now`. `None` if it is unknown: negative, or longer
+    /// than any answer may live, as after a clock that was set wrong.
     pub fn age(&self, now: &Self) -> Option<Duration> {
         let ms = if self.boot == now.boot && self.boot != UNKNOWN_BOOT {
             now.since_boot_ms.checked_sub(self.since_boot_ms)?
@@ -172,7 +173,8 @@ impl Stamp {
     }
 }
 
-/// Time since a file was last written, by the wall clock. `None` if that is unknown or still to come.
+/// Returns the time since a file was last written, by the wall clock. `None` if that is unknown or
+/// still to come.
 pub fn since_written(about: &std::fs::Metadata) -> Option<Duration> {
     about.modified().ok()?.elapsed().ok()
 }
@@ -186,7 +188,7 @@ fn since_boot() -> Duration {
     read_clock(rustix::time::ClockId::Boottime)
 }
 
-/// Time since the machine was booted, as the service manager counts it.
+/// Returns the time since the machine was booted, as the service manager counts it.
 pub fn monotonic_since_boot() -> Duration {
     read_clock(rustix::time::ClockId::Monotonic)
 }

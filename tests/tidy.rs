@@ -1,5 +1,5 @@
-//! Holds the crate to its own rules by reading its text: who may import whom, who may read the time,
-//! what never appears. ARCHITECTURE.md tells the rules in words.
+//! Holds the crate to its own rules by reading its text: who may import whom, who may read the
+//! time, what never appears. ARCHITECTURE.md tells the rules in words.
 //!
 //! Each rule is a function from one source to its findings, held to the whole crate by one test and
 //! to a bad snippet by another, so that a rule which finds nothing is known to be able to.
@@ -9,6 +9,8 @@
 
 #[path = "tidy/documents.rs"]
 mod documents;
+#[path = "tidy/prose.rs"]
+mod prose;
 #[path = "tidy/source.rs"]
 mod source;
 
@@ -257,8 +259,8 @@ fn the_crate_lists_its_rooms_in_reading_order() {
 // Time
 // ------------------------------------------------------------------------------------------------
 
-/// In product code nobody but `clock.rs` reads the time. In test code `Instant` may be asked, for it
-/// can only be the clock's, which paused time moves.
+/// In product code nobody but `clock.rs` reads the time. In test code `Instant` may be asked, for
+/// it can only be the clock's, which paused time moves.
 fn reads_time(source: &Source) -> Vec<String> {
     if source.path == "src/clock.rs" {
         return Vec::new();
@@ -285,8 +287,8 @@ fn reads_time(source: &Source) -> Vec<String> {
     found
 }
 
-/// In a file of `tests/it` that sleeps, every asynchronous test runs in paused time; in `src`, every
-/// test that sleeps does.
+/// In a file of `tests/it` that sleeps, every asynchronous test runs in paused time; in `src`,
+/// every test that sleeps does.
 fn really_sleeps(source: &Source) -> Vec<String> {
     let sleepy = ["sleep", "sleep_until", "interval"];
     let whole_file = source.path.starts_with("tests/");

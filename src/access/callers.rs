@@ -311,7 +311,8 @@ impl CallerBook {
         (!caller.expires.is_some_and(is_over)).then_some(caller)
     }
 
-    /// The sender of this key and certificate, if it is the same caller still, with the same rights.
+    /// Returns the sender of this key and certificate, if it is the same caller still, with the
+    /// same rights.
     pub(super) fn admits(
         &self,
         key: Option<&CallerKeyHash>,
@@ -327,7 +328,8 @@ impl CallerBook {
         self.identify(key, certificate).filter(same).cloned()
     }
 
-    /// Another book is in force from now on. Ends the tenures of those that it does not admit.
+    /// Puts the book `by` in the place of this one. Ends the tenures of callers that it does not
+    /// admit.
     pub fn succeed(&self, by: Arc<Self>) {
         self.successor.send_replace(Some(by));
     }

@@ -83,7 +83,7 @@ impl ClientCertificate {
         Self { sans, not_after }
     }
 
-    /// Its names.
+    /// Returns the names in the certificate.
     pub fn sans(&self) -> &[ClientSan] {
         &self.sans
     }

@@ -28,7 +28,7 @@ impl fmt::Debug for Tenure {
 }
 
 impl Tenure {
-    /// The tenure of `caller`, which `book` found by this key and this certificate.
+    /// Returns the tenure of `caller`, which `book` found by this key and this certificate.
     pub fn new(
         book: Arc<CallerBook>,
         caller: Arc<Caller>,
@@ -43,7 +43,7 @@ impl Tenure {
         }
     }
 
-    /// The caller.
+    /// Returns the caller.
     pub fn caller(&self) -> &Caller {
         &self.caller
     }

@@ -12,7 +12,7 @@ const BURST_DIVISOR: u32 = 6;
 /// What is left of a caller's limit, for the `RateLimit` headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance {
-    /// Requests admitted per minute.
+    /// Returns the number of requests admitted per minute.
     pub per_minute: u32,
     /// Requests that may come at once.
     pub burst: u32,
@@ -42,7 +42,7 @@ impl Throttle {
         }
     }
 
-    /// Requests admitted per minute.
+    /// Returns the number of requests admitted per minute.
     pub fn limit(&self) -> u32 {
         self.per_minute
     }
@@ -100,7 +100,7 @@ impl ForcedRefreshes {
         }))
     }
 
-    /// Vendor calls allowed per minute.
+    /// Returns the number of vendor calls allowed per minute.
     pub fn limit(&self) -> u32 {
         self.0.as_ref().map_or(0, Throttle::limit)
     }

@@ -137,7 +137,7 @@ impl FiledBodies {
         })
     }
 
-    /// Number of files now.
+    /// Returns the number of files now.
     pub fn count(&self) -> usize {
         self.0.filed.read().len()
     }

@@ -107,7 +107,7 @@ where
     T: Clone + Send + Sync + 'static,
     E: Clone + Send + Sync + 'static,
 {
-    /// No flights.
+    /// Creates an empty set of flights.
     pub fn new(clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             slots: Mutex::new(HashMap::new()),

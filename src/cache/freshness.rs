@@ -109,7 +109,7 @@ impl JudgedAge {
         self.age < self.fresh && self.age >= self.fresh.mul_f64(AHEAD_OF)
     }
 
-    /// Seconds of freshness left. Negative once the answer is stale.
+    /// Returns the seconds of freshness left. Negative once the answer is stale.
     pub fn ttl_s(&self) -> i64 {
         let Self { age, fresh, .. } = *self;
         super::note::seconds_left(fresh.checked_sub(age), age.saturating_sub(fresh))

@@ -23,14 +23,14 @@ pub struct Keeping<V> {
 }
 
 impl<V: Clone + Send + Sync + 'static> Keeping<V> {
-    /// `None` where nothing is kept.
+    /// Creates the handle of stored answers. `None` if nothing is stored.
     pub fn new(store: &Store, write: WriteAnswer<V>, read: ReadAnswer<V>) -> Option<Arc<Self>> {
         let store = store.clone();
         store.is_on().then(|| Arc::new(Self { store, write, read }))
     }
 
-    /// Puts the kept answer into memory, with the age that it has by now. An answer that no lifetime
-    /// lets anybody use stays where it is.
+    /// Puts the kept answer into memory, with the age that it has by now. An answer that no
+    /// lifetime lets anybody use stays where it is.
     pub(super) async fn recall(
         &self,
         local: &Local<V>,

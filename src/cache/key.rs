@@ -48,7 +48,7 @@ impl Subject {
         }
     }
 
-    /// What purges see of it.
+    /// Returns the subject as purges name it.
     pub fn purged_as(&self) -> PurgeSubject {
         match self {
             Self::Search(query) => PurgeSubject::cases(query.customer.as_ref()),

@@ -83,7 +83,7 @@ impl<V> Entry<V> {
         }
     }
 
-    /// Seconds of freshness left. Negative once the entry is stale.
+    /// Returns the seconds of freshness left. Negative once the entry is stale.
     pub fn ttl_s(&self, lifetimes: &Lifetimes, now: Instant) -> i64 {
         self.ttl_s_of(&self.judge(lifetimes, now))
     }
@@ -93,7 +93,7 @@ impl<V> Entry<V> {
         if self.purged { ttl_s.min(-1) } else { ttl_s }
     }
 
-    /// Time since the vendor gave the answer.
+    /// Returns the time since the vendor gave the answer.
     pub fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.born)
     }

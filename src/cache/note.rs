@@ -22,7 +22,7 @@ impl Forward {
     /// Every reason.
     pub const ALL: [Self; 3] = [Self::UriMiss, Self::Stale, Self::Request];
 
-    /// RFC 9211's token.
+    /// Returns the token of RFC 9211.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::UriMiss => "uri-miss",
@@ -103,7 +103,7 @@ pub struct CacheNote {
 }
 
 impl CacheNote {
-    /// Answered from memory with this much freshness left.
+    /// Creates the note of an answer from memory with this much freshness left.
     pub fn hit(ttl_s: i64) -> Self {
         Self {
             outcome: if ttl_s >= 0 {
@@ -119,7 +119,7 @@ impl CacheNote {
         }
     }
 
-    /// The vendor was asked for this answer.
+    /// Creates the note of an answer that a vendor was called for.
     pub fn forwarded(why: Forward, stored: bool, collapsed: bool) -> Self {
         Self {
             outcome: if collapsed {
@@ -234,7 +234,7 @@ impl Line {
     }
 }
 
-/// Whole seconds of a signed difference, rounded down.
+/// Returns the whole seconds of a signed difference, rounded down.
 pub fn seconds_left(until_end: Option<Duration>, past_end: Duration) -> i64 {
     match until_end {
         Some(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),

@@ -8,7 +8,7 @@ use super::report::Report;
 use super::tls::asks_for_certificates;
 use crate::access::{CallerSpec, Role};
 
-/// The callers, complete and told apart by name and by key.
+/// Returns the callers, complete and told apart by name and by key.
 pub(super) fn specs(file: &File, report: &mut Report) -> Vec<CallerSpec> {
     if file.callers.len() > CALLERS_MAX {
         report.rule("callers", format!("must be at most {CALLERS_MAX}"));
@@ -79,7 +79,7 @@ pub(super) fn specs(file: &File, report: &mut Report) -> Vec<CallerSpec> {
     specs
 }
 
-/// What is allowed and yet cannot work.
+/// Returns warnings about settings that are valid and yet cannot work.
 pub(super) fn warnings(file: &File) -> Vec<String> {
     if asks_for_certificates(&file.listen) {
         return Vec::new();

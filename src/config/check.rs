@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::callers;
 use super::file::{self, File, LINKS_MAX};
 use super::form::{Of, StoreKind, cut};
-use super::report::{Places, Refusal, Report};
+use super::report::{Refusal, Report, SettingPlaces};
 use super::sources::named;
 use super::tls;
 use super::traces::{self, TraceSettings};
@@ -99,7 +99,7 @@ pub struct Settings {
     /// What is allowed and yet probably not meant; one line each, no values.
     pub warnings: Vec<String>,
     pub(super) file: File,
-    pub(super) places: Places,
+    pub(super) places: SettingPlaces,
     pub(super) label: Option<Arc<str>>,
 }
 
@@ -182,7 +182,7 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
     })
 }
 
-/// "a", "a or b", "a, b or c".
+/// Returns a list in words: "a", "a or b", "a, b or c".
 pub(super) fn or_list(words: &[String]) -> String {
     match words {
         [] => String::new(),

@@ -7,9 +7,11 @@ use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::form::{AuthMode, Count, Level, Of, StoreKind};
-use super::lists::{Customers, Host, List};
+use super::lists::{CustomersSetting, Host, List};
 use super::measure::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Size, Time};
-use super::names::{BilledId, CallerName, Credential, DirectoryName, FileName, Text, VariableName};
+use super::names::{
+    BilledId, CallerName, CredentialSetting, DirectoryName, FileName, Text, VariableName,
+};
 use super::traces::{Collector, Share};
 use crate::access::{CallerKeyHash, ClientSan, Role};
 use crate::domain::{AccountId, CustomerId};
@@ -127,7 +129,7 @@ table! {
         key_hash: Option<List<CallerKeyHash>> = None,
         client_san: Option<List<ClientSan>> = None,
         role: Option<Of<Role>> = None,
-        customers: Option<Customers> = None,
+        customers: Option<CustomersSetting> = None,
         billing: Option<bool> = None,
         requests_per_minute: Option<Count<1, 10_000_000>> = None,
         expires: Option<Of<Timestamp>> = None,
@@ -193,7 +195,7 @@ macro_rules! vendor_table {
 vendor_table! {
     /// wiv.
     Wiv = wiv {
-        credential: Credential = Credential("wiv".to_owned()),
+        credential: CredentialSetting = CredentialSetting("wiv".to_owned()),
     }
 }
 

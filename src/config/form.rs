@@ -50,7 +50,7 @@ impl<T: Form> Visitor<'_> for FormVisitor<T> {
     }
 }
 
-/// The error of a wrong value: names what would be right, holds nothing of what was there.
+/// Returns the error of a wrong value: names what would be right, holds nothing of what was there.
 pub(super) fn refused<'de, V: Visitor<'de>, E: Error>(visitor: &V) -> E {
     E::invalid_value(Unexpected::Other("value"), visitor)
 }
@@ -195,7 +195,7 @@ macro_rules! words {
         pub enum $name { $($(#[$vdoc])* $variant,)* }
 
         impl $name {
-            /// The word used in settings.
+            /// Returns the word used in settings.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
             }

@@ -10,7 +10,7 @@ use figment::{Metadata, Profile, Provider};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::report::{Place, Report};
+use super::report::{Report, SettingPlace};
 
 /// What the variables that override settings begin with; two underscores separate the levels.
 pub const PREFIX: &str = "MSP_GATEWAY__";
@@ -41,7 +41,7 @@ impl Provider for Layer {
     }
 }
 
-/// A name as it may be shown: an odd one might be a secret in the wrong place.
+/// Returns a name as it may be shown: an odd one might be a secret in the wrong place.
 pub fn shown(name: &str) -> &str {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
     if (1..=40).contains(&name.len()) && name.bytes().all(plain) {
@@ -65,12 +65,12 @@ impl Lines {
 }
 
 /// Turns parsed TOML into figment's values and notes where each stands.
-struct Convert<'a, F: Fn(usize) -> Place> {
+struct Convert<'a, F: Fn(usize) -> SettingPlace> {
     place: F,
     report: &'a mut Report,
 }
 
-impl<F: Fn(usize) -> Place> Convert<'_, F> {
+impl<F: Fn(usize) -> SettingPlace> Convert<'_, F> {
     fn table(&mut self, table: &DeTable<'_>, path: &str) -> Dict {
         let mut dict = Dict::new();
         for (name, value) in table {
@@ -114,7 +114,7 @@ impl<F: Fn(usize) -> Place> Convert<'_, F> {
 /// Reads a file's text.
 pub fn from_toml(text: &str, file: &Arc<str>, report: &mut Report) -> Layer {
     let lines = Lines::of(text);
-    let place = |offset| Place::File(file.clone(), lines.line(offset));
+    let place = |offset| SettingPlace::File(file.clone(), lines.line(offset));
     let mut dict = Dict::new();
     match DeTable::parse(text) {
         Ok(table) => {
@@ -150,7 +150,7 @@ fn variable_value(text: &str, name: &str, path: &str, report: &mut Report) -> Op
     if !text.starts_with(['[', '{']) {
         return Some(Value::from(text));
     }
-    let place = |_| Place::Variable(name.to_owned());
+    let place = |_| SettingPlace::Variable(name.to_owned());
     let value = DeValue::parse(text).ok()?;
     Some(Convert { place, report }.value(&value, path))
 }
@@ -172,8 +172,8 @@ fn insert(dict: &mut Dict, path: &[String], value: Value) -> bool {
     }
 }
 
-/// The variables that begin like ours, with one underscore where a setting has two, and name nothing.
-/// What Kubernetes sets for a Service called `msp-gateway` is left out.
+/// Returns the variables that begin like ours, with one underscore where a setting has two, and
+/// name nothing. What Kubernetes sets for a Service called `msp-gateway` is left out.
 pub fn strays(variables: &[(String, Option<String>)]) -> impl Iterator<Item = &str> {
     let ours = |name: &str| name.starts_with(FAMILY) && !name.starts_with(PREFIX);
     variables
@@ -198,7 +198,8 @@ fn is_service_link(name: &str, text: Option<&str>) -> bool {
     host_or_port || of_a_port || (name.ends_with("_PORT") && text.is_some_and(link))
 }
 
-/// The variable that was probably meant: the nearest one that overrides one of these settings.
+/// Returns the variable that was probably meant: the nearest one that overrides one of these
+/// settings.
 pub fn nearest_variable(variable: &str, paths: &[String]) -> Option<String> {
     let plain = |name: &str| {
         let words = name.split('_').filter(|word| !word.is_empty());
@@ -216,7 +217,7 @@ pub fn nearest_variable(variable: &str, paths: &[String]) -> Option<String> {
     (far <= TYPING_ERRORS_MAX).then_some(name)
 }
 
-/// What is said of a variable that names no setting.
+/// Returns the error text about a variable that names no setting.
 pub fn named_nothing(variable: &str, paths: &[String]) -> String {
     match nearest_variable(variable, paths) {
         Some(name) => format!("names no setting; did you mean {name}?"),
@@ -229,8 +230,8 @@ fn variable_of(path: &str) -> String {
     format!("{PREFIX}{}", path.replace('.', "__").to_uppercase())
 }
 
-/// Reads the variables that begin with [`PREFIX`]. A value is `None` where it is not Unicode. `paths` are
-/// those of all settings.
+/// Reads the variables that begin with [`PREFIX`]. A value is `None` where it is not Unicode.
+/// `paths` are those of all settings.
 pub fn from_variables(
     variables: &[(String, Option<String>)],
     paths: &[String],
@@ -246,7 +247,7 @@ pub fn from_variables(
         if report.is_full() {
             break;
         }
-        let place = Place::Variable(shown_variable(name));
+        let place = SettingPlace::Variable(shown_variable(name));
         let rest = name.get(PREFIX.len()..).unwrap_or_default();
         let levels: Vec<String> = rest.split("__").map(str::to_lowercase).collect();
         let spelled = rest == rest.to_uppercase() && levels.iter().all(|l| !l.is_empty());
@@ -290,7 +291,7 @@ pub fn from_variables(
     }
 }
 
-/// A variable's name as it may be shown.
+/// Returns a variable's name as it may be shown.
 pub fn shown_variable(name: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     if name.len() <= VARIABLE_BYTES_MAX && name.bytes().all(plain) {

@@ -1,5 +1,5 @@
-//! Forms that are lists: a caller's keys, the names in its certificates and its customers; whose pages
-//! may read answers, and under which names the admin listener is asked.
+//! Forms that are lists: a caller's keys, the names in its certificates and its customers; whose
+//! pages may read answers, and under which names the admin listener is asked.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -138,13 +138,13 @@ impl Listed for Host {
 
 /// Whose data a caller may see.
 #[derive(Clone, Debug)]
-pub struct Customers(pub Audience);
+pub struct CustomersSetting(pub Audience);
 
-impl<'de> serde::Deserialize<'de> for Customers {
+impl<'de> serde::Deserialize<'de> for CustomersSetting {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         struct Ids;
         impl<'de> Visitor<'de> for Ids {
-            type Value = Customers;
+            type Value = CustomersSetting;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(
@@ -153,19 +153,19 @@ impl<'de> serde::Deserialize<'de> for Customers {
                 )
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Customers, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<CustomersSetting, A::Error> {
                 let texts: Vec<Text> = list(seq, CUSTOMERS_MAX, &self)?;
                 if let [Text(star)] = texts.as_slice()
                     && star == "*"
                 {
-                    return Ok(Customers(Audience::All));
+                    return Ok(CustomersSetting(Audience::All));
                 }
                 let ids: Option<Vec<CustomerId>> = texts
                     .iter()
                     .map(|text| CustomerId::parse(&text.0).ok())
                     .collect();
                 match ids {
-                    Some(ids) if !ids.is_empty() => Ok(Customers(Audience::only(ids))),
+                    Some(ids) if !ids.is_empty() => Ok(CustomersSetting(Audience::only(ids))),
                     _ => Err(refused(&self)),
                 }
             }
@@ -174,7 +174,7 @@ impl<'de> serde::Deserialize<'de> for Customers {
     }
 }
 
-impl serde::Serialize for Customers {
+impl serde::Serialize for CustomersSetting {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
             Audience::All => s.collect_seq(["*"]),

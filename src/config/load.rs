@@ -10,24 +10,24 @@ use figment::{Figment, Provider as _};
 use super::check::{self, Settings, or_list};
 use super::file::File;
 use super::layer::{self, SOURCE_BYTES_MAX};
-use super::report::{PROBLEMS_MAX, Place, Refusal, Report};
+use super::report::{PROBLEMS_MAX, Refusal, Report, SettingPlace};
 use super::sources;
 use crate::domain::Vendor;
 use crate::secrets::{FileProblem, read_file};
 
 /// Reads, merges and checks the settings of a file (none: defaults and environment alone).
-/// Secrets are read apart from it, by [`Settings::read_secrets`]. Blocks the thread; a file that does
-/// not answer is given up.
+/// Secrets are read apart from it, by [`Settings::read_secrets`]. Blocks the thread; a file that
+/// does not answer is given up.
 ///
 /// # Errors
 /// Every problem found, none with a value in it.
 pub fn load(path: Option<&Path>) -> Result<Settings, Refusal> {
-    load_from(path.map_or(Source::Defaults, Source::File))
+    load_from(path.map_or(SettingsSource::Defaults, SettingsSource::File))
 }
 
 /// Where settings are read from, before the environment.
 #[derive(Clone, Copy, Debug)]
-pub enum Source<'a> {
+pub enum SettingsSource<'a> {
     /// Nowhere: defaults.
     Defaults,
     /// A file.
@@ -36,11 +36,11 @@ pub enum Source<'a> {
     Input,
 }
 
-/// The same as [`load`], also from standard input.
+/// Loads settings like [`load`], also from standard input.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_from(source: Source<'_>) -> Result<Settings, Refusal> {
+pub fn load_from(source: SettingsSource<'_>) -> Result<Settings, Refusal> {
     let variables = std::env::vars_os().filter_map(|(name, text)| {
         // A name that is not Unicode is none of ours.
         Some((name.into_string().ok()?, text.into_string().ok()))
@@ -51,17 +51,17 @@ pub fn load_from(source: Source<'_>) -> Result<Settings, Refusal> {
         settings
     };
     let text = match source {
-        Source::Defaults => return read(None, variables).map(placed),
-        Source::File(path) => text_of(path),
-        Source::Input => text_of_input(),
+        SettingsSource::Defaults => return read(None, variables).map(placed),
+        SettingsSource::File(path) => text_of(path),
+        SettingsSource::Input => text_of_input(),
     };
     let label = match source {
-        Source::File(path) => path.display().to_string(),
+        SettingsSource::File(path) => path.display().to_string(),
         _ => "standard input".to_owned(),
     };
     let text = text.map_err(|text| {
         let mut report = Report::default();
-        report.add_at(Place::File(label.as_str().into(), 0), "", text);
+        report.add_at(SettingPlace::File(label.as_str().into(), 0), "", text);
         report
             .verdict()
             .err()
@@ -70,8 +70,8 @@ pub fn load_from(source: Source<'_>) -> Result<Settings, Refusal> {
     read(Some((&label, &text)), variables).map(placed)
 }
 
-/// The same from a text and given variables: for the demo, and for tests. `label` stands for the
-/// file's name in messages.
+/// Loads settings from a text and given variables, for the demo and for tests. `label` stands for
+/// the file's name in messages.
 ///
 /// # Errors
 /// As [`load`].
@@ -158,7 +158,7 @@ fn read(
     let named = sources::variables_named(&file);
     let strays = layer::strays(&variables).filter(|name| named.iter().all(|known| known != name));
     for name in strays.take(PROBLEMS_MAX) {
-        let place = Place::Variable(layer::shown_variable(name));
+        let place = SettingPlace::Variable(layer::shown_variable(name));
         report.add_at(place, "", layer::named_nothing(name, &paths));
     }
     let mut settings = check::settings(file, report)?;
@@ -194,7 +194,7 @@ fn extract(merged: &mut Dict, paths: &[String], report: &mut Report) -> File {
             Kind::UnknownField(name, known) => {
                 let mut text = "unknown setting".to_owned();
                 let near = match report.place(path) {
-                    Place::Variable(variable) => layer::nearest_variable(&variable, paths),
+                    SettingPlace::Variable(variable) => layer::nearest_variable(&variable, paths),
                     _ => None,
                 };
                 let near = near.or_else(|| nearest(name, known).map(str::to_owned));

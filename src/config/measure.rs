@@ -44,7 +44,7 @@ fn number(text: &str) -> Option<(u64, &str)> {
     Some((digits.parse().ok()?, rest))
 }
 
-/// Milliseconds of `"1h30m"`, `"45s"`, `"500ms"`. `None` for anything else, and for overflow.
+/// Parses `"1h30m"`, `"45s"`, `"500ms"`. `None` for anything else, and for overflow.
 pub fn parse_time_ms(text: &str) -> Option<u64> {
     if text.is_empty() || text.len() > TEXT_BYTES_MAX {
         return None;
@@ -67,7 +67,7 @@ pub fn parse_time_ms(text: &str) -> Option<u64> {
     Some(total)
 }
 
-/// Bytes of `"256MiB"` or `"1000"`. `None` for anything else, and for overflow.
+/// Parses `"256MiB"` or `"1000"` into bytes. `None` for anything else, and for overflow.
 pub fn parse_size(text: &str) -> Option<u64> {
     if text.len() > TEXT_BYTES_MAX {
         return None;
@@ -118,17 +118,17 @@ impl fmt::Display for ShowSize {
 pub struct Time<const MIN_MS: u64, const MAX_MS: u64>(u64);
 
 impl<const MIN_MS: u64, const MAX_MS: u64> Time<MIN_MS, MAX_MS> {
-    /// So many milliseconds, for defaults.
+    /// Creates a time of this many milliseconds, for defaults.
     pub const fn ms(ms: u64) -> Self {
         Self(ms)
     }
 
-    /// A whole number of milliseconds, for defaults that another room gives.
+    /// Creates a whole number of milliseconds, for defaults that another room gives.
     pub const fn of(time: Duration) -> Self {
         Self(time.as_millis() as u64)
     }
 
-    /// As a duration.
+    /// Returns the time as a duration.
     pub const fn get(self) -> Duration {
         Duration::from_millis(self.0)
     }
@@ -159,12 +159,12 @@ impl<const MIN_MS: u64, const MAX_MS: u64> Form for Time<MIN_MS, MAX_MS> {
 pub struct Size<const MIN: u64, const MAX: u64>(u64);
 
 impl<const MIN: u64, const MAX: u64> Size<MIN, MAX> {
-    /// So many bytes, for defaults.
+    /// Creates a size of this many bytes, for defaults.
     pub const fn bytes(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// In bytes.
+    /// Returns the size in bytes.
     pub const fn get(self) -> u64 {
         self.0
     }

@@ -67,7 +67,7 @@ texts! {
             !taken && is_of(text, NAME_BYTES_MAX, good)
         };
     /// Names the account behind a vendor's keys where the vendor has no word for it.
-    Credential: ACCOUNT_ID, |text| AccountId::parse(text).is_ok();
+    CredentialSetting: ACCOUNT_ID, |text| AccountId::parse(text).is_ok();
 }
 
 /// N-able's `ClientId`, which the vendor writes as a number; so may the settings.

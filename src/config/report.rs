@@ -9,7 +9,7 @@ pub const PROBLEMS_MAX: usize = 50;
 
 /// Where a setting was given.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum SettingPlace {
     /// In the file, at this line, counted from 1. Line 0 is the file as a whole.
     File(Arc<str>, usize),
     /// In this environment variable.
@@ -18,7 +18,7 @@ pub enum Place {
     Default,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SettingPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(file, 0) => f.write_str(file),
@@ -30,10 +30,10 @@ impl fmt::Display for Place {
 }
 
 /// The places of all settings that were given, by path (`wiv.timeout`, `callers[0].name`).
-pub type Places = BTreeMap<String, Place>;
+pub type SettingPlaces = BTreeMap<String, SettingPlace>;
 
-/// The place of a setting, or of the table it belongs to. Variables come before the file.
-pub fn place_of(path: &str, places: &Places, file: Option<&Arc<str>>) -> Place {
+/// Returns the place of a setting, or of the table it belongs to. Variables come before the file.
+pub fn place_of(path: &str, places: &SettingPlaces, file: Option<&Arc<str>>) -> SettingPlace {
     let mut rest = path;
     loop {
         if let Some(place) = places.get(rest) {
@@ -44,21 +44,23 @@ pub fn place_of(path: &str, places: &Places, file: Option<&Arc<str>>) -> Place {
             None => break,
         }
     }
-    file.map_or(Place::Default, |file| Place::File(file.clone(), 0))
+    file.map_or(SettingPlace::Default, |file| {
+        SettingPlace::File(file.clone(), 0)
+    })
 }
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Problem {
+pub struct SettingProblem {
     /// Where.
-    pub place: Place,
+    pub place: SettingPlace,
     /// With which setting; empty for the file as a whole.
     pub path: String,
     /// What, and what would be right.
     pub text: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for SettingProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.place)?;
         if !self.path.is_empty() {
@@ -74,8 +76,8 @@ pub struct Report {
     /// The file's name in messages.
     pub file: Option<Arc<str>>,
     /// Where each setting was given.
-    pub places: Places,
-    problems: Vec<Problem>,
+    pub places: SettingPlaces,
+    problems: Vec<SettingProblem>,
     /// Tables in which a setting has a wrong form or an unknown name.
     broken: BTreeSet<String>,
 }
@@ -86,8 +88,8 @@ fn table_of(path: &str) -> &str {
 }
 
 impl Report {
-    /// An empty report about settings that were read before.
-    pub fn about(file: Option<Arc<str>>, places: Places) -> Self {
+    /// Creates an empty report about settings that were read before.
+    pub fn about(file: Option<Arc<str>>, places: SettingPlaces) -> Self {
         Self {
             file,
             places,
@@ -95,8 +97,8 @@ impl Report {
         }
     }
 
-    /// Where a setting, or the table around it, was given.
-    pub fn place(&self, path: &str) -> Place {
+    /// Returns where a setting, or the table around it, was given.
+    pub fn place(&self, path: &str) -> SettingPlace {
         place_of(path, &self.places, self.file.as_ref())
     }
 
@@ -115,38 +117,38 @@ impl Report {
         }
     }
 
-    /// The same, for a place that is not the setting's own.
-    pub fn add_at(&mut self, place: Place, path: &str, text: impl Into<String>) {
+    /// Adds a problem at a place that is not the setting's own.
+    pub fn add_at(&mut self, place: SettingPlace, path: &str, text: impl Into<String>) {
         let around = |known: &str| {
             path.strip_prefix(known)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
-        let known = |p: &Problem| match path {
+        let known = |p: &SettingProblem| match path {
             "" => p.path.is_empty() && p.place == place,
             _ => !p.path.is_empty() && around(&p.path),
         };
         if self.problems.iter().any(known) {
             return;
         }
-        self.problems.push(Problem {
+        self.problems.push(SettingProblem {
             place,
             path: path.to_owned(),
             text: text.into(),
         });
     }
 
-    /// Whether anything is wrong with a setting of this table.
+    /// Returns whether anything is wrong with a setting of this table.
     pub fn is_about(&self, table: &str) -> bool {
         let mut paths = self.problems.iter().map(|problem| &problem.path);
         paths.any(|path| path.split('.').next() == Some(table))
     }
 
-    /// Whether so much is wrong that more would not help.
+    /// Returns whether so much is wrong that more would not help.
     pub fn is_full(&self) -> bool {
         self.problems.len() >= PROBLEMS_MAX
     }
 
-    /// All problems in order; `Ok` if there is none.
+    /// Returns all problems in order; `Ok` if there is none.
     ///
     /// # Errors
     /// The refusal that lists them.
@@ -167,7 +169,7 @@ impl Report {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// In the order of the file, then the environment.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<SettingProblem>,
 }
 
 impl fmt::Display for Refusal {

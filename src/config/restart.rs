@@ -1,8 +1,8 @@
 //! Which settings are read at the start alone.
 
-/// The settings that a reload does not take over, each a setting or a whole table. `config.toml` marks
-/// them, `check` and the console show them, and a test changes every setting and compares what the
-/// gateway says of it with this list.
+/// The settings that a reload does not take over, each a setting or a whole table. `config.toml`
+/// marks them, `check` and the console show them, and a test changes every setting and compares
+/// what the gateway says of it with this list.
 pub const NEEDS_RESTART: [&str; 17] = [
     "listen.public",
     "listen.admin",
@@ -24,7 +24,7 @@ pub const NEEDS_RESTART: [&str; 17] = [
     "nable.account_id_file",
 ];
 
-/// Whether a change of the setting at this path needs a restart.
+/// Returns whether a change of the setting at this path needs a restart.
 pub fn needs_restart(path: &str) -> bool {
     NEEDS_RESTART.iter().any(|name| {
         path.strip_prefix(name)

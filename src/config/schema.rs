@@ -25,7 +25,7 @@ struct Listed<'a> {
     comment: String,
 }
 
-/// The schema (draft 2020-12) of the settings file.
+/// Returns the schema (draft 2020-12) of the settings file.
 pub fn json_schema() -> Value {
     let mut root = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -41,8 +41,8 @@ pub fn json_schema() -> Value {
     root
 }
 
-/// Puts a setting into the schema of the table that `tables` lead to; the tables are made where they
-/// are missing.
+/// Puts a setting into the schema of the table that `tables` lead to; the tables are made where
+/// they are missing.
 fn put(at: &mut Value, tables: &[&str], setting: &Listed<'_>, described: Value) {
     let Some(properties) = at.get_mut("properties").and_then(Value::as_object_mut) else {
         return;

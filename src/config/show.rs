@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::check::Settings;
 use super::file::File;
-use super::report::{Place, place_of};
+use super::report::{SettingPlace, place_of};
 use super::restart::needs_restart;
 
 /// One setting in force. Of secrets only the names of their variables and files are shown, of key
@@ -19,7 +19,7 @@ pub struct ShownSetting {
     pub origin: String,
 }
 
-/// The paths of all settings that a variable can override, but for members of lists.
+/// Returns the paths of all settings that a variable can override, but for members of lists.
 pub(super) fn paths() -> Vec<String> {
     fn collect(table: &toml::Table, before: &str, into: &mut Vec<String>) {
         for (name, value) in table {
@@ -45,7 +45,7 @@ impl ShownSetting {
         self.origin == DEFAULT
     }
 
-    /// The value as JSON; as a text where TOML has what JSON has not.
+    /// Returns the value as JSON; as a text where TOML has what JSON has not.
     pub fn json(&self) -> serde_json::Value {
         let table: Result<toml::Table, _> = toml::from_str(&format!("value = {}", self.value));
         let value = table.ok().and_then(|mut table| table.remove("value"));
@@ -71,8 +71,8 @@ enum ShownLine<'a> {
 }
 
 impl Settings {
-    /// Every setting in the order of `config.toml`, one a line, its origin behind it, and `; restart`
-    /// where a change needs one; see [`ShownSetting`].
+    /// Returns every setting in the order of `config.toml`, one a line, its origin behind it, and
+    /// `; restart` where a change needs one; see [`ShownSetting`].
     ///
     /// # Errors
     /// If the mirror cannot be written as TOML, which a test excludes.
@@ -80,7 +80,8 @@ impl Settings {
         self.as_toml(|_| true)
     }
 
-    /// The same without what has its default; a table of which nothing is left is left out.
+    /// Returns the settings that differ from their default; a table of which nothing is left is
+    /// left out.
     ///
     /// # Errors
     /// As [`Self::effective`].
@@ -123,7 +124,7 @@ impl Settings {
         Ok(out)
     }
 
-    /// The same as a list.
+    /// Returns every setting as a list.
     ///
     /// # Errors
     /// As [`Self::effective`].
@@ -167,12 +168,12 @@ impl Settings {
     /// Where a setting was given.
     fn origin(&self, path: &str) -> String {
         match self.places.get(path) {
-            Some(Place::File(file, _)) => file.to_string(),
-            Some(place @ Place::Variable(_)) => place.to_string(),
-            Some(Place::Default) => DEFAULT.to_owned(),
+            Some(SettingPlace::File(file, _)) => file.to_string(),
+            Some(place @ SettingPlace::Variable(_)) => place.to_string(),
+            Some(SettingPlace::Default) => DEFAULT.to_owned(),
             // Members of a list that a variable gave have its place.
             None => match place_of(path, &self.places, None) {
-                place @ Place::Variable(_) if path.contains('[') => place.to_string(),
+                place @ SettingPlace::Variable(_) if path.contains('[') => place.to_string(),
                 _ => DEFAULT.to_owned(),
             },
         }

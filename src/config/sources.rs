@@ -18,8 +18,8 @@ use crate::traces::TraceHeaders;
 /// Readable by users who are neither the owner nor of the file's group.
 const WORLD_READABLE: u32 = 0o004;
 
-/// The secret that two settings name, `<path>_env` and `<path>_file`. Neither: `None`. An empty name
-/// is no name, so that the environment can take one back.
+/// Returns the secret that two settings name, `<path>_env` and `<path>_file`. Neither: `None`. An
+/// empty name is no name, so that the environment can take one back.
 pub(super) fn named(
     path: &str,
     variable: &VariableName,
@@ -257,8 +257,8 @@ impl Reader {
 }
 
 impl Settings {
-    /// The files that secrets and certificates are read from: a change of their content is a
-    /// rotation.
+    /// Returns the files that secrets and certificates are read from: a change of their content is
+    /// a rotation.
     pub fn secret_files(&self) -> Vec<std::path::PathBuf> {
         let of_vendors = self.vendors.present().flat_map(|vendor| {
             let account = match &vendor.account {
@@ -287,8 +287,8 @@ impl Settings {
             .collect()
     }
 
-    /// Reads every secret the settings name, now: at the start and at each reload. Blocks the thread;
-    /// files that do not answer are given up.
+    /// Reads every secret the settings name, now: at the start and at each reload. Blocks the
+    /// thread; files that do not answer are given up.
     ///
     /// # Errors
     /// Every name that leads to nothing usable; no part of any secret.

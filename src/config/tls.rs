@@ -17,7 +17,7 @@ pub struct Certificates {
     pub admin: Option<TlsSetup>,
 }
 
-/// Whether anybody can come with a certificate at all.
+/// Returns whether anybody can come with a certificate at all.
 pub(super) fn asks_for_certificates(listen: &Listen) -> bool {
     [&listen.public_tls, &listen.admin_tls]
         .into_iter()
@@ -54,7 +54,7 @@ pub(super) fn check(path: &str, table: &ListenTls, report: &mut Report) {
     }
 }
 
-/// What the listener takes; `None`: in the clear.
+/// Returns the TLS options of the listener. `None`: no TLS.
 pub(super) fn options(table: &ListenTls) -> Option<TlsOptions> {
     let path = |text: &str| (!text.is_empty()).then(|| text.into());
     Some(TlsOptions {

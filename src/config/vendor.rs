@@ -46,8 +46,8 @@ impl VendorSettings {
     }
 }
 
-/// Checks a vendor's table, whichever it is, and makes its settings with the account that a function
-/// finds; `None` where the vendor is disabled or wrong.
+/// Checks a vendor's table, whichever it is, and makes its settings with the account that a
+/// function finds; `None` where the vendor is disabled or wrong.
 macro_rules! checked {
     ($vendor:ident, $table:expr, $limits:expr, $report:expr, $account:expr) => {{
         let (vendor, table, report) = (Vendor::$vendor, &$table, $report);

@@ -44,7 +44,7 @@ static OF_ALL: LazyLock<AudienceFingerprint> = LazyLock::new(|| fingerprint(None
 pub struct AudienceFingerprint(pub [u8; 16]);
 
 impl Audience {
-    /// Exactly these customers.
+    /// Creates an audience of exactly these customers.
     pub fn only(customers: impl IntoIterator<Item = CustomerId>) -> Self {
         let ids = customers.into_iter().collect();
         let fingerprint = fingerprint(Some(&ids));

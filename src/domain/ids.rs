@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
-/// Longest id accepted in a query, a path or the configuration, in bytes. Vendor ids seen so far are
-/// under 40; the limit keeps keys, tokens and log lines small.
+/// Longest id accepted in a query, a path or the configuration, in bytes. Vendor ids seen so far
+/// are under 40; the limit keeps keys, tokens and log lines small.
 pub const ID_BYTES_MAX: usize = 128;
 
 /// Declares the vendors. Their words are the names of the members of [`PerVendor`].
@@ -233,8 +233,8 @@ id! {
     /// A wiv organisation, such as `org_12345`.
     CustomerId
 }
-/// The rule for contracts: N-able names them as it likes, and every name is percent-encoded where it
-/// stands in a path. Refused is what some server would read as more than one step of a path.
+/// The rule for contracts: N-able names them as it likes, and every name is percent-encoded where
+/// it stands in a path. Refused is what some server would read as more than one step of a path.
 fn checked_contract(text: &str) -> Result<Arc<str>, IdProblem> {
     if text.is_empty() {
         return Err(IdProblem::Empty);

@@ -10,8 +10,8 @@
 //! same to the vendor are equal here; two that the vendor could tell apart are not. `SearchRequest`
 //! is the parsed request body: a search, a page size and a page token.
 //!
-//! `CacheOutcome`, `Kind`, `ProblemCode`, `Route` and `Saved` are closed sets of words. `docs/state-words.md`
-//! lists the words.
+//! `CacheOutcome`, `Kind`, `ProblemCode`, `Route` and `Saved` are closed sets of words.
+//! `docs/state-words.md` lists the words.
 //!
 //! What must never happen here: two different questions with equal values (one caller would get the
 //! answer of the other), numbers that change their digits, or a panic on any input text.

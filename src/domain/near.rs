@@ -10,8 +10,8 @@ const DOCUMENTED: [(&str, &str); 3] = [
     ("start_page_key", "startpagekey"),
 ];
 
-/// Letters that may be wrong, missing, too many, or in each other's place: two are a slip, and no two
-/// documented names are so near to each other.
+/// Letters that may be wrong, missing, too many, or in each other's place: two are a slip, and no
+/// two documented names are so near to each other.
 const SLIPS_MAX: usize = 2;
 /// Longer names are near to none.
 const NAME_BYTES_MAX: usize = 32;
@@ -42,7 +42,7 @@ impl NearMember {
         })
     }
 
-    /// What is to be told of it.
+    /// Returns the hint for the caller.
     pub fn hint(&self) -> String {
         format!(
             "{} is not a documented member and goes to the vendor as it is; {} may be meant",

@@ -113,7 +113,7 @@ pub fn parse_day(text: &str) -> Option<Date> {
 }
 
 impl DateRange {
-    /// `None` if it ends before it starts.
+    /// Creates a range. `None` if it ends before it starts.
     pub fn new(start: Date, end: Date) -> Option<Self> {
         (start <= end).then_some(Self { start, end })
     }
@@ -126,12 +126,12 @@ impl DateRange {
         }
     }
 
-    /// First day.
+    /// Returns the first day.
     pub fn start(self) -> Date {
         self.start
     }
 
-    /// Last day.
+    /// Returns the last day.
     pub fn end(self) -> Date {
         self.end
     }

@@ -1,5 +1,5 @@
-//! The closed set of problem codes, each with its status and words: the one table that reads, parts of
-//! an answer, problem documents and descriptions take them from.
+//! The closed set of problem codes, each with its status and words: the one table that reads, parts
+//! of an answer, problem documents and descriptions take them from.
 
 /// What kind of problem. The word stands in the body's `code` and `type`, in the log and in the
 /// documents.
@@ -189,7 +189,8 @@ impl ProblemCode {
         self.row().2
     }
 
-    /// What the vendor's own API says in `error` for the same thing, where it says anything.
+    /// Returns the text that the vendor's own API has in `error` for the same problem, if it has
+    /// one.
     pub const fn vendor_text(self) -> Option<&'static str> {
         match self {
             Self::InvalidFields => Some("Invalid fields requested"),

@@ -16,7 +16,7 @@ impl PageSize {
     /// The largest page. The vendor advises it for batch work.
     pub const MAX: Self = Self(500);
 
-    /// `None` outside 1..=500.
+    /// Creates a page size. `None` outside 1..=500.
     pub fn new(items: u64) -> Option<Self> {
         let items = u16::try_from(items).ok()?;
         (1..=Self::MAX.0).contains(&items).then_some(Self(items))

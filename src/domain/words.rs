@@ -52,7 +52,7 @@ impl Route {
         Self::Other,
     ];
 
-    /// Whether its answers may last much longer than a request's time limit.
+    /// Returns whether its answers may last much longer than a request's time limit.
     pub const fn lasts(self) -> bool {
         matches!(self, Self::CaseExport | Self::CaseChanges | Self::Events)
     }
@@ -334,7 +334,7 @@ impl Shortage {
         }
     }
 
-    /// One sentence for the caller: what is short and why.
+    /// Returns one sentence for the caller: what is short and why.
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::RequestsInFlight => {

@@ -96,7 +96,7 @@ impl AnswerBody {
         Self::coded(body)
     }
 
-    /// The same body, which ends once its caller would not be let in any more.
+    /// Makes the body end as soon as its caller would no longer be admitted.
     pub fn lasting(self, tenure: Option<Box<Tenure>>, at_end: AtTenuresEnd) -> Self {
         match tenure {
             Some(tenure) => Self::coded(Lasting::new(self, *tenure, at_end)),
@@ -104,7 +104,7 @@ impl AnswerBody {
         }
     }
 
-    /// A body in a content coding.
+    /// Creates a body in a content coding.
     pub fn coded(body: impl Body<Data = Bytes, Error = BodyCut> + Send + 'static) -> Self {
         Self::with(Content::Coded(Coded(Box::pin(body))))
     }

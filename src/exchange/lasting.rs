@@ -35,7 +35,7 @@ enum State {
 }
 
 impl Lasting {
-    /// The body, for as long as `tenure` lasts.
+    /// Creates a body that ends with `tenure`.
     pub fn new(body: AnswerBody, tenure: Tenure, at_end: AtTenuresEnd) -> Self {
         let over = Box::pin(async move {
             let caller = tenure.caller().name.clone();

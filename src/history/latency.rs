@@ -18,7 +18,7 @@ impl BucketCounts {
         }
     }
 
-    /// What came since `before`.
+    /// Returns the observations since `before`.
     pub fn since(&self, before: &Self) -> Self {
         let earlier = before.0.iter().copied().chain(std::iter::repeat(0));
         let pairs = self.0.iter().zip(earlier);
@@ -63,7 +63,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// Of these observations.
+    /// Computes the percentiles of these observations.
     pub fn of(counts: &BucketCounts, bounds_s: &[f64]) -> Self {
         let ms = |part| {
             let seconds = counts.quantile(part, bounds_s)?;

@@ -2,8 +2,8 @@
 //!
 //! Two kinds of things are remembered:
 //!
-//! - [`Samples`]: once a second, a look at the counters. The last ten minutes are kept by the second
-//!   and the last day by the minute. Whoever watches gets each new one.
+//! - [`Samples`]: once a second, a look at the counters. The last ten minutes are kept by the
+//!   second and the last day by the minute. Whoever watches gets each new one.
 //! - [`RequestRing`]: the last requests, each with what is known of it when its last byte has gone.
 //!
 //! ```text
@@ -13,8 +13,8 @@
 //! ```
 //!
 //! What must never happen here: a request that waits for a reader (a slot that is being read is
-//! skipped), a reader that makes something pile up (a slow one misses samples), and memory that grows
-//! with traffic (`console.history_bytes_max` is divided once, at the start).
+//! skipped), a reader that makes something pile up (a slow one misses samples), and memory that
+//! grows with traffic (`console.history_bytes_max` is divided once, at the start).
 
 mod latency;
 pub mod requests;
@@ -39,8 +39,8 @@ pub struct History {
 }
 
 impl History {
-    /// Remembers nothing yet, and never more than `bytes_max`. Samples come first; what they leave is
-    /// the requests'. Too little for the samples of a day means fewer of them; zero means that
+    /// Remembers nothing yet, and never more than `bytes_max`. Samples come first; what they leave
+    /// is the requests'. Too little for the samples of a day means fewer of them; zero means that
     /// nothing is remembered, and live samples alone are shown.
     pub fn within(bytes_max: u64) -> Arc<Self> {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);

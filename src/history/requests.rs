@@ -1,8 +1,8 @@
 //! The last requests, in three rings of fixed size.
 //!
 //! One ring would hold the last tenth of a second of hits and nothing else. So what memory answered
-//! quickly, what was refused for the caller's sake, and everything else have a ring each: a flood of
-//! one kind never pushes out the failures that an operator looks for.
+//! quickly, what was refused for the caller's sake, and everything else have a ring each: a flood
+//! of one kind never pushes out the failures that an operator looks for.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -185,7 +185,8 @@ pub struct RequestRing {
 }
 
 impl RequestRing {
-    /// Half of the memory for the requests with a story, a quarter for each of the others.
+    /// Divides the memory: half of it for the requests with a story, a quarter for each of the
+    /// others.
     pub fn within(bytes_max: usize) -> Self {
         let plain = size_of::<Mutex<Option<FinishedRequest>>>() + PATH_BYTES_MAX;
         let story = size_of::<Payer>() + STAGES_MAX * size_of::<StageTimes>() + 64;

@@ -130,7 +130,8 @@ pub struct Reading {
     pub at: Instant,
     /// The same, for people.
     pub wall: Timestamp,
-    /// Answer times by cache outcome, in the order of [`CacheOutcome::ALL`], then those of no cache.
+    /// Answer times by cache outcome, in the order of [`CacheOutcome::ALL`], then those of no
+    /// cache.
     pub durations: [BucketCounts; OUTCOMES],
     /// The buckets' upper bounds.
     pub bounds_s: &'static [f64],
@@ -293,7 +294,8 @@ impl Sample {
         }
     }
 
-    /// A minute shows the worst that happened in it: a circuit that was open for half of it was open.
+    /// A minute shows the worst that happened in it: a circuit that was open for half of it was
+    /// open.
     fn worsen_by(&mut self, other: &Self) {
         let badness = |gauges: &VendorGauges| match (gauges.state, gauges.circuit) {
             (_, "open") => 3,
@@ -373,13 +375,14 @@ enum Live {
     Over,
 }
 
-/// Bytes that one sample may cost: two vendors and up to five stores, in lists without room to grow.
+/// Bytes that one sample may cost: two vendors and up to five stores, in lists without room to
+/// grow.
 const SAMPLE_BYTES: usize = size_of::<Sample>()
     + 2 * size_of::<(&'static str, VendorSample)>()
     + 5 * size_of::<StoreSize>();
 
 impl Samples {
-    /// As many samples as are wanted, or fit.
+    /// Returns as many samples as are wanted, or fit.
     pub fn within(bytes_max: usize) -> Self {
         let fit = bytes_max / SAMPLE_BYTES;
         let seconds = SECONDS_MAX.min(fit);
@@ -397,7 +400,7 @@ impl Samples {
         }
     }
 
-    /// What they cost when all are there.
+    /// Returns the bytes of all samples together.
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
     }

@@ -27,17 +27,17 @@ impl EventsMeter {
         })
     }
 
-    /// An answer that a caller got is another now.
+    /// Counts an answer of a caller that has changed.
     pub fn changed(&self) {
         self.changed.inc();
     }
 
-    /// A reader came back to a history that does not reach back far enough.
+    /// Counts a reader that resumed before the start of the kept history.
     pub fn reset(&self) {
         self.reset.inc();
     }
 
-    /// A reader fell behind and was cut.
+    /// Counts a reader that fell behind and was cut.
     pub fn cut(&self) {
         self.cut.inc();
     }

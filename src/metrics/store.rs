@@ -180,7 +180,7 @@ impl StoreMeter {
         })
     }
 
-    /// Its metrics; from now on they are shown, from zero.
+    /// Resolves the store's metrics. From now on they are shown, from zero.
     pub fn resolve(&self) -> Arc<StoreMetrics> {
         let none: [&str; 0] = [];
         Arc::new(StoreMetrics {

@@ -1,13 +1,13 @@
-//! What changed in a search since a caller last asked: new and changed rows, rows that are gone, and a
-//! token for the next question.
+//! What changed in a search since a caller last asked: new and changed rows, rows that are gone,
+//! and a token for the next question.
 //!
 //! wiv has no feed of changes. The gateway holds what a search gave before (`states`) and what it
 //! gives now (a snapshot), so it can tell the difference. Only complete snapshots are compared: a
 //! list without its end would look as if rows were gone. A stream that cannot end with its `sync`
 //! line is cut.
 //!
-//! Whoever waits asks for the snapshot as any caller does, now and then. So those who wait are demand
-//! for one refresh in each period of freshness, however many they are.
+//! Whoever waits asks for the snapshot as any caller does, now and then. So those who wait are
+//! demand for one refresh in each period of freshness, however many they are.
 
 use std::sync::Arc;
 
@@ -79,7 +79,7 @@ impl Changes {
         }
     }
 
-    /// Nobody waits any longer: the gateway leaves.
+    /// Ends all waits, because the gateway leaves.
     pub fn leave(&self) {
         self.leaving.send_replace(true);
     }
@@ -89,7 +89,7 @@ impl Changes {
         self.leaving.subscribe()
     }
 
-    /// How full the states are.
+    /// Returns how full the states are.
     pub fn usage(&self) -> StoreUsage {
         self.states.usage()
     }

@@ -13,8 +13,8 @@ use crate::domain::Kind;
 use crate::domain::audience::AudienceFingerprint;
 use crate::domain::json::write_text;
 
-/// Targets remembered of a caller; the one that was asked longest ago goes first. A dashboard shows a
-/// few dozen at once, and each is looked up at every look.
+/// Targets remembered of a caller; the one that was asked longest ago goes first. A dashboard shows
+/// a few dozen at once, and each is looked up at every look.
 const TARGETS_MAX: usize = 64;
 /// Longest target and body remembered, together, in bytes. Others give no events.
 pub(super) const TARGET_BYTES_MAX: usize = 2 * 1024;
@@ -98,12 +98,12 @@ impl CallerLog {
         }
     }
 
-    /// The number of the last event.
+    /// Returns the number of the last event.
     pub fn last(&self) -> u64 {
         self.last
     }
 
-    /// What it costs.
+    /// Returns the bytes of the log.
     pub fn bytes(&self) -> usize {
         self.bytes + self.history_bytes
     }
@@ -117,12 +117,12 @@ impl CallerLog {
         self.last - self.history.len() as u64
     }
 
-    /// The id of an event.
+    /// Returns the id of an event.
     pub fn id(&self, number: u64) -> String {
         format!("{:016x}-{number}", self.epoch)
     }
 
-    /// The number in an id of this log, if all that came after it is kept.
+    /// Returns the number in an id of this log, if all that came after it is kept.
     pub fn number_of(&self, id: &str) -> Option<u64> {
         let (of, number) = id.split_once('-')?;
         let plain = number.bytes().all(|b| b.is_ascii_digit());
@@ -133,7 +133,7 @@ impl CallerLog {
             .then_some(number)
     }
 
-    /// The lines of all events of these kinds after `told`.
+    /// Returns the lines of all events of these kinds after `told`.
     pub fn after(&self, told: u64, kinds: &[Kind]) -> Result<String, FellBehind> {
         let before = self.before_history();
         if self.let_go || told < before {
@@ -149,13 +149,13 @@ impl CallerLog {
         Ok(text)
     }
 
-    /// The place of a target.
+    /// Returns the place of a target.
     pub fn find(&self, target: &str, body: &str) -> Option<usize> {
         let is_it = |state: &TargetState| *state.target == *target && *state.body == *body;
         self.targets.iter().position(is_it)
     }
 
-    /// A target was asked again: it goes last.
+    /// Records that a target was requested again, so that it is evicted last.
     pub fn asked_again(&mut self, at: usize) {
         if let Some(state) = self.targets.remove(at) {
             self.targets.push_back(state);

@@ -1,10 +1,10 @@
 //! Tells a caller which of the answers that it got have changed since.
 //!
-//! Each caller has a log (`event_log`): the targets it was answered for, each with the tag of its last
-//! answer, and the last events. While a caller has a stream open, its targets are looked at whenever a
-//! vendor was asked something, and now and then: what this caller would get now, from memory alone, is
-//! compared with what it got. So rows outside its audience cannot show, and no vendor is called for a
-//! stream.
+//! Each caller has a log (`event_log`): the targets it was answered for, each with the tag of its
+//! last answer, and the last events. While a caller has a stream open, its targets are looked at
+//! whenever a vendor was asked something, and now and then: what this caller would get now, from
+//! memory alone, is compared with what it got. So rows outside its audience cannot show, and no
+//! vendor is called for a stream.
 //!
 //! A stream reads the log at its reader's pace and holds nothing itself. A reader that falls behind
 //! the log is cut.
@@ -47,8 +47,8 @@ const STREAM_TIME_MAX: Duration = Duration::from_secs(5 * 60);
 /// Looking into memory takes no time, and the store answers within this; what would wait longer is
 /// passed over.
 const LOOKUP_TIME_MAX: Duration = Duration::from_millis(50);
-/// Room for the logs of all callers. One caller's has 300 KiB at most and 30 KiB as a rule; the least
-/// recently used ones go first, and their readers are cut and begin with `reset`.
+/// Room for the logs of all callers. One caller's has 300 KiB at most and 30 KiB as a rule; the
+/// least recently used ones go first, and their readers are cut and begin with `reset`.
 const LOGS_BYTES_MAX: u64 = 32 << 20;
 
 /// Every hit is hashed, so this is a fast hash.
@@ -284,7 +284,7 @@ impl Events {
         }
     }
 
-    /// How full the logs are. An entry is a caller.
+    /// Returns how full the logs are. An entry is a caller.
     pub fn usage(&self) -> StoreUsage {
         StoreUsage {
             entries: self.logs.lock().len() as u64,
@@ -433,7 +433,8 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    /// The next bytes. `None` at the end: the gateway leaves, or the time of a stream is over.
+    /// Returns the next bytes. `None` at the end: the gateway leaves, or the time of a stream is
+    /// over.
     pub async fn next(&mut self) -> Option<Result<Bytes, FellBehind>> {
         if let Some(opening) = self.opening.take() {
             return Some(Ok(opening.into()));

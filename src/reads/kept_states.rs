@@ -128,7 +128,7 @@ impl KeptStates {
         }
     }
 
-    /// The state of this id. `None` also where a part of it is missing.
+    /// Returns the state of this id. `None` also where a part of it is missing.
     pub async fn find(&self, id: u128) -> Option<FoundState> {
         if !self.store.is_on() {
             return None;
@@ -144,7 +144,7 @@ impl KeptStates {
         (found.rows.len() == rows && found.rows.iter().all(fits)).then_some(found)
     }
 
-    /// The ids of a table, as many as a state needs or more.
+    /// Returns the ids of a table, as many as a state needs or more.
     pub async fn find_ids(&self, table: u128, needed: usize) -> Option<Ids> {
         let mut ids = Ids::loaded(table);
         let mut number = 0;

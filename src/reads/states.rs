@@ -27,8 +27,8 @@ use crate::metrics::StoreUsage;
 use crate::snapshot::{Snapshot, SnapshotId, View};
 use crate::store::Store;
 
-/// Maximum number of searches that one caller may follow at once. Another one is refused. Dashboards
-/// follow a few, and a service one for each of its customers.
+/// Maximum number of searches that one caller may follow at once. Another one is refused.
+/// Dashboards follow a few, and a service one for each of its customers.
 const SEARCHES_PER_CALLER_MAX: usize = 256;
 /// A search that was not asked for so long is followed no more, and makes room for another.
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(10 * 60);

@@ -96,8 +96,8 @@ const PEOPLE: [&str; 6] = [
     "Sam",
 ];
 
-/// Returns the name of the customer at `index`. It is unique: once all pairs of words are used, names
-/// have a number too.
+/// Returns the name of the customer at `index`. It is unique: once all pairs of words are used,
+/// names have a number too.
 pub(super) fn customer_name(index: usize) -> String {
     // 21 and 11 have no common divisor, so no pair is repeated within 220 customers.
     let first = FIRST.get(index % FIRST.len()).copied().unwrap_or("");

@@ -1,8 +1,9 @@
 //! Reading a file that may never answer.
 //!
-//! A pipe that nobody writes to, or a mount whose server is gone, holds whoever opens it for as long as
-//! it likes, and nothing can call the read off. So each read has a thread of its own and a time limit.
-//! A read past its limit is given up: its thread stays behind until the system lets go of it.
+//! A pipe that nobody writes to, or a mount whose server is gone, holds whoever opens it for as
+//! long as it likes, and nothing can call the read off. So each read has a thread of its own and a
+//! time limit. A read past its limit is given up: its thread stays behind until the system lets go
+//! of it.
 
 use std::fmt;
 use std::fs::File;
@@ -56,8 +57,8 @@ impl fmt::Display for FileProblem {
     }
 }
 
-/// Reads a whole file of at most `bytes_max` bytes. Blocks the thread, at most for [`READ_WAIT_MAX`].
-/// The bytes are wiped when they are dropped.
+/// Reads a whole file of at most `bytes_max` bytes. Blocks the thread, at most for
+/// [`READ_WAIT_MAX`]. The bytes are wiped when they are dropped.
 ///
 /// # Errors
 /// If the file cannot be read in time, or is larger.

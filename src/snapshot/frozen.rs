@@ -23,8 +23,8 @@ use crate::upstream::{EnvelopeMember, UpstreamError};
 /// Views whose row numbers a snapshot remembers; the least recently used goes first and is found
 /// anew when asked again. Each costs four bytes a row.
 const VIEWS_MAX: usize = 32;
-/// Bytes a snapshot costs beside its rows: itself, its search, its lineage and what finds it. So that
-/// searches without a row are bounded too.
+/// Bytes a snapshot costs beside its rows: itself, its search, its lineage and what finds it. So
+/// that searches without a row are bounded too.
 const SNAPSHOT_OVERHEAD_BYTES: u64 = 3 * 1024;
 
 /// Where a snapshot's growth stands.
@@ -108,7 +108,8 @@ pub struct CutPage {
     pub rows: usize,
     /// Where the next page begins, if there is one, and the marks of that place.
     pub next: Option<(u32, Marks)>,
-    /// The envelope of the vendor's first page; of a view that is not whole, nothing beside the rows.
+    /// The envelope of the vendor's first page; of a view that is not whole, nothing beside the
+    /// rows.
     pub envelope: Arc<[EnvelopeMember]>,
 }
 
@@ -138,7 +139,7 @@ impl Look {
         self.judged.is_none()
     }
 
-    /// What it may be used for.
+    /// Returns how the snapshot may be used.
     pub fn standing(&self) -> Standing {
         match self.judged.map(|judged| judged.standing()) {
             None => Standing::Expired,
@@ -147,14 +148,14 @@ impl Look {
         }
     }
 
-    /// Seconds of freshness left; negative once stale.
+    /// Returns the seconds of freshness left. Negative once stale.
     pub fn ttl_s(&self) -> i64 {
         let Some(judged) = self.judged else { return 0 };
         let ttl_s = judged.ttl_s();
         if self.purged { ttl_s.min(-1) } else { ttl_s }
     }
 
-    /// Since the vendor last said so.
+    /// Returns the time since the vendor last confirmed the rows.
     pub fn age(&self) -> Duration {
         self.judged.map_or(Duration::ZERO, |judged| judged.age)
     }
@@ -310,12 +311,12 @@ impl Snapshot {
         self.state.lock()
     }
 
-    /// To be awaited after a [`Cut::NeedMore`]; take it before cutting.
+    /// Returns a receiver of changes, to await after a [`Cut::NeedMore`]. Take it before cutting.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// Requests that wait for a change.
+    /// Returns the number of requests that wait for a change.
     pub fn readers(&self) -> usize {
         self.changed.receiver_count()
     }
@@ -354,8 +355,8 @@ impl Snapshot {
         }
     }
 
-    /// Notes a use of the page at `offset`: retention counts from it. Pages after the first also keep
-    /// its walk from being idle: their reader will want more.
+    /// Notes a use of the page at `offset`: retention counts from it. Pages after the first also
+    /// keep its walk from being idle: their reader will want more.
     pub fn touch(&self, offset: u32) {
         let since = self.clock.now().saturating_duration_since(self.birth);
         let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
@@ -370,7 +371,7 @@ impl Snapshot {
         self.viewed.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was so since this was last asked.
+    /// Returns whether a search for one customer was answered from it since the last call.
     pub(super) fn take_view(&self) -> bool {
         self.viewed.swap(false, Ordering::Relaxed)
     }
@@ -399,9 +400,10 @@ impl Snapshot {
         self.ended_by_purge.store(true, Ordering::Relaxed);
     }
 
-    /// Cuts the rows `[offset, offset + size)` of a view. A page is ready when one row more is known,
-    /// or no more will come; it is never short for lack of time. With `marks`, the rows before the
-    /// page must show them. Comparing and serving are one step: rows that do not are not served.
+    /// Cuts the rows `[offset, offset + size)` of a view. A page is ready when one row more is
+    /// known, or no more will come; it is never short for lack of time. With `marks`, the rows
+    /// before the page must show them. Comparing and serving are one step: rows that do not are not
+    /// served.
     pub fn cut(&self, view: &View, offset: u32, size: usize, marks: Option<&Marks>) -> Cut {
         self.touch(offset);
         let mut state = self.lock();
@@ -492,7 +494,7 @@ impl Snapshot {
         shown.into_iter().map(|row| state.rows.text(row)).collect()
     }
 
-    /// States that every row is wanted: the walk goes on to its end even if nobody waits any more.
+    /// Requests every row: the walk goes on to its end even if no caller waits any more.
     pub fn want_all(&self, payer: &Arc<Payer>) {
         let mut state = self.lock();
         if !state.is_paid_for(Want::Page) {
@@ -503,7 +505,7 @@ impl Snapshot {
         self.demand.notify_one();
     }
 
-    /// States that one row more than is known is wanted.
+    /// Requests one row more than is known.
     pub fn want_more(&self, want: Want, payer: &Arc<Payer>, until: Instant) {
         let mut state = self.lock();
         if !state.is_paid_for(want) {
@@ -537,7 +539,7 @@ impl Snapshot {
         self.lock().end
     }
 
-    /// (rows, of which served, bytes).
+    /// Returns (rows, served rows, bytes).
     pub fn size(&self) -> (usize, usize, u64) {
         let state = self.lock();
         (
@@ -552,7 +554,7 @@ impl Snapshot {
         self.lock().ages
     }
 
-    /// How it stands now, by its first rows or by all of them: one look for all that is asked of it.
+    /// Returns the state now, by the first rows or by all of them, under one lock.
     pub fn look(&self, whole: bool, now: Instant) -> Look {
         let state = self.lock();
         let judged = state.ages.map(|ages| {
@@ -566,17 +568,17 @@ impl Snapshot {
         }
     }
 
-    /// What its first rows, or all of them, may be used for.
+    /// Returns how the first rows, or all of them, may be used.
     pub fn standing(&self, whole: bool, now: Instant) -> Standing {
         self.look(whole, now).standing()
     }
 
-    /// Seconds of freshness left; negative once stale.
+    /// Returns the seconds of freshness left. Negative once stale.
     pub fn ttl_s(&self, whole: bool, now: Instant) -> i64 {
         self.look(whole, now).ttl_s()
     }
 
-    /// Since the vendor last said so.
+    /// Returns the time since the vendor last confirmed the rows.
     pub fn age(&self, whole: bool, now: Instant) -> Duration {
         self.look(whole, now).age()
     }
@@ -585,7 +587,7 @@ impl Snapshot {
         self.lock().lifetimes
     }
 
-    /// Rows that were served, or said to exist.
+    /// Returns the number of rows that were served, or announced by a page before.
     pub(super) fn served(&self) -> usize {
         let state = self.lock();
         state.published.max(state.promised)
@@ -635,8 +637,8 @@ impl Snapshot {
         });
     }
 
-    /// Nobody finds it any more: its bytes are no longer charged, though its last reader may hold
-    /// them for a moment.
+    /// Stops charging its bytes, because no reader can find it any more, though its last reader may
+    /// hold them for a moment.
     pub(super) fn uncharge(&self) {
         self.let_go.store(true, Ordering::Release);
         let charged = self.charged.swap(0, Ordering::AcqRel);
@@ -670,19 +672,19 @@ impl Snapshot {
 pub(super) struct Grower(Option<Arc<Snapshot>>);
 
 impl Grower {
-    /// One more walk of `snapshot`, whose state is locked.
+    /// Begins one more walk of `snapshot`, whose state is locked.
     pub fn begin(snapshot: &Arc<Snapshot>, state: &mut State) -> Self {
         state.growers += 1;
         Self(Some(Arc::clone(snapshot)))
     }
 
-    /// One walk of `snapshot`, unless its rows have ended or a walk is at work already.
+    /// Begins a walk of `snapshot`, unless its rows have ended or a walk is at work already.
     pub fn begin_first(snapshot: &Arc<Snapshot>) -> Option<Self> {
         let mut state = snapshot.lock();
         (state.end == End::Growing && state.growers == 0).then(|| Self::begin(snapshot, &mut state))
     }
 
-    /// The walk lets the snapshot, whose state is locked, grow no more.
+    /// Ends the growth of the snapshot, whose state is locked.
     pub fn leave(mut self, state: &mut State) {
         self.0 = None;
         state.growers = state.growers.saturating_sub(1);
@@ -712,8 +714,8 @@ impl State {
         self.growers > 0 && self.end == End::Growing
     }
 
-    /// Whether somebody else wants rows already, no less urgently: who asks first pays, and the others
-    /// share what it brings.
+    /// Whether somebody else wants rows already, no less urgently: who asks first pays, and the
+    /// others share what it brings.
     fn is_paid_for(&self, want: Want) -> bool {
         let wanted = |rows: usize| rows > self.rows.len();
         let (pages, healed) = (wanted(self.wanted_pages), wanted(self.wanted_healed));

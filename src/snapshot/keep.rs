@@ -1,9 +1,9 @@
-//! Snapshots that outlive the process: rows go to the store before readers hear of them, and come back
-//! from it when memory does not hold them.
+//! Snapshots that outlive the process: rows go to the store before readers hear of them, and come
+//! back from it when memory does not hold them.
 //!
-//! A walk hands each vendor page to [`Snapshots::keep_rows`] and then shows it to readers, who see no
-//! row before (`State::told`). What is kept never changes. Should a new search replace rows that were kept but never served, the snapshot is
-//! kept anew from its start.
+//! A walk hands each vendor page to [`Snapshots::keep_rows`] and then shows it to readers, who see
+//! no row before (`State::told`). What is kept never changes. Should a new search replace rows that
+//! were kept but never served, the snapshot is kept anew from its start.
 //!
 //! [`Snapshots::recall`] brings a snapshot back with its first rows and its true ages. The other rows
 //! follow, one vendor page after the other, and readers wait for them as for those of a walk. Rows that
@@ -63,8 +63,8 @@ impl Snapshots {
         self.kept.is_on()
     }
 
-    /// Keeps what is new of a snapshot, whose scroll began after `begun` purges, and the end that it
-    /// is about to have. Returns once a crash cannot undo it, or after a moment.
+    /// Keeps what is new of a snapshot, whose scroll began after `begun` purges, and the end that
+    /// it is about to have. Returns once a crash cannot undo it, or after a moment.
     pub(super) async fn keep_rows(&self, snapshot: &Arc<Snapshot>, begun: u64, end: Option<End>) {
         let mut part = snapshot.kept.lock().clone();
         let (rows, ages) = {
@@ -139,7 +139,7 @@ impl Snapshots {
         Some(())
     }
 
-    /// Nothing will follow the rows of a snapshot, which another has replaced.
+    /// Records that a snapshot was replaced, so that no rows will follow.
     pub(super) fn end_kept(&self, snapshot: &Snapshot, end: End) {
         let mut part = snapshot.kept.lock();
         let end = kept_end(end).filter(|_| !part.ended && !part.off);
@@ -163,15 +163,15 @@ impl Snapshots {
         }
     }
 
-    /// A snapshot is over in the store as well.
+    /// Removes a snapshot from the store as well.
     pub(super) fn forget_kept(&self, snapshot: &Snapshot) {
         if let Some(place) = snapshot.kept.lock().place.take() {
             self.kept.forget_snapshot(place.name);
         }
     }
 
-    /// Looks into the store for what memory does not hold, once for all that look for it, and puts it
-    /// into memory. Returns when it is there, is not to be found, or when the deadline passes.
+    /// Looks into the store for what memory does not hold, once for all that look for it, and puts
+    /// it into memory. Returns when it is there, is not to be found, or when the deadline passes.
     pub(super) async fn recall(self: &Arc<Self>, what: Recall, deadline: Instant) {
         if !self.kept.is_on() {
             return;
@@ -276,8 +276,8 @@ impl Snapshots {
         self.make_room();
     }
 
-    /// When the vendor said so, in this process's time, and whether that is known. What is of unknown
-    /// age is stale.
+    /// When the vendor said so, in this process's time, and whether that is known. What is of
+    /// unknown age is stale.
     fn ages_of(
         &self,
         found: &KeptSnapshot,

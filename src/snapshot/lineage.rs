@@ -128,18 +128,19 @@ pub(super) struct RefreshTurn {
 }
 
 impl RefreshTurn {
-    /// Whose refresh it is.
+    /// Returns the lineage of the refresh.
     pub fn lineage(&self) -> &Arc<Lineage> {
         &self.lineage
     }
 
-    /// The refresh is decided.
+    /// Ends the refresh.
     pub fn end(mut self) {
         self.ended = true;
         self.lineage.end_refresh(None);
     }
 
-    /// The refresh failed. The failure answers everyone who asks for a refresh before `until`.
+    /// Records that the refresh failed. The failure answers everyone who asks for a refresh before
+    /// `until`.
     pub fn fail(mut self, failure: WalkFailure, until: Instant) {
         self.ended = true;
         self.lineage.end_refresh(Some((failure, until)));
@@ -156,7 +157,7 @@ impl Drop for RefreshTurn {
 }
 
 impl Lineage {
-    /// No snapshot yet.
+    /// Creates a lineage without a snapshot.
     pub fn new(key: CacheKey, query: Arc<SearchQuery>) -> Arc<Self> {
         Arc::new(Self {
             key,
@@ -248,7 +249,8 @@ impl Lineage {
         self.changed.send_modify(|n| *n = n.wrapping_add(1));
     }
 
-    /// The failure of a first walk, held for a moment: a burst must not become a burst of calls.
+    /// Holds the failure of a first walk for a moment, so that a burst of requests does not become
+    /// a burst of calls.
     pub(super) fn hold_failure(&self, failure: WalkFailure, until: Instant) {
         let mut state = self.state.lock();
         state.failures += 1;
@@ -309,7 +311,7 @@ impl Lineage {
         }
     }
 
-    /// Until when a fault of content is held, if one is known.
+    /// Returns until when a fault of content is held, if there is one.
     pub(super) fn content_held_until(&self) -> Option<Instant> {
         let state = self.state.lock();
         state.content_fault.as_ref().map(|fault| fault.held_until)
@@ -340,12 +342,12 @@ impl Lineage {
         self.refreshing_since().is_some()
     }
 
-    /// Since when a refresh is under way, if one is.
+    /// Returns when the running refresh began, if there is one.
     pub(super) fn refreshing_since(&self) -> Option<Instant> {
         self.state.lock().refreshing
     }
 
-    /// To be awaited for the end of a refresh.
+    /// Returns a receiver, to await the end of a refresh.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }

@@ -80,7 +80,7 @@ impl IdChain {
         }
     }
 
-    /// Bytes held.
+    /// Returns the bytes of the chain.
     pub fn bytes(&self) -> u64 {
         (self.points.capacity() * size_of::<Link>()) as u64
     }

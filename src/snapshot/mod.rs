@@ -1,9 +1,10 @@
 //! Stable pages over an unstable scroll.
 //!
 //! A *walk* reads one vendor scroll. A *snapshot* is the rows that it gave, frozen in the vendor's
-//! order; pages are cut from it. A *page token* is what a caller holds. A *lineage* is all snapshots
-//! of one search. Three types to know: [`Snapshots`] is what other rooms use, [`Snapshot`] holds the
-//! rows, and [`lineage::Lineage`] decides how a request is answered and when the vendor is asked.
+//! order; pages are cut from it. A *page token* is what a caller holds. A *lineage* is all
+//! snapshots of one search. Three types to know: [`Snapshots`] is what other rooms use,
+//! [`Snapshot`] holds the rows, and [`lineage::Lineage`] decides how a request is answered and when
+//! the vendor is asked.
 //!
 //! A walk is in one of five stages (`walk::Stage`):
 //!

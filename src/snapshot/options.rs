@@ -38,8 +38,8 @@ pub struct SnapshotOptions {
     pub rewalks_max: u32,
     /// A snapshot is kept at least so long after its last use.
     pub token_lifetime: Duration,
-    /// Whether a token whose snapshot is gone goes on in another one that shows the same rows before
-    /// its place.
+    /// Whether a token whose snapshot is gone goes on in another one that shows the same rows
+    /// before its place.
     pub token_heal: bool,
     /// And at most so long after its birth.
     pub snapshot_lifetime_max: Duration,

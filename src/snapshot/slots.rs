@@ -1,6 +1,7 @@
 //! Limits how many walks run and how many scrolls may stand open at the vendor.
 //!
-//! A walk takes a slot before its search and returns it when its scroll has ended. Two limits apply:
+//! A walk takes a slot before its search and returns it when its scroll has ended. Two limits
+//! apply:
 //!
 //! - `open_scrolls_max` bounds the walks that run.
 //! - `vendor_scrolls_max` bounds the scrolls that may stand open at the vendor: those of running
@@ -28,7 +29,8 @@
 //! payer with most first, because only the end frees a scroll at the vendor.
 //!
 //! A search whose slot, or whose vendor budget after it, would come too late is refused at once.
-//! Otherwise it would hold a request in flight for nothing. `forecast` estimates when it would come.
+//! Otherwise it would hold a request in flight for nothing. `forecast` estimates when it would
+//! come.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -56,7 +58,8 @@ const WAITING_MAX: usize = 4_096;
 pub(super) const TIMES_FREE: usize = 7;
 
 /// Part of the slots that only searches which a caller waits for may have: background searches can
-/// hold theirs while they wait long for the vendor's budget. Fewer than eight slots have no such part.
+/// hold theirs while they wait long for the vendor's budget. Fewer than eight slots have no such
+/// part.
 const KEPT_PART: usize = 4;
 
 /// A search without a slot is refused this long before its callers leave, so that the refusal still
@@ -247,7 +250,8 @@ pub enum NoSlot {
 }
 
 impl Slots {
-    /// No slot is in use. Without a budget or a circuit no search is refused because of them.
+    /// Creates slots of which none is in use. Without a budget or a circuit no search is refused
+    /// because of them.
     pub fn new(
         limits: SlotLimits,
         budget: Option<Arc<Governor>>,
@@ -449,8 +453,9 @@ impl Slots {
         })
     }
 
-    /// What becomes of a search that finds no slot while the vendor fails: it gets a slot beyond the
-    /// limits as a probe, or it is refused. `None` if the vendor does not fail as far as is known.
+    /// What becomes of a search that finds no slot while the vendor fails: it gets a slot beyond
+    /// the limits as a probe, or it is refused. `None` if the vendor does not fail as far as is
+    /// known.
     fn while_failing(
         &self,
         state: &mut SlotState,
@@ -476,8 +481,8 @@ impl Slots {
         Some(Ok(()))
     }
 
-    /// To be called after any change. Gives free slots to waiting searches and has idle scrolls look
-    /// whether they must end.
+    /// To be called after any change. Gives free slots to waiting searches and has idle scrolls
+    /// look whether they must end.
     fn settle(&self, state: &mut SlotState) {
         state.give(self.clock.now());
         if state.waiting.is_empty() {
@@ -563,8 +568,8 @@ impl SlotState {
         }
     }
 
-    /// The vendor answered a search, so it has room for another scroll in spite of all searches that
-    /// it left without an answer.
+    /// The vendor answered a search, so it has room for another scroll in spite of all searches
+    /// that it left without an answer.
     fn excuse(&mut self) {
         let mut excused = Vec::new();
         for left in &mut self.left {
@@ -592,14 +597,15 @@ impl SlotState {
         }
     }
 
-    /// Whether slots are short only because searches that have one wait for the vendor, or the pages
-    /// that end a scroll do.
+    /// Whether slots are short only because searches that have one wait for the vendor, or the
+    /// pages that end a scroll do.
     fn moves(&self) -> bool {
         let waits = |running: &Running| running.pages == 0 || running.draining;
         self.running.values().any(waits)
     }
 
-    /// Of `max` slots, the free ones above which this lane may take one.
+    /// Returns how many of `max` slots stay free for more urgent searches. This lane takes one only
+    /// if more are free.
     pub fn kept_from(lane: Lane, max: usize) -> usize {
         match lane {
             Lane::Interactive | Lane::Healing => 0,
@@ -608,7 +614,7 @@ impl SlotState {
         }
     }
 
-    /// What keeps a search of this payer and lane from a slot; `None` if it may have one.
+    /// Returns why a search of this payer and lane gets no slot, or `None` if it may have one.
     pub fn short(&self, payer: &str, lane: Lane) -> Option<Shortage> {
         let held = self.held(payer);
         let may = |free: usize, held: usize, max: usize| {
@@ -688,8 +694,8 @@ impl SlotState {
 
     /// Whether the idle scroll of `id` is to be read to its end now, and in which lane. As many are
     /// as searches wait: those that are being drained already, then the longest idle of the payer
-    /// with most. The first of them goes before the others, because one slot soon is better than all
-    /// of them late.
+    /// with most. The first of them goes before the others, because one slot soon is better than
+    /// all of them late.
     fn drain_lane(&mut self, id: SlotId) -> Option<Lane> {
         let place = |state: &Self, id: SlotId, running: &Running| {
             let idle = running.idle?;
@@ -776,15 +782,15 @@ impl SlotLease {
         }
     }
 
-    /// Notes that the vendor answered the search with something that is no page, so that a scroll is
-    /// likely open.
+    /// Notes that the vendor answered the search with something that is no page, so that a scroll
+    /// is likely open.
     pub fn opened(&self) {
         if let Some(running) = self.slots.state.lock().running.get_mut(&self.id) {
             running.opened = true;
         }
     }
 
-    /// The scroll has ended at the vendor, or never began.
+    /// Records that the scroll has ended at the vendor, or never began.
     pub fn end(mut self) {
         self.ended = true;
     }
@@ -802,8 +808,9 @@ impl SlotLease {
         }
     }
 
-    /// Notes that nobody wants rows of the scroll. Returns the lane in which it is to be read to its
-    /// end because searches wait for slots, if it is. Call it again when [`Slots::pressed`] rings.
+    /// Notes that nobody wants rows of the scroll. Returns the lane in which it is to be read to
+    /// its end because searches wait for slots, if it is. Call it again when [`Slots::pressed`]
+    /// rings.
     pub fn idle(&self) -> Option<Lane> {
         let mut state = self.slots.state.lock();
         state.idled += 1;

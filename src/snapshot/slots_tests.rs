@@ -9,7 +9,7 @@ use crate::domain::Vendor;
 pub const LINGER: Duration = Duration::from_secs(300);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// As many walks as scrolls at the vendor.
+/// Returns limits with as many walks as scrolls at the vendor.
 pub fn limits(max: usize) -> SlotLimits {
     SlotLimits {
         running: max,
@@ -17,7 +17,7 @@ pub fn limits(max: usize) -> SlotLimits {
     }
 }
 
-/// (slots in use or left, searches waiting).
+/// Returns (slots in use or abandoned, searches waiting).
 pub fn usage(slots: &Slots) -> (usize, usize) {
     let usage = slots.usage();
     (usage.standing, usage.waiting)
@@ -71,14 +71,14 @@ async fn queue(
     task
 }
 
-/// What goes before the one who came last.
+/// Returns the calls before the search that came last.
 pub fn before_the_last(slots: &Slots) -> (usize, Lane) {
     let (state, now) = (slots.state.lock(), slots.clock.now());
     let (id, waiting) = state.waiting.iter().next_back().unwrap();
     state.calls_before(*id, waiting.spend.wanted_until, now)
 }
 
-/// As if a slot had been given now, and so many pages read with it.
+/// Records a slot as given now, with this many pages read.
 pub fn gave(slots: &Slots, payer: &str, pages: usize, ended: bool) {
     let mut state = slots.state.lock();
     let id = state.next_id;

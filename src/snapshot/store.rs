@@ -31,8 +31,8 @@ use crate::upstream::WalkedVendor;
 /// idle one costs under a kilobyte beside its rows.
 const LINEAGES_MAX: usize = 65_536;
 
-/// Vendor pages of a search for all customers up to which all of them are read anew where a view of one
-/// customer is wanted: no more calls than a few customers' own searches.
+/// Vendor pages of a search for all customers up to which all of them are read anew where a view of
+/// one customer is wanted: no more calls than a few customers' own searches.
 const WHOLE_REFRESH_PAGES_MAX: usize = 4;
 
 /// Everything the walks and readers of one credential share.
@@ -116,7 +116,7 @@ pub struct PageAsk<'a> {
 }
 
 impl Snapshots {
-    /// No snapshots yet.
+    /// Creates an empty set of snapshots.
     pub fn new(
         walked: WalkedVendor,
         options: SnapshotOptions,
@@ -124,7 +124,8 @@ impl Snapshots {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        // The first random bytes of a process take tens of milliseconds: no caller should wait for them.
+        // The first random bytes of a process take tens of milliseconds: no caller should wait for
+        // them.
         fresh_id();
         let gates = walked.gates.as_ref();
         Arc::new(Self {
@@ -170,14 +171,15 @@ impl Snapshots {
         self.leaving.load(Ordering::Acquire)
     }
 
-    /// Whether a snapshot is small enough for all its rows to be read anew for views of it.
+    /// Returns whether a snapshot is small enough for a refresh to read all its rows for views of
+    /// it.
     pub fn is_read_whole(&self, snapshot: &Snapshot) -> bool {
         let page = self.options.load().vendor_page_size.get();
         snapshot.size().0 <= page * WHOLE_REFRESH_PAGES_MAX
     }
 
-    /// The snapshot that answers a search, begun if need be. Its first rows may still have to come:
-    /// [`Self::page`] waits for them.
+    /// Opens the snapshot that answers a search. Begins it if necessary. Its first rows may still
+    /// have to come: [`Self::page`] waits for them.
     ///
     /// # Errors
     /// When no usable snapshot is held and the vendor gives none in time.
@@ -218,8 +220,8 @@ impl Snapshots {
         }
     }
 
-    /// Waits until a snapshot has more rows, its end, or a failure. `changes` must have been marked as
-    /// seen before the caller looked at the snapshot.
+    /// Waits until a snapshot has more rows, its end, or a failure. `changes` must have been marked
+    /// as seen before the caller looked at the snapshot.
     ///
     /// # Errors
     /// When its walk fails, or the deadline comes first.
@@ -353,8 +355,8 @@ impl Snapshots {
         purges.covers(key.subject().purged_as(), begun)
     }
 
-    /// Holds a snapshot that came from the store. The current one of its search answers first pages,
-    /// unless there is another by now.
+    /// Holds a snapshot that came from the store. The current one of its search answers first
+    /// pages, unless there is another by now.
     pub(super) fn hold(&self, snapshot: &Arc<Snapshot>, current: bool) {
         self.held.insert(snapshot.clone());
         if current {
@@ -384,7 +386,7 @@ impl Snapshots {
                 && snapshot.standing(false, now) == Standing::Expired
     }
 
-    /// Bytes of all snapshots.
+    /// Returns the bytes of all snapshots.
     pub fn bytes(&self) -> u64 {
         self.total.load(Ordering::Acquire)
     }
@@ -412,8 +414,8 @@ impl Snapshots {
 
     fn let_go(&self, snapshot: &Arc<Snapshot>) {
         self.held.remove(snapshot.id);
-        // Readers may hold it for a moment longer; the budget wants its bytes now. What a purge ends
-        // while a walk still fills it is charged until the walk lets go.
+        // Readers may hold it for a moment longer; the budget wants its bytes now. What a purge
+        // ends while a walk still fills it is charged until the walk lets go.
         if !snapshot.is_growing() {
             snapshot.uncharge();
         }
@@ -475,12 +477,12 @@ impl Snapshots {
         self.held.all()
     }
 
-    /// Monotonic now.
+    /// Returns the monotonic time.
     pub(super) fn now(&self) -> Instant {
         self.clock.now()
     }
 
-    /// Snapshots held.
+    /// Returns the number of snapshots.
     pub fn count(&self) -> u64 {
         self.held.len() as u64
     }

@@ -103,7 +103,7 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// `None` only if the cipher refuses a key, which it does not for 32 bytes.
+    /// Creates a sealer. `None` only if the cipher refuses a key, which it does not for 32 bytes.
     pub fn new(current: &SealingKey, previous: Option<&SealingKey>) -> Option<Self> {
         Some(Self {
             current: Sealing::new(current)?,
@@ -123,7 +123,7 @@ impl Sealer {
         self.seal_as(version, write(claims))
     }
 
-    /// The same for a state of a search.
+    /// Returns the token of a state of a search. `None` only if the cipher fails.
     pub fn seal_sync(&self, claims: &SyncClaims) -> Option<String> {
         let mut plain = claims.state.to_le_bytes().to_vec();
         plain.extend_from_slice(&claims.audience.0);
@@ -159,7 +159,8 @@ impl Sealer {
         opened(VERSION).or_else(|| opened(VERSION_BEFORE))
     }
 
-    /// The same for a state of a search.
+    /// Returns the claims of a sync token. `None` for anything that was not sealed with one of the
+    /// keys.
     pub fn open_sync(&self, token: &str) -> Option<SyncClaims> {
         let plain = self.open_as(SYNC_VERSION, token)?;
         let (state, rest) = plain.split_first_chunk()?;

@@ -316,8 +316,8 @@ impl Walk {
         };
     }
 
-    /// Notes a fault of the vendor's content at this row. If the walk or the one before met the same
-    /// fault there, another search would meet it too: returns the failure, to be held.
+    /// Notes a fault of the vendor's content at this row. If the walk or the one before met the
+    /// same fault there, another search would meet it too: returns the failure, to be held.
     fn same_content_fault(&self, failure: &WalkFailure, row: usize) -> Option<WalkFailure> {
         let WalkFailure::Upstream(error) = failure else {
             return None;
@@ -327,8 +327,9 @@ impl Walk {
         Some(WalkFailure::Upstream(held))
     }
 
-    /// How long to wait before the next search: back-off with full jitter, and not before the vendor
-    /// or its budget takes another call. `None` if every reader that waits will have left by then.
+    /// How long to wait before the next search: back-off with full jitter, and not before the
+    /// vendor or its budget takes another call. `None` if every reader that waits will have left by
+    /// then.
     fn pause(&self, failure: &WalkFailure, rewalks: u32) -> Option<Duration> {
         let pause = REWALK_PAUSE
             .saturating_mul(1 << rewalks.min(8))
@@ -481,7 +482,8 @@ impl Walk {
         match errand {
             Errand::Check(_) => return Some(ScrollEnd::Lost(error, 0)),
             Errand::Press(_) => {
-                // An abandoned scroll would count until it expires; this one may end a little later.
+                // An abandoned scroll would count until it expires; this one may end a little
+                // later.
                 let pause = error.retry_after.unwrap_or_default().max(PRESS_PAUSE);
                 self.pressing_from = self.store.clock.now() + pause;
             }
@@ -621,8 +623,8 @@ impl Walk {
             slot.busy();
             return Ok(Next::Fetch(Errand::Reader(lane)));
         }
-        // A reader that asks for the first page again and again wants no more rows. It must not keep
-        // the walk, which every first page joins, from ending.
+        // A reader that asks for the first page again and again wants no more rows. It must not
+        // keep the walk, which every first page joins, from ending.
         let idle_since = self.target.last_paged().max(self.last_fetch_of_reader());
         let over_at = self.began + options.walk_time_max;
         let idle_at = (idle_since + options.scroll_idle_max).min(over_at);
@@ -658,8 +660,8 @@ impl Walk {
         Ok(Next::Abandon)
     }
 
-    /// Whether the gateway leaves and a reader who pages likely goes on after the restart. Pages that
-    /// are kept by then cost no call.
+    /// Whether the gateway leaves and a reader who pages likely goes on after the restart. Pages
+    /// that are kept by then cost no call.
     fn reads_on_to_leave(&self, state: &State, now: Instant) -> bool {
         let options = self.store.options.load();
         let idle = now.saturating_duration_since(self.target.last_paged());
@@ -747,7 +749,7 @@ impl Walk {
         Some(End::Cut(hit.1))
     }
 
-    /// The target has new rows, or its end. Readers hear of it now, or once it is kept.
+    /// Publishes new rows, or the end, to the target's readers: now, or once they are stored.
     pub(super) fn finish_page(&mut self, end: Option<End>) -> WalkStep {
         self.ending = end;
         if !self.store.keeps() {
@@ -871,7 +873,8 @@ fn is_answer(fault: Fault) -> bool {
     )
 }
 
-/// Whether the vendor answered a search, though not as it should, so that it likely opened a scroll.
+/// Whether the vendor answered a search, though not as it should, so that it likely opened a
+/// scroll.
 fn was_answered(fault: Fault) -> bool {
     matches!(fault, Fault::Malformed | Fault::TooLarge)
 }

@@ -119,8 +119,8 @@ enum NotHandled {
     RefusedStream,
 }
 
-/// A vendor over HTTP/2 that handles nothing on its first connection, and counts the requests that it
-/// saw.
+/// A vendor over HTTP/2 that handles nothing on its first connection, and counts the requests that
+/// it saw.
 fn http2_vendor(how: NotHandled, seen: Arc<AtomicU32>) -> Http2Pipes {
     let connections = AtomicU32::new(0);
     Http2Pipes(InMemory::new(move || {

@@ -109,7 +109,7 @@ impl TestVendor {
         }))
     }
 
-    /// Answers with these in turn; the last one stays.
+    /// Answers with these in turn. The last one is repeated.
     pub(crate) fn replies(replies: impl IntoIterator<Item = VendorReply>) -> Self {
         let left: Mutex<VecDeque<VendorReply>> = Mutex::new(replies.into_iter().collect());
         Self::new(move |_| {
@@ -144,7 +144,7 @@ impl TestVendor {
         *self.0.connections.lock()
     }
 
-    /// Most requests that were under way at once.
+    /// Returns the maximum of requests that were in flight at the same time.
     pub(crate) fn most_at_once(&self) -> usize {
         self.0.open.lock().1
     }
@@ -282,7 +282,7 @@ pub(crate) fn spend_of(lane: Lane, caller: &str, wait: Duration) -> Spend {
     }
 }
 
-/// Interactive, with half a minute.
+/// Returns interactive terms with a deadline in half a minute.
 pub(crate) fn spend() -> Spend {
     spend_of(Lane::Interactive, "dash", Duration::from_secs(30))
 }

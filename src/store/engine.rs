@@ -1,14 +1,14 @@
 //! The seam: what a store does, in operations on bytes. An engine knows names, numbers and times,
 //! never a caller, a search or a vendor.
 //!
-//! Each operation is one step that happens whole or not at all. [`Model`](super::Model) says what each
-//! of them means; every other engine is held to it by tests, reply for reply.
+//! Each operation is one step that happens whole or not at all. [`Model`](super::Model) says what
+//! each of them means; every other engine is held to it by tests, reply for reply.
 //!
-//! A **snapshot** in the engine is a head, then vendor pages (*chunks*) in order, then an end. Chunks
-//! are only ever added, and each names where it goes on from: how many chunks there are and the *chain*
-//! over their texts. So an append that was sent twice is kept once, and one that goes on from other
-//! rows is refused. An engine that several gateways share also fences by who holds the search; the
-//! file of one gateway needs no such word, for its lock is that.
+//! A **snapshot** in the engine is a head, then vendor pages (*chunks*) in order, then an end.
+//! Chunks are only ever added, and each names where it goes on from: how many chunks there are and
+//! the *chain* over their texts. So an append that was sent twice is kept once, and one that goes
+//! on from other rows is refused. An engine that several gateways share also fences by who holds
+//! the search; the file of one gateway needs no such word, for its lock is that.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -166,7 +166,7 @@ pub enum StoreOp {
 }
 
 impl StoreOp {
-    /// Its word in metrics.
+    /// Returns the operation's word in metrics.
     pub fn operation(&self) -> StoreOperation {
         match self {
             Self::Find { .. } => StoreOperation::Find,
@@ -185,7 +185,7 @@ impl StoreOp {
         }
     }
 
-    /// Whether whoever asks waits until a crash cannot undo it any more.
+    /// Returns whether the sender waits until a crash cannot undo the operation.
     pub(super) fn is_to_be_safe(&self) -> bool {
         matches!(
             self,
@@ -196,7 +196,7 @@ impl StoreOp {
         )
     }
 
-    /// Sealed bytes in it.
+    /// Returns the sealed bytes in the operation.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Land { record, .. } | Self::Note { record, .. } => record.len(),
@@ -291,8 +291,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Runs one operation.
     ///
     /// # Errors
-    /// When there is no reply; the future then ends at once, whatever the engine waits for. A change
-    /// may have been made all the same, so it may be asked for again.
+    /// When there is no reply; the future then ends at once, whatever the engine waits for. A
+    /// change may have been made all the same, so it may be asked for again.
     fn call(&self, op: StoreOp) -> StoreFuture<'_>;
 
     /// How it is doing.

@@ -20,8 +20,8 @@ use crate::metrics::{
 
 /// How long anyone waits for the store. A vendor takes longer, so little is lost where it is late.
 const WAIT_MAX: Duration = Duration::from_millis(50);
-/// How long after the start a look waits for the file to be opened: after a crash that takes up to a
-/// third of a second, and who does not wait for it asks the vendor for what is kept.
+/// How long after the start a look waits for the file to be opened: after a crash that takes up to
+/// a third of a second, and who does not wait for it asks the vendor for what is kept.
 const OPENING_WAIT: Duration = Duration::from_secs(1);
 /// How long a purge waits until a crash cannot undo it.
 const PURGE_WAIT: Duration = Duration::from_secs(1);
@@ -179,7 +179,7 @@ impl Store {
         self.inner.is_some()
     }
 
-    /// The purges so far, to be asked before a fetch and when something is kept.
+    /// Returns the purges so far. Check them before a fetch, and before something is stored.
     pub fn purges(&self) -> &Arc<Purges> {
         &self.purges
     }
@@ -198,7 +198,7 @@ impl Store {
         }
     }
 
-    /// Sealed bytes kept.
+    /// Returns the sealed bytes in the store.
     pub fn bytes(&self) -> u64 {
         let inner = self.inner.as_ref();
         let bytes = inner.map_or(0, |inner| inner.metrics.bytes.get());
@@ -221,7 +221,7 @@ impl Store {
         found.ok().flatten()
     }
 
-    /// An answer of this kind opened, and its reader could make nothing of it.
+    /// Counts an answer of this kind that could be opened, but whose content is invalid.
     pub fn reject_content(&self, kind: Kind) {
         if let Some(inner) = &self.inner {
             inner.metrics.reject(RecordReject::Content);
@@ -229,7 +229,7 @@ impl Store {
         }
     }
 
-    /// A purge covers a kept answer.
+    /// Counts a stored answer that a purge covers.
     pub fn reject_purged(&self) {
         if let Some(inner) = &self.inner {
             inner.metrics.reject(RecordReject::Purged);
@@ -245,7 +245,7 @@ impl Store {
         tokio::spawn(async move { inner.keep_answer(&identity, answer).await });
     }
 
-    /// What was noted under a name of our own.
+    /// Reads a note by its name.
     ///
     /// # Errors
     /// If the store does not say.
@@ -259,8 +259,8 @@ impl Store {
         inner.recall(name, until).await
     }
 
-    /// Notes something small under a name of our own, in place of what was noted before. It is written
-    /// soon, and nobody waits for it.
+    /// Notes something small under a name of our own, in place of what was noted before. It is
+    /// written soon, and nobody waits for it.
     pub fn note(&self, what: &str, content: &[u8]) {
         let Some(inner) = &self.inner else { return };
         if let Some(names) = inner.known_names() {
@@ -289,8 +289,9 @@ impl Store {
         inner.note_purges(&names.0, until).await
     }
 
-    /// Loads what must be known before anything is judged: names and purges. To be called once, when
-    /// there is a runtime. Waits for the file to be opened, and for no longer than that may take.
+    /// Loads what must be known before anything is judged: names and purges. To be called once,
+    /// when there is a runtime. Waits for the file to be opened, and for no longer than that may
+    /// take.
     pub async fn warm(&self) {
         if let Some(inner) = &self.inner {
             inner.names(inner.patience()).await;
@@ -305,8 +306,8 @@ impl Store {
     }
 }
 
-/// Where the names are noted: under each sealing key, so that a start with a wrong key finds nothing
-/// and loses nothing.
+/// Where the names are noted: under each sealing key, so that a start with a wrong key finds
+/// nothing and loses nothing.
 fn place_of_names(key_id: &[u8]) -> RecordName {
     let mut name = *b"names of         ";
     name.iter_mut()
@@ -320,7 +321,7 @@ fn place_of_names(key_id: &[u8]) -> RecordName {
 const PURGES: &[u8] = b"purges";
 
 impl StoreInner {
-    /// Until when a look may wait.
+    /// Returns until when a lookup may wait.
     pub(super) fn patience(&self) -> Instant {
         let now = self.clock.now();
         match self.engine.state() {
@@ -543,7 +544,7 @@ enum BegunCall<'a> {
 }
 
 impl StoreCall<'_> {
-    /// Its reply, in time; counts it.
+    /// Returns the engine's reply if it comes in time. Counts the outcome.
     pub(super) async fn reply(self) -> Result<StoreReply, StoreFault> {
         let (inner, mut seconds) = (self.inner, 0.0);
         let (reply, outcome) = match self.reply {

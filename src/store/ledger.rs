@@ -1,5 +1,5 @@
-//! What is kept, without the bytes of it: the decisions of a store, pure. [`Model`](super::Model) and
-//! [`Disk`](super::Disk) both ask it, and then differ only in where the bytes lie.
+//! What is kept, without the bytes of it: the decisions of a store, pure. [`Model`](super::Model)
+//! and [`Disk`](super::Disk) both ask it, and then differ only in where the bytes lie.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -40,7 +40,7 @@ impl Table {
         Self::State,
     ];
 
-    /// Its name in the file.
+    /// Returns the name in the file.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Answers => "answers",
@@ -87,7 +87,7 @@ struct SnapshotEntry {
     bytes: u64,
 }
 
-/// What goes when room is made.
+/// The unit of eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
     Answer(RecordName),
@@ -126,7 +126,7 @@ fn charge(bytes: &Bytes) -> u64 {
 }
 
 impl Ledger {
-    /// Nothing kept.
+    /// Creates an empty ledger.
     pub fn new(bytes_max: u64) -> Self {
         Self {
             answers: HashMap::default(),
@@ -139,12 +139,12 @@ impl Ledger {
         }
     }
 
-    /// Bytes kept.
+    /// Returns the stored bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// (answers, snapshots) kept.
+    /// Returns the stored (answers, snapshots).
     pub fn counts(&self) -> (usize, usize) {
         (self.answers.len(), self.snapshots.len())
     }

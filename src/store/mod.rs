@@ -7,21 +7,21 @@
 //!                               waits 50 ms at most
 //! ```
 //!
-//! - [`Store`] is what other rooms use. It seals what goes in, judges what comes out, waits a moment
-//!   and no longer, and stops asking an engine that does not answer. [`Store::none`] keeps nothing and
-//!   costs nothing.
-//! - [`Engine`] is the seam: one trait, operations on bytes. [`Model`] says what they mean, [`Disk`] is
-//!   a redb file in a directory of our own.
-//! - [`SealedRecord`] and [`Names`] keep the engine ignorant: contents are sealed with a key derived
-//!   from the secret of the page tokens, names are keyed hashes.
+//! - [`Store`] is what other rooms use. It seals what goes in, judges what comes out, waits a
+//!   moment and no longer, and stops asking an engine that does not answer. [`Store::none`] keeps
+//!   nothing and costs nothing.
+//! - [`Engine`] is the seam: one trait, operations on bytes. [`Model`] says what they mean,
+//!   [`Disk`] is a redb file in a directory of our own.
+//! - [`SealedRecord`] and [`Names`] keep the engine ignorant: contents are sealed with a key
+//!   derived from the secret of the page tokens, names are keyed hashes.
 //! - [`Watermarks`] are purges as numbers. What comes out of the store is judged by them, so that a
 //!   purge also ends what a file brings back.
 //!
-//! Memory answers first. The store is asked on a miss, and told after a fetch; a hit never touches it.
-//! Whatever does not open, or makes no sense, is a miss and is counted.
+//! Memory answers first. The store is asked on a miss, and told after a fetch; a hit never touches
+//! it. Whatever does not open, or makes no sense, is a miss and is counted.
 //!
-//! What must never happen here: a vendor key, a scroll id or a caller key in a record; a request or the
-//! end of the process that waits for a disk; an answer that a purge covers.
+//! What must never happen here: a vendor key, a scroll id or a caller key in a record; a request or
+//! the end of the process that waits for a disk; an answer that a purge covers.
 
 pub mod disk;
 pub mod engine;

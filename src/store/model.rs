@@ -58,7 +58,7 @@ impl Model {
         })
     }
 
-    /// Sealed bytes kept.
+    /// Returns the stored sealed bytes.
     pub fn bytes(&self) -> u64 {
         self.0.lock().ledger.bytes()
     }

@@ -28,21 +28,21 @@ impl NameUse {
     }
 }
 
-/// Turns identities into names. The key is random and stays the same when the sealing key is rotated:
-/// names outlive keys.
+/// Turns identities into names. The key is random and stays the same when the sealing key is
+/// rotated: names outlive keys.
 pub struct Names {
     key: Zeroizing<[u8; 32]>,
 }
 
 impl Names {
-    /// Names under a new random key; `None` if the system gives no random bytes.
+    /// Creates names under a new random key. `None` if the system gives no random bytes.
     pub fn random() -> Option<Self> {
         let mut key = Zeroizing::new([0; 32]);
         aws_lc_rs::rand::fill(&mut *key).ok()?;
         Some(Self { key })
     }
 
-    /// Names under the key that was kept; `None` if these are not the bytes of one.
+    /// Creates names under a stored key. `None` if these are not the bytes of one.
     pub fn of_bytes(bytes: &[u8]) -> Option<Self> {
         let key = Zeroizing::new(bytes.try_into().ok()?);
         Some(Self { key })

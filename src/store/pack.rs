@@ -1,4 +1,5 @@
-//! Bytes of records, field by field: fixed widths, little-endian, texts with their length before them.
+//! Bytes of records, field by field: fixed widths, little-endian, texts with their length before
+//! them.
 
 use bytes::Bytes;
 
@@ -9,13 +10,13 @@ use crate::clock::Stamp;
 pub struct PackWriter(Vec<u8>);
 
 impl PackWriter {
-    /// Bytes as they are, of a length that the reader knows.
+    /// Writes bytes as they are, of a length that the reader knows.
     pub fn fixed(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.extend_from_slice(bytes);
         self
     }
 
-    /// One byte.
+    /// Writes one byte.
     pub fn u8(&mut self, n: u8) -> &mut Self {
         self.fixed(&[n])
     }
@@ -25,27 +26,27 @@ impl PackWriter {
         self.u8(u8::from(yes))
     }
 
-    /// Four bytes.
+    /// Writes four bytes.
     pub fn u32(&mut self, n: u32) -> &mut Self {
         self.fixed(&n.to_le_bytes())
     }
 
-    /// Eight bytes.
+    /// Writes eight bytes.
     pub fn u64(&mut self, n: u64) -> &mut Self {
         self.fixed(&n.to_le_bytes())
     }
 
-    /// A moment.
+    /// Writes a moment.
     pub fn stamp(&mut self, stamp: Stamp) -> &mut Self {
         self.fixed(&stamp.to_bytes())
     }
 
-    /// A length, then as many bytes.
+    /// Writes a length, then as many bytes.
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.u64(bytes.len() as u64).fixed(bytes)
     }
 
-    /// What was written.
+    /// Returns the bytes written.
     pub fn done(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.0)
     }
@@ -65,12 +66,12 @@ impl PackReader {
         (len <= self.0.len()).then(|| self.0.split_to(len))
     }
 
-    /// As many bytes as the array has.
+    /// Reads as many bytes as the array has.
     pub fn fixed<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.as_ref().try_into().ok()
     }
 
-    /// One byte.
+    /// Reads one byte.
     pub fn u8(&mut self) -> Option<u8> {
         self.fixed().map(|[n]| n)
     }
@@ -84,22 +85,22 @@ impl PackReader {
         }
     }
 
-    /// Four bytes.
+    /// Reads four bytes.
     pub fn u32(&mut self) -> Option<u32> {
         self.fixed().map(u32::from_le_bytes)
     }
 
-    /// Eight bytes.
+    /// Reads eight bytes.
     pub fn u64(&mut self) -> Option<u64> {
         self.fixed().map(u64::from_le_bytes)
     }
 
-    /// A moment.
+    /// Reads a moment.
     pub fn stamp(&mut self) -> Option<Stamp> {
         self.fixed().map(|bytes| Stamp::from_bytes(&bytes))
     }
 
-    /// A length, then as many bytes, shared and not copied.
+    /// Reads a length, then as many bytes, shared and not copied.
     pub fn bytes(&mut self) -> Option<Bytes> {
         let len = usize::try_from(self.u64()?).ok()?;
         self.take(len)

@@ -99,7 +99,8 @@ pub struct SealedRecord {
 }
 
 impl SealedRecord {
-    /// `None` only if the cipher refuses a key, which it does not for 32 bytes.
+    /// Creates the cipher of records. `None` only if it refuses a key, which it does not for 32
+    /// bytes.
     pub fn new(current: &SealingKey, previous: Option<&SealingKey>) -> Option<Self> {
         Some(Self {
             current: RecordKey::new(current)?,

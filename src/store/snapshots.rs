@@ -1,8 +1,9 @@
 //! Snapshots in the store: a head, then vendor pages in their order, then an end.
 //!
 //! Whoever keeps a snapshot begins it once, appends each vendor page with the chain that the last
-//! append gave, and ends it. An append that is late is queued and may be followed by the next one: the
-//! engine refuses that one if the first never arrived, and from then on the snapshot is in memory only.
+//! append gave, and ends it. An append that is late is queued and may be followed by the next one:
+//! the engine refuses that one if the first never arrived, and from then on the snapshot is in
+//! memory only.
 //!
 //! ```text
 //! begin(head) ─▶ append(page 0, zero) ─▶ append(page 1, chain) ─▶ … ─▶ end
@@ -139,9 +140,9 @@ fn place(kind: RecordKind, name: RecordName, number: u32) -> RecordPlace {
 }
 
 impl Store {
-    /// Keeps what is new of a snapshot, and returns where it then stands. Waits until a crash cannot
-    /// undo it, or until it is late and queued. `None` where it is not kept, and nothing after it can
-    /// be.
+    /// Keeps what is new of a snapshot, and returns where it then stands. Waits until a crash
+    /// cannot undo it, or until it is late and queued. `None` where it is not kept, and nothing
+    /// after it can be.
     ///
     /// All operations are handed over before the first is waited for, so that a disk writes them
     /// together.
@@ -209,12 +210,12 @@ impl Store {
         self.tell(StoreOp::End { snapshot, end });
     }
 
-    /// It is in use: it goes last when room is made.
+    /// Records a use, so that the snapshot is evicted last.
     pub fn touch_snapshot(&self, snapshot: RecordName) {
         self.tell(StoreOp::Touch { snapshot });
     }
 
-    /// It is over.
+    /// Removes a snapshot.
     pub fn forget_snapshot(&self, snapshot: RecordName) {
         self.tell(StoreOp::Forget { snapshot });
     }
@@ -316,7 +317,7 @@ impl Store {
         Ok(None)
     }
 
-    /// The head of a snapshot, or its rows, are not those that its standing tells of.
+    /// Counts a snapshot whose head or rows do not match its stored state.
     pub fn reject_chain(&self) {
         if let Some(inner) = &self.inner {
             inner.metrics.reject(RecordReject::Chain);

@@ -1,8 +1,8 @@
 //! Purges as numbers: which purges were over when something was fetched, and what they cover.
 //!
-//! Each purge gets the next number and writes it beside what it covers. What was fetched remembers the
-//! number of its beginning: a covering number above that means that a purge came after. Merging takes
-//! the larger number of each, so neither order nor repetition matters.
+//! Each purge gets the next number and writes it beside what it covers. What was fetched remembers
+//! the number of its beginning: a covering number above that means that a purge came after. Merging
+//! takes the larger number of each, so neither order nor repetition matters.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,8 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use super::pack::{PackReader, PackWriter};
 use crate::domain::{CustomerId, Kind};
 
-/// Customers that have numbers of their own; past it they are folded into the number of all searches.
+/// Customers that have numbers of their own; past it they are folded into the number of all
+/// searches.
 pub const CUSTOMERS_MAX: usize = 10_000;
 
 /// How much a purge ends.
@@ -36,7 +37,7 @@ pub enum PurgeSubject {
 }
 
 impl PurgeSubject {
-    /// Case searches: of one customer, or of all.
+    /// Creates the subject of case searches, of one customer or of all.
     pub fn cases(customer: Option<&CustomerId>) -> Self {
         customer.map_or(Self::Kind(Kind::Cases), |customer| {
             let mut mark = [0; 16];
@@ -61,7 +62,7 @@ pub enum PurgeScope {
 }
 
 impl PurgeScope {
-    /// Whatever may mention a customer.
+    /// Creates the scope of everything that may mention a customer.
     pub fn customer(customer: &CustomerId) -> Self {
         match PurgeSubject::cases(Some(customer)) {
             PurgeSubject::CustomerCases(mark) => Self::Customer(mark),
@@ -141,7 +142,8 @@ impl Watermarks {
         number
     }
 
-    /// What covers `subject`, fetched by something that began when `begun` was the last number.
+    /// Returns the purge that covers `subject`, fetched by a call that began when `begun` was the
+    /// last number.
     pub fn covers(&self, subject: PurgeSubject, begun: u64) -> Option<PurgeDepth> {
         let mut mark = self.all;
         match subject {
@@ -211,7 +213,8 @@ impl Watermarks {
         }
     }
 
-    /// Too many customers become one purge of all searches: more is fetched anew, nothing old is shown.
+    /// Too many customers become one purge of all searches: more is fetched anew, nothing old is
+    /// shown.
     fn fold(&mut self) {
         if self.customers.len() <= CUSTOMERS_MAX {
             return;
@@ -271,7 +274,7 @@ impl Watermarks {
 pub struct Purges(RwLock<Watermarks>);
 
 impl Purges {
-    /// To be taken before a fetch begins.
+    /// Returns the number of the last purge. Take it before a fetch begins.
     pub fn number(&self) -> u64 {
         self.0.read().number()
     }
@@ -286,7 +289,7 @@ impl Purges {
         self.0.write().purge(scope, depth)
     }
 
-    /// Counts on from purges that were kept before this process began to count.
+    /// Continues the count from purges that were stored before this process began to count.
     pub(super) fn count_on_from(&self, kept: &Watermarks) {
         let mut marks = self.0.write();
         *marks = marks.after(kept);

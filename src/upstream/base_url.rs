@@ -9,8 +9,8 @@ use http::uri::{Authority, Scheme};
 /// Longest base URL; the longest known has 60 bytes.
 const BYTES_MAX: usize = 512;
 
-/// The origin and path that every call to a vendor begins with. Requests go to this origin and to no
-/// other.
+/// The origin and path that every call to a vendor begins with. Requests go to this origin and to
+/// no other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     scheme: Scheme,
@@ -20,7 +20,7 @@ pub struct BaseUrl {
 }
 
 impl BaseUrl {
-    /// An address that is known to be good: a default.
+    /// Creates an address that is known to be good: a default.
     pub fn fixed(host: &'static str, path: &'static str) -> Self {
         Self {
             scheme: Scheme::HTTPS,
@@ -29,8 +29,8 @@ impl BaseUrl {
         }
     }
 
-    /// Reads `https://host[:port][/path]`, with a slash at its end or without. Plain `http`, which sends
-    /// the key readable, is taken only for a literal IP address or `localhost`.
+    /// Reads `https://host[:port][/path]`, with a slash at its end or without. Plain `http`, which
+    /// sends the key readable, is taken only for a literal IP address or `localhost`.
     pub fn parse(text: &str) -> Option<Self> {
         let good = |b: u8| b.is_ascii_alphanumeric() || b":/.-_~[]".contains(&b);
         if text.len() > BYTES_MAX || !text.bytes().all(good) {
@@ -68,7 +68,7 @@ impl BaseUrl {
         })
     }
 
-    /// Whether requests are encrypted.
+    /// Returns whether requests are encrypted.
     pub fn is_https(&self) -> bool {
         self.scheme == Scheme::HTTPS
     }
@@ -108,8 +108,8 @@ impl fmt::Display for BaseUrl {
 pub struct ProxyUrl(Uri);
 
 impl ProxyUrl {
-    /// Reads `http://host:port`, with a slash at its end or without. Returns `None` for anything else:
-    /// a user and a password would be a secret in the settings.
+    /// Reads `http://host:port`, with a slash at its end or without. Returns `None` for anything
+    /// else: a user and a password would be a secret in the settings.
     pub fn parse(text: &str) -> Option<Self> {
         let good = |b: u8| b.is_ascii_alphanumeric() || b":/.-_[]".contains(&b);
         let text = text.strip_suffix('/').unwrap_or(text);
@@ -129,7 +129,7 @@ impl ProxyUrl {
         uri.build().ok().map(Self)
     }
 
-    /// The proxy's address.
+    /// Returns the proxy's address.
     pub(super) fn uri(&self) -> &Uri {
         &self.0
     }

@@ -13,7 +13,7 @@ pub const DEPTH_MAX: usize = 128;
 /// Why a body is not taken: the fault, and words for the log without any of its bytes.
 pub type BodyFault = (Fault, &'static str);
 
-/// A fault of form.
+/// Creates a fault of form.
 pub const fn malformed(detail: &'static str) -> BodyFault {
     (Fault::Malformed, detail)
 }
@@ -48,8 +48,8 @@ pub fn json_text(bytes: &[u8]) -> Result<&str, BodyFault> {
     Ok(text)
 }
 
-/// Returns whether brackets outside of strings nest deeper than [`DEPTH_MAX`]. The answer means nothing
-/// for text that is not JSON; the parser refuses that anyway.
+/// Returns whether brackets outside of strings nest deeper than [`DEPTH_MAX`]. The answer means
+/// nothing for text that is not JSON; the parser refuses that anyway.
 fn is_too_deep(bytes: &[u8]) -> bool {
     let mut depth = 0usize;
     let mut rest = bytes;
@@ -84,7 +84,7 @@ fn after_string(mut text: &[u8]) -> &[u8] {
     &[]
 }
 
-/// A fault of form, told as one of the content type where that says something else than JSON: an
+/// Explains a fault of form by the content type if that is not JSON: an
 /// error page with status 200 is common. A body that parses as JSON never comes here, whatever type
 /// it is sent with.
 pub fn explained((fault, detail): BodyFault, headers: &HeaderMap) -> BodyFault {
@@ -112,7 +112,7 @@ fn says_json(headers: &HeaderMap) -> bool {
     ) || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// A body without the byte order mark that some senders put before it.
+/// Returns a body without the byte order mark that some senders put before it.
 pub fn without_mark(body: Bytes) -> Bytes {
     const MARK: &[u8] = "\u{feff}".as_bytes();
     match body.starts_with(MARK) {

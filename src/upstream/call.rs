@@ -41,8 +41,8 @@ pub enum Over {
     New,
 }
 
-/// A vendor's complete answer with a 2xx status: the body was read to its end, within the size limit,
-/// and has no content coding and no byte order mark any more.
+/// A vendor's complete answer with a 2xx status: the body was read to its end, within the size
+/// limit, and has no content coding and no byte order mark any more.
 #[derive(Clone, Debug)]
 pub struct VendorAnswer {
     /// The vendor's status.
@@ -63,7 +63,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// A value, percent-encoded for a path segment or a query.
+/// Returns a value, percent-encoded for a path segment or a query.
 pub fn escaped(text: &str) -> impl std::fmt::Display + '_ {
     utf8_percent_encode(text, PLAIN)
 }

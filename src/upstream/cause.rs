@@ -62,7 +62,7 @@ impl ConnectCause {
         Self::Other,
     ];
 
-    /// The word used in labels and logs.
+    /// Returns the word used in labels and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Dns => "dns",
@@ -83,7 +83,7 @@ impl ConnectCause {
         }
     }
 
-    /// The cause in words, to end a sentence.
+    /// Returns the cause in words, to end a sentence.
     pub const fn text(self) -> &'static str {
         match self {
             Self::Dns => "its host name does not resolve",

@@ -50,8 +50,8 @@ impl<C> VendorConnector for C where
 {
 }
 
-/// The connector over the network: TCP, through the proxy where `proxy_url` names one, then TLS, and
-/// HTTP/2 where the vendor offers it. Certificates are checked against the system's roots
+/// Returns the connector over the network: TCP, through the proxy where `proxy_url` names one, then
+/// TLS, and HTTP/2 where the vendor offers it. Certificates are checked against the system's roots
 /// (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others), or Mozilla's where the system has none.
 ///
 /// # Errors
@@ -98,8 +98,8 @@ fn nobody(builder: WantsVerifier) -> WantsAuth {
     builder.with_root_certificates(RootCertStore::empty())
 }
 
-/// Ends an attempt to connect, TLS and name lookup included, after a time, and gives each connection
-/// a tally.
+/// Ends an attempt to connect, TLS and name lookup included, after a time, and gives each
+/// connection a tally.
 #[derive(Clone)]
 pub(crate) struct Timed<C> {
     inner: C,
@@ -142,12 +142,12 @@ pub struct InMemory {
 }
 
 impl InMemory {
-    /// Each connection is one pipe; the other end is the maker's to serve.
+    /// Creates a connector. Each connection is one pipe, whose other end `make` must serve.
     pub fn new(make: impl Fn() -> DuplexStream + Send + Sync + 'static) -> Self {
         Self::fallible(move || Ok(make()))
     }
 
-    /// The same, where connecting may fail.
+    /// Creates a connector whose connections may fail.
     pub fn fallible(make: impl Fn() -> io::Result<DuplexStream> + Send + Sync + 'static) -> Self {
         Self::by_place(move |_| make())
     }

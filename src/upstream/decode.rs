@@ -1,8 +1,9 @@
 //! Decodes answers that a vendor sends in a content coding, although none was asked for.
 //!
-//! The gateway asks for `identity`. A vendor behind a network that compresses whatever passes answers
-//! in gzip nevertheless. Such an answer is good. Its decoded size is bounded by the same limit as a
-//! plain body, so a small answer that decodes to gigabytes costs no more memory than the limit.
+//! The gateway asks for `identity`. A vendor behind a network that compresses whatever passes
+//! answers in gzip nevertheless. Such an answer is good. Its decoded size is bounded by the same
+//! limit as a plain body, so a small answer that decodes to gigabytes costs no more memory than the
+//! limit.
 
 use std::io::{self, Read};
 
@@ -56,7 +57,7 @@ fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, BodyFault> {
     Ok(found)
 }
 
-/// The body without its content codings, at most `bytes_max` bytes of it.
+/// Returns the body without its content codings, at most `bytes_max` bytes of it.
 ///
 /// # Errors
 /// [`Fault::Malformed`] where it does not decode, [`Fault::TooLarge`] where it decodes to more.

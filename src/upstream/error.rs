@@ -26,8 +26,8 @@ pub enum Fault {
     Connect,
     /// No complete answer before the timeout.
     Timeout,
-    /// A connection that was used before ended before the first byte of an answer, or the vendor said
-    /// that it did not look at the request. Says nothing about the vendor.
+    /// A connection that was used before ended before the first byte of an answer, or the vendor
+    /// said that it did not look at the request. Says nothing about the vendor.
     StaleConnection,
     /// The connection ended before an answer began.
     Reset,
@@ -87,7 +87,7 @@ impl Fault {
         Self::Internal,
     ];
 
-    /// The word used in labels and logs.
+    /// Returns the word used in labels and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Disabled => "disabled",
@@ -111,7 +111,7 @@ impl Fault {
         }
     }
 
-    /// Whose fault it is where no vendor gives it a meaning of its own.
+    /// Returns whose fault it is, if the vendor gives it no meaning of its own.
     pub const fn whose(self) -> Whose {
         match self {
             Self::Rejected | Self::NotFound => Whose::Question,
@@ -153,8 +153,8 @@ impl Fault {
         }
     }
 
-    /// Whether the same request may succeed a moment later. Says nothing about safety: continuations
-    /// are never repeated, whatever this says.
+    /// Returns whether the same request may succeed a moment later. Says nothing about safety:
+    /// continuations are never repeated, whatever this says.
     pub const fn is_passing(self) -> bool {
         matches!(
             self,
@@ -167,7 +167,7 @@ impl Fault {
         )
     }
 
-    /// Whether the vendor certainly never saw the request.
+    /// Returns whether the vendor certainly never saw the request.
     pub const fn was_not_sent(self) -> bool {
         matches!(
             self,
@@ -205,7 +205,7 @@ pub struct UpstreamError {
 }
 
 impl UpstreamError {
-    /// A failure without further particulars.
+    /// Creates a failure without further particulars.
     pub fn new(operation: Operation, fault: Fault, detail: impl Into<Arc<str>>) -> Self {
         Self {
             vendor: operation.vendor(),
@@ -222,7 +222,7 @@ impl UpstreamError {
         }
     }
 
-    /// The gateway sent nothing, because of a shortage of its own.
+    /// Creates the failure of a call that was not sent, because the gateway was short of something.
     pub fn short_of(operation: Operation, refusal: PaceRefusal) -> Self {
         Self {
             short: Some(refusal.short),
@@ -231,13 +231,13 @@ impl UpstreamError {
         }
     }
 
-    /// The same with the vendor's status.
+    /// Adds the vendor's status.
     pub fn with_status(mut self, status: StatusCode) -> Self {
         self.status = Some(status);
         self
     }
 
-    /// Whether the gateway itself refused, so that the vendor was not asked.
+    /// Returns whether the gateway itself refused, so that the vendor was not asked.
     pub fn was_refused_here(&self) -> bool {
         self.status.is_none()
             && matches!(
@@ -249,7 +249,7 @@ impl UpstreamError {
             )
     }
 
-    /// The same with a time to come back.
+    /// Adds the time after which to try again.
     pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
         self.retry_after = Some(retry_after);
         self

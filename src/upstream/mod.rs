@@ -9,16 +9,17 @@
 //!     └── form of the answer: body, rows ◀──────┴── fault: error, cause, said
 //! ```
 //!
-//! - [`VendorAnswer`] is a complete answer with a 2xx status: decoded, without a byte order mark, within
-//!   the size limit. What an answer says of itself (an error body with status 200) was looked at.
-//! - [`UpstreamError`] is everything else. Its [`Fault`] says what went wrong, [`ConnectCause`] why no
-//!   connection was made, and `said` holds the vendor's own words, cleaned.
-//! - [`Source`] is a list that a vendor gives page by page, with a [`Cursor`] that only the vendor's
-//!   client can read. Walks read from it.
-//! - [`VendorRow`] is what differs between vendors and is no call: whose fault a refusal is, whether
-//!   its body is kept, the defaults of its settings.
-//! - `tally` tells a connection that was used before from a new one. The end of a used one before the
-//!   first byte of an answer is [`Fault::StaleConnection`]: no verdict on the vendor.
+//! - [`VendorAnswer`] is a complete answer with a 2xx status: decoded, without a byte order mark,
+//!   within the size limit. What an answer says of itself (an error body with status 200) was
+//!   looked at.
+//! - [`UpstreamError`] is everything else. Its [`Fault`] says what went wrong, [`ConnectCause`] why
+//!   no connection was made, and `said` holds the vendor's own words, cleaned.
+//! - [`Source`] is a list that a vendor gives page by page, with a [`Cursor`] that only the
+//!   vendor's client can read. Walks read from it.
+//! - [`VendorRow`] is what differs between vendors and is no call: whose fault a refusal is,
+//!   whether its body is kept, the defaults of its settings.
+//! - `tally` tells a connection that was used before from a new one. The end of a used one before
+//!   the first byte of an answer is [`Fault::StaleConnection`]: no verdict on the vendor.
 //!
 //! What must never happen here: a continuation of a scroll that may have reached the vendor is sent
 //! again; a redirect is followed; a key or a scroll id stands in an error or a log line.

@@ -58,7 +58,7 @@ pub struct VendorOptions {
 }
 
 impl VendorOptions {
-    /// The settings of the vendor's gates.
+    /// Returns the settings of the vendor's gates.
     pub fn gate_settings(&self) -> GateSettings {
         let places = u32::try_from(self.concurrency.max(1)).unwrap_or(u32::MAX);
         GateSettings {
@@ -79,7 +79,7 @@ impl VendorOptions {
         }
     }
 
-    /// New gates for this vendor, everything open. A reload keeps the old ones and calls
+    /// Creates gates for this vendor that let calls through. A reload keeps the old ones and calls
     /// [`Gates::set`] with [`Self::gate_settings`].
     pub fn gates(&self, ring: VendorKeyring, clock: &Clock, metrics: &Arc<Metrics>) -> Gates {
         Gates::new(self.row.vendor, self.gate_settings(), ring, clock, metrics)

@@ -13,8 +13,8 @@ pub struct RawRows {
     pub text: Bytes,
     /// The offset after each row, its comma not included.
     pub ends: Vec<u32>,
-    /// Where in each row its documented members stand; nothing for rows that take a closer look, and
-    /// none at all where nobody noted them.
+    /// Where in each row its documented members stand; nothing for rows that take a closer look,
+    /// and none at all where nobody noted them.
     pub places: Vec<Option<MemberPlaces>>,
 }
 
@@ -38,17 +38,17 @@ impl RawRows {
         })
     }
 
-    /// How many.
+    /// Returns how many.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// The text of a row; empty past the end.
+    /// Returns the text of a row; empty past the end.
     pub fn get(&self, index: usize) -> &str {
         self.range(index)
             .and_then(|range| self.text.get(range))
@@ -56,7 +56,7 @@ impl RawRows {
             .unwrap_or("")
     }
 
-    /// The texts in order.
+    /// Returns the texts in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
         // Once for all of them.
         let text = std::str::from_utf8(&self.text).unwrap_or("");

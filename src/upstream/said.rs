@@ -1,10 +1,10 @@
 //! What a vendor says about a refusal: its own words, made safe to print, and errors that come with
 //! status 200.
 //!
-//! An error body may repeat what was sent: a key, a scroll id, a token. So a vendor's words are taken
-//! from the few members that hold a sentence, cut to [`SAID_CHARS_MAX`] characters, and cleaned of
-//! everything that looks like a secret. `Sign`, which knows the key, drops words that hold a part
-//! of it.
+//! An error body may repeat what was sent: a key, a scroll id, a token. So a vendor's words are
+//! taken from the few members that hold a sentence, cut to [`SAID_CHARS_MAX`] characters, and
+//! cleaned of everything that looks like a secret. `Sign`, which knows the key, drops words that
+//! hold a part of it.
 
 use std::borrow::Cow;
 
@@ -37,7 +37,7 @@ const SENTENCES: [&str; 6] = [
     "reason",
 ];
 
-/// The vendor's own words in the body of a refusal, cleaned; `None` if it says nothing.
+/// Returns the vendor's own words in the body of a refusal, cleaned; `None` if it says nothing.
 pub(super) fn words(body: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
     let text = text.trim_start_matches('\u{feff}').trim();
@@ -134,7 +134,8 @@ fn is_secret_like(run: &str) -> bool {
     run.len() >= RUN_MIN || (run.len() >= MIXED_RUN_MIN && mixed)
 }
 
-/// Whether a text holds a part of a key: as it is, in hexadecimal, in base64 or percent-encoded.
+/// Returns whether a text holds a part of a key: as it is, in hexadecimal, in base64 or
+/// percent-encoded.
 pub(crate) fn holds_part_of(text: &str, key: &[u8]) -> bool {
     let lower = text.to_ascii_lowercase();
     let parts = |bytes: &[u8]| -> bool {
@@ -162,8 +163,8 @@ pub(crate) fn holds_part_of(text: &str, key: &[u8]) -> bool {
     parts(key) || lower.contains(&hex) || lower.contains(&percent) || base64
 }
 
-/// Returns the status that a body with status 200 says of itself, if it is the vendor's error and no
-/// answer. A body that holds a list is an answer, whatever else stands in it.
+/// Returns the status that a body with status 200 says of itself, if it is the vendor's error and
+/// no answer. A body that holds a list is an answer, whatever else stands in it.
 pub(crate) fn status_in(row: &VendorRow, body: &[u8]) -> Option<StatusCode> {
     if body.len() > ERROR_BYTES_MAX {
         return None;

@@ -26,8 +26,8 @@ pub trait Source: Send + Sync {
         spend: Spend,
     ) -> SourceCall<'a>;
 
-    /// Asks for the page that `cursor` leads to, once, whatever happens. After any failure but those
-    /// that [`super::Fault::was_not_sent`] names, the walk takes the cursor for lost.
+    /// Asks for the page that `cursor` leads to, once, whatever happens. After any failure but
+    /// those that [`super::Fault::was_not_sent`] names, the walk takes the cursor for lost.
     fn next<'a>(
         &'a self,
         cursor: &'a Cursor,

@@ -1,8 +1,8 @@
 //! What the layers of the outbound stack are made of.
 //!
 //! A tower `Service` without its two costs: no `poll_ready` to keep state in, and futures that need
-//! no box. tower's `Layer` and `ServiceBuilder` compose steps as they compose services; the finished
-//! stack becomes one boxed `Service`.
+//! no box. tower's `Layer` and `ServiceBuilder` compose steps as they compose services; the
+//! finished stack becomes one boxed `Service`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub trait Transport: Send + Sync + 'static {
     ) -> impl Future<Output = Result<VendorAnswer, UpstreamError>> + Send;
 }
 
-/// A finished stack as one boxed tower service.
+/// Returns a finished stack as one boxed tower service.
 pub fn boxed<S: Step>(stack: S) -> VendorService {
     VendorService::new(Finished(Arc::new(stack)))
 }

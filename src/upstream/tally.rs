@@ -26,7 +26,7 @@ struct Counts {
 pub(super) struct Tally(Arc<Counts>);
 
 impl Tally {
-    /// The tally of the connection that `connected` describes, if it is one of ours.
+    /// Returns the tally of the connection that `connected` describes, if it is one of ours.
     pub(super) fn of(connected: &Connected) -> Option<Self> {
         let mut extras = http::Extensions::new();
         connected.get_extras(&mut extras);
@@ -38,7 +38,7 @@ impl Tally {
         self.0.requests.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Bytes read so far, TLS and its handshake left out.
+    /// Returns the bytes read so far, without TLS and its handshake.
     pub(super) fn bytes_read(&self) -> u64 {
         self.0.bytes_read.load(Ordering::Relaxed)
     }

@@ -1,7 +1,8 @@
 //! TCP connections to a vendor, direct or through an HTTP proxy.
 //!
 //! A proxy is asked with `CONNECT` for a tunnel to the vendor, also where the vendor's URL is plain
-//! `http`. TLS is spoken through the tunnel, so the proxy sees the vendor's host and port and no key.
+//! `http`. TLS is spoken through the tunnel, so the proxy sees the vendor's host and port and no
+//! key.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -31,7 +32,7 @@ pub struct Tcp {
 }
 
 impl Tcp {
-    /// Direct connections, or tunnels through `proxy`.
+    /// Creates a connector for direct connections, or for tunnels through `proxy`.
     pub(super) fn new(proxy: Option<ProxyUrl>, connect_timeout: Duration) -> Self {
         let mut direct = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
         direct.enforce_http(false);

@@ -68,7 +68,7 @@ pub struct Wire<C> {
 }
 
 impl<C: VendorConnector> Wire<C> {
-    /// No connection is made yet. Redirects are not followed, nothing is sent twice.
+    /// Creates the client without any connection. It follows no redirect and sends nothing twice.
     pub fn new(
         options: &VendorOptions,
         governor: Arc<Governor>,
@@ -244,8 +244,8 @@ impl<C: VendorConnector> Wire<C> {
 
     /// Sends a request once.
     ///
-    /// A connection may take a while to make. A call that gets one only after the vendor said stop is
-    /// refused like those that ask now.
+    /// A connection may take a while to make. A call that gets one only after the vendor said stop
+    /// is refused like those that ask now.
     async fn send(
         &self,
         operation: Operation,
@@ -272,8 +272,8 @@ impl<C: VendorConnector> Wire<C> {
         Ok(Sent { result, carrier })
     }
 
-    /// Lets go of every kept connection of `stale`, unless somebody did so before. Requests under way
-    /// go on.
+    /// Lets go of every kept connection of `stale`, unless somebody did so before. Requests under
+    /// way go on.
     fn renew(&self, stale: &Arc<VendorClient<C>>) {
         let fresh = Arc::new(self.builder.build(self.connector.clone()));
         self.pool.compare_and_swap(stale, fresh);
@@ -281,8 +281,8 @@ impl<C: VendorConnector> Wire<C> {
 }
 
 impl<C> Wire<C> {
-    /// The error of a refusal, with the vendor's words, cleaned. N-able's own body of a 400 and a 404 is
-    /// kept too, because it says which variable was wrong.
+    /// The error of a refusal, with the vendor's words, cleaned. N-able's own body of a 400 and a
+    /// 404 is kept too, because it says which variable was wrong.
     async fn refused(
         &self,
         operation: Operation,
@@ -392,7 +392,8 @@ fn was_late_farewell(response: &Response<Incoming>, over: Over, carrier: Option<
         && carrier.is_some_and(|carrier| carrier.reused)
 }
 
-/// Whether the vendor promised over HTTP/2 that it did not look at the request: RFC 9113, section 8.7.
+/// Whether the vendor promised over HTTP/2 that it did not look at the request: RFC 9113, section
+/// 8.7.
 fn was_not_handled(error: &ClientError) -> bool {
     of_http2(error).is_some_and(|http2| {
         let refused = http2.reason() == Some(h2::Reason::REFUSED_STREAM);

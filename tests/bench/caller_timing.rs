@@ -1,8 +1,9 @@
-//! `caller_timing [SAMPLES]`: whether the time that finding a caller takes tells how much of a presented
-//! key is right. Keys of which the first half is a real one's, against keys that share nothing with it,
-//! in random order; Welch's t over the times, less the slowest hundredth, which is the machine's. Below
-//! 4.5 in amount, nothing can be told apart. A new key for each look, for single ones differ by
-//! where their hashes fall. A time is never a test: this prints, and fails nothing.
+//! `caller_timing [SAMPLES]`: whether the time that finding a caller takes tells how much of a
+//! presented key is right. Keys of which the first half is a real one's, against keys that share
+//! nothing with it, in random order; Welch's t over the times, less the slowest hundredth, which is
+//! the machine's. Below 4.5 in amount, nothing can be told apart. A new key for each look, for
+//! single ones differ by where their hashes fall. A time is never a test: this prints, and fails
+//! nothing.
 
 #![allow(
     clippy::unwrap_used,

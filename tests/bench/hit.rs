@@ -1,10 +1,11 @@
-//! `hit gateway|bare get_4k|post_12k|post_119k|cold COUNT [ROUNDS]`: asks one question COUNT times over
-//! one connection, everything in one thread, for counting instructions. The difference between two
-//! counts is the cost of a hit, the caller's own few reads and writes included on both sides. ROUNDS
-//! of a loop that does nothing make each hit dearer, to see whether that is noticed.
+//! `hit gateway|bare get_4k|post_12k|post_119k|cold COUNT [ROUNDS]`: asks one question COUNT times
+//! over one connection, everything in one thread, for counting instructions. The difference between
+//! two counts is the cost of a hit, the caller's own few reads and writes included on both sides.
+//! ROUNDS of a loop that does nothing make each hit dearer, to see whether that is noticed.
 //!
 //! `cold` asks a new search each time, before a vendor that answers all of them with one page of 25
-//! rows. It is in the same thread too; `bare` asks it directly, so the gateway's cost is the difference.
+//! rows. It is in the same thread too; `bare` asks it directly, so the gateway's cost is the
+//! difference.
 
 #![allow(
     clippy::unwrap_used,
@@ -233,8 +234,8 @@ async fn ask<'a>(
     }
 }
 
-/// The guard lets valgrind begin to count when this is called. What comes before differs from run to
-/// run by more than a hit costs: the process gathers entropy until its jitter suffices.
+/// The guard lets valgrind begin to count when this is called. What comes before differs from run
+/// to run by more than a hit costs: the process gathers entropy until its jitter suffices.
 #[inline(never)]
 fn count_from_here() {
     std::hint::black_box(WARM_UP);

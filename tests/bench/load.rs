@@ -1,9 +1,9 @@
 //! `load ADDRESS CALLER_KEY …`: what wrk cannot do.
 //!
-//! - `rate PER_SECOND SECONDS CONNECTIONS METHOD TARGET [BODY]` asks by a timetable drawn before the
-//!   first request (random gaps, fixed seed), whatever the answers do. A latency counts from the time
-//!   that the table says, so a server that stands still is charged for everyone who would have asked
-//!   meanwhile. `sent_*` counts from the moment of sending, as a closed loop would.
+//! - `rate PER_SECOND SECONDS CONNECTIONS METHOD TARGET [BODY]` asks by a timetable drawn before
+//!   the first request (random gaps, fixed seed), whatever the answers do. A latency counts from
+//!   the time that the table says, so a server that stands still is charged for everyone who would
+//!   have asked meanwhile. `sent_*` counts from the moment of sending, as a closed loop would.
 //! - `fill COUNT CONNECTIONS TARGET` asks COUNT targets once, with their number for `@`.
 //! - `hold COUNT METHOD TARGET [BODY]` opens COUNT connections, asks once on each, and holds them
 //!   until its input ends.

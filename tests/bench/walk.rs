@@ -1,6 +1,6 @@
-//! `walk ADDRESS CALLER_KEY PAGE_SIZE PROCESS`: pages through all cases, one connection, page after page.
-//! Prints one line of JSON: pages, bytes, and what a page takes at several depths: the median time that
-//! the caller waits, and the mean time that the server's process has the processor.
+//! `walk ADDRESS CALLER_KEY PAGE_SIZE PROCESS`: pages through all cases, one connection, page after
+//! page. Prints one line of JSON: pages, bytes, and what a page takes at several depths: the median
+//! time that the caller waits, and the mean time that the server's process has the processor.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,8 +14,8 @@ use std::net::TcpStream;
 
 use msp_gateway::clock::Instant;
 
-/// Pages around a depth that stand for it: so many, because a page takes some hundred microseconds and
-/// what else a machine does takes milliseconds.
+/// Pages around a depth that stand for it: so many, because a page takes some hundred microseconds
+/// and what else a machine does takes milliseconds.
 const WINDOW: usize = 500;
 
 fn main() {

@@ -1,5 +1,5 @@
-//! What the console reads: the story of each request, what is remembered, who calls, and the settings
-//! in force.
+//! What the console reads: the story of each request, what is remembered, who calls, and the
+//! settings in force.
 
 use msp_gateway::clock::{Duration, sleep};
 use msp_gateway::sandbox::{FaultKind, SimFault};

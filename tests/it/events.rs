@@ -526,7 +526,8 @@ async fn a_reader_of_few_kinds_does_not_fall_behind_the_others_events() {
     for at in 0..400 {
         note(&rig, &one, "/msp/customers", "", format!("[{at}]"));
     }
-    // As a reader at its pace: it is told nothing of these, and its next comment says how far it is.
+    // As a reader at its pace: it is told nothing of these, and its next comment says how far it
+    // is.
     let mut stream = rig.reads.events.begin(&one, request(None)).unwrap();
     stream.next().await.unwrap().unwrap();
     let comment = stream.next().await.unwrap().unwrap();

@@ -1,4 +1,5 @@
-//! Followers: whoever only applies what `GET /v1/cases/changes` tells holds what a new search gives.
+//! Followers: whoever only applies what `GET /v1/cases/changes` tells holds what a new search
+//! gives.
 //!
 //! Each round changes the vendor's cases at random, while a tenth of its calls fails. Gateways are
 //! restarted, with their store and without, states are evicted, and streams are cut. Followers of

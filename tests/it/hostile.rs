@@ -406,8 +406,8 @@ async fn hostile_strings_are_refused_by_name_everywhere() {
     count += try_all(&whole, &strings(even)).await;
     let after = whole.series().await;
     let grown: Vec<_> = after.iter().filter(|name| !series.contains(name)).collect();
-    // Every value of every label is one of ours. Only a pair of them, or a problem that the first half
-    // did not meet, may be new. A histogram counts once, by its number of observations.
+    // Every value of every label is one of ours. Only a pair of them, or a problem that the first
+    // half did not meet, may be new. A histogram counts once, by its number of observations.
     let grown: Vec<_> = grown
         .into_iter()
         .filter(|name| !name.contains("_bucket{") && !name.contains("_seconds_sum{"))

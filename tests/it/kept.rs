@@ -1,5 +1,5 @@
-//! What outlives the process: a second gateway over the store of the first asks no vendor for what is
-//! kept there, and serves nothing that a purge ended.
+//! What outlives the process: a second gateway over the store of the first asks no vendor for what
+//! is kept there, and serves nothing that a purge ended.
 
 use std::sync::Arc;
 

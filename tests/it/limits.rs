@@ -1,6 +1,6 @@
-//! What is measured to decide about the limits towards a vendor: whether its rate is learnt, whether
-//! calls at once follow how it bears them; and that the callers share what there is. Figures are
-//! printed: `cargo test --test it limits -- --nocapture`.
+//! What is measured to decide about the limits towards a vendor: whether its rate is learnt,
+//! whether calls at once follow how it bears them; and that the callers share what there is.
+//! Figures are printed: `cargo test --test it limits -- --nocapture`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -40,8 +40,8 @@ struct Tally {
     silence: Duration,
 }
 
-/// A vendor of `quota` requests a minute, of which the gateway believes `guess`; two new questions a
-/// second.
+/// A vendor of `quota` requests a minute, of which the gateway believes `guess`; two new questions
+/// a second.
 async fn twenty_minutes(quota: u32, guess: u32, learns: bool, headers: RateHeaders) -> Tally {
     let rig = Arc::new(Rig::new(Setup {
         world: sandbox::Options {
@@ -117,7 +117,8 @@ async fn a_rate_that_is_learnt_is_refused_less_and_finds_what_a_low_guess_leaves
     let [high, high_learnt, wild, wild_learnt, low, told, told_learnt] = &seen[..] else {
         panic!("seven");
     };
-    // A fraction of the refusals, fewer the nearer the ceiling is to the truth, and little less served.
+    // A fraction of the refusals, fewer the nearer the ceiling is to the truth, and little less
+    // served.
     for (plain, learnt, share) in [(high, high_learnt, 3), (wild, wild_learnt, 7)] {
         assert!(
             learnt.refused * 10 <= plain.refused * share,
@@ -130,7 +131,8 @@ async fn a_rate_that_is_learnt_is_refused_less_and_finds_what_a_low_guess_leaves
     }
     // A ceiling that is twice the truth serves more than a guess of half of it.
     assert!(high_learnt.served * 10 >= low.served * 13);
-    // Where the vendor tells, nobody is refused either way; spread, nobody waits for the next minute.
+    // Where the vendor tells, nobody is refused either way; spread, nobody waits for the next
+    // minute.
     assert_eq!((told.refused, told_learnt.refused), (0, 0));
     assert!(
         told_learnt.silence * 3 <= told.silence,
@@ -138,8 +140,8 @@ async fn a_rate_that_is_learnt_is_refused_less_and_finds_what_a_low_guess_leaves
     );
 }
 
-/// A vendor that works at two things at once, in the order of their coming, and at what nobody waits
-/// for any more too.
+/// A vendor that works at two things at once, in the order of their coming, and at what nobody
+/// waits for any more too.
 struct Slow {
     busy_until: Mutex<[Instant; 2]>,
     takes: Mutex<Duration>,
@@ -240,8 +242,9 @@ fn key(caller: &str) -> String {
     format!("x-api-key: k-{caller}\r\n")
 }
 
-/// One caller asks a hundred times as much as five others together may, all of it new to the vendor;
-/// the others ask a little, new and remembered. What reaches the vendor stays within its budget.
+/// One caller asks a hundred times as much as five others together may, all of it new to the
+/// vendor; the others ask a little, new and remembered. What reaches the vendor stays within its
+/// budget.
 #[tokio::test(start_paused = true)]
 async fn one_caller_at_a_hundred_times_takes_nothing_from_the_others() {
     let mut text = SETTINGS.replacen(
@@ -411,8 +414,8 @@ async fn who_asks_first_pays_and_the_others_share() {
     assert_eq!(calls, [1, 0, 0]);
 }
 
-/// Readers who take nothing of their exports fill the places of exports, at most seven of eight for one
-/// caller, and nobody else's; after `write_stall_timeout` all of them are gone.
+/// Readers who take nothing of their exports fill the places of exports, at most seven of eight for
+/// one caller, and nobody else's; after `write_stall_timeout` all of them are gone.
 #[tokio::test(start_paused = true)]
 async fn stalled_exports_hold_only_the_places_of_exports() {
     let mut text = SETTINGS.to_owned();

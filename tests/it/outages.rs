@@ -1,4 +1,5 @@
-//! A vendor that hangs makes nobody wait long, and one that comes back is not met by everything at once.
+//! A vendor that hangs makes nobody wait long, and one that comes back is not met by everything at
+//! once.
 
 use std::sync::Arc;
 
@@ -85,8 +86,8 @@ async fn one_customer_out_of_all_is_not_waited_for_long_either() {
     }
 }
 
-/// How many of the vendor's calls were made for searches that were asked before, and how many for new
-/// ones, in each ten seconds after the vendor's return from `away`.
+/// How many of the vendor's calls were made for searches that were asked before, and how many for
+/// new ones, in each ten seconds after the vendor's return from `away`.
 async fn return_of_the_vendor(away: impl FnOnce(&Rig), back: impl FnOnce(&Rig)) -> Vec<(u64, u64)> {
     let rig = rig(|setup| {
         setup.lifetimes = seconds(20, 40, 7200);
@@ -167,7 +168,8 @@ async fn what_grew_stale_is_refreshed_by_and_by_when_the_vendor_is_back() {
         .await,
     ] {
         let refreshes: Vec<u64> = seen.iter().map(|(refreshes, _)| *refreshes).collect();
-        // A fifth of the budget at first, and at last what new questions leave of it, without a burst.
+        // A fifth of the budget at first, and at last what new questions leave of it, without a
+        // burst.
         assert!((18..=35).contains(&refreshes[0]), "{refreshes:?}");
         assert!((55..=65).contains(&refreshes[1]), "{refreshes:?}");
         assert!((80..=90).contains(&refreshes[2]), "{refreshes:?}");

@@ -1,5 +1,5 @@
-//! Programs under test: started with real sockets on free ports, watched through what they print and
-//! answer, and ended by their own id at the latest when the test lets go of them.
+//! Programs under test: started with real sockets on free ports, watched through what they print
+//! and answer, and ended by their own id at the latest when the test lets go of them.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -411,8 +411,8 @@ struct Seen {
     text: String,
 }
 
-/// The gateway over the simulated vendors, three programs with this one. Every answer is kept, to be
-/// held against what must be true of all of them when the test is over.
+/// The gateway over the simulated vendors, three programs with this one. Every answer is kept, to
+/// be held against what must be true of all of them when the test is over.
 pub struct World {
     pub vendors: Vendors,
     pub gateway: Process,
@@ -490,7 +490,8 @@ impl World {
         let answer = self.web.send(method, &url, headers, body).await;
         let mut text = format!("{:?}", answer.headers);
         text.push_str(&String::from_utf8_lossy(&answer.body));
-        // A page is kept for its secrets, and thousands of them would be much; what tells is the rest.
+        // A page is kept for its secrets, and thousands of them would be much; what tells is the
+        // rest.
         self.seen.lock().unwrap().push(Seen {
             method: method.to_owned(),
             target: target.to_owned(),
@@ -569,8 +570,8 @@ impl World {
         }
     }
 
-    /// What must be true of every test: each answer is declared; no secret stands in any of them, in
-    /// the logs, metrics or the status; no caller's key reached the vendors.
+    /// What must be true of every test: each answer is declared; no secret stands in any of them,
+    /// in the logs, metrics or the status; no caller's key reached the vendors.
     pub async fn hold(&self) {
         let key = self
             .seen

@@ -2,8 +2,9 @@
 //!
 //! Every group is a gateway of its own over a sandbox of its own, in paused time: ten callers page
 //! one search at random page sizes, with pauses, replays and different audiences, while a share of
-//! the vendor's calls goes wrong in nine ways. A list is right if it is, text for text and in order,
-//! what the vendor held at some moment. `MSP_PROOF_PAGINATIONS` and `MSP_PROOF_SEED` change the run.
+//! the vendor's calls goes wrong in nine ways. A list is right if it is, text for text and in
+//! order, what the vendor held at some moment. `MSP_PROOF_PAGINATIONS` and `MSP_PROOF_SEED` change
+//! the run.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,7 +90,8 @@ fn status(status: u16, retry_after: Option<&str>) -> FaultKind {
     }
 }
 
-/// Case numbers and customers, by a row's text. The same rows are read by ten callers, and parsed once.
+/// Case numbers and customers, by a row's text. The same rows are read by ten callers, and parsed
+/// once.
 #[derive(Default)]
 struct Numbers(Mutex<BTreeMap<String, (u64, String)>>);
 

@@ -1,5 +1,5 @@
-//! Refusals tell the truth: each resource is used up, and nothing else, and what the caller, the log and
-//! the metric say of it is compared with a table.
+//! Refusals tell the truth: each resource is used up, and nothing else, and what the caller, the
+//! log and the metric say of it is compared with a table.
 
 use std::sync::Arc;
 
@@ -39,8 +39,8 @@ fn exports(n: usize) -> String {
     )
 }
 
-/// The resources that a test can use up. 16,384 waiters for one answer, 4,096 searches that wait for a
-/// slot and 200 lost scrolls are more than it can send; the tests of `cache::flight` and
+/// The resources that a test can use up. 16,384 waiters for one answer, 4,096 searches that wait
+/// for a slot and 200 lost scrolls are more than it can send; the tests of `cache::flight` and
 /// `snapshot::slots` use those up, and `problem` holds the sentence and the code of each.
 const ROWS: &[Row] = &[
     Row {
@@ -186,8 +186,8 @@ async fn each_refusal_names_what_was_short() {
     }
 }
 
-/// A call that waits for a place waits longer than its caller. So the caller reads that no answer was
-/// there in time, and not that the vendor, which was never called for it, did not answer.
+/// A call that waits for a place waits longer than its caller. So the caller reads that no answer
+/// was there in time, and not that the vendor, which was never called for it, did not answer.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_blames_no_vendor_that_was_not_called() {
     let row = Row {

@@ -1,6 +1,6 @@
-//! Framing headers mutated one byte at a time, the way tools that look for request smuggling do, each
-//! with a marked request in it. A strict reader written here says what the bytes mean; the gateway
-//! reads the same out of them or refuses, and a refusal ends the connection.
+//! Framing headers mutated one byte at a time, the way tools that look for request smuggling do,
+//! each with a marked request in it. A strict reader written here says what the bytes mean; the
+//! gateway reads the same out of them or refuses, and a refusal ends the connection.
 
 use crate::hostile::gateway;
 use crate::whole::{ALL, Whole, get};

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::authority::{Authority, Caller, Files, NAME, Pair};
+use crate::authority::{Authority, Files, NAME, Pair, TlsCaller};
 use crate::whole::{Events, SETTINGS, Whole, caller, get, post, world};
 
 /// A gateway whose listeners speak TLS, with its files.
@@ -80,21 +80,21 @@ impl Rig {
         format!("{wiv}[nable]{nable}{public}{admin}{key}{callers}")
     }
 
-    async fn connect(&self, who: &Caller) -> TlsStream<DuplexStream> {
+    async fn connect(&self, who: &TlsCaller) -> TlsStream<DuplexStream> {
         self.shake(who, false).await
     }
 
-    async fn shake(&self, who: &Caller, admin: bool) -> TlsStream<DuplexStream> {
+    async fn shake(&self, who: &TlsCaller, admin: bool) -> TlsStream<DuplexStream> {
         let near = self.whole.open_tls(admin);
         let connector = TlsConnector::from(Arc::new(who.config(&self.authority)));
         let name = ServerName::try_from(NAME).unwrap();
         connector.connect(name, near).await.unwrap()
     }
 
-    fn known_as(&self, names: &[&str]) -> Caller {
-        Caller {
+    fn known_as(&self, names: &[&str]) -> TlsCaller {
+        TlsCaller {
             pair: Some(self.authority.client(names)),
-            ..Caller::speaking(b"http/1.1")
+            ..TlsCaller::speaking(b"http/1.1")
         }
     }
 
@@ -137,7 +137,7 @@ const CUSTOMERS: &str = "/msp/customers?fields=id";
 #[tokio::test(start_paused = true)]
 async fn fifty_bad_pairs_change_nothing_and_a_good_one_is_for_new_connections() {
     let mut rig = Rig::new();
-    let plain = Caller::speaking(b"http/1.1");
+    let plain = TlsCaller::speaking(b"http/1.1");
     let by_key = get(CUSTOMERS, "x-api-key: k-all\r\n");
     let mut old = rig.connect(&plain).await;
     let first = shown(&old).to_vec();
@@ -220,7 +220,7 @@ async fn tls_is_switched_off_by_a_restart_only() {
         let line = format!("listen.{listener}_tls: TLS on or off: a change needs a restart");
         assert!(events.text().contains(&line), "{}", events.text());
     }
-    let mut stream = rig.connect(&Caller::speaking(b"http/1.1")).await;
+    let mut stream = rig.connect(&TlsCaller::speaking(b"http/1.1")).await;
     let by_key = get(CUSTOMERS, "x-api-key: k-all\r\n");
     assert_eq!(ask(&mut stream, &by_key).await, 200);
 }
@@ -249,9 +249,9 @@ async fn operators_may_come_by_certificate() {
 async fn exports_end_with_their_rows_over_http_2() {
     let rig = Rig::new();
     let pair: Pair = rig.authority.client(&["dash.internal"]);
-    let who = Caller {
+    let who = TlsCaller {
         pair: Some(pair),
-        ..Caller::speaking(b"h2")
+        ..TlsCaller::speaking(b"h2")
     };
     let stream = rig.connect(&who).await;
     let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();

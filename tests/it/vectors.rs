@@ -1,5 +1,6 @@
-//! The cipher under the page tokens against the vectors of Project Wycheproof: what is right is opened,
-//! what is forged is not. The gateway uses no HMAC and no HKDF of its own; keys are derived by BLAKE3.
+//! The cipher under the page tokens against the vectors of Project Wycheproof: what is right is
+//! opened, what is forged is not. The gateway uses no HMAC and no HKDF of its own; keys are derived
+//! by BLAKE3.
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;

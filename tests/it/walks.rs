@@ -343,7 +343,8 @@ async fn a_first_page_that_is_malformed_each_time_costs_few_calls_too() {
         rig.sandbox.clear_faults();
         sleep(Duration::from_secs(61)).await;
         get(&rig, &first(40, "")).await.unwrap();
-        // A refresh that is malformed each time: the old answer is served, and the vendor left alone.
+        // A refresh that is malformed each time: the old answer is served, and the vendor left
+        // alone.
         sleep(Duration::from_secs(61)).await;
         let before = rig.searches();
         rig.sandbox.fault(SimFault::on(SimOperation::Search, kind));

@@ -1,5 +1,5 @@
-//! Callers who ask again and again and count what goes wrong. They repeat nothing: what other clients
-//! mend by asking a second time is a failure here.
+//! Callers who ask again and again and count what goes wrong. They repeat nothing: what other
+//! clients mend by asking a second time is a failure here.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -249,8 +249,8 @@ impl Caller {
                     *connection = Some(sender);
                     break answer;
                 }
-                // The connection had been closed, and not a byte of the request was written: a client
-                // sees that first, and opens another.
+                // The connection had been closed, and not a byte of the request was written: a
+                // client sees that first, and opens another.
                 Err(mut unsent) => match unsent.take_message() {
                     Some(back) if !is_new => {
                         self.tally.closed_idle += 1;

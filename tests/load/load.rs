@@ -1,5 +1,5 @@
-//! Loads a running gateway over loopback until its standard input ends, then prints one JSON line of
-//! what came of it. `overload`, `restarts` and `slow` beside this file use it.
+//! Loads a running gateway over loopback until its standard input ends, then prints one JSON line
+//! of what came of it. `overload`, `restarts` and `slow` beside this file use it.
 
 mod caller;
 mod open;
@@ -35,8 +35,8 @@ struct Arguments {
     /// Requests a second of the busy ones; 0 for as many as are answered
     #[arg(long, default_value_t = 0)]
     rate: u64,
-    /// Requests a second, up to a thousand, at random times, whatever the answers do; --busy is how many may wait for
-    /// theirs at once
+    /// Requests a second, up to a thousand, at random times, whatever the answers do; --busy is how
+    /// many may wait for theirs at once
     #[arg(long, conflicts_with = "rate", conflicts_with = "pausing")]
     open: Option<f64>,
     /// Asks this search only; @ stands for the request's number

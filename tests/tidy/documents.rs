@@ -7,7 +7,8 @@ use super::source::{self, Source, end_of_brackets, sources};
 
 /// The documents whose code spans must exist.
 ///
-/// Every Markdown file counts, except those that also name what was: the changelog and the decisions.
+/// Every Markdown file counts, except those that also name what was: the changelog and the
+/// decisions.
 fn documents() -> Vec<(String, String)> {
     let history = |path: &str| path == "CHANGELOG.md" || path.starts_with("docs/decisions/");
     let texts = texts().into_iter();
@@ -16,8 +17,8 @@ fn documents() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Hosts that may stand in a URL outside of code: the vendors, this machine, licences, the lock file's
-/// public index, and names that no one owns.
+/// Hosts that may stand in a URL outside of code: the vendors, this machine, licences, the lock
+/// file's public index, and names that no one owns.
 const HOSTS: [&str; 11] = [
     "api.wiv.ai",
     "prod-nableboomi.n-able.com",
@@ -32,7 +33,8 @@ const HOSTS: [&str; 11] = [
     "keepachangelog.com",
     "semver.org",
 ];
-/// What a person who uses or changes the product has no use for. In halves, so that this file passes.
+/// What a person who uses or changes the product has no use for. In halves, so that this file
+/// passes.
 const STRANGE_WORDS: [(&str, &str); 16] = [
     ("a", "i"),
     ("l", "lm"),
@@ -98,8 +100,8 @@ impl Declared {
         Self(rooms)
     }
 
-    /// Whether every part of `a::B::c` is declared in the room `a`, or in one room that declares `B`
-    /// where the room is left out.
+    /// Whether every part of `a::B::c` is declared in the room `a`, or in one room that declares
+    /// `B` where the room is left out.
     fn has(&self, symbol: &str) -> bool {
         let symbol = symbol.trim_end_matches("()");
         let symbol = symbol.trim_start_matches("crate::");
@@ -247,7 +249,8 @@ const COLUMNS_MAX: usize = 100;
 /// Longest `ARCHITECTURE.md`, in lines: a newcomer reads all of it.
 const ARCHITECTURE_LINES_MAX: usize = 150;
 
-/// Lines of Markdown prose that are too long. Tables, code blocks and lines with a URL are excepted.
+/// Lines of Markdown prose that are too long. Tables, code blocks and lines with a URL are
+/// excepted.
 fn long_lines(path: &str, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut fenced = false;

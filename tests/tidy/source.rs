@@ -79,8 +79,8 @@ pub fn sources() -> Vec<Source> {
     all
 }
 
-/// Every file below a folder, in order of name; nothing that a build or a run leaves behind, and not
-/// the fuzzers' corpus, which is no text.
+/// Every file below a folder, in order of name; nothing that a build or a run leaves behind, and
+/// not the fuzzers' corpus, which is no text.
 pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let entries = fs::read_dir(folder).expect("a folder is readable");

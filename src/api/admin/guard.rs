@@ -35,7 +35,7 @@ pub(super) fn operator(
     }
 }
 
-/// How long an operator who was let in may be answered.
+/// Returns how long an operator who was let in may be answered.
 pub(super) fn tenure(
     head: &Parts,
     certificate: Option<Arc<ClientCertificate>>,

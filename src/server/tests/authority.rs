@@ -100,13 +100,13 @@ impl Files {
 }
 
 /// The TLS configuration of a caller.
-pub struct Caller {
+pub struct TlsCaller {
     pub protocols: Vec<&'static [u8]>,
     pub versions: Vec<&'static SupportedProtocolVersion>,
     pub pair: Option<Pair>,
 }
 
-impl Caller {
+impl TlsCaller {
     /// Creates a caller that speaks this protocol, without a certificate.
     pub fn speaking(protocol: &'static [u8]) -> Self {
         Self {

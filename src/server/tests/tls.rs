@@ -53,7 +53,7 @@ async fn the_newest_of_both_is_spoken() {
             (vec![b"spdy/3", b"http/1.1"], Some(b"http/1.1")),
             (vec![], None),
         ] {
-            let caller = Caller {
+            let caller = TlsCaller {
                 protocols: offered,
                 versions: vec![version],
                 pair: None,
@@ -69,7 +69,7 @@ async fn the_newest_of_both_is_spoken() {
             open.push(stream);
         }
     }
-    let caller = Caller::speaking(b"spdy/3");
+    let caller = TlsCaller::speaking(b"spdy/3");
     let refused = connect_as(&caller, &front.connections, &tls, &authority).await;
     assert!(refused.is_err());
     // The server may notice the end of a handshake after the caller.
@@ -218,7 +218,7 @@ async fn a_handshake_that_was_cut_frees_its_place() {
     // Takes the only place and sends nothing.
     let mut silent = TcpStream::connect(address).await.unwrap();
     let stream = TcpStream::connect(address).await.unwrap();
-    let caller = Caller::speaking(b"http/1.1");
+    let caller = TlsCaller::speaking(b"http/1.1");
     let connector = tokio_rustls::TlsConnector::from(Arc::new(caller.config(&authority)));
     let name = rustls::pki_types::ServerName::try_from(NAME).unwrap();
     let mut stream = connector.connect(name, stream).await.unwrap();
@@ -247,9 +247,9 @@ async fn a_certificate_is_asked_for_as_the_settings_say() {
     let (front, authority, other) = (front_with_names(), Authority::new(), Authority::new());
     let served = async |auth: ClientAuth, pair: Option<Pair>| {
         let tls = listener(&authority, auth, &front.metrics);
-        let caller = Caller {
+        let caller = TlsCaller {
             pair,
-            ..Caller::speaking(b"http/1.1")
+            ..TlsCaller::speaking(b"http/1.1")
         };
         let mut stream = connect_as(&caller, &front.connections, &tls, &authority)
             .await
@@ -282,9 +282,9 @@ async fn a_certificate_is_asked_for_as_the_settings_say() {
 async fn key_and_certificate_must_be_of_one_caller() {
     let (front, authority) = (front_with_names(), Authority::new());
     let tls = listener(&authority, ClientAuth::Optional, &front.metrics);
-    let caller = |names: &[&str]| Caller {
+    let caller = |names: &[&str]| TlsCaller {
         pair: Some(authority.client(names)),
-        ..Caller::speaking(b"http/1.1")
+        ..TlsCaller::speaking(b"http/1.1")
     };
     let known = caller(&["all.internal"]);
     let mut stream = connect_as(&known, &front.connections, &tls, &authority)
@@ -319,7 +319,7 @@ async fn sessions_are_resumed_only_where_nobody_shows_a_certificate() {
             (ClientAuth::Required, HandshakeKind::Full),
         ] {
             let tls = listener(&authority, auth, &front.metrics);
-            let caller = Caller {
+            let caller = TlsCaller {
                 protocols: vec![b"http/1.1"],
                 versions: vec![version],
                 pair: (auth != ClientAuth::None).then(|| authority.client(&["all.internal"])),
@@ -352,7 +352,7 @@ async fn a_new_certificate_is_for_new_connections() {
         value.parse::<i64>().unwrap()
     };
     assert_eq!(not_after(&front.metrics), 4_133_894_400);
-    let caller = Caller::speaking(b"http/1.1");
+    let caller = TlsCaller::speaking(b"http/1.1");
     let shown = |stream: &tokio_rustls::client::TlsStream<tokio::io::DuplexStream>| {
         stream.get_ref().1.peer_certificates().unwrap()[0].clone()
     };

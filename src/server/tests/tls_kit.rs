@@ -44,7 +44,7 @@ pub fn listener(
 
 /// Connects. Fails if either side refuses the other.
 pub async fn connect_as(
-    caller: &Caller,
+    caller: &TlsCaller,
     on: &Connections,
     tls: &Arc<Tls>,
     authority: &Authority,

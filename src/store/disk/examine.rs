@@ -47,8 +47,8 @@ pub fn examine(directory: &Path, records: &SealedRecord) -> Result<Option<Examin
     }
 }
 
-/// Removes every file of the store in a directory, those of other releases and those put aside among
-/// them. Returns which.
+/// Removes every file of the store in a directory, those of other releases and those put aside
+/// among them. Returns which.
 ///
 /// # Errors
 /// One line: another process has it open, or a file cannot be removed.

@@ -28,7 +28,7 @@ pub enum OpenFault {
 }
 
 impl OpenFault {
-    /// What an error of the database means.
+    /// Converts an error of the database.
     pub fn of(error: &redb::Error) -> Self {
         match error {
             redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Self::Locked,
@@ -72,7 +72,7 @@ pub fn builder() -> redb::Builder {
 pub struct Directory(PathBuf);
 
 impl Directory {
-    /// The directory of the store.
+    /// Creates the medium for a store in a directory.
     pub fn new(path: PathBuf) -> Self {
         Self(path)
     }
@@ -82,12 +82,12 @@ impl Directory {
     }
 }
 
-/// The store's file in a directory.
+/// Returns the store's file in a directory.
 pub fn file_in(directory: &Path) -> PathBuf {
     directory.join(format!("store-{FORMAT}.redb"))
 }
 
-/// Every file of a store in a directory, whatever its format, and those put aside.
+/// Returns every file of a store in a directory, whatever its format, and those put aside.
 pub fn in_directory(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| {
@@ -105,7 +105,7 @@ fn format_of(name: &str) -> Option<u8> {
     number.parse().ok()
 }
 
-/// Where an unreadable file is put.
+/// Returns where an unreadable file is put.
 pub fn aside(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".unreadable");
@@ -169,7 +169,7 @@ fn remove_other_formats(directory: &Path) {
     }
 }
 
-/// The error of a storage that is damaged rather than away.
+/// Returns the error of a storage that is damaged rather than away.
 pub fn is_damage(error: &redb::Error) -> bool {
     matches!(OpenFault::of(error), OpenFault::Unreadable(_))
 }

@@ -5,16 +5,17 @@
 //!                    └─▶ queue, or the file on the blocking pool ─▶ bytes
 //! ```
 //!
-//! One thread writes. Vendor pages are committed at once, everything else within 200 ms. The changes
-//! of the queue are written in their order, and a commit is whole or not there: after a crash the file
-//! holds what the ledger held at one moment.
+//! One thread writes. Vendor pages are committed at once, everything else within 200 ms. The
+//! changes of the queue are written in their order, and a commit is whole or not there: after a
+//! crash the file holds what the ledger held at one moment.
 //!
-//! The file is opened in the background. A file that cannot be read is renamed to `….unreadable`, and
-//! the store begins empty. Where the disk fails or is full, the store is away and tried again every ten
-//! seconds; what is decided meanwhile waits in the queue, and what does not fit there is not kept.
+//! The file is opened in the background. A file that cannot be read is renamed to `….unreadable`,
+//! and the store begins empty. Where the disk fails or is full, the store is away and tried again
+//! every ten seconds; what is decided meanwhile waits in the queue, and what does not fit there is
+//! not kept.
 //!
-//! Nothing here may hold up a request or the end of the process: nobody waits for a lock while the disk
-//! is written, and readers have a time limit outside.
+//! Nothing here may hold up a request or the end of the process: nobody waits for a lock while the
+//! disk is written, and readers have a time limit outside.
 
 mod examine;
 mod medium;
@@ -38,8 +39,8 @@ use super::ledger::{Judged, Ledger, Place, Table, TableChange};
 use crate::clock::Duration;
 use crate::metrics::{RecordReject, StoreMetrics};
 
-/// Sealed bytes that may wait to be written: some 64 vendor pages of the largest kind, or a minute of
-/// answers while the disk is busy.
+/// Sealed bytes that may wait to be written: some 64 vendor pages of the largest kind, or a minute
+/// of answers while the disk is busy.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Changes that may wait to be written, whatever their size.
 const QUEUE_CHANGES_MAX: usize = 1 << 16;
@@ -128,7 +129,7 @@ impl Disk {
         Self::over(medium, options.bytes_max, metrics)
     }
 
-    /// The same over any medium.
+    /// Opens the store over any medium.
     ///
     /// # Errors
     /// If the system gives no thread.
@@ -626,8 +627,8 @@ impl DiskWriter {
         }
     }
 
-    /// Lets go of the database, so that it can be opened anew. Reads that are under way hold it for as
-    /// long as they take; until then the file is locked.
+    /// Lets go of the database, so that it can be opened anew. Reads that are under way hold it for
+    /// as long as they take; until then the file is locked.
     fn leave_database(&self) {
         self.shared.state.lock().database = None;
     }

@@ -29,7 +29,7 @@ pub struct Nable {
 }
 
 impl Nable {
-    /// Calls go through `service`; the account is the options' credential.
+    /// Creates a client that calls through `service`. The account is the options' credential.
     pub fn new(service: VendorService, options: &VendorOptions) -> Self {
         Self {
             service: Some(service),
@@ -37,7 +37,7 @@ impl Nable {
         }
     }
 
-    /// Every call fails with [`Fault::Disabled`].
+    /// Creates a client whose calls all fail with [`Fault::Disabled`].
     pub fn disabled() -> Self {
         Self {
             service: None,
@@ -45,17 +45,17 @@ impl Nable {
         }
     }
 
-    /// Whether there is a vendor to call.
+    /// Returns whether there is a vendor to call.
     pub fn is_enabled(&self) -> bool {
         self.service.is_some()
     }
 
-    /// The account that is asked about: a part of every identity.
+    /// Returns the account that is asked about: a part of every identity.
     pub fn account(&self) -> &AccountId {
         &self.account
     }
 
-    /// Billable services of a contract in a month.
+    /// Fetches the billable services of a contract in a month.
     ///
     /// # Errors
     /// Any fault of the call; [`Fault::Malformed`] if the answer is not a JSON object.
@@ -73,7 +73,7 @@ impl Nable {
         self.ask(Operation::Billing, path, has_billing, spend).await
     }
 
-    /// Invoices and contracts of a month.
+    /// Fetches the invoices and contracts of a month.
     ///
     /// # Errors
     /// As for [`Self::billable_services`].

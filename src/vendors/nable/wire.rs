@@ -11,8 +11,8 @@ pub(super) fn grade(text: &str, is_good: fn(&Members<'_>) -> bool) -> Result<boo
     Ok(is_good(&members))
 }
 
-/// A services or clients array, at the top or in the wrapper. Empty arrays are good: nothing was
-/// billable.
+/// Returns a services or clients array, at the top or in the wrapper. Empty arrays are good:
+/// nothing was billable.
 pub(super) fn has_billing(members: &Members<'_>) -> bool {
     let direct = |members: &Members<'_>| {
         members.0.iter().any(|(name, raw)| {

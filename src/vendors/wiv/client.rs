@@ -25,7 +25,7 @@ pub struct Wiv {
 }
 
 impl Wiv {
-    /// Calls go through `service`.
+    /// Creates a client that calls through `service`.
     pub fn new(service: VendorService, options: &VendorOptions) -> Self {
         Self {
             service: Some(service),
@@ -33,7 +33,7 @@ impl Wiv {
         }
     }
 
-    /// Every call fails with [`Fault::Disabled`].
+    /// Creates a client whose calls all fail with [`Fault::Disabled`].
     pub fn disabled() -> Self {
         Self {
             service: None,
@@ -41,17 +41,17 @@ impl Wiv {
         }
     }
 
-    /// Whether there is a vendor to call.
+    /// Returns whether there is a vendor to call.
     pub fn is_enabled(&self) -> bool {
         self.service.is_some()
     }
 
-    /// Whose keys are used: a part of every identity.
+    /// Returns the credential whose keys are used. It is part of every cache key.
     pub fn credential(&self) -> &AccountId {
         &self.credential
     }
 
-    /// wiv as walks see it. `gates` are what its calls pass, if it is configured.
+    /// Returns the vendor for walks. `gates` are those that its calls pass, if it is configured.
     pub fn walked(self: &Arc<Self>, gates: Option<&Gates>) -> WalkedVendor {
         WalkedVendor {
             source: self.clone(),
@@ -62,7 +62,7 @@ impl Wiv {
         }
     }
 
-    /// All customers with all fields.
+    /// Fetches all customers with all fields.
     ///
     /// # Errors
     /// Any fault of the call; [`Fault::Malformed`] if the answer is neither an array nor an object

@@ -26,8 +26,8 @@ pub(super) const ROW: VendorRow = VendorRow {
     status_said,
 };
 
-/// Only a search's filters are the caller's own words. The gateway builds the rest, so a refusal of a
-/// continuation or of the customer list is wiv's error; and none of wiv's documented answers is a
+/// Only a search's filters are the caller's own words. The gateway builds the rest, so a refusal of
+/// a continuation or of the customer list is wiv's error; and none of wiv's documented answers is a
 /// 404.
 fn refusal(operation: Operation, status: RefusalStatus) -> (Whose, ProblemCode) {
     match (status, operation) {

@@ -4,7 +4,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// Longest scroll id taken, in bytes. They are known to be hundreds to thousands of characters long.
+/// Longest scroll id taken, in bytes. They are known to be hundreds to thousands of characters
+/// long.
 pub const SCROLL_BYTES_MAX: usize = 16 << 10;
 
 /// A scroll id. Never printed, wiped on drop, never leaves the gateway but to the vendor.
@@ -12,7 +13,7 @@ pub const SCROLL_BYTES_MAX: usize = 16 << 10;
 pub struct ScrollId(Zeroizing<String>);
 
 impl ScrollId {
-    /// `None` if it is empty or longer than [`SCROLL_BYTES_MAX`].
+    /// Creates a scroll id. `None` if the text is empty or longer than [`SCROLL_BYTES_MAX`].
     pub fn new(text: String) -> Option<Self> {
         let text = Zeroizing::new(text);
         (1..=SCROLL_BYTES_MAX)
@@ -20,7 +21,7 @@ impl ScrollId {
             .then_some(Self(text))
     }
 
-    /// The text, for the vendor's request only.
+    /// Returns the text, for the vendor's request only.
     pub(super) fn reveal(&self) -> &str {
         &self.0
     }

@@ -61,7 +61,8 @@ const TWICE: BodyFault = malformed("a documented member appears twice");
 const TOO_MANY: BodyFault = (Fault::TooLarge, "the rows are larger than 4 GiB");
 const BAD_KEY: BodyFault = malformed("next_page_key is not of the documented form");
 
-/// Rows that room is made for at once, by the length of the first: two of the vendor's largest pages.
+/// Rows that room is made for at once, by the length of the first: two of the vendor's largest
+/// pages.
 const ROWS_RESERVED_MAX: usize = 1_000;
 
 /// A search's answer in parts: its members in their order, `data` among them without a text.
@@ -72,7 +73,8 @@ struct PageForm<'a> {
 }
 
 impl<'a> PageForm<'a> {
-    /// Reads a plain answer in one pass: rows are the most of it. `None` for any other, good or bad.
+    /// Reads a plain answer in one pass: rows are the most of it. `None` for any other, good or
+    /// bad.
     fn step_through(text: &'a str) -> Option<Self> {
         let mut form = Self {
             members: Vec::with_capacity(4),
@@ -142,7 +144,7 @@ impl<'a> PageForm<'a> {
     }
 }
 
-/// The body that continues a scroll.
+/// Returns the body that continues a scroll.
 pub(super) fn continuation(scroll: &ScrollId, page_size: PageSize) -> String {
     let mut body = format!("{{\"max_returned_items\":{},", page_size.get());
     body.push_str("\"start_page_key\":{\"scroll_id\":");

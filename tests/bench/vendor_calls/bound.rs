@@ -1,17 +1,17 @@
-//! The fewest vendor calls with which every request of a trace could have had an answer no older than
-//! `fresh + stale`, if the future were known.
+//! The fewest vendor calls with which every request of a trace could have had an answer no older
+//! than `fresh + stale`, if the future were known.
 //!
 //! Three kinds of questions are bounded apart, because no answer of one kind serves another:
 //!
 //! - The customer list, and each bill. One call serves every request of the next `fresh + stale`
 //!   seconds, so calling at the first request that nothing serves yet is the best that can be done.
-//! - The searches of one date range. A *walk* of all customers costs a call for each vendor page and
-//!   serves everything: lists, first pages, drill-downs. A first page of all customers, and a first page
-//!   of one customer, cost one call and serve their own kind. Dynamic programming over the moments of
-//!   the walks finds the cheapest mixture.
+//! - The searches of one date range. A *walk* of all customers costs a call for each vendor page
+//!   and serves everything: lists, first pages, drill-downs. A first page of all customers, and a
+//!   first page of one customer, cost one call and serve their own kind. Dynamic programming over
+//!   the moments of the walks finds the cheapest mixture.
 //!
-//! The bound takes vendor calls for instantaneous and never counts an abandoned scroll, so no gateway
-//! can reach it.
+//! The bound takes vendor calls for instantaneous and never counts an abandoned scroll, so no
+//! gateway can reach it.
 
 use std::collections::BTreeMap;
 
@@ -117,9 +117,10 @@ fn intervals(points: &[Duration], length: Duration) -> u64 {
 
 /// The cheapest way to serve the needs of one date range, which are sorted by time.
 ///
-/// `rest[i]` is the cost of serving the needs from `i` on when nothing that was fetched before serves
-/// them. The next walk starts at some need `k`, because starting it later than it is needed serves more.
-/// Needs before `k` are served one by one; the walk serves those up to `k`'s time plus `life`.
+/// `rest[i]` is the cost of serving the needs from `i` on when nothing that was fetched before
+/// serves them. The next walk starts at some need `k`, because starting it later than it is needed
+/// serves more. Needs before `k` are served one by one; the walk serves those up to `k`'s time plus
+/// `life`.
 fn cheapest(needs: &[(Duration, Need)], life: Duration, pages: u64) -> u64 {
     let mut rest = vec![0; needs.len() + 1];
     for i in (0..needs.len()).rev() {

@@ -1,5 +1,5 @@
-//! How many vendor calls a dashboard day costs: through msp-gateway, nginx and Varnish, over the same
-//! simulated vendors, with the same trace, at the same freshness.
+//! How many vendor calls a dashboard day costs: through msp-gateway, nginx and Varnish, over the
+//! same simulated vendors, with the same trace, at the same freshness.
 //!
 //! `cargo run --release --example vendor_calls [-- SECONDS [SEED…]]`. See `tests/bench/README.md`.
 
@@ -362,8 +362,8 @@ fn print_table(lines: &[Line]) {
     }
 }
 
-/// Calls of ours to those of the best caching peer: (for each request, of the whole trace, whole trace
-/// to the peer that gives right lists).
+/// Calls of ours to those of the best caching peer: (for each request, of the whole trace, whole
+/// trace to the peer that gives right lists).
 fn ratios(lines: &[Line]) -> (f64, f64, f64) {
     let best = |of: fn(&Line) -> f64| {
         let peers = lines[CACHING_PEERS].iter().map(of);

@@ -19,8 +19,8 @@ use tokio::task::JoinHandle;
 
 /// The caller key that all are sent; only the gateway looks at it.
 pub const CALLER_KEY: &str = "bench-caller-key";
-/// How long answers are fresh, in seconds, for everyone: the defaults, a minute as two seconds. Past
-/// it they are stale for twice as long, while one refresh runs.
+/// How long answers are fresh, in seconds, for everyone: the defaults, a minute as two seconds.
+/// Past it they are stale for twice as long, while one refresh runs.
 pub const CUSTOMERS_S: u64 = 10;
 pub const CASES_S: u64 = 2;
 /// Six hours: longer than the run.
@@ -148,10 +148,10 @@ vendor_scrolls_max = 450
     })
 }
 
-/// nginx as one would set it up for this: POST cached by its body, one fetch at a time per key, stale
-/// while it updates in the background, fetches that outlive their callers. Without `searches` it caches
-/// no search: the only way in which it hands out right lists, for a cached first page makes all its
-/// readers share one cursor.
+/// nginx as one would set it up for this: POST cached by its body, one fetch at a time per key,
+/// stale while it updates in the background, fetches that outlive their callers. Without `searches`
+/// it caches no search: the only way in which it hands out right lists, for a cached first page
+/// makes all its readers share one cursor.
 pub async fn nginx(vendors: SocketAddr, work: &Path, searches: bool) -> Result<Party, String> {
     let name = if searches {
         "nginx"

@@ -1,5 +1,5 @@
-//! Where a party's vendor calls come from: by operation, by the lane that the gateway says they were
-//! made in, and of searches by whose cases of how long a time.
+//! Where a party's vendor calls come from: by operation, by the lane that the gateway says they
+//! were made in, and of searches by whose cases of how long a time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::authority::{Authority, Caller, Files, NAME};
+use crate::authority::{Authority, Files, NAME, TlsCaller};
 use crate::process::{PATIENCE, World, everyone, key};
 
 /// Streams in flight when the signal comes; a connection may have a hundred.
@@ -65,7 +65,7 @@ impl Encrypted {
         let address = world.public.strip_prefix("https://").unwrap();
         let target = Target {
             address: address.parse().unwrap(),
-            config: Arc::new(Caller::speaking(b"h2").config(&authority)),
+            config: Arc::new(TlsCaller::speaking(b"h2").config(&authority)),
         };
         Self {
             world,

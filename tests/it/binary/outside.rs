@@ -1,6 +1,7 @@
-//! What stands outside the process and hangs: a vendor, a name without an address, callers that read
-//! nothing. Hits go on, both listeners answer, and SIGTERM ends in time. `outputs.rs` and `files.rs`
-//! hold the same for standard output and error, a full disk, settings, keys and certificates.
+//! What stands outside the process and hangs: a vendor, a name without an address, callers that
+//! read nothing. Hits go on, both listeners answer, and SIGTERM ends in time. `outputs.rs` and
+//! `files.rs` hold the same for standard output and error, a full disk, settings, keys and
+//! certificates.
 
 use std::io::Write as _;
 use std::net::TcpStream;

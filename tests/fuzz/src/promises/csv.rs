@@ -1,5 +1,5 @@
-//! CSV: a reader of CSV gets every value back, and a spreadsheet never a formula. The bytes are JSON
-//! rows, one a line; the first half of them makes the columns.
+//! CSV: a reader of CSV gets every value back, and a spreadsheet never a formula. The bytes are
+//! JSON rows, one a line; the first half of them makes the columns.
 
 use bytes::Bytes;
 use msp_gateway::reads::csv::CsvLines;

@@ -1,5 +1,5 @@
-//! Ids, days, months, hashes and keys: what is taken is written back as it came, and fits into a URL
-//! without changing it.
+//! Ids, days, months, hashes and keys: what is taken is written back as it came, and fits into a
+//! URL without changing it.
 
 use std::sync::Arc;
 

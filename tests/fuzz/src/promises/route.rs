@@ -1,5 +1,5 @@
-//! Paths: a route has one spelling, and a request that fits one is read or refused in words. The first
-//! line is method and target, the rest the body.
+//! Paths: a route has one spelling, and a request that fits one is read or refused in words. The
+//! first line is method and target, the rest the body.
 
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use msp_gateway::api::question::{Asked, Question};

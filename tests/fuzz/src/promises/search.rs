@@ -1,5 +1,5 @@
-//! Search bodies and their identity: one meaning, one key; another meaning, another key; and what is
-//! written for the vendor means what was read.
+//! Search bodies and their identity: one meaning, one key; another meaning, another key; and what
+//! is written for the vendor means what was read.
 
 use std::sync::Arc;
 

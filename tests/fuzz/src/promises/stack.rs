@@ -1,5 +1,6 @@
-//! The whole inbound stack: any bytes on a connection of the public listener, over the sandbox vendors,
-//! in paused time. No panic and no 500; no vendor key leaves; what is refused costs no vendor call.
+//! The whole inbound stack: any bytes on a connection of the public listener, over the sandbox
+//! vendors, in paused time. No panic and no 500; no vendor key leaves; what is refused costs no
+//! vendor call.
 
 use std::cell::RefCell;
 
