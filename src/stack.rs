@@ -230,16 +230,3 @@ pub fn outbound<C: VendorConnector>(
         .service(wire);
     step::boxed(stack)
 }
-
-#[cfg(test)]
-mod answer_tests;
-#[cfg(test)]
-mod hold_tests;
-#[cfg(test)]
-mod outbound_tests;
-#[cfg(test)]
-mod stale_tests;
-#[cfg(test)]
-mod test_vendor;
-#[cfg(test)]
-mod tls_tests;

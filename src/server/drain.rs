@@ -51,7 +51,7 @@ impl Drain {
     }
 
     /// Advances to a later step. Never goes back.
-    pub(super) fn advance(&self, to: DrainPhase) {
+    pub fn advance(&self, to: DrainPhase) {
         if self.0.phase.fetch_max(to as u8, Ordering::AcqRel) < to as u8 {
             self.0.taken.notify_waiters();
         }

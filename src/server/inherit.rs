@@ -51,8 +51,8 @@ impl Inherited {
         Ok(taken)
     }
 
-    #[cfg(test)]
-    pub(super) fn public(socket: TcpListener) -> Self {
+    /// Creates the sockets of a process that inherited this public one, for tests.
+    pub fn public(socket: TcpListener) -> Self {
         Self {
             public: Some(socket),
             admin: None,

@@ -40,6 +40,7 @@ use crate::clock::Duration;
 pub use connection::{Answering, Connections, Ending};
 pub use descriptors::room_for_files;
 pub use drain::{Drain, DrainPhase};
+pub use http2::serve as serve_http2;
 pub use inherit::Inherited;
 pub use listen::{BindError, Drained, Listeners, Server};
 pub use pulse::Patience;
@@ -99,6 +100,3 @@ impl ServerOptions {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,5 +1,5 @@
 //! Nothing of a request's own bytes reaches a vendor, and no request that two readers could read in
-//! two ways gets a second one through. The front's own list is in `src/server/tests/framing.rs`;
+//! two ways gets a second one through. The front's own list is in `tests/it/front/framing.rs`;
 //! here the vendors are there to be reached.
 
 use crate::whole::{ALL, SETTINGS, Whole, caller, get, post, search, secrets, world};

@@ -9,11 +9,9 @@
     clippy::panic
 )]
 
-#[path = "../../src/server/tests/authority.rs"]
 mod authority;
 mod frames;
 mod kit;
-#[path = "../../src/server/tests/peer.rs"]
 mod peer;
 mod process;
 #[path = "../fuzz/src/promises/mod.rs"]
@@ -30,6 +28,7 @@ mod explain;
 mod follow;
 mod forms;
 mod framing;
+mod front;
 mod gauges;
 mod heal;
 mod hostile;
@@ -41,6 +40,7 @@ mod log;
 mod matrix;
 mod months;
 mod outages;
+mod outbound;
 mod paging;
 mod proof;
 mod quota;

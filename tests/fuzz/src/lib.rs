@@ -3,7 +3,7 @@
 
 #[path = "../../it/kit.rs"]
 pub mod kit;
-#[path = "../../../src/server/tests/peer.rs"]
+#[path = "../../it/peer.rs"]
 pub mod peer;
 #[path = "../../it/whole.rs"]
 pub mod whole;

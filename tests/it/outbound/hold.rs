@@ -1,10 +1,10 @@
 //! Waits that vendors ask for: how long they are obeyed, and how they end before their time.
 
-use super::outbound_tests::{PAGE, SECOND, ask, wiv_rig};
+use super::calls::{PAGE, SECOND, ask, wiv_rig};
 use super::test_vendor::{Rig, TestVendor, VendorReply, options, rig, spend};
-use crate::clock::{Duration, sleep};
-use crate::domain::{Operation, Shortage, Vendor};
-use crate::upstream::Fault;
+use msp_gateway::clock::{Duration, sleep};
+use msp_gateway::domain::{Operation, Shortage, Vendor};
+use msp_gateway::upstream::Fault;
 
 const ABSURD: [(&str, u16, &str); 5] = [
     ("seconds", 429, "retry-after: 30000\r\n"),

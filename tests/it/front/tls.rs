@@ -13,10 +13,10 @@ use tokio::net::TcpStream;
 
 use super::kit::*;
 use super::tls_kit::*;
-use crate::access::{CallerBook, ClientSan};
-use crate::clock::{Clock, Duration, Instant};
-use crate::metrics::Metrics;
-use crate::server::{
+use msp_gateway::access::{CallerBook, ClientSan};
+use msp_gateway::clock::{Clock, Duration, Instant};
+use msp_gateway::metrics::Metrics;
+use msp_gateway::server::{
     ClientAuth, Drain, Ending, Inherited, Listeners, Server, ServerTransport, Tls, TlsFile,
     TlsSetup,
 };
@@ -212,7 +212,7 @@ async fn a_handshake_that_was_cut_frees_its_place() {
         public_tls: Some(tls),
         admin_tls: None,
         drain: drain.clone(),
-        files: crate::cache::FiledBodies::default(),
+        files: msp_gateway::cache::FiledBodies::default(),
     };
     let server = tokio::spawn(server.run(listeners));
     // Takes the only place and sends nothing.

@@ -13,10 +13,10 @@ use http::Response;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::cache::{FilePart, FiledBodies};
-use crate::clock::{Clock, Duration};
-use crate::exchange::AnswerBody;
-use crate::server::{Connections, Drain, Ending, Patience, ServerTransport};
+use msp_gateway::cache::{FilePart, FiledBodies};
+use msp_gateway::clock::{Clock, Duration};
+use msp_gateway::exchange::AnswerBody;
+use msp_gateway::server::{Connections, Drain, Ending, Patience, ServerTransport};
 
 /// A socket that counts the bytes sent from files.
 struct Counting {

@@ -1,11 +1,11 @@
 //! What a vendor may answer beside the documented, and what is kept of its words.
 
-use super::outbound_tests::{PAGE, SECOND, ask, wiv_rig};
+use super::calls::{PAGE, SECOND, ask, wiv_rig};
 use super::test_vendor::{CANARY, TestVendor, VendorReply, options, rig, spend};
-use crate::clock::Clock;
-use crate::domain::{Operation, PageSize, SearchQuery, Vendor};
-use crate::upstream::{Fault, Source as _};
-use crate::vendors::Wiv;
+use msp_gateway::clock::Clock;
+use msp_gateway::domain::{Operation, PageSize, SearchQuery, Vendor};
+use msp_gateway::upstream::{Fault, Source as _};
+use msp_gateway::vendors::Wiv;
 
 #[tokio::test(start_paused = true)]
 async fn whatever_is_good_json_in_the_end_is_a_good_answer() {

@@ -11,20 +11,22 @@ use parking_lot::Mutex;
 use tower::{Service as _, ServiceExt as _};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::outbound;
 use super::test_vendor::{
     CANARY, CANARY_TWO, Rig, TestVendor, VendorReply, key, options, rig, spend, spend_of,
 };
-use crate::admission::{CircuitState, Lane, Payer, Spend};
-use crate::clock::{Clock, Duration, sleep};
-use crate::domain::{ContractId, CustomerId, Month, Operation, PageSize, SearchQuery, Vendor};
-use crate::secrets::VendorKeys;
-use crate::upstream::{
+use msp_gateway::admission::{CircuitState, Lane, Payer, Spend};
+use msp_gateway::clock::{Clock, Duration, sleep};
+use msp_gateway::domain::{
+    ContractId, CustomerId, Month, Operation, PageSize, SearchQuery, Vendor,
+};
+use msp_gateway::secrets::VendorKeys;
+use msp_gateway::stack::outbound;
+use msp_gateway::upstream::{
     Cursor, EnvelopeMember, Fault, Over, Source as _, UpstreamError, VendorAnswer, VendorCall,
 };
-use crate::vendors::nable::NableAnswer;
-use crate::vendors::wiv::ScrollId;
-use crate::vendors::{Nable, Wiv};
+use msp_gateway::vendors::nable::NableAnswer;
+use msp_gateway::vendors::wiv::ScrollId;
+use msp_gateway::vendors::{Nable, Wiv};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MS: Duration = Duration::from_millis(1);
@@ -701,7 +703,7 @@ async fn a_dropped_call_leaves_no_answer_to_the_next() {
         let call = ask(&rig, Operation::Search, spend);
         if rng.bool() {
             let patience = MS * rng.u32(0..8);
-            let _ = crate::clock::timeout(patience, call).await;
+            let _ = msp_gateway::clock::timeout(patience, call).await;
         } else {
             let body = call.await.unwrap().body;
             assert_eq!(body, format!("{{\"data\":[{number}]}}"));

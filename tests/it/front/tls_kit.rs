@@ -8,9 +8,9 @@ use tokio::io::{DuplexStream, duplex};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-pub use super::authority::*;
-use crate::metrics::Metrics;
-use crate::server::{ClientAuth, Connections, Ending, Tls, TlsOptions, TlsProblem, TlsSetup};
+pub use crate::authority::*;
+use msp_gateway::metrics::Metrics;
+use msp_gateway::server::{ClientAuth, Connections, Ending, Tls, TlsOptions, TlsProblem, TlsSetup};
 
 /// Returns the settings that name these files.
 pub fn options(files: &Files, client_auth: ClientAuth) -> TlsOptions {

@@ -4,10 +4,10 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
 use super::kit::*;
-use crate::clock::{Duration, Instant};
-use crate::exchange::{AnswerBody, Answered, Boxed};
-use crate::problem::Problem;
-use crate::reads::export::ExportPiece;
+use msp_gateway::clock::{Duration, Instant};
+use msp_gateway::exchange::{AnswerBody, Answered, Boxed};
+use msp_gateway::problem::Problem;
+use msp_gateway::reads::export::ExportPiece;
 
 fn counted(front: &Front, labels: &str) -> bool {
     let text = front.metrics.render().unwrap();
@@ -54,7 +54,7 @@ async fn a_whole_request_is_answered_though_its_sender_has_ended_its_side() {
     const SLOW: Duration = Duration::from_secs(5);
     let slow = |_| -> Boxed<Result<Answered, Problem>> {
         Box::pin(async {
-            crate::clock::sleep(SLOW).await;
+            msp_gateway::clock::sleep(SLOW).await;
             Ok(ok("{}"))
         })
     };

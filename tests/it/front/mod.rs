@@ -2,7 +2,6 @@
 //! the reads.
 
 mod admin;
-mod authority;
 mod cross_origin;
 mod drain;
 mod filed;
@@ -12,6 +11,5 @@ mod kit;
 mod limits;
 mod order;
 mod outcomes;
-mod peer;
 mod tls;
 mod tls_kit;

@@ -11,11 +11,11 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::kit::*;
-use crate::clock::{Duration, Instant, sleep};
-use crate::exchange::{AnswerBody, PeerIdentity};
-use crate::problem::Problem;
-use crate::server::drain::DrainPhase;
-use crate::server::{Ending, http2};
+use msp_gateway::clock::{Duration, Instant, sleep};
+use msp_gateway::exchange::{AnswerBody, PeerIdentity};
+use msp_gateway::problem::Problem;
+use msp_gateway::server::DrainPhase;
+use msp_gateway::server::{Ending, serve_http2};
 
 const SECOND: Duration = Duration::from_secs(1);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -32,7 +32,7 @@ struct Caller {
 
 fn serve(front: &Front) -> (DuplexStream, JoinHandle<Ending>) {
     let (near, far) = duplex(256 * 1024);
-    let task = tokio::spawn(http2::serve(
+    let task = tokio::spawn(serve_http2(
         front.connections.clone(),
         far,
         PeerIdentity::default(),

@@ -9,14 +9,14 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::outbound;
-use super::outbound_tests::{MS, PAGE, SECOND, ask, fault, wiv_rig};
+use super::calls::{MS, PAGE, SECOND, ask, fault, wiv_rig};
 use super::test_vendor::{TestVendor, VendorReply, options, rig, spend};
-use crate::admission::CircuitState;
-use crate::clock::Clock;
-use crate::domain::{Operation, Vendor};
-use crate::upstream::Fault;
-use crate::upstream::connect::{InMemory, Pipe};
+use msp_gateway::admission::CircuitState;
+use msp_gateway::clock::Clock;
+use msp_gateway::domain::{Operation, Vendor};
+use msp_gateway::stack::outbound;
+use msp_gateway::upstream::Fault;
+use msp_gateway::upstream::connect::{InMemory, Pipe};
 
 /// What a vendor may do with a request on a connection that it gave up long ago.
 fn farewells() -> Vec<(&'static str, VendorReply)> {

@@ -7,9 +7,11 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use super::kit::*;
-use crate::cache::FiledBodies;
-use crate::clock::{Clock, Duration};
-use crate::server::{Drain, DrainPhase, Drained, Inherited, Listeners, Server, ServerOptions};
+use msp_gateway::cache::FiledBodies;
+use msp_gateway::clock::{Clock, Duration};
+use msp_gateway::server::{
+    Drain, DrainPhase, Drained, Inherited, Listeners, Server, ServerOptions,
+};
 
 pub fn options() -> ServerOptions {
     ServerOptions {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::kit::*;
-use crate::clock::Duration;
-use crate::exchange::site::Origin;
-use crate::middleware::inbound::CrossOrigin;
-use crate::problem::Problem;
+use msp_gateway::clock::Duration;
+use msp_gateway::exchange::site::Origin;
+use msp_gateway::middleware::inbound::CrossOrigin;
+use msp_gateway::problem::Problem;
 
 const DASH: &str = "origin: https://dash.example\r\n";
 const OTHER: &str = "origin: https://other.example\r\n";
@@ -22,7 +22,9 @@ fn front() -> Front {
     Front::shared_with(shared(), |call| {
         Box::pin(async move {
             if call.head.uri.query().is_some() {
-                return Err(Problem::short_of(crate::domain::Shortage::RequestsInFlight));
+                return Err(Problem::short_of(
+                    msp_gateway::domain::Shortage::RequestsInFlight,
+                ));
             }
             let mut answer = ok("{}");
             answer

@@ -12,9 +12,9 @@ use tokio::io::{
 };
 
 use super::kit::*;
-use crate::clock::{Duration, Instant};
-use crate::exchange::AnswerBody;
-use crate::server::{Ending, ServerTransport};
+use msp_gateway::clock::{Duration, Instant};
+use msp_gateway::exchange::AnswerBody;
+use msp_gateway::server::{Ending, ServerTransport};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -40,7 +40,9 @@ async fn slow_heads_end_in_time() {
     let mut ended = false;
     for byte in get("/msp/customers", KEY).as_bytes().iter().take(30) {
         peer.send([*byte]).await;
-        ended = crate::clock::timeout(SECOND, &mut peer.task).await.is_ok();
+        ended = msp_gateway::clock::timeout(SECOND, &mut peer.task)
+            .await
+            .is_ok();
         if ended {
             break;
         }
@@ -53,7 +55,7 @@ async fn idle_connections_live_longer_than_slow_heads() {
     let front = Front::new();
     let mut peer = front.connect();
     for wait in [0, 9, 30, 59] {
-        crate::clock::sleep(wait * SECOND).await;
+        msp_gateway::clock::sleep(wait * SECOND).await;
         peer.send(get("/msp/customers", KEY)).await;
         assert_eq!(peer.reply().await.unwrap().status, 200, "after {wait} s");
     }
@@ -65,9 +67,9 @@ async fn idle_connections_live_longer_than_slow_heads() {
     let mut peer = front.connect();
     peer.send(get("/msp/customers", KEY)).await;
     peer.reply().await.unwrap();
-    crate::clock::sleep(50 * SECOND).await;
+    msp_gateway::clock::sleep(50 * SECOND).await;
     peer.send("GET /msp").await;
-    crate::clock::sleep(9 * SECOND).await;
+    msp_gateway::clock::sleep(9 * SECOND).await;
     peer.send(format!("/customers HTTP/1.1\r\nhost: x\r\n{KEY}\r\n"))
         .await;
     assert_eq!(peer.reply().await.unwrap().status, 200);
@@ -130,7 +132,7 @@ async fn a_request_that_has_arrived_finds_its_connection_open() {
     assert_eq!(peer.reply().await.unwrap().status, 200);
     // The next request arrives just before the idle time is over, and is noticed just after it.
     arrived.store(true, Ordering::Relaxed);
-    crate::clock::sleep(60 * SECOND + Duration::from_millis(50)).await;
+    msp_gateway::clock::sleep(60 * SECOND + Duration::from_millis(50)).await;
     peer.send(get("/msp/customers", KEY)).await;
     assert_eq!(peer.reply().await.unwrap().status, 200);
     // A connection without arrived bytes is closed.
@@ -151,7 +153,7 @@ async fn slow_bodies_take_no_place_from_complete_requests() {
         peer.send(&head[..head.len() - 1]).await;
         slow.push(peer);
     }
-    crate::clock::sleep(SECOND).await;
+    msp_gateway::clock::sleep(SECOND).await;
     assert_eq!(front.ask(get("/msp/customers", KEY)).await.status, 200);
     // Each of them is answered once it is complete.
     for peer in &mut slow {
@@ -227,7 +229,7 @@ async fn a_reader_that_takes_nothing_is_dropped() {
     let mut got = 0;
     let mut piece = vec![0; 64 * 1024];
     while got < 1024 * 1024 {
-        crate::clock::sleep(10 * SECOND).await;
+        msp_gateway::clock::sleep(10 * SECOND).await;
         let bytes = peer.io.read(&mut piece).await.unwrap();
         assert!(bytes > 0, "cut after {got} bytes");
         got += bytes;
@@ -253,14 +255,14 @@ async fn more_than_may_be_in_flight_are_shed() {
     drop(waiting.pop());
     let start = Instant::now();
     while front.in_flight.now() == IN_FLIGHT_MAX {
-        crate::clock::sleep(SECOND / 10).await;
+        msp_gateway::clock::sleep(SECOND / 10).await;
     }
     assert!(start.elapsed() <= REQUEST_TIMEOUT + SECOND);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_permit_lasts_until_the_last_byte() {
-    use crate::reads::export::ExportPiece;
+    use msp_gateway::reads::export::ExportPiece;
     let (to, from) = tokio::sync::mpsc::channel(1);
     let from = parking_lot::Mutex::new(Some(from));
     let front = Front::with(move |_| {
@@ -310,7 +312,7 @@ async fn a_refusal_reaches_a_caller_who_is_still_sending() {
         peer.io.write_all(head.as_bytes()).await.unwrap();
         // In pieces, slowly: two seconds in all.
         for piece in body.chunks(64 * 1024) {
-            crate::clock::sleep(SECOND / 8).await;
+            msp_gateway::clock::sleep(SECOND / 8).await;
             let sent = peer.io.write_all(piece).await;
             sent.unwrap_or_else(|why| panic!("{status}: {why}"));
         }
@@ -327,7 +329,7 @@ async fn a_refusal_reaches_a_caller_who_is_still_sending() {
     let mut peer = front.connect();
     peer.send(&head).await;
     while peer.io.write_all(b" ").await.is_ok() {
-        crate::clock::sleep(SECOND / 2).await;
+        msp_gateway::clock::sleep(SECOND / 2).await;
     }
     assert!(start.elapsed() < 7 * SECOND, "{:?}", start.elapsed());
     let mut peer = front.connect();

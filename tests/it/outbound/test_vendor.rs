@@ -8,14 +8,14 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
-use crate::admission::{Gates, Lane, Payer, Spend};
-use crate::clock::{Clock, Duration, sleep};
-use crate::domain::{AccountId, Vendor};
-use crate::metrics::Metrics;
-use crate::secrets::{Secret, VendorKey, VendorKeyring, VendorKeys};
-use crate::stack::outbound;
-use crate::upstream::connect::InMemory;
-use crate::upstream::{BaseUrl, VendorOptions, VendorService};
+use msp_gateway::admission::{Gates, Lane, Payer, Spend};
+use msp_gateway::clock::{Clock, Duration, sleep};
+use msp_gateway::domain::{AccountId, Vendor};
+use msp_gateway::metrics::Metrics;
+use msp_gateway::secrets::{Secret, VendorKey, VendorKeyring, VendorKeys};
+use msp_gateway::stack::outbound;
+use msp_gateway::upstream::connect::InMemory;
+use msp_gateway::upstream::{BaseUrl, VendorOptions, VendorService};
 
 /// The key that must never be seen anywhere but at the vendor.
 pub(crate) const CANARY: &str = "canary-5f0c1d";

@@ -6,22 +6,22 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::kit::*;
-use crate::access::Caller;
-use crate::api::Question;
-use crate::api::admin::{
+use msp_gateway::access::Caller;
+use msp_gateway::api::Question;
+use msp_gateway::api::admin::{
     Admin, AdminParts, AdminReads, PurgeRequest, PurgeTarget, Purged, Readiness, VendorState,
 };
-use crate::clock::{Clock, Duration, sleep};
-use crate::domain::{Kind, Vendor};
-use crate::exchange::Boxed;
-use crate::exchange::site::OwnNames;
-use crate::history::History;
-use crate::history::samples::WATCHERS_MAX;
-use crate::metrics::Metrics;
-use crate::problem::Problem;
-use crate::server::connection::Connections;
-use crate::server::drain::Drain;
-use crate::store::StoreHealth;
+use msp_gateway::clock::{Clock, Duration, sleep};
+use msp_gateway::domain::{Kind, Vendor};
+use msp_gateway::exchange::Boxed;
+use msp_gateway::exchange::site::OwnNames;
+use msp_gateway::history::History;
+use msp_gateway::history::samples::WATCHERS_MAX;
+use msp_gateway::metrics::Metrics;
+use msp_gateway::problem::Problem;
+use msp_gateway::server::Connections;
+use msp_gateway::server::Drain;
+use msp_gateway::store::StoreHealth;
 
 struct Stub {
     purges: Mutex<Vec<PurgeRequest>>,
@@ -101,7 +101,7 @@ fn listener(stub: &Arc<Stub>, loopback: bool) -> Connections {
         },
         body_timeout: Duration::from_secs(5),
     });
-    let stack = crate::stack::admin(clock.clone(), metrics, Duration::from_secs(10), admin);
+    let stack = msp_gateway::stack::admin(clock.clone(), metrics, Duration::from_secs(10), admin);
     serving(stack, clock, Drain::default())
 }
 

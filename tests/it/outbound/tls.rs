@@ -17,13 +17,13 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use super::test_vendor::{CANARY, key, options, spend};
-use crate::clock::{Clock, Duration, sleep};
-use crate::domain::{Operation, Vendor};
-use crate::metrics::Metrics;
-use crate::secrets::VendorKeys;
-use crate::stack::outbound;
-use crate::upstream::connect::InMemory;
-use crate::upstream::{BaseUrl, Fault, Over, UpstreamError, VendorAnswer, VendorCall};
+use msp_gateway::clock::{Clock, Duration, sleep};
+use msp_gateway::domain::{Operation, Vendor};
+use msp_gateway::metrics::Metrics;
+use msp_gateway::secrets::VendorKeys;
+use msp_gateway::stack::outbound;
+use msp_gateway::upstream::connect::InMemory;
+use msp_gateway::upstream::{BaseUrl, Fault, Over, UpstreamError, VendorAnswer, VendorCall};
 
 /// Made for these tests, for the name `vendor.test`; good for nothing else.
 const CERTIFICATE: &str = "\
