@@ -127,8 +127,8 @@ impl Payer {
         }
     }
 
-    /// Returns the `traceparent` to send to the vendor if the caller sent one. Its parent is `span`, or
-    /// the request's own span without one.
+    /// Returns the `traceparent` to send to the vendor if the caller sent one. Its parent is
+    /// `span`, or the request's own span without one.
     pub fn traceparent(&self, span: Option<SpanId>) -> Option<HeaderValue> {
         let header = self.traceparent.as_ref()?;
         match span {

@@ -48,8 +48,8 @@ pub enum StoryStage {
 }
 
 impl StoryStage {
-    /// Returns the stage as a span. `None` for a call, whose span is made where the vendor's address
-    /// is known.
+    /// Returns the stage as a span. `None` for a call, whose span is made where the vendor's
+    /// address is known.
     pub(super) fn span(self, begun: Instant, took: Duration) -> Option<SpanDraft> {
         let of = |name| SpanDraft::new(name, SpanKind::Internal, begun, took);
         match self {

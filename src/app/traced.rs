@@ -15,17 +15,17 @@ pub(super) struct Traced {
     way: Way,
     clock: Clock,
     metrics: Arc<Metrics>,
-    current: ArcSwap<Running>,
+    current: ArcSwap<RunningTraces>,
 }
 
 /// An exporter and what it was started with.
-pub(super) struct Running {
+pub(super) struct RunningTraces {
     options: Option<TraceOptions>,
     traces: Traces,
 }
 
-impl Running {
-    /// For the stacks.
+impl RunningTraces {
+    /// Returns the traces for the stacks.
     pub(super) fn traces(&self) -> &Traces {
         &self.traces
     }
@@ -48,16 +48,16 @@ impl Traced {
         })
     }
 
-    pub(super) fn current(&self) -> Arc<Running> {
+    pub(super) fn current(&self) -> Arc<RunningTraces> {
         self.current.load_full()
     }
 
-    /// What new settings ask for. Dropped, it has changed nothing.
+    /// Starts the exporter for new settings. Dropping it changes nothing.
     pub(super) fn prepare(
         &self,
         settings: &Settings,
         secrets: &Secrets,
-    ) -> Result<Arc<Running>, BuildError> {
+    ) -> Result<Arc<RunningTraces>, BuildError> {
         let (now, wanted) = (self.current(), options(settings, secrets));
         match now.options == wanted {
             true => Ok(now),
@@ -65,8 +65,8 @@ impl Traced {
         }
     }
 
-    /// The exporter before ends once the requests that it traces have ended.
-    pub(super) fn commit(&self, running: Arc<Running>) {
+    /// Puts an exporter in force. The one before ends once the requests that it traces have ended.
+    pub(super) fn commit(&self, running: Arc<RunningTraces>) {
         self.current.store(running);
     }
 
@@ -90,7 +90,7 @@ fn started(
     options: Option<TraceOptions>,
     clock: &Clock,
     metrics: &Arc<Metrics>,
-) -> Result<Running, BuildError> {
+) -> Result<RunningTraces, BuildError> {
     let traces = match &options {
         None => Traces::off(),
         Some(options) => {
@@ -107,5 +107,5 @@ fn started(
             }
         }
     };
-    Ok(Running { options, traces })
+    Ok(RunningTraces { options, traces })
 }

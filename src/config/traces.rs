@@ -99,7 +99,7 @@ pub struct TraceSettings {
     pub headers: Option<SecretSource>,
 }
 
-/// `None` where traces are off.
+/// Returns the options. `None` if traces are off.
 pub(super) fn settings(table: &Traces, report: &mut Report) -> Option<TraceSettings> {
     let headers = &table.headers_file.0;
     let headers = (!headers.is_empty()).then(|| SecretSource::File(headers.into()));

@@ -73,8 +73,8 @@ impl fmt::Debug for RequestId {
     }
 }
 
-/// Status recorded for a request whose caller left before the head of the answer. nginx uses the same
-/// number.
+/// Status recorded for a request whose caller left before the head of the answer. nginx uses the
+/// same number.
 pub const CALLER_LEFT: u16 = 499;
 
 /// Header with the [`RequestId`].
@@ -305,7 +305,8 @@ impl Record {
         }))
     }
 
-    /// Returns the id of the caller's trace if it sent one, or of our own if the request is sampled.
+    /// Returns the id of the caller's trace if it sent one, or of our own if the request is
+    /// sampled.
     pub fn trace_id(&self) -> Option<&str> {
         match (&self.traceparent, &self.trace) {
             (Some(header), _) => trace_id(header),

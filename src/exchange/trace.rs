@@ -13,7 +13,8 @@ const TRACEPARENT_BYTES: usize = 55;
 const SAMPLED: u8 = 1;
 
 /// Returns the caller's trace with a new span of our own: same trace id and flags. `None` if the
-/// caller sent none, several, or anything but W3C's version 00. A bad header is ignored, as W3C asks.
+/// caller sent none, several, or anything but W3C's version 00. A bad header is ignored, as W3C
+/// asks.
 pub fn continued(headers: &HeaderMap) -> Option<Continued> {
     let mut values = headers.get_all(&TRACEPARENT).iter();
     let value = values.next()?;

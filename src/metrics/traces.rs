@@ -37,7 +37,7 @@ impl SpanDrop {
         Self::Closed,
     ];
 
-    /// The word used in labels and logs.
+    /// Returns the word used in labels and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
@@ -88,7 +88,7 @@ impl TraceMeter {
         })
     }
 
-    /// Its metrics; from now on they are shown, from zero.
+    /// Resolves the metrics of traces. From now on they are shown, from zero.
     pub fn resolve(&self) -> Arc<TraceMetrics> {
         let none: [&str; 0] = [];
         let dropped = |reason: SpanDrop| self.dropped.with_label_values(&[reason.as_str()]);

@@ -33,8 +33,8 @@ pub struct CollectorUrl {
 }
 
 impl CollectorUrl {
-    /// Reads `http://host[:port][/path]` or the same with https; a slash at the end may stand there. `None` for
-    /// anything else: a user and a password would be a secret in the settings.
+    /// Reads `http://host[:port][/path]` or the same with https; a slash at the end may stand
+    /// there. `None` for anything else: a user and a password would be a secret in the settings.
     pub fn parse(text: &str) -> Option<Self> {
         let good = |b: u8| b.is_ascii_alphanumeric() || b":/.-_~[]".contains(&b);
         let base = text.strip_suffix('/').unwrap_or(text);
@@ -62,17 +62,17 @@ impl CollectorUrl {
         })
     }
 
-    /// What is asked.
+    /// Returns the request target.
     pub(super) fn target(&self) -> &Uri {
         &self.target
     }
 
-    /// Whether spans and headers are encrypted on their way.
+    /// Returns whether spans and headers are encrypted on their way.
     pub fn is_https(&self) -> bool {
         self.base.starts_with("https://")
     }
 
-    /// Whether the collector is named by an address, or is on this machine.
+    /// Returns whether the collector is named by an address, or is on this machine.
     pub fn is_near(&self) -> bool {
         let host = self.target.host().unwrap_or("");
         let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -162,7 +162,7 @@ impl TraceHeaders {
         }
     }
 
-    /// The headers for the wire.
+    /// Returns the headers for the wire.
     pub(super) fn to_map(&self) -> HeaderMap {
         self.0.clone()
     }

@@ -1,8 +1,8 @@
 //! The task that sends spans to the collector.
 //!
 //! It gathers spans for [`GATHER`], sends at most [`BATCH_SPANS_MAX`] of them at once, and tries a
-//! batch [`ATTEMPTS_MAX`] times where the collector says or shows that it may be tried again. While a
-//! batch is under way the queue fills; what does not fit is dropped and counted by the queue.
+//! batch [`ATTEMPTS_MAX`] times where the collector says or shows that it may be tried again. While
+//! a batch is under way the queue fills; what does not fit is dropped and counted by the queue.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -76,8 +76,8 @@ impl<C> CollectorConnector for C where
 {
 }
 
-/// The connector over the network. Certificates are checked against the system's roots, or Mozilla's
-/// where the system has none.
+/// Returns the connector over the network. Certificates are checked against the system's roots, or
+/// Mozilla's where the system has none.
 ///
 /// # Errors
 /// If TLS cannot be set up at all.

@@ -1,8 +1,9 @@
 //! Spans of requests, exported to an OpenTelemetry collector.
 //!
 //! A request that is sampled has a [`LiveTrace`]. Its own span is made when its last byte has gone;
-//! what is done for it (waits, vendor attempts, walk pages, looks into the store) becomes child spans
-//! as each of them ends, also after the answer. Spans go into a queue, and one task exports them:
+//! what is done for it (waits, vendor attempts, walk pages, looks into the store) becomes child
+//! spans as each of them ends, also after the answer. Spans go into a queue, and one task exports
+//! them:
 //!
 //! ```text
 //! request ──▶ LiveTrace ──▶ queue (SPANS_WAITING_MAX) ──▶ exporter ──▶ POST …/v1/traces
@@ -10,12 +11,13 @@
 //!                             └──▶ dropped and counted      └──▶ dropped and counted
 //! ```
 //!
-//! - [`Traces`] decides which requests are traced. [`Traces::off`] traces none and costs a comparison.
+//! - [`Traces`] decides which requests are traced. [`Traces::off`] traces none and costs a
+//!   comparison.
 //! - [`SpanDraft`] is what is known of a finished span: its times and its attributes.
 //! - [`TraceOptions`] says where spans go, and how many.
 //!
-//! The caller's `traceparent` decides whether a request is sampled; without one, `sample_ratio` does,
-//! and the trace id is the request id, so that log lines and traces name each other.
+//! The caller's `traceparent` decides whether a request is sampled; without one, `sample_ratio`
+//! does, and the trace id is the request id, so that log lines and traces name each other.
 //!
 //! What must never happen here: nothing waits for the collector, neither a request nor, beyond
 //! [`Traces::close`]'s limit, the end of the process. No attribute holds a text that a caller or a
@@ -44,11 +46,11 @@ use crate::metrics::{SpanDrop, TraceMetrics};
 use export::Exporter;
 use span::FinishedSpan;
 
-/// Spans that may wait for the exporter, some 2 MiB of them. More are dropped: a collector that cannot
-/// keep up must not grow the process.
+/// Spans that may wait for the exporter, some 2 MiB of them. More are dropped: a collector that
+/// cannot keep up must not grow the process.
 const SPANS_WAITING_MAX: usize = 4096;
-/// Child spans of one request. A whole export makes thousands of vendor calls; the first ones tell why
-/// it was slow, and one request must not fill the queue.
+/// Child spans of one request. A whole export makes thousands of vendor calls; the first ones tell
+/// why it was slow, and one request must not fill the queue.
 const CHILDREN_MAX: u32 = 128;
 
 /// Where the span id stands in a `traceparent`: after `00-`, 32 digits and `-`.
@@ -90,7 +92,8 @@ pub struct Continued {
     pub sampled: bool,
 }
 
-/// The `traceparent` of another span of the same trace. `header` is one that the gateway wrote.
+/// Returns the `traceparent` of another span of the same trace. `header` is one that the gateway
+/// wrote.
 pub fn traceparent_of(header: &HeaderValue, span: SpanId) -> Option<HeaderValue> {
     let (trace, rest) = header.to_str().ok()?.split_at_checked(SPAN_AT)?;
     let flags = rest.get(SPAN_DIGITS..)?;
@@ -127,8 +130,8 @@ impl Traces {
         Self(None)
     }
 
-    /// Starts a task that exports spans over `connector`. It ends with [`Self::close`], or when the last
-    /// clone and the last [`LiveTrace`] are gone.
+    /// Starts a task that exports spans over `connector`. It ends with [`Self::close`], or when the
+    /// last clone and the last [`LiveTrace`] are gone.
     pub fn start<C: CollectorConnector>(
         options: &TraceOptions,
         connector: C,
@@ -149,7 +152,7 @@ impl Traces {
         })))
     }
 
-    /// The trace of a request that begins; `None` where it is not sampled.
+    /// Returns the trace of a request that begins; `None` where it is not sampled.
     pub fn begin(
         &self,
         continued: Option<&Continued>,
@@ -175,8 +178,8 @@ impl Traces {
         }))
     }
 
-    /// Exports what waits, in `limit` at most; what is left then is dropped and counted. Spans that come
-    /// later are dropped, too.
+    /// Exports what waits, in `limit` at most; what is left then is dropped and counted. Spans that
+    /// come later are dropped, too.
     pub async fn close(&self, limit: Duration) {
         let Some(tracer) = &self.0 else { return };
         let deadline = tracer.clock.now() + limit;

@@ -13,7 +13,7 @@ use crate::clock::{Duration, Instant};
 pub struct TraceId([u8; 16]);
 
 impl TraceId {
-    /// Of 32 hex digits in lower case. `None` for anything else, and for zeros.
+    /// Parses 32 hex digits in lower case. `None` for anything else, and for zeros.
     pub fn of_hex(digits: &[u8; 32]) -> Option<Self> {
         let text = std::str::from_utf8(digits).ok()?;
         let number = u128::from_str_radix(text, 16).ok()?;
@@ -42,12 +42,12 @@ impl fmt::Debug for TraceId {
 pub struct SpanId(u64);
 
 impl SpanId {
-    /// A fresh one. Not secret, so a fast generator is right.
+    /// Creates a fresh one. Not secret, so a fast generator is right.
     pub fn fresh() -> Self {
         Self(fastrand::u64(1..))
     }
 
-    /// Of 16 hex digits. `None` for anything else, and for zeros.
+    /// Parses 16 hex digits. `None` for anything else, and for zeros.
     pub fn of_hex(digits: &str) -> Option<Self> {
         let number = u64::from_str_radix(digits, 16).ok()?;
         (digits.len() == 16 && number != 0).then_some(Self(number))
@@ -144,7 +144,7 @@ pub struct SpanDraft {
 }
 
 impl SpanDraft {
-    /// A span with a name of our own words.
+    /// Creates a span with a name of our own words.
     pub fn new(
         name: impl Into<Cow<'static, str>>,
         kind: SpanKind,
@@ -213,7 +213,7 @@ impl OpenSpan {
         }
     }
 
-    /// Names it as the parent of other spans.
+    /// Returns the id, which names it as the parent of other spans.
     pub fn id(&self) -> SpanId {
         self.id
     }

@@ -20,7 +20,7 @@ const IS_REMOTE: u32 = 1 << 9;
 
 /// `ExportTraceServiceRequest`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Export {
+pub(super) struct SpanExport {
     #[prost(message, repeated, tag = "1")]
     pub resource_spans: Vec<ResourceSpans>,
 }
@@ -139,7 +139,7 @@ fn attribute(key: &str, value: Kinds) -> KeyValue {
     }
 }
 
-/// What the spans of this process have in common.
+/// Returns what the spans of this process have in common.
 pub(super) fn resource(instance: &str) -> Resource {
     Resource {
         attributes: vec![
@@ -150,7 +150,7 @@ pub(super) fn resource(instance: &str) -> Resource {
     }
 }
 
-/// An export of `spans`. It is `now`, and by the wall clock so many nanoseconds since 1970.
+/// Returns an export of `spans`. It is `now`, and by the wall clock so many nanoseconds since 1970.
 pub(super) fn export(
     resource: &Resource,
     spans: &[FinishedSpan],
@@ -165,7 +165,7 @@ pub(super) fn export(
         name: "msp-gateway".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let export = Export {
+    let export = SpanExport {
         resource_spans: vec![ResourceSpans {
             resource: Some(resource.clone()),
             scope_spans: vec![ScopeSpans {

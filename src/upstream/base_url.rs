@@ -73,18 +73,18 @@ impl BaseUrl {
         self.scheme == Scheme::HTTPS
     }
 
-    /// The host, as it is asked.
+    /// Returns the host, as it is asked.
     pub fn host(&self) -> &str {
         self.authority.host()
     }
 
-    /// The port, the scheme's own where none is written.
+    /// Returns the port, the scheme's own where none is written.
     pub fn port(&self) -> u16 {
         let own = if self.is_https() { 443 } else { 80 };
         self.authority.port_u16().unwrap_or(own)
     }
 
-    /// The address of a request; `path_and_query` begins with `/`.
+    /// Returns the address of a request; `path_and_query` begins with `/`.
     ///
     /// # Errors
     /// If it cannot stand in a URL.

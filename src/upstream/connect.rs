@@ -152,7 +152,7 @@ impl InMemory {
         Self::by_place(move |_| make())
     }
 
-    /// The same, where it depends on the place that is asked.
+    /// Creates a connector whose connections depend on the place that is called.
     pub fn by_place(
         make: impl Fn(&Uri) -> io::Result<DuplexStream> + Send + Sync + 'static,
     ) -> Self {

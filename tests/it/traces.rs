@@ -1,4 +1,5 @@
-//! Spans of requests: what a collector gets, that nothing waits for it, and that no secret is in it.
+//! Spans of requests: what a collector gets, that nothing waits for it, and that no secret is in
+//! it.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -264,8 +265,8 @@ async fn spans_are_gathered_and_sent_with_their_headers() {
     assert_eq!(i128::from(span.start_ns), began.as_nanosecond());
 }
 
-/// What a collector does, and what becomes of one span: how it is counted, how often it was sent, and
-/// how long after it was noted the last attempt came.
+/// What a collector does, and what becomes of one span: how it is counted, how often it was sent,
+/// and how long after it was noted the last attempt came.
 #[tokio::test(start_paused = true)]
 async fn a_collector_that_fails_costs_spans_and_each_is_counted() {
     let refusing = |status, after| Collector::saying(Say::Status(status, after, b"no"));
