@@ -1,4 +1,5 @@
-//! A snapshot: the rows a walk gave, frozen in the vendor's order, and those who wait for more.
+//! A snapshot: the rows that a walk read, frozen in the vendor's order, and the callers that wait
+//! for more.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,23 +21,23 @@ use crate::clock::{Clock, Duration, Instant};
 use crate::domain::{SearchQuery, Shortage};
 use crate::upstream::{EnvelopeMember, UpstreamError};
 
-/// Views whose row numbers a snapshot remembers; the least recently used goes first and is found
-/// anew when asked again. Each costs four bytes a row.
+/// Maximum number of views whose row numbers a snapshot remembers. The least recently used one is
+/// evicted, and computed anew at its next use. Each costs four bytes for each row.
 const VIEWS_MAX: usize = 32;
-/// Bytes a snapshot costs beside its rows: itself, its search, its lineage and what finds it. So
-/// that searches without a row are bounded too.
+/// Bytes of a snapshot besides its rows: itself, its search, its lineage, and the tables that find
+/// it. They limit searches without a row too.
 const SNAPSHOT_OVERHEAD_BYTES: u64 = 3 * 1024;
 
-/// Where a snapshot's growth stands.
+/// Whether and why a snapshot has stopped growing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// More rows may come.
     Growing,
     /// The vendor's end was reached.
     Complete,
-    /// A walk hit its own bound; the setting's name.
+    /// A walk reached one of its own limits, whose setting is named.
     Cut(&'static str),
-    /// A new search did not repeat what was already served; no row will ever follow.
+    /// A new search did not repeat the rows already served. No row will ever follow.
     Broken,
 }
 
@@ -52,14 +53,15 @@ impl End {
     }
 }
 
-/// Why a walk brought nothing to those who waited.
+/// Why a walk brought no rows to the callers that waited.
 #[derive(Clone, Debug)]
 pub enum WalkFailure {
-    /// The vendor, or the way to it.
+    /// The vendor, or the connection to it, failed.
     Upstream(UpstreamError),
-    /// The gateway is short of something, and when it may have it again, where that is known.
+    /// The gateway is short of something, with the time until it may have it again, if that is
+    /// known.
     Overloaded(Shortage, Option<Duration>),
-    /// The walk's task ended without a word.
+    /// The walk's task ended without an outcome.
     Internal,
 }
 
@@ -73,12 +75,12 @@ impl fmt::Display for WalkFailure {
     }
 }
 
-/// What a reader wants rows for.
+/// The purpose for which a reader wants rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
     /// A page that a caller waits for.
     Page,
-    /// A page of a token whose snapshot is gone. First pages go before it.
+    /// A page for a token whose snapshot is gone. First pages have priority over it.
     Healed,
     /// An export, which may wait longer.
     Export,
@@ -91,50 +93,49 @@ pub enum Cut {
     Ready(CutPage),
     /// More rows must come first.
     NeedMore,
-    /// No such rows, and none will come.
+    /// There are no such rows, and none will come.
     Gone,
-    /// The rows before the page are not those that its token was made for.
+    /// The rows before the page are not those that the token was made for.
     Changed,
-    /// A walk hit its own bound before these rows; the setting's name.
+    /// A walk reached one of its own limits before these rows. Its setting is named.
     Limit(&'static str),
 }
 
 /// The rows of a page.
 #[derive(Debug)]
 pub struct CutPage {
-    /// Row texts; commas within each piece, none between.
+    /// Row texts, with commas within each piece but not between pieces.
     pub pieces: Vec<Bytes>,
-    /// How many rows.
+    /// Number of rows.
     pub rows: usize,
-    /// Where the next page begins, if there is one, and the marks of that place.
+    /// The start of the next page, if there is one, and the marks of that place.
     pub next: Option<(u32, Marks)>,
-    /// The envelope of the vendor's first page; of a view that is not whole, nothing beside the
-    /// rows.
+    /// The envelope of the vendor's first page. For a view that is not whole, nothing but the rows.
     pub envelope: Arc<[EnvelopeMember]>,
 }
 
-/// When the vendor last said so, of the first rows and of all.
+/// When the vendor last confirmed the rows: the first ones, and all of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Ages {
-    /// The first vendor page.
+    /// The rows of the first vendor page.
     pub head: Instant,
     /// Every row.
     pub whole: Instant,
 }
 
-/// How a snapshot stood when it was looked at.
+/// The state of a snapshot at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
-    /// A walk was at work and more rows might come.
+    /// Whether a walk was running, so that more rows might come.
     pub growing: bool,
-    /// A soft purge had made it stale.
+    /// Whether a soft purge had made it stale.
     pub purged: bool,
     /// `None` before the vendor's first answer.
     judged: Option<JudgedAge>,
 }
 
 impl Look {
-    /// Returns whether the vendor had said nothing yet.
+    /// Returns whether the vendor had not yet answered.
     pub fn is_new(&self) -> bool {
         self.judged.is_none()
     }
@@ -161,74 +162,74 @@ impl Look {
     }
 }
 
-/// The envelope of what is cut for an audience or a customer.
+/// The envelope of a page that is cut for an audience or a customer.
 static OF_A_VIEW: LazyLock<Arc<[EnvelopeMember]>> =
     LazyLock::new(|| Arc::new([EnvelopeMember::Data, EnvelopeMember::NextPageKey]));
 
 pub(super) struct State {
     pub rows: Rows,
-    /// Readers see the rows up to here: those beyond are still being kept.
+    /// Readers see the rows up to here. Those beyond are still being stored.
     pub told: usize,
     pub end: End,
     /// Set while its rows are being read from the store: the end that it will have then.
     pub loading: Option<End>,
     pub envelope: Arc<[EnvelopeMember]>,
     views: HashMap<View, (ViewIndex, u64)>,
-    /// Of all rows; views have their own.
+    /// The chain over all rows. Views have their own.
     chain: IdChain,
     uses: u64,
-    /// Rows up to here were served: they never change again.
+    /// Rows up to here were served. They never change again.
     pub published: usize,
-    /// A served page said that at least so many rows exist.
+    /// A served page announced at least this many rows.
     pub promised: usize,
-    /// The fewest rows that were left by a cut since rows were last kept.
+    /// Fewest rows left by a truncation since rows were last stored.
     pub cut_to: usize,
     pub ages: Option<Ages>,
-    /// How long answers of that age may be used, jitter aside: as the search was graded when the
-    /// vendor last answered. What was read before a range closed is not settled when it closes.
+    /// How long answers of that age may be used, before jitter. The search is graded when the
+    /// vendor answers: rows read before a range closed are not settled because it has closed since.
     pub lifetimes: Lifetimes,
-    /// How often first pages were cut from it since then, while fresh.
+    /// Number of fresh first pages cut from it since then.
     pub hits: u32,
     /// A soft purge made it stale, whatever its age.
     pub purged: bool,
-    /// Walks that are, or will be, at work on its growth: one for each [`Grower`].
+    /// Number of walks that make it grow, or will: one for each [`Grower`].
     growers: usize,
-    /// Rows wanted by callers who wait, by tokens to be healed, and by exports.
+    /// Number of rows wanted by waiting callers, by tokens to be healed, and by exports.
     pub wanted_pages: usize,
     pub wanted_healed: usize,
     pub wanted_export: usize,
-    /// The furthest row that a reader who pages has read.
+    /// The furthest row that a paging reader has read.
     pub furthest: usize,
     pub payer: Option<Arc<Payer>>,
-    /// When the last of those who want rows will have given up.
+    /// When the last of the readers that want rows will have given up.
     pub wanted_until: Option<Instant>,
     failures: u64,
     failure: Option<WalkFailure>,
 }
 
-/// Rows frozen in the vendor's order. Shared by everyone who reads one search.
+/// Rows frozen in the vendor's order. All readers of one search share it.
 pub struct Snapshot {
-    /// Its name in tokens.
+    /// Its id in tokens.
     pub id: SnapshotId,
-    /// What it answers.
+    /// The cache key of its search.
     pub key: CacheKey,
-    /// The search it answers.
+    /// The search.
     pub query: Arc<SearchQuery>,
     /// Its own share of the jitter.
     pub draw: f64,
     pub(super) state: Mutex<State>,
     changed: watch::Sender<u64>,
-    /// Rings when a reader wants more.
+    /// Notified when a reader wants more rows.
     pub(super) demand: Notify,
     last_used: AtomicU64,
     last_paged: AtomicU64,
     ended_by_purge: AtomicBool,
-    /// Views of single customers were cut from it since its last refresh began.
+    /// Whether views of single customers were cut from it since its last refresh began.
     viewed: AtomicBool,
     pub(super) birth: Instant,
     charged: AtomicU64,
     let_go: AtomicBool,
-    /// What of it is in the store.
+    /// The part of it that is in the store.
     pub(super) kept: Mutex<KeptPart>,
     total: Arc<AtomicU64>,
     clock: Clock,
@@ -239,7 +240,8 @@ pub struct Snapshot {
 pub(super) fn fresh_id() -> SnapshotId {
     static FIRST: LazyLock<u128> = LazyLock::new(|| {
         let mut first = [0; 16];
-        // The system's source practically cannot fail, and if it does the fast one still serves.
+        // The system's source practically cannot fail. If it does, the fast one is still good
+        // enough.
         match aws_lc_rs::rand::fill(&mut first) {
             Ok(()) => u128::from_le_bytes(first),
             Err(_) => fastrand::u128(..),
@@ -321,18 +323,18 @@ impl Snapshot {
         self.changed.receiver_count()
     }
 
-    /// Wakes everyone who waits, after a change.
+    /// Wakes all waiting readers after a change.
     pub(super) fn announce(&self) {
         self.recharge();
         self.changed.send_modify(|n| *n = n.wrapping_add(1));
     }
 
-    /// Tells those who wait that a walk failed.
+    /// Wakes all waiting readers with the failure of a walk.
     pub(super) fn announce_failure(&self, failure: WalkFailure) {
         let mut state = self.lock();
         state.failures += 1;
         state.failure = Some(failure);
-        // The demand was answered, with a failure; the next reader states it anew.
+        // The demand was answered with a failure. The next reader requests rows again.
         state.wanted_pages = 0;
         state.wanted_healed = 0;
         state.wanted_export = 0;
@@ -355,8 +357,8 @@ impl Snapshot {
         }
     }
 
-    /// Notes a use of the page at `offset`: retention counts from it. Pages after the first also
-    /// keep its walk from being idle: their reader will want more.
+    /// Records a use of the page at `offset`. The snapshot's retention counts from it. A page after
+    /// the first also keeps its walk from becoming idle, because its reader will want more.
     pub fn touch(&self, offset: u32) {
         let since = self.clock.now().saturating_duration_since(self.birth);
         let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
@@ -366,7 +368,8 @@ impl Snapshot {
         }
     }
 
-    /// Notes that a search for one customer was answered from it, so that all its rows are in use.
+    /// Records that a search for one customer was answered from it, so that all its rows are in
+    /// use.
     pub fn note_view(&self) {
         self.viewed.store(true, Ordering::Relaxed);
     }
@@ -400,10 +403,10 @@ impl Snapshot {
         self.ended_by_purge.store(true, Ordering::Relaxed);
     }
 
-    /// Cuts the rows `[offset, offset + size)` of a view. A page is ready when one row more is
-    /// known, or no more will come; it is never short for lack of time. With `marks`, the rows
-    /// before the page must show them. Comparing and serving are one step: rows that do not are not
-    /// served.
+    /// Cuts the rows `[offset, offset + size)` of a view. A page is ready if one row more is known,
+    /// or no more will come. It is never short because time ran out. With `marks`, the rows before
+    /// the page must show them. Comparing and serving are one step, so rows that do not match are
+    /// never served.
     pub fn cut(&self, view: &View, offset: u32, size: usize, marks: Option<&Marks>) -> Cut {
         self.touch(offset);
         let mut state = self.lock();
@@ -421,7 +424,8 @@ impl Snapshot {
             End::Growing => return Cut::NeedMore,
             End::Complete if first < known || first == 0 => (known.min(past), None),
             End::Complete => return Cut::Gone,
-            // What a page said stays true: rows exist beyond, though nobody will see them.
+            // An announcement stays true: rows exist beyond the page, although no reader will see
+            // them.
             End::Broken | End::Cut(_) if whole_page => (past, next),
             End::Broken => return Cut::Gone,
             End::Cut(setting) => return Cut::Limit(setting),
@@ -454,9 +458,8 @@ impl Snapshot {
         (state.known(view), state.end)
     }
 
-    /// Returns the texts of the rows of a view from `first` on that are known now, at most `size`:
-    /// as an export reads them, however few. They count as served. `End` is told with the last row
-    /// only.
+    /// Returns the texts of the rows of a view from `first` on that are known now, at most `size`,
+    /// for an export. They count as served. `End` is returned with the last row only.
     pub fn rows_known(&self, view: &View, first: usize, size: usize) -> (Vec<Bytes>, End) {
         self.touch(u32::MAX);
         let mut state = self.lock();
@@ -481,8 +484,8 @@ impl Snapshot {
         (texts, end)
     }
 
-    /// Returns the texts of those of the first `size` rows that `view` shows: for the columns of an
-    /// export. Member names of other rows are not told.
+    /// Returns the texts of those of the first `size` rows that `view` shows, for the columns of an
+    /// export. Member names of other rows stay hidden.
     pub fn first_rows(&self, view: &View, size: usize) -> Vec<Bytes> {
         let mut state = self.lock();
         let size = state.told.min(size);
@@ -522,8 +525,8 @@ impl Snapshot {
         self.demand.notify_one();
     }
 
-    /// Returns whether a walk is at work and more rows may come: every first page of its search
-    /// joins it.
+    /// Returns whether a walk is running and more rows may come. Every first page of its search
+    /// joins that walk.
     pub fn is_growing(&self) -> bool {
         self.lock().is_growing()
     }
@@ -534,7 +537,7 @@ impl Snapshot {
         state.loading.unwrap_or(state.end) == End::Complete
     }
 
-    /// Returns where its growth stands.
+    /// Returns whether and why it has stopped growing.
     pub fn end(&self) -> End {
         self.lock().end
     }
@@ -549,7 +552,7 @@ impl Snapshot {
         )
     }
 
-    /// Returns when the vendor last said so; `None` before its first answer.
+    /// Returns when the vendor last confirmed the rows. `None` before its first answer.
     pub fn ages(&self) -> Option<Ages> {
         self.lock().ages
     }
@@ -593,8 +596,8 @@ impl Snapshot {
         state.published.max(state.promised)
     }
 
-    /// Notes that a first page is cut from it while fresh. Says whether it proved hot and is nearly
-    /// stale, so that it is worth refreshing ahead of its time.
+    /// Records that a first page is cut from it while fresh. Returns whether it is in frequent use
+    /// and nearly stale, so that it is worth an early refresh.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let mut state = self.lock();
         let before = state.hits;
@@ -611,7 +614,7 @@ impl Snapshot {
         self.lock().purged = true;
     }
 
-    /// Says who pays for the next call that callers wait for, and how long they do.
+    /// Sets who pays for the next call that callers wait for, and how long they wait.
     pub(super) fn charge_to(&self, payer: &Arc<Payer>, until: Instant) {
         let mut state = self.lock();
         state.payer = Some(payer.clone());
@@ -665,10 +668,10 @@ impl Snapshot {
     }
 }
 
-/// Counts a walk among those that let a snapshot grow. Readers wait as long as there is one.
+/// A walk that makes a snapshot grow. Readers wait as long as there is one.
 ///
 /// [`Grower::leave`] ends it together with another decision under the snapshot's lock. If it is
-/// dropped instead, the walk ended without a word, and readers are told so.
+/// dropped instead, the walk ended without an outcome, and readers get a failure.
 pub(super) struct Grower(Option<Arc<Snapshot>>);
 
 impl Grower {
@@ -714,8 +717,8 @@ impl State {
         self.growers > 0 && self.end == End::Growing
     }
 
-    /// Whether somebody else wants rows already, no less urgently: who asks first pays, and the
-    /// others share what it brings.
+    /// Returns whether another reader already wants rows, no less urgently. The first reader pays,
+    /// and the others share the rows.
     fn is_paid_for(&self, want: Want) -> bool {
         let wanted = |rows: usize| rows > self.rows.len();
         let (pages, healed) = (wanted(self.wanted_pages), wanted(self.wanted_healed));
@@ -727,7 +730,7 @@ impl State {
         self.payer.is_some() && paid
     }
 
-    /// How many rows of `view` are known.
+    /// Returns how many rows of `view` are known.
     fn known(&mut self, view: &View) -> usize {
         match view.is_whole() {
             true => self.told,
@@ -735,7 +738,8 @@ impl State {
         }
     }
 
-    /// The marks of the place after the first `place` rows of a view whose index is up to date.
+    /// Returns the marks of the place after the first `place` rows of a view whose index is up to
+    /// date.
     fn marks(&mut self, view: &View, place: usize) -> Marks {
         let rows = &self.rows;
         if !view.is_whole()
@@ -747,8 +751,8 @@ impl State {
             .marks(place, |range, each| rows.for_each_id(range, each))
     }
 
-    /// Whether the rows before `place`, as far as `known` of them are known, are others than those
-    /// that gave `marks`.
+    /// Returns whether the known rows before `place`, up to `known`, differ from those that gave
+    /// `marks`.
     fn differs(&mut self, view: &View, place: usize, known: usize, marks: &Marks) -> bool {
         let head = place.min(HEAD_ROWS);
         if known >= place {
@@ -772,11 +776,11 @@ impl State {
         index
     }
 
-    /// Rows `[first, last)` of a view, marked as served.
+    /// Returns the rows `[first, last)` of a view, marked as served.
     fn take(&mut self, view: &View, first: usize, last: usize, next: Option<u32>) -> CutPage {
         let envelope = match view.is_whole() {
             true => self.envelope.clone(),
-            // The vendor's other members speak of all rows, as a total does.
+            // The vendor's other members describe all rows, such as a total.
             false => OF_A_VIEW.clone(),
         };
         let (pieces, served, told) = if view.is_whole() {
@@ -797,8 +801,8 @@ impl State {
                 .iter()
                 .map(|row| self.rows.text(*row as usize))
                 .collect();
-            // In a filtered view the row that a page promises is a certain row, so it counts as
-            // served: else another search could leave the promise empty.
+            // In a filtered view, the row that a page announces is a certain row, so it counts as
+            // served. Otherwise another search could make the announcement false.
             let furthest = if next.is_some() {
                 numbers.get(last)
             } else {
@@ -822,7 +826,7 @@ impl State {
         }
     }
 
-    /// Drops the rows from `len` on, which nobody has seen.
+    /// Drops the rows from `len` on, which no reader has seen.
     pub fn truncate(&mut self, len: usize) {
         self.cut_to = self.cut_to.min(len);
         self.told = self.told.min(len);

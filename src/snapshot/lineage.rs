@@ -24,9 +24,9 @@ use crate::clock::{Duration, Instant, timeout_at};
 use crate::domain::{SearchQuery, Shortage};
 use crate::upstream::{Fault, UpstreamError, Whose};
 
-/// How long a fault of the vendor's content is held once it came twice at the same row.
+/// How long a fault of the vendor's content is held once it was found twice at the same row.
 const CONTENT_HOLD: Duration = Duration::from_secs(5);
-/// Longest such time; it doubles with each further time.
+/// Maximum of that time. It doubles with each further time.
 const CONTENT_HOLD_MAX: Duration = Duration::from_secs(60);
 
 /// A request for the snapshot that answers a search.
@@ -34,18 +34,18 @@ const CONTENT_HOLD_MAX: Duration = Duration::from_secs(60);
 pub struct Open<'a> {
     /// The search.
     pub key: &'a CacheKey,
-    /// The same, in words.
+    /// The parsed search.
     pub query: &'a Arc<SearchQuery>,
-    /// How long its answers may be used. Asked only where the vendor is: it takes a look at the
-    /// calendar.
+    /// Returns how long its answers may be used. Called only if the vendor may be called, because
+    /// it computes with the calendar.
     pub lifetimes: &'a (dyn Fn() -> Lifetimes + Send + Sync),
-    /// Whether all rows are wanted, so that the age of all counts.
+    /// Whether all rows are wanted, so that the age of all rows counts.
     pub whole: bool,
-    /// What the caller asks for.
+    /// The caller's directives.
     pub directives: Directives,
     /// How often it may force a vendor call.
     pub forced: &'a ForcedRefreshes,
-    /// Whether what proved hot is refreshed before it is stale.
+    /// Whether an answer in frequent use is refreshed before it is stale.
     pub refresh_ahead: bool,
     /// When the caller's answer is due.
     pub deadline: Instant,
@@ -56,9 +56,9 @@ pub struct Open<'a> {
 /// The snapshot that answers a search.
 #[derive(Clone)]
 pub struct Opened {
-    /// The snapshot; it may be empty still.
+    /// The snapshot. It may still be empty.
     pub snapshot: Arc<Snapshot>,
-    /// How it came about.
+    /// How it was found.
     pub note: CacheNote,
 }
 
@@ -67,44 +67,45 @@ pub struct Opened {
 pub enum OpenError {
     /// A walk failed.
     Walk(WalkFailure),
-    /// The caller's deadline came first; the walk goes on.
+    /// The caller's deadline came first. The walk goes on.
     DeadlinePassed,
-    /// `only-if-cached` and nothing usable.
+    /// `only-if-cached` was sent and nothing usable is held.
     NotCached,
 }
 
 /// The snapshots of one search.
 pub struct Lineage {
-    /// What is searched.
+    /// The cache key of the search.
     pub key: CacheKey,
-    /// The same, in words.
+    /// The parsed search.
     pub query: Arc<SearchQuery>,
     state: Mutex<LineageState>,
     changed: watch::Sender<u64>,
     turn: Semaphore,
     waiting: AtomicUsize,
-    /// Rings when another walk of the search waits for its turn: an idle walk gives up its scroll.
+    /// Notified when another walk of the search waits for its turn. An idle walk then gives up its
+    /// scroll.
     pub(super) pressed: Notify,
 }
 
 #[derive(Default)]
 struct LineageState {
     current: Option<Arc<Snapshot>>,
-    /// Since when a refresh is under way.
+    /// When the running refresh began.
     refreshing: Option<Instant>,
     failures: u64,
     failure: Option<(WalkFailure, Instant)>,
     content_fault: Option<ContentFault>,
 }
 
-/// What the vendor's content had wrong, and where. Another search meets the same again.
+/// A fault in the vendor's content, and its place. Another search meets the same fault again.
 struct ContentFault {
-    /// Rows of the scroll before it.
+    /// Number of rows of the scroll before it.
     row: usize,
     error: UpstreamError,
-    /// How often it came in a row.
+    /// Number of times in a row that it was found.
     times: u32,
-    /// Readers beyond the row get the failure until then.
+    /// Readers beyond the row get the failure until this time.
     held_until: Instant,
 }
 
@@ -119,8 +120,8 @@ impl ContentFault {
     }
 }
 
-/// A refresh under way. It is ended with [`RefreshTurn::end`] or [`RefreshTurn::fail`]. If it is
-/// dropped instead, its walk ended without a word, and callers that wait are told so.
+/// A running refresh. It is ended with [`RefreshTurn::end`] or [`RefreshTurn::fail`]. If it is
+/// dropped instead, its walk ended without an outcome, and waiting callers get a failure.
 pub(super) struct RefreshTurn {
     lineage: Arc<Lineage>,
     since: Instant,
@@ -139,8 +140,8 @@ impl RefreshTurn {
         self.lineage.end_refresh(None);
     }
 
-    /// Records that the refresh failed. The failure answers everyone who asks for a refresh before
-    /// `until`.
+    /// Records that the refresh failed. Every request for a refresh before `until` gets the
+    /// failure.
     pub fn fail(mut self, failure: WalkFailure, until: Instant) {
         self.ended = true;
         self.lineage.end_refresh(Some((failure, until)));
@@ -175,12 +176,13 @@ impl Lineage {
         self.state.lock().current.clone()
     }
 
-    /// Puts `snapshot` in the place of the current one, which stays for its tokens.
+    /// Makes `snapshot` the current one. The earlier one stays for its tokens.
     pub(super) fn replace(&self, snapshot: Arc<Snapshot>) {
         self.state.lock().current = Some(snapshot);
     }
 
-    /// Makes `fresh()` current if there is none; returns the current one and whether it is new.
+    /// Makes `fresh()` current if there is no current snapshot. Returns the current one, and
+    /// whether it is new.
     pub(super) fn current_or(
         &self,
         fresh: impl FnOnce() -> Arc<Snapshot>,
@@ -196,7 +198,7 @@ impl Lineage {
         }
     }
 
-    /// Lets go of a snapshot. Returns whether the lineage is empty and idle now.
+    /// Removes a snapshot. Returns whether the lineage is now empty and idle.
     pub(super) fn forget(&self, snapshot: &Arc<Snapshot>) -> bool {
         let mut state = self.state.lock();
         if state
@@ -209,16 +211,16 @@ impl Lineage {
         state.current.is_none() && state.refreshing.is_none()
     }
 
-    /// Returns whether nothing is held and nothing goes on.
+    /// Returns whether there is no snapshot and no running work.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.state.lock();
         state.current.is_none() && state.refreshing.is_none()
     }
 
-    /// Begins a refresh. `None` if one is under way.
+    /// Begins a refresh. `None` if one is running.
     ///
     /// # Errors
-    /// If one failed a moment ago: that failure.
+    /// Returns the failure of an earlier refresh while it is held.
     fn begin_refresh(self: &Arc<Self>, now: Instant) -> Result<Option<RefreshTurn>, WalkFailure> {
         let mut state = self.state.lock();
         if state.refreshing.is_some() {
@@ -257,7 +259,7 @@ impl Lineage {
         state.failure = Some((failure, until));
     }
 
-    /// Returns the failure that is held now for a reader who wants more than `rows` rows, if any.
+    /// Returns the failure held now for a reader that wants more than `rows` rows, if there is one.
     pub(super) fn held_failure(&self, now: Instant, rows: usize) -> Option<WalkFailure> {
         let state = self.state.lock();
         let content = state.content_fault.as_ref().filter(|it| it.row <= rows);
@@ -270,9 +272,9 @@ impl Lineage {
         }
     }
 
-    /// Notes that a scroll failed behind `row` rows. If it failed in the same way there before, and
-    /// that is a fault of the vendor's content, returns the failure with the time for which it is
-    /// held: 5 s, doubling to 60 s.
+    /// Records that a scroll failed after `row` rows. If it failed in the same way there before,
+    /// and that is a fault of the vendor's content, returns the failure with the time for which it
+    /// is held: 5 s, doubling to 60 s.
     pub(super) fn note_content_fault(
         &self,
         error: &UpstreamError,
@@ -302,7 +304,7 @@ impl Lineage {
         }
     }
 
-    /// Notes that a scroll came past `rows` rows, or to its end there.
+    /// Records that a scroll got past `rows` rows, or to its end there.
     pub(super) fn pass_content_fault(&self, rows: usize, ended: bool) {
         let mut state = self.state.lock();
         let passed = |fault: &ContentFault| rows > fault.row || (ended && rows >= fault.row);
@@ -319,7 +321,7 @@ impl Lineage {
 
     /// Returns whether a failure is remembered that must outlive the lineage's snapshots.
     pub(super) fn remembers_failure(&self, now: Instant) -> bool {
-        // For as long again as it was held at most, so that the next one is held longer.
+        // Remembered for as long again as it was held at most, so that the next one is held longer.
         let content = self.content_held_until();
         self.held_failure(now, usize::MAX).is_some()
             || content.is_some_and(|until| now < until + CONTENT_HOLD_MAX)
@@ -352,11 +354,11 @@ impl Lineage {
         self.changed.subscribe()
     }
 
-    /// Returns the snapshot that answers a search, begun if need be. Its first rows may still have
-    /// to come.
+    /// Opens the snapshot that answers a search. Begins it if necessary. Its first rows may still
+    /// have to arrive.
     ///
     /// # Errors
-    /// When no usable snapshot is held and the vendor gives none in time.
+    /// Fails if no usable snapshot is held and the vendor gives none in time.
     pub(super) async fn open(
         self: &Arc<Self>,
         store: &Arc<Snapshots>,
@@ -378,7 +380,7 @@ impl Lineage {
                     recalled = true;
                     let what = Recall::Search(self.key.clone());
                     let span = ask.payer.trace().map(|trace| trace.open(None));
-                    // Boxed: a hit never looks into the store.
+                    // Boxed, because a hit never uses the store.
                     Box::pin(store.recall(what, ask.deadline)).await;
                     if let Some(span) = span {
                         span.end_store("find_search", store.clock.now());
@@ -405,7 +407,7 @@ impl Lineage {
             };
             let why = match judge(store, &current, &look, ask, &directives, now) {
                 Verdict::Serve if look.is_new() => {
-                    // Nothing has come yet: this request waits for a walk that another began.
+                    // No row has arrived yet: this request waits for a walk that another one began.
                     return opened(CacheNote::forwarded(Forward::UriMiss, true, true));
                 }
                 Verdict::Serve => {
@@ -432,9 +434,9 @@ impl Lineage {
                 Verdict::NotCached => return Err(OpenError::NotCached),
                 Verdict::Ask(why) => why,
             };
-            // Boxed: a hit never waits, and its future should not carry the room for it.
+            // Boxed, because a hit never waits, and its future should not carry the memory for it.
             let usable = |at| current.standing(ask.whole, at) != Standing::Expired;
-            // Who asks for something newer has the patience for it.
+            // A caller that asks for something newer is prepared to wait.
             let wanted = match why == Forward::Stale && usable(now) {
                 true => Wanted::Soon,
                 false => Wanted::Now,
@@ -453,7 +455,7 @@ impl Lineage {
         }
     }
 
-    /// The first snapshot of a search.
+    /// Begins the first snapshot of a search.
     fn begin(
         self: &Arc<Self>,
         store: &Arc<Snapshots>,
@@ -477,7 +479,7 @@ impl Lineage {
         })
     }
 
-    /// Waits for a refresh of `current`, begun if none is under way; returns whether it was begun
+    /// Waits for a refresh of `current`. Begins it if none is running. Returns whether it was begun
     /// here.
     async fn wait_for_refresh(
         self: &Arc<Self>,
@@ -518,7 +520,7 @@ impl Lineage {
         }
     }
 
-    /// Begins a walk that lets a snapshot grow, unless one is at work or no row can follow.
+    /// Begins a walk that makes a snapshot grow, unless one is running or no row can follow.
     pub(super) fn grow(self: &Arc<Self>, store: &Arc<Snapshots>, snapshot: &Arc<Snapshot>) {
         if let Some(grower) = Grower::begin_first(snapshot) {
             let (store, lineage, target) = (store.clone(), self.clone(), snapshot.clone());
@@ -526,7 +528,8 @@ impl Lineage {
         }
     }
 
-    /// Waits until no other walk of this search is under way: walks of one search never overlap.
+    /// Waits until no other walk of this search is running, because walks of one search never
+    /// overlap.
     pub(super) async fn take_turn(&self) -> Option<SemaphorePermit<'_>> {
         if let Ok(turn) = self.turn.try_acquire() {
             return Some(turn);
@@ -551,7 +554,7 @@ impl Drop for WaitingWalk<'_> {
     }
 }
 
-/// Begins the refresh that `turn` stands for, in a task of its own.
+/// Begins the refresh of `turn` in a task of its own.
 fn launch_refresh(
     store: &Arc<Snapshots>,
     turn: RefreshTurn,
@@ -560,17 +563,19 @@ fn launch_refresh(
     wanted: Wanted,
 ) {
     let lifetimes = (ask.lifetimes)();
-    // Views of single customers need all rows fresh. Read only in part, it would be read a second
-    // time for the next view; and where the first page changed, each view would be searched alone.
+    // Views of single customers need all rows fresh. If only a part were read, it would be read a
+    // second time for the next view. If the first page changed, each view would be searched on its
+    // own.
     let viewed = current.take_view() && current.is_complete() && store.is_read_whole(current);
-    // All rows are compared in the background too; a caller who waits for all reads them after.
+    // In the background, all rows are compared too. A caller that waits for all of them reads them
+    // afterwards.
     let whole = (ask.whole || viewed) && wanted == Wanted::Later;
     let (store, current) = (store.clone(), current.clone());
     let walk = Walk::refresh(store, turn, current, lifetimes, wanted, whole);
     tokio::spawn(walk.run());
 }
 
-/// What to do with a request whose search has a current snapshot.
+/// Decides about a request whose search has a current snapshot.
 fn judge(
     store: &Snapshots,
     current: &Snapshot,
@@ -582,15 +587,16 @@ fn judge(
     let too_old = directives.refuses_age(look.age()) || look.standing() == Standing::Expired;
     let refused = directives.no_cache || (directives.only_if_cached && too_old);
     if look.growing && !look.purged && !refused {
-        // Joined however old, unless 504 is asked for instead: walks of one search never overlap.
+        // Joined however old, unless 504 is requested instead, because walks of one search never
+        // overlap.
         return Verdict::Serve;
     }
     if look.is_new() && !directives.no_cache && !directives.only_if_cached {
-        // Begun by another request a moment ago, whose walk is about to start: not old, but new.
+        // Another request has just begun it and its walk is about to start. It is not old but new.
         return Verdict::Serve;
     }
-    // One vendor page tells whether the first rows are still what they were; more than that is not
-    // read on the mere guess that somebody will ask.
+    // One vendor page shows whether the first rows are unchanged. More is not read on the mere
+    // guess that a caller will ask.
     let ahead = ask.refresh_ahead
         && current.is_due(now)
         && current.served() <= store.options.load().vendor_page_size.get();
@@ -603,8 +609,8 @@ fn judge(
     seen.verdict(directives)
 }
 
-/// What the caller asks for, less what its allowance does not pay: forcing a vendor call where the
-/// current snapshot would do.
+/// Returns the caller's directives without those that its allowance does not cover: forcing a
+/// vendor call although the current snapshot would do.
 fn obeyed(look: &Look, ask: &Open<'_>, now: Instant) -> Directives {
     let directives = ask.directives;
     let forces = directives.refuses_age(look.age())

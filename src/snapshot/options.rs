@@ -1,4 +1,4 @@
-//! The bounds of walks, snapshots and tokens.
+//! The limits of walks, snapshots and tokens.
 
 use super::slots::SlotLimits;
 use crate::clock::Duration;
@@ -7,43 +7,43 @@ use crate::domain::PageSize;
 /// The `[pagination]` settings.
 #[derive(Clone, Debug)]
 pub struct SnapshotOptions {
-    /// Asked of the vendor for every page, whatever callers ask for.
+    /// Rows requested in every page of the vendor, whatever callers request.
     pub vendor_page_size: PageSize,
     /// Vendor pages read beyond the furthest reader.
     pub read_ahead_pages: usize,
-    /// A walk nobody read for so long is drained a little or abandoned.
+    /// A walk that no caller read for this long is drained a little or abandoned.
     pub scroll_idle_max: Duration,
-    /// How long an abandoned or lost scroll still counts against `vendor_scrolls_max`: as long as
-    /// the vendor keeps it.
+    /// How long an abandoned or lost scroll counts against `vendor_scrolls_max`: as long as the
+    /// vendor keeps it.
     pub scroll_expiry: Duration,
-    /// Walks that may run at once.
+    /// Maximum number of running walks.
     pub open_scrolls_max: usize,
-    /// Scrolls that may stand open at the vendor at once: those of running walks, and those that
-    /// were abandoned, lost or never answered, until `scroll_expiry`.
-    /// Never less than `open_scrolls_max`.
+    /// Maximum number of scrolls that may be open at the vendor: those of running walks, and those
+    /// that were abandoned, lost or never answered, until `scroll_expiry`. Never less than
+    /// `open_scrolls_max`.
     pub vendor_scrolls_max: usize,
     /// How long a search waits for a free slot before it is refused as overloaded.
     pub slot_wait_max: Duration,
-    /// Pages an idle walk reads to reach its end before it is abandoned.
+    /// Maximum pages that an idle walk reads to reach its end before it is abandoned.
     pub drain_pages_max: usize,
-    /// Rows of one walk.
+    /// Maximum rows of one walk.
     pub walk_rows_max: usize,
-    /// Vendor pages of one walk.
+    /// Maximum vendor pages of one walk.
     pub walk_pages_max: usize,
-    /// Bytes of one walk's rows.
+    /// Maximum bytes of one walk's rows.
     pub walk_bytes_max: u64,
-    /// Duration of one walk.
+    /// Maximum duration of one walk.
     pub walk_time_max: Duration,
-    /// New searches in a row after a lost scroll.
+    /// Maximum new searches in a row after a lost scroll.
     pub rewalks_max: u32,
-    /// A snapshot is kept at least so long after its last use.
+    /// Minimum time that a snapshot is kept after its last use.
     pub token_lifetime: Duration,
-    /// Whether a token whose snapshot is gone goes on in another one that shows the same rows
+    /// Whether a token whose snapshot is gone may continue in another one that shows the same rows
     /// before its place.
     pub token_heal: bool,
-    /// And at most so long after its birth.
+    /// Maximum time that a snapshot is kept after its birth.
     pub snapshot_lifetime_max: Duration,
-    /// All snapshots together.
+    /// Maximum bytes of all snapshots together.
     pub snapshot_bytes_max: u64,
 }
 
@@ -51,7 +51,8 @@ impl SnapshotOptions {
     pub(super) fn slot_limits(&self) -> SlotLimits {
         SlotLimits {
             running: self.open_scrolls_max,
-            // Each running walk has a scroll, so fewer would only make the first limit a lie.
+            // Each running walk has a scroll, so a smaller number would make the first limit
+            // unreachable.
             standing: self.vendor_scrolls_max.max(self.open_scrolls_max),
         }
     }

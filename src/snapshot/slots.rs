@@ -1,10 +1,10 @@
-//! Limits how many walks run and how many scrolls may stand open at the vendor.
+//! Limits how many walks run and how many scrolls may be open at the vendor.
 //!
 //! A walk takes a slot before its search and returns it when its scroll has ended. Two limits
 //! apply:
 //!
-//! - `open_scrolls_max` bounds the walks that run.
-//! - `vendor_scrolls_max` bounds the scrolls that may stand open at the vendor: those of running
+//! - `open_scrolls_max` limits the running walks.
+//! - `vendor_scrolls_max` limits the scrolls that may be open at the vendor: those of running
 //!   walks, and those that were abandoned, lost or never answered, until they expire there.
 //!
 //! ```text
@@ -49,29 +49,31 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::pack::{PackReader, PackWriter};
 
-/// Searches that may wait for a slot at once. Beyond it the newest search of the payer with most of
-/// them gives way, or the newcomer is refused.
+/// Maximum number of searches that wait for a slot. Beyond it, the newest search of the payer with
+/// the most gives way, or the new search is refused.
 const WAITING_MAX: usize = 4_096;
-/// How many times the free slots one payer may hold. Alone it gets seven of eight slots, two get
-/// seven of fifteen each: the more there are, the smaller the reserve, and nobody finds none left
-/// because one came first. Fewer than eight slots have no reserve.
+/// A payer may hold at most this many times the number of free slots. A single payer gets seven of
+/// eight slots, two payers seven of fifteen each. So the reserve shrinks with the number of payers,
+/// and no payer finds every slot taken because another came first. With fewer than eight slots,
+/// none is reserved.
 pub(super) const TIMES_FREE: usize = 7;
 
-/// Part of the slots that only searches which a caller waits for may have: background searches can
-/// hold theirs while they wait long for the vendor's budget. Fewer than eight slots have no such
-/// part.
+/// One in this many slots is reserved for searches that a caller waits for, because a background
+/// search can hold its slot while it waits long for the vendor's budget. With fewer than eight
+/// slots, none is reserved.
 const KEPT_PART: usize = 4;
 
 /// A search without a slot is refused this long before its callers leave, so that the refusal still
 /// reaches them.
 const LAST_MOMENT: Duration = Duration::from_millis(100);
 
-/// Least time between two probes that get a slot beyond the limits. The circuit probes as often.
+/// Minimum time between two probes that get a slot beyond the limits. The circuit probes at the
+/// same rate.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
-/// What the open scrolls are noted under.
+/// Name of the note about open scrolls in the store.
 const SCROLLS: &str = "scrolls";
-/// The payer of scrolls that a process before left open.
+/// The payer of scrolls that an earlier process left open.
 static BEFORE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("before the restart"));
 
 fn write_scrolls(left: &[Duration], clock: &Clock) -> Vec<u8> {
@@ -83,7 +85,8 @@ fn write_scrolls(left: &[Duration], clock: &Clock) -> Vec<u8> {
     out.done()
 }
 
-/// For how long each scroll stands open still. Where the age of the note is unknown, all of it.
+/// Decodes how long each scroll stays open. If the age of the note is unknown, returns the full
+/// times.
 fn read_scrolls(bytes: Bytes, clock: &Clock) -> Option<Vec<Duration>> {
     let mut reader = PackReader::new(bytes);
     let age = reader.stamp()?.age(&clock.stamp()).unwrap_or_default();
@@ -97,27 +100,27 @@ fn read_scrolls(bytes: Bytes, clock: &Clock) -> Option<Vec<Duration>> {
     Some(all)
 }
 
-/// Longest time that a scroll kept across a restart counts: the largest `scroll_expiry`.
+/// Maximum time that a scroll counts across a restart: the largest `scroll_expiry`.
 const SCROLL_EXPIRY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Names a waiting search, and then the slot it got.
+/// Id of a waiting search, and then of its slot.
 pub(super) type SlotId = u64;
 
-/// How many slots there are.
+/// The limits of the slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotLimits {
-    /// Walks that may run at once.
+    /// Maximum number of running walks.
     pub running: usize,
-    /// Scrolls that may stand open at the vendor at once, those of running walks among them.
+    /// Maximum number of scrolls that may be open at the vendor, those of running walks included.
     pub standing: usize,
 }
 
-/// How many slots are in use.
+/// The slots in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotUsage {
     /// Running walks.
     pub running: usize,
-    /// Scrolls that may stand open at the vendor, those of running walks among them.
+    /// Scrolls that may be open at the vendor, those of running walks included.
     pub standing: usize,
     /// Searches that wait for a slot.
     pub waiting: usize,
@@ -126,50 +129,50 @@ pub struct SlotUsage {
 /// The slots of one vendor credential.
 pub struct Slots {
     state: Mutex<SlotState>,
-    /// Rings when an idle scroll may have to be read to its end, or as far as time allows.
+    /// Notified when an idle scroll may have to be read to its end, or as far as time allows.
     pub pressed: Notify,
-    /// Whose budget searches wait for once they have a slot.
+    /// The budget that searches wait for once they have a slot.
     budget: Option<Arc<Governor>>,
-    /// Knows whether the vendor fails.
+    /// The circuit, which shows whether the vendor fails.
     circuit: Option<Arc<Circuit>>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    /// Keeps which scrolls may stand open when the process ends.
+    /// Stores which scrolls may be open when the process ends.
     store: Store,
-    /// What it kept was taken over, so that it may be replaced.
+    /// Whether the stored note was loaded, so that it may be replaced.
     taken_over: AtomicBool,
 }
 
 pub(super) struct SlotState {
     pub limits: SlotLimits,
     pub running: HashMap<SlotId, Running>,
-    /// Scrolls that may stand open though no walk reads them, in the order in which they expire.
+    /// Scrolls that may be open although no walk reads them, in the order in which they expire.
     pub left: VecDeque<LeftScroll>,
     /// How many of `left` are excused.
     excused: usize,
-    /// Slots of each payer; no entry for a payer without any.
+    /// The slots of each payer. A payer without any has no entry.
     held: HashMap<Arc<str>, HeldSlots>,
-    /// In the order of arrival.
+    /// The waiting searches in the order of arrival.
     pub waiting: BTreeMap<SlotId, Waiting>,
     next_id: SlotId,
-    /// Counts how often scrolls became idle, to know their order.
+    /// Number of times that a scroll became idle, which gives their order.
     idled: u64,
     /// When a probe last got a slot beyond the limits.
     probed: Option<Instant>,
     pub lately: Lately,
 }
 
-/// What one payer holds.
+/// The slots of one payer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct HeldSlots {
     /// Running walks.
     running: usize,
-    /// Scrolls left at the vendor, but for excused ones.
+    /// Scrolls abandoned at the vendor, without the excused ones.
     left: usize,
 }
 
 impl HeldSlots {
-    /// Scrolls that may stand open.
+    /// Returns the number of scrolls that may be open.
     pub fn standing(self) -> usize {
         self.running + self.left
     }
@@ -177,13 +180,14 @@ impl HeldSlots {
 
 pub(super) struct Running {
     payer: Arc<str>,
-    /// Vendor pages read of it. None: it may wait for the vendor's budget still.
+    /// Number of vendor pages read of the scroll. While it is 0, the search may still wait for the
+    /// vendor's budget.
     pub pages: usize,
-    /// The vendor answered its search, so a scroll is open.
+    /// Whether the vendor answered the search, so that a scroll is open.
     opened: bool,
-    /// Since when nobody wants rows of its scroll.
+    /// When the scroll became idle, because no reader wants its rows.
     idle: Option<u64>,
-    /// Being read to its end because searches wait.
+    /// Whether it is being read to its end because searches wait.
     draining: bool,
 }
 
@@ -206,20 +210,20 @@ impl LeftScroll {
     }
 }
 
-/// What is known of a scroll that was left.
+/// The state of an abandoned scroll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Left {
     /// It is open at the vendor.
     Open,
     /// Its search got no answer.
     Unanswered,
-    /// As `Unanswered`, and the vendor has answered another search since.
+    /// Its search got no answer, and the vendor has answered another search since.
     Excused,
 }
 
 pub(super) struct Waiting {
     pub spend: Spend,
-    /// For a slot, while nothing moves.
+    /// Deadline for a slot while no slot becomes free.
     pub deadline: Instant,
     notify: Arc<Notify>,
 }
@@ -238,14 +242,14 @@ pub struct SlotLease {
     ended: bool,
 }
 
-/// Why there is no slot.
+/// Why a search gets no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoSlot {
-    /// The vendor's budget grows back after the search's deadline, in this time.
+    /// The vendor's budget grows back only after the search's deadline, in this time.
     Budget(Duration),
-    /// Slots are short; which, and when one may be free, where that is known.
+    /// Slots are short: which ones, and the time until one may be free, if that is known.
     Short(Shortage, Option<Duration>),
-    /// The vendor fails; the next probe is due in this time.
+    /// The vendor fails. The next probe is due in this time.
     VendorFails(Duration),
 }
 
@@ -286,8 +290,8 @@ impl Slots {
         slots
     }
 
-    /// Counts the scrolls that a process before may have left open at the vendor, as soon as the
-    /// store says which.
+    /// Counts the scrolls that an earlier process may have left open at the vendor, as soon as the
+    /// store has answered.
     fn take_over(self: &Arc<Self>) {
         if !self.store.is_on() {
             return;
@@ -307,7 +311,7 @@ impl Slots {
         });
     }
 
-    /// Notes which scrolls stand open at the vendor if the process ends now, and for how long.
+    /// Stores which scrolls are open at the vendor if the process ends now, and for how long.
     fn note(&self, state: &SlotState, linger: Duration) {
         if !self.taken_over.load(Ordering::Relaxed) {
             return;
@@ -330,7 +334,7 @@ impl Slots {
         self.settle(&mut state);
     }
 
-    /// Returns whether half of the slots are in use: then it is worth a few calls to end a scroll
+    /// Returns whether half of the slots are in use. Then it is worth a few calls to end a scroll
     /// properly.
     pub fn is_half_used(&self) -> bool {
         let mut state = self.state.lock();
@@ -339,20 +343,20 @@ impl Slots {
         state.running.len() * 2 >= running || state.counted() * 2 >= standing
     }
 
-    /// Returns how many are in use now. Brings the metrics up to date.
+    /// Returns the slots in use now. Updates the metrics.
     pub fn usage(&self) -> SlotUsage {
         let mut state = self.state.lock();
         self.settle(&mut state);
         state.usage()
     }
 
-    /// Takes a slot on a payer's account, waiting until `deadline` at most. Where slots are short
-    /// only because searches that have one wait for the vendor, it waits as long as the slot is
-    /// wanted. A scroll that is left open counts for `linger` after its last page.
+    /// Takes a slot for a payer. Waits at most until `deadline`. If slots are short only because
+    /// the searches that have one wait for the vendor, it waits as long as the slot is wanted. If
+    /// the scroll is abandoned, it counts for `linger` after its last page.
     ///
     /// # Errors
-    /// Refused at once where a slot, or the budget for its search, surely comes too late, where too
-    /// many searches wait, and where the vendor fails.
+    /// Refuses at once if a slot, or the budget for the search, would certainly come too late, if
+    /// too many searches wait, and if the vendor fails.
     pub async fn take(
         self: &Arc<Self>,
         spend: &Spend,
@@ -403,7 +407,7 @@ impl Slots {
                 let soonest = [Some(deadline), expiry, probe].into_iter().flatten().min();
                 soonest.unwrap_or(deadline)
             };
-            // Woken or timed out: look again either way.
+            // Woken or timed out: check again in both cases.
             let _ = timeout_at(until, waiter.notify.notified()).await;
         }
     }
@@ -453,9 +457,8 @@ impl Slots {
         })
     }
 
-    /// What becomes of a search that finds no slot while the vendor fails: it gets a slot beyond
-    /// the limits as a probe, or it is refused. `None` if the vendor does not fail as far as is
-    /// known.
+    /// Decides about a search that finds no slot while the vendor fails: it gets a slot beyond the
+    /// limits as a probe, or it is refused. `None` if the vendor is not known to fail.
     fn while_failing(
         &self,
         state: &mut SlotState,
@@ -468,7 +471,7 @@ impl Slots {
         let circuit = self.circuit.as_ref().filter(|circuit| !circuit.is_closed());
         let wait = match circuit {
             Some(circuit) => circuit.peek().err().unwrap_or_default().max(probe_in),
-            // The circuit has not noticed, for instance because other questions are answered.
+            // The circuit has not noticed, for example because other calls are answered.
             None if state.is_full_of_unanswered() && probe_in.is_zero() => Duration::ZERO,
             // It waits, until it may probe or another probe is answered.
             None => return None,
@@ -481,8 +484,8 @@ impl Slots {
         Some(Ok(()))
     }
 
-    /// To be called after any change. Gives free slots to waiting searches and has idle scrolls
-    /// look whether they must end.
+    /// Call this after every change. Gives free slots to waiting searches and makes idle scrolls
+    /// check whether they must end.
     fn settle(&self, state: &mut SlotState) {
         state.give(self.clock.now());
         if state.waiting.is_empty() {
@@ -519,17 +522,17 @@ impl SlotState {
         }
     }
 
-    /// Scrolls that count against `vendor_scrolls_max`.
+    /// Returns the number of scrolls that count against `vendor_scrolls_max`.
     pub fn counted(&self) -> usize {
         self.running.len() + self.left.len().saturating_sub(self.excused)
     }
 
-    /// Walks that may begin before `open_scrolls_max` is reached.
+    /// Returns how many walks may begin before `open_scrolls_max` is reached.
     pub fn free_running(&self) -> usize {
         self.limits.running.saturating_sub(self.running.len())
     }
 
-    /// Scrolls that may be opened before `vendor_scrolls_max` is reached.
+    /// Returns how many scrolls may be opened before `vendor_scrolls_max` is reached.
     pub fn free_standing(&self) -> usize {
         self.limits.standing.saturating_sub(self.counted())
     }
@@ -546,7 +549,7 @@ impl SlotState {
         }
     }
 
-    /// A scroll stands open at the vendor though no walk reads it.
+    /// Records that a scroll is open at the vendor although no walk reads it.
     fn leave(&mut self, expiry: Instant, payer: Arc<str>, why: Left) {
         self.change_held(&payer, |held| held.left += 1);
         // Settings may change the time, so keep the order.
@@ -568,8 +571,8 @@ impl SlotState {
         }
     }
 
-    /// The vendor answered a search, so it has room for another scroll in spite of all searches
-    /// that it left without an answer.
+    /// Records that the vendor answered a search. So it has room for another scroll, in spite of
+    /// all searches that it left without an answer.
     fn excuse(&mut self) {
         let mut excused = Vec::new();
         for left in &mut self.left {
@@ -584,7 +587,7 @@ impl SlotState {
         }
     }
 
-    /// Whether searches that got no answer leave no room at the vendor.
+    /// Returns whether searches without an answer leave no room at the vendor.
     fn is_full_of_unanswered(&self) -> bool {
         self.free_standing() == 0 && self.left.iter().any(|left| left.why == Left::Unanswered)
     }
@@ -597,8 +600,8 @@ impl SlotState {
         }
     }
 
-    /// Whether slots are short only because searches that have one wait for the vendor, or the
-    /// pages that end a scroll do.
+    /// Returns whether slots are short only because the searches that have one wait for the vendor,
+    /// or for the pages that end a scroll.
     fn moves(&self) -> bool {
         let waits = |running: &Running| running.pages == 0 || running.draining;
         self.running.values().any(waits)
@@ -629,15 +632,15 @@ impl SlotState {
         }
     }
 
-    /// What keeps a waiting search from a slot; `None` if it does not wait.
+    /// Returns why a waiting search gets no slot. `None` if it does not wait.
     fn short_for(&self, id: SlotId) -> Option<Shortage> {
         let waiting = self.waiting.get(&id)?;
         let short = self.short(waiting.payer(), waiting.spend.lane);
         Some(short.unwrap_or(Shortage::OpenScrolls))
     }
 
-    /// The search that gets a slot now: the most urgent whose payer has not got its share, of the
-    /// payer that holds fewest, in the order of arrival.
+    /// Returns the search that gets a slot now: the most urgent one whose payer has not got its
+    /// share, of the payer that holds the fewest, in the order of arrival.
     fn next_up(&self) -> Option<SlotId> {
         if self.free_running() == 0 || self.free_standing() == 0 {
             return None;
@@ -673,8 +676,8 @@ impl SlotState {
         waiting.notify.notify_one();
     }
 
-    /// Makes room among the waiting searches, one of `payer` just added: the newest search of the
-    /// payer with most gives way to a payer with fewer. `None` where that would be `payer` itself.
+    /// Removes a waiting search to make room for one of `payer`: the newest search of the payer
+    /// with the most gives way to a payer with fewer. `None` if that would be `payer` itself.
     fn displace_for(&mut self, payer: &Arc<str>) -> Option<()> {
         let mut of: HashMap<&Arc<str>, (usize, SlotId)> = HashMap::new();
         for (id, waiting) in &self.waiting {
@@ -692,10 +695,10 @@ impl SlotState {
         Some(())
     }
 
-    /// Whether the idle scroll of `id` is to be read to its end now, and in which lane. As many are
-    /// as searches wait: those that are being drained already, then the longest idle of the payer
-    /// with most. The first of them goes before the others, because one slot soon is better than
-    /// all of them late.
+    /// Returns whether the idle scroll `id` must be read to its end now, and in which lane. As many
+    /// scrolls are as there are waiting searches: first those that are already being drained, then
+    /// the longest idle ones of the payer with the most. The first of them goes before the others,
+    /// because one slot soon is better than all of them late.
     fn drain_lane(&mut self, id: SlotId) -> Option<Lane> {
         let place = |state: &Self, id: SlotId, running: &Running| {
             let idle = running.idle?;
@@ -721,7 +724,7 @@ impl SlotState {
     }
 }
 
-/// A place among the waiting searches, given up when dropped.
+/// A place among the waiting searches. Dropping it leaves the queue.
 struct Waiter {
     slots: Arc<Slots>,
     id: SlotId,
@@ -731,10 +734,10 @@ struct Waiter {
 }
 
 impl Waiter {
-    /// Turns the place into the slot that was granted.
+    /// Converts the place into the slot that was granted.
     fn into_slot(mut self) -> SlotLease {
         self.claimed = true;
-        // Before the search goes out.
+        // The note is stored before the search is sent.
         self.slots.note(&self.slots.state.lock(), self.linger);
         SlotLease {
             slots: Arc::clone(&self.slots),
@@ -754,7 +757,7 @@ impl Drop for Waiter {
         if state.waiting.remove(&self.id).is_some() {
             return;
         }
-        // Granted and gone in the same moment: no scroll was begun.
+        // Granted and cancelled in the same moment: no scroll was opened.
         if let Some(running) = state.running.remove(&self.id) {
             state.change_held(&running.payer, |held| {
                 held.running = held.running.saturating_sub(1)
@@ -765,7 +768,7 @@ impl Drop for Waiter {
 }
 
 impl SlotLease {
-    /// Notes a vendor page. With the first one a scroll is open.
+    /// Records a vendor page. With the first one, a scroll is open.
     pub fn page(&self) {
         let mut state = self.slots.state.lock();
         let Some(running) = state.running.get_mut(&self.id) else {
@@ -782,8 +785,8 @@ impl SlotLease {
         }
     }
 
-    /// Notes that the vendor answered the search with something that is no page, so that a scroll
-    /// is likely open.
+    /// Records that the vendor answered the search with something other than a page, so that a
+    /// scroll is probably open.
     pub fn opened(&self) {
         if let Some(running) = self.slots.state.lock().running.get_mut(&self.id) {
             running.opened = true;
@@ -795,7 +798,7 @@ impl SlotLease {
         self.ended = true;
     }
 
-    /// Notes that rows of the scroll are wanted.
+    /// Records that rows of the scroll are wanted.
     pub fn busy(&self) {
         let mut state = self.slots.state.lock();
         let Some(running) = state.running.get_mut(&self.id) else {
@@ -803,14 +806,14 @@ impl SlotLease {
         };
         running.draining = false;
         if running.idle.take().is_some() && !state.waiting.is_empty() {
-            // Another scroll must end in its place.
+            // Another scroll must end instead.
             self.slots.pressed.notify_waiters();
         }
     }
 
-    /// Notes that nobody wants rows of the scroll. Returns the lane in which it is to be read to
-    /// its end because searches wait for slots, if it is. Call it again when [`Slots::pressed`]
-    /// rings.
+    /// Records that no reader wants rows of the scroll. If it must be read to its end because
+    /// searches wait for slots, returns the lane for that. Call it again when [`Slots::pressed`] is
+    /// notified.
     pub fn idle(&self) -> Option<Lane> {
         let mut state = self.slots.state.lock();
         state.idled += 1;
