@@ -496,7 +496,8 @@ fn the_admin_port_is_the_same_everywhere() {
     let least = "auth.mode = \"open\"\nwiv.api_key_env = \"K\"";
     let settings = msp_gateway::config::from_text("least", least, []).expect("good settings");
     let default = settings.server.admin.port();
-    // These belong to what runs beside a gateway: Prometheus, Pushgateway, Alertmanager, node exporter.
+    // These belong to what runs beside a gateway: Prometheus, Pushgateway, Alertmanager, node
+    // exporter.
     assert!(![9090, 9091, 9093, 9100].contains(&default));
     for path in SAY_ADMIN_PORT {
         let text = fs::read_to_string(source::root().join(path)).expect(path);
