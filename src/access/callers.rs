@@ -1,7 +1,8 @@
 //! Callers and their keys.
 //!
-//! A caller key is 256 random bits, so a fast hash of it may be stored and looked up: nobody can
-//! guess the key. Hashes are compared in constant time, so that the lookup reveals nothing either.
+//! A caller key is 256 random bits, so a fast hash of it may be stored and looked up: it is
+//! impossible to guess the key. Hashes are compared in constant time, so that the lookup reveals
+//! nothing either.
 
 use std::collections::HashMap;
 use std::fmt;

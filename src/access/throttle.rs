@@ -16,7 +16,7 @@ pub struct Allowance {
     pub per_minute: u32,
     /// Requests that may come at once.
     pub burst: u32,
-    /// Seconds in which so many are admitted again.
+    /// Seconds in which this many are admitted again.
     pub burst_s: u64,
     /// Requests that would be admitted right now.
     pub remaining: u32,
@@ -136,7 +136,7 @@ mod tests {
             let throttle = Throttle::per_minute(per_minute);
             let start = Instant::now();
             let told = throttle.admit(start).unwrap();
-            // So many at once, and so many in each window after that.
+            // The burst at once, and the rate in each window after that.
             for window in 0..3 {
                 let at = start + Duration::from_secs(told.burst_s * window);
                 let taken = if window == 0 { 1 } else { 0 };
@@ -148,7 +148,7 @@ mod tests {
                     );
                 }
             }
-            // And not more of them a minute than are told.
+            // No minute admits more than the headers state.
             let rate = f64::from(told.burst) * 60.0 / told.burst_s as f64;
             assert!(rate <= f64::from(per_minute), "{per_minute}: {rate}");
         }

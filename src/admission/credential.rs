@@ -16,7 +16,7 @@ use crate::secrets::{VendorKey, VendorKeyring, VendorKeys};
 use crate::store::Store;
 
 /// Number of 403 answers in a row, without an accepted call between them, that count as a rejected
-/// key. A single 403 may be about one question, such as a customer of somebody else. A 401 counts
+/// key. A single 403 may be about one question, such as a customer of another MSP. A 401 counts
 /// at once.
 const FORBIDDEN_IN_ROW: u32 = 3;
 

@@ -547,7 +547,7 @@ fn what_never_went_out_costs_nothing() {
     let PaceDecision::Queued(waiting) = ask(&mut pace, now, Lane::Interactive, "a", SECOND) else {
         panic!("no place is left");
     };
-    // Time alone admits nobody while every place is taken.
+    // Time alone admits no call while every place is taken.
     assert_eq!(pace.next(now), Some((waiting, None)));
     pace.release(true);
     assert_eq!(pace.next(now), Some((waiting, Some(now))));

@@ -1,7 +1,7 @@
 //! Finds out how many concurrent calls a vendor can handle. Pure.
 //!
 //! A vendor that gets more calls than it can work on keeps the rest waiting until they are late,
-//! and it goes on working on calls that nobody waits for any more. So a late answer takes a share
+//! and it goes on working on calls that have been given up. So a late answer takes a share
 //! of the places away, and each round of prompt answers gives one back. This is additive increase,
 //! multiplicative decrease, up to the configured number.
 

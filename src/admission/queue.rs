@@ -55,7 +55,7 @@ impl LaneQueue {
         self.len() != before
     }
 
-    /// Returns how many waiters go before the next one of `caller`, if nobody else comes.
+    /// Returns how many waiters go before the next one of `caller`, if no other one comes.
     fn ahead_of(&self, caller: &str) -> usize {
         let own = self.of(caller);
         let others = self.turns.iter().filter(|(name, _)| &**name != caller);

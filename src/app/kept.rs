@@ -1,4 +1,4 @@
-//! The store: where it lies, and with which keys it is sealed.
+//! The store: its place, and the keys that seal it.
 
 use std::sync::Arc;
 

@@ -22,7 +22,7 @@ impl FixedSettings {
     }
 }
 
-/// Returns whether nobody beyond this machine reaches either listener.
+/// Returns whether both listeners can be reached from this machine only.
 pub(super) fn is_loopback(server: &ServerOptions) -> bool {
     server.public.ip().is_loopback() && server.admin.ip().is_loopback()
 }
@@ -40,7 +40,7 @@ pub(super) fn subject(line: &str) -> &str {
     line.split(':').next().unwrap_or(line)
 }
 
-/// Returns whether this is one of the settings that a name stands for.
+/// Returns whether `path` is a setting that `name` means.
 pub(super) fn is_part_of(path: &str, name: &str) -> bool {
     path.strip_prefix(name)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

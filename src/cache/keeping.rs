@@ -73,7 +73,7 @@ impl<V: Clone + Send + Sync + 'static> Keeping<V> {
         }
     }
 
-    /// Keeps what a fetch brought that began after so many purges.
+    /// Stores the result of a fetch that began after `begun` purges.
     pub(super) fn keep(&self, entry: &Entry<V>, begun: u64, clock: &Clock) {
         let answer = KeptAnswer {
             content: (self.write)(&entry.value),

@@ -28,11 +28,11 @@ use crate::metrics::StoreUsage;
 
 /// Number of places. A dashboard reads some dozen entries. Two entries in one place alternate.
 const PLACES: usize = 256;
-/// Every so many lookups, one goes to moka even if the table has the entry, so that moka learns
+/// One lookup in this many goes to moka even if the table has the entry, so that moka learns
 /// what is in use.
 const TOLD_ONE_OF: u8 = 16;
-/// Every so many finds in moka, one is stored in the table, so that rarely read entries do not fill
-/// it.
+/// One entry in this many found in moka is stored in the table, so that rarely read entries do not
+/// fill it.
 const LEFT_ONE_OF: u8 = 8;
 
 /// The cache and its table.

@@ -33,7 +33,7 @@ async fn settled(variants: &Variants) {
 async fn a_body_is_plain_until_its_variant_was_made() {
     let variants = variants(1 << 20);
     let body = body(1000);
-    // Read once: not worth it. The second time it is begun, and nobody waits for it.
+    // Read once, it is not worth coding. The second reading starts it, and no caller waits for it.
     assert!(find(&variants, &BOTH, &body).is_none());
     settled(&variants).await;
     assert!(find(&variants, &BOTH, &body).is_none());
@@ -42,7 +42,8 @@ async fn a_body_is_plain_until_its_variant_was_made() {
     assert_eq!(made.coding, Coding::Brotli);
     assert_eq!(made.body, Coding::Brotli.encode(&body.0).unwrap());
     assert_eq!(made.etag, body.1.of_form("br"));
-    // Nobody asked for gzip as the first, so it was not made; br is there for who takes it second.
+    // No caller preferred gzip, so it was not made. br is ready for a caller that accepts it as a
+    // second choice.
     let gzip_first = [Coding::Gzip, Coding::Brotli];
     let other = find(&variants, &gzip_first, &body).unwrap();
     assert_eq!(other.body, made.body);

@@ -40,7 +40,7 @@ pub fn run_new(
             },
         },
     };
-    // If nobody can be told, the exit code still says it.
+    // If this cannot be printed, the exit code still shows the failure.
     let _ = writeln!(err, "{line}");
     code
 }

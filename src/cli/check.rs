@@ -132,7 +132,7 @@ fn write(text: &str, out: &mut dyn Write, err: &mut dyn Write) -> i32 {
 }
 
 fn tell(err: &mut dyn Write, lines: &str) -> i32 {
-    // If nobody can be told, the exit code still says it.
+    // If this cannot be printed, the exit code still shows the failure.
     let _ = writeln!(err, "{lines}");
     1
 }

@@ -124,7 +124,8 @@ impl Dashboard {
     }
 }
 
-/// Whether `Host` is `localhost` or an address: no name that somebody else may point here.
+/// Returns whether `Host` is `localhost` or an address. Another site can point neither of them
+/// here.
 fn asks_this_machine(headers: &HeaderMap) -> bool {
     let Some(host) = headers
         .get(header::HOST)

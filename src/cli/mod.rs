@@ -221,7 +221,7 @@ pub fn main() -> i32 {
 
 /// Says in one line why a command is refused.
 fn refuse(why: impl std::fmt::Display) -> i32 {
-    // If nobody can be told, the exit code still says it.
+    // If this cannot be printed, the exit code still shows the failure.
     let _ = writeln!(stderr(), "msp-gateway: {why}");
     REFUSED
 }

@@ -212,7 +212,7 @@ macro_rules! words {
 words! {
     /// Who is let in.
     AuthMode, "\"keys\" or \"open\"", {
-        /// Whoever presents a caller key.
+        /// Callers that present a caller key or certificate.
         Keys = "keys",
         /// Everyone; for loopback only.
         Open = "open",

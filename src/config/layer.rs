@@ -155,7 +155,7 @@ fn variable_value(text: &str, name: &str, path: &str, report: &mut Report) -> Op
     Some(Convert { place, report }.value(&value, path))
 }
 
-/// Puts a value at a path; `false` where something that is no table stands in the way.
+/// Sets a value at a path. Returns `false` if a part of the path is not a table.
 fn insert(dict: &mut Dict, path: &[String], value: Value) -> bool {
     match path {
         [] => false,

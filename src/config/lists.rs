@@ -16,7 +16,7 @@ use crate::exchange::site::{Origin, is_host};
 /// Customers one caller may list. An MSP with more gives the caller `["*"]`.
 const CUSTOMERS_MAX: usize = 10_000;
 
-/// What may stand in a list of settings.
+/// An item of a list of settings.
 pub trait Listed: Form {
     /// Fewest and most items.
     const COUNT: (usize, usize);

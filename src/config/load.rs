@@ -1,4 +1,4 @@
-//! Default, then file, then environment; everything that is wrong is told at once.
+//! Loads settings: the defaults, then the file, then the environment. Reports all problems at once.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -82,7 +82,7 @@ pub struct Report {
     broken: BTreeSet<String>,
 }
 
-/// The table a setting stands in; empty for the file's own.
+/// Returns the table of a setting. Empty at the top level of the file.
 fn table_of(path: &str) -> &str {
     path.rsplit_once('.').map_or("", |(table, _)| table)
 }

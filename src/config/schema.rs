@@ -16,7 +16,7 @@ const WRONG: &str = "-0.5";
 struct Listed<'a> {
     /// The tables around it, such as `["cases", "open"]`.
     tables: Vec<&'a str>,
-    /// Whether it stands in a list of tables, such as `[[callers]]`.
+    /// Whether it is in a list of tables, such as `[[callers]]`.
     in_list: bool,
     name: &'a str,
     example: toml::Value,

@@ -13,7 +13,7 @@ use super::restart::needs_restart;
 pub struct ShownSetting {
     /// `wiv.timeout`, `callers[0].name`.
     pub path: String,
-    /// As it would stand in the file.
+    /// The value as it would be written in the file.
     pub value: String,
     /// The file, the variable, or `default`.
     pub origin: String,
@@ -29,7 +29,7 @@ pub(super) fn paths() -> Vec<String> {
             }
         }
     }
-    // What has no default stands in no default.
+    // A setting without a default is in no default value.
     let mut paths = vec!["nable.account_id".to_owned()];
     let table = toml::Table::try_from(File::default()).unwrap_or_default();
     collect(&table, "", &mut paths);

@@ -1,7 +1,7 @@
 //! Members of a search's body that look like a documented one.
 //!
 //! Members that wiv does not document are part of a search and go to it as they are: they may be
-//! filters. But `dateRange` filters nothing, and whoever wrote it believes that it does.
+//! filters. But `dateRange` filters nothing, although its author believes that it does.
 
 /// The documented members, as they are written, and without what is often written differently.
 const DOCUMENTED: [(&str, &str); 3] = [

@@ -23,7 +23,7 @@ impl Month {
         ((2000..2100).contains(&year) && (1..=12).contains(&month)).then_some(Self { year, month })
     }
 
-    /// Returns the month a day lies in.
+    /// Returns the month of a day.
     pub fn of(day: Date) -> Self {
         Self {
             year: day.year(),

@@ -1,7 +1,7 @@
 //! The closed set of problem codes, each with its status and words: the one table that reads, parts
 //! of an answer, problem documents and descriptions take them from.
 
-/// What kind of problem. The word stands in the body's `code` and `type`, in the log and in the
+/// The kind of a problem. The word appears in the body's `code` and `type`, in the log and in the
 /// documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProblemCode {

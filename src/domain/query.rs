@@ -27,7 +27,7 @@ impl PageSize {
         usize::from(self.0)
     }
 
-    /// Returns the number as it stands in a page token.
+    /// Returns the number as a page token contains it.
     pub fn to_u16(self) -> u16 {
         self.0
     }

@@ -263,7 +263,7 @@ pub enum Shortage {
     Time,
     /// As many walks run as `pagination.open_scrolls_max` allows.
     OpenScrolls,
-    /// As many scrolls may stand open at the vendor as `pagination.vendor_scrolls_max` allows.
+    /// As many scrolls may be open at the vendor as `pagination.vendor_scrolls_max` allows.
     VendorScrolls,
     /// Too many searches wait for a slot.
     WaitingSearches,

@@ -3,7 +3,7 @@
 //! Two kinds of things are remembered:
 //!
 //! - [`Samples`]: once a second, a look at the counters. The last ten minutes are kept by the
-//!   second and the last day by the minute. Whoever watches gets each new one.
+//!   second and the last day by the minute. A watcher gets each new one.
 //! - [`RequestRing`]: the last requests, each with what is known of it when its last byte has gone.
 //!
 //! ```text

@@ -41,7 +41,7 @@ pub struct FinishedRequest {
     pub route: Route,
     /// The path without its query, where it is not the route's own.
     pub path: Option<Box<str>>,
-    /// The caller's name; `None`: nobody was found for its key.
+    /// The caller's name. `None`: no caller was found for its key.
     pub caller: Option<Arc<str>>,
     /// Where it came from.
     pub peer: Option<IpAddr>,
@@ -112,7 +112,7 @@ fn lot(status: u16, outcome: Option<CacheOutcome>, lasted: Duration) -> RingLot 
 /// Which requests are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestFilter {
-    /// Of this caller; `anonymous` for those of nobody.
+    /// Requests of this caller. `anonymous`: requests without a caller.
     pub caller: Option<String>,
     /// Of this route.
     pub route: Option<Route>,
@@ -171,7 +171,7 @@ impl OneRing {
     fn put(&self, request: FinishedRequest) {
         let at = self.next.fetch_add(1, Ordering::Relaxed);
         let place = at & self.slots.len().wrapping_sub(1);
-        // A slot that somebody reads right now is left alone: no request waits for a reader.
+        // A slot that is being read is skipped, because no request waits for a reader.
         if let Some(mut slot) = self.slots.get(place).and_then(Mutex::try_lock) {
             *slot = Some(request);
         }

@@ -68,7 +68,7 @@ pub struct VendorGauges {
     pub rate_limit: u32,
     /// Calls under way.
     pub in_flight: u32,
-    /// Calls at once, as configured or as the vendor bears.
+    /// Concurrent calls, as configured or as the vendor can handle.
     pub concurrency_limit: u32,
     /// Calls that wait.
     pub queued: ByLane,
@@ -85,7 +85,7 @@ pub struct ScrollCounts {
     pub open: u32,
     /// Walks that may run.
     pub max: u32,
-    /// Scrolls that may stand open at the vendor, those of running walks among them.
+    /// Scrolls that may be open at the vendor, those of running walks included.
     pub at_vendor: u32,
     /// How many of these there may be.
     pub at_vendor_max: u32,
@@ -457,7 +457,8 @@ impl Samples {
     }
 }
 
-/// One who watches. It holds the last sample only, so a slow one misses some and holds up nobody.
+/// A watcher of the samples. It holds the last sample only, so a slow watcher misses some and
+/// delays no other.
 #[derive(Debug)]
 pub struct Watcher {
     from: watch::Receiver<Live>,

@@ -1,6 +1,6 @@
 //! Reading a file that may never answer.
 //!
-//! A pipe that nobody writes to, or a mount whose server is gone, holds whoever opens it for as
+//! A pipe without a writer, or a mount whose server is gone, blocks the thread that opens it for as
 //! long as it likes, and nothing can call the read off. So each read has a thread of its own and a
 //! time limit. A read past its limit is given up: its thread stays behind until the system lets go
 //! of it.
@@ -153,7 +153,7 @@ mod tests {
             assert_eq!(hangs, Err(FileProblem::Hangs));
         }
         assert_eq!(HUNG.load(Ordering::Relaxed), before + 3);
-        // The system lets go of them.
+        // The system ends them.
         drop(release);
         let deadline = crate::clock::Instant::now() + Duration::from_secs(30);
         while HUNG.load(Ordering::Relaxed) > before {

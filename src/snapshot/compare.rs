@@ -22,8 +22,8 @@ pub enum Repeats {
 }
 
 /// Compares the rows `found` by a new search, `ended` or not, with those of a snapshot of which
-/// `published` were served and at least `promised` were said to exist. The first `compared` are known
-/// to be equal.
+/// `published` were served and at least `promised` were said to exist. The first `compared` are
+/// known to be equal.
 pub fn repeats(
     snapshot: &Rows,
     found: &Rows,
@@ -173,7 +173,7 @@ impl Walk {
         let same =
             differs.is_none() && (ended_alike || (end.is_none() && rows.len() <= state.rows.len()));
         let step = if unseen_only || grown {
-            // Rows that nobody saw are simply replaced; the snapshot goes on with this scroll.
+            // Rows that no reader saw are simply replaced. The snapshot goes on with this scroll.
             let keep = if grown { state.rows.len() } else { served };
             state.truncate(keep);
             state.rows.take_from(shadow.rows, keep);

@@ -235,8 +235,8 @@ pub struct Snapshot {
     clock: Clock,
 }
 
-/// Ids must never repeat, not even between processes: they count on from a number that is drawn once,
-/// from so many that the ranges of two processes do not meet.
+/// Ids must never repeat, not even between processes: they count on from a number that is drawn
+/// once, from so many that the ranges of two processes do not meet.
 pub(super) fn fresh_id() -> SnapshotId {
     static FIRST: LazyLock<u128> = LazyLock::new(|| {
         let mut first = [0; 16];

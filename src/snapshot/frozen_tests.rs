@@ -32,7 +32,7 @@ fn row(number: usize) -> String {
     )
 }
 
-/// Rows come, up to so many in all.
+/// Adds rows up to this number in all.
 fn grow(snapshot: &Snapshot, upto: usize) {
     let mut state = snapshot.lock();
     for number in state.rows.len()..upto {
@@ -145,7 +145,7 @@ async fn what_was_served_or_promised_is_remembered() {
         (state.published, state.promised, state.furthest)
     };
     let page = |view: &View, offset, size| cut(&snapshot, view, offset, size).unwrap();
-    // A first page says that a row follows, and nobody read on.
+    // A first page announces a row, and no reader has read on.
     page(&all(), 0, 2);
     assert_eq!((state(), snapshot.served()), ((2, 3, 0), 3));
     page(&all(), 2, 2);
@@ -431,7 +431,7 @@ async fn its_bytes_are_charged_until_nobody_finds_it() {
     let with_view = charged();
     assert!(with_view >= empty + rows + 34 * 4, "34 rows are c0's");
     assert_eq!(snapshot.size(), (100, 4, with_view));
-    // Rows that nobody has seen go.
+    // Rows that no reader has seen are dropped.
     snapshot.lock().truncate(10);
     snapshot.announce();
     assert!(charged() < with_view);
@@ -458,7 +458,7 @@ async fn the_view_that_was_not_used_for_longest_is_forgotten() {
     for n in 0..VIEWS_MAX {
         snapshot.known(&view(n));
     }
-    // Known ones push nobody out.
+    // A known view evicts no other.
     snapshot.known(&view(0));
     let is_kept = |n| snapshot.lock().views.contains_key(&view(n));
     assert!((0..VIEWS_MAX).all(is_kept));

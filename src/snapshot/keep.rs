@@ -5,9 +5,9 @@
 //! no row before (`State::told`). What is kept never changes. Should a new search replace rows that
 //! were kept but never served, the snapshot is kept anew from its start.
 //!
-//! [`Snapshots::recall`] brings a snapshot back with its first rows and its true ages. The other rows
-//! follow, one vendor page after the other, and readers wait for them as for those of a walk. Rows that
-//! do not follow those before are never served: a new search goes on from there.
+//! [`Snapshots::recall`] brings a snapshot back with its first rows and its true ages. The other
+//! rows follow, one vendor page after the other, and readers wait for them as for those of a walk.
+//! Rows that do not follow those before are never served: a new search goes on from there.
 
 use std::sync::Arc;
 
@@ -261,7 +261,8 @@ impl Snapshots {
         }
         snapshot.touch(0);
         let mut loader = Loader::new(self.clone(), snapshot.clone(), found);
-        // A first page needs no more than the first rows. Only readers of the others wait for those.
+        // A first page needs no more than the first rows. Only readers of the others wait for
+        // those.
         match loader.load_next().await {
             Loaded::More => {
                 tokio::spawn(loader.load_rest(grower));

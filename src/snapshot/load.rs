@@ -37,8 +37,9 @@ pub(super) struct Restored {
 }
 
 impl Snapshot {
-    /// Creates a snapshot that outlived its process, without its rows. They follow by [`Self::load`]
-    /// until [`Self::loaded`] takes the returned [`Grower`] back. Readers wait for them meanwhile.
+    /// Creates a snapshot that outlived its process, without its rows. They follow by
+    /// [`Self::load`] until [`Self::loaded`] takes the returned [`Grower`] back. Readers wait for
+    /// them meanwhile.
     pub(super) fn restored(
         from: Restored,
         total: Arc<AtomicU64>,

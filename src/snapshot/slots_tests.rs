@@ -209,7 +209,8 @@ async fn as_many_idle_scrolls_end_as_searches_wait_and_the_greediest_first() {
     let (refresh, export) = (Some(Lane::Refresh), Some(Lane::Export));
     let want = [None, refresh, export, None, None];
     assert_eq!(lanes(&held[..5]), want);
-    // Whoever is at it stays at it, and a reader's wish puts another in its place.
+    // A scroll that is being drained goes on. If a reader wants its rows, another one is drained
+    // instead.
     held[1].busy();
     assert_eq!(lanes(&held[2..5]), [refresh, export, None]);
     held.remove(2).end();
@@ -288,7 +289,7 @@ async fn nothing_is_lost_when_searches_come_and_go_on_many_threads() {
     assert!(is_clean(&slots));
 }
 
-/// Slots before a vendor whose circuit is known, of which `walks` may run and 4 may stand open.
+/// Slots before a vendor whose circuit is known, of which `walks` may run and 4 may be open.
 fn before_a_circuit(walks: usize) -> (Arc<Slots>, Arc<Circuit>) {
     let (clock, metrics) = (Clock::system(), Metrics::new().unwrap());
     let circuit = Circuit::new(
@@ -328,7 +329,7 @@ async fn walks_and_scrolls_at_the_vendor_are_two_limits_and_each_is_named() {
     ];
     let why = ask(&slots).await.err();
     assert_eq!(why, Some(NoSlot::Short(Shortage::OpenScrolls, None)));
-    // What is left makes room for other walks, until too many scrolls stand open.
+    // Abandoned scrolls make room for other walks, until too many scrolls are open.
     drop(held);
     let usage = |running, standing| SlotUsage {
         running,

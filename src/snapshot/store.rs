@@ -157,9 +157,9 @@ impl Snapshots {
         self.options.store(Arc::new(options));
     }
 
-    /// Notes that the gateway leaves. Walks that were paged within `scroll_idle_max` read on, at most
-    /// `drain_pages_max` pages each, for as long as the process lives: a page that is kept costs no
-    /// vendor call after the restart. Nothing waits for them.
+    /// Notes that the gateway leaves. Walks that were paged within `scroll_idle_max` read on, at
+    /// most `drain_pages_max` pages each, for as long as the process lives: a page that is kept
+    /// costs no vendor call after the restart. Nothing waits for them.
     pub fn leave(&self) {
         if self.keeps() {
             self.leaving.store(true, Ordering::Release);
@@ -453,7 +453,7 @@ impl Snapshots {
     }
 
     /// Ends the snapshots that `which` names. Soft: they become stale and are refreshed when asked
-    /// for. Hard: they are let go of, and their tokens end. Returns how many.
+    /// for. Hard: they are removed, and their tokens end. Returns their number.
     pub fn purge(&self, soft: bool, which: impl Fn(&Snapshot) -> bool) -> u64 {
         let mut purged = 0;
         for snapshot in self.held.all() {

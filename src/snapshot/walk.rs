@@ -138,7 +138,7 @@ pub(super) struct Walk {
     /// When its scroll was begun.
     began: Instant,
     last_fetch: Instant,
-    /// The target's end, which is told with its last rows.
+    /// The target's end, which readers get with its last rows.
     ending: Option<End>,
 }
 
@@ -731,7 +731,7 @@ impl Walk {
         }
     }
 
-    /// The bound that a walk with so many rows and bytes has hit, if any.
+    /// Returns the limit that a walk with this many rows and bytes has reached, if any.
     fn bound(&self, scroll: &Scroll, (rows, bytes): (usize, u64)) -> Option<End> {
         let options = self.store.options.load();
         let now = self.store.clock.now();

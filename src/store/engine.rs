@@ -231,7 +231,7 @@ pub enum StoreReply {
     Kept,
     /// There is no such thing any more.
     Gone,
-    /// Something else stands there.
+    /// Another record is at that place.
     Conflict,
     /// What was looked for.
     Value(Option<Bytes>),
@@ -302,6 +302,6 @@ pub trait Engine: Send + Sync + 'static {
     /// be noted anew.
     fn resets(&self) -> u64;
 
-    /// Writes what waits, and lets go of its file or its connections; in `limit` at most.
+    /// Writes what waits, and closes its file or its connections, within `limit`.
     fn close(&self, limit: crate::clock::Duration);
 }

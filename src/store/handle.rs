@@ -29,7 +29,7 @@ const PURGE_WAIT: Duration = Duration::from_secs(1);
 const LATE_MAX: u32 = 3;
 /// How long a store that was late is left alone.
 const AWAY: Duration = Duration::from_secs(10);
-/// Contents from here up are sealed and opened on a thread that answers nobody.
+/// Contents from this size on are sealed and opened on a thread that serves no requests.
 const OFF_THREAD_BYTES: usize = 256 << 10;
 
 /// How the store is doing, in `/readyz` and `/admin/status`.
@@ -236,7 +236,7 @@ impl Store {
         }
     }
 
-    /// Keeps an answer, some time soon; nobody waits for it.
+    /// Stores an answer soon. No request waits for it.
     pub fn keep_answer(&self, identity: &[u8; 32], answer: KeptAnswer) {
         let Some(inner) = self.inner.clone() else {
             return;
@@ -343,7 +343,7 @@ impl StoreInner {
         let allowed = breaker.lock().allows(began);
         let reply = match allowed {
             true => BegunCall::Waits(self.engine.call(op), breaker),
-            // It may be queued all the same. Nobody waits for it.
+            // It may still be queued. No request waits for it.
             false if writes => match self.engine.call(op).now_or_never() {
                 Some(reply) => BegunCall::Replied(reply),
                 None => BegunCall::Replied(Err(StoreFault::Away)),
@@ -446,12 +446,12 @@ impl StoreInner {
         let Some(record) = self.records.seal(state_place(name), content) else {
             return;
         };
-        // Written at once, though nobody waits for that.
+        // Written at once, although no request waits for it.
         let safe = true;
         self.tell(StoreOp::Note { name, record, safe });
     }
 
-    /// Runs an operation whose reply nobody wants.
+    /// Runs an operation whose reply is not needed.
     pub(super) fn tell(&self, op: StoreOp) {
         let operation = op.operation();
         let outcome = match self.engine.call(op).now_or_never() {

@@ -94,7 +94,7 @@ enum Unit {
     Snapshot(RecordName),
 }
 
-/// See above.
+/// The stored records, found by name and evicted in the order of their last use.
 #[derive(Clone, Debug)]
 pub(super) struct Ledger {
     answers: HashMap<RecordName, AnswerEntry, RandomState>,
@@ -108,7 +108,7 @@ pub(super) struct Ledger {
 }
 
 fn chunk_place(snapshot: RecordName, number: u32) -> Place {
-    // Big-endian, so that the chunks of a snapshot lie in their order.
+    // Big-endian, so that the chunks of a snapshot sort in their order.
     let key = [&b"s"[..], &snapshot.0, &number.to_be_bytes()].concat();
     (Table::Chunks, key)
 }

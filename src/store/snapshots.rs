@@ -1,6 +1,6 @@
 //! Snapshots in the store: a head, then vendor pages in their order, then an end.
 //!
-//! Whoever keeps a snapshot begins it once, appends each vendor page with the chain that the last
+//! The writer of a snapshot begins it once, appends each vendor page with the chain that the last
 //! append gave, and ends it. An append that is late is queued and may be followed by the next one:
 //! the engine refuses that one if the first never arrived, and from then on the snapshot is in
 //! memory only.
@@ -71,7 +71,7 @@ impl KeptRows {
     }
 }
 
-/// Where a snapshot that is being kept stands in the store.
+/// The state of a snapshot that is being stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeptPlace {
     /// Its name there.
@@ -96,7 +96,7 @@ impl KeptPlace {
 /// The snapshot of which something is to be kept.
 #[derive(Debug)]
 pub enum KeptOf<'a> {
-    /// It was begun, and stands there.
+    /// It was begun and is stored.
     At(KeptPlace),
     /// It is to be begun, and becomes the current one of its search.
     New {
@@ -284,8 +284,8 @@ impl Store {
         })
     }
 
-    /// Returns a vendor page of a snapshot, and the chain after it. `None` where it is not there, or
-    /// does not follow that chain.
+    /// Returns a vendor page of a snapshot, and the chain after it. `None` where it is not there,
+    /// or does not follow that chain.
     ///
     /// # Errors
     /// If the store does not answer.

@@ -137,7 +137,7 @@ impl Failure {
     }
 }
 
-/// Waits until the exporter is told to end; returns by when.
+/// Waits until the exporter must end. Returns its deadline.
 async fn told_to_end(closing: &mut watch::Receiver<Option<Instant>>) -> Instant {
     match closing.wait_for(Option::is_some).await.map(|until| *until) {
         Ok(Some(until)) => until,

@@ -53,7 +53,7 @@ const SPANS_WAITING_MAX: usize = 4096;
 /// why it was slow, and one request must not fill the queue.
 const CHILDREN_MAX: u32 = 128;
 
-/// Where the span id stands in a `traceparent`: after `00-`, 32 digits and `-`.
+/// Position of the span id in a `traceparent`: after `00-`, 32 digits and `-`.
 const SPAN_AT: usize = 36;
 const SPAN_DIGITS: usize = 16;
 

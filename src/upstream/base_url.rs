@@ -87,7 +87,7 @@ impl BaseUrl {
     /// Returns the address of a request; `path_and_query` begins with `/`.
     ///
     /// # Errors
-    /// If it cannot stand in a URL.
+    /// Fails if it is not valid in a URL.
     pub fn join(&self, path_and_query: &str) -> Result<Uri, http::Error> {
         Uri::builder()
             .scheme(self.scheme.clone())

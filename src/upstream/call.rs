@@ -14,7 +14,7 @@ use crate::traces::SpanId;
 /// request.
 #[derive(Clone, Debug)]
 pub struct VendorCall {
-    /// What is asked.
+    /// The operation.
     pub operation: Operation,
     /// GET or POST.
     pub method: Method,
@@ -24,7 +24,7 @@ pub struct VendorCall {
     pub body: Bytes,
     /// Urgency, deadline and payer.
     pub spend: Spend,
-    /// Which connection may carry it.
+    /// The connections that may carry it.
     pub over: Over,
     /// How often it was sent before.
     pub resends: u16,
@@ -35,9 +35,9 @@ pub struct VendorCall {
 /// Which connection may carry a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Over {
-    /// A kept one or a new one.
+    /// A kept connection or a new one.
     Any,
-    /// A new one: a kept one proved to be stale.
+    /// A new connection, because a kept one was stale.
     New,
 }
 

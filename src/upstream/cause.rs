@@ -1,6 +1,6 @@
 //! Why no connection to a vendor was made, as a closed set of words.
 //!
-//! The words stand in the error, the log and the metric. None of them holds text of the other side:
+//! The words appear in the error, the log and the metric. None contains text of the other side:
 //! a certificate may name anything.
 
 use std::error::Error;
@@ -12,7 +12,7 @@ use std::io;
 pub enum ConnectCause {
     /// The host name did not resolve.
     Dns,
-    /// Nobody listens at the address.
+    /// No program listens at the address.
     Refused,
     /// There is no route to the address.
     Unreachable,

@@ -56,9 +56,9 @@ pub enum Fault {
 /// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// The vendor, or the way to it.
+    /// The vendor, or the connection to it.
     Vendor,
-    /// The question: asking it again gives the same refusal.
+    /// The question: the same one would be refused again.
     Question,
     /// The gateway's own limits or settings.
     Gateway,
@@ -179,15 +179,15 @@ impl Fault {
 /// A failed vendor call. Cheap to clone, because all who waited for one call share it.
 #[derive(Clone)]
 pub struct UpstreamError {
-    /// Whom we asked.
+    /// The vendor that was called.
     pub vendor: Vendor,
-    /// What we asked.
+    /// The operation.
     pub operation: Operation,
     /// What went wrong.
     pub fault: Fault,
     /// The vendor's status, if it answered with one.
     pub status: Option<StatusCode>,
-    /// When to come back, if the vendor or a budget said so.
+    /// Time after which to try again, if the vendor or a budget named one.
     pub retry_after: Option<Duration>,
     /// The vendor's body of a 400 or 404, where [`super::VendorRow::keeps_refusals`]; never other
     /// errors' bodies, which may echo a key.

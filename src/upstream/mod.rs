@@ -22,7 +22,7 @@
 //!   the first byte of an answer is [`Fault::StaleConnection`]: no verdict on the vendor.
 //!
 //! What must never happen here: a continuation of a scroll that may have reached the vendor is sent
-//! again; a redirect is followed; a key or a scroll id stands in an error or a log line.
+//! again; a redirect is followed; a key or a scroll id appears in an error or a log line.
 
 pub mod base_url;
 pub mod body;

@@ -20,9 +20,9 @@ pub const BODY_BYTES_MAX: usize = 32 << 20;
 pub struct VendorOptions {
     /// What differs between vendors.
     pub row: &'static VendorRow,
-    /// Where it is.
+    /// The vendor's base URL.
     pub base_url: BaseUrl,
-    /// The proxy that is asked for a tunnel to the vendor; `None`: connections are direct.
+    /// The proxy that opens tunnels to the vendor. `None`: connections are direct.
     pub proxy: Option<ProxyUrl>,
     /// The account whose keys are used: a name in identities for wiv, and for N-able also the
     /// account id in the path.
@@ -33,7 +33,7 @@ pub struct VendorOptions {
     pub requests_per_minute: u32,
     /// Where the vendor's limit is to be learnt: the least requests a minute. See [`PaceSettings`].
     pub learn_down_to: Option<u32>,
-    /// Requests at once.
+    /// Concurrent requests.
     pub concurrency: usize,
     /// Whether fewer requests at once are made while the vendor is late.
     pub concurrency_adaptive: bool,
@@ -48,12 +48,12 @@ pub struct VendorOptions {
     pub idle_timeout: Duration,
     /// Largest answer read, in bytes.
     pub body_bytes_max: usize,
-    /// How often a call is tried.
+    /// How often a call is attempted.
     pub retry: RetrySettings,
     /// When the circuit opens. `overlap` is a function of `timeout` and `concurrency`, so what
     /// stands here is not used.
     pub circuit: CircuitSettings,
-    /// How often a refused key is presented again.
+    /// Time between probes with a rejected key.
     pub credential_probe: Duration,
 }
 

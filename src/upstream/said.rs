@@ -164,7 +164,7 @@ pub(crate) fn holds_part_of(text: &str, key: &[u8]) -> bool {
 }
 
 /// Returns the status that a body with status 200 says of itself, if it is the vendor's error and
-/// no answer. A body that holds a list is an answer, whatever else stands in it.
+/// no answer. A body that contains a list is an answer, whatever else it contains.
 pub(crate) fn status_in(row: &VendorRow, body: &[u8]) -> Option<StatusCode> {
     if body.len() > ERROR_BYTES_MAX {
         return None;

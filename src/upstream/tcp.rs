@@ -102,7 +102,7 @@ fn status(head: &[u8]) -> Option<u16> {
     rest.split(' ').next()?.parse().ok()
 }
 
-/// The system's resolver, whose failures are told apart from those of a connection.
+/// The system's resolver. Its failures have a type of their own, unlike those of a connection.
 #[derive(Clone)]
 pub struct Resolver(GaiResolver);
 

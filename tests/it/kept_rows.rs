@@ -1,4 +1,5 @@
-//! Rows of searches in the store: kept before a reader sees them, and read back as readers need them.
+//! Rows of searches in the store: kept before a reader sees them, and read back as readers need
+//! them.
 
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ use tokio::task::JoinSet;
 use crate::kept::{latency, paged, pages, settle};
 use crate::kit::{NOW, Page, Rig, Setup, continued, first};
 
-/// A disk that takes its time: what it is told is on the platter later, in the order of the calls, and
-/// whoever asks for that hears of it then.
+/// A disk that takes its time: what it is told is on the platter later, in the order of the calls,
+/// and whoever asks for that hears of it then.
 struct SlowDisk {
     memory: Model,
     tasks: mpsc::UnboundedSender<(Instant, StoreOp, oneshot::Sender<()>)>,
@@ -138,8 +139,8 @@ async fn what_a_reader_was_told_a_crash_does_not_undo() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_disk_costs_a_cold_search_its_write_once_and_fifty_milliseconds_at_most() {
-    // (the disk takes, four cold searches take). Late for the third time in a row, what the start notes
-    // counted, nobody waits for it any more.
+    // (the disk takes, four cold searches take). Late for the third time in a row, what the start
+    // notes counted, nobody waits for it any more.
     for (takes, expected) in [
         (0, [100; 4]),
         (10, [110; 4]),
@@ -173,7 +174,8 @@ async fn a_slow_disk_costs_a_cold_search_its_write_once_and_fifty_milliseconds_a
     }
 }
 
-/// A disk whose vendor pages take a while to read; one of them may be damaged, or not be read at all.
+/// A disk whose vendor pages take a while to read; one of them may be damaged, or not be read at
+/// all.
 struct SlowReads {
     model: Arc<Model>,
     takes: Duration,

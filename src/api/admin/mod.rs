@@ -158,7 +158,8 @@ pub struct AdminParts {
     pub clock: Clock,
     /// Knows the operators.
     pub callers: Arc<CallerBook>,
-    /// The listener is bound to a loopback address, so that whoever reaches it is an operator.
+    /// Whether the listener is bound to a loopback address, so that everyone who reaches it is an
+    /// operator.
     pub loopback: bool,
     /// By which names it is asked, where a browser could be tricked.
     pub names: OwnNames,

@@ -1,4 +1,4 @@
-//! Where the file lies, and what opening it comes to.
+//! The place of the file, and the outcome of opening it.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::ErrorKind;
@@ -13,7 +13,7 @@ use crate::store::record::FORMAT;
 
 /// redb's own cache. Its default is a gigabyte; what is asked often is in our memory already.
 const CACHE_BYTES: usize = 16 << 20;
-/// The file of another format is left for so long, so that a downgrade finds its own again.
+/// The file of another format is kept this long, so that a downgrade finds its own file.
 const OTHER_FORMAT_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// Why there is no database.
@@ -46,7 +46,7 @@ impl OpenFault {
     }
 }
 
-/// Where a database lies.
+/// The place of a database.
 pub trait Medium: Send + 'static {
     /// Opens it; begins an empty one where there is none.
     ///
@@ -150,7 +150,7 @@ impl Medium for Directory {
     }
 }
 
-/// Removes files of other formats that nobody has written for a day.
+/// Removes files of other formats that were not written for a day.
 fn remove_other_formats(directory: &Path) {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return;

@@ -17,7 +17,8 @@ const ENVELOPE_MEMBERS_MAX: usize = 64;
 /// Largest sum of their texts, in bytes: they are repeated on every page of a snapshot.
 const ENVELOPE_BYTES_MAX: usize = 256 << 10;
 
-/// A shorter scroll id could stand in another member by chance; real ones have hundreds of letters.
+/// A shorter scroll id could appear in another member by chance. Real ones have hundreds of
+/// letters.
 const TELLING_ID_BYTES_MIN: usize = 16;
 
 /// Other members of a vendor's envelope: name and raw JSON text, in the vendor's order.

@@ -1,14 +1,16 @@
-//! Every interleaving of one gateway, its store, a vendor whose list changes, and a caller who pages.
+//! Every interleaving of one gateway, its store, a vendor whose list changes, and a caller who
+//! pages.
 //!
 //! The protocol's decisions are the real ones: [`Model`] appends, [`KeptRows`] chains, [`repeats`]
-//! compares a new search with what was served, [`IdChain`] marks places, [`Sealer`] makes tokens. What
-//! is written here is only the order in which they may meet. Each step of [`World`] is one of them, and
-//! the explorer tries all orders, each state once.
+//! compares a new search with what was served, [`IdChain`] marks places, [`Sealer`] makes tokens.
+//! What is written here is only the order in which they may meet. Each step of [`World`] is one of
+//! them, and the explorer tries all orders, each state once.
 //!
-//! A decision that is switched off must be found out: an explorer that finds nothing proves nothing.
+//! A decision that is switched off must be found out: an explorer that finds nothing proves
+//! nothing.
 //!
-//! One list of four rows, vendor pages of two, callers' pages of one. A second replica would be a second
-//! [`Replica`] in the world; leases and failovers would be more [`Event`]s.
+//! One list of four rows, vendor pages of two, callers' pages of one. A second replica would be a
+//! second [`Replica`] in the world; leases and failovers would be more [`Event`]s.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -339,8 +341,8 @@ impl World {
         snapshot
     }
 
-    /// The page that the caller asks for, if it can be answered now: `Ok(None)` while rows must come
-    /// first, of the snapshot in `Err`.
+    /// The page that the caller asks for, if it can be answered now: `Ok(None)` while rows must
+    /// come first, of the snapshot in `Err`.
     fn answer(&mut self) -> Result<Reply, u8> {
         let claims = self.caller.token.clone().map(|token| {
             let opened = SEALER.with(|sealer| sealer.open(&token));
