@@ -1,7 +1,8 @@
-//! `changes [ROWS] [CHANGED]`: what it costs to keep a large search in step. A list of 100,000 cases, of
-//! which 100 change at the vendor, is read anew; then a follower asks what changed, and another caller
-//! asks for the first page. Prints one line of JSON: bytes of the full list and of the difference, the
-//! times of both answers, and the memory of a state and of the ids that states share.
+//! `changes [ROWS] [CHANGED]`: what it costs to keep a large search in step. A list of 100,000
+//! cases, of which 100 change at the vendor, is read anew; then a follower asks what changed, and
+//! another caller asks for the first page. Prints one line of JSON: bytes of the full list and of
+//! the difference, the times of both answers, and the memory of a state and of the ids that states
+//! share.
 //!
 //! The gateway, the vendor and the caller are in one process, over loopback.
 

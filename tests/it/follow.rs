@@ -3,8 +3,8 @@
 //!
 //! Each round changes the vendor's cases at random, while a tenth of its calls fails. Gateways are
 //! restarted, with their store and without, states are evicted, and streams are cut. Followers of
-//! different audiences and searches apply the lines of a stream if it ended with `sync`. What they hold
-//! is compared with what the vendor had from their `as_of` on, and with a whole search.
+//! different audiences and searches apply the lines of a stream if it ended with `sync`. What they
+//! hold is compared with what the vendor had from their `as_of` on, and with a whole search.
 //! `MSP_FOLLOW_ROUNDS` sets the number of rounds, `MSP_FOLLOW_SEED` the run.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -268,7 +268,8 @@ fn number_of(name: &str, default: u64) -> u64 {
 struct Versions(VecDeque<(Timestamp, [blake3::Hash; 3])>);
 
 impl Versions {
-    /// More than a follower can be behind: a round takes a minute, and nothing is served past an hour.
+    /// More than a follower can be behind: a round takes a minute, and nothing is served past an
+    /// hour.
     const KEPT: usize = 300;
 
     fn note(&mut self, sandbox: &Sandbox, now: Timestamp) {
