@@ -13,7 +13,7 @@ pub const SCROLL_BYTES_MAX: usize = 16 << 10;
 pub struct ScrollId(Zeroizing<String>);
 
 impl ScrollId {
-    /// Creates a scroll id. `None` if the text is empty or longer than [`SCROLL_BYTES_MAX`].
+    /// Creates a scroll id. `None` if the text is empty or longer than `SCROLL_BYTES_MAX`.
     pub fn new(text: String) -> Option<Self> {
         let text = Zeroizing::new(text);
         (1..=SCROLL_BYTES_MAX)
