@@ -19,7 +19,7 @@ use tokio::task::{AbortHandle, spawn_blocking};
 
 use crate::app::App;
 use crate::clock::{Duration, sleep, timeout};
-use crate::config::{self, Secrets, Settings};
+use crate::config::{Secrets, Settings, SettingsAt};
 use crate::secrets::READ_WAIT_MAX;
 use crate::telemetry::EventLevel;
 
@@ -37,7 +37,7 @@ const HUNG_MAX: usize = 4;
 
 /// Watches the settings and the files of keys and certificates, and takes over their changes.
 pub struct Reloader {
-    path: PathBuf,
+    at: SettingsAt,
     watched: Arc<[PathBuf]>,
     /// Hash of the contents.
     seen: [u8; 32],
@@ -64,9 +64,15 @@ impl Reloader {
     /// Watches `path` and the key files that `settings` name. Checks them once, which blocks the
     /// thread.
     pub fn new(path: &Path, settings: &Settings) -> Self {
-        let watched = watched(path, settings);
+        Self::of(SettingsAt::File(path.to_owned()), settings)
+    }
+
+    /// Creates a reloader for settings that may come from standard input. Of these it watches only
+    /// the files of keys and certificates.
+    pub fn of(at: SettingsAt, settings: &Settings) -> Self {
+        let watched = watched(&at, settings);
         Self {
-            path: path.to_owned(),
+            at,
             marks: marks(&watched),
             seen: fingerprint(&watched),
             watched,
@@ -199,11 +205,13 @@ impl Reloader {
             return Err("the files that are watched do not answer".to_owned());
         };
         self.seen = seen;
+        let settings = self.at.file().map(Path::to_owned);
+        let no_file = move |files: &[PathBuf]| no_file(files, settings.as_deref());
         if let Some(Some(odd)) = self.look(app, no_file).await {
             return Err(odd);
         }
-        let path = self.path.clone();
-        let (settings, secrets) = blocking(move || read(&path)).await?;
+        let at = self.at.clone();
+        let (settings, secrets) = blocking(move || read(&at)).await?;
         let theirs = app.clone();
         let applied = move || {
             let later = theirs.apply(&settings, &secrets);
@@ -221,7 +229,7 @@ impl Reloader {
         for line in settings.warnings.iter().chain(&warnings) {
             tracing::warn!(line, "questionable setting");
         }
-        self.watched = watched(&self.path, &settings);
+        self.watched = watched(&self.at, &settings);
         // The metadata is read before the contents. A change in between shows as new metadata at
         // the next check.
         let looked = |files: &[PathBuf]| (marks(files), fingerprint(files));
@@ -245,14 +253,14 @@ fn one_line(why: &impl ToString) -> String {
 }
 
 /// Reads settings and secrets. Gives up on files that do not respond.
-fn read(path: &Path) -> Result<(Settings, Secrets), String> {
-    let settings = config::load(Some(path)).map_err(|why| one_line(&why))?;
+fn read(at: &SettingsAt) -> Result<(Settings, Secrets), String> {
+    let settings = at.load().map_err(|why| one_line(&why))?;
     let secrets = settings.read_secrets().map_err(|why| one_line(&why))?;
     Ok((settings, secrets))
 }
 
-fn watched(path: &Path, settings: &Settings) -> Arc<[PathBuf]> {
-    let mut files = vec![path.to_owned()];
+fn watched(at: &SettingsAt, settings: &Settings) -> Arc<[PathBuf]> {
+    let mut files: Vec<_> = at.file().map(Path::to_owned).into_iter().collect();
     files.extend(settings.secret_files());
     files.into()
 }
@@ -264,11 +272,11 @@ fn is_file(path: &Path) -> bool {
 
 /// Returns an error text for the first path that is not a file. A pipe can be read once, at the
 /// start.
-fn no_file(files: &[PathBuf]) -> Option<String> {
+fn no_file(files: &[PathBuf], settings: Option<&Path>) -> Option<String> {
     let odd = files.iter().find(|path| path.exists() && !is_file(path))?;
     // A relative path may be a secret that was written where its file belongs.
-    let settings = files.first() == Some(odd);
-    let name = match settings || odd.is_absolute() {
+    let is_settings = settings == Some(odd.as_path());
+    let name = match is_settings || odd.is_absolute() {
         true => odd.display().to_string(),
         false => "a file of a key or certificate".to_owned(),
     };
@@ -312,6 +320,7 @@ fn fingerprint(files: &[PathBuf]) -> [u8; 32] {
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::config;
     use crate::metrics::Metrics;
     use crate::telemetry::LogSink;
 

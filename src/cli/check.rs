@@ -1,13 +1,13 @@
 //! `msp-gateway check`: would the gateway start with these settings?
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::operate::AnswerFormat;
-use crate::config::{self, Refusal, Settings, SettingsSource};
+use crate::config::{self, Refusal, Settings, SettingsAt};
 
 /// What to check, and how to show it.
 #[derive(Args, Default)]
@@ -70,12 +70,10 @@ impl Check {
     }
 
     fn found(&self) -> Result<Found, Refusal> {
-        let source = match self.config.as_deref() {
-            None => SettingsSource::Defaults,
-            Some(path) if path == Path::new("-") => SettingsSource::Input,
-            Some(path) => SettingsSource::File(path),
+        let mut settings = match self.config.as_deref() {
+            None => config::load(None)?,
+            Some(path) => SettingsAt::named(path)?.load()?,
         };
-        let mut settings = config::load_from(source)?;
         let secrets = settings.read_secrets()?;
         let mut warnings = std::mem::take(&mut settings.warnings);
         warnings.extend(secrets.warnings);

@@ -63,8 +63,8 @@ enum Command {
     },
     /// Run the gateway against the real vendors
     Serve {
-        /// The settings
-        #[arg(long)]
+        /// The settings, - for standard input
+        #[arg(long, value_name = "FILE")]
         config: PathBuf,
         /// The form of log lines; without it, text on a terminal and JSON elsewhere
         #[arg(long, value_enum)]
@@ -112,14 +112,14 @@ enum Command {
 enum StoreCommand {
     /// Read every record, and say how many there are and how many open
     Check {
-        /// The settings
-        #[arg(long)]
+        /// The settings, - for standard input
+        #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
     /// Remove every file of the store
     Wipe {
-        /// The settings
-        #[arg(long)]
+        /// The settings, - for standard input
+        #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
 }

@@ -7,7 +7,7 @@ use super::outputs::{LogFormat, Outputs};
 use super::{refuse, run};
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config;
+use crate::config::SettingsAt;
 use crate::metrics::Metrics;
 use crate::reload::Reloader;
 use crate::secrets::forbid_core_dumps;
@@ -41,8 +41,9 @@ fn serve(
     metrics: Arc<Metrics>,
     clock: Clock,
 ) -> Result<i32, String> {
-    let settings = config::load(Some(path)).map_err(|refusal| refusal.to_string())?;
-    // Before the first secret is read. The result is logged once there is a log.
+    let at = SettingsAt::named(path).map_err(|refusal| refusal.to_string())?;
+    let settings = at.load().map_err(|refusal| refusal.to_string())?;
+    // Before the first secret is read; told once there is a log.
     let core_dumps = forbid_core_dumps();
     let secrets = settings
         .read_secrets()
@@ -62,7 +63,7 @@ fn serve(
         let app = App::build(&settings, &secrets, log, clock, metrics)
             .map_err(|error| error.to_string())?;
         drop(secrets);
-        let reloader = Reloader::new(path, &settings).with_level(level);
+        let reloader = Reloader::of(at, &settings).with_level(level);
         let bound = |listeners: &Listeners| {
             let scheme = |tls: bool| if tls { "https" } else { "http" };
             let public = scheme(settings.server.public_tls.is_some());

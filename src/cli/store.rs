@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::refuse;
 use crate::app::store_seal;
-use crate::config;
-use crate::config::Settings;
+use crate::config::{Settings, SettingsAt};
 use crate::store::disk::{examine, wipe};
 
 /// Reads every record. Returns the exit code.
@@ -64,7 +63,8 @@ pub fn remove(path: &Path) -> i32 {
 
 /// Reads the settings and returns them with the store's directory.
 fn placed(path: &Path) -> Result<(Settings, PathBuf), String> {
-    let settings = config::load(Some(path)).map_err(|refusal| refusal.to_string())?;
+    let settings = SettingsAt::named(path).and_then(|at| at.load());
+    let settings = settings.map_err(|refusal| refusal.to_string())?;
     match settings.store.directory.clone() {
         Some(directory) => Ok((settings, directory)),
         None => Err("store.directory is empty and STATE_DIRECTORY is not set: name the directory that the gateway uses, such as STATE_DIRECTORY=/var/lib/msp-gateway".to_owned()),

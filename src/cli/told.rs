@@ -186,9 +186,12 @@ fn steps(of: &Value) -> String {
     }
     let policy = at(of, "policy");
     let of_policy = |member: &str| span(number(&policy[member]));
+    let kind = match at(policy, "grade").as_str() {
+        Some(grade) => format!("Answers of this kind ({grade})"),
+        None => "Such answers".to_owned(),
+    };
     lines.push(format!(
-        "Answers of this kind ({}) are fresh for {}, then stale for {}, and usable on error for {} after that.",
-        word(at(policy, "grade")),
+        "{kind} are fresh for {}, then stale for {}, and usable on error for {} after that.",
         of_policy("fresh_s"),
         of_policy("stale_s"),
         of_policy("on_error_s")

@@ -1,6 +1,6 @@
 //! Loads settings: the defaults, then the file, then the environment. Reports all problems at once.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::error::Kind;
@@ -15,6 +15,55 @@ use super::sources;
 use crate::domain::Vendor;
 use crate::secrets::{FileProblem, read_file};
 
+/// What stands for standard input in the place of a file's name.
+const INPUT: &str = "-";
+/// The name of standard input in messages.
+const INPUT_LABEL: &str = "standard input";
+
+/// Where settings are read from, at the start and at each reload.
+#[derive(Clone, Debug)]
+pub enum SettingsAt {
+    /// A file.
+    File(PathBuf),
+    /// Standard input, which was read to its end at the start and does not change any more.
+    Input(Arc<str>),
+}
+
+impl SettingsAt {
+    /// Returns the place that a command's `--config` names. `-` is standard input, which is read
+    /// now. Blocks until it ends.
+    ///
+    /// # Errors
+    /// If standard input cannot be read, or is no settings file.
+    pub fn named(path: &Path) -> Result<Self, Refusal> {
+        if path != Path::new(INPUT) {
+            return Ok(Self::File(path.to_owned()));
+        }
+        text_of_input()
+            .map(|text| Self::Input(text.into()))
+            .map_err(|why| unreadable(INPUT_LABEL, why))
+    }
+
+    /// Returns the file, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Input(_) => None,
+        }
+    }
+
+    /// Reads, merges and checks the settings, as [`load`] does.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load(&self) -> Result<Settings, Refusal> {
+        match self {
+            Self::File(path) => load(Some(path)),
+            Self::Input(text) => load_text(Some((INPUT_LABEL, text))),
+        }
+    }
+}
+
 /// Reads, merges and checks the settings of a file (none: defaults and environment alone).
 /// Secrets are read apart from it, by [`Settings::read_secrets`]. Blocks the thread; a file that
 /// does not answer is given up.
@@ -22,52 +71,31 @@ use crate::secrets::{FileProblem, read_file};
 /// # Errors
 /// Every problem found, none with a value in it.
 pub fn load(path: Option<&Path>) -> Result<Settings, Refusal> {
-    load_from(path.map_or(SettingsSource::Defaults, SettingsSource::File))
+    let Some(path) = path else {
+        return load_text(None);
+    };
+    let label = path.display().to_string();
+    let text = text_of(path).map_err(|why| unreadable(&label, why))?;
+    load_text(Some((&label, &text)))
 }
 
-/// Where settings are read from, before the environment.
-#[derive(Clone, Copy, Debug)]
-pub enum SettingsSource<'a> {
-    /// Nowhere: defaults.
-    Defaults,
-    /// A file.
-    File(&'a Path),
-    /// Standard input, to its end.
-    Input,
-}
-
-/// Loads settings like [`load`], also from standard input.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_from(source: SettingsSource<'_>) -> Result<Settings, Refusal> {
+fn load_text(text: Option<(&str, &str)>) -> Result<Settings, Refusal> {
     let variables = std::env::vars_os().filter_map(|(name, text)| {
         // A name that is not Unicode is none of ours.
         Some((name.into_string().ok()?, text.into_string().ok()))
     });
-    let placed = |mut settings: Settings| {
-        let given = std::env::var_os("STATE_DIRECTORY");
-        settings.store.or_state_directory(given.as_deref());
-        settings
-    };
-    let text = match source {
-        SettingsSource::Defaults => return read(None, variables).map(placed),
-        SettingsSource::File(path) => text_of(path),
-        SettingsSource::Input => text_of_input(),
-    };
-    let label = match source {
-        SettingsSource::File(path) => path.display().to_string(),
-        _ => "standard input".to_owned(),
-    };
-    let text = text.map_err(|text| {
-        let mut report = Report::default();
-        report.add_at(SettingPlace::File(label.as_str().into(), 0), "", text);
-        report
-            .verdict()
-            .err()
-            .unwrap_or(Refusal { problems: vec![] })
-    })?;
-    read(Some((&label, &text)), variables).map(placed)
+    let mut settings = read(text, variables)?;
+    let given = std::env::var_os("STATE_DIRECTORY");
+    settings.store.or_state_directory(given.as_deref());
+    Ok(settings)
+}
+
+/// The refusal of a whole file.
+fn unreadable(label: &str, why: String) -> Refusal {
+    let mut report = Report::default();
+    report.add_at(SettingPlace::File(label.into(), 0), "", why);
+    let refusal = report.verdict().err();
+    refusal.unwrap_or(Refusal { problems: vec![] })
 }
 
 /// Loads settings from a text and given variables, for the demo and for tests. `label` stands for

@@ -30,7 +30,7 @@ mod reference;
 pub use check::{AuthMode, CacheSettings, ConsoleSettings, LogSettings, Settings, StoreSettings};
 pub(crate) use form::Form;
 pub use form::Level;
-pub use load::{SettingsSource, from_text, load, load_from};
+pub use load::{SettingsAt, from_text, load};
 pub(crate) use names::CallerName;
 pub use report::Refusal;
 pub use restart::{NEEDS_RESTART, needs_restart};

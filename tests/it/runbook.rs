@@ -18,6 +18,13 @@ const DOCUMENTS: [(&str, &str); 3] = [
 ];
 const METRICS: &str = include_str!("../../deploy/METRICS.md");
 const FAULTS: &str = include_str!("../../src/upstream/error.rs");
+/// Where attributes of spans are given.
+const SPANS: [&str; 4] = [
+    include_str!("../../src/exchange/record.rs"),
+    include_str!("../../src/middleware/outbound/count.rs"),
+    include_str!("../../src/traces/span.rs"),
+    include_str!("../../src/snapshot/walk.rs"),
+];
 const REFERENCE: &str = include_str!("../../config.toml");
 const STATE_WORDS: &str = include_str!("../../docs/state-words.md");
 /// Names of others that look like ours: of certificates, Kubernetes and Prometheus.
@@ -116,6 +123,11 @@ fn known(answers: &[Value]) -> BTreeSet<String> {
         word.strip_suffix("\",")
     });
     names.extend(faults.map(str::to_owned));
+    // Attributes of spans: texts with a dot.
+    let texts = SPANS
+        .iter()
+        .flat_map(|source| source.split('"').skip(1).step_by(2));
+    names.extend(texts.filter(|text| is_name(text)).map(str::to_owned));
     let rows = METRICS.lines().filter(|line| line.starts_with("| `"));
     for row in rows {
         let mut cells = row.split('|').skip(1).take(2);

@@ -4,9 +4,11 @@ use std::io::{Seek as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
+use msp_gateway::sandbox::WIV_KEY;
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::process::{Ended, Process, World, everyone};
+use crate::process::{Ended, Process, Vendors, Web, World, everyone};
 
 fn operate(world: &World, arguments: &[&str]) -> Ended {
     let admin = ["--admin", world.admin.as_str()];
@@ -196,4 +198,55 @@ fn settings_are_checked_from_standard_input() {
         "{}",
         ended.stderr
     );
+}
+
+/// Settings from standard input, as from a secret store: they stay what they were, keys and
+/// certificates are exchanged as ever.
+#[tokio::test]
+async fn the_gateway_serves_with_settings_from_standard_input() {
+    let web = Web::new();
+    let vendors = Vendors::start(50, &web);
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("wiv.key");
+    std::fs::write(&key, "wrong-key-at-first").unwrap();
+    let text = format!(
+        "auth.mode = \"open\"\nlimits.drain_delay = \"0s\"\n[listen]\npublic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n[wiv]\nbase_url = \"http://{}\"\napi_key_file = \"{}\"\n",
+        vendors.address,
+        key.display()
+    );
+    let mut input = tempfile::tempfile().unwrap();
+    input.write_all(text.as_bytes()).unwrap();
+    input.rewind().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_msp-gateway"));
+    command.args(["serve", "--config", "-"]).env_clear();
+    let gateway = Process::spawn_over(command, Stdio::from(input));
+    gateway.until_stdout("admin http://");
+    let printed = gateway.stdout();
+    let at = |name: &str| {
+        let line = printed.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split(' ').nth(1).unwrap().to_owned()
+    };
+    let (public, admin) = (at("public"), at("admin"));
+    let customers = format!("{public}/msp/customers");
+    assert_eq!(
+        web.get(&customers).await.code(),
+        "vendor_credential_rejected"
+    );
+    std::fs::write(&key, WIV_KEY).unwrap();
+    gateway.until_stderr("settings reloaded", 1);
+    assert_eq!(web.get(&customers).await.status, 200);
+    gateway.signal(Signal::HUP);
+    gateway.until_stderr("settings reloaded", 2);
+    let settings = web.get(&format!("{admin}/admin/settings")).await.json();
+    let told = settings["settings"].as_array().unwrap();
+    let mode = told
+        .iter()
+        .find(|one| one["setting"] == "auth.mode")
+        .unwrap();
+    assert_eq!(
+        (&mode["value"], &mode["source"]),
+        (&"\"open\"".into(), &"standard input".into())
+    );
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.ended().code, Some(0));
 }

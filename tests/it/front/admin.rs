@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -11,16 +12,16 @@ use msp_gateway::api::Question;
 use msp_gateway::api::admin::{
     Admin, AdminParts, AdminReads, PurgeRequest, PurgeTarget, Purged, Readiness, VendorState,
 };
-use msp_gateway::clock::{Clock, Duration, sleep};
+use msp_gateway::clock::{Clock, Duration, Instant, sleep};
 use msp_gateway::domain::{Kind, Vendor};
 use msp_gateway::exchange::Boxed;
 use msp_gateway::exchange::site::OwnNames;
-use msp_gateway::history::History;
 use msp_gateway::history::samples::WATCHERS_MAX;
+use msp_gateway::history::{BucketCounts, History, Reading, ScrollCounts};
 use msp_gateway::metrics::Metrics;
 use msp_gateway::problem::Problem;
-use msp_gateway::server::Connections;
 use msp_gateway::server::Drain;
+use msp_gateway::server::{Connections, Ending};
 use msp_gateway::store::StoreHealth;
 
 struct Stub {
@@ -414,6 +415,83 @@ async fn streams_of_samples_are_few_and_end_with_the_gateway() {
         200,
         "a place is free again"
     );
+}
+
+/// Something that a second of history can be read from.
+fn second(n: u32) -> Reading {
+    Reading {
+        at: Instant::now(),
+        wall: Timestamp::UNIX_EPOCH,
+        durations: std::array::from_fn(|_| BucketCounts::default()),
+        bounds_s: &[],
+        statuses: [n.into(), 0, 0],
+        vendors: Vec::new(),
+        requests_in_flight: n,
+        exports_running: 0,
+        connections: 1,
+        scrolls: ScrollCounts::default(),
+        stores: Vec::new(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_of_samples_that_take_nothing_are_closed_and_hold_up_nobody() {
+    let stub = Arc::new(Stub::default());
+    let on = listener(&stub, true);
+    let live = get("/admin/live", "").replace("host: x", "host: 127.0.0.1");
+    let mut stuck = Vec::new();
+    for _ in 0..WATCHERS_MAX {
+        // As a socket whose buffers are full after the first sample.
+        let mut peer = connect_through(&on, 1024);
+        peer.send(&live).await;
+        stuck.push(peer);
+    }
+    let begun = Instant::now();
+    for n in 0..40 {
+        sleep(Duration::from_secs(1)).await;
+        stub.history.samples.take(second(n));
+        // The sampler, the scrape and other operators go on, without a wait.
+        let now = Instant::now();
+        assert_eq!(ask(&on, get("/metrics", "")).await.status, 200);
+        assert_eq!(ask(&on, get("/admin/history", "")).await.status, 200);
+        assert_eq!(Instant::now(), now);
+        if stuck.iter().all(|peer| peer.task.is_finished()) {
+            break;
+        }
+    }
+    let took = Instant::now().saturating_duration_since(begun);
+    assert!(took < Duration::from_secs(25), "{took:?}");
+    for peer in stuck {
+        assert_eq!(peer.task.await.unwrap(), Ending::Slow);
+    }
+    // Their places are free again.
+    let mut peer = connect(&on);
+    peer.send(&live).await;
+    sleep(Duration::from_secs(1)).await;
+    stub.history.samples.end();
+    assert_eq!(peer.reply().await.unwrap().status, 200);
+}
+
+/// A reader takes nothing when the gateway leaves. The end of its stream cannot be sent, so it is
+/// cut with the grace at the latest.
+#[tokio::test(start_paused = true)]
+async fn a_reader_of_samples_that_takes_nothing_does_not_hold_up_the_end() {
+    let stub = Arc::new(Stub::default());
+    let on = listener(&stub, true);
+    let mut peer = connect_through(&on, 1024);
+    peer.send(get("/admin/live", "").replace("host: x", "host: 127.0.0.1"))
+        .await;
+    for n in 0..4 {
+        sleep(Duration::from_secs(1)).await;
+        stub.history.samples.take(second(n));
+    }
+    assert!(!peer.task.is_finished());
+    let begun = Instant::now();
+    stub.history.samples.end();
+    on.drain.begin();
+    on.drain.cut();
+    assert_eq!(peer.task.await.unwrap(), Ending::Cut);
+    assert_eq!(Instant::now(), begun);
 }
 
 #[tokio::test(start_paused = true)]
