@@ -4,6 +4,7 @@
 //! (its errors print values), are wiped when dropped, and print as `[redacted]`.
 
 mod file;
+mod seal;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use http::HeaderValue;
 use zeroize::{Zeroize as _, Zeroizing};
 
 pub use file::{FileProblem, READ_WAIT_MAX, read_file};
+pub use seal::{KEY_ID_BYTES, SealReject, Seals};
 
 /// Longest secret accepted, in bytes. Vendor keys are under 200; a larger file is a mistaken path.
 pub const SECRET_BYTES_MAX: usize = 4096;
@@ -203,11 +205,6 @@ impl SealingKey {
     /// replicas with the same vendor key open each other's tokens.
     pub fn derive_from_vendor(purpose: &'static str, vendor_key: &VendorKey) -> Self {
         Self::derive(purpose, &vendor_key.0)
-    }
-
-    /// Returns the bytes, for the cipher in `snapshot/token.rs` only.
-    pub fn bytes(&self) -> &[u8; 32] {
-        &self.0
     }
 }
 

@@ -4,7 +4,6 @@
 //! that holds the same sealing key. It names its snapshot. Where that is gone, it carries what is
 //! needed to go on in another one: the search, and the marks of the rows before its place.
 
-use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::civil::Date;
@@ -12,7 +11,7 @@ use jiff::civil::Date;
 use super::marks::Marks;
 use crate::domain::audience::AudienceFingerprint;
 use crate::domain::{CustomerId, DateRange, PageSize};
-use crate::secrets::SealingKey;
+use crate::secrets::{SealingKey, Seals};
 
 /// Longest text looked at. A token with the longest customer id and search is under 800 characters.
 pub const TOKEN_CHARS_MAX: usize = 1024;
@@ -28,9 +27,6 @@ pub const EXTRA_BYTES_MAX: usize = 300;
 const NO_EXTRA: u16 = u16::MAX;
 /// Of tokens for states: never taken for a page's, nor the other way round.
 const SYNC_VERSION: u8 = 0x81;
-const KEY_ID_BYTES: usize = 4;
-const NONCE_BYTES: usize = 12;
-const HEAD_BYTES: usize = 1 + KEY_ID_BYTES + NONCE_BYTES;
 
 /// Names a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,44 +70,13 @@ pub struct SyncClaims {
     pub as_of_ms: i64,
 }
 
-struct Sealing {
-    id: [u8; KEY_ID_BYTES],
-    cipher: LessSafeKey,
-    nonces: SealingKey,
-}
-
-impl Sealing {
-    fn new(key: &SealingKey) -> Option<Self> {
-        let cipher = UnboundKey::new(&AES_256_GCM_SIV, key.bytes()).ok()?;
-        let mut id = [0; KEY_ID_BYTES];
-        blake3::Hasher::new_derive_key("msp-gateway page token key id")
-            .update(key.bytes())
-            .finalize_xof()
-            .fill(&mut id);
-        Some(Self {
-            id,
-            cipher: LessSafeKey::new(cipher),
-            nonces: key.clone(),
-        })
-    }
-}
-
 /// Seals and opens tokens. Opens those of the previous sealing key too, during a rotation.
-pub struct Sealer {
-    current: Sealing,
-    previous: Option<Sealing>,
-}
+pub struct Sealer(Seals);
 
 impl Sealer {
     /// Creates a sealer. `None` only if the cipher refuses a key, which it does not for 32 bytes.
     pub fn new(current: &SealingKey, previous: Option<&SealingKey>) -> Option<Self> {
-        Some(Self {
-            current: Sealing::new(current)?,
-            previous: match previous {
-                Some(key) => Some(Sealing::new(key)?),
-                None => None,
-            },
-        })
+        Seals::new("msp-gateway page token key id", current, previous).map(Self)
     }
 
     /// Returns the token of these claims; `None` only if the cipher fails.
@@ -131,25 +96,9 @@ impl Sealer {
         self.seal_as(SYNC_VERSION, plain)
     }
 
-    fn seal_as(&self, version: u8, mut sealed: Vec<u8>) -> Option<String> {
-        let sealing = &self.current;
-        // The cipher withstands repeated nonces; deriving it from the claims spreads them all the
-        // same, and keeps the token a pure function of the page.
-        let mut nonce = [0; NONCE_BYTES];
-        blake3::Hasher::new_keyed(sealing.nonces.bytes())
-            .update(&sealed)
-            .finalize_xof()
-            .fill(&mut nonce);
-        let mut token = Vec::with_capacity(HEAD_BYTES + sealed.len() + 16);
-        token.push(version);
-        token.extend_from_slice(&sealing.id);
-        let bound = Aad::from(token.clone());
-        token.extend_from_slice(&nonce);
-        sealing
-            .cipher
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), bound, &mut sealed)
-            .ok()?;
-        token.extend_from_slice(&sealed);
+    fn seal_as(&self, version: u8, claims: Vec<u8>) -> Option<String> {
+        // Nothing but the claims goes into a token, so it is a pure function of the page.
+        let token = self.0.seal(version, &[], claims)?;
         Some(URL_SAFE_NO_PAD.encode(token))
     }
 
@@ -177,23 +126,7 @@ impl Sealer {
             return None;
         }
         let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
-        let (head, sealed) = bytes.split_at_checked(HEAD_BYTES)?;
-        let (bound, nonce) = head.split_at_checked(1 + KEY_ID_BYTES)?;
-        let (version, id) = bound.split_first()?;
-        if *version != wanted {
-            return None;
-        }
-        let sealing = [Some(&self.current), self.previous.as_ref()]
-            .into_iter()
-            .flatten()
-            .find(|sealing| sealing.id == id)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let mut sealed = sealed.to_vec();
-        let claims = sealing
-            .cipher
-            .open_in_place(nonce, Aad::from(bound), &mut sealed)
-            .ok()?;
-        Some(claims.to_vec())
+        self.0.open(wanted, &[], &bytes).ok()
     }
 }
 

@@ -5,11 +5,10 @@
 //! the engine does not open there. The nonce is a keyed hash of what is sealed: equal records have
 //! equal bytes, and no random number is needed.
 
-use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
 
 use crate::metrics::RecordReject;
-use crate::secrets::SealingKey;
+use crate::secrets::{KEY_ID_BYTES, SealReject, SealingKey, Seals};
 
 /// The layout of what is kept. Another number is another file, and opens nothing of this one.
 pub const FORMAT: u8 = 1;
@@ -22,11 +21,6 @@ const CONTENT_BYTES_MAX: usize = 128 << 20;
 const PACKED_FROM_BYTES: usize = 256;
 /// The fastest: packing and sealing a vendor page of 500 rows takes a fraction of a millisecond.
 const ZSTD_LEVEL: i32 = 1;
-
-/// Length of a key id.
-pub const KEY_ID_BYTES: usize = 4;
-const NONCE_BYTES: usize = 12;
-const HEAD_BYTES: usize = 1 + KEY_ID_BYTES + NONCE_BYTES;
 
 /// Sixteen bytes that name a record to the engine. They tell the engine nothing: see
 /// [`Names`](super::Names).
@@ -59,83 +53,30 @@ pub struct RecordPlace {
 }
 
 impl RecordPlace {
-    fn bound(&self, key: &RecordKey) -> Vec<u8> {
-        let mut bound = Vec::with_capacity(32);
-        bound.push(FORMAT);
-        bound.extend_from_slice(&key.id);
-        bound.push(self.kind as u8);
-        bound.extend_from_slice(&self.name.0);
-        bound.extend_from_slice(&self.number.to_le_bytes());
-        bound
-    }
-}
-
-struct RecordKey {
-    id: [u8; KEY_ID_BYTES],
-    cipher: LessSafeKey,
-    nonces: SealingKey,
-}
-
-impl RecordKey {
-    fn new(key: &SealingKey) -> Option<Self> {
-        let cipher = UnboundKey::new(&AES_256_GCM_SIV, key.bytes()).ok()?;
-        let mut id = [0; KEY_ID_BYTES];
-        blake3::Hasher::new_derive_key("msp-gateway store record key id")
-            .update(key.bytes())
-            .finalize_xof()
-            .fill(&mut id);
-        Some(Self {
-            id,
-            cipher: LessSafeKey::new(cipher),
-            nonces: key.clone(),
-        })
+    fn bytes(&self) -> Vec<u8> {
+        let number = self.number.to_le_bytes();
+        [&[self.kind as u8][..], &self.name.0, &number].concat()
     }
 }
 
 /// Seals records with the current key, and opens those of the previous one too, during a rotation.
-pub struct SealedRecord {
-    current: RecordKey,
-    previous: Option<RecordKey>,
-}
+pub struct SealedRecord(Seals);
 
 impl SealedRecord {
     /// Creates the cipher of records. `None` only if it refuses a key, which it does not for 32
     /// bytes.
     pub fn new(current: &SealingKey, previous: Option<&SealingKey>) -> Option<Self> {
-        Some(Self {
-            current: RecordKey::new(current)?,
-            previous: match previous {
-                Some(key) => Some(RecordKey::new(key)?),
-                None => None,
-            },
-        })
+        Seals::new("msp-gateway store record key id", current, previous).map(Self)
     }
 
-    /// Ids of the current key and the previous one.
+    /// Returns the ids of the current key and the previous one.
     pub fn key_ids(&self) -> ([u8; KEY_ID_BYTES], Option<[u8; KEY_ID_BYTES]>) {
-        (self.current.id, self.previous.as_ref().map(|key| key.id))
+        self.0.key_ids()
     }
 
     /// Returns the record of `content` for `place`; `None` where it is larger than a record may be.
     pub fn seal(&self, place: RecordPlace, content: &[u8]) -> Option<Bytes> {
-        let key = &self.current;
-        let mut sealed = pack(content)?;
-        let bound = place.bound(key);
-        let mut nonce = [0; NONCE_BYTES];
-        blake3::Hasher::new_keyed(key.nonces.bytes())
-            .update(&bound)
-            .update(&sealed)
-            .finalize_xof()
-            .fill(&mut nonce);
-        let mut record = Vec::with_capacity(HEAD_BYTES + sealed.len() + 16);
-        record.push(FORMAT);
-        record.extend_from_slice(&key.id);
-        record.extend_from_slice(&nonce);
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        key.cipher
-            .seal_in_place_append_tag(nonce, Aad::from(bound), &mut sealed)
-            .ok()?;
-        record.extend_from_slice(&sealed);
+        let record = self.0.seal(FORMAT, &place.bytes(), pack(content)?)?;
         (record.len() <= RECORD_BYTES_MAX).then(|| record.into())
     }
 
@@ -147,27 +88,14 @@ impl SealedRecord {
         if record.len() > RECORD_BYTES_MAX {
             return Err(RecordReject::Size);
         }
-        let (head, sealed) = record
-            .split_at_checked(HEAD_BYTES)
-            .ok_or(RecordReject::Size)?;
-        let Some(([FORMAT], head)) = head.split_first_chunk() else {
-            return Err(RecordReject::Format);
-        };
-        let (id, nonce) = head
-            .split_first_chunk::<KEY_ID_BYTES>()
-            .ok_or(RecordReject::Size)?;
-        let key = [Some(&self.current), self.previous.as_ref()]
-            .into_iter()
-            .flatten()
-            .find(|key| key.id == *id)
-            .ok_or(RecordReject::Key)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| RecordReject::Size)?;
-        let mut sealed = sealed.to_vec();
-        let packed = key
-            .cipher
-            .open_in_place(nonce, Aad::from(place.bound(key)), &mut sealed)
-            .map_err(|_| RecordReject::Seal)?;
-        unpack(packed).ok_or(RecordReject::Content)
+        let packed = self.0.open(FORMAT, &place.bytes(), record);
+        let packed = packed.map_err(|why| match why {
+            SealReject::Size => RecordReject::Size,
+            SealReject::Version => RecordReject::Format,
+            SealReject::Key => RecordReject::Key,
+            SealReject::Seal => RecordReject::Seal,
+        })?;
+        unpack(&packed).ok_or(RecordReject::Content)
     }
 }
 

@@ -45,11 +45,6 @@ impl Nable {
         }
     }
 
-    /// Returns whether there is a vendor to call.
-    pub fn is_enabled(&self) -> bool {
-        self.service.is_some()
-    }
-
     /// Returns the account that is asked about: a part of every identity.
     pub fn account(&self) -> &AccountId {
         &self.account

@@ -41,11 +41,6 @@ impl Wiv {
         }
     }
 
-    /// Returns whether there is a vendor to call.
-    pub fn is_enabled(&self) -> bool {
-        self.service.is_some()
-    }
-
     /// Returns the credential whose keys are used. It is part of every cache key.
     pub fn credential(&self) -> &AccountId {
         &self.credential
