@@ -65,6 +65,15 @@ impl<'de> serde::Deserialize<'de> for Share {
                 f.write_str("a number from 0 to 1")
             }
 
+            // A variable's value is a text.
+            fn visit_str<E: Error>(self, text: &str) -> Result<Share, E> {
+                let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+                match text.parse() {
+                    Ok(share) if plain => self.checked(share),
+                    _ => Err(refused(&self)),
+                }
+            }
+
             fn visit_f64<E: Error>(self, share: f64) -> Result<Share, E> {
                 self.checked(share)
             }
@@ -147,7 +156,7 @@ mod tests {
             let line = format!("otlp_endpoint = \"http://a:1\"\nsample_ratio = {text}");
             assert_eq!(with(&line).unwrap().traces.unwrap().sample_ratio, share);
         }
-        for bad in ["-0.1", "1.01", "2", "-1", "nan", "inf", "\"0.5\"", "true"] {
+        for bad in ["-0.1", "1.01", "2", "-1", "nan", "inf", "\"half\"", "true"] {
             let why = with(&format!("sample_ratio = {bad}")).unwrap_err();
             assert_eq!(
                 why, "c:4: traces.sample_ratio: must be a number from 0 to 1",

@@ -417,6 +417,7 @@ fn other_values(value: &str) -> Vec<String> {
         "[\"a.example\"]",
         "[\"https://a.example\"]",
         "/var/lib/other",
+        "0.25",
     ];
     let words = words.map(str::to_owned);
     near.into_iter()
