@@ -146,6 +146,24 @@ impl Stamp {
         }
     }
 
+    /// Returns the moment `by` after this one.
+    #[must_use]
+    pub fn later(self, by: Duration) -> Self {
+        let ms = millis(by);
+        Self {
+            since_boot_ms: self.since_boot_ms.saturating_add(ms),
+            wall_ms: self
+                .wall_ms
+                .saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)),
+            ..self
+        }
+    }
+
+    /// Returns the milliseconds from the machine's start to this moment.
+    pub fn since_boot_ms(&self) -> u64 {
+        self.since_boot_ms
+    }
+
     /// Returns the bytes to keep.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let parts = [

@@ -40,9 +40,18 @@ impl AdminReads for Desk {
         let purged = app.reads.purge(&what, purge.soft);
         Box::pin(async move {
             let kept = app.reads.keep_purges().await;
+            let reach = match kept {
+                true => app.reads.purge_reach().await,
+                false => None,
+            };
             Purged {
                 entries: purged,
-                pending: !kept,
+                pending: match (kept, app.store.is_shared()) {
+                    (true, _) => None,
+                    (false, true) => Some("fleet"),
+                    (false, false) => Some("store"),
+                },
+                reach,
             }
         })
     }

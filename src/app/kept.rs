@@ -1,13 +1,22 @@
 //! The store: its place, and the keys that seal it.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use hyper_rustls::ConfigBuilderExt as _;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+
 use super::BuildError;
+use crate::cache::Lifetimes;
 use crate::clock::Clock;
-use crate::config::{Secrets, Settings};
+use crate::config::{Secrets, Settings, StoreKind, ValkeySettings};
 use crate::metrics::Metrics;
 use crate::secrets::SealingKey;
-use crate::store::{Disk, DiskOptions, SealedRecord, Store};
+use crate::store::{
+    Disk, DiskOptions, SealedRecord, Store, Valkey, ValkeyAccess, ValkeyLives, ValkeyOptions,
+};
 
 /// Keeps keys that are derived for the store apart from those of page tokens.
 const STORE_PURPOSE: &str = "msp-gateway 2026 store";
@@ -60,18 +69,20 @@ pub fn open_store(
     clock: &Clock,
     metrics: &Arc<Metrics>,
 ) -> Result<Store, BuildError> {
-    if !settings.store.enabled {
-        return Ok(Store::none());
-    }
-    let Some(directory) = settings.store.directory.clone() else {
-        tracing::info!(
-            "nothing is kept across a restart: store.directory is empty, and the service manager set no STATE_DIRECTORY"
-        );
-        return Ok(Store::none());
+    let lost = match settings.store.kind {
+        StoreKind::None => return Ok(Store::none()),
+        StoreKind::Disk if settings.store.directory.is_none() => {
+            tracing::info!(
+                "nothing is kept across a restart: store.directory is empty, and the service manager set no STATE_DIRECTORY"
+            );
+            return Ok(Store::none());
+        }
+        StoreKind::Disk => "nothing is kept across a restart",
+        StoreKind::Valkey => "nothing is kept, and nothing shared with other gateways",
     };
     let Some(records) = store_seal(secrets)? else {
         tracing::warn!(
-            "nothing is kept across a restart: without a wiv key, the store needs pagination.token_key_file or pagination.token_key_env to be sealed with"
+            "{lost}: without a wiv key, the store needs pagination.token_key_file or pagination.token_key_env to be sealed with"
         );
         return Ok(Store::none());
     };
@@ -80,6 +91,14 @@ pub fn open_store(
             "the store is sealed with a key derived from the wiv key, so a new wiv key empties it; name a secret in pagination.token_key_file to keep it"
         );
     }
+    if let Some(valkey) = &settings.store.valkey {
+        let options = valkey_options(valkey, settings, secrets)?;
+        let engine = Valkey::new(options, clock.clone(), metrics.store.resolve());
+        return Ok(Store::over(engine, records, clock.clone(), metrics));
+    }
+    let Some(directory) = settings.store.directory.clone() else {
+        return Ok(Store::none());
+    };
     let options = DiskOptions {
         directory,
         bytes_max: settings.store.bytes_max,
@@ -87,4 +106,85 @@ pub fn open_store(
     let disk = Disk::open(options, metrics.store.resolve())
         .map_err(|error| BuildError(format!("the store has no thread: {error}")))?;
     Ok(Store::over(disk, records, clock.clone(), metrics))
+}
+
+/// How the server of `store.valkey` is used.
+fn valkey_options(
+    valkey: &ValkeySettings,
+    settings: &Settings,
+    secrets: &Secrets,
+) -> Result<ValkeyOptions, BuildError> {
+    let tls = match valkey.tls {
+        true => Some(Arc::new(trusting(valkey.ca_file.as_deref())?)),
+        false => None,
+    };
+    Ok(ValkeyOptions {
+        access: ValkeyAccess {
+            addresses: valkey.addresses.clone(),
+            tls,
+            username: valkey.username.clone(),
+            password: secrets.valkey_password.clone(),
+        },
+        prefix: valkey.prefix.clone(),
+        timeout: valkey.timeout,
+        lives: lives(settings),
+    })
+}
+
+/// How long records may be of use to anybody.
+fn lives(settings: &Settings) -> ValkeyLives {
+    let policy = &settings.policy;
+    let whole = |lives: &Lifetimes| lives.fresh + lives.stale.max(lives.on_error);
+    let longest = |all: &[&Lifetimes]| all.iter().map(|lives| whole(lives)).max();
+    let cases = [
+        &policy.cases.open,
+        &policy.cases.recent,
+        &policy.cases.closed,
+    ];
+    let answers = [
+        &policy.customers,
+        &policy.billing_current,
+        &policy.billing_closed,
+    ];
+    let pages = &settings.snapshots;
+    let snapshots = longest(&cases)
+        .unwrap_or_default()
+        .max(pages.token_lifetime);
+    ValkeyLives {
+        answers: longest(&answers)
+            .unwrap_or_default()
+            .max(policy.billing_negative),
+        snapshots: snapshots.min(pages.snapshot_lifetime_max),
+    }
+}
+
+/// TLS that trusts the authorities of a file, or those whom the system trusts.
+fn trusting(ca_file: Option<&Path>) -> Result<ClientConfig, BuildError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| BuildError(format!("TLS to Valkey cannot be set up: {error}")))?;
+    let builder = match ca_file {
+        Some(file) => builder.with_root_certificates(authorities(file)?),
+        None => match builder.clone().with_native_roots() {
+            Ok(builder) => builder,
+            Err(_) => builder.with_webpki_roots(),
+        },
+    };
+    Ok(builder.with_no_client_auth())
+}
+
+fn authorities(file: &Path) -> Result<RootCertStore, BuildError> {
+    let bad = |what: &str| BuildError(format!("store.valkey.ca_file: {} {what}", file.display()));
+    let mut roots = RootCertStore::empty();
+    let certificates = CertificateDer::pem_file_iter(file).map_err(|_| bad("cannot be read"))?;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|_| bad("is no PEM file of certificates"))?;
+        let added = roots.add(certificate);
+        added.map_err(|_| bad("holds a certificate that cannot be used"))?;
+    }
+    match roots.is_empty() {
+        true => Err(bad("holds no certificate")),
+        false => Ok(roots),
+    }
 }

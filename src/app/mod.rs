@@ -440,9 +440,17 @@ impl App {
             }
             () = self.sweep() => {}
             () = self.record() => {}
+            () = self.attend() => {}
         }
         self.traced.close(SPANS_LIMIT).await;
         self.store.close(CLOSE_LIMIT);
+    }
+
+    /// Takes part in the fleet of those that share the store.
+    async fn attend(&self) {
+        self.store.attend().await;
+        // There is no fleet.
+        std::future::pending::<()>().await;
     }
 
     async fn sweep(&self) {

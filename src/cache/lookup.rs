@@ -146,7 +146,12 @@ where
     /// Removes all answers of this kind, or makes them stale, and returns their number. Flights
     /// under way answer only the callers that wait for them already.
     pub fn purge(&self, kind: Kind, soft: bool) -> u64 {
-        let purged = self.local.purge(kind, soft, |_| true);
+        self.purge_where(kind, soft, |_| true)
+    }
+
+    /// Does the same for the answers that `which` names.
+    pub fn purge_where(&self, kind: Kind, soft: bool, which: impl Fn(&CacheKey) -> bool) -> u64 {
+        let purged = self.local.purge(kind, soft, which);
         self.flights.outdate();
         purged
     }

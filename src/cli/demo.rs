@@ -244,6 +244,7 @@ fn secrets() -> Option<Secrets> {
         token_key: Some(Secret::parse(&super::caller::new_key()?).ok()?),
         token_key_previous: None,
         trace_headers: TraceHeaders::default(),
+        valkey_password: None,
         certificates: crate::config::Certificates::default(),
         warnings: Vec::new(),
     })

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::refuse;
 use crate::app::store_seal;
-use crate::config::{Settings, SettingsAt};
+use crate::config::{Settings, SettingsAt, StoreKind};
 use crate::store::disk::{examine, wipe};
 
 /// Reads every record. Returns the exit code.
@@ -65,6 +65,9 @@ pub fn remove(path: &Path) -> i32 {
 fn placed(path: &Path) -> Result<(Settings, PathBuf), String> {
     let settings = SettingsAt::named(path).and_then(|at| at.load());
     let settings = settings.map_err(|refusal| refusal.to_string())?;
+    if settings.store.kind == StoreKind::Valkey {
+        return Err("the store is in Valkey (store.kind), not in a directory: look at it with the server's own tools".to_owned());
+    }
     match settings.store.directory.clone() {
         Some(directory) => Ok((settings, directory)),
         None => Err("store.directory is empty and STATE_DIRECTORY is not set: name the directory that the gateway uses, such as STATE_DIRECTORY=/var/lib/msp-gateway".to_owned()),

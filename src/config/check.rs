@@ -8,22 +8,25 @@ use std::sync::Arc;
 
 use super::callers;
 use super::file::{self, File, LINKS_MAX};
-use super::form::{Of, StoreKind, cut};
+use super::form::{Of, cut};
 use super::report::{Refusal, Report, SettingPlaces};
 use super::sources::named;
+use super::store;
 use super::tls;
 use super::traces::{self, TraceSettings};
 use super::vendor::{self, VendorSettings};
 use crate::access::{CallerSpec, Role};
 use crate::cache::{Lifetimes, VariantOptions};
+use crate::clock::Duration;
 use crate::domain::{PageSize, PerVendor, Vendor};
 use crate::middleware::inbound::CrossOrigin;
 use crate::reads::{GradedLifetimes, Link, LinkTo, Policy};
 use crate::secrets::SecretSource;
 use crate::server::ServerOptions;
 use crate::snapshot::SnapshotOptions;
+use crate::store::ValkeyAddress;
 
-pub use super::form::{AuthMode, Level};
+pub use super::form::{AuthMode, Level, StoreKind};
 
 /// The `[cache]` settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +40,33 @@ pub struct CacheSettings {
 /// The `[store]` settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// Whether anything is to be kept.
-    pub enabled: bool,
+    /// What it is made of.
+    pub kind: StoreKind,
     /// Where. `None`: the settings name no directory, and the service manager gave none.
     pub directory: Option<PathBuf>,
     /// Sealed bytes kept.
     pub bytes_max: u64,
+    /// The server of `kind = "valkey"`; `None` for any other kind.
+    pub valkey: Option<ValkeySettings>,
+}
+
+/// The `[store.valkey]` settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValkeySettings {
+    /// Whichever is the primary.
+    pub addresses: Vec<ValkeyAddress>,
+    /// Whether connections are encrypted.
+    pub tls: bool,
+    /// Who vouches for its certificate; `None`: those whom the system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// `None`: the default user.
+    pub username: Option<String>,
+    /// Its password; `None`: it wants none.
+    pub password: Option<SecretSource>,
+    /// Before every key.
+    pub prefix: String,
+    /// For one operation.
+    pub timeout: Duration,
 }
 
 /// The `[log]` settings.
@@ -125,6 +149,7 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         &pages.token_key_previous_file,
         report,
     );
+    let valkey = store::valkey(&file, report);
     // Without one, nothing could ever be answered. A key that is named badly is a problem already.
     let mut words = Vendor::ALL.into_iter().map(Vendor::as_str);
     if vendors.present().next().is_none() && !words.any(|word| report.is_about(word)) {
@@ -157,9 +182,10 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
             changes_bytes_max: file.changes.bytes_max.get(),
         },
         store: StoreSettings {
-            enabled: file.store.kind == StoreKind::Disk,
+            kind: file.store.kind,
             directory: directory(&file.store.directory.0),
             bytes_max: file.store.bytes_max.get(),
+            valkey,
         },
         compression: VariantOptions {
             enabled: file.compression.enabled,
@@ -175,7 +201,10 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
             history_bytes_max: file.console.history_bytes_max.get(),
         },
         traces,
-        warnings: callers::warnings(&file),
+        warnings: callers::warnings(&file)
+            .into_iter()
+            .chain(store::warnings(&file))
+            .collect(),
         places: std::mem::take(&mut report.places),
         label: report.file.take(),
         file,

@@ -69,6 +69,16 @@ token_key_env = ""
 token_key_file = ""
 token_key_previous_env = ""
 token_key_previous_file = ""
+[store.valkey]
+addresses = ["valkey.internal:6379", "[::1]:6379"]
+tls = true
+ca_file = "/a"
+username = "gateway"
+password_env = ""
+password_file = "/b"
+prefix = "msp"
+when_away = "open"
+timeout = "50ms"
 [[links]]
 customer_id = "org_1"
 client_id = "4711"
@@ -101,7 +111,7 @@ fn paths(table: &Table, before: &str, leaves: &mut Vec<String>, tables: &mut Vec
                 tables.push(here.clone());
                 paths(below, &format!("{here}."), leaves, tables);
             }
-            Value::Array(items) if items[0].is_table() => {
+            Value::Array(items) if items.first().is_some_and(Value::is_table) => {
                 for (i, item) in items.iter().enumerate() {
                     let here = format!("{here}[{i}]");
                     tables.push(here.clone());
@@ -170,11 +180,12 @@ fn wrong(path: &str) -> Vec<Value> {
             "client_id",
             "client_name",
             "api_key_header",
-            "directory",
+            "username",
+            "prefix",
         ]
         .contains(&key);
     let id = key == "customer_id";
-    let may_be_empty = ["origins", "admin_hosts"].contains(&key);
+    let may_be_empty = ["origins", "admin_hosts", "addresses"].contains(&key);
     let flag = [
         "access",
         "billing",
@@ -186,13 +197,14 @@ fn wrong(path: &str) -> Vec<Value> {
         "optional",
         "refresh_ahead",
         "strict_members",
+        "tls",
         "token_heal",
     ]
     .contains(&key);
     let number = ["account_id", "client_id"].contains(&key);
     let nothing = key.ends_with("_env")
         || key.ends_with("_file")
-        || ["directory", "otlp_endpoint"].contains(&key);
+        || ["directory", "otlp_endpoint", "username"].contains(&key);
     let mut values = vec![
         Value::from(CONTROL),
         Value::from(-1),
@@ -287,9 +299,17 @@ fn the_environment_refuses_alike() {
             };
             // What is no number, flag or list is a text; a table's braces are read as one.
             let fine = matches!(value, Value::Float(_))
-                && ["_file", "_header", "credential", "account_id", "directory"]
-                    .iter()
-                    .any(|end| path.ends_with(end));
+                && [
+                    "_file",
+                    "_header",
+                    "credential",
+                    "account_id",
+                    "directory",
+                    "username",
+                    "prefix",
+                ]
+                .iter()
+                .any(|end| path.ends_with(end));
             if !fine {
                 let variables = vec![(variable(path), text)];
                 refused_with(path, &whole, variables);

@@ -6,17 +6,18 @@
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
-use super::form::{AuthMode, Count, Level, Of, StoreKind};
+use super::form::{AuthMode, Count, Level, Of, StoreKind, WhenAway};
 use super::lists::{CustomersSetting, Host, List};
 use super::measure::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Size, Time};
 use super::names::{
-    BilledId, CallerName, CredentialSetting, DirectoryName, FileName, Text, VariableName,
+    BilledId, CallerName, CredentialSetting, DirectoryName, FileName, KeyPrefix, Text, VariableName,
 };
 use super::traces::{Collector, Share};
 use crate::access::{CallerKeyHash, ClientSan, Role};
 use crate::domain::{AccountId, CustomerId};
 use crate::exchange::site::Origin;
 use crate::server::ClientAuth;
+use crate::store::ValkeyAddress;
 use crate::upstream::{BaseUrl, ProxyUrl, VendorRow};
 use crate::vendors::ROWS;
 use jiff::Timestamp;
@@ -325,6 +326,22 @@ table! {
         kind: StoreKind = StoreKind::Disk,
         directory: DirectoryName = DirectoryName::default(),
         bytes_max: Size<MIB, { 1024 * GIB }> = Size::bytes(GIB),
+        valkey: StoreValkey = StoreValkey::default(),
+    }
+}
+
+table! {
+    /// The Valkey or Redis of `kind = "valkey"`.
+    StoreValkey {
+        addresses: List<ValkeyAddress> = List::default(),
+        tls: Option<bool> = None,
+        ca_file: FileName = FileName::default(),
+        username: KeyPrefix = KeyPrefix::default(),
+        password_env: VariableName = VariableName::default(),
+        password_file: FileName = FileName::default(),
+        prefix: KeyPrefix = KeyPrefix("msp".to_owned()),
+        when_away: WhenAway = WhenAway::Open,
+        timeout: Time<5, { 10 * SECOND }> = Time::ms(50),
     }
 }
 

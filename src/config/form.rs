@@ -221,11 +221,21 @@ words! {
 
 words! {
     /// What the store is made of.
-    StoreKind, "\"disk\" or \"none\" (\"valkey\" is not available in this release)", {
+    StoreKind, "\"disk\", \"valkey\" or \"none\"", {
         /// A file on this machine.
         Disk = "disk",
+        /// A Valkey or Redis that other gateways use too.
+        Valkey = "valkey",
         /// Nothing: what is remembered ends with the process.
         None = "none",
+    }
+}
+
+words! {
+    /// What the gateway does while Valkey does not answer.
+    WhenAway, "\"open\" (\"stale_only\" and \"closed\" are not available in this release)", {
+        /// It goes on alone.
+        Open = "open",
     }
 }
 
@@ -261,4 +271,4 @@ impl<T: Form> serde::Serialize for Of<T> {
     }
 }
 
-leaf!(AuthMode, Level, StoreKind);
+leaf!(AuthMode, Level, StoreKind, WhenAway);

@@ -12,6 +12,7 @@ use super::names::Text;
 use crate::access::{CallerKeyHash, ClientSan};
 use crate::domain::{Audience, CustomerId};
 use crate::exchange::site::{Origin, is_host};
+use crate::store::ValkeyAddress;
 
 /// Customers one caller may list. An MSP with more gives the caller `["*"]`.
 const CUSTOMERS_MAX: usize = 10_000;
@@ -109,6 +110,7 @@ forms! {
         text + "…"
     };
     ClientSan: "a DNS name or a URI", Self::parse, |name| name.as_str().to_owned();
+    ValkeyAddress: "a host, a colon and a port", Self::parse, Self::to_string;
     Origin: "an origin", Self::parse, Self::to_string;
     Host: "a host", |text| is_host(text).then(|| Self(text.to_owned())), |host| host.0.clone();
 }
@@ -134,6 +136,13 @@ impl Listed for Origin {
 impl Listed for Host {
     const COUNT: (usize, usize) = (0, 100);
     const RIGHT: &str = "a list of at most 100 names of hosts in lower case, without ports";
+}
+
+// A primary has seldom more replicas.
+impl Listed for ValkeyAddress {
+    const COUNT: (usize, usize) = (0, 16);
+    const RIGHT: &str =
+        "a list of at most 16 addresses, each a host and a port such as \"valkey.internal:6379\"";
 }
 
 /// Whose data a caller may see.

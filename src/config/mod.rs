@@ -18,6 +18,7 @@ mod restart;
 mod schema;
 mod show;
 mod sources;
+mod store;
 mod tls;
 mod traces;
 mod vendor;
@@ -27,7 +28,10 @@ mod corpus;
 #[cfg(test)]
 mod reference;
 
-pub use check::{AuthMode, CacheSettings, ConsoleSettings, LogSettings, Settings, StoreSettings};
+pub use check::{
+    AuthMode, CacheSettings, ConsoleSettings, LogSettings, Settings, StoreKind, StoreSettings,
+    ValkeySettings,
+};
 pub(crate) use form::Form;
 pub use form::Level;
 pub use load::{SettingsAt, from_text, load};

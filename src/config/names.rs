@@ -53,6 +53,9 @@ texts! {
         };
     /// Names the file that holds a secret; empty names none.
     FileName: "the path of a file, never the secret itself", is_path;
+    /// Begins the names of keys in Valkey, and names a user there.
+    KeyPrefix: "up to 64 letters, digits, - and _",
+        |text| is_of(text, NAME_BYTES_MAX, |b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
     /// The path of a directory; empty names none.
     DirectoryName: "the absolute path of a directory",
         |text| is_path(text) && (text.is_empty() || text.starts_with('/'));

@@ -83,6 +83,7 @@ fn every_key_is_in_the_reference_and_every_key_there_is_known() {
         ("pagination", names::<file::Pagination>()),
         ("cache", names::<file::Cache>()),
         ("store", names::<file::Store>()),
+        ("store.valkey", names::<file::StoreValkey>()),
         ("compression", names::<file::Compression>()),
         ("log", names::<file::Log>()),
         ("console", names::<file::Console>()),

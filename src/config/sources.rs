@@ -78,6 +78,8 @@ pub struct Secrets {
     pub token_key_previous: Option<Secret>,
     /// Sent with every export of spans.
     pub trace_headers: TraceHeaders,
+    /// Of the user in `store.valkey`.
+    pub valkey_password: Option<Secret>,
     /// What listeners need to speak TLS.
     pub certificates: Certificates,
     /// Files that others may read, certificates that are out of date; one line each, no values.
@@ -324,6 +326,10 @@ impl Settings {
             .as_ref()
             .and_then(|traces| traces.headers.as_ref());
         let trace_headers = headers.and_then(|source| reader.trace_headers(source));
+        let valkey = self.store.valkey.as_ref();
+        let valkey_password = valkey.and_then(|valkey| valkey.password.as_ref());
+        let valkey_password =
+            valkey_password.and_then(|source| reader.read("store.valkey.password", source));
         let mut of_listener =
             |path, tls: &Option<TlsOptions>| tls.as_ref().and_then(|tls| reader.tls(path, tls));
         let certificates = Certificates {
@@ -336,6 +342,7 @@ impl Settings {
             token_key,
             token_key_previous,
             trace_headers: trace_headers.unwrap_or_default(),
+            valkey_password,
             certificates,
             warnings: reader.warnings,
         })

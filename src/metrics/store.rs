@@ -64,6 +64,18 @@ words!(
         Note = "note",
         /// Find such a note.
         Recall = "recall",
+        /// Keep something once and for all gateways.
+        Settle = "settle",
+        /// Look for the purges of all gateways.
+        Purges = "purges",
+        /// Add to them.
+        Purge = "purge",
+        /// Learn which gateway fetches an answer.
+        Board = "board",
+        /// Leave a fetch to others.
+        GiveUp = "give_up",
+        /// Be counted, and learn of purges.
+        Beat = "beat",
     }
 );
 
@@ -125,6 +137,7 @@ pub struct StoreMeter {
     lookups: IntCounterVec,
     rejects: IntCounterVec,
     bytes: IntGaugeVec,
+    replicas: IntGaugeVec,
     resets: IntCounterVec,
 }
 
@@ -134,6 +147,8 @@ pub struct StoreMetrics {
     pub up: IntGauge,
     /// Sealed bytes kept.
     pub bytes: IntGauge,
+    /// Gateways that share the store.
+    pub replicas: IntGauge,
     /// Times the store began empty where something had been kept.
     pub resets: IntCounter,
     requests: Vec<Vec<IntCounter>>,
@@ -172,9 +187,14 @@ impl StoreMeter {
                 &["why"],
             )?,
             bytes: declare.gauges("store_bytes", "Sealed bytes in the store.", &[])?,
+            replicas: declare.gauges(
+                "replicas",
+                "Gateways that share the store, as last heard; 0 where it is this one's own.",
+                &[],
+            )?,
             resets: declare.counters(
                 "store_resets_total",
-                "Times the store began empty because what was kept could not be read.",
+                "Times the store began empty: what was kept could not be read, or is gone.",
                 &[],
             )?,
         })
@@ -186,6 +206,7 @@ impl StoreMeter {
         Arc::new(StoreMetrics {
             up: self.up.with_label_values(&none),
             bytes: self.bytes.with_label_values(&none),
+            replicas: self.replicas.with_label_values(&none),
             resets: self.resets.with_label_values(&none),
             requests: StoreOperation::ALL
                 .iter()

@@ -126,7 +126,7 @@ impl Reads {
         let cases = Arc::new(cases::Cases::new(&of, pages));
         let billing = Arc::new(billing::Billing::new(&of, answers));
         let changes = Arc::new(changes::Changes::new(&of, cases.clone()));
-        Self {
+        let reads = Self {
             store: of.store.clone(),
             variants: Variants::new(coded, of.compression, of.metrics.clone()),
             export: Arc::new(export::Export::new(&of, cases.clone())),
@@ -147,7 +147,9 @@ impl Reads {
             customers,
             cases,
             billing,
-        }
+        };
+        reads.follow_purges();
+        reads
     }
 
     /// Drops what is over. Call this every few seconds.

@@ -1,9 +1,14 @@
 //! Purges: operators end answers before their time.
 
+use std::sync::{Arc, Weak};
+
 use super::Reads;
-use crate::cache::Subject;
+use super::billing::Billing;
+use super::cases::Cases;
+use super::customers::Customers;
+use crate::cache::{CacheKey, Subject, Variants};
 use crate::domain::{CustomerId, Kind};
-use crate::store::{PurgeDepth, PurgeScope};
+use crate::store::{PurgeDepth, PurgeReach, PurgeScope, Purges};
 
 /// What to purge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +42,69 @@ impl Purge {
     }
 }
 
+/// What purges end in memory. Weak, because all of it holds the store that holds this.
+struct Remembered {
+    customers: Weak<Customers>,
+    billing: Weak<Billing>,
+    cases: Weak<Cases>,
+    variants: Weak<Variants>,
+    purges: Arc<Purges>,
+}
+
+impl Remembered {
+    /// Ends what purges cover that came after number `since`, whoever purged.
+    fn end_purged(&self, since: u64) {
+        let (Some(customers), Some(billing), Some(cases), Some(variants)) = (
+            self.customers.upgrade(),
+            self.billing.upgrade(),
+            self.cases.upgrade(),
+            self.variants.upgrade(),
+        ) else {
+            return;
+        };
+        let marks = self.purges.hold().clone();
+        let mut hard = false;
+        for depth in [PurgeDepth::Hard, PurgeDepth::Soft] {
+            let soft = depth == PurgeDepth::Soft;
+            let which =
+                |key: &CacheKey| marks.covers(key.subject().purged_as(), since) == Some(depth);
+            let mut purged = customers.shelf().purge_where(Kind::Customers, soft, which);
+            purged += billing.shelf().purge_where(Kind::Billing, soft, which);
+            let snapshots = cases.snapshots();
+            purged += snapshots.purge(soft, |snapshot| which(&snapshot.key));
+            hard |= !soft && purged > 0;
+        }
+        if hard {
+            cases.forget_pages();
+            variants.clear();
+        }
+        tracing::info!(
+            number = marks.number(),
+            "took over what another gateway purged"
+        );
+    }
+}
+
 impl Reads {
+    /// Follows the purges of other gateways from now on.
+    pub(super) fn follow_purges(&self) {
+        let remembered = Remembered {
+            customers: Arc::downgrade(&self.customers),
+            billing: Arc::downgrade(&self.billing),
+            cases: Arc::downgrade(&self.cases),
+            variants: Arc::downgrade(&self.variants),
+            purges: self.store.purges().clone(),
+        };
+        self.store
+            .on_purge(Box::new(move |since| remembered.end_purged(since)));
+    }
+
+    /// Waits until all gateways that share the store follow the purges so far, a second at most.
+    /// `None` where none shares it, or where it does not answer.
+    pub async fn purge_reach(&self) -> Option<PurgeReach> {
+        self.store.purge_reach().await
+    }
+
     /// Stores the purges so far, so that they survive a crash. Waits a second at most. Returns
     /// whether they are stored.
     pub async fn keep_purges(&self) -> bool {

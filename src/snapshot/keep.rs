@@ -165,6 +165,10 @@ impl Snapshots {
 
     /// Removes a snapshot from the store as well.
     pub(super) fn forget_kept(&self, snapshot: &Snapshot) {
+        // Others may use it still; the engine lets go of what nobody uses.
+        if self.kept.is_shared() && !snapshot.is_ended() {
+            return;
+        }
         if let Some(place) = snapshot.kept.lock().place.take() {
             self.kept.forget_snapshot(place.name);
         }
@@ -254,6 +258,10 @@ impl Snapshots {
             self.total.clone(),
             self.clock.clone(),
         );
+        if self.kept.is_shared() {
+            // It is there because somebody used it lately.
+            snapshot.touch(0);
+        }
         if self.is_kept_too_long(&snapshot, now) {
             grower.leave(&mut snapshot.lock());
             self.forget_kept(&snapshot);

@@ -15,8 +15,9 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 
+use super::fleet::Fleet;
 use super::record::RecordName;
-use crate::clock::Stamp;
+use crate::clock::{Duration, Stamp};
 use crate::metrics::StoreOperation;
 
 /// A running hash of kept rows: zero, and after each chunk the first 16 bytes of
@@ -253,8 +254,10 @@ pub enum StoreFault {
 }
 
 /// A reply to come.
-pub type StoreFuture<'a> =
-    Pin<Box<dyn Future<Output = Result<StoreReply, StoreFault>> + Send + 'a>>;
+pub type EngineFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreFault>> + Send + 'a>>;
+
+/// The reply to an operation of one store.
+pub type StoreFuture<'a> = EngineFuture<'a, StoreReply>;
 
 /// How an engine is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -280,8 +283,20 @@ impl<E: Engine + ?Sized> Engine for std::sync::Arc<E> {
         (**self).resets()
     }
 
-    fn close(&self, limit: crate::clock::Duration) {
+    fn close(&self, limit: Duration) {
         (**self).close(limit);
+    }
+
+    fn fleet(&self) -> Option<&dyn Fleet> {
+        (**self).fleet()
+    }
+
+    fn wait_max(&self) -> Duration {
+        (**self).wait_max()
+    }
+
+    fn rest(&self) -> Duration {
+        (**self).rest()
     }
 }
 
@@ -298,10 +313,25 @@ pub trait Engine: Send + Sync + 'static {
     /// How it is doing.
     fn state(&self) -> EngineState;
 
-    /// Counts how often it began empty since the process began: what must not be missing is then to
-    /// be noted anew.
+    /// Counts how often it may have lost something since the process began, as when it began empty
+    /// or was connected anew: what must not be missing is then to be noted anew.
     fn resets(&self) -> u64;
 
     /// Writes what waits, and closes its file or its connections, within `limit`.
-    fn close(&self, limit: crate::clock::Duration);
+    fn close(&self, limit: Duration);
+
+    /// What several gateways agree on through it. `None`: it is this gateway's own.
+    fn fleet(&self) -> Option<&dyn Fleet> {
+        None
+    }
+
+    /// How long anyone waits for it. A vendor takes longer, so little is lost where it is late.
+    fn wait_max(&self) -> Duration {
+        Duration::from_millis(50)
+    }
+
+    /// How long it is left alone after it was late several times.
+    fn rest(&self) -> Duration {
+        Duration::from_secs(10)
+    }
 }

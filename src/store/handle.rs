@@ -1,13 +1,14 @@
 //! What other rooms use of a store: contents go in and come out, whatever the engine is.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
-use super::engine::{Engine, EngineState, StoreFault, StoreFuture, StoreOp, StoreReply};
+use super::engine::{Engine, EngineFuture, EngineState, StoreFault, StoreOp, StoreReply};
+use super::fleet::{ClaimId, FleetOp, FleetReply};
 use super::names::{NameUse, Names};
 use super::pack::{PackReader, PackWriter};
 use super::record::{RecordKind, RecordName, RecordPlace, SealedRecord};
@@ -18,17 +19,13 @@ use crate::metrics::{
     Metrics, RecordReject, StoreLookup, StoreMetrics, StoreOperation, StoreOutcome,
 };
 
-/// How long anyone waits for the store. A vendor takes longer, so little is lost where it is late.
-const WAIT_MAX: Duration = Duration::from_millis(50);
 /// How long after the start a look waits for the file to be opened: after a crash that takes up to
 /// a third of a second, and who does not wait for it asks the vendor for what is kept.
 const OPENING_WAIT: Duration = Duration::from_secs(1);
 /// How long a purge waits until a crash cannot undo it.
 const PURGE_WAIT: Duration = Duration::from_secs(1);
-/// Operations in a row that were late before the store is left alone for [`AWAY`].
+/// Operations in a row that were late before the store is left alone for a while.
 const LATE_MAX: u32 = 3;
-/// How long a store that was late is left alone.
-const AWAY: Duration = Duration::from_secs(10);
 /// Contents from this size on are sealed and opened on a thread that serves no requests.
 const OFF_THREAD_BYTES: usize = 256 << 10;
 
@@ -83,36 +80,53 @@ pub struct Store {
 }
 
 pub(super) struct StoreInner {
-    engine: Box<dyn Engine>,
-    records: SealedRecord,
-    clock: Clock,
+    pub(super) engine: Box<dyn Engine>,
+    pub(super) records: SealedRecord,
+    pub(super) clock: Clock,
     pub(super) metrics: Arc<StoreMetrics>,
     /// Of reads. Many of them need no disk, and say nothing about its writes.
     reads: Mutex<Breaker>,
     /// Of what is waited for until it is safe.
     writes: Mutex<Breaker>,
-    purges: Arc<Purges>,
+    pub(super) purges: Arc<Purges>,
     began: Instant,
     /// The names in use, and how often the engine had begun empty when they were noted in it.
     names: ArcSwapOption<(Names, u64)>,
     /// One at a time looks for the names, or notes them anew.
     naming: tokio::sync::Mutex<()>,
+    /// This process among those that share the engine.
+    pub(super) replica: [u8; 16],
+    /// Ends in memory what the purges of others end; told the number of the purges before them.
+    pub(super) on_purge: OnceLock<PurgeHook>,
 }
 
+/// Ends in memory what purges end that came after this number.
+pub type PurgeHook = Box<dyn Fn(u64) + Send + Sync>;
+
 /// Leaves an engine alone that does not answer in time. Pure.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Breaker {
+    /// How long the engine is left alone.
+    rest: Duration,
     late_in_row: u32,
     away_until: Option<Instant>,
 }
 
 impl Breaker {
+    fn new(rest: Duration) -> Self {
+        Self {
+            rest,
+            late_in_row: 0,
+            away_until: None,
+        }
+    }
+
     /// Whether the engine may be asked now. While it is away, one operation tries now and then.
     fn allows(&mut self, now: Instant) -> bool {
         match self.away_until {
             Some(until) if now < until => false,
             Some(_) => {
-                self.away_until = Some(now + AWAY);
+                self.away_until = Some(now + self.rest);
                 true
             }
             None => true,
@@ -122,13 +136,13 @@ impl Breaker {
     /// Says whether it went away by this.
     fn heard(&mut self, in_time: bool, now: Instant) -> bool {
         if in_time {
-            *self = Self::default();
+            *self = Self::new(self.rest);
             return false;
         }
         self.late_in_row += 1;
         let goes = self.late_in_row == LATE_MAX;
         if self.late_in_row >= LATE_MAX {
-            self.away_until = Some(now + AWAY);
+            self.away_until = Some(now + self.rest);
         }
         goes
     }
@@ -156,17 +170,20 @@ impl Store {
     ) -> Self {
         let resolved = metrics.store.resolve();
         let purges: Arc<Purges> = Arc::default();
+        let rest = engine.rest();
         let inner = StoreInner {
             engine: Box::new(engine),
             records,
             began: clock.now(),
             clock,
             metrics: resolved,
-            reads: Mutex::default(),
-            writes: Mutex::default(),
+            reads: Mutex::new(Breaker::new(rest)),
+            writes: Mutex::new(Breaker::new(rest)),
             purges: purges.clone(),
             names: ArcSwapOption::empty(),
             naming: tokio::sync::Mutex::default(),
+            replica: fastrand::u128(..).to_le_bytes(),
+            on_purge: OnceLock::new(),
         };
         Self {
             inner: Some(Arc::new(inner)),
@@ -241,8 +258,8 @@ impl Store {
         let Some(inner) = self.inner.clone() else {
             return;
         };
-        let identity = *identity;
-        tokio::spawn(async move { inner.keep_answer(&identity, answer).await });
+        let (identity, claim) = (*identity, ClaimId::random());
+        tokio::spawn(async move { inner.keep_answer(&identity, answer, claim).await });
     }
 
     /// Reads a note by its name.
@@ -253,6 +270,9 @@ impl Store {
         let Some(inner) = &self.inner else {
             return Ok(None);
         };
+        if inner.is_shared() {
+            return Err(StoreFault::Away);
+        }
         let until = inner.patience();
         let names = inner.names(until).await.ok_or(StoreFault::Away)?;
         let name = names.0.of(NameUse::State, what.as_bytes());
@@ -262,7 +282,9 @@ impl Store {
     /// Notes something small under a name of our own, in place of what was noted before. It is
     /// written soon, and nobody waits for it.
     pub fn note(&self, what: &str, content: &[u8]) {
-        let Some(inner) = &self.inner else { return };
+        let Some(inner) = self.inner.as_ref().filter(|inner| !inner.is_shared()) else {
+            return;
+        };
         if let Some(names) = inner.known_names() {
             let name = names.0.of(NameUse::State, what.as_bytes());
             inner.note_at_once(name, content);
@@ -286,6 +308,9 @@ impl Store {
         let Some(names) = inner.names(until).await else {
             return false;
         };
+        if inner.is_shared() {
+            return inner.share_purges(until).await.is_some();
+        }
         inner.note_purges(&names.0, until).await
     }
 
@@ -325,8 +350,8 @@ impl StoreInner {
     pub(super) fn patience(&self) -> Instant {
         let now = self.clock.now();
         match self.engine.state() {
-            EngineState::Opening => (self.began + OPENING_WAIT).max(now + WAIT_MAX),
-            EngineState::Ok | EngineState::Away => now + WAIT_MAX,
+            EngineState::Opening => (self.began + OPENING_WAIT).max(now + self.engine.wait_max()),
+            EngineState::Ok | EngineState::Away => now + self.engine.wait_max(),
         }
     }
 
@@ -336,7 +361,7 @@ impl StoreInner {
     }
 
     /// Hands one operation over. It takes effect before those that are handed over later.
-    pub(super) fn begin(&self, op: StoreOp, until: Instant) -> StoreCall<'_> {
+    pub(super) fn begin(&self, op: StoreOp, until: Instant) -> StoreCall<'_, StoreReply> {
         let (operation, began) = (op.operation(), self.clock.now());
         let writes = op.is_to_be_safe();
         let breaker = if writes { &self.writes } else { &self.reads };
@@ -357,6 +382,25 @@ impl StoreInner {
             until,
             reply,
         }
+    }
+
+    /// Runs one operation of a fleet, counted and in time.
+    pub(super) async fn ask(&self, op: FleetOp, until: Instant) -> Result<FleetReply, StoreFault> {
+        let (operation, began) = (op.operation(), self.clock.now());
+        let fleet = self.engine.fleet().ok_or(StoreFault::Away)?;
+        let allowed = self.reads.lock().allows(began);
+        let reply = match allowed {
+            true => BegunCall::Waits(fleet.ask(op), &self.reads),
+            false => BegunCall::Replied(Err(StoreFault::Away)),
+        };
+        let call = StoreCall {
+            inner: self,
+            operation,
+            began,
+            until,
+            reply,
+        };
+        call.reply().await
     }
 
     fn known_names(&self) -> Option<Arc<(Names, u64)>> {
@@ -397,6 +441,14 @@ impl StoreInner {
             Some(names) => names,
             None => Names::random()?,
         };
+        if self.is_shared() {
+            let names = self.share_names(here, &names, until).await?;
+            // Purges of others first: nothing that they cover is to come out of the store.
+            self.share_purges(until).await?;
+            let names = Arc::new((names, resets));
+            self.names.store(Some(names.clone()));
+            return Some(names);
+        }
         if !noted && !self.note_safely(here, names.bytes(), until).await {
             return None;
         }
@@ -471,17 +523,42 @@ impl StoreInner {
             return Ok(None);
         };
         let name = answer_name(&names.0, identity);
-        let Ok(StoreReply::Value(Some(record))) = self.call(StoreOp::Find { name }, until).await
-        else {
-            return Ok(None);
+        let (record, born) = match self.is_shared() {
+            true => match self.ask(FleetOp::Look { name }, until).await {
+                Ok(FleetReply::Answer(Some((record, born)))) => (record, Some(born)),
+                Ok(_) | Err(_) => return Ok(None),
+            },
+            false => match self.call(StoreOp::Find { name }, until).await {
+                Ok(StoreReply::Value(Some(record))) => (record, None),
+                Ok(_) | Err(_) => return Ok(None),
+            },
         };
-        let place = answer_place(name);
-        let content = self.open_off_thread(place, record).await?;
-        let answer = read_answer(content, identity).ok_or(RecordReject::Content)?;
-        Ok(Some(answer))
+        self.open_answer(name, identity, record, born)
+            .await
+            .map(Some)
     }
 
-    async fn keep_answer(self: &Arc<Self>, identity: &[u8; 32], answer: KeptAnswer) {
+    /// Opens an answer; `born` is when the vendor gave it, by the engine's time.
+    async fn open_answer(
+        self: &Arc<Self>,
+        name: RecordName,
+        identity: &[u8; 32],
+        record: Bytes,
+        born: Option<Stamp>,
+    ) -> Result<KeptAnswer, RecordReject> {
+        let content = self.open_off_thread(answer_place(name), record).await?;
+        let mut answer = read_answer(content, identity).ok_or(RecordReject::Content)?;
+        // The stamp in it is of another machine's clock.
+        answer.born = born.unwrap_or(answer.born);
+        Ok(answer)
+    }
+
+    async fn keep_answer(
+        self: &Arc<Self>,
+        identity: &[u8; 32],
+        answer: KeptAnswer,
+        claim: ClaimId,
+    ) {
         let until = self.patience();
         let Some(names) = self.names(until).await else {
             return;
@@ -493,13 +570,24 @@ impl StoreInner {
             return;
         };
         let negative = answer.negative;
+        if self.is_shared() {
+            let land = FleetOp::Land {
+                name,
+                claim,
+                record,
+                negative,
+                born: answer.born,
+            };
+            let _ = self.ask(land, self.patience()).await;
+            return;
+        }
         let op = StoreOp::Land {
             name,
             record,
             negative,
         };
         // What is not kept is fetched again.
-        let _ = self.call(op, self.clock.now() + WAIT_MAX).await;
+        let _ = self.call(op, self.patience()).await;
     }
 
     pub(super) async fn open_off_thread(
@@ -530,22 +618,22 @@ impl StoreInner {
 }
 
 /// An operation under way.
-pub(super) struct StoreCall<'a> {
+pub(super) struct StoreCall<'a, T> {
     inner: &'a StoreInner,
     operation: StoreOperation,
     began: Instant,
     until: Instant,
-    reply: BegunCall<'a>,
+    reply: BegunCall<'a, T>,
 }
 
-enum BegunCall<'a> {
-    Replied(Result<StoreReply, StoreFault>),
-    Waits(StoreFuture<'a>, &'a Mutex<Breaker>),
+enum BegunCall<'a, T> {
+    Replied(Result<T, StoreFault>),
+    Waits(EngineFuture<'a, T>, &'a Mutex<Breaker>),
 }
 
-impl StoreCall<'_> {
+impl<T> StoreCall<'_, T> {
     /// Returns the engine's reply if it comes in time. Counts the outcome.
-    pub(super) async fn reply(self) -> Result<StoreReply, StoreFault> {
+    pub(super) async fn reply(self) -> Result<T, StoreFault> {
         let (inner, mut seconds) = (self.inner, 0.0);
         let (reply, outcome) = match self.reply {
             BegunCall::Replied(reply) => {
@@ -588,7 +676,7 @@ fn outcome_of(fault: StoreFault) -> StoreOutcome {
     }
 }
 
-fn state_place(name: RecordName) -> RecordPlace {
+pub(super) fn state_place(name: RecordName) -> RecordPlace {
     RecordPlace {
         kind: RecordKind::State,
         name,

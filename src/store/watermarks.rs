@@ -1,8 +1,8 @@
 //! Purges as numbers: which purges were over when something was fetched, and what they cover.
 //!
-//! Each purge gets the next number and writes it beside what it covers. What was fetched remembers
-//! the number of its beginning: a covering number above that means that a purge came after. Merging
-//! takes the larger number of each, so neither order nor repetition matters.
+//! Each purge gets the next number and writes it beside what it covers. What was fetched
+//! remembers the number of its beginning: a covering number above that means that a purge came
+//! after. Merging takes the larger number of each, so neither order nor repetition matters.
 
 use std::collections::HashMap;
 
@@ -14,6 +14,11 @@ use crate::domain::{CustomerId, Kind};
 /// Customers that have numbers of their own; past it they are folded into the number of all
 /// searches.
 pub const CUSTOMERS_MAX: usize = 10_000;
+
+/// Bits of a number that a replica of a fleet counts up by itself. The bits above are the
+/// fleet's count. So a purge of one replica comes after all that it knew of and before all that
+/// the fleet counts later; it gets a number of the fleet as soon as the store takes it.
+const OWN_NUMBERS: u64 = (1 << 20) - 1;
 
 /// How much a purge ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,7 +62,8 @@ pub enum PurgeScope {
     All,
     /// One kind of answer.
     Kind(Kind),
-    /// Whatever may mention the customer: its own searches, those of all customers, and the list.
+    /// Whatever may mention the customer: its own searches, those of all customers, and the
+    /// list.
     Customer(CustomerMark),
 }
 
@@ -90,6 +96,18 @@ impl Mark {
     fn merge(&mut self, other: Self) {
         self.set(PurgeDepth::Soft, other.soft);
         self.set(PurgeDepth::Hard, other.hard);
+    }
+
+    /// The same, with the numbers that one replica gave raised to one that the fleet gave.
+    fn raised(self, to: u64) -> Self {
+        let raise = |number: u64| match number & OWN_NUMBERS {
+            0 => number,
+            _ => to,
+        };
+        Self {
+            soft: raise(self.soft),
+            hard: raise(self.hard),
+        }
     }
 
     /// The same, of purges that are counted after `before` others.
@@ -142,8 +160,8 @@ impl Watermarks {
         number
     }
 
-    /// Returns the purge that covers `subject`, fetched by a call that began when `begun` was the
-    /// last number.
+    /// Returns the purge that covers `subject`, fetched by a call that began when `begun` was
+    /// the last number.
     pub fn covers(&self, subject: PurgeSubject, begun: u64) -> Option<PurgeDepth> {
         let mut mark = self.all;
         match subject {
@@ -203,6 +221,45 @@ impl Watermarks {
         };
         after.merge(before);
         after
+    }
+
+    /// Returns the first number of the fleet after `number`.
+    pub(super) fn next_of_fleet(number: u64) -> u64 {
+        (number | OWN_NUMBERS).saturating_add(1)
+    }
+
+    /// Returns the number of the fleet's purges in it.
+    pub(super) fn number_of_fleet(&self) -> u64 {
+        self.number & !OWN_NUMBERS
+    }
+
+    /// Returns the same, with the purges that only this replica counted raised to a number of
+    /// the fleet.
+    #[must_use]
+    pub(super) fn raised(&self, to: u64) -> Self {
+        Self {
+            number: self.number.max(to),
+            all: self.all.raised(to),
+            kinds: self.kinds.map(|mark| mark.raised(to)),
+            unnamed: self.unnamed.raised(to),
+            customers: self
+                .customers
+                .iter()
+                .map(|(customer, mark)| (*customer, mark.raised(to)))
+                .collect(),
+        }
+    }
+
+    /// Returns purges of everything: whoever cannot read what was purged says so.
+    pub(super) fn of_everything(number: u64) -> Self {
+        Self {
+            number,
+            all: Mark {
+                soft: number,
+                hard: number,
+            },
+            ..Self::default()
+        }
     }
 
     fn kind(&mut self, kind: Kind) -> &mut Mark {
@@ -287,6 +344,14 @@ impl Purges {
     /// Notes a purge; returns its number.
     pub fn purge(&self, scope: PurgeScope, depth: PurgeDepth) -> u64 {
         self.0.write().purge(scope, depth)
+    }
+
+    /// Takes in what others purged. Returns the number until then, where anything is new.
+    pub(super) fn merge(&self, theirs: &Watermarks) -> Option<u64> {
+        let mut marks = self.0.write();
+        let before = marks.clone();
+        marks.merge(theirs);
+        (*marks != before).then_some(before.number)
     }
 
     /// Continues the count from purges that were stored before this process began to count.

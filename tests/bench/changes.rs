@@ -149,6 +149,7 @@ vendor_page_size = 500
         },
         token_key: None,
         token_key_previous: None,
+        valkey_password: None,
         trace_headers: Default::default(),
         certificates: config::Certificates::default(),
         warnings: Vec::new(),

@@ -148,6 +148,7 @@ api_key_env = "UNUSED"
         token_key: None,
         token_key_previous: None,
         trace_headers: Default::default(),
+        valkey_password: None,
         certificates: msp_gateway::config::Certificates::default(),
         warnings: Vec::new(),
     };

@@ -16,6 +16,8 @@ mod peer;
 mod process;
 #[path = "../fuzz/src/promises/mod.rs"]
 mod promises;
+#[path = "../../src/store/valkey/test_server.rs"]
+mod test_server;
 mod whole;
 
 mod binary;
@@ -25,6 +27,8 @@ mod corpus;
 mod crowd;
 mod events;
 mod explain;
+mod fleet;
+mod fleet_server;
 mod follow;
 mod forms;
 mod framing;

@@ -114,6 +114,7 @@ pub fn secrets() -> Secrets {
             wiv: Some(vendor_secrets("wiv", sandbox::WIV_KEY, None)),
             nable: Some(vendor_secrets("SANDBOX", sandbox::NABLE_KEY, None)),
         },
+        valkey_password: None,
         token_key: None,
         token_key_previous: None,
         trace_headers: Default::default(),

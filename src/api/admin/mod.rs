@@ -32,7 +32,7 @@ use crate::exchange::{AnswerBody, Answered, AtTenuresEnd, Boxed, Named, ReadingB
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::problem::{Code, Problem};
-use crate::store::StoreHealth;
+use crate::store::{PurgeReach, StoreHealth};
 
 /// The text of a 404. It names all paths.
 const NO_SUCH_PATH: &str = "There is no such path here; the admin listener has /metrics, /healthz, /readyz and, under /admin/, status, explain, purge, resume, live, history, requests, snapshots, callers and settings.";
@@ -107,8 +107,12 @@ pub struct Readiness {
 pub struct Purged {
     /// Number of entries that it ended.
     pub entries: u64,
-    /// The store is away, so a crash before it is back would undo the purge.
-    pub pending: bool,
+    /// The store is away, so a crash before it is back would undo the purge. If gateways share the
+    /// store, the others do not know of the purge until then. Names which of the two it is: `store`
+    /// or `fleet`.
+    pub pending: Option<&'static str>,
+    /// Gateways that share the store, and how many of them follow the purge already.
+    pub reach: Option<PurgeReach>,
 }
 
 /// What the admin listener needs from the gateway.
@@ -362,14 +366,31 @@ impl AdminParts {
                 let purge = purge::read(&self.body(named.body).await?)?;
                 let what = purge.target.to_string();
                 let mode = if purge.soft { "soft" } else { "hard" };
-                let Purged { entries, pending } = self.reads.purge(purge).await;
+                let Purged {
+                    entries,
+                    pending,
+                    reach,
+                } = self.reads.purge(purge).await;
                 let Asker { by, peer } = Asker::of(operator.as_deref(), &named.record);
-                tracing::info!(by, peer, what, mode, purged = entries, pending, "purged");
-                let answer = match pending {
-                    false => serde_json::json!({"purged": entries}),
-                    true => serde_json::json!({"purged": entries, "store": "pending"}),
-                };
-                found(answer)
+                tracing::info!(
+                    by,
+                    peer,
+                    what,
+                    mode,
+                    purged = entries,
+                    pending = pending.is_some(),
+                    "purged"
+                );
+                let mut answer = serde_json::Map::new();
+                answer.insert("purged".to_owned(), entries.into());
+                if let Some(what) = pending {
+                    answer.insert(what.to_owned(), "pending".into());
+                }
+                if let Some(PurgeReach { applied, of }) = reach {
+                    let replicas = serde_json::json!({"applied": applied, "of": of});
+                    answer.insert("replicas".to_owned(), replicas);
+                }
+                found(answer.into())
             }
             AdminRoute::Resume => {
                 let operator = operator()?;

@@ -119,6 +119,7 @@ vendor_scrolls_max = 450
         token_key: None,
         token_key_previous: None,
         trace_headers: Default::default(),
+        valkey_password: None,
         certificates: msp_gateway::config::Certificates::default(),
         warnings: Vec::new(),
     };

@@ -45,7 +45,8 @@ impl AdminReads for Stub {
         self.purges.lock().push(purge);
         Box::pin(std::future::ready(Purged {
             entries: 3,
-            pending: false,
+            pending: None,
+            reach: None,
         }))
     }
 

@@ -1,0 +1,193 @@
+//! What a store does only where several gateways (*replicas*) share its engine: agree on names,
+//! hear of purges, and be counted.
+//!
+//! A **purge** is at first this replica's own: it covers everything here at once. Then it is
+//! written beside the purges of the others, under the next number of the fleet. Each replica
+//! looks at that number twice a second, and reads the purges where it has changed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::fleet::{FleetOp, FleetReply};
+use super::handle::{PurgeHook, Store, StoreInner, state_place};
+use super::names::Names;
+use super::record::RecordName;
+use super::watermarks::Watermarks;
+use crate::clock::{Duration, Instant, sleep};
+
+/// How often a replica is heard of, and hears of purges: with it, a purge is everywhere within a
+/// second.
+const BEAT_EVERY: Duration = Duration::from_millis(500);
+/// How often a purge looks whether it is everywhere.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long a purge waits to be everywhere.
+const EVERYWHERE_WAIT: Duration = Duration::from_secs(1);
+/// How often a purge is written while others are written at the same time.
+const PURGE_TRIES: usize = 16;
+
+/// What the purges of a fleet are sealed for.
+const PURGES_PLACE: RecordName = RecordName(*b"purges of fleet ");
+
+/// How far a purge has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PurgeReach {
+    /// Replicas that follow it.
+    pub applied: u32,
+    /// Replicas that are there.
+    pub of: u32,
+}
+
+impl Store {
+    /// Returns whether other replicas use the same engine.
+    pub fn is_shared(&self) -> bool {
+        self.inner.as_ref().is_some_and(|inner| inner.is_shared())
+    }
+
+    /// Sets what ends in memory what others purge. Only the first one counts.
+    pub fn on_purge(&self, hook: PurgeHook) {
+        if let Some(inner) = &self.inner {
+            // A second one would be of the same reads.
+            let _ = inner.on_purge.set(hook);
+        }
+    }
+
+    /// Takes part in the fleet for as long as it is awaited; ends at once where there is none.
+    pub async fn attend(&self) {
+        let Some(inner) = self.inner.clone().filter(|inner| inner.is_shared()) else {
+            return;
+        };
+        loop {
+            inner.beat(inner.patience()).await;
+            sleep(BEAT_EVERY).await;
+        }
+    }
+
+    /// Waits until all replicas follow the purges so far, a second at most. `None` where the
+    /// store is not shared or does not answer.
+    pub async fn purge_reach(&self) -> Option<PurgeReach> {
+        let inner = self.inner.clone().filter(|inner| inner.is_shared())?;
+        let until = inner.clock.now() + EVERYWHERE_WAIT;
+        loop {
+            let reach = inner.beat(inner.patience()).await?;
+            if reach.applied >= reach.of || inner.clock.now() + LOOK_EVERY > until {
+                return Some(reach);
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+impl StoreInner {
+    pub(super) fn is_shared(&self) -> bool {
+        self.engine.fleet().is_some()
+    }
+
+    /// Returns the names that the fleet has settled on: ours, if nobody was first.
+    pub(super) async fn share_names(
+        &self,
+        name: RecordName,
+        ours: &Names,
+        until: Instant,
+    ) -> Option<Names> {
+        let record = self.records.seal(state_place(name), ours.bytes())?;
+        let settled = self.ask(FleetOp::Settle { name, record }, until).await;
+        let Ok(FleetReply::Value(record)) = settled else {
+            return None;
+        };
+        let opened = self.records.open(state_place(name), &record);
+        let bytes = opened.map_err(|why| self.metrics.reject(why)).ok()?;
+        Names::of_bytes(&bytes)
+    }
+
+    /// Takes in the purges of the others, and writes ours beside them. `None` where the store
+    /// does not answer in time.
+    pub(super) async fn share_purges(&self, until: Instant) -> Option<()> {
+        for _ in 0..PURGE_TRIES {
+            let Ok(FleetReply::Purges { number, record }) = self.ask(FleetOp::Purges, until).await
+            else {
+                return None;
+            };
+            let theirs = self.read_purges(number, record);
+            let mine = self.purges.hold().clone();
+            let mut all = theirs.clone();
+            all.merge(&mine);
+            if all == theirs {
+                self.take_purges(&theirs);
+                return Some(());
+            }
+            let next = Watermarks::next_of_fleet(all.number());
+            let all = all.raised(next);
+            let record = self
+                .records
+                .seal(state_place(PURGES_PLACE), &all.to_bytes())?;
+            let purge = FleetOp::Purge {
+                was: number,
+                number: next,
+                record,
+            };
+            match self.ask(purge, until).await {
+                Ok(FleetReply::Kept) => {
+                    self.take_purges(&all);
+                    return Some(());
+                }
+                // Another purge was written in between.
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// Purges that cannot be read may be of anything.
+    fn read_purges(&self, number: u64, record: Option<Bytes>) -> Watermarks {
+        let Some(record) = record else {
+            return Watermarks::default();
+        };
+        let opened = self.records.open(state_place(PURGES_PLACE), &record);
+        let read = opened.map_err(|why| self.metrics.reject(why)).ok();
+        match read.and_then(Watermarks::of_bytes) {
+            Some(purges) if purges.number() == number => purges,
+            Some(_) | None => Watermarks::of_everything(number),
+        }
+    }
+
+    fn take_purges(&self, theirs: &Watermarks) {
+        if let Some(before) = self.purges.merge(theirs)
+            && let Some(hook) = self.on_purge.get()
+        {
+            hook(before);
+        }
+    }
+
+    /// Says that this replica is there, and hears where the fleet stands. Purges that are new
+    /// are taken in first.
+    async fn beat(self: &Arc<Self>, until: Instant) -> Option<PurgeReach> {
+        // After each new connection, names and purges are looked at anew.
+        self.names(until).await?;
+        loop {
+            let known = self.purges.hold().number_of_fleet();
+            let beat = FleetOp::Beat {
+                replica: self.replica,
+                applied: known,
+            };
+            let Ok(FleetReply::Beat {
+                number,
+                replicas,
+                applied,
+            }) = self.ask(beat, until).await
+            else {
+                return None;
+            };
+            self.metrics.replicas.set(i64::from(replicas));
+            let has_own = self.purges.number() != known;
+            if number == known && !has_own {
+                return Some(PurgeReach {
+                    applied,
+                    of: replicas,
+                });
+            }
+            self.share_purges(until).await?;
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! A store in a Valkey or Redis that is there already, shared by all gateways that name it.
+//!
+//! ```text
+//! call, ask ─▶ queue (1,024 commands, 64 MiB) ─▶ keeper's task ─▶ one connection ─▶ scripts
+//!      ◀───────────────── reply, or 50 ms without one ────────────────┘
+//! ```
+//!
+//! - One task, the *keeper*, has the connection. It sends commands in the order of the calls,
+//!   and replies come back in that order. Who stops waiting leaves the reply to the keeper.
+//! - Three late replies in a row, or a broken connection, and the engine is *away*. Then
+//!   operations fail at once, and the keeper connects anew every 250 ms to 2 s.
+//! - Every change is one script, so that it happens whole or not at all: see [`scripts`].
+//! - A connection is looked at before it is used: [`connect`] says in one line what is wrong
+//!   with it.
+//!
+//! What must never happen here: a start or a request that waits for the server; a reply that
+//! reaches another operation; the clock of a machine compared with that of another.
+
+mod connect;
+mod scripts;
+mod wire;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use parking_lot::{Condvar, Mutex};
+use redis::aio::MultiplexedConnection;
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+
+use self::connect::{Live, connect};
+pub use self::connect::{ValkeyAccess, ValkeyAddress};
+use self::scripts::Scripts;
+pub use self::wire::ValkeyLives;
+use self::wire::{Command, ValkeyWire};
+use super::engine::{Engine, EngineState, StoreFault, StoreFuture, StoreOp};
+use super::fleet::{Fleet, FleetFuture, FleetOp};
+use crate::clock::{Clock, Duration, sleep, sleep_until, timeout};
+use crate::metrics::StoreMetrics;
+
+/// Commands that may wait to be sent: some seconds of a busy gateway.
+const QUEUE_MAX: usize = 1_024;
+/// Bytes in them and in those that were sent. Some 64 vendor pages of the largest kind.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Commands that were sent and wait for their replies.
+const SENT_MAX: usize = 256;
+/// Late replies in a row before the engine is away.
+const LATE_MAX: u32 = 3;
+/// First pause before connecting anew; doubles each time.
+const RECONNECT: Duration = Duration::from_millis(250);
+/// Longest such pause. With it the store is in use again three seconds after its return.
+const RECONNECT_MAX: Duration = Duration::from_secs(2);
+/// How often an idle connection is tried, so that a server that is gone is noticed before a
+/// caller asks, and contents that are gone as well.
+const BEAT_EVERY: Duration = Duration::from_millis(500);
+
+/// What the user of the gateway must be let do, beside reading and writing keys under its
+/// prefix.
+pub const ACL_COMMANDS: &str = "+evalsha +script|load +hget +hmget +hgetall +hset +hsetnx +hdel +hincrby +exists +pttl +pexpire +unlink +time +info";
+
+/// Where the server is and how it is used.
+#[derive(Clone)]
+pub struct ValkeyOptions {
+    /// How it is reached.
+    pub access: ValkeyAccess,
+    /// Before every key.
+    pub prefix: String,
+    /// How long an operation may take. Vendor pages may take twice as long.
+    pub timeout: Duration,
+    /// How long records live.
+    pub lives: ValkeyLives,
+}
+
+/// A store that several gateways share.
+pub struct Valkey {
+    shared: Arc<ValkeyShared>,
+    jobs: mpsc::Sender<Job>,
+    /// Taken by the keeper when it begins.
+    receiver: Mutex<Option<mpsc::Receiver<Job>>>,
+    keeper: Mutex<Option<AbortHandle>>,
+}
+
+struct ValkeyShared {
+    access: ValkeyAccess,
+    wire: ValkeyWire,
+    limit: Duration,
+    phase: watch::Sender<EngineState>,
+    metrics: Arc<StoreMetrics>,
+    /// The id of the contents that were last seen.
+    id: Mutex<Option<Bytes>>,
+    /// Connections so far.
+    sessions: AtomicU64,
+    pending: Arc<Pending>,
+}
+
+/// What is queued or sent.
+#[derive(Default)]
+struct Pending {
+    bytes: AtomicUsize,
+    jobs: Mutex<usize>,
+    none: Condvar,
+}
+
+/// One command on its way.
+struct Job {
+    command: Command,
+    limit: Duration,
+    reply: oneshot::Sender<Result<Value, StoreFault>>,
+    _counted: Counted,
+}
+
+/// Counts a job for as long as it is there.
+struct Counted {
+    pending: Arc<Pending>,
+    bytes: usize,
+}
+
+impl Counted {
+    fn new(pending: &Arc<Pending>, bytes: usize) -> Self {
+        pending.bytes.fetch_add(bytes, Ordering::Relaxed);
+        *pending.jobs.lock() += 1;
+        Self {
+            pending: pending.clone(),
+            bytes,
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.pending.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        let mut jobs = self.pending.jobs.lock();
+        *jobs = jobs.saturating_sub(1);
+        if *jobs == 0 {
+            self.pending.none.notify_all();
+        }
+    }
+}
+
+/// How a command ended, for the keeper.
+enum Sent {
+    Replied,
+    Late,
+    /// The connection is of no use any more.
+    Broken(String),
+}
+
+impl Valkey {
+    /// Makes a store that connects when it is first used.
+    pub fn new(options: ValkeyOptions, clock: Clock, metrics: Arc<StoreMetrics>) -> Self {
+        Self::over(options, Scripts::new(), clock, metrics)
+    }
+
+    fn over(
+        options: ValkeyOptions,
+        scripts: Scripts,
+        clock: Clock,
+        metrics: Arc<StoreMetrics>,
+    ) -> Self {
+        metrics.up.set(0);
+        let (jobs, receiver) = mpsc::channel(QUEUE_MAX);
+        let shared = ValkeyShared {
+            access: options.access,
+            wire: ValkeyWire {
+                prefix: options.prefix,
+                lives: options.lives,
+                scripts,
+                clock,
+            },
+            limit: options.timeout,
+            phase: watch::Sender::new(EngineState::Opening),
+            metrics,
+            id: Mutex::default(),
+            sessions: AtomicU64::new(0),
+            pending: Arc::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+            jobs,
+            receiver: Mutex::new(Some(receiver)),
+            keeper: Mutex::default(),
+        }
+    }
+
+    /// Begins to connect, unless that was begun.
+    fn begin(&self) {
+        if let Some(jobs) = self.receiver.lock().take() {
+            let keeper = Keeper {
+                shared: self.shared.clone(),
+                jobs,
+                told: None,
+            };
+            *self.keeper.lock() = Some(tokio::spawn(keeper.run()).abort_handle());
+        }
+    }
+
+    /// Queues a command; its reply is to be awaited.
+    fn send(
+        &self,
+        command: Command,
+        bytes: usize,
+        limit: Duration,
+    ) -> Result<oneshot::Receiver<Result<Value, StoreFault>>, StoreFault> {
+        self.begin();
+        if *self.shared.phase.borrow() == EngineState::Away {
+            return Err(StoreFault::Away);
+        }
+        let pending = &self.shared.pending;
+        if pending.bytes.load(Ordering::Relaxed).saturating_add(bytes) > QUEUE_BYTES_MAX {
+            return Err(StoreFault::Full);
+        }
+        let (reply, replied) = oneshot::channel();
+        let job = Job {
+            command,
+            limit,
+            reply,
+            _counted: Counted::new(pending, bytes),
+        };
+        self.jobs.try_send(job).map_err(|_| StoreFault::Full)?;
+        Ok(replied)
+    }
+}
+
+impl Engine for Valkey {
+    fn call(&self, op: StoreOp) -> StoreFuture<'_> {
+        let wire = &self.shared.wire;
+        let at = wire.clock.stamp();
+        let command = wire.store_command(&op, at);
+        let limit = match op {
+            StoreOp::Append { .. } => self.shared.limit * 2,
+            _ => self.shared.limit,
+        };
+        let sent = self.send(command, op.bytes(), limit);
+        Box::pin(async move {
+            let value = sent?.await.unwrap_or(Err(StoreFault::Away))?;
+            wire.store_reply(&op, value, at)
+        })
+    }
+
+    fn state(&self) -> EngineState {
+        *self.shared.phase.borrow()
+    }
+
+    fn resets(&self) -> u64 {
+        self.shared.sessions.load(Ordering::Relaxed)
+    }
+
+    fn close(&self, limit: Duration) {
+        let pending = &self.shared.pending;
+        let mut jobs = pending.jobs.lock();
+        let some = |jobs: &mut usize| *jobs > 0;
+        pending.none.wait_while_for(&mut jobs, some, limit);
+    }
+
+    fn fleet(&self) -> Option<&dyn Fleet> {
+        Some(self)
+    }
+
+    fn wait_max(&self) -> Duration {
+        self.shared.limit
+    }
+
+    fn rest(&self) -> Duration {
+        RECONNECT
+    }
+}
+
+impl Fleet for Valkey {
+    fn ask(&self, op: FleetOp) -> FleetFuture<'_> {
+        let wire = &self.shared.wire;
+        let at = wire.clock.stamp();
+        let command = wire.fleet_command(&op, at);
+        let sent = self.send(command, op.bytes(), self.shared.limit);
+        Box::pin(async move {
+            let value = sent?.await.unwrap_or(Err(StoreFault::Away))?;
+            wire.fleet_reply(&op, value, at)
+        })
+    }
+}
+
+impl Drop for Valkey {
+    fn drop(&mut self) {
+        if let Some(keeper) = self.keeper.lock().take() {
+            keeper.abort();
+        }
+    }
+}
+
+/// The task that has the connection.
+struct Keeper {
+    shared: Arc<ValkeyShared>,
+    jobs: mpsc::Receiver<Job>,
+    /// What was last said about an engine that is away; said again only where it changes.
+    told: Option<String>,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut pause = RECONNECT;
+        loop {
+            match connect(&self.shared.access, &self.shared.wire).await {
+                Ok(live) => {
+                    pause = RECONNECT;
+                    self.take_over(&live);
+                    let why = self.serve(&live).await;
+                    self.away(format!("{} {why}", live.address));
+                }
+                Err(why) => self.away(why),
+            }
+            sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
+            pause = (pause * 2).min(RECONNECT_MAX);
+        }
+    }
+
+    fn take_over(&mut self, live: &Live) {
+        self.shared.see(&live.id);
+        self.shared.sessions.fetch_add(1, Ordering::Relaxed);
+        self.told = None;
+        tracing::info!(address = %live.address, "the store is connected");
+        if let Some(advice) = &live.advice {
+            tracing::warn!(address = %live.address, "the store works, but {advice}");
+        }
+        self.shared.turn(EngineState::Ok);
+    }
+
+    fn away(&mut self, why: String) {
+        self.shared.turn(EngineState::Away);
+        if self.told.as_ref() != Some(&why) {
+            tracing::warn!(
+                why,
+                "the store is away: this gateway goes on alone until it is back"
+            );
+            self.told = Some(why);
+        }
+        // Whoever waits need not wait any longer.
+        while let Ok(job) = self.jobs.try_recv() {
+            // It may have stopped waiting.
+            let _ = job.reply.send(Err(StoreFault::Away));
+        }
+    }
+
+    /// Sends what comes until the connection is of no use; returns why.
+    async fn serve(&mut self, live: &Live) -> String {
+        let shared = self.shared.clone();
+        let mut sent = FuturesUnordered::new();
+        let mut late_in_row = 0;
+        let mut beat_at = shared.wire.clock.now() + BEAT_EVERY;
+        loop {
+            let ended = tokio::select! {
+                Some(ended) = sent.next(), if !sent.is_empty() => ended,
+                job = self.jobs.recv(), if sent.len() < SENT_MAX => {
+                    let Some(job) = job else {
+                        return "is not needed any more".to_owned();
+                    };
+                    let mut sending = send_job(shared.clone(), live.connection.clone(), job).boxed();
+                    // The first poll puts the command behind those before it.
+                    match (&mut sending).now_or_never() {
+                        Some(ended) => ended,
+                        None => {
+                            sent.push(sending);
+                            continue;
+                        }
+                    }
+                }
+                () = sleep_until(beat_at) => {
+                    beat_at = shared.wire.clock.now() + BEAT_EVERY;
+                    sent.push(send_beat(shared.clone(), live.connection.clone()).boxed());
+                    continue;
+                }
+            };
+            match ended {
+                Sent::Replied => late_in_row = 0,
+                Sent::Late => late_in_row += 1,
+                Sent::Broken(why) => return why,
+            }
+            if late_in_row >= LATE_MAX {
+                return "does not answer in time".to_owned();
+            }
+        }
+    }
+}
+
+async fn send_job(
+    shared: Arc<ValkeyShared>,
+    mut connection: MultiplexedConnection,
+    job: Job,
+) -> Sent {
+    let Job {
+        command,
+        limit,
+        reply,
+        _counted,
+    } = job;
+    let value = timeout(limit, shared.run(&mut connection, &command)).await;
+    let (value, ended) = match value {
+        Err(_) => (Err(StoreFault::Away), Sent::Late),
+        Ok(Ok(value)) => (Ok(value), Sent::Replied),
+        Ok(Err(error)) => {
+            let (fault, ended) = judge(&error);
+            (Err(fault), ended)
+        }
+    };
+    // It may have stopped waiting.
+    let _ = reply.send(value);
+    ended
+}
+
+/// Tries a connection that may be idle, and looks whether the contents are still those.
+async fn send_beat(shared: Arc<ValkeyShared>, mut connection: MultiplexedConnection) -> Sent {
+    let beat = shared.wire.look_at_id();
+    match timeout(shared.limit * 2, shared.run(&mut connection, &beat)).await {
+        Err(_) => Sent::Late,
+        Ok(Ok(value)) => {
+            match value {
+                Value::BulkString(id) => shared.see(&id.into()),
+                // Gone: the next connection begins with another.
+                _ => return Sent::Broken("lost what was kept in it".to_owned()),
+            }
+            Sent::Replied
+        }
+        Ok(Err(error)) => judge(&error).1,
+    }
+}
+
+impl ValkeyShared {
+    async fn run(
+        &self,
+        connection: &mut MultiplexedConnection,
+        command: &Command,
+    ) -> Result<Value, RedisError> {
+        let reply = send_once(connection, command).await;
+        let unknown =
+            |error: &RedisError| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript);
+        match (reply, command.script) {
+            (Err(error), Some(name)) if unknown(&error) => {
+                // As after a failover, or SCRIPT FLUSH.
+                if let Some(script) = self.wire.scripts.get(name) {
+                    let mut load = redis::cmd("SCRIPT");
+                    load.arg("LOAD").arg(&script.text);
+                    connection
+                        .send_packed_command(&load)
+                        .await?
+                        .extract_error()?;
+                }
+                send_once(connection, command).await
+            }
+            (reply, _) => reply,
+        }
+    }
+
+    /// Notices contents that are not those of before.
+    fn see(&self, id: &Bytes) {
+        let mut known = self.id.lock();
+        if known.as_ref().is_some_and(|known| known != id) {
+            self.metrics.resets.inc();
+            tracing::warn!("the store was emptied, or is another; it fills anew");
+        }
+        *known = Some(id.clone());
+    }
+
+    fn turn(&self, phase: EngineState) {
+        self.metrics.up.set(i64::from(phase == EngineState::Ok));
+        self.phase.send_replace(phase);
+    }
+}
+
+async fn send_once(
+    connection: &mut MultiplexedConnection,
+    command: &Command,
+) -> Result<Value, RedisError> {
+    let value = connection.send_packed_command(&command.command).await?;
+    value.extract_error()
+}
+
+/// What an error means for whoever asked, and for the connection.
+fn judge(error: &RedisError) -> (StoreFault, Sent) {
+    if error.is_connection_dropped() || error.is_io_error() {
+        return (
+            StoreFault::Away,
+            Sent::Broken("broke the connection off".to_owned()),
+        );
+    }
+    match error.kind() {
+        ErrorKind::Server(ServerErrorKind::ReadOnly) => (
+            StoreFault::Away,
+            Sent::Broken("has become a replica".to_owned()),
+        ),
+        ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown) => (
+            StoreFault::Away,
+            Sent::Broken("cannot be used at present".to_owned()),
+        ),
+        ErrorKind::Parse => (
+            StoreFault::Away,
+            Sent::Broken("answered what no Valkey answers".to_owned()),
+        ),
+        _ => match error.code() {
+            // Full, or it cannot write its own file: nothing is kept, and reads go on.
+            Some("OOM" | "MISCONF" | "NOREPLICAS") => (StoreFault::Full, Sent::Replied),
+            _ => {
+                tracing::debug!(%error, "the store refused an operation");
+                (StoreFault::Failed, Sent::Replied)
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod test_server;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,317 @@
+//! What runs inside Valkey: one script an operation, each one step.
+//!
+//! The flags decide what a full server still does. A script without `allow-oom` is refused
+//! before it begins once `maxmemory` is reached, so nothing is half kept. What only coordinates
+//! has `allow-oom`: purges and claims must not stop because the memory is full. Reads have
+//! `no-writes`.
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+
+/// The time of the engine, in milliseconds. All deadlines and ages are counted in it.
+const TIME: &str = "\
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+";
+
+/// For tests: the last argument is the time.
+#[cfg(test)]
+const TIME_GIVEN: &str = "local now = tonumber(ARGV[#ARGV])\n";
+
+/// Moves the end of a key's life to at least so many milliseconds from now. A key that had no
+/// end gets one.
+const LIVE: &str = "\
+local function live(key, ms)
+  if redis.call('PTTL', key) < tonumber(ms) then redis.call('PEXPIRE', key, ms) end
+end
+";
+
+/// A script: its flags and its text.
+struct ScriptText {
+    flags: &'static str,
+    text: &'static str,
+}
+
+/// Which script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(super) enum ScriptName {
+    KeepAnswer,
+    Begin,
+    Append,
+    Renewed,
+    End,
+    Head,
+    Touch,
+    Forget,
+    Settle,
+    Purges,
+    Purge,
+    Look,
+    Board,
+    Land,
+    GiveUp,
+    Beat,
+}
+
+const TEXTS: [ScriptText; 16] = [
+    // KeepAnswer: KEYS answer; ARGV record, negative, life.
+    ScriptText {
+        flags: "",
+        text: "\
+if ARGV[2] == '1' and redis.call('HGET', KEYS[1], 'neg') == '0' then return 'conflict' end
+redis.call('HSET', KEYS[1], 'rec', ARGV[1], 'neg', ARGV[2])
+redis.call('HDEL', KEYS[1], 'at')
+live(KEYS[1], ARGV[3])
+return 'kept'
+",
+    },
+    // Begin: KEYS line, snapshot; ARGV line's name, snapshot's name, head, was, zero chain,
+    // life.
+    ScriptText {
+        flags: "",
+        text: "\
+local current = redis.call('HGET', KEYS[1], 'cur') or ''
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  if current == ARGV[2] then return 'kept' end
+  return 'conflict'
+end
+if current ~= ARGV[4] then return 'conflict' end
+redis.call('HSET', KEYS[2], 'line', ARGV[1], 'head', ARGV[3], 'n', 0, 'rows', 0,
+  'chain', ARGV[5], 'before', ARGV[5], 'end', 0)
+redis.call('HSET', KEYS[1], 'cur', ARGV[2])
+live(KEYS[2], ARGV[6])
+live(KEYS[1], ARGV[6])
+return 'kept'
+",
+    },
+    // Append: KEYS snapshot; ARGV number, chain, next, rows, chunk, since, most chunks, life.
+    ScriptText {
+        flags: "",
+        text: "\
+local s = redis.call('HMGET', KEYS[1], 'n', 'chain', 'before', 'end', 'head_at')
+if not s[1] then return 'gone' end
+local n, number = tonumber(s[1]), tonumber(ARGV[1])
+if n == number + 1 and s[3] == ARGV[2] and s[2] == ARGV[3] then return 'kept' end
+if n ~= number or s[2] ~= ARGV[2] or s[4] ~= '0' then return 'conflict' end
+if number >= tonumber(ARGV[7]) then return 'full' end
+local head_at = s[5] or now - tonumber(ARGV[6])
+redis.call('HSET', KEYS[1], 'c' .. number, ARGV[5], 'n', n + 1, 'chain', ARGV[3],
+  'before', ARGV[2], 'head_at', head_at, 'whole_at', head_at)
+redis.call('HINCRBY', KEYS[1], 'rows', ARGV[4])
+live(KEYS[1], ARGV[8])
+return 'kept'
+",
+    },
+    // Renewed: KEYS snapshot; ARGV since of the head, since of the whole, life.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+if redis.call('EXISTS', KEYS[1]) == 0 then return 'gone' end
+redis.call('HSET', KEYS[1], 'head_at', now - tonumber(ARGV[1]),
+  'whole_at', now - tonumber(ARGV[2]))
+live(KEYS[1], ARGV[3])
+return 'kept'
+",
+    },
+    // End: KEYS snapshot; ARGV end, life.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+local over = redis.call('HGET', KEYS[1], 'end')
+if not over then return 'gone' end
+if over == '0' then redis.call('HSET', KEYS[1], 'end', ARGV[1]) end
+live(KEYS[1], ARGV[2])
+return 'kept'
+",
+    },
+    // Head: KEYS snapshot.
+    ScriptText {
+        flags: "no-writes",
+        text: "\
+local s = redis.call('HMGET', KEYS[1], 'line', 'n', 'rows', 'chain', 'end', 'head',
+  'head_at', 'whole_at')
+if not s[1] then return {} end
+local ages = {}
+if s[7] then ages = { now - tonumber(s[7]), now - tonumber(s[8]) } end
+return { s[1], tonumber(s[2]), tonumber(s[3]), s[4], tonumber(s[5]), s[6], ages }
+",
+    },
+    // Touch: KEYS snapshot; ARGV life.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+local line = redis.call('HGET', KEYS[1], 'line')
+if not line then return 'gone' end
+live(KEYS[1], ARGV[1])
+return 'kept'
+",
+    },
+    // Forget: KEYS snapshot; ARGV snapshot's name, what a line's key begins and ends with.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+local line = redis.call('HGET', KEYS[1], 'line')
+if not line then return 'kept' end
+redis.call('UNLINK', KEYS[1])
+local hex = string.gsub(line, '.', function(c) return string.format('%02x', string.byte(c)) end)
+local key = ARGV[2] .. hex .. ARGV[3]
+if redis.call('HGET', key, 'cur') == ARGV[1] then redis.call('HDEL', key, 'cur') end
+return 'kept'
+",
+    },
+    // Settle: KEYS hash; ARGV field, record.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+return redis.call('HGET', KEYS[1], ARGV[1])
+",
+    },
+    // Purges: KEYS purges.
+    ScriptText {
+        flags: "no-writes",
+        text: "\
+local p = redis.call('HMGET', KEYS[1], 'seq', 'rec')
+return { p[1] or '0', p[2] }
+",
+    },
+    // Purge: KEYS purges; ARGV was, number, record. Numbers are texts: they may be longer than
+    // what a script counts exactly.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+if (redis.call('HGET', KEYS[1], 'seq') or '0') ~= ARGV[1] then return 'conflict' end
+redis.call('HSET', KEYS[1], 'seq', ARGV[2], 'rec', ARGV[3])
+return 'kept'
+",
+    },
+    // Look: KEYS answer.
+    ScriptText {
+        flags: "no-writes",
+        text: "\
+local a = redis.call('HMGET', KEYS[1], 'rec', 'at')
+if not (a[1] and a[2]) then return {} end
+return { a[1], now - tonumber(a[2]) }
+",
+    },
+    // Board: KEYS answer; ARGV claim, lease, since (-1: none), slack.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+local a = redis.call('HMGET', KEYS[1], 'rec', 'at', 'claim', 'until', 'lease')
+local since, slack = tonumber(ARGV[3]), tonumber(ARGV[4])
+if a[1] and a[2] and (since < 0 or now - tonumber(a[2]) + slack < since) then
+  return { a[1], now - tonumber(a[2]) }
+end
+if a[3] and a[3] ~= ARGV[1] then
+  local left = math.min(tonumber(a[4]) - now, tonumber(a[5]))
+  if left > 0 then return left end
+end
+redis.call('HSET', KEYS[1], 'claim', ARGV[1], 'until', now + tonumber(ARGV[2]), 'lease', ARGV[2])
+live(KEYS[1], ARGV[2])
+return 'lead'
+",
+    },
+    // Land: KEYS answer; ARGV claim, record, negative, since, slack, life.
+    ScriptText {
+        flags: "",
+        text: "\
+local a = redis.call('HMGET', KEYS[1], 'claim', 'neg', 'at')
+if a[1] == ARGV[1] then redis.call('HDEL', KEYS[1], 'claim', 'until', 'lease') end
+local at = now - tonumber(ARGV[4])
+if ARGV[3] == '1' and a[2] == '0' then return 'conflict' end
+if a[3] and at + tonumber(ARGV[5]) < tonumber(a[3]) then return 'conflict' end
+redis.call('HSET', KEYS[1], 'rec', ARGV[2], 'neg', ARGV[3], 'at', at)
+live(KEYS[1], ARGV[6])
+return 'kept'
+",
+    },
+    // GiveUp: KEYS answer; ARGV claim.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+if redis.call('HGET', KEYS[1], 'claim') == ARGV[1] then
+  redis.call('HDEL', KEYS[1], 'claim', 'until', 'lease')
+end
+return 'kept'
+",
+    },
+    // Beat: KEYS id, replicas, purges; ARGV replica (empty: counts nobody), applied, what the id
+    // is where there is none, how long a replica counts. A value is when it was heard of, and
+    // the purges that it follows.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+redis.call('HSETNX', KEYS[1], 'id', ARGV[3])
+if ARGV[1] ~= '' then redis.call('HSET', KEYS[2], ARGV[1], now .. ' ' .. ARGV[2]) end
+local seq = redis.call('HGET', KEYS[3], 'seq') or '0'
+local all = redis.call('HGETALL', KEYS[2])
+local replicas, applied = 0, 0
+for i = 1, #all, 2 do
+  local at, has = string.match(all[i + 1], '^(%d+) (%d+)$')
+  local age = at and now - tonumber(at)
+  if age and age >= 0 and age <= tonumber(ARGV[4]) then
+    replicas = replicas + 1
+    if #has > #seq or (#has == #seq and has >= seq) then applied = applied + 1 end
+  else
+    redis.call('HDEL', KEYS[2], all[i])
+  end
+end
+return { redis.call('HGET', KEYS[1], 'id'), seq, replicas, applied }
+",
+    },
+];
+
+/// A script as it is sent.
+pub(super) struct Script {
+    /// The whole text.
+    pub text: String,
+    /// Its hash, by which the server knows it.
+    pub hash: String,
+}
+
+/// All scripts.
+pub(super) struct Scripts {
+    scripts: Vec<Script>,
+    /// Whether the time is the last argument.
+    pub time_is_given: bool,
+}
+
+impl Scripts {
+    /// Makes them with the engine's time.
+    pub fn new() -> Self {
+        Self::over(TIME, false)
+    }
+
+    /// Makes them with the time as the last argument.
+    #[cfg(test)]
+    pub fn with_given_time() -> Self {
+        Self::over(TIME_GIVEN, true)
+    }
+
+    fn over(time: &str, time_is_given: bool) -> Self {
+        let scripts = TEXTS.iter().map(|script| {
+            let ScriptText { flags, text } = script;
+            let first = match flags.is_empty() {
+                true => "#!lua\n".to_owned(),
+                false => format!("#!lua flags={flags}\n"),
+            };
+            let text = format!("{first}{time}{LIVE}{text}");
+            let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+            let hash = hash.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+            Script { text, hash }
+        });
+        Self {
+            scripts: scripts.collect(),
+            time_is_given,
+        }
+    }
+
+    pub fn get(&self, name: ScriptName) -> Option<&Script> {
+        self.scripts.get(name as usize)
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Script> {
+        self.scripts.iter()
+    }
+}

@@ -1,0 +1,623 @@
+//! The scripts against the model, on a real Valkey and a real Redis, and all that can happen to a
+//! connection.
+
+use proptest::prelude::*;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::net::TcpListener;
+
+use super::test_server::{ServerKind, TestServer};
+use super::*;
+use crate::clock::{Stamp, timeout};
+use crate::metrics::Metrics;
+use crate::secrets::Secret;
+use crate::store::engine::{Chain, KeptAges, KeptEnd, StoreReply};
+use crate::store::fleet::{ClaimId, FleetReply};
+use crate::store::{RecordName, SharedModel};
+
+const BOTH: [ServerKind; 2] = [ServerKind::Valkey, ServerKind::Redis];
+/// Longest wait, on a machine however busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Never reached by the histories.
+const ROOMY: u64 = 1 << 40;
+
+fn access(port: u16) -> ValkeyAccess {
+    ValkeyAccess {
+        addresses: vec![address(port)],
+        tls: None,
+        username: None,
+        password: None,
+    }
+}
+
+fn address(port: u16) -> ValkeyAddress {
+    ValkeyAddress {
+        host: "127.0.0.1".to_owned(),
+        port,
+    }
+}
+
+fn options(access: ValkeyAccess) -> ValkeyOptions {
+    ValkeyOptions {
+        access,
+        prefix: "test".to_owned(),
+        timeout: PATIENCE,
+        lives: ValkeyLives {
+            answers: Duration::from_secs(3_600),
+            snapshots: Duration::from_secs(3_600),
+        },
+    }
+}
+
+fn engine_over(options: ValkeyOptions, scripts: Scripts) -> Valkey {
+    let metrics = Metrics::new().unwrap().store.resolve();
+    Valkey::over(options, scripts, Clock::system(), metrics)
+}
+
+fn engine(access: ValkeyAccess) -> Valkey {
+    engine_over(options(access), Scripts::new())
+}
+
+async fn until(engine: &Valkey, state: EngineState) {
+    engine.begin();
+    let mut phase = engine.shared.phase.subscribe();
+    let reached = phase.wait_for(|phase| *phase == state);
+    timeout(PATIENCE, reached).await.expect("in time").unwrap();
+}
+
+fn name(n: u8) -> RecordName {
+    RecordName([n; 16])
+}
+
+/// Runs a command of ours on the server, past the engine.
+async fn tell(port: u16, command: &[&str]) -> Value {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut cmd = redis::cmd(command[0]);
+    cmd.arg(&command[1..]);
+    cmd.query_async(&mut connection).await.unwrap()
+}
+
+/// Empties a server, but for what marks its contents.
+const EMPTY: &str = "redis.call('FLUSHALL'); redis.call('HSET', 'test:{f}:id', 'id', ARGV[1])";
+
+/// One step of a random history, over few names so that they meet.
+#[derive(Clone, Debug)]
+enum Step {
+    Store(StoreOp),
+    /// Appends to a snapshot where it really stands.
+    Grow(u8, u8),
+    Fleet(FleetOp),
+    /// Time passes.
+    Pass(u64),
+}
+
+fn chain(n: u8) -> Chain {
+    [n; 16]
+}
+
+fn store_op(stamp: Stamp) -> impl Strategy<Value = StoreOp> {
+    let names = || (0..3_u8).prop_map(name);
+    let bytes = (0..3_000_usize, any::<u8>()).prop_map(|(len, fill)| Bytes::from(vec![fill; len]));
+    let at = (0..50_u64).prop_map(move |ms| stamp.earlier(Duration::from_millis(ms)));
+    prop_oneof![
+        names().prop_map(|name| StoreOp::Find { name }),
+        (names(), bytes.clone(), any::<bool>()).prop_map(|(name, record, negative)| {
+            StoreOp::Land {
+                name,
+                record,
+                negative,
+            }
+        }),
+        names().prop_map(|line| StoreOp::Line { line }),
+        (
+            names(),
+            names(),
+            bytes.clone(),
+            proptest::option::of(names())
+        )
+            .prop_map(|(line, snapshot, head, was)| StoreOp::Begin {
+                line,
+                snapshot,
+                head,
+                was,
+            }),
+        (
+            names(),
+            0..3_u32,
+            0..3_u8,
+            0..3_u8,
+            bytes.clone(),
+            at.clone()
+        )
+            .prop_map(
+                |(snapshot, number, before, next, chunk, at)| StoreOp::Append {
+                    snapshot,
+                    number,
+                    chain: chain(before),
+                    next: chain(next),
+                    rows: 7,
+                    chunk,
+                    at,
+                }
+            ),
+        (names(), at.clone(), at).prop_map(|(snapshot, head, whole)| StoreOp::Renewed {
+            snapshot,
+            ages: KeptAges { head, whole },
+        }),
+        (names(), any::<bool>()).prop_map(|(snapshot, cut)| StoreOp::End {
+            snapshot,
+            end: if cut { KeptEnd::Cut } else { KeptEnd::Complete },
+        }),
+        names().prop_map(|snapshot| StoreOp::Head { snapshot }),
+        (names(), 0..4_u32).prop_map(|(snapshot, number)| StoreOp::Chunk { snapshot, number }),
+        names().prop_map(|snapshot| StoreOp::Touch { snapshot }),
+        names().prop_map(|snapshot| StoreOp::Forget { snapshot }),
+        (names(), bytes, any::<bool>()).prop_map(|(name, record, safe)| StoreOp::Note {
+            name,
+            record,
+            safe,
+        }),
+        names().prop_map(|name| StoreOp::Recall { name }),
+    ]
+}
+
+fn fleet_op(stamp: Stamp) -> impl Strategy<Value = FleetOp> {
+    let names = || (0..3_u8).prop_map(name);
+    let claims = || (0..3_u8).prop_map(|n| ClaimId([n; 16]));
+    let bytes = || any::<u8>().prop_map(|fill| Bytes::from(vec![fill; 40]));
+    let at = (0..400_u64).prop_map(move |ms| stamp.earlier(Duration::from_millis(ms)));
+    let number = 0..4_u64;
+    prop_oneof![
+        (names(), bytes()).prop_map(|(name, record)| FleetOp::Settle { name, record }),
+        Just(FleetOp::Purges),
+        (number.clone(), number.clone(), bytes()).prop_map(|(was, number, record)| {
+            FleetOp::Purge {
+                was: was << 60,
+                number: number << 60,
+                record,
+            }
+        }),
+        names().prop_map(|name| FleetOp::Look { name }),
+        (
+            names(),
+            claims(),
+            1..500_u64,
+            proptest::option::of(at.clone())
+        )
+            .prop_map(|(name, claim, lease, have)| FleetOp::Board {
+                name,
+                claim,
+                lease: Duration::from_millis(lease),
+                have,
+            }),
+        (names(), claims(), bytes(), any::<bool>(), at).prop_map(
+            |(name, claim, record, negative, born)| FleetOp::Land {
+                name,
+                claim,
+                record,
+                negative,
+                born,
+            }
+        ),
+        (names(), claims()).prop_map(|(name, claim)| FleetOp::GiveUp { name, claim }),
+        (0..3_u8, number).prop_map(|(replica, applied)| FleetOp::Beat {
+            replica: [replica; 16],
+            applied: applied << 60,
+        }),
+    ]
+}
+
+/// All stamps of a history are counted from here, so that the oldest is not before the machine's
+/// start.
+fn epoch() -> Stamp {
+    Clock::system().stamp().later(Duration::from_secs(3_600))
+}
+
+fn step(stamp: Stamp) -> impl Strategy<Value = Step> {
+    prop_oneof![
+        10 => store_op(stamp).prop_map(Step::Store),
+        4 => (0..3_u8, any::<u8>()).prop_map(|(snapshot, fill)| Step::Grow(snapshot, fill)),
+        10 => fleet_op(stamp).prop_map(Step::Fleet),
+        3 => (0..900_u64).prop_map(Step::Pass),
+    ]
+}
+
+/// The append that continues a snapshot of the model.
+fn grown(model: &SharedModel, snapshot: u8, fill: u8, at: Stamp) -> StoreOp {
+    let snapshot = name(snapshot);
+    let standing = match model.apply(&StoreOp::Head { snapshot }) {
+        Ok(StoreReply::Head(Some((standing, _)))) => Some(standing),
+        _ => None,
+    };
+    StoreOp::Append {
+        snapshot,
+        number: standing.as_ref().map_or(0, |standing| standing.chunks),
+        chain: standing.map_or(Chain::default(), |standing| standing.chain),
+        next: chain(fill),
+        rows: 3,
+        chunk: Bytes::from(vec![fill; usize::from(fill) * 20]),
+        at,
+    }
+}
+
+fn histories(few: u32) -> u32 {
+    let asked = std::env::var("STORE_HISTORIES").ok();
+    asked.and_then(|n| n.parse().ok()).unwrap_or(few)
+}
+
+async fn call_at(engine: &Valkey, op: &StoreOp, now: Stamp) -> Result<StoreReply, StoreFault> {
+    let wire = &engine.shared.wire;
+    let sent = engine.send(wire.store_command(op, now), 0, PATIENCE)?;
+    wire.store_reply(op, sent.await.unwrap()?, now)
+}
+
+async fn ask_at(engine: &Valkey, op: &FleetOp, now: Stamp) -> Result<FleetReply, StoreFault> {
+    let wire = &engine.shared.wire;
+    let sent = engine.send(wire.fleet_command(op, now), 0, PATIENCE)?;
+    wire.fleet_reply(op, sent.await.unwrap()?, now)
+}
+
+#[test]
+fn scripts_reply_what_the_model_replies() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    for kind in BOTH {
+        let server = TestServer::start(kind, &[]);
+        let config = ProptestConfig {
+            cases: histories(100),
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        };
+        let begun = epoch();
+        let steps = proptest::collection::vec(step(begun), 1..80);
+        let engine = engine_over(options(access(server.port)), Scripts::with_given_time());
+        runtime.block_on(until(&engine, EngineState::Ok));
+        let id = engine.shared.id.lock().clone().unwrap();
+        let id = String::from_utf8(id.to_vec()).unwrap();
+        let outcome = proptest::test_runner::TestRunner::new(config).run(&steps, |steps| {
+            runtime.block_on(async {
+                tell(server.port, &["EVAL", EMPTY, "0", &id]).await;
+                let model = SharedModel::new(ROOMY, Clock::system());
+                let mut now = begun;
+                for step in steps {
+                    let step = match step {
+                        Step::Grow(snapshot, fill) => {
+                            Step::Store(grown(&model, snapshot, fill, now))
+                        }
+                        step => step,
+                    };
+                    match step {
+                        Step::Pass(ms) => now = now.later(Duration::from_millis(ms)),
+                        Step::Store(op) => {
+                            let reply = call_at(&engine, &op, now).await;
+                            assert_eq!(reply, model.apply(&op), "{kind:?} {op:?}");
+                        }
+                        Step::Fleet(op) => {
+                            let reply = ask_at(&engine, &op, now).await;
+                            assert_eq!(
+                                reply,
+                                Ok(model.agree_at(op.clone(), now)),
+                                "{kind:?} {op:?}"
+                            );
+                        }
+                        Step::Grow(..) => {}
+                    }
+                }
+            });
+            Ok(())
+        });
+        outcome.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn no_reply_reaches_an_operation_that_did_not_ask_for_it() {
+    let server = TestServer::start(ServerKind::Valkey, &[]);
+    let engine = engine(access(server.port));
+    until(&engine, EngineState::Ok).await;
+    let note = |n: u32| StoreOp::Note {
+        name: RecordName(u128::from(n).to_le_bytes()),
+        record: Bytes::copy_from_slice(&n.to_le_bytes()),
+        safe: false,
+    };
+    for n in 0..200 {
+        assert_eq!(engine.call(note(n)).await, Ok(StoreReply::Kept));
+    }
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut dropped = 0;
+    let rounds = histories(100) * 20;
+    let mut waiting = Vec::new();
+    for _ in 0..rounds {
+        let n = random.u32(..200);
+        let name = RecordName(u128::from(n).to_le_bytes());
+        let mut call = engine.call(StoreOp::Recall { name });
+        match random.u8(..3) {
+            // Dropped before it was looked at, or while it waits.
+            0 => dropped += 1,
+            1 => {
+                dropped += 1;
+                assert!((&mut call).now_or_never().is_none());
+            }
+            _ => waiting.push((n, call)),
+        }
+        if waiting.len() == 20 {
+            for (n, call) in waiting.drain(..) {
+                let value = Bytes::copy_from_slice(&n.to_le_bytes());
+                assert_eq!(call.await, Ok(StoreReply::Value(Some(value))));
+            }
+        }
+    }
+    assert!(dropped > rounds / 2);
+    drop(waiting);
+    // What was dropped is answered, and counts no longer.
+    let name = RecordName([0; 16]);
+    engine.call(StoreOp::Recall { name }).await.unwrap();
+    assert_eq!(*engine.shared.pending.jobs.lock(), 0);
+    assert_eq!(engine.shared.pending.bytes.load(Ordering::Relaxed), 0);
+}
+
+/// Why the engine cannot be used.
+async fn refusal(access: ValkeyAccess) -> String {
+    let engine = engine(access);
+    match connect(&engine.shared.access, &engine.shared.wire).await {
+        Ok(_) => "it can".to_owned(),
+        Err(why) => why,
+    }
+}
+
+#[tokio::test]
+async fn each_thing_that_is_wrong_with_a_server_is_one_line() {
+    let secret = |text: &str| Some(Secret::parse(text).unwrap());
+    for kind in BOTH {
+        let server = TestServer::start(kind, &["--requirepass", "good-password"]);
+        let port = server.port;
+        let with = |username: Option<&str>, password: &str| ValkeyAccess {
+            username: username.map(str::to_owned),
+            password: secret(password),
+            ..access(port)
+        };
+        assert_eq!(refusal(with(None, "good-password")).await, "it can");
+        let bad = refusal(with(None, "bad-password")).await;
+        let expected = "refused the user name or the password of store.valkey";
+        assert_eq!(bad, format!("127.0.0.1:{port} {expected}"), "{kind:?}");
+        assert_eq!(refusal(with(Some("nobody"), "good-password")).await, bad);
+        let none = refusal(access(port)).await;
+        assert!(
+            none.contains("wants a password: name it in"),
+            "{kind:?} {none}"
+        );
+
+        let server = TestServer::start(kind, &[]);
+        let port = server.port;
+        let user = |rule: &str| {
+            let rule =
+                format!("ACL SETUSER gateway on >good-password resetkeys resetchannels {rule}");
+            rule.split(' ').map(str::to_owned).collect::<Vec<_>>()
+        };
+        let with = || ValkeyAccess {
+            username: Some("gateway".to_owned()),
+            password: secret("good-password"),
+            ..access(port)
+        };
+        // Redis does not name the command.
+        let narrow = [
+            ("~test:* ~test1:* -@all +info", "script"),
+            ("~test:* ~test1:* +@all -hset", ""),
+            ("~test:* +@all", ""),
+            ("~test1:* +@all", ""),
+        ];
+        for (rule, what) in narrow {
+            let rule = user(rule);
+            let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
+            tell(port, &rule).await;
+            let told = refusal(with()).await;
+            assert!(
+                told.contains("does not let the user of store.valkey do") && told.contains(what),
+                "{kind:?} {rule:?}: {told}"
+            );
+        }
+        let minimal = format!("~test:* ~test1:* -@all {ACL_COMMANDS}");
+        let rule = user(&minimal);
+        let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
+        tell(port, &rule).await;
+        assert_eq!(refusal(with()).await, "it can", "{kind:?}");
+
+        let master = port.to_string();
+        let replica = TestServer::start(kind, &["--replicaof", "127.0.0.1", &master]);
+        let told = refusal(access(replica.port)).await;
+        assert!(told.ends_with("is a replica: store.valkey.addresses must name the primary"));
+        // The primary is found behind it.
+        let both = ValkeyAccess {
+            addresses: vec![address(replica.port), address(port)],
+            ..access(port)
+        };
+        assert_eq!(refusal(both).await, "it can");
+
+        let stranger = TestServer::start(kind, &[]);
+        tell(stranger.port, &["LPUSH", "test:{f}:id", "x"]).await;
+        let told = refusal(access(stranger.port)).await;
+        assert!(
+            told.contains("keys of another program under store.valkey.prefix"),
+            "{told}"
+        );
+    }
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = nowhere.local_addr().unwrap().port();
+    drop(nowhere);
+    let told = refusal(access(port)).await;
+    assert!(
+        told.starts_with(&format!("127.0.0.1:{port} cannot be reached: ")),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn memory_policies_that_lose_purges_are_told_of() {
+    let server = TestServer::start(ServerKind::Valkey, &[]);
+    let engine = engine(access(server.port));
+    for (bytes, policy, told) in [
+        ("0", "noeviction", Some("it has no maxmemory")),
+        (
+            "100mb",
+            "noeviction",
+            Some("noeviction, so nothing more is kept"),
+        ),
+        (
+            "100mb",
+            "allkeys-lru",
+            Some("allkeys-lru, which may evict what must stay"),
+        ),
+        ("100mb", "volatile-ttl", None),
+    ] {
+        tell(server.port, &["CONFIG", "SET", "maxmemory", bytes]).await;
+        tell(server.port, &["CONFIG", "SET", "maxmemory-policy", policy]).await;
+        let live = connect(&engine.shared.access, &engine.shared.wire)
+            .await
+            .unwrap();
+        let advice = live.advice.clone().unwrap_or_default();
+        assert_eq!(told.is_some(), !advice.is_empty(), "{policy}: {advice}");
+        assert!(
+            advice.contains(told.unwrap_or_default()),
+            "{policy}: {advice}"
+        );
+    }
+}
+
+/// Presents a certificate of another name.
+async fn tls_of_another_name() -> (u16, Arc<ClientConfig>) {
+    let made = rcgen::generate_simple_self_signed(vec!["valkey.internal".to_owned()]).unwrap();
+    let certificate = made.cert.der().clone();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let server = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            // The client leaves.
+            let _ = acceptor.accept(socket).await;
+        }
+    });
+    (port, Arc::new(client))
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_name_is_refused() {
+    let (port, tls) = tls_of_another_name().await;
+    let access = ValkeyAccess {
+        tls: Some(tls),
+        ..access(port)
+    };
+    let told = refusal(access).await;
+    assert!(told.contains("failed to agree on TLS: "), "{told}");
+    assert!(told.contains("not valid for"), "{told}");
+}
+
+#[tokio::test]
+async fn a_full_server_keeps_nothing_more_and_coordinates_on() {
+    let server = TestServer::start(ServerKind::Valkey, &[]);
+    let engine = engine(access(server.port));
+    until(&engine, EngineState::Ok).await;
+    let begin = |snapshot| StoreOp::Begin {
+        line: name(1),
+        snapshot,
+        head: Bytes::from_static(b"head"),
+        was: None,
+    };
+    assert_eq!(engine.call(begin(name(2))).await, Ok(StoreReply::Kept));
+    tell(server.port, &["CONFIG", "SET", "maxmemory", "1"]).await;
+    assert_eq!(engine.call(begin(name(3))).await, Err(StoreFault::Full));
+    let land = FleetOp::Land {
+        name: name(4),
+        claim: ClaimId([0; 16]),
+        record: Bytes::from_static(b"record"),
+        negative: false,
+        born: Clock::system().stamp(),
+    };
+    assert_eq!(engine.ask(land).await, Err(StoreFault::Full));
+    let purge = FleetOp::Purge {
+        was: 0,
+        number: 1,
+        record: Bytes::from_static(b"purges"),
+    };
+    assert_eq!(engine.ask(purge).await, Ok(FleetReply::Kept));
+    let board = FleetOp::Board {
+        name: name(4),
+        claim: ClaimId([0; 16]),
+        lease: Duration::from_secs(1),
+        have: None,
+    };
+    assert_eq!(engine.ask(board).await, Ok(FleetReply::Lead));
+    let head = engine.call(StoreOp::Head { snapshot: name(2) }).await;
+    assert!(matches!(head, Ok(StoreReply::Head(Some(_)))));
+    // A start finds it full, and reads.
+    let second = super::tests::engine(access(server.port));
+    until(&second, EngineState::Ok).await;
+}
+
+#[tokio::test]
+async fn a_server_that_dies_or_hangs_is_away_and_then_back() {
+    let mut server = TestServer::start(ServerKind::Valkey, &[]);
+    let fast = ValkeyOptions {
+        timeout: Duration::from_millis(50),
+        ..options(access(server.port))
+    };
+    let engine = engine_over(fast, Scripts::new());
+    until(&engine, EngineState::Ok).await;
+    let recall = || engine.call(StoreOp::Recall { name: name(1) });
+    let emptied = || engine.shared.metrics.resets.get();
+    assert_eq!(recall().await, Ok(StoreReply::Value(None)));
+
+    // Stopped: three operations wait, and then none does.
+    let pid = rustix::process::Pid::from_raw(i32::try_from(server.child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    for _ in 0..LATE_MAX {
+        assert_eq!(recall().await, Err(StoreFault::Away));
+    }
+    until(&engine, EngineState::Away).await;
+    assert_eq!(recall().now_or_never(), Some(Err(StoreFault::Away)));
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    until(&engine, EngineState::Ok).await;
+    assert_eq!(
+        (recall().await, emptied()),
+        (Ok(StoreReply::Value(None)), 0)
+    );
+
+    // Dead, and back with nothing in it.
+    server.kill();
+    until(&engine, EngineState::Away).await;
+    assert_eq!(recall().now_or_never(), Some(Err(StoreFault::Away)));
+    server.restart(&[]);
+    until(&engine, EngineState::Ok).await;
+    assert_eq!(
+        (recall().await, emptied()),
+        (Ok(StoreReply::Value(None)), 1)
+    );
+
+    // Emptied while connected.
+    tell(server.port, &["FLUSHALL"]).await;
+    until(&engine, EngineState::Away).await;
+    until(&engine, EngineState::Ok).await;
+    assert_eq!(emptied(), 2);
+
+    // Its scripts are gone: sent anew.
+    tell(server.port, &["SCRIPT", "FLUSH"]).await;
+    let touch = engine.call(StoreOp::Touch { snapshot: name(9) });
+    assert_eq!(touch.await, Ok(StoreReply::Gone));
+}

@@ -1,0 +1,522 @@
+//! Operations as commands, and the server's values as replies.
+
+use bytes::Bytes;
+use redis::{Cmd, Value};
+
+use super::scripts::{ScriptName, Scripts};
+use crate::clock::{Clock, Duration, Stamp};
+use crate::store::engine::{
+    CHUNKS_MAX, Chain, KeptAges, KeptEnd, KeptStanding, StoreFault, StoreOp, StoreReply,
+};
+use crate::store::fleet::{ClaimId, FleetOp, FleetReply, REPLICA_GONE, SAME_AGE};
+use crate::store::record::RecordName;
+
+/// The age of what is of unknown age: nothing is usable any more when it is as old.
+const AGE_UNKNOWN: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// How long records live in the engine after their last use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValkeyLives {
+    /// Answers, from when they were kept.
+    pub answers: Duration,
+    /// Snapshots.
+    pub snapshots: Duration,
+}
+
+/// What the commands are made with.
+pub(super) struct ValkeyWire {
+    pub prefix: String,
+    pub lives: ValkeyLives,
+    pub scripts: Scripts,
+    pub clock: Clock,
+}
+
+/// A command, and the script in it, for a server that does not know the script yet.
+pub(super) struct Command {
+    pub command: Cmd,
+    pub script: Option<ScriptName>,
+}
+
+/// An argument.
+enum Arg<'a> {
+    Bytes(&'a [u8]),
+    Text(String),
+}
+
+impl<'a> From<&'a [u8]> for Arg<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for Arg<'a> {
+    fn from(bytes: &'a [u8; N]) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl<'a> From<&'a Bytes> for Arg<'a> {
+    fn from(bytes: &'a Bytes) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl From<u64> for Arg<'_> {
+    fn from(number: u64) -> Self {
+        Self::Text(number.to_string())
+    }
+}
+
+impl From<Duration> for Arg<'_> {
+    fn from(time: Duration) -> Self {
+        Self::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<bool> for Arg<'_> {
+    fn from(yes: bool) -> Self {
+        Self::from(u64::from(yes))
+    }
+}
+
+impl From<String> for Arg<'_> {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+macro_rules! args {
+    ($($arg:expr),* $(,)?) => { &[$(Arg::from($arg)),*] };
+}
+
+/// The age at `now` of what was said at `stamp`.
+fn since(stamp: &Stamp, now: Stamp) -> Duration {
+    stamp.age(&now).unwrap_or(AGE_UNKNOWN)
+}
+
+fn hex(name: RecordName) -> String {
+    name.0.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl ValkeyWire {
+    /// A key of the layout that stays for ever.
+    fn control(&self, what: &str) -> String {
+        format!("{}:{{f}}:{what}", self.prefix)
+    }
+
+    /// A key of records, whose layout has a number.
+    fn data(&self, name: RecordName, what: &str) -> String {
+        format!("{}1:{{{}}}:{what}", self.prefix, hex(name))
+    }
+
+    fn script(&self, name: ScriptName, keys: &[String], args: &[Arg<'_>], now: Stamp) -> Command {
+        let mut command = redis::cmd("EVALSHA");
+        if let Some(script) = self.scripts.get(name) {
+            command.arg(&script.hash);
+        }
+        command.arg(keys.len());
+        for key in keys {
+            command.arg(key);
+        }
+        for arg in args {
+            match arg {
+                Arg::Bytes(bytes) => command.arg(*bytes),
+                Arg::Text(text) => command.arg(text),
+            };
+        }
+        if self.scripts.time_is_given {
+            command.arg(now.since_boot_ms());
+        }
+        Command {
+            command,
+            script: Some(name),
+        }
+    }
+
+    fn plain(&self, command: &str, key: String, field: &[u8]) -> Command {
+        let mut made = redis::cmd(command);
+        made.arg(key).arg(field);
+        Command {
+            command: made,
+            script: None,
+        }
+    }
+
+    /// Returns the command of an operation that is sent at `now`.
+    pub fn store_command(&self, op: &StoreOp, now: Stamp) -> Command {
+        use ScriptName as S;
+        let script = |name, keys: &[String], args: &[Arg<'_>]| self.script(name, keys, args, now);
+        let (answers, snapshots) = (self.lives.answers, self.lives.snapshots);
+        let snapshot_key = |name: RecordName| [self.data(name, "s")];
+        match op {
+            StoreOp::Find { name } => self.plain("HGET", self.data(*name, "k"), b"rec"),
+            StoreOp::Land {
+                name,
+                record,
+                negative,
+            } => {
+                let args = args![record, *negative, answers];
+                script(S::KeepAnswer, &[self.data(*name, "k")], args)
+            }
+            StoreOp::Line { line } => self.plain("HGET", self.data(*line, "line"), b"cur"),
+            StoreOp::Begin {
+                line,
+                snapshot,
+                head,
+                was,
+            } => {
+                let was: &[u8] = was.as_ref().map_or(&[], |was| &was.0);
+                let zero = Chain::default();
+                let args = args![&line.0, &snapshot.0, head, was, &zero, snapshots];
+                let keys = [self.data(*line, "line"), self.data(*snapshot, "s")];
+                script(S::Begin, &keys, args)
+            }
+            StoreOp::Append {
+                snapshot,
+                number,
+                chain,
+                next,
+                rows,
+                chunk,
+                at,
+            } => {
+                let args = args![
+                    u64::from(*number),
+                    chain,
+                    next,
+                    u64::from(*rows),
+                    chunk,
+                    since(at, now),
+                    u64::from(CHUNKS_MAX),
+                    snapshots,
+                ];
+                script(S::Append, &snapshot_key(*snapshot), args)
+            }
+            StoreOp::Renewed { snapshot, ages } => {
+                let args = args![since(&ages.head, now), since(&ages.whole, now), snapshots];
+                script(S::Renewed, &snapshot_key(*snapshot), args)
+            }
+            StoreOp::End { snapshot, end } => {
+                let args = args![u64::from(*end as u8), snapshots];
+                script(S::End, &snapshot_key(*snapshot), args)
+            }
+            StoreOp::Head { snapshot } => script(S::Head, &snapshot_key(*snapshot), &[]),
+            StoreOp::Chunk { snapshot, number } => {
+                let field = format!("c{number}");
+                self.plain("HGET", self.data(*snapshot, "s"), field.as_bytes())
+            }
+            StoreOp::Touch { snapshot } => {
+                script(S::Touch, &snapshot_key(*snapshot), args![snapshots])
+            }
+            StoreOp::Forget { snapshot } => {
+                let before = format!("{}1:{{", self.prefix);
+                let args = args![&snapshot.0, before, "}:line".to_owned()];
+                script(S::Forget, &snapshot_key(*snapshot), args)
+            }
+            StoreOp::Note { name, record, .. } => {
+                let mut made = self.plain("HSET", self.control("notes"), &name.0);
+                made.command.arg(record.as_ref());
+                made
+            }
+            StoreOp::Recall { name } => self.plain("HGET", self.control("notes"), &name.0),
+        }
+    }
+
+    /// Returns the command of an operation that is sent at `now`.
+    pub fn fleet_command(&self, op: &FleetOp, now: Stamp) -> Command {
+        use ScriptName as S;
+        let script = |name, keys: &[String], args: &[Arg<'_>]| self.script(name, keys, args, now);
+        let answer_key = |name: RecordName| [self.data(name, "a")];
+        match op {
+            FleetOp::Settle { name, record } => {
+                let args = args![&name.0, record];
+                script(S::Settle, &[self.control("notes")], args)
+            }
+            FleetOp::Purges => script(S::Purges, &[self.control("purges")], &[]),
+            FleetOp::Purge {
+                was,
+                number,
+                record,
+            } => {
+                let args = args![*was, *number, record];
+                script(S::Purge, &[self.control("purges")], args)
+            }
+            FleetOp::Look { name } => script(S::Look, &answer_key(*name), &[]),
+            FleetOp::Board {
+                name,
+                claim,
+                lease,
+                have,
+            } => {
+                let since = match have {
+                    None => Arg::Text("-1".to_owned()),
+                    Some(have) => Arg::from(since(have, now)),
+                };
+                let args = &[
+                    Arg::from(&claim.0),
+                    Arg::from(*lease),
+                    since,
+                    Arg::from(SAME_AGE),
+                ];
+                script(S::Board, &answer_key(*name), args)
+            }
+            FleetOp::Land {
+                name,
+                claim,
+                record,
+                negative,
+                born,
+            } => {
+                let args = args![
+                    &claim.0,
+                    record,
+                    *negative,
+                    since(born, now),
+                    SAME_AGE,
+                    self.lives.answers,
+                ];
+                script(S::Land, &answer_key(*name), args)
+            }
+            FleetOp::GiveUp { name, claim } => {
+                script(S::GiveUp, &answer_key(*name), args![&claim.0])
+            }
+            FleetOp::Beat { replica, applied } => self.beat(replica, *applied, now),
+        }
+    }
+
+    pub fn beat(&self, replica: &[u8], applied: u64, now: Stamp) -> Command {
+        let keys = ["id", "replicas", "purges"].map(|what| self.control(what));
+        let id = format!("{:032x}", fastrand::u128(..));
+        let args = args![replica, applied, id, REPLICA_GONE];
+        self.script(ScriptName::Beat, &keys, args, now)
+    }
+
+    /// Looks at what marks the contents.
+    pub fn look_at_id(&self) -> Command {
+        self.plain("HGET", self.control("id"), b"id")
+    }
+
+    /// Commands that do nothing in the end, and pass every key and every command that is needed.
+    pub fn probes(&self) -> Vec<Command> {
+        let random = || RecordName(fastrand::u128(..).to_le_bytes());
+        let (line, snapshot, name, claim) = (random(), random(), random(), ClaimId::random());
+        let (now, zero) = (self.clock.stamp(), Chain::default());
+        let begin = StoreOp::Begin {
+            line,
+            snapshot,
+            head: Bytes::new(),
+            was: None,
+        };
+        let append = StoreOp::Append {
+            snapshot,
+            number: 0,
+            chain: zero,
+            next: zero,
+            rows: 0,
+            chunk: Bytes::new(),
+            at: now,
+        };
+        let lease = REPLICA_GONE;
+        let have = None;
+        let board = FleetOp::Board {
+            name,
+            claim,
+            lease,
+            have,
+        };
+        vec![
+            self.store_command(&begin, now),
+            self.store_command(&append, now),
+            self.store_command(&StoreOp::Head { snapshot }, now),
+            self.store_command(&StoreOp::Forget { snapshot }, now),
+            self.store_command(&StoreOp::Recall { name }, now),
+            self.fleet_command(&board, now),
+            self.fleet_command(&FleetOp::GiveUp { name, claim }, now),
+            self.fleet_command(&FleetOp::Purges, now),
+            self.look_at_id(),
+        ]
+    }
+
+    pub fn store_reply(
+        &self,
+        op: &StoreOp,
+        value: Value,
+        sent: Stamp,
+    ) -> Result<StoreReply, StoreFault> {
+        match op {
+            StoreOp::Find { .. } | StoreOp::Chunk { .. } | StoreOp::Recall { .. } => {
+                Ok(StoreReply::Value(optional(value)?))
+            }
+            StoreOp::Line { .. } => match optional(value)? {
+                None => Ok(StoreReply::Current(None)),
+                Some(name) => Ok(StoreReply::Current(Some(RecordName(fixed(&name)?)))),
+            },
+            StoreOp::Head { .. } => self.head(value, sent),
+            StoreOp::Note { .. } => match value {
+                Value::Int(_) => Ok(StoreReply::Kept),
+                _ => Err(StoreFault::Failed),
+            },
+            _ => match word(&value)? {
+                "kept" => Ok(StoreReply::Kept),
+                "gone" => Ok(StoreReply::Gone),
+                "conflict" => Ok(StoreReply::Conflict),
+                "full" => Err(StoreFault::Full),
+                _ => Err(StoreFault::Failed),
+            },
+        }
+    }
+
+    fn head(&self, value: Value, sent: Stamp) -> Result<StoreReply, StoreFault> {
+        let mut parts = array(value)?.into_iter();
+        let Some(line) = parts.next() else {
+            return Ok(StoreReply::Head(None));
+        };
+        let mut next = || parts.next().ok_or(StoreFault::Failed);
+        let line = RecordName(fixed(&bytes(line)?)?);
+        let (chunks, rows) = (number(&next()?)?, number(&next()?)?);
+        let chain = fixed(&bytes(next()?)?)?;
+        let end = u8::try_from(number(&next()?)?).ok().and_then(KeptEnd::of);
+        let head = bytes(next()?)?;
+        let ages = match array(next()?)?.as_slice() {
+            [] => None,
+            [head, whole] => Some(KeptAges {
+                head: self.stamp(head, sent)?,
+                whole: self.stamp(whole, sent)?,
+            }),
+            _ => return Err(StoreFault::Failed),
+        };
+        let standing = KeptStanding {
+            line,
+            chunks: u32::try_from(chunks).map_err(|_| StoreFault::Failed)?,
+            rows,
+            chain,
+            end: end.ok_or(StoreFault::Failed)?,
+            ages,
+        };
+        Ok(StoreReply::Head(Some((standing, head))))
+    }
+
+    pub fn fleet_reply(
+        &self,
+        op: &FleetOp,
+        value: Value,
+        sent: Stamp,
+    ) -> Result<FleetReply, StoreFault> {
+        match op {
+            FleetOp::Settle { .. } => Ok(FleetReply::Value(bytes(value)?)),
+            FleetOp::Purges => {
+                let mut parts = array(value)?.into_iter();
+                let mut next = || parts.next().unwrap_or(Value::Nil);
+                let number = text_number(next())?;
+                let record = optional(next())?;
+                Ok(FleetReply::Purges { number, record })
+            }
+            FleetOp::Look { .. } | FleetOp::Board { .. } => match value {
+                Value::Array(parts) if parts.is_empty() => Ok(FleetReply::Answer(None)),
+                Value::Array(parts) => {
+                    let mut parts = parts.into_iter();
+                    let mut next = || parts.next().ok_or(StoreFault::Failed);
+                    let record = bytes(next()?)?;
+                    let born = self.stamp(&next()?, sent)?;
+                    Ok(FleetReply::Answer(Some((record, born))))
+                }
+                Value::Int(_) => Ok(FleetReply::Wait(Duration::from_millis(number(&value)?))),
+                other => match word(&other)? {
+                    "lead" => Ok(FleetReply::Lead),
+                    _ => Err(StoreFault::Failed),
+                },
+            },
+            FleetOp::Purge { .. } | FleetOp::Land { .. } | FleetOp::GiveUp { .. } => {
+                match word(&value)? {
+                    "kept" => Ok(FleetReply::Kept),
+                    "conflict" => Ok(FleetReply::Conflict),
+                    _ => Err(StoreFault::Failed),
+                }
+            }
+            FleetOp::Beat { .. } => {
+                let (_, reply) = self.beat_reply(value)?;
+                Ok(reply)
+            }
+        }
+    }
+
+    /// Reads the id of the engine's contents, and where the fleet stands.
+    pub fn beat_reply(&self, value: Value) -> Result<(Bytes, FleetReply), StoreFault> {
+        let mut parts = array(value)?.into_iter();
+        let mut next = || parts.next().ok_or(StoreFault::Failed);
+        let id = bytes(next()?)?;
+        let purges = text_number(next()?)?;
+        let [replicas, applied] = [number(&next()?)?, number(&next()?)?];
+        let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        let reply = FleetReply::Beat {
+            number: purges,
+            replicas: count(replicas),
+            applied: count(applied),
+        };
+        Ok((id, reply))
+    }
+
+    /// The stamp of what was so old when the engine replied. Something from the future is of
+    /// unknown age, as after a clock that jumped.
+    fn stamp(&self, age: &Value, sent: Stamp) -> Result<Stamp, StoreFault> {
+        let now = match self.scripts.time_is_given {
+            true => sent,
+            false => self.clock.stamp(),
+        };
+        match age {
+            Value::Int(age) => Ok(match u64::try_from(*age) {
+                Ok(age) => now.earlier(Duration::from_millis(age)),
+                Err(_) => now.later(AGE_UNKNOWN),
+            }),
+            _ => Err(StoreFault::Failed),
+        }
+    }
+}
+
+fn optional(value: Value) -> Result<Option<Bytes>, StoreFault> {
+    match value {
+        Value::Nil => Ok(None),
+        value => bytes(value).map(Some),
+    }
+}
+
+fn bytes(value: Value) -> Result<Bytes, StoreFault> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes.into()),
+        _ => Err(StoreFault::Failed),
+    }
+}
+
+fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], StoreFault> {
+    bytes.try_into().map_err(|_| StoreFault::Failed)
+}
+
+fn array(value: Value) -> Result<Vec<Value>, StoreFault> {
+    match value {
+        Value::Array(parts) => Ok(parts),
+        _ => Err(StoreFault::Failed),
+    }
+}
+
+fn number(value: &Value) -> Result<u64, StoreFault> {
+    match value {
+        Value::Int(number) => u64::try_from(*number).map_err(|_| StoreFault::Failed),
+        _ => Err(StoreFault::Failed),
+    }
+}
+
+fn text_number(value: Value) -> Result<u64, StoreFault> {
+    let text = bytes(value)?;
+    let number = std::str::from_utf8(&text).ok();
+    number
+        .and_then(|text| text.parse().ok())
+        .ok_or(StoreFault::Failed)
+}
+
+fn word(value: &Value) -> Result<&str, StoreFault> {
+    match value {
+        Value::BulkString(word) => std::str::from_utf8(word).map_err(|_| StoreFault::Failed),
+        Value::SimpleString(word) => Ok(word),
+        _ => Err(StoreFault::Failed),
+    }
+}

@@ -1,0 +1,151 @@
+//! Two gateways over a real server: shared answers and pages, nothing secret in it, and its death.
+
+use std::sync::Arc;
+
+use msp_gateway::clock::{Clock, Duration};
+use msp_gateway::metrics::Metrics;
+use msp_gateway::reads::Purge;
+use msp_gateway::sandbox;
+use msp_gateway::store::{
+    PurgeReach, Store, Valkey, ValkeyAccess, ValkeyAddress, ValkeyLives, ValkeyOptions,
+};
+
+use crate::fleet::{Replica, customers, replica, sealed, vendor_calls};
+use crate::kit::{NOW, continued, first};
+use crate::test_server::{ServerKind, TestServer};
+
+fn over_server(port: u16, clock: Clock) -> Replica {
+    let options = ValkeyOptions {
+        access: ValkeyAccess {
+            addresses: vec![ValkeyAddress::parse(&format!("127.0.0.1:{port}")).unwrap()],
+            tls: None,
+            username: None,
+            password: None,
+        },
+        prefix: "msp".to_owned(),
+        // Nobody is late on a machine however busy.
+        timeout: Duration::from_secs(60),
+        lives: ValkeyLives {
+            answers: Duration::from_secs(3_600),
+            snapshots: Duration::from_secs(3_600),
+        },
+    };
+    let metrics = Metrics::new().unwrap();
+    let engine = Valkey::new(options, clock.clone(), metrics.store.resolve());
+    let store = Store::over(engine, sealed(), clock.clone(), &metrics);
+    replica(store, clock, Arc::default())
+}
+
+/// Everything in a server, as one text of bytes: names of keys, fields, values.
+async fn dump(port: u16) -> Vec<u8> {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let keys: Vec<Vec<u8>> = redis::cmd("KEYS")
+        .arg("*")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    let mut all = Vec::new();
+    for key in keys {
+        let parts: Vec<Vec<u8>> = redis::cmd("HGETALL")
+            .arg(&key)
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+        all.extend_from_slice(&key);
+        all.push(b'\n');
+        all.extend(parts.concat());
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_real_server_is_shared_and_holds_nothing_that_is_secret() {
+    for kind in [ServerKind::Valkey, ServerKind::Redis] {
+        let server = TestServer::start(kind, &[]);
+        let clock = Clock::anchored(NOW.parse().unwrap());
+        let [one, two] = [0, 1].map(|_| over_server(server.port, clock.clone()));
+        one.store.warm().await;
+        two.store.warm().await;
+        let list = customers(&one.rig).await;
+        let asker = one.rig.everyone();
+        let mut page = one.rig.page(&asker, None, &first(500, "")).await.unwrap();
+        let head = page.token.clone().unwrap();
+        while let Some(token) = page.token {
+            page = one
+                .rig
+                .page(&asker, None, &continued(&token, None))
+                .await
+                .unwrap();
+        }
+        // An answer is kept by a task of its own.
+        let holds = |all: &[u8], needle: &[u8]| memchr::memmem::find(all, needle).is_some();
+        while !holds(&dump(server.port).await, b"}:a\n") {
+            tokio::task::yield_now().await;
+        }
+        let (asker, body) = (two.rig.everyone(), continued(&head, None));
+        let shared = two.rig.page(&asker, None, &body).await.unwrap();
+        assert_eq!(shared.rows.len(), 500, "{kind:?}");
+        assert_eq!(vendor_calls(&two.rig), 0, "{kind:?}");
+
+        let all = dump(server.port).await;
+        let found = |needle: &[u8]| holds(&all, needle);
+        assert!(
+            found(b"msp:{f}:notes") && found(b"}:s\n"),
+            "{kind:?}: keys of ours"
+        );
+        let ids: Vec<String> = one
+            .rig
+            .sandbox
+            .customers()
+            .iter()
+            .map(|c| c.id.to_string())
+            .collect();
+        let body = String::from_utf8(list.body.to_vec()).unwrap();
+        let names = body.split('"').filter(|text| text.len() > 5);
+        let secrets = [
+            sandbox::WIV_KEY,
+            sandbox::NABLE_KEY,
+            "secret",
+            "scroll",
+            "include_con",
+        ];
+        let tokens = [head.as_str()];
+        for needle in ids
+            .iter()
+            .map(String::as_str)
+            .chain(names)
+            .chain(secrets)
+            .chain(tokens)
+        {
+            assert!(!found(needle.as_bytes()), "{kind:?}: {needle}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_dies_costs_nobody_an_error_and_is_in_use_again_when_it_is_back() {
+    let mut server = TestServer::start(ServerKind::Valkey, &[]);
+    let clock = Clock::anchored(NOW.parse().unwrap());
+    let [one, two] = [0, 1].map(|_| over_server(server.port, clock.clone()));
+    for replica in [&one, &two] {
+        replica.store.warm().await;
+    }
+    customers(&one.rig).await;
+    server.kill();
+    // Neither of them has what the other fetches now.
+    customers(&one.rig).await;
+    customers(&two.rig).await;
+    assert_eq!((vendor_calls(&one.rig), vendor_calls(&two.rig)), (1, 1));
+    server.restart(&[]);
+    // Purges are agreed on as soon as both have found it.
+    let both = Some(PurgeReach { applied: 2, of: 2 });
+    while !one.rig.reads.keep_purges().await || one.rig.reads.purge_reach().await != both {
+        tokio::task::yield_now().await;
+    }
+    one.rig.reads.purge(&Purge::All, false);
+    assert!(one.rig.reads.keep_purges().await);
+    assert_eq!(one.rig.reads.purge_reach().await, both);
+    customers(&two.rig).await;
+    assert_eq!(vendor_calls(&two.rig), 2);
+}
