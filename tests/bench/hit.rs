@@ -1,7 +1,8 @@
-//! `hit gateway|bare get_4k|post_12k|post_119k|cold COUNT [ROUNDS]`: asks one question COUNT times
-//! over one connection, everything in one thread, for counting instructions. The difference between
-//! two counts is the cost of a hit, the caller's own few reads and writes included on both sides.
-//! ROUNDS of a loop that does nothing make each hit dearer, to see whether that is noticed.
+//! `hit gateway|stored|bare get_4k|post_12k|post_119k|cold COUNT [ROUNDS]`: asks one question COUNT
+//! times over one connection, everything in one thread, for counting instructions. The difference
+//! between two counts is the cost of a hit, the caller's own few reads and writes included on both
+//! sides. ROUNDS of a loop that does nothing make each hit dearer, to see whether that is noticed.
+//! `stored` is the gateway with a store in a directory of its own.
 //!
 //! `cold` asks a new search each time, before a vendor that answers all of them with one page of 25
 //! rows. It is in the same thread too; `bare` asks it directly, so the gateway's cost is the
@@ -19,6 +20,7 @@ mod shelf;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use msp_gateway::access::CallerKeyHash;
 use msp_gateway::app::App;
@@ -43,7 +45,7 @@ const CASES: usize = 3_000;
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let ([who, what, count] | [who, what, count, _]) = words.as_slice() else {
-        panic!("gateway|bare get_4k|post_12k|post_119k|cold COUNT [ROUNDS]");
+        panic!("gateway|stored|bare get_4k|post_12k|post_119k|cold COUNT [ROUNDS]");
     };
     let count: usize = count.parse().expect("a number");
     let rounds: u64 = words.get(3).map_or(0, |text| text.parse().expect("rounds"));
@@ -75,9 +77,11 @@ fn main() {
         .build()
         .unwrap();
     runtime.block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        let store = (who == "stored").then(|| directory.path());
         let address = match who.as_str() {
-            "gateway" if what == "cold" => gateway(Some(bare(what).await)).await,
-            "gateway" => gateway(None).await,
+            "gateway" | "stored" if what == "cold" => gateway(Some(bare(what).await), store).await,
+            "gateway" | "stored" => gateway(None, store).await,
             "bare" => bare(what).await,
             _ => panic!("{who}"),
         };
@@ -98,7 +102,7 @@ fn new_search(number: usize) -> String {
 }
 
 /// The whole product over simulated vendors, or over one that says the same to every search.
-async fn gateway(wiv: Option<SocketAddr>) -> SocketAddr {
+async fn gateway(wiv: Option<SocketAddr>, store: Option<&Path>) -> SocketAddr {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = TcpListener::bind(any).await.unwrap();
     let vendors = listener.local_addr().unwrap();
@@ -112,6 +116,10 @@ async fn gateway(wiv: Option<SocketAddr>) -> SocketAddr {
     tokio::spawn(sandbox.serve(listener, std::future::pending()));
     let hash = CallerKeyHash::of(CALLER_KEY.as_bytes());
     let wiv = wiv.unwrap_or(vendors);
+    let store = match store {
+        Some(directory) => format!("directory = \"{}\"", directory.display()),
+        None => "kind = \"none\"".to_owned(),
+    };
     let text = format!(
         r#"
 [listen]
@@ -129,6 +137,8 @@ requests_per_minute = 1000000
 base_url = "http://{vendors}/ws/rest/V1/PSA_API"
 account_id = "{NABLE_ACCOUNT}"
 api_key_env = "UNUSED"
+[store]
+{store}
 "#
     );
     let vendor = |key: &str, account: &str| {
@@ -163,8 +173,23 @@ api_key_env = "UNUSED"
         .await
         .unwrap();
     let address = listeners.public_address();
+    let admin = listeners.admin_address();
     tokio::spawn(async move { app.run(listeners).await });
+    // To open the store is no part of a hit.
+    while ready(admin).await.contains("\"store\":\"opening") {
+        tokio::task::yield_now().await;
+    }
     address
+}
+
+/// What `/readyz` says, `opening` of a store that is not open yet.
+async fn ready(admin: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(admin).await.unwrap();
+    let request = "GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.unwrap();
+    said
 }
 
 /// The reference: as many bytes, with nothing around them.

@@ -1,6 +1,6 @@
 """The parts of the benchmark, in the order in which they run."""
 
-from . import callers, coded, cold, connections, dead, entries, hits, pages, tail
+from . import callers, coded, cold, connections, dead, entries, hits, pages, store, tail
 
 PARTS = {
     "hits": hits.run,
@@ -12,4 +12,5 @@ PARTS = {
     "connections": connections.run,
     "callers": callers.run,
     "tail": tail.run,
+    "store": store.run,
 }
