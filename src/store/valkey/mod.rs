@@ -9,8 +9,8 @@
 //!   and replies come back in that order. Who stops waiting leaves the reply to the keeper.
 //! - Three late replies in a row, or a broken connection, and the engine is *away*. Then
 //!   operations fail at once, and the keeper connects anew every 250 ms to 2 s.
-//! - Every change is one script, so that it happens whole or not at all: see [`scripts`].
-//! - A connection is looked at before it is used: [`connect`] says in one line what is wrong
+//! - Every change is one script, so that it happens whole or not at all: see `scripts.rs`.
+//! - A connection is looked at before it is used: `connect.rs` says in one line what is wrong
 //!   with it.
 //!
 //! What must never happen here: a start or a request that waits for the server; a reply that
