@@ -114,3 +114,54 @@ fn changes(fixed: &FixedSettings, now: &Settings) -> Vec<(&'static str, bool)> {
         ("store", fixed.store != now.store),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, needs_restart};
+
+    const SHARED: &str = r#"
+[listen]
+public = "127.0.0.1:0"
+admin = "127.0.0.1:0"
+[auth]
+mode = "open"
+[wiv]
+base_url = "http://127.0.0.1:7070"
+api_key_env = "PATH"
+[store]
+kind = "valkey"
+[store.valkey]
+addresses = ["127.0.0.1:6379"]
+password_env = "PATH"
+"#;
+
+    fn read(text: &str) -> Settings {
+        config::from_text("c", text, Vec::new()).unwrap()
+    }
+
+    #[test]
+    fn each_setting_of_a_shared_store_needs_a_restart() {
+        let before = read(SHARED);
+        for (setting, line) in [
+            ("addresses", "addresses = [\"127.0.0.1:6380\"]"),
+            ("tls", "tls = true"),
+            ("ca_file", "ca_file = \"ca.pem\""),
+            ("username", "username = \"gateway\""),
+            ("password_env", "password_env = \"HOME\""),
+            ("prefix", "prefix = \"other\""),
+            ("timeout", "timeout = \"70ms\""),
+        ] {
+            let begin = format!("{setting} =");
+            let kept = SHARED.lines().filter(|text| !text.starts_with(&begin));
+            let text = kept.chain([line]).collect::<Vec<_>>().join("\n");
+            let mut later = Vec::new();
+            needed(&FixedSettings::of(&before), &read(&text), &mut later);
+            assert_eq!(later, ["store: a change needs a restart"], "{setting}");
+            assert!(needs_restart(&format!("store.valkey.{setting}")));
+        }
+        let mut later = Vec::new();
+        needed(&FixedSettings::of(&before), &read(SHARED), &mut later);
+        assert_eq!(later, Vec::<String>::new());
+    }
+}
