@@ -1,4 +1,4 @@
-//! For whom, how urgently and until when a vendor call may be made.
+//! A vendor call's payer, its urgency (the lane) and its deadline.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

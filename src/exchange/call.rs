@@ -117,7 +117,8 @@ pub struct Matched {
 }
 
 impl Matched {
-    /// Returns a parameter of `path`, as sent.
+    /// Returns parameter number `at` of the route's pattern, as it stands in `path`. Empty if the
+    /// pattern has fewer.
     pub fn param<'a>(&self, path: &'a str, at: usize) -> &'a str {
         let (start, end) = self.params.get(at).copied().unwrap_or((0, 0));
         path.get(usize::from(start)..usize::from(end)).unwrap_or("")

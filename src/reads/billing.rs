@@ -29,7 +29,7 @@ const BRING_WAIT: Duration = Duration::from_secs(60);
 pub enum SoftFailure {
     /// Refuse it with [`ReadError::BillingNotFound`].
     Refuse,
-    /// Pass the vendor's 200 on. The note says so.
+    /// Return the vendor's 200, and mark the answer with [`Detail::SoftFailure`].
     PassOn,
 }
 

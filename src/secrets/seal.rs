@@ -21,7 +21,7 @@ pub enum SealReject {
     Version,
     /// They were sealed with a key that is neither the current nor the previous one.
     Key,
-    /// They were changed, or sealed for another place.
+    /// The bytes were altered, or were sealed for another record or token.
     Seal,
 }
 

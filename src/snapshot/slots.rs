@@ -639,8 +639,9 @@ impl SlotState {
         Some(short.unwrap_or(Shortage::OpenScrolls))
     }
 
-    /// Returns the search that gets a slot now: the most urgent one whose payer has not got its
-    /// share, of the payer that holds the fewest, in the order of arrival.
+    /// Returns the search that gets a slot now. Searches of payers that hold their share are passed
+    /// over. The most urgent search goes first, then the one whose payer holds the fewest slots,
+    /// then the one that arrived first.
     fn next_up(&self) -> Option<SlotId> {
         if self.free_running() == 0 || self.free_standing() == 0 {
             return None;

@@ -223,7 +223,8 @@ impl Watermarks {
         after
     }
 
-    /// Returns the first number of the fleet after `number`.
+    /// Returns the smallest purge number above `number` that the fleet, and not one replica alone,
+    /// may give.
     pub(super) fn next_of_fleet(number: u64) -> u64 {
         (number | OWN_NUMBERS).saturating_add(1)
     }

@@ -56,7 +56,7 @@ pub enum Fault {
 /// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// The vendor, or the connection to it.
+    /// The vendor failed, or the connection to it did.
     Vendor,
     /// The question: the same one would be refused again.
     Question,
