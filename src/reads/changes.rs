@@ -10,31 +10,32 @@
 //! demand for one refresh in each period of freshness, however many they are.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
-use super::answer::{Account, Asker};
+use super::answer::Asker;
 use super::cases::Cases;
 use super::export::{ExportPiece, ExportStream, write_in_one_line};
-use super::states::{Difference, States, ViewState, hash_of, hex, is_nameless};
+use super::state_maker::{StateOrder, prepare};
+use super::states::{BuiltFor, Difference, States, ViewState, hash_of, hex, is_nameless};
+use super::whole_list::{STALL_MAX, WholeList, accounted};
 use super::{Ingredients, ReadError};
-use crate::cache::{CacheNote, Directives, Standing};
+use crate::cache::Directives;
 use crate::clock::{self, Clock, Duration, Instant};
-use crate::domain::{CustomerId, DateRange, Kind, SearchQuery, Shortage, Vendor};
+use crate::domain::{CustomerId, DateRange, SearchQuery, Shortage};
 use crate::metrics::{Metrics, StoreUsage};
-use crate::snapshot::{End, Growth, PageFailure, Sealer, Snapshot, SyncClaims, View, Want};
+use crate::snapshot::{End, PageFailure, Sealer, SyncClaims, View};
 
-/// Rows looked at between two turns of others.
+/// Rows written between two turns of others.
 const ROWS_PER_TURN: usize = 250;
 /// Bytes of lines handed on at once, but for one line that is longer.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Pieces that may wait for a slow reader.
 const PIECES_AHEAD: usize = 2;
-/// A list whose next row does not come for so long is given up: the vendor has no budget for it.
-const STALL_MAX: Duration = Duration::from_secs(5 * 60);
 /// Lists that broke while they were read, before that is told.
 const BROKEN_MAX: usize = 3;
 /// How often those who wait look whether something is new. A change is told so much later at most.
@@ -61,6 +62,8 @@ pub struct Changes {
     clock: Clock,
     metrics: Arc<Metrics>,
     leaving: watch::Sender<bool>,
+    /// Whether states of followed searches are built ahead of their askers.
+    prepares: AtomicBool,
 }
 
 impl Changes {
@@ -76,6 +79,7 @@ impl Changes {
             clock: of.clock.clone(),
             metrics: of.metrics.clone(),
             leaving: watch::Sender::new(false),
+            prepares: AtomicBool::new(false),
         }
     }
 
@@ -104,20 +108,17 @@ impl Changes {
         request: ChangesRequest,
     ) -> Result<ExportStream, ReadError> {
         asker.may_see(request.customer.as_ref())?;
-        let account = Account {
-            metrics: &self.metrics,
-            vendor: Vendor::Wiv,
-            kind: Kind::Cases,
-        };
-        match self.begin_telling(asker, request).await {
-            Ok(stream) => {
-                account.answered(asker, &stream.note, None);
-                Ok(stream)
-            }
-            Err(error) => {
-                account.refused(&error);
-                Err(error)
-            }
+        self.prepare();
+        let begun = self.begin_telling(asker, request).await;
+        accounted(&self.metrics, asker, begun)
+    }
+
+    /// Begins to build the states of followed searches, once.
+    fn prepare(&self) {
+        if !self.prepares.swap(true, Ordering::Relaxed) {
+            let snapshots = self.cases.snapshots();
+            let of = (Arc::downgrade(&self.states), Arc::downgrade(snapshots));
+            tokio::spawn(prepare(of.0, of.1, snapshots.completions()));
         }
     }
 
@@ -157,16 +158,7 @@ impl Changes {
             until: self.clock.now() + request.wait,
         };
         let source = telling.source().await?;
-        // Until something is known the answer may still be a typed error.
-        let mut changes = source.snapshot.changes();
-        while {
-            changes.borrow_and_update();
-            source.snapshot.ages().is_none()
-        } {
-            telling
-                .grow(&source.snapshot, asker.deadline, &mut changes)
-                .await?;
-        }
+        source.until_begun(asker).await?;
         if !self.states.takes(source.snapshot.size().0) {
             return Err(ReadError::overloaded(Shortage::ChangesBytes));
         }
@@ -206,13 +198,6 @@ impl Changes {
     }
 }
 
-/// What a state is made of.
-struct Source {
-    snapshot: Arc<Snapshot>,
-    view: View,
-    note: CacheNote,
-}
-
 /// The reader left, or nothing whole can be told.
 struct Cut;
 
@@ -230,65 +215,28 @@ struct Telling {
 }
 
 impl Telling {
-    /// The snapshot that answers the search now.
-    async fn source(&self) -> Result<Source, ReadError> {
-        let fresh = [Standing::Fresh];
-        self.cases.recall_views(&self.asker, &self.query).await;
-        if let Some(derived) = self.cases.derived(&self.asker, &self.query, &fresh) {
-            let note = self.cases.derived_note(&derived.snapshot, derived.detail);
-            return Ok(Source {
-                snapshot: derived.snapshot,
-                view: derived.view,
-                note,
-            });
-        }
-        let opened = self.cases.open(&self.asker, &self.query, true).await?;
-        Ok(Source {
-            snapshot: opened.snapshot,
-            view: View::new(None, self.asker.audience().clone()),
-            note: opened.note,
-        })
-    }
-
-    /// Waits for more than was known when `changes` was last marked as seen.
-    async fn grow(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        deadline: Instant,
-        changes: &mut watch::Receiver<u64>,
-    ) -> Result<(), PageFailure> {
-        let seen_failures = snapshot.failures();
-        let ask = Growth {
-            want: Want::Export,
-            seen_failures,
-            payer: &self.asker.payer,
-            deadline,
-        };
-        let snapshots = self.cases.snapshots();
-        snapshots.wait_for_growth(snapshot, ask, changes).await?;
-        match snapshot.failure_since(seen_failures) {
-            Some(failure) => Err(PageFailure::Walk(failure)),
-            None => Ok(()),
-        }
+    /// The rows that answer the search now.
+    async fn source(&self) -> Result<WholeList, ReadError> {
+        WholeList::open(&self.cases, &self.asker, &self.query).await
     }
 
     /// Waits for a snapshot's end. `false`: it will have none.
-    async fn whole(&self, snapshot: &Arc<Snapshot>) -> Result<bool, PageFailure> {
-        let mut changes = snapshot.changes();
+    async fn whole(&self, source: &WholeList) -> Result<bool, PageFailure> {
+        let mut changes = source.snapshot.changes();
         loop {
             changes.borrow_and_update();
-            match snapshot.end() {
+            match source.snapshot.end() {
                 End::Complete => return Ok(true),
                 End::Broken => return Ok(false),
                 End::Cut(setting) => return Err(PageFailure::Limit(setting)),
                 End::Growing => {}
             }
             let deadline = self.clock.now() + STALL_MAX;
-            self.grow(snapshot, deadline, &mut changes).await?;
+            source.wait(&self.asker, deadline, &mut changes).await?;
         }
     }
 
-    async fn tell(mut self, source: Source, send: mpsc::Sender<ExportPiece>) {
+    async fn tell(mut self, source: WholeList, send: mpsc::Sender<ExportPiece>) {
         // Its first look is on the caller's account; what follows must not force anything.
         self.asker.directives = Directives::default();
         let told = tokio::select! {
@@ -303,7 +251,7 @@ impl Telling {
 
     async fn tell_to(
         &mut self,
-        first: Source,
+        first: WholeList,
         send: &mpsc::Sender<ExportPiece>,
     ) -> Result<u64, Cut> {
         let mut source = Some(first);
@@ -315,8 +263,8 @@ impl Telling {
                 None => self.source().await,
             };
             let now = match looked {
-                Ok(source) => match self.whole(&source.snapshot).await {
-                    Ok(true) => self.state_of(source).await?,
+                Ok(source) => match self.whole(&source).await {
+                    Ok(true) => Some(self.state_of(source).await?),
                     Ok(false) => {
                         broken += 1;
                         if broken >= BROKEN_MAX {
@@ -380,47 +328,25 @@ impl Telling {
         }
     }
 
-    /// The state of a complete snapshot, made if nobody made it before.
-    async fn state_of(&self, source: Source) -> Result<Option<(Arc<ViewState>, Source)>, Cut> {
-        let Source { snapshot, view, .. } = &source;
-        if let Some(state) = self.states.of_snapshot(snapshot, view) {
-            return Ok(Some((state, source)));
-        }
-        let Ok(_turn) = self.states.making.acquire().await else {
-            return Err(Cut);
+    /// The state of a complete snapshot, built if it was not built before.
+    async fn state_of(&self, source: WholeList) -> Result<(Arc<ViewState>, WholeList), Cut> {
+        let order = StateOrder {
+            key: self.cases.key(&self.query),
+            query: self.query.clone(),
+            view: View::new(None, self.asker.audience().clone()),
+            snapshot: source.snapshot.clone(),
+            cut: source.view.clone(),
         };
-        if let Some(state) = self.states.of_snapshot(snapshot, view) {
-            return Ok(Some((state, source)));
-        }
-        let audience = View::new(None, self.asker.audience().clone());
-        let key = self.cases.key(&self.query);
-        let mut made = self.states.begin(key, self.query.clone(), audience);
-        let mut at = 0;
-        loop {
-            let (rows, end) = snapshot.rows_known(view, at, ROWS_PER_TURN);
-            at += rows.len();
-            if !rows.iter().all(|row| made.add(row)) {
-                tracing::warn!("changes cut: a search has too many ids");
-                return Err(Cut);
-            }
-            if end == End::Complete {
-                break;
-            }
-            if rows.is_empty() {
-                return Err(Cut);
-            }
-            tokio::task::yield_now().await;
-        }
-        let caller = &self.asker.caller.name;
-        let state = self.states.keep(made, snapshot, view, caller).ok_or(Cut)?;
-        Ok(Some((state, source)))
+        let built_for = BuiltFor::Caller(self.asker.caller.name.clone());
+        let state = self.states.build(order, &built_for).await.ok_or(Cut)?;
+        Ok((state, source))
     }
 
     /// Writes the lines of a difference, and the last one.
     async fn write(
         &self,
-        state: &ViewState,
-        source: &Source,
+        state: &Arc<ViewState>,
+        source: &WholeList,
         difference: &Difference,
         not_before: Option<Timestamp>,
         send: &mpsc::Sender<ExportPiece>,
@@ -429,11 +355,14 @@ impl Telling {
         let mut seen = 0;
         // Places go up, as the rows do.
         let wanted = |at: usize| difference.upserts.get(at).map(|place| *place as usize);
-        let mut at = 0;
+        let (mut at, mut in_turn) = (0, 0);
         while let Some(first) = wanted(at) {
-            let (rows, _) = source
-                .snapshot
-                .rows_known(&source.view, first, ROWS_PER_TURN);
+            // As many as follow one another.
+            let run = difference.upserts.iter().skip(at).take(ROWS_PER_TURN);
+            let run = run
+                .zip(first..)
+                .take_while(|(place, row)| **place as usize == *row);
+            let (rows, _) = source.snapshot.rows_known(&source.view, first, run.count());
             if rows.is_empty() {
                 // The rows of a complete snapshot do not go away while it is held.
                 return Err(Cut);
@@ -446,7 +375,11 @@ impl Telling {
                     hand_on(&mut out, send).await?;
                 }
             }
-            tokio::task::yield_now().await;
+            in_turn += rows.len();
+            if in_turn >= ROWS_PER_TURN {
+                in_turn = 0;
+                tokio::task::yield_now().await;
+            }
         }
         for name in &difference.removes {
             out.extend_from_slice(b"{\"op\":\"remove\",");
@@ -464,6 +397,7 @@ impl Telling {
             audience: self.asker.audience().fingerprint(),
             as_of_ms: as_of.as_millisecond(),
         };
+        self.states.keep(state).await;
         let token = self.sealer.load().seal_sync(&claims).ok_or(Cut)?;
         let rows = state.row_count();
         let last = format!(

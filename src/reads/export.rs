@@ -4,17 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use super::answer::{Account, Asker};
+use super::answer::Asker;
 use super::cases::Cases;
 use super::csv::CsvLines;
+use super::whole_list::{STALL_MAX, WholeList, accounted};
 use super::{Ingredients, ReadError};
-use crate::cache::{CacheNote, Standing};
-use crate::clock::{Clock, Duration, Instant};
-use crate::domain::{Kind, SearchQuery, Vendor};
+use crate::cache::CacheNote;
+use crate::clock::{Clock, Duration};
+use crate::domain::SearchQuery;
 use crate::metrics::Metrics;
-use crate::snapshot::{End, Growth, PageFailure, Snapshot, View, Want};
+use crate::snapshot::End;
 
 /// Number of rows from which the columns of a CSV are taken.
 const ROWS_FOR_COLUMNS: usize = 500;
@@ -25,9 +26,6 @@ const ROWS_PER_PIECE: usize = 100;
 const PIECE_BYTES_MAX: usize = 64 * 1024;
 /// Number of pieces that may wait for a slow reader.
 const PIECES_AHEAD: usize = 2;
-/// An export is cut if its next row does not arrive within this time: the vendor has no budget for
-/// it.
-const STALL_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// The form of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,21 +90,8 @@ impl Export {
         format: ExportFormat,
     ) -> Result<ExportStream, ReadError> {
         asker.may_see(query.customer.as_ref())?;
-        let account = Account {
-            metrics: &self.metrics,
-            vendor: Vendor::Wiv,
-            kind: Kind::Cases,
-        };
-        match self.begin_rows(asker, Arc::new(query), format).await {
-            Ok(stream) => {
-                account.answered(asker, &stream.note, None);
-                Ok(stream)
-            }
-            Err(error) => {
-                account.refused(&error);
-                Err(error)
-            }
-        }
+        let begun = self.begin_rows(asker, Arc::new(query), format).await;
+        accounted(&self.metrics, asker, begun)
     }
 
     async fn begin_rows(
@@ -115,35 +100,15 @@ impl Export {
         query: Arc<SearchQuery>,
         format: ExportFormat,
     ) -> Result<ExportStream, ReadError> {
-        self.cases.recall_views(asker, &query).await;
-        let (snapshot, view, note) = match self.cases.derived(asker, &query, &[Standing::Fresh]) {
-            Some(derived) => {
-                let note = self.cases.derived_note(&derived.snapshot, derived.detail);
-                (derived.snapshot, derived.view, note)
-            }
-            None => {
-                let opened = self.cases.open(asker, &query, true).await?;
-                let view = View::new(None, asker.audience().clone());
-                (opened.snapshot, view, opened.note)
-            }
-        };
+        let list = WholeList::open(&self.cases, asker, &query).await?;
+        list.until_begun(asker).await?;
+        let age = list.snapshot.age(true, self.clock.now());
+        let note = list.note;
         let run = Run {
-            cases: self.cases.clone(),
-            snapshot,
-            view,
+            list,
             asker: asker.clone(),
             clock: self.clock.clone(),
         };
-        // Until something is known, the answer may still be a typed error. The first rows of the
-        // snapshot are enough, because a view may contain none of them.
-        let mut changes = run.snapshot.changes();
-        while {
-            changes.borrow_and_update();
-            run.snapshot.ages().is_none()
-        } {
-            run.wait(asker.deadline, &mut changes).await?;
-        }
-        let age = run.snapshot.age(true, self.clock.now());
         let (send, pieces) = mpsc::channel(PIECES_AHEAD);
         tokio::spawn(run.write(format, send));
         Ok(ExportStream { age, note, pieces })
@@ -152,37 +117,12 @@ impl Export {
 
 /// The task of one export.
 struct Run {
-    cases: Arc<Cases>,
-    snapshot: Arc<Snapshot>,
-    view: View,
+    list: WholeList,
     asker: Asker,
     clock: Clock,
 }
 
 impl Run {
-    /// Waits for more than was known when `changes` was last marked as seen.
-    async fn wait(
-        &self,
-        deadline: Instant,
-        changes: &mut watch::Receiver<u64>,
-    ) -> Result<(), PageFailure> {
-        let seen_failures = self.snapshot.failures();
-        let ask = Growth {
-            want: Want::Export,
-            seen_failures,
-            payer: &self.asker.payer,
-            deadline,
-        };
-        let snapshots = self.cases.snapshots();
-        snapshots
-            .wait_for_growth(&self.snapshot, ask, changes)
-            .await?;
-        match self.snapshot.failure_since(seen_failures) {
-            Some(failure) => Err(PageFailure::Walk(failure)),
-            None => Ok(()),
-        }
-    }
-
     /// Logs that the export ends before its last row.
     fn cut(&self, why: &dyn fmt::Display) {
         let payer = &self.asker.payer;
@@ -194,7 +134,8 @@ impl Run {
         let mut lines = match format {
             ExportFormat::Ndjson => Lines::Ndjson,
             ExportFormat::Csv { bom } => {
-                let rows = self.snapshot.first_rows(&self.view, ROWS_FOR_COLUMNS);
+                let WholeList { snapshot, view, .. } = &self.list;
+                let rows = snapshot.first_rows(view, ROWS_FOR_COLUMNS);
                 Lines::Csv(CsvLines::new(&rows, bom))
             }
         };
@@ -202,13 +143,12 @@ impl Run {
         if !head.is_empty() && send.send(ExportPiece::Lines(head)).await.is_err() {
             return;
         }
-        let mut changes = self.snapshot.changes();
+        let WholeList { snapshot, view, .. } = &self.list;
+        let mut changes = snapshot.changes();
         let mut written = 0;
         loop {
             changes.borrow_and_update();
-            let (rows, end) = self
-                .snapshot
-                .rows_known(&self.view, written, ROWS_PER_PIECE);
+            let (rows, end) = snapshot.rows_known(view, written, ROWS_PER_PIECE);
             let rows = piece_of(&rows);
             if !rows.is_empty() {
                 written += rows.len();
@@ -236,7 +176,7 @@ impl Run {
                 End::Growing => {
                     let deadline = self.clock.now() + STALL_MAX;
                     let waited = tokio::select! {
-                        waited = self.wait(deadline, &mut changes) => waited,
+                        waited = self.list.wait(&self.asker, deadline, &mut changes) => waited,
                         () = send.closed() => return,
                     };
                     if let Err(failure) = waited {

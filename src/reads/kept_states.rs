@@ -8,8 +8,8 @@
 //! Each is a record like an answer's: sealed, under a keyed name, and it goes when the store needs
 //! room. A row costs 20 bytes in each state; an id stands once in the table that its states share.
 //! Only the process that began a table adds to it: another one that shares the store reads it as it
-//! is. Nobody waits for what is written, so a crash may lose the last state; its token is then
-//! answered with 410.
+//! is. A state is kept before its first token is told, as rows are. A disk that takes longer than
+//! 50 ms is not waited for: a crash may then lose the last state, and its token gets 410.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -72,14 +72,19 @@ impl KeptStates {
         Self { store, clock }
     }
 
-    fn put(&self, identity: [u8; 32], content: Vec<u8>, born: Instant) {
-        let answer = KeptAnswer {
+    fn answer(&self, content: Vec<u8>, born: Instant) -> KeptAnswer {
+        KeptAnswer {
             content: content.into(),
             negative: false,
             born: self.clock.stamp_of(born),
             draw: 0.0,
             begun: self.store.purges().number(),
-        };
+        }
+    }
+
+    /// Empties a record, some time soon.
+    fn drop_record(&self, identity: [u8; 32]) {
+        let answer = self.answer(Vec::new(), self.clock.now());
         self.store.keep_answer(&identity, answer);
     }
 
@@ -89,24 +94,28 @@ impl KeptStates {
         (!found.content.is_empty()).then_some(found)
     }
 
-    /// Keeps a state that this process made, some time soon.
-    pub fn keep(&self, state: &ViewState) {
+    /// Keeps a state that this process made. Waits until a crash cannot undo it, 50 ms at most.
+    pub async fn keep(&self, state: &ViewState) {
         if !self.store.is_on() {
             return;
         }
         let (at, wall) = state.as_of();
+        let mut records = Vec::new();
+        let mut add = |identity, content| records.push((identity, self.answer(content, at)));
         let (table, ids) = {
             let mut ids = state.ids().lock();
             for (number, block) in unkept_blocks(&mut ids) {
-                self.put(identity(Piece::Ids, ids.table, number), block, at);
+                add(identity(Piece::Ids, ids.table, number), block);
             }
             (ids.table, ids.len())
         };
         for (number, part) in parts_of(state).enumerate() {
-            self.put(identity(Piece::Rows, state.id, number), part, at);
+            add(identity(Piece::Rows, state.id, number), part);
         }
+        // The head comes last: a crash in between leaves no head without its rows.
         let head = write_head(state, table, ids, wall);
-        self.put(identity(Piece::Head, state.id, 0), head, at);
+        add(identity(Piece::Head, state.id, 0), head);
+        self.store.keep_safely(records).await;
     }
 
     /// Lets go of a state that this process made; with `its_table`, of the ids as well.
@@ -114,15 +123,14 @@ impl KeptStates {
         if !self.store.is_on() {
             return;
         }
-        let now = self.clock.now();
-        self.put(identity(Piece::Head, state.id, 0), Vec::new(), now);
+        self.drop_record(identity(Piece::Head, state.id, 0));
         for number in 0..state.row_count().div_ceil(ROWS_PER_PART) {
-            self.put(identity(Piece::Rows, state.id, number), Vec::new(), now);
+            self.drop_record(identity(Piece::Rows, state.id, number));
         }
         let mut ids = state.ids().lock();
         if its_table {
             for number in 0..ids.kept.div_ceil(IDS_PER_BLOCK) {
-                self.put(identity(Piece::Ids, ids.table, number), Vec::new(), now);
+                self.drop_record(identity(Piece::Ids, ids.table, number));
             }
             ids.kept = 0;
         }

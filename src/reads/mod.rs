@@ -38,7 +38,9 @@ mod kept_states;
 pub mod overview;
 pub mod policy;
 pub mod purge;
+mod state_maker;
 pub mod states;
+mod whole_list;
 
 pub use answer::{Answer, Asker, Etag};
 pub use error::ReadError;

@@ -4,8 +4,10 @@
 //! text, 20 bytes together. The ids of a search are in one table that its states share. A state
 //! belongs to a search and an audience, so every caller with the same view shares it.
 //!
-//! A new state is kept in the store as well (`kept_states`), so its token is good after a restart.
-//! When all states together exceed `changes.bytes_max`, the least recently used ones are evicted.
+//! A state whose token is about to be told is kept in the store first (`kept_states`), so the token
+//! is good after a restart. States are built by `state_maker`, those of searches that are followed
+//! ahead of their askers. When all states together exceed `changes.bytes_max`, the least recently
+//! used ones are evicted.
 //! What must never happen: two rows with one number, or a state made of a list without its end.
 
 use std::collections::HashMap;
@@ -17,11 +19,12 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::kept_states::{FoundState, KeptStates};
 use crate::cache::CacheKey;
 use crate::clock::{Clock, Duration, Instant};
-use crate::domain::record::{CaseHead, RowId};
+use crate::domain::record::RowId;
 use crate::domain::{Audience, SearchQuery};
 use crate::metrics::StoreUsage;
 use crate::snapshot::{Snapshot, SnapshotId, View};
@@ -112,12 +115,11 @@ impl Ids {
     }
 
     /// Returns the number of a row's id. `None` beyond 4 GiB of ids.
-    fn number(&mut self, row: &str) -> Option<u32> {
-        let id = CaseHead::read(row).id;
+    pub fn number(&mut self, id: RowId, row: &[u8]) -> Option<u32> {
         if let Some(known) = self.numbers.get(&id) {
             return Some(*known);
         }
-        self.add(id, &name_of(row))
+        self.add(id, &name_of(&String::from_utf8_lossy(row)))
     }
 
     /// Adds an id that is not in the table, and returns its number. `None` beyond 4 GiB of ids.
@@ -202,6 +204,8 @@ pub struct ViewState {
     as_of: Mutex<(Instant, Timestamp)>,
     caller: Arc<str>,
     last_used: AtomicU64,
+    /// Set once a token may name it.
+    told: OnceCell<()>,
 }
 
 /// The difference between two states.
@@ -224,6 +228,11 @@ impl ViewState {
     /// Returns the number of rows.
     pub fn row_count(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Returns the identity of its search.
+    pub(super) fn key(&self) -> &CacheKey {
+        &self.key
     }
 
     /// Returns the table of its ids.
@@ -266,7 +275,8 @@ impl ViewState {
     }
 
     fn same_rows(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.ids, &other.ids) && self.rows == other.rows && self.hashes == other.hashes
+        let same_ids = Arc::ptr_eq(&self.ids, &other.ids);
+        self.id == other.id || same_ids && self.rows == other.rows && self.hashes == other.hashes
     }
 
     /// Returns what a holder of this state needs to get to the newer one.
@@ -328,34 +338,47 @@ pub fn bytes_of(rows: usize) -> u64 {
     rows as u64 * (size_of::<u32>() + size_of::<RowHash>()) as u64
 }
 
-/// Builds a state row by row.
-pub struct StateMaker {
-    key: CacheKey,
-    query: Arc<SearchQuery>,
-    view: View,
-    ids: Arc<Mutex<Ids>>,
-    rows: Vec<u32>,
-    hashes: Vec<RowHash>,
+/// A state that is being built.
+pub(super) struct NewState {
+    /// The identity of its search.
+    pub key: CacheKey,
+    /// The search.
+    pub query: Arc<SearchQuery>,
+    /// The view of an audience.
+    pub view: View,
+    /// The table of its ids.
+    pub ids: Arc<Mutex<Ids>>,
+    /// For each row the number of its id.
+    pub rows: Vec<u32>,
+    /// For each row the hash of its text.
+    pub hashes: Vec<RowHash>,
 }
 
-impl StateMaker {
-    /// Adds a row. Returns `false` if the table of ids is full.
-    pub fn add(&mut self, row: &[u8]) -> bool {
-        let text = String::from_utf8_lossy(row);
-        let Some(number) = self.ids.lock().number(&text) else {
-            return false;
-        };
-        self.rows.push(number);
-        self.hashes.push(hash_of(row));
-        true
-    }
+/// A search that is followed.
+#[derive(Clone)]
+pub(super) struct FollowedSearch {
+    /// Its newest state.
+    pub state: Arc<ViewState>,
+    /// The identity of the search whose snapshot the state was cut from.
+    pub source: CacheKey,
+    /// The view by which it was cut.
+    pub cut: View,
+}
+
+/// For whom a state is built.
+#[derive(Clone)]
+pub(super) enum BuiltFor {
+    /// A caller that waits for it.
+    Caller(Arc<str>),
+    /// Callers that will likely ask. The state is the newest one of the search before.
+    Followers(Arc<ViewState>),
 }
 
 /// All states.
 pub struct States {
     table: Mutex<Table>,
     /// Allows one state to be built at a time. All others that wait for it then find it.
-    pub making: tokio::sync::Semaphore,
+    pub(super) making: Arc<Semaphore>,
     kept: KeptStates,
     bytes_max: u64,
     evicted: AtomicU64,
@@ -367,7 +390,7 @@ pub struct States {
 struct Table {
     by_id: HashMap<u128, Arc<ViewState>>,
     of_snapshots: HashMap<(SnapshotId, View), Arc<ViewState>>,
-    latest: HashMap<(CacheKey, View), Arc<ViewState>>,
+    latest: HashMap<(CacheKey, View), FollowedSearch>,
     ids: HashMap<CacheKey, Arc<Mutex<Ids>>>,
 }
 
@@ -377,7 +400,7 @@ impl States {
         Self {
             kept: KeptStates::new(store, clock.clone()),
             table: Mutex::default(),
-            making: tokio::sync::Semaphore::new(1),
+            making: Arc::new(Semaphore::new(1)),
             bytes_max,
             evicted: AtomicU64::new(0),
             birth: clock.now(),
@@ -392,15 +415,28 @@ impl States {
 
     /// Returns whether a caller may begin to follow a search, or follows it already.
     pub fn admits(&self, key: CacheKey, view: View, caller: &Arc<str>) -> bool {
-        let since = self
-            .ms_of(self.clock.now())
-            .saturating_sub(millis(FOLLOWED_WITHIN));
+        let since = self.followed_since();
         let table = self.table.lock();
-        let is_followed = |state: &&Arc<ViewState>| {
-            state.caller == *caller && state.last_used.load(Ordering::Relaxed) >= since
+        let is_followed = |followed: &&FollowedSearch| {
+            followed.state.caller == *caller && followed.is_used_since(since)
         };
         table.latest.contains_key(&(key, view))
             || table.latest.values().filter(is_followed).count() < SEARCHES_PER_CALLER_MAX
+    }
+
+    fn followed_since(&self) -> u64 {
+        let now = self.ms_of(self.clock.now());
+        now.saturating_sub(millis(FOLLOWED_WITHIN))
+    }
+
+    /// Returns the searches that callers asked for lately.
+    pub(super) fn followed(&self) -> Vec<FollowedSearch> {
+        let since = self.followed_since();
+        let table = self.table.lock();
+        let all = table.latest.values();
+        all.filter(|one| one.is_used_since(since))
+            .cloned()
+            .collect()
     }
 
     /// Returns the state that a token names.
@@ -457,6 +493,7 @@ impl States {
             as_of: Mutex::new(as_of),
             caller: caller.clone(),
             last_used: AtomicU64::new(0),
+            told: OnceCell::new_with(Some(())),
         });
         let mut table = self.table.lock();
         table.by_id.insert(id, state.clone());
@@ -472,15 +509,14 @@ impl States {
         if let Some(ages) = snapshot.ages() {
             state.renew(ages.whole, self.wall_at(ages.whole));
         }
-        self.touch(&state);
         Some(state)
     }
 
     /// Starts to build the state of a snapshot's view.
-    pub fn begin(&self, key: CacheKey, query: Arc<SearchQuery>, view: View) -> StateMaker {
+    pub(super) fn begin(&self, key: CacheKey, query: Arc<SearchQuery>, view: View) -> NewState {
         let mut table = self.table.lock();
         let latest = table.latest.get(&(key.clone(), view.clone()));
-        let used = latest.map_or(0, |latest| latest.row_count());
+        let used = latest.map_or(0, |latest| latest.state.row_count());
         let known = table.ids.get(&key).cloned();
         let fits = |ids: &Arc<Mutex<Ids>>| ids.lock().ids.len() <= 4 * used + IDS_UNUSED_MAX;
         // The views of one search share a table. The largest view shows which ids are unused.
@@ -488,7 +524,7 @@ impl States {
         let ids = known.unwrap_or_default();
         table.ids.insert(key.clone(), ids.clone());
         drop(table);
-        StateMaker {
+        NewState {
             key,
             query,
             view,
@@ -498,55 +534,76 @@ impl States {
         }
     }
 
-    /// Keeps a state that was built from a whole snapshot, cut by `cut`. Equal rows give the same
-    /// state.
-    pub fn keep(
+    /// Remembers a state that was built from a whole snapshot, cut by `cut`. Equal rows give the
+    /// same state. A newer state of a search replaces the one before if no token names that.
+    pub(super) fn remember(
         &self,
-        made: StateMaker,
+        made: NewState,
         snapshot: &Snapshot,
         cut: &View,
-        caller: &Arc<str>,
+        built_for: &BuiltFor,
     ) -> Option<Arc<ViewState>> {
         let at = snapshot.ages()?.whole;
-        let StateMaker {
-            key,
-            query,
-            view,
-            ids,
-            rows,
-            hashes,
-        } = made;
+        let (caller, last_used) = match built_for {
+            BuiltFor::Caller(caller) => (caller, self.ms_of(self.clock.now())),
+            // Nobody asked, so this does not make the search followed for longer.
+            BuiltFor::Followers(of) => (&of.caller, of.last_used.load(Ordering::Relaxed)),
+        };
         let state = ViewState {
             id: fastrand::u128(..),
-            query,
-            view: view.clone(),
-            key: key.clone(),
-            ids,
-            rows: rows.into(),
-            hashes: hashes.into(),
+            query: made.query,
+            view: made.view,
+            key: made.key,
+            ids: made.ids,
+            rows: made.rows.into(),
+            hashes: made.hashes.into(),
             as_of: Mutex::new((at, self.wall_at(at))),
             caller: caller.clone(),
-            last_used: AtomicU64::new(0),
+            last_used: AtomicU64::new(last_used),
+            told: OnceCell::new(),
         };
         let mut table = self.table.lock();
-        let place = (key, view);
-        let state = match table.latest.get(&place) {
-            Some(latest) if latest.same_rows(&state) => {
-                latest.renew(at, self.wall_at(at));
-                latest.clone()
+        let place = (state.key.clone(), state.view.clone());
+        let before = table.latest.get(&place).map(|latest| latest.state.clone());
+        let state = match &before {
+            Some(before) if before.same_rows(&state) => {
+                before.renew(at, self.wall_at(at));
+                before.last_used.fetch_max(last_used, Ordering::Relaxed);
+                before.clone()
             }
-            _ => {
-                self.kept.keep(&state);
-                Arc::new(state)
-            }
+            _ => Arc::new(state),
         };
+        if let Some(before) = before.filter(|before| before.id != state.id)
+            && !before.told.initialized()
+        {
+            table.remove(before.id);
+        }
         table.by_id.insert(state.id, state.clone());
-        table.latest.insert(place, state.clone());
         let of_snapshot = (snapshot.id, cut.clone());
         table.of_snapshots.insert(of_snapshot, state.clone());
-        self.touch(&state);
+        let followed = FollowedSearch {
+            state: state.clone(),
+            source: snapshot.key.clone(),
+            cut: cut.clone(),
+        };
+        table.latest.insert(place, followed);
         self.make_room(&mut table, &state);
         Some(state)
+    }
+
+    /// Keeps a state in the store. Waits until a crash cannot undo that, 50 ms at most. To be
+    /// called before a token tells of the state.
+    pub(super) async fn keep(&self, state: &Arc<ViewState>) {
+        self.touch(state);
+        let keeping = async {
+            self.kept.keep(state).await;
+            let mut table = self.table.lock();
+            // A newer state may have taken its place meanwhile.
+            if table.by_id.insert(state.id, state.clone()).is_none() {
+                self.make_room(&mut table, state);
+            }
+        };
+        state.told.get_or_init(|| keeping).await;
     }
 
     /// Returns how full it is.
@@ -586,8 +643,10 @@ impl States {
         };
         let own = |state: &ViewState| state.caller == newest.caller;
         while table.by_id.values().filter(|state| own(state)).count() > STATES_PER_CALLER_MAX {
-            let is_newest =
-                |state: &ViewState| table.latest.values().any(|latest| latest.id == state.id);
+            let is_newest = |state: &ViewState| {
+                let mut latest = table.latest.values();
+                latest.any(|latest| latest.state.id == state.id)
+            };
             let id = oldest(table, &|state| own(state) && !is_newest(state));
             let Some(id) = id.or_else(|| oldest(table, &own)) else {
                 break;
@@ -603,25 +662,36 @@ impl States {
     }
 
     fn let_go(&self, table: &mut Table, id: u128) {
-        let Some(state) = table.by_id.remove(&id) else {
+        let Some(state) = table.remove(id) else {
             return;
         };
         self.evicted.fetch_add(1, Ordering::Relaxed);
-        table.of_snapshots.retain(|_, of| of.id != id);
-        table.latest.retain(|_, latest| latest.id != id);
         let key = state.key.clone();
         if !table.by_id.values().any(|other| other.key == key) {
             table.ids.remove(&key);
         }
         // What other processes made is left to them, or to the store's own limit.
-        if !state.ids.lock().is_loaded {
+        if state.told.initialized() && !state.ids.lock().is_loaded {
             let is_used = table.all_ids().any(|ids| Arc::ptr_eq(ids, &state.ids));
             self.kept.forget(&state, !is_used);
         }
     }
 }
 
+impl FollowedSearch {
+    fn is_used_since(&self, since: u64) -> bool {
+        self.state.last_used.load(Ordering::Relaxed) >= since
+    }
+}
+
 impl Table {
+    fn remove(&mut self, id: u128) -> Option<Arc<ViewState>> {
+        let state = self.by_id.remove(&id)?;
+        self.of_snapshots.retain(|_, of| of.id != id);
+        self.latest.retain(|_, latest| latest.state.id != id);
+        Some(state)
+    }
+
     fn bytes(&self) -> u64 {
         let states: u64 = self.by_id.values().map(|state| state.bytes()).sum();
         let mut tables: Vec<_> = self.all_ids().collect();
@@ -651,6 +721,7 @@ impl Table {
 mod tests {
     use super::*;
     use crate::cache::Subject;
+    use crate::domain::record::CaseHead;
     use crate::domain::{AccountId, CustomerId};
     use crate::metrics::Metrics;
     use crate::secrets::{SealingKey, Secret};
@@ -677,7 +748,7 @@ mod tests {
     }
 
     /// A state of these rows, in the table of `ids`, kept as one that was built from a snapshot.
-    fn keep(
+    async fn keep(
         states: &States,
         query: &Arc<SearchQuery>,
         ids: &Arc<Mutex<Ids>>,
@@ -686,7 +757,8 @@ mod tests {
         let mut made = states.begin(key(query), query.clone(), View::new(None, Audience::All));
         made.ids = ids.clone();
         for row in rows {
-            assert!(made.add(&row));
+            let id = CaseHead::read(str::from_utf8(&row).unwrap()).id;
+            assert!(made.add(&[(id, row.into())]));
         }
         let now = states.clock.now();
         let state = ViewState {
@@ -700,8 +772,9 @@ mod tests {
             as_of: Mutex::new((now, states.wall_at(now))),
             caller: NOBODY.into(),
             last_used: AtomicU64::new(0),
+            told: OnceCell::new(),
         };
-        states.kept.keep(&state);
+        states.kept.keep(&state).await;
         Arc::new(state)
     }
 
@@ -722,10 +795,10 @@ mod tests {
             ..SearchQuery::default()
         });
         let ids = Arc::default();
-        let old = keep(&before, &query, &ids, (0..140_000).map(|n| row(n, "a")));
+        let old = keep(&before, &query, &ids, (0..140_000).map(|n| row(n, "a"))).await;
         // Later ones share the table and add to it.
         let changed = (3..140_010).map(|n| row(n, if n % 10_000 == 5 { "b" } else { "a" }));
-        let new = keep(&before, &query, &ids, changed);
+        let new = keep(&before, &query, &ids, changed).await;
         crate::clock::sleep(crate::clock::Duration::from_millis(1)).await;
 
         let after = states(&model, &clock);
@@ -771,7 +844,8 @@ mod tests {
         let one = states(&model, &clock);
         let query = Arc::new(SearchQuery::default());
         let ids = Arc::default();
-        let first = keep(&one, &query, &ids, (0..100).map(|n| row(n, "a")));
+        let rows = (0..100).map(|n| row(n, "a"));
+        let first = keep(&one, &query, &ids, rows).await;
         crate::clock::sleep(crate::clock::Duration::from_millis(1)).await;
         let other = states(&model, &clock);
         let found = find(&other, first.id).await.unwrap();
@@ -781,7 +855,8 @@ mod tests {
         assert!(!Arc::ptr_eq(&next.ids, &found.ids));
         assert_ne!(next.ids.lock().table, found.ids.lock().table);
         // And the difference between both tables is exact.
-        let theirs = keep(&other, &query, &next.ids, (50..110).map(|n| row(n, "a")));
+        let rows = (50..110).map(|n| row(n, "a"));
+        let theirs = keep(&other, &query, &next.ids, rows).await;
         let told = found.difference(&theirs);
         assert_eq!((told.upserts.len(), told.removes.len()), (10, 50));
     }

@@ -18,6 +18,7 @@ use super::view::{View, ViewIndex};
 use crate::admission::Payer;
 use crate::cache::{CacheKey, HOT_HITS, JudgedAge, Lifetimes, Standing};
 use crate::clock::{Clock, Duration, Instant};
+use crate::domain::record::RowId;
 use crate::domain::{SearchQuery, Shortage};
 use crate::upstream::{EnvelopeMember, UpstreamError};
 
@@ -482,6 +483,42 @@ impl Snapshot {
         };
         state.furthest = state.furthest.max(state.published);
         (texts, end)
+    }
+
+    /// Returns what [`Self::rows_known`] returns, with the id of each row. It is no use of the
+    /// snapshot that keeps it in memory.
+    pub fn rows_with_ids(
+        &self,
+        view: &View,
+        first: usize,
+        size: usize,
+    ) -> (Vec<(RowId, Bytes)>, End) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let known = state.known(view);
+        let last = known.min(first.saturating_add(size));
+        let mut found = Vec::with_capacity(last.saturating_sub(first));
+        let mut each = |id, text| found.push((id, text));
+        let mut served = last;
+        if view.is_whole() {
+            state.rows.for_each_row(first..last, &mut each);
+        } else if let Some((index, _)) = state.views.get(view) {
+            let shown = index.rows().get(first..last).unwrap_or_default();
+            for row in shown.iter().map(|row| *row as usize) {
+                state.rows.for_each_row(row..row + 1, &mut each);
+                served = row + 1;
+            }
+        }
+        if last > first {
+            state.published = state.published.max(served);
+            state.furthest = state.furthest.max(state.published);
+        }
+        let end = if last < known {
+            End::Growing
+        } else {
+            state.end
+        };
+        (found, end)
     }
 
     /// Returns the texts of those of the first `size` rows that `view` shows, for the columns of an

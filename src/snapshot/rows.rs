@@ -291,6 +291,20 @@ impl Rows {
         }
     }
 
+    /// Calls `each` with the id and the text of every row of a range.
+    pub fn for_each_row(&self, rows: Range<usize>, each: &mut dyn FnMut(RowId, Bytes)) {
+        let mut row = rows.start;
+        while row < rows.end {
+            let Some((chunk, within)) = self.place(row) else {
+                return;
+            };
+            let take = (rows.end - row).min(chunk.len() - within);
+            let ids = chunk.ids.iter().enumerate().skip(within).take(take);
+            ids.for_each(|(at, id)| each(*id, chunk.cut(at..at + 1)));
+            row += take;
+        }
+    }
+
     /// Calls `each` with (row, customer, case type) for the rows from `first` on.
     pub fn for_each_from(&self, first: usize, mut each: impl FnMut(usize, Word, Word)) {
         let at = self

@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::frozen::{Cut, CutPage, Snapshot, WalkFailure, Want, fresh_id};
+use super::frozen::{Cut, CutPage, End, Snapshot, WalkFailure, Want, fresh_id};
 use super::held::Held;
 use super::keep::{NoFailure, Recall};
 use super::lineage::{Lineage, Open, OpenError, Opened};
@@ -54,6 +54,7 @@ pub struct Snapshots {
     /// Looks into the store under way: many readers make one.
     pub(super) recalls: Arc<Flights<Recall, (), NoFailure>>,
     leaving: AtomicBool,
+    completed: watch::Sender<u64>,
 }
 
 /// A wish for one row more than is known.
@@ -148,7 +149,21 @@ impl Snapshots {
             evicted: AtomicU64::new(0),
             kept,
             leaving: AtomicBool::new(false),
+            completed: watch::Sender::new(0),
         })
+    }
+
+    /// Returns a receiver that changes whenever a walk has reached the vendor's end.
+    pub fn completions(&self) -> watch::Receiver<u64> {
+        self.completed.subscribe()
+    }
+
+    /// Wakes the readers of a snapshot after a change by its walk.
+    pub(super) fn announce(&self, snapshot: &Snapshot) {
+        snapshot.announce();
+        if snapshot.end() == End::Complete {
+            self.completed.send_modify(|n| *n = n.wrapping_add(1));
+        }
     }
 
     /// Takes new settings; running walks see them at their next page.

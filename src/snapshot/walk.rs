@@ -772,7 +772,7 @@ impl Walk {
             self.leave(&mut state);
         }
         drop(state);
-        target.announce();
+        self.store.announce(&target);
     }
 
     fn announce_failure(&self, failure: WalkFailure) {

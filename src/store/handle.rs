@@ -262,6 +262,18 @@ impl Store {
         tokio::spawn(async move { inner.keep_answer(&identity, answer, claim).await });
     }
 
+    /// Stores several answers together. Waits until a crash cannot undo them, or until they are
+    /// late and queued. Returns whether they are safe.
+    pub async fn keep_safely(&self, answers: Vec<([u8; 32], KeptAnswer)>) -> bool {
+        let Some(inner) = self.inner.clone() else {
+            return false;
+        };
+        let until = inner.patience();
+        // Who waits may leave. What was begun is written to its end.
+        let kept = tokio::spawn(async move { inner.keep_safely(answers).await });
+        matches!(timeout_at(until, kept).await, Ok(Ok(true)))
+    }
+
     /// Reads a note by its name.
     ///
     /// # Errors
@@ -344,6 +356,8 @@ fn place_of_names(key_id: &[u8]) -> RecordName {
 
 /// What the purges are noted under.
 const PURGES: &[u8] = b"purges";
+/// What is noted after answers that are waited for.
+const KEPT_SO_FAR: &[u8] = b"kept so far";
 
 impl StoreInner {
     /// Returns until when a lookup may wait.
@@ -588,6 +602,59 @@ impl StoreInner {
         };
         // What is not kept is fetched again.
         let _ = self.call(op, self.patience()).await;
+    }
+
+    async fn keep_safely(self: &Arc<Self>, answers: Vec<([u8; 32], KeptAnswer)>) -> bool {
+        if self.is_shared() {
+            // The server has what it answered for.
+            for (identity, answer) in answers {
+                self.keep_answer(&identity, answer, ClaimId::random()).await;
+            }
+            return true;
+        }
+        let Some(names) = self.names(self.patience()).await else {
+            return false;
+        };
+        let mut lands = Vec::new();
+        for (identity, answer) in answers {
+            let name = answer_name(&names.0, &identity);
+            let content = write_answer(&identity, &answer);
+            let Some(record) = self.seal_off_thread(answer_place(name), content).await else {
+                // Too large to be kept.
+                return false;
+            };
+            let negative = answer.negative;
+            let land = StoreOp::Land {
+                name,
+                record,
+                negative,
+            };
+            lands.push(self.begin(land, self.patience()));
+        }
+        // Once this is safe, so is everything before it. It does not count as a late write: so much
+        // at once may take longer than a page of rows.
+        let name = names.0.of(NameUse::State, KEPT_SO_FAR);
+        let Some(record) = self.records.seal(state_place(name), &[]) else {
+            return false;
+        };
+        let (safe, began) = (true, self.clock.now());
+        let noted = self.engine.call(StoreOp::Note { name, record, safe });
+        for land in lands {
+            if !matches!(land.reply().await, Ok(StoreReply::Kept)) {
+                return false;
+            }
+        }
+        if self.writes.lock().is_away() {
+            return false;
+        }
+        let noted = noted.await;
+        let outcome = noted
+            .as_ref()
+            .map_or_else(|fault| outcome_of(*fault), |_| StoreOutcome::Ok);
+        let took = self.clock.now().saturating_duration_since(began);
+        self.metrics
+            .request(StoreOperation::Note, outcome, took.as_secs_f64());
+        noted.is_ok()
     }
 
     pub(super) async fn open_off_thread(

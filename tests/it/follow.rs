@@ -16,6 +16,7 @@ use msp_gateway::sandbox::{self, FaultKind, Sandbox, SimFault, SimOperation};
 use msp_gateway::store::Model;
 use serde_json::{Value, value::RawValue};
 
+use crate::kept_rows::SlowDisk;
 use crate::kit::NOW;
 use crate::whole::{ALL, SETTINGS, Whole, caller, get, post, search, secrets, world};
 
@@ -689,7 +690,7 @@ impl Succession {
 
     fn begin(&self) -> Whole {
         let before = (&self.sandbox, &self.clock);
-        Whole::begin(&self.text, &secrets(), before, &self.model)
+        Whole::begin(&self.text, &secrets(), before, self.model.clone())
     }
 }
 
@@ -734,6 +735,77 @@ async fn a_token_gives_the_difference_after_a_restart_and_nothing_else() {
     // The states of both are one in the store and not again for each of its callers.
     let entries = whole.metric("cache_entries{store=\"changes\"}").await;
     assert!(entries <= 8.0, "{entries}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_told_outlives_a_crash_and_no_disk_is_waited_for_long() {
+    for (takes, outlives) in [(20, true), (200, false)] {
+        let succession = Succession::new("", small());
+        let before = (&succession.sandbox, &succession.clock);
+        let (disk, platter) = SlowDisk::new(Duration::from_millis(takes));
+        let whole = Whole::begin(&succession.text, &secrets(), before, disk);
+        // Past the pages of the search, which are kept before they are told as well.
+        whole.ask(get("/v1/cases/export", ALL)).await;
+        let mut follower = Follower::new(ALL, "");
+        let begun = Instant::now();
+        assert!(follower.follow(&whole, "").await.unwrap() > 0);
+        let waited = begun.elapsed().as_millis();
+        assert!((20..=55).contains(&waited), "{takes}: {waited}");
+        // A second one has nothing to wait for.
+        let begun = Instant::now();
+        follower.follow(&whole, "").await.unwrap();
+        assert!(begun.elapsed().as_millis() <= 5, "{takes}");
+        // The power goes now: what is on the platter is all that is left.
+        let next = Whole::begin(&succession.text, &secrets(), before, platter);
+        let told = follower.follow(&next, "").await;
+        assert_eq!(told, outlives.then_some(0), "{takes}");
+        assert_eq!(follower.lost, usize::from(!outlives), "{takes}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_state_of_a_followed_search_is_built_before_it_is_asked_for() {
+    let whole = gateway("", small());
+    let states = async || whole.metric("cache_entries{store=\"changes\"}").await;
+    // Somebody else asks until the list is read anew.
+    let read_anew = async || {
+        sleep(Duration::from_secs(70)).await;
+        for _ in 0..3 {
+            assert_eq!(whole.ask(get("/v1/cases/export", ALL)).await.status, 200);
+            sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let mut followers = [
+        Follower::new(ALL, ""),
+        Follower::new(TENANT, "?customer_id=org_1"),
+    ];
+    for follower in &mut followers {
+        follower.follow(&whole, "").await.unwrap();
+    }
+    assert_eq!(states().await, 2.0);
+    for round in 0..3 {
+        whole.sandbox.alter(4, 0, 0);
+        whole.sandbox.insert(2, Some("org_1"), None);
+        read_anew().await;
+        // One more of each, whether or not the one before was ever asked for.
+        assert_eq!(states().await, 4.0, "{round}");
+    }
+    let calls = whole.vendor_calls();
+    for follower in &mut followers {
+        assert!(follower.follow(&whole, "").await.unwrap() >= 6);
+        assert_eq!(follower.is_right(&whole).await, Some(true));
+    }
+    assert_eq!(whole.vendor_calls(), calls);
+    assert_eq!(states().await, 4.0);
+    // A search that nobody followed for ten minutes costs nothing any more.
+    sleep(Duration::from_secs(11 * 60)).await;
+    whole.sandbox.alter(4, 0, 0);
+    read_anew().await;
+    assert_eq!(states().await, 4.0);
+    for follower in &mut followers {
+        follower.follow(&whole, "").await.unwrap();
+        assert_eq!(follower.is_right(&whole).await, Some(true));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@ use crate::kit::{NOW, Page, Rig, Setup, continued, first};
 
 /// A disk that takes its time: what it is told is on the platter later, in the order of the calls,
 /// and whoever asks for that hears of it then.
-struct SlowDisk {
+pub struct SlowDisk {
     memory: Model,
     tasks: mpsc::UnboundedSender<(Instant, StoreOp, oneshot::Sender<()>)>,
     takes: Duration,
@@ -28,7 +28,7 @@ struct SlowDisk {
 
 impl SlowDisk {
     /// With what is on the platter, which is all that a crash leaves.
-    fn new(takes: Duration) -> (Self, Arc<Model>) {
+    pub fn new(takes: Duration) -> (Self, Arc<Model>) {
         let platter = Arc::new(Model::new(64 << 20));
         let (tasks, mut queue) = mpsc::unbounded_channel::<(_, StoreOp, oneshot::Sender<()>)>();
         let written = platter.clone();

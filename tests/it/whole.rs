@@ -14,7 +14,7 @@ use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{self, Sandbox};
 use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
 use msp_gateway::server::{Answering, Connections};
-use msp_gateway::store::{Model, Store};
+use msp_gateway::store::{Engine, Store};
 use msp_gateway::telemetry::{EventLines, Format, LogSink};
 use msp_gateway::upstream::connect::InMemory;
 use parking_lot::Mutex;
@@ -188,16 +188,16 @@ impl Whole {
         Self::over(settings, secrets, reached, store, clock, metrics)
     }
 
-    /// A gateway that begins with nothing in memory, over what others left in `model`.
+    /// A gateway that begins with nothing in memory, over what others left in `engine`.
     pub fn begin(
         text: &str,
         secrets: &Secrets,
         (sandbox, clock): (&Arc<Sandbox>, &Clock),
-        model: &Arc<Model>,
+        engine: impl Engine,
     ) -> Self {
         let metrics = Metrics::new().unwrap();
         let seal = store_seal(secrets).unwrap().unwrap();
-        let store = Store::over(model.clone(), seal, clock.clone(), &metrics);
+        let store = Store::over(engine, seal, clock.clone(), &metrics);
         let (reached, clock) = ((sandbox.clone(), |_: &Uri| None), clock.clone());
         Self::over(&settings(text), secrets, reached, store, clock, metrics)
     }
