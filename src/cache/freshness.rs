@@ -142,6 +142,14 @@ impl Directives {
         self.no_cache || self.max_age.is_some_and(|max| age > max)
     }
 
+    /// Returns the birth of the oldest answer that the directives accept. `None`: any age.
+    pub fn oldest(&self, now: Instant) -> Option<Instant> {
+        match self.no_cache {
+            true => Some(now),
+            false => now.checked_sub(self.max_age?),
+        }
+    }
+
     /// Returns the directives of a caller whose allowance of forced vendor calls is used up.
     pub fn unforced(self) -> Self {
         Self {

@@ -17,7 +17,7 @@ pub type ReadAnswer<V> = Box<dyn Fn(Bytes) -> Option<Fetched<V>> + Send + Sync>;
 
 /// The answers of one kind in the store.
 pub struct Keeping<V> {
-    store: Store,
+    pub(super) store: Store,
     write: WriteAnswer<V>,
     read: ReadAnswer<V>,
 }
@@ -27,6 +27,11 @@ impl<V: Clone + Send + Sync + 'static> Keeping<V> {
     pub fn new(store: &Store, write: WriteAnswer<V>, read: ReadAnswer<V>) -> Option<Arc<Self>> {
         let store = store.clone();
         store.is_on().then(|| Arc::new(Self { store, write, read }))
+    }
+
+    /// Returns whether other gateways share the store.
+    pub(super) fn is_shared(&self) -> bool {
+        self.store.is_shared()
     }
 
     /// Puts the kept answer into memory, with the age that it has by now. An answer that no
@@ -39,9 +44,21 @@ impl<V: Clone + Send + Sync + 'static> Keeping<V> {
         clock: &Clock,
     ) {
         let kind = key.subject().kind();
-        let Some(kept) = self.store.find_answer(kind, key.fingerprint()).await else {
-            return;
-        };
+        if let Some(kept) = self.store.find_answer(kind, key.fingerprint()).await {
+            self.take(local, key, kept, lives, clock);
+        }
+    }
+
+    /// Puts a kept answer into memory, if any lifetime lets anybody use it. Returns what memory
+    /// holds then.
+    pub(super) fn take(
+        &self,
+        local: &Local<V>,
+        key: &CacheKey,
+        kept: KeptAnswer,
+        lives: (Lifetimes, Duration),
+        clock: &Clock,
+    ) -> Option<Arc<Entry<V>>> {
         let KeptAnswer {
             content,
             negative,
@@ -54,34 +71,43 @@ impl<V: Clone + Send + Sync + 'static> Keeping<V> {
         // An unknown age: stale, and never fresh.
         let born = clock
             .instant_of(&born)
-            .or_else(|| now.checked_sub(lifetimes.fresh));
-        let Some(born) = born else { return };
+            .or_else(|| now.checked_sub(lifetimes.fresh))?;
         let usable = match negative {
             true => now.saturating_duration_since(born) < negative_lifetime,
             false => lifetimes.judge(born, draw, now).standing() != Standing::Expired,
         };
         if !usable {
-            return;
+            return None;
         }
         match (self.read)(content) {
             Some(fetched) if fetched.negative == negative => {
-                if !local.put_back(key, fetched, begun, born, draw) {
+                let entry = local.put_back(key, fetched, begun, born, draw);
+                if entry.is_none() {
                     self.store.reject_purged();
                 }
+                entry
             }
-            Some(_) | None => self.store.reject_content(kind),
+            Some(_) | None => {
+                self.store.reject_content(key.subject().kind());
+                None
+            }
         }
     }
 
     /// Stores the result of a fetch that began after `begun` purges.
     pub(super) fn keep(&self, entry: &Entry<V>, begun: u64, clock: &Clock) {
-        let answer = KeptAnswer {
+        let answer = self.kept_answer(entry, begun, clock);
+        self.store.keep_answer(entry.key.fingerprint(), answer);
+    }
+
+    /// Returns the answer in the form that is stored.
+    pub(super) fn kept_answer(&self, entry: &Entry<V>, begun: u64, clock: &Clock) -> KeptAnswer {
+        KeptAnswer {
             content: (self.write)(&entry.value),
             negative: entry.negative,
             born: clock.stamp_of(entry.born),
             draw: entry.draw,
             begun,
-        };
-        self.store.keep_answer(entry.key.fingerprint(), answer);
+        }
     }
 }

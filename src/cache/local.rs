@@ -182,9 +182,9 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
         (entry, kept)
     }
 
-    /// Puts back an answer that outlived the process, fetched after purge number `begun`. Returns
-    /// whether it may still be used: a hard purge ends it, a soft purge makes it stale. An answer
-    /// that memory holds already is newer and stays.
+    /// Puts back an answer that the store held, fetched after purge number `begun`. Returns the
+    /// entry, or `None` if a purge ended it: a hard one ends every answer, a soft one ends soft
+    /// failures and makes good answers stale. A newer answer in memory stays, and is returned.
     pub(super) fn put_back(
         &self,
         key: &CacheKey,
@@ -192,7 +192,7 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
         begun: u64,
         born: Instant,
         draw: f64,
-    ) -> bool {
+    ) -> Option<Arc<Entry<V>>> {
         let bytes = u32::try_from(fetched.bytes).unwrap_or(u32::MAX);
         let purges = self.purges.hold();
         let covered = purges.covers(key.subject().purged_as(), begun);
@@ -202,18 +202,20 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
             Some(PurgeDepth::Hard) => true,
         };
         if ended {
-            return false;
+            return None;
         }
         let held = match fetched.negative {
             true => &self.negative,
             false => &self.good,
         };
-        if held.get(key).is_some_and(|entry| entry.born >= born) {
-            return true;
+        let before = held.get(key).filter(|entry| entry.key == *key);
+        if let Some(newer) = before.as_ref().filter(|entry| entry.born >= born) {
+            return Some(newer.clone());
         }
-        let entry = Entry {
+        let same = before.filter(|entry| entry.hash == fetched.hash);
+        let entry = Arc::new(Entry {
             key: key.clone(),
-            value: fetched.value,
+            value: same.map_or(fetched.value, |entry| entry.value.clone()),
             hash: fetched.hash,
             bytes: bytes.saturating_add(ENTRY_OVERHEAD_BYTES),
             born,
@@ -221,9 +223,13 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
             negative: fetched.negative,
             purged: covered.is_some(),
             hits: Hits::default(),
-        };
-        held.insert(key.clone(), Arc::new(entry));
-        true
+        });
+        held.insert(key.clone(), entry.clone());
+        let failed = self.negative.get(key).filter(|_| !entry.negative);
+        if failed.is_some_and(|failed| failed.born < born) {
+            self.negative.remove(key);
+        }
+        Some(entry)
     }
 
     /// Ends the entries of a kind for which `which` is true, after the purge was counted. A soft

@@ -4,6 +4,9 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::fleet_flight::{FleetBoarding, Wish};
 use super::flight::{Boarding, FlightEnd, FlightWait, Flights};
 use super::freshness::{Directives, Lifetimes, ON_ERROR_WAIT, Standing};
 use super::keeping::Keeping;
@@ -30,6 +33,13 @@ pub trait FetchError: Clone + Send + Sync + 'static {
     /// Returns whether a remembered answer may be served instead: the vendor failed, not the
     /// question.
     fn allows_stale(&self) -> bool;
+
+    /// Returns the bytes that tell other gateways of the failure. `None` unless the failure was a
+    /// vendor's whole answer: another gateway may succeed where this one has no way out.
+    fn to_shared(&self) -> Option<Vec<u8>>;
+
+    /// Returns the failure of such bytes. `None` for any others.
+    fn of_shared(bytes: Bytes) -> Option<Self>;
 }
 
 /// How urgently a fetch is wanted.
@@ -72,6 +82,8 @@ pub struct Shelf<V, E> {
 pub struct Landed<V> {
     entry: Arc<Entry<V>>,
     kept: bool,
+    /// Another gateway fetched it.
+    shared: bool,
 }
 
 /// An answer and its origin.
@@ -172,6 +184,7 @@ where
         Fut: Future<Output = Result<Fetched<V>, E>> + Send + 'static,
     {
         let mut now = self.clock.now();
+        let since = now;
         let mut remembered = self.local.get(key);
         let mut recalled = false;
         if remembered.is_none()
@@ -190,6 +203,15 @@ where
             recalled = remembered.is_some();
         }
         let directives = self.obeyed(key, &remembered, terms, now);
+        // What another gateway may answer instead of the vendor.
+        let wish = |now: Instant| Wish {
+            lives: (terms.lifetimes, terms.negative),
+            after: remembered
+                .as_ref()
+                .map(|entry| entry.born)
+                .max(directives.oldest(now)),
+            since,
+        };
         let told = |note: CacheNote| match directives == terms.directives {
             true => note,
             false => note.with_detail(Detail::AllowanceExhausted),
@@ -214,7 +236,7 @@ where
                         _ => note,
                     };
                     self.flights
-                        .launch_unwaited(key, || self.fill(key, fetch(Wanted::Later)));
+                        .launch_unwaited(key, || self.fill(key, wish(now), fetch(Wanted::Later)));
                     return Ok(Found {
                         entry: entry.clone(),
                         note: told(note),
@@ -244,7 +266,10 @@ where
             true => Wanted::Soon,
             false => Wanted::Now,
         };
-        let ticket = match self.flights.board(key, || self.fill(key, fetch(wanted))) {
+        let ticket = match self
+            .flights
+            .board(key, || self.fill(key, wish(now), fetch(wanted)))
+        {
             Boarding::Ticket(ticket) => ticket,
             Boarding::JustFailed(end) => {
                 return self.fall_back(self.failure(end), remembered, terms);
@@ -253,17 +278,30 @@ where
                 return self.fall_back(LookupError::Crowded, remembered, terms);
             }
         };
-        let collapsed = !ticket.led;
-        let soon = ticket.began + ON_ERROR_WAIT;
+        let (collapsed, began) = (!ticket.led, ticket.began);
+        let soon = began + ON_ERROR_WAIT;
         let until = match wanted {
             Wanted::Soon if usable(soon) => soon.min(terms.deadline),
             _ => terms.deadline,
         };
         // Boxed, because a hit never waits and should not carry the size of this future.
         match Box::pin(ticket.wait(until)).await {
-            FlightWait::Ended(FlightEnd::Landed(Landed { entry, kept })) => {
-                let note = CacheNote::forwarded(why, kept, collapsed);
+            FlightWait::Ended(FlightEnd::Landed(landed)) => {
+                let Landed {
+                    entry,
+                    kept,
+                    shared,
+                } = landed;
                 let at = self.clock.now();
+                let note = match shared {
+                    false => CacheNote::forwarded(why, kept, collapsed),
+                    true if entry.born < began => {
+                        let note = CacheNote::hit(entry.ttl_s(&terms.lifetimes, at));
+                        note.with_detail(Detail::Store)
+                    }
+                    // It waited for the call of another gateway.
+                    true => CacheNote::forwarded(why, kept, true).with_detail(Detail::Store),
+                };
                 if entry.negative {
                     return Ok(self.soft_failed(entry, Some(note), remembered, terms, at));
                 }
@@ -376,24 +414,65 @@ where
         }
     }
 
-    /// Runs a fetch and stores its result.
+    /// Runs a fetch and stores its result. Where gateways share a store, one of them fetches for
+    /// all.
     fn fill<Fut>(
         self: &Arc<Self>,
         key: &CacheKey,
+        wish: Wish,
         fetch: Fut,
     ) -> impl Future<Output = Result<Landed<V>, E>> + Send + 'static
     where
         Fut: Future<Output = Result<Fetched<V>, E>> + Send + 'static,
     {
         let (shelf, key) = (self.clone(), key.clone());
-        let mark = self.local.mark();
+        let mut mark = self.local.mark();
         async move {
-            let fetched = fetch.await?;
+            let mut lead = None;
+            if let Some(keeping) = shelf.keeping.as_ref().filter(|it| it.is_shared()) {
+                let board = keeping.board(&shelf.local, &key, &wish, &shelf.clock);
+                match Box::pin(board).await {
+                    FleetBoarding::Landed(entry) => {
+                        let (kept, shared) = (true, true);
+                        return Ok(Landed {
+                            entry,
+                            kept,
+                            shared,
+                        });
+                    }
+                    FleetBoarding::Failed(error) => return Err(error),
+                    FleetBoarding::Lead(claim) => lead = Some(claim),
+                    FleetBoarding::Alone => {}
+                }
+                // Purges before this moment are before the fetch.
+                mark = shelf.local.mark();
+            }
+            let fetched = match &lead {
+                Some(claim) => claim.hold(fetch).await,
+                None => fetch.await,
+            };
+            let fetched = match fetched {
+                Ok(fetched) => fetched,
+                Err(error) => {
+                    if let Some(claim) = lead {
+                        claim.fail(&error);
+                    }
+                    return Err(error);
+                }
+            };
             let (entry, kept) = shelf.local.keep(&key, fetched, mark, shelf.clock.now());
             if let Some(keeping) = shelf.keeping.as_ref().filter(|_| kept) {
-                keeping.keep(&entry, mark, &shelf.clock);
+                match lead {
+                    Some(claim) => claim.land(&entry, mark, &shelf.clock),
+                    None => keeping.keep(&entry, mark, &shelf.clock),
+                }
             }
-            Ok(Landed { entry, kept })
+            let shared = false;
+            Ok(Landed {
+                entry,
+                kept,
+                shared,
+            })
         }
     }
 

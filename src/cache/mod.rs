@@ -22,6 +22,7 @@
 pub mod coding;
 pub mod etag;
 pub mod filed;
+mod fleet_flight;
 pub mod flight;
 pub mod freshness;
 pub mod keeping;

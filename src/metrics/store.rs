@@ -72,6 +72,8 @@ words!(
         Purge = "purge",
         /// Learn which gateway fetches an answer.
         Board = "board",
+        /// Share a failed fetch.
+        Fail = "fail",
         /// Leave a fetch to others.
         GiveUp = "give_up",
         /// Be counted, and learn of purges.

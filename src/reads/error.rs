@@ -204,4 +204,12 @@ impl FetchError for UpstreamError {
     fn allows_stale(&self) -> bool {
         self.whose() != Whose::Question
     }
+
+    fn to_shared(&self) -> Option<Vec<u8>> {
+        self.is_whole_answer().then(|| self.to_bytes())
+    }
+
+    fn of_shared(bytes: Bytes) -> Option<Self> {
+        Self::of_bytes(bytes)
+    }
 }

@@ -58,7 +58,8 @@ pub enum FleetOp {
         name: RecordName,
     },
     /// Who fetches an answer → [`FleetReply::Answer`] where one is kept that is newer than
-    /// `have`, [`FleetReply::Wait`] while another replica fetches it, else [`FleetReply::Lead`].
+    /// `have`, [`FleetReply::Failed`] while a failure is shared, [`FleetReply::Wait`] while another
+    /// replica fetches it, else [`FleetReply::Lead`].
     Board {
         /// Its name.
         name: RecordName,
@@ -82,6 +83,18 @@ pub enum FleetOp {
         negative: bool,
         /// When the vendor gave it.
         born: Stamp,
+    },
+    /// Ends the claim on an answer whose fetch failed, and shares the failure for a moment →
+    /// [`FleetReply::Kept`]; [`FleetReply::Conflict`] where the claim is not held any more.
+    Fail {
+        /// The answer's name.
+        name: RecordName,
+        /// Ended.
+        claim: ClaimId,
+        /// The failure, sealed.
+        record: Bytes,
+        /// How long it is shared.
+        hold: Duration,
     },
     /// Ends the claim on an answer that was not fetched → [`FleetReply::Kept`].
     GiveUp {
@@ -109,6 +122,7 @@ impl FleetOp {
             Self::Look { .. } => StoreOperation::Find,
             Self::Board { .. } => StoreOperation::Board,
             Self::Land { .. } => StoreOperation::Land,
+            Self::Fail { .. } => StoreOperation::Fail,
             Self::GiveUp { .. } => StoreOperation::GiveUp,
             Self::Beat { .. } => StoreOperation::Beat,
         }
@@ -119,7 +133,8 @@ impl FleetOp {
         match self {
             Self::Settle { record, .. }
             | Self::Purge { record, .. }
-            | Self::Land { record, .. } => record.len(),
+            | Self::Land { record, .. }
+            | Self::Fail { record, .. } => record.len(),
             _ => 0,
         }
     }
@@ -143,6 +158,8 @@ pub enum FleetReply {
     },
     /// An answer, and when the vendor gave it.
     Answer(Option<(Bytes, Stamp)>),
+    /// The fetch failed a moment ago: the failure, sealed.
+    Failed(Bytes),
     /// Another replica does it, and its lease lasts so long.
     Wait(Duration),
     /// It is for this replica to do.

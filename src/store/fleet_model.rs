@@ -24,6 +24,8 @@ struct Lease {
 struct SharedAnswer {
     kept: Option<(Bytes, Stamp, bool)>,
     lease: Option<Lease>,
+    /// A failure, and until when it is shared.
+    failed: Option<(Bytes, Stamp)>,
 }
 
 /// What a fleet has agreed on. Pure.
@@ -78,6 +80,11 @@ impl Agreed {
                 {
                     return FleetReply::Answer(Some((record.clone(), *born)));
                 }
+                if let Some((record, until)) = &answer.failed
+                    && now.age(until).is_some_and(|left| !left.is_zero())
+                {
+                    return FleetReply::Failed(record.clone());
+                }
                 let others = answer.lease.filter(|lease| lease.claim != claim);
                 let left = others.and_then(|other| now.age(&other.until));
                 if let Some(left) = left.filter(|left| !left.is_zero()) {
@@ -85,6 +92,7 @@ impl Agreed {
                 }
                 let until = now.later(lease);
                 answer.lease = Some(Lease { claim, until });
+                answer.failed = None;
                 FleetReply::Lead
             }
             FleetOp::Land {
@@ -106,6 +114,21 @@ impl Agreed {
                     return FleetReply::Conflict;
                 }
                 answer.kept = Some((record, born, negative));
+                answer.failed = None;
+                FleetReply::Kept
+            }
+            FleetOp::Fail {
+                name,
+                claim,
+                record,
+                hold,
+            } => {
+                let answer = self.answers.entry(name).or_default();
+                if answer.lease.is_none_or(|lease| lease.claim != claim) {
+                    return FleetReply::Conflict;
+                }
+                answer.lease = None;
+                answer.failed = Some((record, now.later(hold)));
                 FleetReply::Kept
             }
             FleetOp::GiveUp { name, claim } => {

@@ -417,7 +417,7 @@ impl StoreInner {
         call.reply().await
     }
 
-    fn known_names(&self) -> Option<Arc<(Names, u64)>> {
+    pub(super) fn known_names(&self) -> Option<Arc<(Names, u64)>> {
         let known = self.names.load_full()?;
         (known.1 == self.engine.resets()).then_some(known)
     }
@@ -553,7 +553,7 @@ impl StoreInner {
     }
 
     /// Opens an answer; `born` is when the vendor gave it, by the engine's time.
-    async fn open_answer(
+    pub(super) async fn open_answer(
         self: &Arc<Self>,
         name: RecordName,
         identity: &[u8; 32],
@@ -567,7 +567,7 @@ impl StoreInner {
         Ok(answer)
     }
 
-    async fn keep_answer(
+    pub(super) async fn keep_answer(
         self: &Arc<Self>,
         identity: &[u8; 32],
         answer: KeptAnswer,
@@ -581,6 +581,7 @@ impl StoreInner {
         let content = write_answer(identity, &answer);
         let Some(record) = self.seal_off_thread(answer_place(name), content).await else {
             // Too large to be kept.
+            self.tell_fleet(FleetOp::GiveUp { name, claim });
             return;
         };
         let negative = answer.negative;
@@ -592,7 +593,10 @@ impl StoreInner {
                 negative,
                 born: answer.born,
             };
-            let _ = self.ask(land, self.patience()).await;
+            if self.ask(land, self.patience()).await.is_err() {
+                // As when the server is full: the others need not wait for the claim's end.
+                self.tell_fleet(FleetOp::GiveUp { name, claim });
+            }
             return;
         }
         let op = StoreOp::Land {
@@ -735,7 +739,7 @@ impl<T> StoreCall<'_, T> {
     }
 }
 
-fn outcome_of(fault: StoreFault) -> StoreOutcome {
+pub(super) fn outcome_of(fault: StoreFault) -> StoreOutcome {
     match fault {
         StoreFault::Away => StoreOutcome::Away,
         StoreFault::Full => StoreOutcome::Refused,
@@ -759,8 +763,9 @@ fn answer_place(name: RecordName) -> RecordPlace {
     }
 }
 
-/// As a page token names an identity, so that both lead to one name.
-fn answer_name(names: &Names, identity: &[u8; 32]) -> RecordName {
+/// Returns the name of an answer. A page token names an identity in the same way, so that both lead
+/// to one name.
+pub(super) fn answer_name(names: &Names, identity: &[u8; 32]) -> RecordName {
     names.of(NameUse::Answer, identity.split_at(16).0)
 }
 

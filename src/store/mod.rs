@@ -12,7 +12,8 @@
 //!   nothing and costs nothing.
 //! - [`Engine`] is the seam: one trait, operations on bytes. [`Model`] says what they mean,
 //!   [`Disk`] is a redb file in a directory of our own, [`Valkey`] a server that several gateways
-//!   share. What they agree on through it is in [`fleet`]: names, purges, and how many they are.
+//!   share. What they agree on through it is in [`fleet`]: names, purges, how many they are, and
+//!   in [`board`]: which of them fetches an answer.
 //! - [`SealedRecord`] and [`Names`] keep the engine ignorant: contents are sealed with a key
 //!   derived from the secret of the page tokens, names are keyed hashes.
 //! - [`Watermarks`] are purges as numbers. What comes out of the store is judged by them, so that a
@@ -24,6 +25,7 @@
 //! What must never happen here: a vendor key, a scroll id or a caller key in a record; a request or
 //! the end of the process that waits for a disk; an answer that a purge covers.
 
+pub mod board;
 pub mod disk;
 pub mod engine;
 pub mod fleet;
@@ -39,6 +41,7 @@ pub mod snapshots;
 pub mod valkey;
 pub mod watermarks;
 
+pub use board::{Boarded, FETCH_LEASE};
 pub use disk::{Disk, DiskOptions};
 pub use engine::{
     Chain, Engine, EngineState, KeptAges, KeptEnd, KeptStanding, StoreFault, StoreOp, StoreReply,

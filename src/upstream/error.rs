@@ -10,6 +10,7 @@ use super::ConnectCause;
 use crate::admission::PaceRefusal;
 use crate::clock::Duration;
 use crate::domain::{Operation, ProblemCode, Shortage, Vendor};
+use crate::store::pack::{PackReader, PackWriter};
 
 /// What went wrong, decided where it happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -256,6 +257,82 @@ impl UpstreamError {
     }
 }
 
+/// What another gateway's failure begins with, in the log.
+const AT_ANOTHER: &str = "at another gateway: ";
+
+impl UpstreamError {
+    /// Returns whether the failure is a vendor's whole answer. Connections, time limits, budgets
+    /// and keys are each gateway's own, so their failures say nothing about another gateway.
+    pub fn is_whole_answer(&self) -> bool {
+        let whole = match self.fault {
+            Fault::RateLimited
+            | Fault::ServerError
+            | Fault::Rejected
+            | Fault::NotFound
+            | Fault::Redirected
+            | Fault::UnexpectedStatus
+            | Fault::Malformed => true,
+            Fault::Disabled
+            | Fault::CircuitOpen
+            | Fault::BudgetExhausted
+            | Fault::Connect
+            | Fault::Timeout
+            | Fault::StaleConnection
+            | Fault::Reset
+            | Fault::BodyCut
+            | Fault::TooLarge
+            | Fault::CredentialRejected
+            | Fault::Internal => false,
+        };
+        whole && self.status.is_some()
+    }
+
+    /// Returns the bytes that share the failure with other gateways: everything but the vendor's
+    /// body.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let retry_after_ms = self.retry_after.map_or(u64::MAX, |wait| {
+            u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
+        });
+        PackWriter::default()
+            .bytes(self.operation.as_str().as_bytes())
+            .bytes(self.fault.as_str().as_bytes())
+            .u32(self.status.map_or(0, |status| u32::from(status.as_u16())))
+            .u64(retry_after_ms)
+            .flag(self.said.is_some())
+            .bytes(self.said.as_deref().unwrap_or_default().as_bytes())
+            .flag(self.unknown_members)
+            .bytes(self.detail.as_bytes())
+            .done()
+    }
+
+    /// Returns the failure of such bytes. `None` for any others.
+    pub fn of_bytes(bytes: Bytes) -> Option<Self> {
+        let mut reader = PackReader::new(bytes);
+        let operation = reader.bytes()?;
+        let operation = Operation::ALL
+            .into_iter()
+            .find(|known| known.as_str().as_bytes() == operation)?;
+        let fault = reader.bytes()?;
+        let fault = Fault::ALL
+            .into_iter()
+            .find(|known| known.as_str().as_bytes() == fault)?;
+        let status = StatusCode::from_u16(u16::try_from(reader.u32()?).ok()?).ok();
+        let retry_after = Some(reader.u64()?).filter(|ms| *ms != u64::MAX);
+        let has_said = reader.flag()?;
+        let said = String::from_utf8(reader.bytes()?.into()).ok()?;
+        let unknown_members = reader.flag()?;
+        let detail = String::from_utf8(reader.bytes()?.into()).ok()?;
+        let error = Self {
+            status,
+            retry_after: retry_after.map(Duration::from_millis),
+            said: has_said.then(|| said.into()),
+            unknown_members,
+            ..Self::new(operation, fault, format!("{AT_ANOTHER}{detail}"))
+        };
+        reader.is_over().then_some(error)
+    }
+}
+
 impl fmt::Debug for UpstreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
@@ -280,3 +357,39 @@ impl fmt::Display for UpstreamError {
 }
 
 impl std::error::Error for UpstreamError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_failure_is_the_same_to_every_caller() {
+        for fault in Fault::ALL {
+            let plain = UpstreamError::new(Operation::Billing, fault, "status 503");
+            assert!(!plain.is_whole_answer(), "{fault:?} without an answer");
+            let full = UpstreamError {
+                retry_after: Some(Duration::from_secs(7)),
+                said: Some("Down for maintenance".into()),
+                unknown_members: true,
+                ..plain.clone().with_status(StatusCode::SERVICE_UNAVAILABLE)
+            };
+            for error in [plain, full] {
+                let shared = UpstreamError::of_bytes(error.to_bytes().into()).unwrap();
+                assert_eq!(
+                    (shared.operation, shared.fault, shared.status),
+                    (error.operation, error.fault, error.status)
+                );
+                assert_eq!(
+                    (shared.retry_after, &shared.said, shared.unknown_members),
+                    (error.retry_after, &error.said, error.unknown_members)
+                );
+                assert_eq!(*shared.detail, format!("{AT_ANOTHER}{}", error.detail));
+                let bytes = error.to_bytes();
+                for len in 0..bytes.len() {
+                    let cut = Bytes::copy_from_slice(&bytes[..len]);
+                    assert!(UpstreamError::of_bytes(cut).is_none());
+                }
+            }
+        }
+    }
+}

@@ -1,7 +1,5 @@
 //! Two gateways over a real server: shared answers and pages, nothing secret in it, and its death.
 
-use std::sync::Arc;
-
 use msp_gateway::clock::{Clock, Duration};
 use msp_gateway::metrics::Metrics;
 use msp_gateway::reads::Purge;
@@ -10,11 +8,15 @@ use msp_gateway::store::{
     PurgeReach, Store, Valkey, ValkeyAccess, ValkeyAddress, ValkeyLives, ValkeyOptions,
 };
 
-use crate::fleet::{Replica, customers, replica, sealed, vendor_calls};
-use crate::kit::{NOW, continued, first};
+use crate::fleet::{Replica, customers, replica_of, sealed, vendor_calls};
+use crate::kit::{NOW, Setup, continued, first};
 use crate::test_server::{ServerKind, TestServer};
 
 fn over_server(port: u16, clock: Clock) -> Replica {
+    over_server_with(port, clock, Setup::default())
+}
+
+fn over_server_with(port: u16, clock: Clock, setup: Setup) -> Replica {
     let options = ValkeyOptions {
         access: ValkeyAccess {
             addresses: vec![ValkeyAddress::parse(&format!("127.0.0.1:{port}")).unwrap()],
@@ -33,7 +35,7 @@ fn over_server(port: u16, clock: Clock) -> Replica {
     let metrics = Metrics::new().unwrap();
     let engine = Valkey::new(options, clock.clone(), metrics.store.resolve());
     let store = Store::over(engine, sealed(), clock.clone(), &metrics);
-    replica(store, clock, Arc::default())
+    replica_of(store, clock, setup)
 }
 
 /// Everything in a server, as one text of bytes: names of keys, fields, values.
@@ -148,4 +150,28 @@ async fn a_server_that_dies_costs_nobody_an_error_and_is_in_use_again_when_it_is
     assert_eq!(one.rig.reads.purge_reach().await, both);
     customers(&two.rig).await;
     assert_eq!(vendor_calls(&two.rig), 2);
+}
+
+#[tokio::test]
+async fn three_gateways_over_a_real_server_make_one_call_for_an_answer() {
+    for kind in [ServerKind::Valkey, ServerKind::Redis] {
+        let server = TestServer::start(kind, &[]);
+        let clock = Clock::anchored(NOW.parse().unwrap());
+        let replicas = [0, 1, 2].map(|_| {
+            let mut setup = Setup::default();
+            // Long enough that all callers are there before the vendor answers.
+            setup.world.latency = Duration::from_millis(500);
+            over_server_with(server.port, clock.clone(), setup)
+        });
+        for replica in &replicas {
+            replica.store.warm().await;
+        }
+        let callers = (0..90).map(|n| customers(&replicas[n % 3].rig));
+        let answers = futures_util::future::join_all(callers).await;
+        assert!(answers.iter().all(|answer| answer.body == answers[0].body));
+        let calls = replicas
+            .each_ref()
+            .map(|replica| vendor_calls(&replica.rig));
+        assert_eq!(calls.iter().sum::<u64>(), 1, "{kind:?} {calls:?}");
+    }
 }

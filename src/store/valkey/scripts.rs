@@ -49,11 +49,12 @@ pub(super) enum ScriptName {
     Look,
     Board,
     Land,
+    Fail,
     GiveUp,
     Beat,
 }
 
-const TEXTS: [ScriptText; 16] = [
+const TEXTS: [ScriptText; 17] = [
     // KeepAnswer: KEYS answer; ARGV record, negative, life.
     ScriptText {
         flags: "",
@@ -194,21 +195,30 @@ if not (a[1] and a[2]) then return {} end
 return { a[1], now - tonumber(a[2]) }
 ",
     },
-    // Board: KEYS answer; ARGV claim, lease, since (-1: none), slack.
+    // Board: KEYS answer; ARGV claim, lease, since (-1: none), slack, life. A deadline that lies
+    // further ahead than its length is cut to it: then a clock was set back.
     ScriptText {
         flags: "allow-oom",
         text: "\
-local a = redis.call('HMGET', KEYS[1], 'rec', 'at', 'claim', 'until', 'lease')
+local a = redis.call('HMGET', KEYS[1], 'rec', 'at', 'claim', 'until', 'lease',
+  'fail', 'fail_until', 'fail_len')
 local since, slack = tonumber(ARGV[3]), tonumber(ARGV[4])
 if a[1] and a[2] and (since < 0 or now - tonumber(a[2]) + slack < since) then
   return { a[1], now - tonumber(a[2]) }
 end
-if a[3] and a[3] ~= ARGV[1] then
-  local left = math.min(tonumber(a[4]) - now, tonumber(a[5]))
-  if left > 0 then return left end
+local function left(name, till, length)
+  local rest, most = tonumber(till) - now, tonumber(length)
+  if rest > most then redis.call('HSET', KEYS[1], name, now + most) end
+  return math.min(rest, most)
 end
+if a[6] and left('fail_until', a[7], a[8]) > 0 then return { a[6] } end
+if a[3] and a[3] ~= ARGV[1] then
+  local rest = left('until', a[4], a[5])
+  if rest > 0 then return rest end
+end
+redis.call('HDEL', KEYS[1], 'fail', 'fail_until', 'fail_len')
 redis.call('HSET', KEYS[1], 'claim', ARGV[1], 'until', now + tonumber(ARGV[2]), 'lease', ARGV[2])
-live(KEYS[1], ARGV[2])
+live(KEYS[1], ARGV[5])
 return 'lead'
 ",
     },
@@ -221,8 +231,21 @@ if a[1] == ARGV[1] then redis.call('HDEL', KEYS[1], 'claim', 'until', 'lease') e
 local at = now - tonumber(ARGV[4])
 if ARGV[3] == '1' and a[2] == '0' then return 'conflict' end
 if a[3] and at + tonumber(ARGV[5]) < tonumber(a[3]) then return 'conflict' end
+redis.call('HDEL', KEYS[1], 'fail', 'fail_until', 'fail_len')
 redis.call('HSET', KEYS[1], 'rec', ARGV[2], 'neg', ARGV[3], 'at', at)
 live(KEYS[1], ARGV[6])
+return 'kept'
+",
+    },
+    // Fail: KEYS answer; ARGV claim, record, hold, life.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+if redis.call('HGET', KEYS[1], 'claim') ~= ARGV[1] then return 'conflict' end
+redis.call('HDEL', KEYS[1], 'claim', 'until', 'lease')
+redis.call('HSET', KEYS[1], 'fail', ARGV[2], 'fail_until', now + tonumber(ARGV[3]),
+  'fail_len', ARGV[3])
+live(KEYS[1], ARGV[4])
 return 'kept'
 ",
     },

@@ -200,6 +200,14 @@ fn fleet_op(stamp: Stamp) -> impl Strategy<Value = FleetOp> {
                 born,
             }
         ),
+        (names(), claims(), bytes(), 1..900_u64).prop_map(|(name, claim, record, hold)| {
+            FleetOp::Fail {
+                name,
+                claim,
+                record,
+                hold: Duration::from_millis(hold),
+            }
+        }),
         (names(), claims()).prop_map(|(name, claim)| FleetOp::GiveUp { name, claim }),
         (0..3_u8, number).prop_map(|(replica, applied)| FleetOp::Beat {
             replica: [replica; 16],

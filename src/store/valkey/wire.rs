@@ -257,6 +257,7 @@ impl ValkeyWire {
                     Arg::from(*lease),
                     since,
                     Arg::from(SAME_AGE),
+                    Arg::from(self.lives.answers),
                 ];
                 script(S::Board, &answer_key(*name), args)
             }
@@ -277,6 +278,16 @@ impl ValkeyWire {
                 ];
                 script(S::Land, &answer_key(*name), args)
             }
+            FleetOp::Fail {
+                name,
+                claim,
+                record,
+                hold,
+            } => script(
+                S::Fail,
+                &answer_key(*name),
+                args![&claim.0, record, *hold, self.lives.answers],
+            ),
             FleetOp::GiveUp { name, claim } => {
                 script(S::GiveUp, &answer_key(*name), args![&claim.0])
             }
@@ -414,9 +425,13 @@ impl ValkeyWire {
             FleetOp::Look { .. } | FleetOp::Board { .. } => match value {
                 Value::Array(parts) if parts.is_empty() => Ok(FleetReply::Answer(None)),
                 Value::Array(parts) => {
+                    let is_failure = parts.len() == 1;
                     let mut parts = parts.into_iter();
                     let mut next = || parts.next().ok_or(StoreFault::Failed);
                     let record = bytes(next()?)?;
+                    if is_failure {
+                        return Ok(FleetReply::Failed(record));
+                    }
                     let born = self.stamp(&next()?, sent)?;
                     Ok(FleetReply::Answer(Some((record, born))))
                 }
@@ -426,13 +441,14 @@ impl ValkeyWire {
                     _ => Err(StoreFault::Failed),
                 },
             },
-            FleetOp::Purge { .. } | FleetOp::Land { .. } | FleetOp::GiveUp { .. } => {
-                match word(&value)? {
-                    "kept" => Ok(FleetReply::Kept),
-                    "conflict" => Ok(FleetReply::Conflict),
-                    _ => Err(StoreFault::Failed),
-                }
-            }
+            FleetOp::Purge { .. }
+            | FleetOp::Land { .. }
+            | FleetOp::Fail { .. }
+            | FleetOp::GiveUp { .. } => match word(&value)? {
+                "kept" => Ok(FleetReply::Kept),
+                "conflict" => Ok(FleetReply::Conflict),
+                _ => Err(StoreFault::Failed),
+            },
             FleetOp::Beat { .. } => {
                 let (_, reply) = self.beat_reply(value)?;
                 Ok(reply)
