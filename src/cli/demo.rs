@@ -4,15 +4,17 @@ use std::fmt::Write as _;
 use std::fs::DirBuilder;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::dashboard::Dashboard;
+use super::engine::SharedEngine;
 use super::outputs::{LogFormat, Outputs};
-use super::{refuse, run, sandbox};
+use super::run::Signals;
+use super::{FINE, refuse, run, sandbox};
 use crate::access::CallerKeyHash;
 use crate::app::App;
 use crate::clock::Clock;
@@ -29,20 +31,22 @@ use crate::traces::TraceHeaders;
 /// The dashboard's port, if none was chosen and this one is free.
 const DASHBOARD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
-/// The addresses of the demo, and the origins whose pages may use it.
-pub struct DemoAddresses {
-    /// Address for callers.
+/// The addresses of the demo, the origins whose pages may use it, and how many gateways it has.
+pub struct DemoOptions {
+    /// Address for callers, of the first gateway. The others take any free port.
     pub public: SocketAddr,
-    /// Address for operators.
+    /// Address for operators, of the first gateway.
     pub admin: SocketAddr,
     /// Address of the dashboard. `None`: `DASHBOARD`, or any port if that is taken.
     pub dashboard: Option<SocketAddr>,
     /// Further origins whose web pages may send requests.
     pub cors_origins: Vec<Origin>,
+    /// How many gateways. More than one share a store.
+    pub replicas: u8,
 }
 
 /// Serves until a signal ends it. Returns the exit code.
-pub fn run(places: DemoAddresses, log_format: Option<LogFormat>) -> i32 {
+pub fn run(options: DemoOptions, log_format: Option<LogFormat>) -> i32 {
     let clock = Clock::system();
     let metrics = match Metrics::new() {
         Ok(metrics) => metrics,
@@ -52,40 +56,40 @@ pub fn run(places: DemoAddresses, log_format: Option<LogFormat>) -> i32 {
         Ok(outputs) => outputs,
         Err(why) => return refuse(why),
     };
-    let served = start(&places, &outputs, metrics, clock);
+    let served = start(&options, &outputs, metrics, clock);
     let code = served.unwrap_or_else(|why| outputs.refuse(why));
     outputs.close();
     code
 }
 
 fn start(
-    places: &DemoAddresses,
+    options: &DemoOptions,
     outputs: &Outputs,
     metrics: Arc<Metrics>,
     clock: Clock,
 ) -> Result<i32, String> {
     let listeners = [
-        places.public,
-        places.admin,
-        places.dashboard.unwrap_or(DASHBOARD),
+        options.public,
+        options.admin,
+        options.dashboard.unwrap_or(DASHBOARD),
     ];
     if !listeners.iter().all(|address| address.ip().is_loopback()) {
         return Err("the demo serves loopback addresses only; use serve for others".to_owned());
     }
     outputs.take_events("warn")?;
     let runtime = run::runtime().map_err(|why| format!("the runtime cannot be started: {why}"))?;
-    let code = runtime.block_on(demo(places, outputs, metrics, clock));
+    let code = runtime.block_on(demo(options, outputs, metrics, clock));
     runtime.shutdown_background();
     code
 }
 
 async fn demo(
-    places: &DemoAddresses,
+    options: &DemoOptions,
     outputs: &Outputs,
     metrics: Arc<Metrics>,
     clock: Clock,
 ) -> Result<i32, String> {
-    let DemoAddresses { public, admin, .. } = *places;
+    let DemoOptions { public, admin, .. } = *options;
     // An occupied port is reported with the flag to change it, before anything is started.
     for (address, flag) in [(public, "--public"), (admin, "--admin")] {
         sandbox::bind(address, flag).await?;
@@ -93,7 +97,7 @@ async fn demo(
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = sandbox::bind(any, "--public").await?;
     let vendors = listener.local_addr().map_err(|error| error.to_string())?;
-    let (page_listener, page) = dashboard_listener(places.dashboard).await?;
+    let (page_listener, page) = dashboard_listener(options.dashboard).await?;
     let today = clock.today(&jiff::tz::TimeZone::UTC);
     let vendor = Sandbox::new(
         Options {
@@ -104,39 +108,105 @@ async fn demo(
     );
     let caller_key =
         super::caller::new_key().ok_or("the system gives no random bytes for a caller key")?;
+    // Dropped in reverse order: the engine ends before its directory goes.
     let scratch = Scratch::new();
-    let text = settings(places, page, vendors, &caller_key, scratch.as_ref());
-    let settings = config::from_text("demo", &text, []).map_err(|refusal| refusal.to_string())?;
-    let secrets = secrets().ok_or("the simulated vendors' keys are no keys")?;
-    let app = App::build(&settings, &secrets, LogSink::off(), clock, metrics)
-        .map_err(|error| error.to_string())?;
+    let engine = match (&scratch, options.replicas) {
+        (_, 0..=1) => None,
+        (Some(Scratch(directory)), _) => Some(SharedEngine::start(directory, &clock).await?),
+        (None, _) => return Err("no directory can be made for the shared store".to_owned()),
+    };
+    let kept = match (&engine, &scratch) {
+        (Some(engine), _) => Kept::Shared(engine),
+        (None, Some(Scratch(directory))) => Kept::Directory(directory),
+        (None, None) => Kept::Nothing,
+    };
+    let secrets = secrets(engine.as_ref()).ok_or("the simulated vendors' keys are no keys")?;
+    let mut apps = Vec::new();
+    for replica in 0..options.replicas {
+        let (public, admin, metrics) = match replica {
+            0 => (public, admin, metrics.clone()),
+            _ => (any, any, Metrics::new().map_err(|why| why.to_string())?),
+        };
+        let text = settings(options, (public, admin), page, vendors, &caller_key, &kept);
+        let settings =
+            config::from_text("demo", &text, []).map_err(|refusal| refusal.to_string())?;
+        let app = App::build(&settings, &secrets, LogSink::off(), clock.clone(), metrics)
+            .map_err(|error| error.to_string())?;
+        let listeners = Listeners::bind(&settings.server, Inherited::default())
+            .await
+            .map_err(|error| error.to_string())?;
+        apps.push((app, listeners, Signals::take()?));
+    }
+    let gateways: Vec<Addresses> = apps
+        .iter()
+        .map(|(_, bound, _)| Addresses {
+            public: bound.public_address(),
+            admin: bound.admin_address(),
+        })
+        .collect();
+    let first = gateways.first().ok_or("--replicas must be at least 1")?;
     let lines = Lines {
         contract: vendor.contracts().first().map(|c| c.id.clone()),
         customer: vendor.customers().first().map(|c| c.id.clone()),
         month: Month::last_closed(today),
         start: crate::domain::DateRange::last_days(today, 30).start(),
         today,
-        kept: settings.store.directory.clone(),
+        kept: kept.shown(),
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let vendors_task = tokio::spawn(Arc::clone(&vendor).serve(listener, async {
         let _ = stopped.await;
     }));
-    let mut page_task = None;
+    let page_task = tokio::spawn(Dashboard::new(first.public, &caller_key).serve(page_listener));
     // The demo is unusable if these lines cannot be printed, because the caller key is nowhere
     // else.
-    let bound = |listeners: &Listeners| {
-        let dashboard = Dashboard::new(listeners.public_address(), &caller_key);
-        page_task = Some(tokio::spawn(dashboard.serve(page_listener)));
-        outputs.hand_over(&lines.text(listeners, page, vendors, &caller_key))
-    };
-    let code = run::until_told(app, &settings.server, Inherited::default(), None, bound).await;
-    if let Some(task) = page_task {
-        task.abort();
-    }
+    outputs.hand_over(&lines.text(first, &gateways, page, vendors, &caller_key))?;
+    let running = apps
+        .into_iter()
+        .map(|(app, listeners, signals)| run::until_told(app, listeners, signals, None));
+    futures_util::future::join_all(running).await;
+    page_task.abort();
     let _ = stop.send(());
     let _ = vendors_task.await;
-    code
+    Ok(FINE)
+}
+
+/// Where one gateway listens.
+struct Addresses {
+    public: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// What keeps the demo's answers.
+enum Kept<'a> {
+    /// Memory alone.
+    Nothing,
+    /// A file in a directory.
+    Directory(&'a Path),
+    /// A server that the gateways share.
+    Shared(&'a SharedEngine),
+}
+
+impl Kept<'_> {
+    fn shown(&self) -> String {
+        match self {
+            Self::Nothing => "memory only".to_owned(),
+            Self::Directory(directory) => format!("{} until Ctrl-C", directory.display()),
+            Self::Shared(engine) => engine.shown(),
+        }
+    }
+
+    /// Returns the lines of `[store]`.
+    fn settings(&self) -> String {
+        match self {
+            Self::Nothing => "kind = \"none\"".to_owned(),
+            Self::Directory(path) => format!("directory = {}", serde_json::json!(path)),
+            Self::Shared(engine) => format!(
+                "kind = \"valkey\"\n[store.valkey]\naddresses = [\"{}\"]\npassword_env = \"UNUSED\"",
+                engine.address
+            ),
+        }
+    }
 }
 
 /// Returns the dashboard's listener and its address. A chosen port must be free. The usual one may
@@ -177,23 +247,22 @@ impl Drop for Scratch {
 }
 
 fn settings(
-    places: &DemoAddresses,
+    options: &DemoOptions,
+    (public, admin): (SocketAddr, SocketAddr),
     page: SocketAddr,
     vendors: SocketAddr,
     caller: &str,
-    scratch: Option<&Scratch>,
+    kept: &Kept<'_>,
 ) -> String {
-    let store = match scratch {
-        Some(Scratch(path)) => format!("directory = {}", serde_json::json!(path)),
-        None => "kind = \"none\"".to_owned(),
-    };
-    let DemoAddresses { public, admin, .. } = places;
+    let store = kept.settings();
+    // Each gateway gets its part of what the vendors admit.
+    let rate = 600 / u32::from(options.replicas.max(1));
     let hash = CallerKeyHash::of(caller.as_bytes());
     let mut origins = vec![
         format!("http://{page}"),
         format!("http://localhost:{}", page.port()),
     ];
-    origins.extend(places.cors_origins.iter().map(Origin::to_string));
+    origins.extend(options.cors_origins.iter().map(Origin::to_string));
     let origins = serde_json::json!(origins);
     format!(
         r#"
@@ -213,20 +282,20 @@ customers = ["*"]
 [wiv]
 base_url = "http://{vendors}"
 api_key_env = "UNUSED"
-requests_per_minute = 600
+requests_per_minute = {rate}
 [nable]
 base_url = "http://{vendors}/ws/rest/V1/PSA_API"
 account_id = "{NABLE_ACCOUNT}"
 api_key_env = "UNUSED"
-requests_per_minute = 600
+requests_per_minute = {rate}
 [store]
 {store}
 "#
     )
 }
 
-/// Returns the keys of the simulated vendors. They are not secret, so they are here.
-fn secrets() -> Option<Secrets> {
+/// Returns the keys of the simulated vendors, which are not secret, and what the gateways share.
+fn secrets(engine: Option<&SharedEngine>) -> Option<Secrets> {
     let vendor = |key: &str, account: &str| {
         Some(VendorSecrets {
             keys: VendorKeys {
@@ -244,7 +313,7 @@ fn secrets() -> Option<Secrets> {
         token_key: Some(Secret::parse(&super::caller::new_key()?).ok()?),
         token_key_previous: None,
         trace_headers: TraceHeaders::default(),
-        valkey_password: None,
+        valkey_password: engine.map(|engine| engine.password.clone()),
         certificates: crate::config::Certificates::default(),
         warnings: Vec::new(),
     })
@@ -257,26 +326,24 @@ struct Lines {
     month: Month,
     start: jiff::civil::Date,
     today: jiff::civil::Date,
-    /// The directory of the store.
-    kept: Option<PathBuf>,
+    /// Where the store is.
+    kept: String,
 }
 
 impl Lines {
     fn text(
         &self,
-        listeners: &Listeners,
+        first: &Addresses,
+        gateways: &[Addresses],
         page: SocketAddr,
         vendors: SocketAddr,
         caller_key: &str,
     ) -> String {
-        let (public, admin) = (listeners.public_address(), listeners.admin_address());
+        let Addresses { public, admin } = first;
         let contract = self.contract.as_deref().unwrap_or("-");
         let customer = self.customer.as_deref().unwrap_or("-");
         let (month, start, today) = (self.month, self.start, self.today);
-        let kept = match &self.kept {
-            Some(directory) => format!("{} until Ctrl-C", directory.display()),
-            None => "memory only".to_owned(),
-        };
+        let kept = &self.kept;
         let mut out = String::new();
         let base = format!("http://{public}");
         let auth = "-H \"Authorization: Bearer $KEY\"";
@@ -289,8 +356,19 @@ impl Lines {
             out,
             "gateway            {base}\nadmin              http://{admin}\nsimulated vendors  http://{vendors}\n\
              dashboard          http://{page}\nthe API, to read   {base}/docs\n\
-             kept in            {kept}\n\
-             \nPaste these; the caller key is made anew at each start:\n\nKEY={caller_key}\n"
+             kept in            {kept}"
+        );
+        for (at, other) in gateways.iter().enumerate().skip(1) {
+            let (public, admin) = (other.public, other.admin);
+            let _ = writeln!(
+                out,
+                "gateway {}          http://{public}, admin http://{admin}",
+                at + 1
+            );
+        }
+        let _ = writeln!(
+            out,
+            "\nPaste these; the caller key is made anew at each start:\n\nKEY={caller_key}\n"
         );
         // These commands work with curl 7.68, without any newer option. Long answers are cut, and
         // every answer ends with a line feed.
@@ -375,7 +453,33 @@ impl Lines {
             }
             let _ = writeln!(out, "{line}");
         }
+        if gateways.len() > 1 {
+            out.push_str(&paged_over_all(gateways, vendors, today));
+        }
         out.push_str("\nCtrl-C ends everything.");
         out
     }
+}
+
+/// Returns lines that page one list over all gateways, and count what the vendor was asked for it.
+fn paged_over_all(gateways: &[Addresses], vendors: SocketAddr, today: jiff::civil::Date) -> String {
+    let start = crate::domain::DateRange::last_days(today, 60).start();
+    let at: Vec<String> = gateways.iter().map(|it| it.public.to_string()).collect();
+    let at = at.join(" ");
+    let count = format!(
+        "curl -s http://{vendors}/__sandbox/counts | grep -o '\"search\":{{\"requests\":[0-9]*'"
+    );
+    let range =
+        format!("\\\"date_range\\\":{{\\\"start\\\":\\\"{start}\\\",\\\"end\\\":\\\"{today}\\\"}}");
+    format!(
+        "\n# one list over all gateways, a page from each; the vendor is asked for one search\n\
+         {count}\n\
+         NEXT=; for AT in {at}; do \
+         PAGE=$(curl -s -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' \
+         -d \"{{\\\"max_returned_items\\\":100,{range}$NEXT}}\" http://$AT/v2/cases/msp/search); \
+         echo \"$AT: first $(echo \"$PAGE\" | grep -o '\"case_id\":\"[^\"]*\"' | head -n 1)\"; \
+         NEXT=\",\\\"start_page_key\\\":{{\\\"scroll_id\\\":\\\"$(echo \"$PAGE\" | \
+         grep -o '\"scroll_id\":\"[^\"]*\"' | cut -d'\"' -f4)\\\"}}\"; done\n\
+         {count}\n"
+    )
 }

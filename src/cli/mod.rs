@@ -4,6 +4,7 @@ pub mod caller;
 pub mod check;
 mod dashboard;
 pub mod demo;
+mod engine;
 mod manual;
 mod operate;
 pub mod outputs;
@@ -57,6 +58,9 @@ enum Command {
         /// One more origin whose web pages may ask, such as http://localhost:3000; may be repeated
         #[arg(long = "cors-origin", value_name = "ORIGIN", value_parser = origin)]
         cors_origins: Vec<Origin>,
+        /// How many gateways; more than one share a Valkey or Redis, which must be on the path
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+        replicas: u8,
         /// The form of log lines; without it, text on a terminal and JSON elsewhere
         #[arg(long, value_enum)]
         log_format: Option<LogFormat>,
@@ -166,13 +170,15 @@ pub fn main() -> i32 {
             admin,
             dashboard,
             cors_origins,
+            replicas,
             log_format,
         } => demo::run(
-            demo::DemoAddresses {
+            demo::DemoOptions {
                 public,
                 admin,
                 dashboard,
                 cors_origins,
+                replicas,
             },
             log_format,
         ),

@@ -3,15 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::FINE;
 use crate::app::App;
 use crate::clock;
 use crate::reload::Reloader;
-use crate::server::{Inherited, Listeners, ServerOptions};
+use crate::server::Listeners;
 
 /// Creates a runtime with one thread per core. On a single core it has no scheduler that shares
 /// work among threads, because that would cost more than a tenth of a hit (see
@@ -26,30 +25,41 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     builder.enable_all().thread_name("msp-gateway").build()
 }
 
-/// Takes the `inherited` sockets, binds the others, and passes the listeners to `bound`. Then
-/// serves until a signal asks it to leave, and leaves in order. Returns the exit code.
-///
-/// # Errors
-/// Returns one line that says why it does not serve.
+/// The signals that end or reload the program. From the moment they are taken, none of them ends
+/// the process by itself.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Takes the signals.
+    ///
+    /// # Errors
+    /// Returns one line that says that they cannot be received.
+    pub fn take() -> Result<Self, String> {
+        let taken = |kind| signal(kind).map_err(|why| format!("signals cannot be received: {why}"));
+        Ok(Self {
+            terminate: taken(SignalKind::terminate())?,
+            interrupt: taken(SignalKind::interrupt())?,
+            hangup: taken(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Serves on the `listeners` until a signal asks the app to leave, and leaves in order.
 pub async fn until_told(
     app: Arc<App>,
-    options: &ServerOptions,
-    inherited: Inherited,
+    listeners: Listeners,
+    signals: Signals,
     reloader: Option<Reloader>,
-    bound: impl FnOnce(&Listeners) -> Result<(), String>,
-) -> Result<i32, String> {
-    let listeners = Listeners::bind(options, inherited)
-        .await
-        .map_err(|error| error.to_string())?;
-    let signals = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::hangup()),
-    );
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
-        return Err("signals cannot be received".to_owned());
-    };
-    bound(&listeners)?;
+) {
+    let Signals {
+        mut terminate,
+        mut interrupt,
+        mut hangup,
+    } = signals;
     notify("READY=1");
     let drain = app.drain().clone();
     let running = app.run(listeners);
@@ -64,7 +74,7 @@ pub async fn until_told(
     let mut told = false;
     loop {
         tokio::select! {
-            () = &mut running => return Ok(FINE),
+            () = &mut running => return,
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             _ = hangup.recv() => {

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::outputs::{LogFormat, Outputs};
-use super::{refuse, run};
+use super::run::Signals;
+use super::{FINE, refuse, run};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::SettingsAt;
@@ -64,19 +65,21 @@ fn serve(
             .map_err(|error| error.to_string())?;
         drop(secrets);
         let reloader = Reloader::of(at, &settings).with_level(level);
-        let bound = |listeners: &Listeners| {
-            let scheme = |tls: bool| if tls { "https" } else { "http" };
-            let public = scheme(settings.server.public_tls.is_some());
-            let admin = scheme(settings.server.admin_tls.is_some());
-            // The gateway is useful without these lines, so a failure to print them ends nothing.
-            outputs.announce(&format!(
-                "public {public}://{}\nadmin {admin}://{}",
-                listeners.public_address(),
-                listeners.admin_address()
-            ));
-            Ok(())
-        };
-        run::until_told(app, &settings.server, inherited, Some(reloader), bound).await
+        let listeners = Listeners::bind(&settings.server, inherited)
+            .await
+            .map_err(|error| error.to_string())?;
+        let signals = Signals::take()?;
+        let scheme = |tls: bool| if tls { "https" } else { "http" };
+        let public = scheme(settings.server.public_tls.is_some());
+        let admin = scheme(settings.server.admin_tls.is_some());
+        // The gateway is useful without these lines, so a failure to print them ends nothing.
+        outputs.announce(&format!(
+            "public {public}://{}\nadmin {admin}://{}",
+            listeners.public_address(),
+            listeners.admin_address()
+        ));
+        run::until_told(app, listeners, signals, Some(reloader)).await;
+        Ok(FINE)
     });
     // Blocking threads are not waited for, because a name lookup or a check of a file may hang for
     // any time.

@@ -106,18 +106,12 @@ async fn every_printed_line_answers_and_ctrl_c_ends_everything() {
         .await;
     assert_eq!(cleared.status, 200);
     for line in &lines {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("KEY={key}\n{line}")]);
-        for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
-            shell.env_remove(name);
-        }
-        let ended = Process::spawn(shell).ended();
-        assert_eq!(ended.code, Some(0), "{line}: {}", ended.stderr);
-        let shown = !line.starts_with("curl -si") || ended.stdout.starts_with("HTTP/1.1 200 ");
-        assert!(shown, "{line}: {}", ended.stdout);
+        let text = pasted(&key, line);
+        let shown = !line.starts_with("curl -si") || text.starts_with("HTTP/1.1 200 ");
+        assert!(shown, "{line}: {text}");
         // A terminal's next prompt stands on a line of its own, and nobody scrolls back.
-        let bytes = ended.stdout.len();
-        assert!(ended.stdout.ends_with('\n'), "{line}: {}", ended.stdout);
+        let bytes = text.len();
+        assert!(text.ends_with('\n'), "{line}: {text}");
         assert!((2..1500).contains(&bytes), "{line}: {bytes} bytes");
         // curl 7.68 has no such option.
         assert!(!line.contains("--json"), "{line}");
@@ -246,4 +240,67 @@ fn an_occupied_port_names_the_flag() {
         assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
         assert!(ended.stderr.contains(word), "{}", ended.stderr);
     }
+}
+
+/// Runs a line of the demo in a shell. Returns what it printed.
+fn pasted(key: &str, line: &str) -> String {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("KEY={key}\n{line}")]);
+    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        shell.env_remove(name);
+    }
+    let ended = Process::spawn(shell).ended();
+    assert_eq!(ended.code, Some(0), "{line}: {}", ended.stderr);
+    ended.stdout
+}
+
+#[test]
+fn three_gateways_page_one_list_for_one_search() {
+    let any = "127.0.0.1:0";
+    let three = ["demo", "--public", any, "--admin", any, "--replicas", "3"];
+    let path = std::env::var("PATH").unwrap();
+    let demo = Process::start(&three, &[("PATH", &path)]);
+    demo.until_stdout("Ctrl-C ends everything.");
+    let printed = demo.stdout();
+    let key = after(&printed, "\nKEY=");
+    let (_, fleet) = printed.split_once("# one list over all gateways").unwrap();
+    let lines: Vec<&str> = fleet.lines().skip(1).take(3).collect();
+    let searches = |line: &str| -> u64 {
+        let said = pasted(&key, line);
+        said.trim().rsplit(':').next().unwrap().parse().unwrap()
+    };
+    let asked_before = searches(lines[0]);
+    let pages = pasted(&key, lines[1]);
+    let asked_after = searches(lines[2]);
+    // Three gateways, three different pages, one search at the vendor.
+    let mut firsts = std::collections::BTreeSet::new();
+    let mut gateways = std::collections::BTreeSet::new();
+    for page in pages.lines() {
+        let (gateway, first) = page.split_once(": first ").unwrap();
+        assert!(first.contains("\"case_id\":\"CASE-"), "{pages}");
+        gateways.insert(gateway);
+        firsts.insert(first);
+    }
+    assert_eq!((gateways.len(), firsts.len()), (3, 3), "{pages}");
+    assert_eq!(asked_after - asked_before, 1, "{pages}");
+    let engine = after_word(&printed, "kept in");
+    demo.signal(Signal::INT);
+    let ended = demo.ended();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    TcpListener::bind(&*engine).unwrap_or_else(|why| panic!("{engine} is not free: {why}"));
+
+    // Without a server on the path, one line says how to get one.
+    let ended = Process::run(&three, &[("PATH", "/nowhere")]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    let [line] = &ended.stderr.lines().collect::<Vec<_>>()[..] else {
+        panic!("{}", ended.stderr)
+    };
+    assert!(line.contains("install one"), "{line}");
+}
+
+/// The address in the line of the demo that begins with `what`.
+fn after_word(printed: &str, what: &str) -> String {
+    let line = printed.lines().find(|line| line.starts_with(what)).unwrap();
+    let mut words = line.split([' ', ',']).filter(|word| word.contains(':'));
+    words.next().unwrap().to_owned()
 }
