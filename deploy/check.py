@@ -31,6 +31,10 @@ def documents(name):
         return []
 
 
+# What Compose reads as "instead of the list in the file before".
+yaml.SafeLoader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
+
+
 def reference():
     """Every setting of config.toml, the commented ones included, as paths."""
     key = re.compile(r"^#(\[\[|[a-z_]+ = )")
@@ -129,6 +133,13 @@ for compose in documents("compose.yaml"):
             variable(where, name)
     if "./secrets:/run/secrets:ro" not in compose["services"]["gateway"]["volumes"]:
         bad("compose.yaml", "does not mount the files that gateway.toml names")
+
+# Over it, the file for two gateways and a Valkey.
+(shared,) = documents("compose.valkey.yaml")
+for name in shared["services"]["gateway"]["environment"]:
+    variable("compose.valkey.yaml gateway", name)
+if "read_only" not in shared["services"]["valkey"]:
+    bad("compose.valkey.yaml valkey", "its file system can be written")
 
 # One vendor is enough: each may be left out.
 for vendor in ("wiv", "nable"):
@@ -254,6 +265,27 @@ for service in kinds["Service"]:
     for port in service["spec"]["ports"]:
         if port["targetPort"] not in ports:
             bad("kubernetes/service.yaml", f"leads to no port: {port['targetPort']}")
+
+# The same over a shared store.
+overlay = {}
+for name in sorted(os.listdir(os.path.join(HERE, "kubernetes-valkey"))):
+    (document,) = documents(f"kubernetes-valkey/{name}")
+    overlay[document["kind"]] = document
+where = "kubernetes-valkey"
+(patched,) = overlay["Deployment"]["spec"]["template"]["spec"]["containers"]
+for entry in patched["env"]:
+    variable(where, entry["name"])
+if patched["name"] != container["name"]:
+    bad(where, "patches another container")
+for patch in overlay["Kustomization"]["patches"]:
+    if "path" in patch and not os.path.exists(os.path.join(HERE, where, patch["path"])):
+        bad(where, f"names {patch['path']}, which does not exist")
+    for step in yaml.safe_load(patch.get("patch", "[]")):
+        if step["path"].removeprefix("/spec/") not in kinds["Service"][0]["spec"]:
+            bad(where, f"removes {step['path']}, which is not there")
+rules = overlay["NetworkPolicy"]["spec"]["egress"]
+if rules[:-1] != kinds["NetworkPolicy"][0]["spec"]["egress"]:
+    bad(where, "its first rules of egress are not those of kubernetes/networkpolicy.yaml")
 
 if kinds["PrometheusRule"][0]["spec"] != yaml.safe_load(text(HERE, "alerts.yml")):
     bad("kubernetes/prometheusrule.yaml", "is not alerts.yml any more")

@@ -432,6 +432,10 @@ async fn each_thing_that_is_wrong_with_a_server_is_one_line() {
         let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
         tell(port, &rule).await;
         assert_eq!(refusal(with()).await, "it can", "{kind:?}");
+        // The file that operators are given has the same rights.
+        let given = include_str!("../../../deploy/valkey.acl").trim_end();
+        let rights = format!("~msp:* ~msp1:* -@all {ACL_COMMANDS}");
+        assert!(given.ends_with(&rights), "deploy/valkey.acl needs {rights}");
 
         let master = port.to_string();
         let replica = TestServer::start(kind, &["--replicaof", "127.0.0.1", &master]);
