@@ -218,7 +218,7 @@ pub struct Metrics {
     pub panics: IntCounter,
     /// Lines of standard output and standard error that could not be written.
     pub log_lines_dropped: IntCounter,
-    /// Connections open on the public listener.
+    /// Open connections on the public listener.
     pub connections: IntGauge,
     /// Connections closed at once because their peer had as many as it may.
     pub connections_refused: IntCounter,
@@ -244,18 +244,18 @@ impl Metrics {
         let declare = Declare(&registry);
         let request_durations = declare.histograms(
             "request_duration_seconds",
-            "Time from the end of a request's head to the head of its answer, by route and cache outcome.",
+            "Time from the end of a request's headers to the start of its answer, by route and cache outcome.",
             &REQUEST_BUCKETS,
             &["route", "cache"],
         )?;
         let lookups = declare.counters(
             "cache_lookups_total",
-            "Questions put to the cache, by kind and how they ended.",
+            "Cache lookups, by kind and outcome.",
             &["kind", "outcome"],
         )?;
         let saved = declare.counters(
             "vendor_calls_saved_total",
-            "Requests answered without a vendor call of their own, by reason.",
+            "Requests that were answered without a new vendor call, by reason.",
             &["vendor", "reason"],
         )?;
         registry.register(Box::new(process::ProcessCollector::new()?))?;
@@ -263,7 +263,7 @@ impl Metrics {
         registry.register(Box::new(Collected(callers.clone())))?;
         let build = declare.gauges(
             "build_info",
-            "Always 1; the labels say which build runs.",
+            "Always 1; the labels describe the running build.",
             &["version"],
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -294,18 +294,18 @@ impl Metrics {
                 .collect(),
             vendor_requests: declare.counters(
                 "vendor_requests_total",
-                "Requests sent to a vendor, every attempt counted, and how they ended.",
+                "Requests sent to a vendor, by outcome; every attempt counts.",
                 &["vendor", "operation", "outcome"],
             )?,
             vendor_durations: declare.histograms(
                 "vendor_request_duration_seconds",
-                "Time of one attempt at a vendor, until its body was read.",
+                "Duration of one attempt at a vendor, until the body was read.",
                 &VENDOR_BUCKETS,
                 &["vendor", "operation"],
             )?,
             connect_failures: declare.counters(
                 "vendor_connect_failures_total",
-                "Times that no connection to a vendor could be made, by cause.",
+                "Failed connection attempts to a vendor, by cause.",
                 &["vendor", "cause"],
             )?,
             saved: Vendor::ALL
@@ -319,17 +319,17 @@ impl Metrics {
                 .collect(),
             budget_remaining: declare.gauges(
                 "vendor_budget_remaining",
-                "Requests that the vendor's budget admits right now.",
+                "Requests that the vendor's budget allows right now.",
                 &["vendor"],
             )?,
             rate_limit: declare.gauges(
                 "vendor_rate_limit",
-                "Requests a minute that the vendor is asked at most: as configured, or as learnt.",
+                "Maximum requests a minute to the vendor, as configured or as learnt.",
                 &["vendor"],
             )?,
             concurrency_limit: declare.gauges(
                 "vendor_concurrency_limit",
-                "Requests that the vendor is asked at once: as configured, or as it bears.",
+                "Maximum concurrent requests to the vendor, as configured or as adapted.",
                 &["vendor"],
             )?,
             circuit_state: declare.gauges(
@@ -339,47 +339,47 @@ impl Metrics {
             )?,
             credential_fallbacks: declare.counters(
                 "vendor_credential_fallbacks_total",
-                "Times a vendor refused our primary key: accepted means the fallback key worked.",
+                "Rejections of our primary key by a vendor; accepted means that the fallback key worked.",
                 &["vendor", "outcome"],
             )?,
-            walks: declare.counters("walks_total", "Walks by how they ended.", &["outcome"])?,
-            open_scrolls: declare.gauge("open_scrolls", "Walks that run: each reads one scroll.")?,
+            walks: declare.counters("walks_total", "Ended walks, by outcome.", &["outcome"])?,
+            open_scrolls: declare.gauge("open_scrolls", "Running walks; each reads one scroll.")?,
             open_scrolls_max: declare.gauge(
                 "open_scrolls_max",
-                "The most walks that may run: pagination.open_scrolls_max.",
+                "Maximum number of running walks: pagination.open_scrolls_max.",
             )?,
             vendor_scrolls: declare.gauge(
                 "vendor_scrolls",
-                "Scrolls that may stand open at the vendor: of running walks, and left ones until they expire.",
+                "Scrolls that may be open at the vendor: those of running walks, and abandoned ones until they expire.",
             )?,
             vendor_scrolls_max: declare.gauge(
                 "vendor_scrolls_max",
-                "The most scrolls that may stand open at the vendor: pagination.vendor_scrolls_max.",
+                "Maximum number of scrolls open at the vendor: pagination.vendor_scrolls_max.",
             )?,
             requests_shed: declare.counters(
                 "requests_shed_total",
-                "Requests and reads refused because something was short, by what.",
+                "Requests and reads that were refused for a shortage, by what was short.",
                 &["what"],
             )?,
             heals: declare.counters(
                 "token_heals_total",
-                "Page tokens whose snapshot was gone, by what became of them.",
+                "Page tokens whose snapshot was gone, by outcome.",
                 &["outcome"],
             )?,
             duplicate_rows: declare.counter(
                 "walk_duplicate_rows_total",
-                "Rows that a walk gave twice; each was kept once.",
+                "Rows that the vendor repeated within a walk; each is kept once.",
             )?,
             state: StateGauges::new(&declare)?,
             problems: declare.counters(
                 "problems_total",
-                "Requests on the public listener that were answered with a problem, by its code.",
+                "Requests on the public listener that were answered with a problem, by problem code.",
                 &["code"],
             )?,
             measures: Mutex::default(),
             variants: declare.counters(
                 "coded_variants_total",
-                "Bodies put into a content coding, by coding and how that ended.",
+                "Answer bodies that were compressed, by coding and outcome.",
                 &["coding", "outcome"],
             )?,
             config_reloads: declare.counters(
@@ -389,12 +389,12 @@ impl Metrics {
             )?,
             tls_handshakes: declare.counters(
                 "tls_handshakes_total",
-                "TLS handshakes on our own listeners, by listener and how they ended.",
+                "TLS handshakes on our own listeners, by listener and outcome.",
                 &["listener", "outcome"],
             )?,
             certificate_not_after: declare.gauges(
                 "tls_certificate_not_after_timestamp_seconds",
-                "When the certificate that a listener shows runs out, in Unix time; only where TLS is on.",
+                "Expiry of a listener's certificate, in Unix time; present only with TLS.",
                 &["listener"],
             )?,
             events: EventsMeter::new(&declare)?,
@@ -403,12 +403,12 @@ impl Metrics {
             panics: declare.counter("panics_total", "Panics that were contained.")?,
             log_lines_dropped: declare.counter(
                 "log_lines_dropped_total",
-                "Log lines that were not written: their reader is too slow or gone, or the disk is full.",
+                "Log lines that were dropped because their reader is too slow or gone, or the disk is full.",
             )?,
-            connections: declare.gauge("connections", "Connections open on the public listener.")?,
+            connections: declare.gauge("connections", "Open connections on the public listener.")?,
             connections_refused: declare.counter(
                 "connections_refused_total",
-                "Connections closed at once: their peer had limits.connections_per_peer_max open.",
+                "Connections that were closed at once because their peer already had limits.connections_per_peer_max open.",
             )?,
             registry: registry.clone(),
         };

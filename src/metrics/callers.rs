@@ -162,17 +162,17 @@ impl Callers {
             )?,
             answers: counters(
                 "answers_total",
-                "Requests answered on the public listener, by class of status; from zero on.",
+                "Requests answered on the public listener, by status class; every class starts at zero.",
                 &["class"],
             )?,
             calls: counters(
                 "caller_vendor_calls_total",
-                "Vendor calls that a caller caused; those of \"gateway\" are refreshes and reading ahead.",
+                "Vendor calls that a caller caused; calls of \"gateway\" are refreshes and read-ahead.",
                 &["caller"],
             )?,
             saved: counters(
                 "caller_vendor_calls_saved_total",
-                "Requests of a caller that cost no vendor call.",
+                "Requests of a caller that needed no vendor call.",
                 &["caller"],
             )?,
         }))

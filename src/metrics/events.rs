@@ -16,7 +16,7 @@ impl EventsMeter {
     pub(super) fn new(declare: &Declare<'_>) -> Result<Self, prometheus::Error> {
         let all = declare.counters(
             "events_total",
-            "Changes noted for callers with streams of events, and streams that began anew or were cut.",
+            "Changes recorded for event streams, and streams that were reset or cut.",
             &["what"],
         )?;
         let of = |what| all.with_label_values(&[what]);

@@ -25,17 +25,14 @@ impl ProcessCollector {
         Ok(Self {
             resident: gauge(
                 "process_resident_memory_bytes",
-                "Memory of the process that is in RAM.",
+                "Resident memory of the process.",
             )?,
             cpu: counter(
                 "process_cpu_seconds_total",
-                "Processor time of the process, user and system.",
+                "CPU time of the process, user and system.",
             )?,
-            open_fds: gauge("process_open_fds", "Open file descriptors.")?,
-            max_fds: gauge(
-                "process_max_fds",
-                "The soft limit of open file descriptors.",
-            )?,
+            open_fds: gauge("process_open_fds", "Open file descriptors of the process.")?,
+            max_fds: gauge("process_max_fds", "Soft limit on open file descriptors.")?,
         })
     }
 }

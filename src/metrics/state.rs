@@ -58,13 +58,13 @@ pub struct StateGauges {
     pub exports_running: IntGauge,
     /// `limits.exports_max`.
     pub exports_max: IntGauge,
-    /// Questions for changes and streams of events that are held.
+    /// Waiting change requests and open event streams.
     pub followers: IntGauge,
     /// `changes.followers_max`.
     pub followers_max: IntGauge,
     /// Connections that the public listener takes at once.
     pub connections_max: IntGauge,
-    /// Searches that wait for a free scroll.
+    /// Searches waiting for a free scroll.
     pub searches_waiting: IntGauge,
     /// When the process started, in Unix time.
     pub start_time: IntGauge,
@@ -89,89 +89,89 @@ impl StateGauges {
         Ok(Self {
             requests_in_flight: declare.gauge(
                 "requests_in_flight",
-                "Requests on the public listener that are not answered whole yet.",
+                "Requests on the public listener whose answers are not complete yet.",
             )?,
             requests_in_flight_max: declare.gauge(
                 "requests_in_flight_max",
-                "The most requests at once: limits.requests_in_flight_max.",
+                "Maximum concurrent requests: limits.requests_in_flight_max.",
             )?,
-            exports_running: declare.gauge("exports_running", "Exports that are being sent.")?,
+            exports_running: declare.gauge("exports_running", "Running exports.")?,
             exports_max: declare.gauge(
                 "exports_max",
-                "The most exports at once: limits.exports_max.",
+                "Maximum concurrent exports: limits.exports_max.",
             )?,
             followers: declare.gauge(
                 "followers",
-                "Questions for changes and streams of events that are held.",
+                "Waiting change requests and open event streams.",
             )?,
             followers_max: declare.gauge(
                 "followers_max",
-                "The most of them at once: changes.followers_max.",
+                "Maximum of waiting change requests and open event streams: changes.followers_max.",
             )?,
             connections_max: declare.gauge(
                 "connections_max",
-                "The most connections: limits.connections_max, or half of the limit of open files.",
+                "Maximum connections: limits.connections_max, or half of the limit on open files.",
             )?,
             searches_waiting: declare.gauge(
                 "searches_waiting",
-                "Searches that wait for a free scroll.",
+                "Searches waiting for a free scroll.",
             )?,
             start_time: declare.gauge(
                 "process_start_time_seconds",
-                "When the process began, in Unix time.",
+                "Start time of the process, in Unix time.",
             )?,
             vendor_queued: declare.gauges(
                 "vendor_queued",
-                "Vendor calls that wait for budget or a place, by lane.",
+                "Vendor calls waiting for budget or a place, by lane.",
                 &["vendor", "lane"],
             )?,
             vendor_in_flight: declare.gauges(
                 "vendor_in_flight",
-                "Vendor calls under way.",
+                "Vendor calls in progress.",
                 &["vendor"],
             )?,
             hold_down: declare.gauges(
                 "vendor_hold_down_seconds",
-                "Time for which nothing is sent to the vendor, because it said so; else 0.",
+                "Remaining wait that the vendor asked for, during which nothing is sent to it; otherwise 0.",
                 &["vendor"],
             )?,
             key_refused: declare.gauges(
                 "vendor_key_refused",
-                "1 while the vendor refuses every key of ours.",
+                "1 while the vendor rejects all of our keys.",
                 &["vendor"],
             )?,
             fallback_in_use: declare.gauges(
                 "vendor_key_fallback_in_use",
-                "1 while the vendor refuses our primary key and takes the fallback key.",
+                "1 while the vendor rejects our primary key and accepts the fallback key.",
                 &["vendor"],
             )?,
-            cache_bytes: declare.gauges("cache_bytes", "Bytes held, by store.", &["store"])?,
+            cache_bytes: declare.gauges("cache_bytes", "Bytes in each cache.", &["store"])?,
             cache_bytes_max: declare.gauges(
                 "cache_bytes_max",
-                "Bytes that may be held, by store.",
+                "Maximum bytes of each cache.",
                 &["store"],
             )?,
-            cache_entries: declare.gauges("cache_entries", "Entries held, by store.", &["store"])?,
+            cache_entries: declare.gauges("cache_entries", "Entries in each cache.", &["store"])?,
             cache_evictions: declare.counters(
                 "cache_evictions_total",
-                "Entries that had to go for want of room, by store.",
+                "Entries evicted from each cache to make room.",
                 &["store"],
             )?,
             files_stalled: declare.gauge(
                 "config_files_stalled",
-                "1 while files of settings, keys or certificates do not answer; the settings in force stay.",
+                "1 while files of settings, keys or certificates cannot be read in time; the settings in force stay.",
             )?,
             reload_successful: declare.gauge(
                 "config_last_reload_successful",
-                "1 while the settings in the files are the ones in force, 0 after a refused reload.",
+                "1 while the settings in the files are in force, 0 after a rejected reload.",
             )?,
             reload_at: declare.gauge(
                 "config_last_reload_timestamp_seconds",
-                "When settings were last read, applied or refused, in Unix time.",
+                "Time of the last reload, applied or rejected, in Unix time.",
             )?,
             reload_success_at: declare.gauge(
                 "config_last_reload_success_timestamp_seconds",
-                "Since when the settings in force are in force, in Unix time.",
+                "Time since when the current settings are in force, in Unix time.",
             )?,
         })
     }

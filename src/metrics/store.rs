@@ -164,39 +164,39 @@ impl StoreMeter {
         Ok(Self {
             up: declare.gauges(
                 "store_up",
-                "1 while the store is at work, 0 while it is away; only where there is one.",
+                "1 while the store works, 0 while it is away; present only with a store.",
                 &[],
             )?,
             requests: declare.counters(
                 "store_requests_total",
-                "Operations of the store, and how they ended.",
+                "Store operations, by outcome.",
                 &["operation", "outcome"],
             )?,
             durations: declare.histograms(
                 "store_request_duration_seconds",
-                "Time of an operation of the store.",
+                "Duration of a store operation.",
                 &STORE_BUCKETS,
                 &["operation"],
             )?,
             lookups: declare.counters(
                 "store_lookups_total",
-                "Looks into the store for what memory did not hold, by kind and how they ended.",
+                "Store lookups after a miss in memory, by kind and outcome.",
                 &["kind", "outcome"],
             )?,
             rejects: declare.counters(
                 "store_rejects_total",
-                "What the store held and was not taken, by reason.",
+                "Store records that were not used, by reason.",
                 &["why"],
             )?,
             bytes: declare.gauges("store_bytes", "Sealed bytes in the store.", &[])?,
             replicas: declare.gauges(
                 "replicas",
-                "Gateways that share the store, as last heard; 0 where it is this one's own.",
+                "Gateways that share the store, as last counted; 0 for a store of one gateway.",
                 &[],
             )?,
             resets: declare.counters(
                 "store_resets_total",
-                "Times the store began empty: what was kept could not be read, or is gone.",
+                "Times the store was found unreadable or emptied, and started empty.",
                 &[],
             )?,
         })

@@ -72,12 +72,12 @@ impl TraceMeter {
         Ok(Self {
             up: declare.gauges(
                 "traces_up",
-                "1 while spans are exported, 0 after an export that failed; only where traces are on.",
+                "1 while spans are exported, 0 after a failed export; present only with traces.",
                 &[],
             )?,
             exported: declare.counters(
                 "traces_spans_exported_total",
-                "Spans that the collector took.",
+                "Spans that the collector accepted.",
                 &[],
             )?,
             dropped: declare.counters(
