@@ -155,10 +155,10 @@ impl Reloader {
         if stalled {
             tracing::error!(
                 within_s = self.patience.as_secs(),
-                "files of settings, keys or certificates do not answer; the settings in force stay"
+                "files of settings, keys or certificates cannot be read in time; the settings in force stay"
             );
         } else {
-            tracing::info!("files of settings, keys and certificates answer again");
+            tracing::info!("files of settings, keys and certificates can be read again");
         }
     }
 
@@ -189,10 +189,13 @@ impl Reloader {
             Ok(later) => {
                 tracing::info!("settings reloaded");
                 for line in later {
-                    tracing::warn!(line, "not taken over");
+                    tracing::warn!(line, "a change was not applied");
                 }
             }
-            Err(why) => tracing::error!(why, "settings refused, the old ones stay"),
+            Err(why) => tracing::error!(
+                why,
+                "the new settings were rejected; the old ones stay in force"
+            ),
         }
     }
 
@@ -202,7 +205,7 @@ impl Reloader {
         let Some(seen) = self.look(app, fingerprint).await else {
             // No file has this hash, so the files are taken over once they can be read again.
             self.seen = [0; 32];
-            return Err("the files that are watched do not answer".to_owned());
+            return Err("the watched files cannot be read in time".to_owned());
         };
         self.seen = seen;
         let settings = self.at.file().map(Path::to_owned);
@@ -278,10 +281,10 @@ fn no_file(files: &[PathBuf], settings: Option<&Path>) -> Option<String> {
     let is_settings = settings == Some(odd.as_path());
     let name = match is_settings || odd.is_absolute() {
         true => odd.display().to_string(),
-        false => "a file of a key or certificate".to_owned(),
+        false => "the file of a key or certificate".to_owned(),
     };
     Some(format!(
-        "{name}: is no regular file; while the gateway runs, others are not read"
+        "{name}: is not a regular file; a running gateway reads regular files only"
     ))
 }
 

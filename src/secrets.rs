@@ -68,9 +68,9 @@ impl fmt::Display for SecretProblem {
             Self::TooLong => write!(f, "is longer than {SECRET_BYTES_MAX} bytes"),
             Self::TooShort => write!(
                 f,
-                "is shorter than {VENDOR_KEY_BYTES_MIN} bytes: no key, or one that could stand in any answer"
+                "is shorter than {VENDOR_KEY_BYTES_MIN} bytes; a vendor key must be longer, or it could match part of an answer by chance"
             ),
-            Self::BadCharacter => f.write_str("holds a character other than visible ASCII"),
+            Self::BadCharacter => f.write_str("contains a character that is not visible ASCII"),
         }
     }
 }

@@ -237,14 +237,17 @@ impl Credential {
         if state.closed_until.take().is_some() {
             self.note(None);
             state.using = which;
-            tracing::info!(vendor = self.vendor.as_str(), "the vendor accepts our key");
+            tracing::info!(
+                vendor = self.vendor.as_str(),
+                "the vendor accepts our key again"
+            );
         }
         if which == Which::Fallback && !state.counted {
             state.counted = true;
             self.metrics.credential_fallback(self.vendor, true);
             tracing::warn!(
                 vendor = self.vendor.as_str(),
-                "the vendor refuses the primary key; the fallback key is used"
+                "the vendor rejects the primary key; the fallback key is used"
             );
         }
     }
@@ -261,7 +264,7 @@ impl Credential {
             if state.keys.fallback.is_some() {
                 self.metrics.credential_fallback(self.vendor, false);
             }
-            tracing::error!(vendor = self.vendor.as_str(), "the vendor refuses our key");
+            tracing::error!(vendor = self.vendor.as_str(), "the vendor rejects our key");
         }
     }
 

@@ -222,7 +222,7 @@ impl Governor {
             tracing::warn!(
                 vendor = self.vendor.as_str(),
                 hold_s = hold.as_secs(),
-                "the vendor answered 429; nothing is sent for a while"
+                "the vendor answered 429; the gateway sends it nothing for hold_s seconds"
             );
         }
         hold
@@ -270,7 +270,7 @@ impl Governor {
                 vendor = self.vendor.as_str(),
                 asked_s = asked.as_secs(),
                 hold_s = most.as_secs(),
-                "the vendor asked for a longer wait than limits.hold_down_max; it is cut to that"
+                "the vendor asked for a longer wait than limits.hold_down_max; the wait is shortened to that"
             );
         }
     }
@@ -429,7 +429,7 @@ impl VendorPermit {
             tracing::info!(
                 vendor = self.governor.vendor.as_str(),
                 left_s = left.as_secs(),
-                "the vendor answers again; the rest of the wait that it asked for is left out"
+                "the vendor answers again; the rest of the wait that it asked for is skipped"
             );
         }
     }

@@ -92,7 +92,7 @@ pub fn accepted_of(headers: &HeaderMap) -> Result<Accepted, Problem> {
         true => Ok(accepted),
         false => Err(Problem::new(
             Code::NotAcceptable,
-            "Accept-Encoding refuses the plain body and each of zstd, br and gzip.",
+            "Accept-Encoding excludes an uncompressed body and each of zstd, br and gzip; allow one of them.",
         )),
     }
 }
@@ -124,7 +124,7 @@ pub fn check_match(headers: &HeaderMap, tag: Option<&Etag>) -> Result<(), Proble
         true => Ok(()),
         false => Err(Problem::new(
             Code::PreconditionFailed,
-            "The answer's ETag is none of those that If-Match names.",
+            "If-Match does not name the current ETag of the answer.",
         )),
     }
 }

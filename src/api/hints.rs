@@ -36,7 +36,7 @@ impl Hints {
                 member = near.member,
                 meant = near.meant,
                 refused = strict,
-                "a search has a member that looks like a documented one"
+                "a search has an unknown member whose name is close to a documented one"
             );
         }
         match strict {
@@ -44,7 +44,7 @@ impl Hints {
             true => Err(Problem::new(
                 Code::InvalidBody,
                 format!(
-                    "\"{}\" is not a member of a search; \"{}\" is one.",
+                    "\"{}\" is not a member of a search; did you mean \"{}\"?",
                     near.member, near.meant
                 ),
             )),

@@ -58,7 +58,7 @@ fn common(asked: Asked<'_>) -> Result<(), Problem> {
         // Nothing in the body would reach the vendor, so a caller must not believe that it does.
         Ok(_) => Err(Problem::new(
             Code::InvalidBody,
-            "The body must be empty or {}: N-able takes everything from the path.",
+            "The body must be empty or {}: all parameters of this route are in the path.",
         )),
         Err(problem) => Err(Problem::invalid_body(&BodyProblem::Json(problem))),
     }

@@ -76,12 +76,12 @@ impl<'a> Params<'a> {
             let Some(name) = known.iter().find(named) else {
                 return Err(Problem::invalid_query(if known.is_empty() {
                     format!(
-                        "This route takes no parameters, so \"{}\" is one too many.",
+                        "This route takes no parameters; remove \"{}\".",
                         quoted(&name)
                     )
                 } else {
                     format!(
-                        "\"{}\" is not a parameter of this route; it takes {}.",
+                        "\"{}\" is not a parameter of this route; its parameters are {}.",
                         quoted(&name),
                         known.join(", ")
                     )
@@ -143,8 +143,8 @@ impl<'a> Params<'a> {
             (Some(start), Some(end)) => DateRange::new(start, end)
                 .map(Some)
                 .ok_or_else(|| wrong("end", "must not be before start")),
-            (Some(_), None) => Err(wrong("end", "is needed, because start is given")),
-            (None, Some(_)) => Err(wrong("start", "is needed, because end is given")),
+            (Some(_), None) => Err(wrong("end", "is required when start is given")),
+            (None, Some(_)) => Err(wrong("start", "is required when end is given")),
         }
     }
 }
@@ -215,7 +215,7 @@ fn decode_up_to<'a>(text: &'a str, name: &str, bytes_max: usize) -> Result<Cow<'
     }
     let ascii = |byte: u8| byte.is_ascii() && !byte.is_ascii_control();
     if !value.bytes().all(ascii) && value.chars().any(char::is_control) {
-        return Err(wrong(name, "holds a control character"));
+        return Err(wrong(name, "contains a control character"));
     }
     Ok(value)
 }
@@ -231,7 +231,10 @@ fn decode<'a>(text: &'a str, name: &str) -> Result<Cow<'a, str>, Problem> {
         rest.len() >= 2 && rest.iter().take(2).all(hex)
     };
     if !after_percent.all(escaped) {
-        return Err(wrong(name, "holds a % that no two hex digits follow"));
+        return Err(wrong(
+            name,
+            "contains a % that is not followed by two hexadecimal digits",
+        ));
     }
     let spaced = text.replace('+', " ");
     match percent_decode_str(&spaced).decode_utf8() {

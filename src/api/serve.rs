@@ -87,7 +87,9 @@ fn understood(of: &Parts, call: &Call) -> Result<Arc<Search>, Problem> {
         return Ok(search);
     }
     let Question::Search(request) = read(call)? else {
-        return Err(Problem::internal("a search was read as something else"));
+        return Err(Problem::internal(
+            "a search route was parsed as another request",
+        ));
     };
     let search = Arc::new(of.reads.cases.prepare(request));
     if let Some(spelling) = spelling {
@@ -116,7 +118,9 @@ async fn search(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
 
 async fn customers(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     let Question::Customers(fields) = read(&call)? else {
-        return Err(Problem::internal("a list was read as something else"));
+        return Err(Problem::internal(
+            "the customer list was parsed as another request",
+        ));
     };
     let answered = of.reads.customers.list(&call.asker, fields).await;
     let answer = answered.map_err(|error| refused(&call, error))?;
@@ -152,7 +156,7 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
                 // Without chunks, a cut stream would look complete.
                 return Err(Problem::new(
                     Code::MalformedRequest,
-                    "An export needs HTTP/1.1.",
+                    "The request uses HTTP/1.0; an export needs HTTP/1.1 or later.",
                 ));
             }
             answer::accepted(&call)?;

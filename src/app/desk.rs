@@ -62,7 +62,7 @@ impl AdminReads for Desk {
         let Some(side) = app.sides.get(vendor) else {
             return Err(Problem::new(
                 Code::VendorUnavailable,
-                format!("{} is not configured at this gateway.", vendor.as_str()),
+                format!("{} is not configured in this gateway.", vendor.as_str()),
             ));
         };
         Ok(side.gates().governor.resume())
@@ -235,13 +235,13 @@ impl App {
             Question::Events(_) => {
                 return Err(Problem::new(
                     Code::InvalidQuery,
-                    "A stream of events asks nothing of a vendor: explain the targets that it names.",
+                    "A stream of events makes no vendor calls. Explain the targets that it names instead.",
                 ));
             }
             Question::Search(_) => {
                 return Err(Problem::new(
                     Code::InvalidQuery,
-                    "A continuation is answered from its token's snapshot: only first questions can be explained.",
+                    "A request with start_page_key is answered from the snapshot of its token. Explain the first page instead.",
                 ));
             }
         })

@@ -78,17 +78,17 @@ pub fn open_store(
             return Ok(Store::none());
         }
         StoreKind::Disk => "nothing is kept across a restart",
-        StoreKind::Valkey => "nothing is kept, and nothing shared with other gateways",
+        StoreKind::Valkey => "nothing is kept across a restart or shared with other gateways",
     };
     let Some(records) = store_seal(secrets)? else {
         tracing::warn!(
-            "{lost}: without a wiv key, the store needs pagination.token_key_file or pagination.token_key_env to be sealed with"
+            "{lost}: the store has no key to seal with; configure a wiv key, pagination.token_key_file or pagination.token_key_env"
         );
         return Ok(Store::none());
     };
     if secrets.token_key.is_none() {
         tracing::warn!(
-            "the store is sealed with a key derived from the wiv key, so a new wiv key empties it; name a secret in pagination.token_key_file to keep it"
+            "the store is sealed with a key derived from the wiv key, so a new wiv key empties it; set pagination.token_key_file to avoid that"
         );
     }
     if let Some(valkey) = &settings.store.valkey {
@@ -103,8 +103,11 @@ pub fn open_store(
         directory,
         bytes_max: settings.store.bytes_max,
     };
-    let disk = Disk::open(options, metrics.store.resolve())
-        .map_err(|error| BuildError(format!("the store has no thread: {error}")))?;
+    let disk = Disk::open(options, metrics.store.resolve()).map_err(|error| {
+        BuildError(format!(
+            "the thread of the store cannot be started: {error}"
+        ))
+    })?;
     Ok(Store::over(disk, records, clock.clone(), metrics))
 }
 
@@ -179,7 +182,7 @@ fn authorities(file: &Path) -> Result<RootCertStore, BuildError> {
     let mut roots = RootCertStore::empty();
     let certificates = CertificateDer::pem_file_iter(file).map_err(|_| bad("cannot be read"))?;
     for certificate in certificates {
-        let certificate = certificate.map_err(|_| bad("is no PEM file of certificates"))?;
+        let certificate = certificate.map_err(|_| bad("is not a PEM file of certificates"))?;
         let added = roots.add(certificate);
         added.map_err(|_| bad("holds a certificate that cannot be used"))?;
     }

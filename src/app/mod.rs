@@ -435,7 +435,7 @@ impl App {
         tokio::select! {
             drained = server.run(listeners) => {
                 if drained.cut > 0 {
-                    tracing::warn!(connections = drained.cut, "cut at the end of the grace");
+                    tracing::warn!(connections = drained.cut, "connections were cut because limits.drain_grace was over");
                 }
             }
             () = self.sweep() => {}

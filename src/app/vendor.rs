@@ -118,7 +118,9 @@ impl Side {
             // The vendor is not configured, or is optional and has no key.
             (None, None, _) | (None, Some(_), None) => return Ok(None),
             _ => {
-                later.push(format!("{name}: enabling or disabling it needs a restart"));
+                later.push(format!(
+                    "{name}: enabling or disabling a vendor needs a restart"
+                ));
                 return Ok(None);
             }
         };
@@ -126,7 +128,7 @@ impl Side {
         if options.credential != side.options.credential {
             // The account is part of every cache key: remembered answers belong to the other
             // account.
-            later.push(format!("{name}: another account needs a restart"));
+            later.push(format!("{name}: a change of the account needs a restart"));
             return Ok(None);
         }
         let service = service(&side.way, &options, &side.gates, &side.clock, &side.metrics)?;

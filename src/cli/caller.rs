@@ -28,10 +28,7 @@ pub fn run_new(
     let (code, line) = match wanted(name, customers, role) {
         Err(line) => (2, line),
         Ok(caller) => match new_key() {
-            None => (
-                1,
-                "no random numbers to be had from this machine".to_owned(),
-            ),
+            None => (1, "this machine provides no random numbers".to_owned()),
             Some(key) => match write!(out, "{}\n\n{}", *key, caller.stanza(&key))
                 .and_then(|()| out.flush())
             {
@@ -74,7 +71,7 @@ fn wanted(name: &str, customers: Option<&str>, role: Option<&str>) -> Result<Wan
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|problem| {
                     format!(
-                        "--customers must be * or customer ids with commas between: an id {problem}"
+                        "--customers must be * or customer ids separated by commas: an id {problem}"
                     )
                 })?,
         ),

@@ -106,8 +106,8 @@ async fn demo(
         },
         clock.clone(),
     );
-    let caller_key =
-        super::caller::new_key().ok_or("the system gives no random bytes for a caller key")?;
+    let caller_key = super::caller::new_key()
+        .ok_or("this machine provides no random numbers for a caller key")?;
     // Dropped in reverse order: the engine ends before its directory goes.
     let scratch = Scratch::new();
     let engine = match (&scratch, options.replicas) {

@@ -7,7 +7,7 @@ use clap_mangen::Man;
 
 /// What no option says.
 const MORE: &str = r#".SH "EXIT STATUS"
-0: fine. 1: refused, such as bad settings, a taken port, or a gateway that does not answer. 2: wrong usage.
+0: success. 1: failure, such as bad settings, a port in use, or a gateway that does not answer. 2: wrong usage.
 .SH FILES
 .TP
 \fI/etc/msp\-gateway/config.toml\fR

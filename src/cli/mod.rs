@@ -55,7 +55,8 @@ enum Command {
         /// taken
         #[arg(long)]
         dashboard: Option<SocketAddr>,
-        /// One more origin whose web pages may ask, such as http://localhost:3000; may be repeated
+        /// One more origin whose web pages may call the gateway, such as http://localhost:3000; may
+        /// be repeated
         #[arg(long = "cors-origin", value_name = "ORIGIN", value_parser = origin)]
         cors_origins: Vec<Origin>,
         /// How many gateways; more than one share a Valkey or Redis, which must be on the path
@@ -93,19 +94,19 @@ enum Command {
     Check(check::Check),
     #[command(flatten)]
     Operate(operate::Operate),
-    /// Print what a shell needs to complete the commands
+    /// Print a completion script for a shell
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
     },
     /// Print the manual page, as roff
     Man,
-    /// Make caller keys
+    /// Create caller keys
     Caller {
         #[command(subcommand)]
         command: CallerCommand,
     },
-    /// Look at what is kept on disk, or remove it; while no gateway runs on it
+    /// Check or remove the store on disk, while no gateway uses it
     Store {
         #[command(subcommand)]
         command: StoreCommand,
@@ -114,7 +115,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum StoreCommand {
-    /// Read every record, and say how many there are and how many open
+    /// Read every record, and print how many there are and how many can be opened
     Check {
         /// The settings, - for standard input
         #[arg(long, value_name = "FILE")]
@@ -130,7 +131,7 @@ enum StoreCommand {
 
 #[derive(Subcommand)]
 enum CallerCommand {
-    /// Print a new caller key, and the stanza for the settings
+    /// Print a new caller key and its stanza for the settings file
     New {
         /// The caller's name in logs and metrics
         name: String,
@@ -146,7 +147,7 @@ enum CallerCommand {
 /// An origin on the command line, in the words of the settings.
 fn origin(text: &str) -> Result<Origin, String> {
     Origin::parse(text).ok_or_else(|| {
-        "an origin is http or https, in lower case, without a path and without the scheme's own port, such as http://localhost:3000".to_owned()
+        "an origin must be http or https in lower case, without a path or the scheme's default port, such as http://localhost:3000".to_owned()
     })
 }
 

@@ -104,7 +104,7 @@ impl PurgeWhat {
 
     fn words(&self) -> String {
         match (&self.customer, &self.kind) {
-            (Some(customer), _) => format!("what mentions the customer {customer}"),
+            (Some(customer), _) => format!("everything that mentions the customer {customer}"),
             (None, Some(kind)) => format!("all {kind}"),
             (None, None) => "everything".to_owned(),
         }
@@ -172,11 +172,11 @@ impl Operate {
                 let answer = remote.ask(Method::POST, "/admin/purge", Some(&body))?;
                 let count = at(&answer.json(), "purged").as_u64().unwrap_or(0);
                 let effect = if *hard {
-                    "forgotten, and page tokens with it"
+                    "removed; their page tokens have ended"
                 } else {
-                    "asked anew when it is next wanted"
+                    "fetched again at the next request"
                 };
-                fine(format!("purged {count}: {} is {effect}", what.words()))
+                fine(format!("purged {count} ({}): {effect}", what.words()))
             }
             Self::Resume { vendor, remote } => {
                 let body = json!({"vendor": vendor});

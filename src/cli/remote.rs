@@ -41,7 +41,7 @@ pub struct Remote {
 
 fn admin_url(text: &str) -> Result<BaseUrl, String> {
     BaseUrl::parse(text).ok_or_else(|| {
-        "must be a URL of a host and perhaps a port, such as https://gateway.internal:9180; http only to localhost or a literal IP address".to_owned()
+        "must be a URL with a host and an optional port, such as https://gateway.internal:9180; http only to localhost or a literal IP address".to_owned()
     })
 }
 
@@ -103,7 +103,7 @@ impl Remote {
             let answer = client.request(request).await.map_err(|why| reason(&why))?;
             let (head, body) = answer.into_parts();
             let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-            let body = body.map_err(|why| format!("the answer broke off: {why}"))?;
+            let body = body.map_err(|why| format!("the answer ended early: {why}"))?;
             Ok::<_, String>(Told {
                 status: head.status,
                 body: body.to_bytes(),
@@ -113,7 +113,7 @@ impl Remote {
         let answer = runtime.block_on(async { timeout(ANSWER_WITHIN, asked).await });
         match answer {
             Ok(Ok(told)) => Ok(told),
-            Ok(Err(why)) => Err(format!("{} cannot be asked: {why}", self.admin)),
+            Ok(Err(why)) => Err(format!("{} cannot be reached: {why}", self.admin)),
             Err(_) => Err(format!(
                 "{} gave no answer within {} s",
                 self.admin,
@@ -192,7 +192,7 @@ fn authorities(file: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     let certificates = CertificateDer::pem_file_iter(file).map_err(|_| bad("cannot be read"))?;
     for certificate in certificates {
-        let certificate = certificate.map_err(|_| bad("is no PEM file of certificates"))?;
+        let certificate = certificate.map_err(|_| bad("is not a PEM file of certificates"))?;
         let added = roots.add(certificate);
         added.map_err(|_| bad("holds a certificate that cannot be used"))?;
     }

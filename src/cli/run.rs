@@ -129,6 +129,6 @@ fn notify(state: &str) {
         socket.send_to_addr(text.as_bytes(), &address)
     });
     if let Err(error) = sent {
-        tracing::warn!(%error, "the service manager could not be told");
+        tracing::warn!(%error, "the service manager could not be notified");
     }
 }

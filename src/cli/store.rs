@@ -21,13 +21,16 @@ pub fn check(path: &Path) -> i32 {
         Ok(Some(records)) => records,
         Ok(None) => {
             return refuse(
-                "there is no secret to open the store with: name pagination.token_key_file, or a wiv key",
+                "no secret is configured to open the store; set pagination.token_key_file or a wiv key",
             );
         }
         Err(error) => return refuse(error),
     };
     match examine(&directory, &records) {
-        Ok(None) => print(&format!("{}: nothing is kept there", directory.display())),
+        Ok(None) => print(&format!(
+            "{}: there is no store in this directory",
+            directory.display()
+        )),
         Ok(Some(found)) => print(&format!(
             "{}: intact; {} answers, {} searches, {} sealed bytes; {} records do not open with the secrets in force",
             directory.display(),
@@ -47,9 +50,10 @@ pub fn remove(path: &Path) -> i32 {
         Err(why) => return refuse(why),
     };
     match wipe(&directory) {
-        Ok(files) if files.is_empty() => {
-            print(&format!("{}: nothing is kept there", directory.display()))
-        }
+        Ok(files) if files.is_empty() => print(&format!(
+            "{}: there is no store in this directory",
+            directory.display()
+        )),
         Ok(files) => {
             let lines: Vec<String> = files
                 .iter()
@@ -66,11 +70,14 @@ fn placed(path: &Path) -> Result<(Settings, PathBuf), String> {
     let settings = SettingsAt::named(path).and_then(|at| at.load());
     let settings = settings.map_err(|refusal| refusal.to_string())?;
     if settings.store.kind == StoreKind::Valkey {
-        return Err("the store is in Valkey (store.kind), not in a directory: look at it with the server's own tools".to_owned());
+        return Err(
+            "the store is in Valkey (store.kind), not in a directory; use the server's own tools"
+                .to_owned(),
+        );
     }
     match settings.store.directory.clone() {
         Some(directory) => Ok((settings, directory)),
-        None => Err("store.directory is empty and STATE_DIRECTORY is not set: name the directory that the gateway uses, such as STATE_DIRECTORY=/var/lib/msp-gateway".to_owned()),
+        None => Err("store.directory is empty and STATE_DIRECTORY is not set; set one to the directory that the gateway uses, such as STATE_DIRECTORY=/var/lib/msp-gateway".to_owned()),
     }
 }
 

@@ -76,10 +76,10 @@ fn vendor(name: &str, of: &Value) -> String {
         add(format!("circuit {}{probe}", word(at(of, "circuit"))));
     }
     if at(of, "key_rejected") == true {
-        add("our key is refused".to_owned());
+        add("our key is rejected".to_owned());
     }
     if let Some(left) = at(budget, "hold_down_s").as_u64() {
-        add(format!("told to wait {} more", span(left)));
+        add(format!("{} left of the wait that it asked for", span(left)));
     }
     if let Some(percent) = at(budget, "background/percent").as_u64() {
         add(format!("refreshes get {percent} % of the rate"));
@@ -166,19 +166,19 @@ pub fn explanation(explained: &Value) -> String {
 fn steps(of: &Value) -> String {
     let mut lines = Vec::new();
     if let Some(identity) = at(of, "identity").as_str() {
-        lines.push(format!("The question is remembered as {identity}."));
+        lines.push(format!("The cache key is {identity}."));
     }
     let age = at(of, "age_s").as_u64().map(span);
     lines.push(match (at(of, "held") == true, &age) {
         (true, Some(age)) if at(of, "negative") == true => {
-            format!("A refusal of the vendor is in memory, {age} old.")
+            format!("A negative answer of the vendor is in memory, {age} old.")
         }
         (true, Some(age)) => format!("An answer is in memory, {age} old."),
         (true, None) => "An answer is in memory.".to_owned(),
         (false, _) => "Nothing is in memory for it.".to_owned(),
     });
     if let Some(source) = at(of, "derived_from").as_str() {
-        lines.push(format!("It would be cut from {source}."));
+        lines.push(format!("It would be selected from {source}."));
     }
     if let Some(rows) = at(of, "snapshot/rows").as_u64() {
         let end = word(at(of, "snapshot/end"));
@@ -200,13 +200,13 @@ fn steps(of: &Value) -> String {
         Some("fresh") => "It is fresh: it would be served as it is.".to_owned(),
         Some("stale") => "It is stale: it would be served at once, while a refresh runs.".to_owned(),
         Some("on_error") => {
-            "It is past stale: it would be served if the vendor gives nothing better in two seconds."
+            "It is older than stale: it would be served if the vendor gives no newer answer in two seconds."
                 .to_owned()
         }
-        _ => "No answer can be used: the caller would wait for the vendor.".to_owned(),
+        _ => "There is no usable answer: the caller would wait for the vendor.".to_owned(),
     });
     if at(of, "under_way") == true {
-        lines.push("A vendor call for it is under way and would be shared.".to_owned());
+        lines.push("A vendor call for it is in progress and would be shared.".to_owned());
     }
     lines.push(match at(of, "call") {
         Value::Null => "No vendor would be called.".to_owned(),
@@ -265,8 +265,8 @@ mod tests {
         let told = vendor("wiv", &of);
         for words in [
             "circuit open, next probe in 400 ms",
-            "our key is refused",
-            "told to wait 1m 30s more",
+            "our key is rejected",
+            "1m 30s left of the wait that it asked for",
         ] {
             assert!(told.contains(words), "{told}");
         }

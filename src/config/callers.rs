@@ -17,7 +17,7 @@ pub(super) fn specs(file: &File, report: &mut Report) -> Vec<CallerSpec> {
     if file.callers.is_empty() && file.auth.mode == AuthMode::Keys {
         report.rule(
             "callers",
-            "nobody could call: add the [[callers]] stanza that `msp-gateway caller new NAME` prints",
+            "no caller is configured: add the [[callers]] stanza that `msp-gateway caller new NAME` prints",
         );
     }
     let (mut names, mut keys, mut sans) = (HashMap::new(), HashMap::new(), HashMap::new());
@@ -28,7 +28,11 @@ pub(super) fn specs(file: &File, report: &mut Report) -> Vec<CallerSpec> {
         let (Some(name), true, Some(customers)) = (&caller.name, known_by, &caller.customers)
         else {
             for (missing, setting, why) in [
-                (caller.name.is_none(), "name", "is missing: say who calls"),
+                (
+                    caller.name.is_none(),
+                    "name",
+                    "is missing: give the caller a name",
+                ),
                 (
                     !known_by,
                     "key_hash",

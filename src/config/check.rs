@@ -260,7 +260,7 @@ fn listeners(file: &File, report: &mut Report) {
         || (public.is_ipv4() == admin.is_ipv4()
             && (public.ip().is_unspecified() || admin.ip().is_unspecified()));
     if public.port() != 0 && public.port() == admin.port() && overlap {
-        report.rule("listen.admin", "must be another address than listen.public");
+        report.rule("listen.admin", "must differ from listen.public");
     }
     tls::check(tls::PUBLIC, &file.listen.public_tls, report);
     tls::check(tls::ADMIN, &file.listen.admin_tls, report);
@@ -268,7 +268,7 @@ fn listeners(file: &File, report: &mut Report) {
     if open && !public.ip().is_loopback() {
         report.rule(
             "auth.mode",
-            "\"open\" lets everyone in, so it needs a loopback address in listen.public",
+            "\"open\" accepts requests without a key, so it needs a loopback address in listen.public",
         );
     } else if open && !admin.ip().is_loopback() {
         report.rule(
@@ -323,7 +323,7 @@ fn links(links: &[file::Link], report: &mut Report) -> Vec<Link> {
         let Some(Of(customer)) = &link.customer_id else {
             report.rule(
                 &at("customer_id"),
-                "is missing: say which customer is linked",
+                "is missing: give the id of the linked customer",
             );
             continue;
         };
@@ -333,7 +333,7 @@ fn links(links: &[file::Link], report: &mut Report) -> Vec<Link> {
             (Some(_), Some(_)) => {
                 report.rule(
                     &at("client_name"),
-                    "stands beside client_id: keep one of them",
+                    "is given together with client_id; keep one of them",
                 );
                 continue;
             }
@@ -356,7 +356,7 @@ fn links(links: &[file::Link], report: &mut Report) -> Vec<Link> {
         if let Some(first) = seen.insert(words, i) {
             report.rule(
                 &at("customer_id"),
-                format!("links[{first}] says the same already"),
+                format!("repeats links[{first}]; remove one of them"),
             );
         }
         out.push(link);

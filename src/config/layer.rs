@@ -47,7 +47,7 @@ pub fn shown(name: &str) -> &str {
     if (1..=40).contains(&name.len()) && name.bytes().all(plain) {
         name
     } else {
-        "(an odd name)"
+        "(a name that is not shown)"
     }
 }
 

@@ -119,7 +119,7 @@ forms! {
 impl Listed for CallerKeyHash {
     const COUNT: (usize, usize) = (1, 16);
     const ALONE: bool = true;
-    const RIGHT: &str = "\"sha256:\" and 64 lowercase hex digits, or a list of 1 to 16 such; `msp-gateway caller new` prints it";
+    const RIGHT: &str = "\"sha256:\" and 64 lowercase hexadecimal digits, or a list of 1 to 16 of these; `msp-gateway caller new` prints one";
 }
 
 impl Listed for ClientSan {
@@ -130,12 +130,12 @@ impl Listed for ClientSan {
 // Each request is compared with all of them.
 impl Listed for Origin {
     const COUNT: (usize, usize) = (0, 100);
-    const RIGHT: &str = "a list of at most 100 origins such as \"https://dash.example:8443\": http or https, in lower case, without a path and without the scheme's own port";
+    const RIGHT: &str = "a list of at most 100 origins such as \"https://dash.example:8443\": http or https in lower case, without a path or the scheme's default port";
 }
 
 impl Listed for Host {
     const COUNT: (usize, usize) = (0, 100);
-    const RIGHT: &str = "a list of at most 100 names of hosts in lower case, without ports";
+    const RIGHT: &str = "a list of at most 100 host names in lower case, without ports";
 }
 
 // A primary has seldom more replicas.

@@ -127,13 +127,13 @@ fn unused_proxies(names: &[String], settings: &Settings) -> Vec<String> {
         .iter()
         .map(|name| {
             format!(
-                "{name} is set in the environment and not used: a vendor is called through a proxy where {settings} names it"
+                "{name} is set in the environment but not used; to call a vendor through a proxy, set {settings}"
             )
         })
         .collect()
 }
 
-const TOO_LARGE: &str = "is larger than 1 MiB, which no settings file is";
+const TOO_LARGE: &str = "is larger than 1 MiB, the limit for a settings file";
 
 fn text_of_input() -> Result<String, String> {
     use std::io::Read as _;

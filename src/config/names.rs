@@ -98,7 +98,7 @@ forms! {
             if text == "UTC" { Some(Self::UTC) } else { known? }
         },
         |zone| zone.iana_name().unwrap_or("UTC").to_owned();
-    HeaderName: "the name of a header that no other part of a request uses, such as \"X-API-Key\"",
+    HeaderName: "the name of a header that the gateway does not use otherwise, such as \"X-API-Key\"",
         |text| {
             let name: Self = (text.len() <= NAME_BYTES_MAX).then(|| text.parse().ok())??;
             (!OWN_HEADERS.contains(&name.as_str())).then_some(name)

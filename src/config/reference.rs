@@ -122,7 +122,7 @@ fn the_reference_is_accepted_once_a_caller_and_a_vendor_are_in_it() {
     );
     assert_eq!(
         caller,
-        "config.toml: callers: nobody could call: add the [[callers]] stanza that `msp-gateway caller new NAME` prints"
+        "config.toml: callers: no caller is configured: add the [[callers]] stanza that `msp-gateway caller new NAME` prints"
     );
     let with_caller = REFERENCE.replace("#[[callers]]", "[[callers]]");
     let with_caller: String = with_caller

@@ -181,7 +181,7 @@ impl fmt::Display for Refusal {
             problem.fmt(f)?;
         }
         if self.problems.len() == PROBLEMS_MAX {
-            f.write_str("\nsettings: there may be more; these were the first")?;
+            f.write_str("\nsettings: there may be more problems; these are the first ones")?;
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ pub(super) fn named(
             let setting = path.rsplit('.').next().unwrap_or(path);
             report.rule(
                 &format!("{path}_file"),
-                format!("stands beside {setting}_env: keep one of them"),
+                format!("is given together with {setting}_env; keep one of them"),
             );
             None
         }
@@ -219,7 +219,7 @@ impl Reader {
             && problem.is_absence()
         {
             self.warnings.push(format!(
-                "{}: disabled, for {} {problem} ({} = true)",
+                "{}: disabled, because {} {problem} ({} = true)",
                 settings.vendor().as_str(),
                 shown(&settings.key),
                 at("optional"),
@@ -310,7 +310,7 @@ impl Settings {
                     &vendor.key,
                 );
                 let text = format!(
-                    "{} holds no key, nor does the other vendor's: one vendor must have one",
+                    "{} holds no key, and no other vendor has one; at least one vendor needs a key",
                     shown(&vendor.key)
                 );
                 reader.report.add(&path, text);

@@ -59,12 +59,12 @@ pub(super) fn warnings(file: &File) -> Vec<String> {
     let used = file.store.kind == StoreKind::Valkey;
     if used && table.tls == Some(false) && is_beyond(file) {
         return vec![
-            "store.valkey.tls: off, although the server is not on this machine: whoever reads the network reads its password".to_owned(),
+            "store.valkey.tls: off, although the server is not on this machine; the password crosses the network unencrypted".to_owned(),
         ];
     }
     if used && table.tls != Some(true) && !is_beyond(file) && !table.ca_file.0.is_empty() {
         return vec![
-            "store.valkey.ca_file: not used, because connections to this machine are in the clear unless store.valkey.tls = true".to_owned(),
+            "store.valkey.ca_file: not used, because connections to this machine use TLS only with store.valkey.tls = true".to_owned(),
         ];
     }
     Vec::new()

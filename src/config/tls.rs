@@ -39,17 +39,17 @@ pub(super) fn check(path: &str, table: &ListenTls, report: &mut Report) {
     if !on && (!table.private_key_file.0.is_empty() || asks || has_authority) {
         report.rule(
             &at("certificate_file"),
-            "is missing: without it there is no TLS, and the rest of this table means nothing",
+            "is missing: without it there is no TLS, and the other settings of this table have no effect",
         );
     } else if asks && !has_authority {
         report.rule(
             &at("client_ca_file"),
-            "is missing: client_auth needs to know who vouches for callers' certificates",
+            "is missing: client_auth needs the authorities that sign callers' certificates",
         );
     } else if has_authority && !asks {
         report.rule(
             &at("client_auth"),
-            "must be \"optional\" or \"required\" where client_ca_file stands",
+            "must be \"optional\" or \"required\" where client_ca_file is set",
         );
     }
 }

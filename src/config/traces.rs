@@ -116,7 +116,7 @@ pub(super) fn settings(table: &Traces, report: &mut Report) -> Option<TraceSetti
     if headers.is_some() && !collector.is_https() && !collector.is_near() {
         report.rule(
             "traces.headers_file",
-            "would be sent readable: traces.otlp_endpoint must begin with https, or name this machine or an IP address",
+            "would be sent unencrypted: traces.otlp_endpoint must begin with https, or name this machine or an IP address",
         );
     }
     Some(TraceSettings {

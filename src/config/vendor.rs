@@ -9,7 +9,7 @@ use crate::secrets::SecretSource;
 use crate::upstream::{BaseUrl, ProxyUrl, VendorOptions};
 
 forms! {
-    BaseUrl: "an https URL of a host and perhaps a path, without user, query or fragment (plain http only to localhost or a literal IP address)",
+    BaseUrl: "an https URL with a host and an optional path, without user, query or fragment (plain http only to localhost or a literal IP address)",
         Self::parse, Self::to_string;
     ProxyUrl: "http://host:port of a proxy that takes CONNECT, without user and path",
         Self::parse, Self::to_string;
@@ -72,7 +72,7 @@ macro_rules! checked {
                 let (env, file) = (at("api_key_env"), at("api_key_file"));
                 report.rule(
                     &env,
-                    format!("a fallback is named, so {env} or {file} must be too"),
+                    format!("is missing: a fallback key is configured, so {env} or {file} must be set too"),
                 );
                 None
             }
@@ -119,7 +119,7 @@ fn nable_account(nable: &file::Nable, has_key: bool, report: &mut Report) -> Opt
     let (env, file) = (&nable.account_id_env, &nable.account_id_file);
     match (&nable.account_id, named(path, env, file, report)) {
         (Some(_), Some(_)) => {
-            let text = "is named twice: keep one of account_id, account_id_env and account_id_file";
+            let text = "is given more than once; keep one of account_id, account_id_env and account_id_file";
             report.rule(path, text);
             None
         }

@@ -45,7 +45,7 @@ impl NearMember {
     /// Returns the hint for the caller.
     pub fn hint(&self) -> String {
         format!(
-            "{} is not a documented member and goes to the vendor as it is; {} may be meant",
+            "{} is not a documented member and is passed to the vendor unchanged; did you mean {}?",
             self.member, self.meant
         )
     }

@@ -7,7 +7,7 @@
 pub enum ProblemCode {
     /// Framing that could be read in two ways, or that we do not speak.
     MalformedRequest,
-    /// `fields` names something that is no field.
+    /// `fields` names an unknown field.
     InvalidFields,
     /// The body is not what the route takes.
     InvalidBody,
@@ -39,7 +39,7 @@ pub enum ProblemCode {
     MethodNotAllowed,
     /// The caller takes the answer in no form that there is.
     NotAcceptable,
-    /// The request's body was not complete in time.
+    /// The request body did not arrive completely in time.
     RequestTimeout,
     /// The page token's snapshot is gone.
     PageTokenExpired,

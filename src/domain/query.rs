@@ -138,7 +138,7 @@ const SIZE_FORM: &str = "an integer from 1 to 500";
 const RANGE_FORM: &str =
     "an object with \"start\" and \"end\", both YYYY-MM-DD, start not after end";
 const PAGE_FORM: &str =
-    "an object with the text \"scroll_id\", as next_page_key of the page before";
+    "an object with the text \"scroll_id\", copied from next_page_key of the previous page";
 
 impl SearchRequest {
     /// Reads a body and the `customer_id` of the query string.

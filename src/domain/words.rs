@@ -338,49 +338,44 @@ impl Shortage {
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::RequestsInFlight => {
-                "As many requests are in flight as limits.requests_in_flight_max allows."
+                "The gateway is handling as many requests as limits.requests_in_flight_max allows."
             }
             Self::CallerRequests => {
-                "This caller has its share of limits.requests_in_flight_max in flight already."
+                "This caller already uses its share of limits.requests_in_flight_max."
             }
-            Self::Exports => "As many exports run as limits.exports_max allows.",
-            Self::CallerExports => "This caller has its share of limits.exports_max already.",
+            Self::Exports => "The gateway is sending as many exports as limits.exports_max allows.",
+            Self::CallerExports => "This caller already uses its share of limits.exports_max.",
             Self::Followers => {
-                "As many questions for changes and streams of events are open as \
-                 changes.followers_max allows."
+                "The gateway is serving as many change requests and event streams as changes.followers_max allows."
             }
-            Self::CallerFollowers => {
-                "This caller has its share of changes.followers_max in hand already."
-            }
+            Self::CallerFollowers => "This caller already uses its share of changes.followers_max.",
             Self::CallerSearches => {
-                "This caller follows 256 searches for changes already; one that it does not ask for \
-                 ten minutes makes room for another."
+                "This caller already follows the changes of 256 searches. A search that it leaves alone for ten minutes frees its place."
             }
-            Self::VendorHoldDown => "The vendor said to wait.",
+            Self::VendorHoldDown => "The vendor asked the gateway to wait.",
             Self::VendorBudget => {
-                "The budget of requests_per_minute grows back after the request's deadline."
+                "The budget of requests_per_minute is used up until after the request's deadline."
             }
-            Self::VendorPlaces => "As many calls are under way as the vendor's concurrency allows.",
-            Self::VendorWaiters => "Too many calls wait for the vendor already.",
+            Self::VendorPlaces => {
+                "The gateway is making as many calls as the vendor's concurrency allows."
+            }
+            Self::VendorWaiters => "Too many calls are already waiting for the vendor.",
             Self::Time => "The request's deadline had passed.",
             Self::OpenScrolls => {
-                "As many searches are being read from wiv as pagination.open_scrolls_max allows."
+                "The gateway is reading as many searches from wiv as pagination.open_scrolls_max allows."
             }
             Self::VendorScrolls => {
-                "As many scrolls may still be open at wiv as pagination.vendor_scrolls_max allows; \
-                 they expire there by themselves."
+                "As many scrolls may be open at wiv as pagination.vendor_scrolls_max allows. They expire by themselves."
             }
-            Self::WaitingSearches => "Too many searches wait for a scroll at wiv already.",
-            Self::SnapshotBytes => {
-                "Results that are being read fill pagination.snapshot_bytes_max."
-            }
-            Self::Searches => "Too many different searches are remembered at the moment.",
-            Self::Waiters => "Too many requests wait for the same vendor answer already.",
+            Self::WaitingSearches => "Too many searches are already waiting for a scroll at wiv.",
+            Self::SnapshotBytes => "Searches in progress fill pagination.snapshot_bytes_max.",
+            Self::Searches => "The gateway already holds as many different searches as it can.",
+            Self::Waiters => "Too many requests are already waiting for the same vendor answer.",
             Self::ChangesBytes => {
-                "The search has more rows than changes.bytes_max lets be kept in step; narrow it."
+                "The search has more rows than changes.bytes_max allows for change requests. Narrow the search."
             }
             Self::HealingWalks => {
-                "This caller's other page tokens are being looked up at wiv already, one at a time."
+                "The gateway is already looking up another page token of this caller at wiv, one at a time."
             }
             Self::Contracts => "The month has more contracts than one answer can cover.",
         }

@@ -42,7 +42,7 @@ impl Lasting {
             tenure.over().await;
             tracing::info!(
                 caller = &*caller,
-                "an answer ended: its caller is not let in any more"
+                "an answer was ended because its caller has lost access"
             );
         });
         Self {

@@ -56,7 +56,7 @@ pub struct VendorGauges {
     pub circuit: &'static str,
     /// Until the next probe, while the circuit is open.
     pub probe_in_ms: Option<u32>,
-    /// Whether the vendor refuses our keys.
+    /// Whether the vendor rejects our keys.
     pub key_rejected: bool,
     /// Until the vendor may be called again, where it said stop.
     pub hold_down_ms: Option<u32>,

@@ -23,19 +23,19 @@ impl From<ReadError> for Problem {
             // about sealing.
             ReadError::InvalidPageToken => Self::new(
                 code,
-                "start_page_key.scroll_id is not a page token of this search; start the search again.",
+                "start_page_key.scroll_id is not a page token for this caller and search. Start the search again.",
             ),
             ReadError::PageTokenExpired => Self::new(
                 code,
-                "The list has changed before this page token's place, or nothing tells its search any more; start the search again.",
+                "The rows before this page token have changed, or the gateway no longer knows its search. Start the search again.",
             ),
             ReadError::InvalidSyncToken => Self::new(
                 Code::InvalidSyncToken,
-                "since is not a token that this caller was given, or not of this search.",
+                "since is not a sync token for this caller and search. Start again without since.",
             ),
             ReadError::SyncTokenExpired => Self::new(
                 Code::SyncTokenExpired,
-                "The state that since names is not kept any more; start again without since.",
+                "The gateway no longer keeps the state that since names. Start again without since.",
             ),
             ReadError::CustomerNotAllowed => Self::new(
                 code,
@@ -45,12 +45,12 @@ impl From<ReadError> for Problem {
             ReadError::BillingNotFound { vendor_body, .. } => billing_not_found(vendor_body),
             ReadError::AccountNotFound => Self::new(
                 code,
-                "The account in the path is not the configured one; \"-\" stands for that.",
+                "The account in the path is not the configured account. Write \"-\" for the configured account.",
             ),
             ReadError::WalkLimitExceeded { setting } => Self::new(
                 code,
                 format!(
-                    "The result is larger than {setting} allows; narrow date_range or name a customer_id."
+                    "The result is larger than {setting} allows. Narrow date_range or name a customer_id."
                 ),
             ),
             ReadError::Overloaded {
@@ -62,7 +62,7 @@ impl From<ReadError> for Problem {
             ReadError::DeadlinePassed { vendor } => Self::timed_out(Some(vendor)),
             ReadError::NotCached => Self::new(
                 code,
-                "Nothing usable is cached, and only-if-cached forbids asking the vendor.",
+                "Nothing usable is cached, and only-if-cached forbids a vendor call.",
             ),
             ReadError::Internal => Self::internal("a read ended without an answer"),
         }
@@ -72,7 +72,7 @@ impl From<ReadError> for Problem {
 fn billing_not_found(vendor_body: Option<bytes::Bytes>) -> Problem {
     Problem::new(
         Code::BillingNotFound,
-        "N-able has no billing for this month and contract; vendor_body is what it answered, if anything.",
+        "N-able has no billing for this month and contract. vendor_body is N-able's answer, if it sent one.",
     )
     .with_vendor_body(vendor_body)
 }
@@ -102,9 +102,11 @@ fn upstream(error: UpstreamError) -> Problem {
 fn detail(error: &UpstreamError) -> String {
     let vendor = error.vendor.as_str();
     match error.fault {
-        Fault::Disabled => format!("{vendor} is not configured at this gateway."),
+        Fault::Disabled => format!("{vendor} is not configured in this gateway."),
         Fault::CircuitOpen => {
-            format!("{vendor} failed lately, so only one call in a while is tried.")
+            format!(
+                "Recent calls to {vendor} failed. Until a probe succeeds, the gateway sends it no others."
+            )
         }
         Fault::Connect => {
             let cause = error.cause.unwrap_or(ConnectCause::Other);
@@ -112,15 +114,19 @@ fn detail(error: &UpstreamError) -> String {
         }
         Fault::BudgetExhausted => {
             let short = error.short.unwrap_or(Shortage::VendorBudget);
-            format!("No request to {vendor} was made. {}", short.sentence())
+            format!("No request was sent to {vendor}. {}", short.sentence())
         }
         Fault::RateLimited => {
-            format!("{vendor} answered with status 429: it takes no more requests for a while.")
+            format!("{vendor} answered with status 429: it accepts no more requests for a while.")
         }
         Fault::CredentialRejected => {
-            format!("{vendor} did not accept the gateway's own key; its operator must look.")
+            format!(
+                "{vendor} rejected the gateway's own key. The gateway's operator must replace it."
+            )
         }
-        Fault::Malformed => format!("{vendor} answered something else than it documents."),
+        Fault::Malformed => {
+            format!("{vendor} sent an answer that does not match its documentation.")
+        }
         Fault::Rejected if error.code() == Code::VendorRejectedRequest => rejected_search(error),
         Fault::Rejected
         | Fault::NotFound
@@ -131,14 +137,14 @@ fn detail(error: &UpstreamError) -> String {
                 "{vendor} answered this request with status {}.",
                 status.as_u16()
             ),
-            None => format!("{vendor} refused this request."),
+            None => format!("{vendor} rejected this request."),
         },
         Fault::StaleConnection | Fault::Reset => {
-            format!("{vendor} ended the connection before it answered.")
+            format!("{vendor} closed the connection before it answered.")
         }
-        Fault::BodyCut => format!("{vendor} ended the connection within its answer."),
+        Fault::BodyCut => format!("{vendor} closed the connection in the middle of its answer."),
         Fault::TooLarge => {
-            format!("{vendor} sent an answer that is larger than the gateway takes.")
+            format!("{vendor} sent an answer that is larger than the gateway accepts.")
         }
         Fault::Timeout => format!("{vendor} did not answer in time."),
         Fault::Internal => "The call ended without an answer.".to_owned(),
@@ -149,7 +155,7 @@ fn detail(error: &UpstreamError) -> String {
 /// cleaned of everything that looks like a secret.
 fn rejected_search(error: &UpstreamError) -> String {
     let mut detail = match &error.said {
-        Some(said) => format!("wiv rejected this search with status 400; it said {said:?}."),
+        Some(said) => format!("wiv rejected this search with status 400. Its message: {said:?}."),
         None => "wiv rejected this search with status 400 and gave no reason.".to_owned(),
     };
     if error.unknown_members {

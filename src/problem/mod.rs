@@ -117,7 +117,7 @@ impl Problem {
         Self::new(
             Code::AuthenticationRequired,
             if with_certificate {
-                "Send a caller key as \"Authorization: Bearer …\" or \"X-API-Key: …\", or come with a client certificate that names one caller; if both, of the same caller."
+                "Send a caller key as \"Authorization: Bearer …\" or \"X-API-Key: …\", or present a client certificate that names one caller. If you send both, they must belong to the same caller."
             } else {
                 "Send a caller key as \"Authorization: Bearer …\" or \"X-API-Key: …\"."
             },
@@ -129,7 +129,7 @@ impl Problem {
     pub fn cross_site_refused() -> Self {
         Self::new(
             Code::CrossSiteRefused,
-            "Web pages of other sites may not ask this, nor anybody under a host name that is not this listener's.",
+            "Cross-site requests and requests for another host name are refused on this listener.",
         )
     }
 
@@ -137,7 +137,7 @@ impl Problem {
     pub fn not_found() -> Self {
         Self::new(
             Code::NotFound,
-            "There is no such path here; /openapi.json lists all.",
+            "This path does not exist. /openapi.json lists all paths.",
         )
     }
 
@@ -145,7 +145,7 @@ impl Problem {
     pub fn method_not_allowed(allow: &'static str) -> Self {
         let mut this = Self::new(
             Code::MethodNotAllowed,
-            format!("This path answers {allow}."),
+            format!("This path does not answer this method. It answers {allow}."),
         );
         this.more().allow = Some(allow);
         this
@@ -156,7 +156,7 @@ impl Problem {
         let mut this = Self::new(
             Code::CallerRateLimited,
             format!(
-                "This caller may send {} requests a minute, and {} of them at once.",
+                "This caller has reached its limit of {} requests a minute, in bursts of at most {}.",
                 allowance.per_minute, allowance.burst
             ),
         );
@@ -188,12 +188,11 @@ impl Problem {
     pub fn timed_out(vendor: Option<Vendor>) -> Self {
         let detail = match vendor {
             Some(vendor) => format!(
-                "No answer of {} was there before the request's deadline; the gateway goes on waiting \
-                 for it, so ask again.",
+                "No answer from {} arrived before the request's deadline. The gateway keeps waiting for it, so try again.",
                 vendor.as_str()
             )
             .into(),
-            None => Cow::Borrowed("The answer was not ready in time; ask again."),
+            None => Cow::Borrowed("The answer was not ready before the request's deadline. Try again."),
         };
         Self::new(Code::VendorTimeout, detail).retry_after(from_read::TIMEOUT_RETRY)
     }
@@ -202,7 +201,7 @@ impl Problem {
     pub fn internal(log: impl Into<Arc<str>>) -> Self {
         Self::new(
             Code::InternalError,
-            "The gateway failed at this request; the log tells more under the request id.",
+            "The gateway failed while it handled this request. Its log has the details under the request id.",
         )
         .logging(log)
     }

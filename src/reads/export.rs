@@ -170,9 +170,9 @@ impl Run {
                 // Ends without the last piece, so that the body is aborted and cannot pass for
                 // complete.
                 End::Cut(setting) => {
-                    return self.cut(&format_args!("by a bound of its walk, {setting}"));
+                    return self.cut(&format_args!("the walk reached {setting}"));
                 }
-                End::Broken => return self.cut(&"because its snapshot broke"),
+                End::Broken => return self.cut(&"the list changed while it was read"),
                 End::Growing => {
                     let deadline = self.clock.now() + STALL_MAX;
                     let waited = tokio::select! {

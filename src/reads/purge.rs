@@ -80,7 +80,7 @@ impl Remembered {
         }
         tracing::info!(
             number = marks.number(),
-            "took over what another gateway purged"
+            "applied the purges of another gateway"
         );
     }
 }

@@ -50,7 +50,7 @@ impl fmt::Display for FileProblem {
             Self::TooLarge => f.write_str("is too large"),
             Self::Hangs => write!(
                 f,
-                "cannot be read: no answer within {} s (a pipe that nobody writes to, or a mount that is gone?)",
+                "cannot be read: no answer within {} s (is it a pipe without a writer, or on a lost mount?)",
                 READ_WAIT_MAX.as_secs()
             ),
         }

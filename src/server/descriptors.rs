@@ -32,7 +32,7 @@ pub fn room_for(wanted: usize) -> usize {
         };
         match setrlimit(Resource::Nofile, raised) {
             Ok(()) => soft = needed.min(hard),
-            Err(why) => tracing::warn!(%why, "the limit of open files could not be raised"),
+            Err(why) => tracing::warn!(%why, "the limit on open files could not be raised"),
         }
     }
     let room = room(wanted, soft);
@@ -42,7 +42,7 @@ pub fn room_for(wanted: usize) -> usize {
             wanted,
             room,
             open_files = soft,
-            "fewer connections than configured: half of the limit of open files"
+            "limits.connections_max is lowered to half of the limit on open files"
         );
     }
     room

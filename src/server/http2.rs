@@ -187,7 +187,7 @@ impl<I: AsyncRead + ServerTransport + Unpin> AsyncRead for Counted<'_, I> {
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let came = buf.filled().get(before..).unwrap_or_default();
         if this.frames.came(came).is_err() {
-            let why = "frames without end that carry nothing";
+            let why = "the peer sent too many frames without content";
             return Poll::Ready(Err(io::Error::other(why)));
         }
         let unfinished = this.frames.unfinished();

@@ -38,13 +38,13 @@ impl Inherited {
                 .take_tcp_listener(at)
                 .ok()
                 .flatten()
-                .ok_or_else(|| refused("is no TCP socket"))?;
+                .ok_or_else(|| refused("is not a TCP socket"))?;
             if !socket_acceptconn(&socket).unwrap_or(false) {
-                return Err(refused("does not listen"));
+                return Err(refused("is not listening"));
             }
             if place.replace(socket).is_some() {
                 return Err(refused(
-                    "stands beside another of its name; give it one address",
+                    "has the same name as another inherited socket; each name may have one address",
                 ));
             }
         }
@@ -124,7 +124,7 @@ fn checked(name: Name, socket: Option<TcpListener>, configured: SocketAddr) -> T
     let any_port = configured.port() == 0 && configured.ip() == address.ip();
     if address != configured && !any_port {
         return Err(refused(format!(
-            "is {configured}, but the inherited socket listens on {address}; write the same in both"
+            "is {configured}, but the inherited socket listens on {address}; set both to the same address"
         )));
     }
     socket

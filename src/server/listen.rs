@@ -106,7 +106,9 @@ async fn bind(
 ) -> Result<Listener, BindError> {
     let failed = |why: io::Error| {
         let why = match why.kind() {
-            io::ErrorKind::AddrInUse => "another program listens there already".to_owned(),
+            io::ErrorKind::AddrInUse => {
+                "another program already listens on this address".to_owned()
+            }
             io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
             io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
             _ => why.to_string(),
@@ -211,7 +213,7 @@ impl Server {
         let admin_slots = admin.slots.clone();
         let leave = async {
             drain.reached(DrainPhase::Leaving).await;
-            tracing::info!("leaving: readiness fails, requests are still taken");
+            tracing::info!("draining: readiness fails, requests are still accepted");
             let cut = drain.reached(DrainPhase::Cut);
             // Ends early if the gateway must leave at once.
             let _ = clock::timeout(options.drain_delay, cut).await;
@@ -245,7 +247,7 @@ impl Server {
             ended = serving => ended,
             never = DATES.keep(&wall) => match never {},
         };
-        tracing::info!(cut = drained.cut, "left");
+        tracing::info!(cut = drained.cut, "drained");
         drained
     }
 }

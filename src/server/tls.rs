@@ -148,7 +148,7 @@ impl TlsSetup {
         match certified.keys_match() {
             Ok(()) => {}
             Err(TlsError::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-                let why = "holds another key than the one that certificate_file is for";
+                let why = "does not hold the private key of certificate_file";
                 return Err(wrong(TlsFile::PrivateKey, why));
             }
             Err(_) => return Err(wrong(TlsFile::Certificate, UNREADABLE)),
@@ -229,7 +229,7 @@ fn certificates(file: TlsFile, path: &Path) -> Result<Vec<CertificateDer<'static
     match found {
         Ok(found) if found.is_empty() => Err(wrong(file, "holds no certificate in PEM form")),
         Ok(found) => Ok(found),
-        Err(_) => Err(wrong(file, "is cut short or no PEM file")),
+        Err(_) => Err(wrong(file, "is truncated or is not a PEM file")),
     }
 }
 
@@ -245,7 +245,7 @@ fn private_key(
             file,
             "holds no private key in PEM form, or an encrypted one",
         ),
-        _ => wrong(file, "is cut short or no PEM file"),
+        _ => wrong(file, "is truncated or is not a PEM file"),
     })?;
     provider
         .key_provider
@@ -371,7 +371,10 @@ impl Connections {
             Ok(Ok(Ok(stream))) => stream,
             Ok(Err(io)) => {
                 count(Handshake::Failed);
-                tracing::debug!(listener = tls.listener, "plain HTTP where TLS is spoken");
+                tracing::debug!(
+                    listener = tls.listener,
+                    "plain HTTP request on a TLS listener"
+                );
                 return refuse_in_the_clear(io, &drain).await;
             }
             Ok(Ok(Err(why))) => {

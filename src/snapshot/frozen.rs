@@ -71,7 +71,7 @@ impl fmt::Display for WalkFailure {
         match self {
             Self::Upstream(error) => error.fmt(f),
             Self::Overloaded(short, _) => write!(f, "short of {}", short.as_str()),
-            Self::Internal => f.write_str("the walk's task ended without a word"),
+            Self::Internal => f.write_str("the walk's task ended without a result"),
         }
     }
 }

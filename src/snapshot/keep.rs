@@ -86,7 +86,7 @@ impl Snapshots {
                 .await
                 .is_none();
             if part.off {
-                tracing::debug!(search = %snapshot.key, "a snapshot is kept no further");
+                tracing::debug!(search = %snapshot.key, "a snapshot will not be kept in the store any further");
             }
         }
         let mut kept = snapshot.kept.lock();

@@ -847,7 +847,7 @@ fn no_slot(why: NoSlot, operation: Operation) -> WalkFailure {
     match why {
         NoSlot::Short(short, after) => WalkFailure::Overloaded(short, after),
         NoSlot::VendorFails(after) => {
-            let detail = "the vendor failed lately";
+            let detail = "recent calls to the vendor failed";
             let error = UpstreamError::new(operation, Fault::CircuitOpen, detail);
             WalkFailure::Upstream(error.with_retry_after(after))
         }

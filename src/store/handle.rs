@@ -722,9 +722,7 @@ impl<T> StoreCall<'_, T> {
                 let in_time = reply.is_ok() || inner.engine.state() != EngineState::Ok;
                 let counts = in_time || !was_late;
                 if counts && breaker.lock().heard(in_time, now) {
-                    tracing::warn!(
-                        "the store does not answer in time; it is left alone for a while"
-                    );
+                    tracing::warn!("the store does not answer in time; it is not used for a while");
                 }
                 seconds = now.saturating_duration_since(self.began).as_secs_f64();
                 match reply {

@@ -114,11 +114,11 @@ impl fmt::Display for TraceHeadersProblem {
         match self {
             Self::NoHeader(line) => write!(
                 f,
-                "is no list of headers: line {line} is no \"name: value\""
+                "is not a list of headers: line {line} is not \"name: value\""
             ),
             Self::NotYours(line) => write!(
                 f,
-                "names a header in line {line} that belongs to the export itself"
+                "names a header in line {line} that the exporter sets itself; remove it"
             ),
             Self::TooMany => write!(f, "holds more than {HEADERS_MAX} headers"),
             Self::Empty => f.write_str("holds no header"),

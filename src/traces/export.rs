@@ -269,7 +269,7 @@ impl<C: CollectorConnector> Exporter<C> {
                 tracing::warn!(
                     why = failure.why.as_str(),
                     status,
-                    "spans cannot be exported; they are dropped and counted until it works again"
+                    "spans cannot be exported; they are dropped and counted until the collector accepts them"
                 );
             }
             if !failure.passing || attempt >= ATTEMPTS_MAX {

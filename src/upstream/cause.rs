@@ -90,7 +90,7 @@ impl ConnectCause {
             Self::Refused => "the connection was refused",
             Self::Unreachable => "there is no route to its address",
             Self::TimedOut => "no connection was made in time",
-            Self::Closed => "the connection ended while it was being made",
+            Self::Closed => "the connection closed while it was being made",
             Self::CertificateExpired => "the certificate has expired",
             Self::CertificateNotYetValid => "the certificate is not valid yet",
             Self::CertificateWrongHost => "the certificate is for another host",

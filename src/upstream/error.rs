@@ -17,7 +17,7 @@ use crate::store::pack::{PackReader, PackWriter};
 pub enum Fault {
     /// The vendor is not configured.
     Disabled,
-    /// The circuit is open: the vendor failed lately, nothing was sent.
+    /// The circuit is open: recent calls to the vendor failed, nothing was sent.
     CircuitOpen,
     /// No request budget was left before the deadline, nothing was sent.
     BudgetExhausted,

@@ -222,7 +222,7 @@ impl<C: VendorConnector> Wire<C> {
             }
             Ok(response) => Ok(response),
             Err(error) if over == Over::Any && was_not_handled(&error) => {
-                let detail = "the vendor said that it did not handle the request";
+                let detail = "the vendor said that it had not processed the request";
                 Err(UpstreamError::new(
                     operation,
                     Fault::StaleConnection,
@@ -371,7 +371,7 @@ async fn collect(
 }
 
 fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, (Fault, &'static str)> {
-    const BAD: (Fault, &str) = (Fault::Malformed, "a Content-Length that is no number");
+    const BAD: (Fault, &str) = (Fault::Malformed, "a Content-Length that is not a number");
     let Some(value) = headers.get(header::CONTENT_LENGTH) else {
         return Ok(None);
     };

@@ -60,10 +60,7 @@ async fn a_request_tells_where_its_time_went() {
         (&json!("all"), &json!(200), &json!("miss"))
     );
     assert_eq!(told["cache"]["forward"], "uri-miss");
-    assert_eq!(
-        told["why"],
-        "Nothing was remembered, so the vendor was asked."
-    );
+    assert_eq!(told["why"], "Nothing was cached, so the vendor was called.");
     let times = &told["times_ms"];
     assert!(times["vendor"].as_f64().unwrap() >= 300.0, "{told}");
     let parts = [
@@ -86,7 +83,7 @@ async fn a_request_tells_where_its_time_went() {
     let told = story(&whole, "outcome=hit").await;
     assert_eq!(
         (&told["vendor_calls"], &told["why"]),
-        (&json!(0), &json!("The remembered answer was fresh."))
+        (&json!(0), &json!("The cached answer was fresh."))
     );
     assert_eq!(told["stages"], json!([]));
     assert!(told["cache"]["ttl_s"].as_i64().unwrap() > 50, "{told}");
@@ -128,7 +125,7 @@ async fn a_failure_tells_what_the_vendor_did() {
     );
     assert_eq!(
         told["why"],
-        "Nothing usable was remembered, and the vendor gave no answer."
+        "Nothing usable was cached, and the vendor gave no answer."
     );
     assert!(
         told["times_ms"]["retry_pause"].as_f64().unwrap() > 0.0,
@@ -167,7 +164,7 @@ async fn a_failure_tells_what_the_vendor_did() {
     assert_eq!(told["stages"][0]["outcome"], "circuit_open");
     assert_eq!(
         told["why"],
-        "Nothing usable was remembered, and the vendor could not be asked."
+        "Nothing usable was cached, and the vendor could not be called."
     );
     assert_eq!(told["vendor_calls"], 0);
 }

@@ -59,7 +59,7 @@ const ROWS: &[Row] = &[
         ask: searches,
         times: 16,
         code: "overloaded",
-        detail: "This caller has its share of limits.requests_in_flight_max",
+        detail: "This caller already uses its share of limits.requests_in_flight_max",
     },
     Row {
         short: Shortage::Exports,
@@ -77,7 +77,7 @@ const ROWS: &[Row] = &[
         ask: exports,
         times: 16,
         code: "overloaded",
-        detail: "This caller has its share of limits.exports_max",
+        detail: "This caller already uses its share of limits.exports_max",
     },
     Row {
         short: Shortage::VendorHoldDown,
@@ -86,7 +86,7 @@ const ROWS: &[Row] = &[
         ask: bills,
         times: 2,
         code: "vendor_budget_exhausted",
-        detail: "The vendor said to wait.",
+        detail: "The vendor asked the gateway to wait.",
     },
     Row {
         short: Shortage::VendorBudget,
@@ -104,7 +104,7 @@ const ROWS: &[Row] = &[
         ask: bills,
         times: 260,
         code: "vendor_budget_exhausted",
-        detail: "Too many calls wait for the vendor",
+        detail: "Too many calls are already waiting for the vendor",
     },
     Row {
         short: Shortage::SnapshotBytes,
@@ -200,7 +200,7 @@ async fn a_deadline_blames_no_vendor_that_was_not_called() {
         ask: bills,
         times: 3,
         code: "vendor_timeout",
-        detail: "No answer of nable was there before the request's deadline",
+        detail: "No answer from nable arrived before the request's deadline",
     };
     let (_whole, replies) = refused(&row).await;
     for reply in &replies {

@@ -331,7 +331,7 @@ async fn what_needs_a_restart_is_said_line_by_line() {
         .text()
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
-        .filter(|event| event["message"] == "not taken over")
+        .filter(|event| event["message"] == "a change was not applied")
         .map(|event| event["line"].as_str().unwrap().to_owned())
         .collect();
     for setting in [

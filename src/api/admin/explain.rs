@@ -27,7 +27,7 @@ pub(super) fn read(
         Some(_) if !sent.is_empty() => {
             return Err(wrong(
                 "body",
-                "is given twice: there, and as the request's body",
+                "is given twice, as a parameter and as the request body; give it once",
             ));
         }
         Some(text) => text.as_bytes(),
@@ -39,19 +39,26 @@ pub(super) fn read(
             .ok_or_else(|| wrong("caller", "is not the name of a caller"))?,
         None => operator
             .or_else(|| callers.who_sees_most())
-            .ok_or_else(|| wrong("caller", "must name the caller whose request it would be"))?,
+            .ok_or_else(|| {
+                wrong(
+                    "caller",
+                    "must name the caller whose request is to be explained",
+                )
+            })?,
     };
     let method = params.get("method").unwrap_or("GET").as_bytes();
-    let method = Method::from_bytes(method).map_err(|_| wrong("method", "is not a method"))?;
+    let method =
+        Method::from_bytes(method).map_err(|_| wrong("method", "is not an HTTP method"))?;
     let target: Uri = params
         .get("target")
         .filter(|target| target.starts_with('/'))
         .and_then(|target| target.parse().ok())
         .ok_or_else(|| wrong("target", "must be a path, with its query if it has one"))?;
     match routes::find(&method, target.path()) {
-        Routing::Found(matched) if matched.route.is_keyless() => {
-            Err(wrong("target", "is answered from memory for everyone"))
-        }
+        Routing::Found(matched) if matched.route.is_keyless() => Err(wrong(
+            "target",
+            "names a route that never needs a vendor, so there is nothing to explain",
+        )),
         Routing::Found(matched) => {
             let question = Question::read(Asked {
                 matched: &matched,

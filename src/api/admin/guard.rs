@@ -71,7 +71,7 @@ pub(super) fn is_json(head: &Parts) -> Result<(), Problem> {
     } else {
         Err(Problem::new(
             Code::UnsupportedMediaType,
-            "Send the purge as application/json.",
+            "The purge must be sent as application/json.",
         ))
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn history(query: Option<&str>, samples: &Samples) -> Result<Answered
 pub(super) fn live(query: Option<&str>, samples: &Samples) -> Result<Answered, Problem> {
     Params::parse(query, &[])?;
     let watcher = samples.watch().ok_or_else(|| {
-        let detail = "As many streams of samples are open as may be; close one.";
+        let detail = "Too many streams of samples are open; close one of them.";
         Problem::new(Code::Overloaded, detail).retry_after(Duration::from_secs(1))
     })?;
     let events = futures_util::stream::unfold(watcher, next);

@@ -35,7 +35,7 @@ use crate::problem::{Code, Problem};
 use crate::store::{PurgeReach, StoreHealth};
 
 /// The text of a 404. It names all paths.
-const NO_SUCH_PATH: &str = "There is no such path here; the admin listener has /metrics, /healthz, /readyz and, under /admin/, status, explain, purge, resume, live, history, requests, snapshots, callers and settings.";
+const NO_SUCH_PATH: &str = "This path does not exist. The admin listener has /metrics, /healthz, /readyz and, under /admin/, status, explain, purge, resume, live, history, requests, snapshots, callers and settings.";
 
 /// What a purge ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -412,7 +412,9 @@ impl AdminParts {
 
     async fn body(&self, body: Incoming) -> Result<Bytes, Problem> {
         let read = ReadingBody::new(body, self.body_timeout).await;
-        read.map_err(|_| Problem::new(Code::InvalidBody, "The body could not be read.").closing())
+        read.map_err(|_| {
+            Problem::new(Code::InvalidBody, "The request body could not be read.").closing()
+        })
     }
 
     fn metrics(&self) -> Result<Answered, Problem> {

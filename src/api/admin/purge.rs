@@ -38,12 +38,12 @@ pub(super) fn read(body: &[u8]) -> Result<PurgeRequest, Problem> {
             }
         };
         if target.replace(one).is_some() {
-            return Err(wrong("only one thing can be purged at a time"));
+            return Err(wrong("it names more than one thing to purge"));
         }
     }
     match target {
         Some(target) => Ok(PurgeRequest { target, soft }),
-        None => Err(wrong("nothing is named")),
+        None => Err(wrong("it names nothing to purge")),
     }
 }
 
@@ -51,7 +51,7 @@ fn wrong(why: &str) -> Problem {
     Problem::new(
         Code::InvalidBody,
         format!(
-            "A purge is {{\"customer\":\"…\"}}, {{\"kind\":\"…\"}} or {{\"all\":true}}, with \"soft\":false to end page tokens too; {why}."
+            "The purge is not valid: {why}. Send {{\"customer\":\"…\"}}, {{\"kind\":\"…\"}} or {{\"all\":true}}; add \"soft\":false to end page tokens too."
         ),
     )
 }

@@ -46,12 +46,12 @@ pub(super) fn one(
     Params::parse(query, &[])?;
     if id.len() != 32 || !id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
         return Err(Problem::invalid_query(
-            "A request id has 32 hex digits, as X-Request-Id gives it.",
+            "This is not a request id. A request id has 32 hexadecimal digits, as in X-Request-Id.",
         ));
     }
     let request = ring.get(id.as_bytes()).ok_or_else(|| {
         let detail =
-            "No such request is kept: it came before the last ones, or to another replica.";
+            "The gateway does not keep this request: newer ones have replaced it, or another replica answered it.";
         Problem::new(Code::NotFound, detail)
     })?;
     Ok(story(&request, &Now::of(clock)).into())
@@ -296,47 +296,49 @@ fn why(request: &FinishedRequest, told: &StoryTold) -> Option<&'static str> {
             .any(|one| matches!(one.stage, StoryStage::Refused { .. }));
         return match request.outcome {
             Some(CacheOutcome::Error) if refused => {
-                Some("Nothing usable was remembered, and the vendor could not be asked.")
+                Some("Nothing usable was cached, and the vendor could not be called.")
             }
             Some(CacheOutcome::Error) => {
-                Some("Nothing usable was remembered, and the vendor gave no answer.")
+                Some("Nothing usable was cached, and the vendor gave no answer.")
             }
-            Some(CacheOutcome::Negative) => {
-                Some("The vendor said a moment ago that there is no such thing.")
-            }
+            Some(CacheOutcome::Negative) => Some(
+                "The vendor answered a moment ago that this does not exist, and that answer is cached.",
+            ),
             _ => None,
         };
     };
     Some(match (note.forward, note.detail) {
         (_, Some(Detail::StaleWhileRevalidate)) => {
-            "The remembered answer was past its freshness: it was given at once, while one refresh runs."
+            "The cached answer was stale. It was served at once, while one refresh runs."
         }
         (_, Some(Detail::StaleOnError)) => {
-            "The vendor gave nothing better in time, so an older answer was given."
+            "The vendor gave no newer answer in time, so an older answer was served."
         }
         (_, Some(Detail::StaleNoBudget)) => {
-            "No vendor budget was left, so an older answer was given."
+            "No vendor budget was left, so an older answer was served."
         }
         (_, Some(Detail::AllowanceExhausted)) => {
-            "The caller asked for a newer answer, and its allowance for that was used up."
+            "The caller asked for a newer answer, but its allowance for that was used up."
         }
-        (_, Some(Detail::SoftFailure)) => "The vendor answered 200 without what was asked for.",
-        (_, Some(Detail::Snapshot)) => "The page comes from the snapshot that its token keeps.",
-        (None, Some(Detail::Projected)) => "The fields were cut from the remembered full list.",
+        (_, Some(Detail::SoftFailure)) => "The vendor answered 200 without the requested data.",
+        (_, Some(Detail::Snapshot)) => {
+            "The page comes from the snapshot that its token belongs to."
+        }
+        (None, Some(Detail::Projected)) => "The fields were selected from the cached full list.",
         (None, Some(Detail::Derived)) => {
-            "The rows were cut from a remembered search for all customers."
+            "The rows were selected from a cached search for all customers."
         }
         (None, Some(Detail::Store)) => {
-            "Memory did not hold the answer, and the store did: so the vendor was not asked."
+            "The answer was in the store but not in memory, so the vendor was not called."
         }
-        (None, None) => "The remembered answer was fresh.",
+        (None, None) => "The cached answer was fresh.",
         (Some(_), _) if note.collapsed => {
-            "Another request was asking the vendor for the same: this one waited for its answer."
+            "Another request was already fetching the same answer, so this one waited for it."
         }
-        (Some(Forward::UriMiss), _) => "Nothing was remembered, so the vendor was asked.",
-        (Some(Forward::Stale), _) => "What was remembered was too old, so the vendor was asked.",
+        (Some(Forward::UriMiss), _) => "Nothing was cached, so the vendor was called.",
+        (Some(Forward::Stale), _) => "The cached answer was too old, so the vendor was called.",
         (Some(Forward::Request), _) => {
-            "The caller asked for a newer answer than the remembered one, so the vendor was asked."
+            "The caller asked for a newer answer than the cached one, so the vendor was called."
         }
     })
 }
@@ -382,7 +384,7 @@ mod tests {
             ("limit=x", "must be 1 to 1000"),
             (
                 "since=1",
-                "it takes caller, route, status, outcome, slower_than, limit",
+                "its parameters are caller, route, status, outcome, slower_than, limit",
             ),
             ("limit=1&limit=2", "appears twice"),
         ] {

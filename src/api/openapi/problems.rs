@@ -57,14 +57,14 @@ fn about(code: Code) -> (&'static str, &'static str) {
     match code {
         Code::MalformedRequest => (
             "the request's framing or headers could be read in two ways.",
-            "A request has one Host.",
+            "The request has more than one Host header; it must have exactly one.",
         ),
         Code::InvalidFields => (
-            "`fields` names something that is no field.",
+            "`fields` names an unknown field.",
             "fields is a comma-separated list of these names: id, name, users_number, …",
         ),
         Code::InvalidBody => (
-            "the body is not what the route takes.",
+            "the body is not JSON, or has an unknown member or a wrong value; `detail` names it.",
             "\"max_returned_items\" must be an integer from 1 to 500",
         ),
         Code::InvalidQuery => (
@@ -72,19 +72,19 @@ fn about(code: Code) -> (&'static str, &'static str) {
             "The parameter \"end\" must not be before start.",
         ),
         Code::InvalidPageToken => (
-            "`scroll_id` is no page token of this gateway, or not one for this caller and search.",
-            "start_page_key.scroll_id is not a page token for this caller and search.",
+            "`scroll_id` is not a page token of this gateway for this caller and search.",
+            "start_page_key.scroll_id is not a page token for this caller and search. Start the search again.",
         ),
         Code::VendorRejectedRequest => (
-            "wiv said 400 to a search whose form the gateway accepts.",
-            "wiv refused this search.",
+            "wiv answered 400 to a search that the gateway had accepted; `detail` repeats its message.",
+            "wiv rejected this search with status 400 and gave no reason.",
         ),
         Code::AuthenticationRequired => (
-            "no caller key, or not a known one.",
+            "the caller key is missing, unknown or expired.",
             "Send a caller key as \"Authorization: Bearer …\" or \"X-API-Key: …\".",
         ),
         Code::CustomerNotAllowed => (
-            "the customer is none of those that this caller may see.",
+            "this caller may not see this customer.",
             "This caller may not see this customer.",
         ),
         Code::BillingNotAllowed => (
@@ -92,114 +92,112 @@ fn about(code: Code) -> (&'static str, &'static str) {
             "This caller may not see billing.",
         ),
         Code::OperatorRequired => (
-            "only operators may do this; on the operators' listener alone.",
-            "An operator's caller key is needed.",
+            "only operators may do this. This code appears on the operators' listener alone.",
+            "Only a caller with the role \"operator\" may do this.",
         ),
         Code::CrossSiteRefused => (
-            "a browser asks on behalf of a page of another site.",
-            "Web pages of other sites may not ask this.",
+            "a browser sent the request for a page of another site.",
+            "Cross-site requests and requests for another host name are refused on this listener.",
         ),
         Code::NotFound => (
-            "there is no such path.",
-            "There is no such path here; /openapi.json lists all.",
+            "the path does not exist.",
+            "This path does not exist. /openapi.json lists all paths.",
         ),
         Code::BillingNotFound => (
-            "N-able has no such month or contract; `vendor_body` holds what it answered.",
-            "N-able has no billing for this month and contract.",
+            "N-able has no billing for this month or contract; `vendor_body` holds N-able's answer.",
+            "N-able has no billing for this month and contract. vendor_body is N-able's answer, if it sent one.",
         ),
         Code::AccountNotFound => (
             "the path names another account than the configured one.",
-            "The account in the path is not the configured one; \"-\" stands for it.",
+            "The account in the path is not the configured account. Write \"-\" for the configured account.",
         ),
         Code::MethodNotAllowed => (
-            "the path does not answer this method; `Allow` names those that it does.",
-            "This path answers GET, HEAD.",
+            "the path does not answer this method; `Allow` names the methods that it answers.",
+            "This path does not answer this method. It answers GET, HEAD.",
         ),
         Code::RequestTimeout => (
-            "the request's body was not complete in time.",
-            "The body was not complete in time.",
+            "the request body did not arrive completely in time.",
+            "The request body did not arrive completely in time.",
         ),
         Code::InvalidSyncToken => (
-            "`since` is no token that this caller was given, or not of this search.",
-            "since is not a token that this caller was given, or not of this search.",
+            "`since` is not a sync token for this caller and search.",
+            "since is not a sync token for this caller and search. Start again without since.",
         ),
         Code::SyncTokenExpired => (
-            "the state that `since` names is not kept any more: start again without `since`.",
-            "The state that since names is not kept any more; start again without since.",
+            "the gateway no longer keeps the state that `since` names. Start again without `since`.",
+            "The gateway no longer keeps the state that since names. Start again without since.",
         ),
         Code::NotAcceptable => (
-            "`Accept-Encoding` refuses the plain body and every coding that there is (zstd, br, gzip).",
-            "Accept-Encoding refuses the plain body and each of zstd, br and gzip.",
+            "`Accept-Encoding` excludes an uncompressed body and every supported coding (zstd, br, gzip).",
+            "Accept-Encoding excludes an uncompressed body and each of zstd, br and gzip; allow one of them.",
         ),
         Code::PreconditionFailed => (
-            "`If-Match` names no tag of the answer as it is now.",
-            "The answer's ETag is none of those that If-Match names.",
+            "`If-Match` does not name the current `ETag` of the answer.",
+            "If-Match does not name the current ETag of the answer.",
         ),
         Code::PageTokenExpired => (
-            "the list has changed before the page token's place, or nothing tells its search any more: start the search again.",
-            "The list has changed before this page token's place; start the search again.",
+            "the rows before the page token have changed, or the gateway no longer knows its search. Start the search again.",
+            "The rows before this page token have changed, or the gateway no longer knows its search. Start the search again.",
         ),
         Code::BodyTooLarge => (
-            "the request's body is larger than 64 KiB.",
-            "A request's body may have 64 KiB.",
+            "the request body is larger than 64 KiB.",
+            "The request body is too large; it may have at most 64 KiB.",
         ),
         Code::UriTooLong => (
-            "the request's target is longer than 4 KiB.",
-            "A request's target may have 4 KiB.",
+            "the request target is longer than 4 KiB.",
+            "The request target is too long; it may have at most 4 KiB.",
         ),
         Code::UnsupportedMediaType => (
-            "the body is not `application/json`, or is coded.",
-            "The body must be application/json, without a Content-Encoding.",
+            "the body is not `application/json`, or has a `Content-Encoding`.",
+            "The request body must be application/json in UTF-8.",
         ),
         Code::CallerRateLimited => (
-            "the caller's own limit; `Retry-After` says when to come back.",
-            "This caller may send 120 requests a minute, and 20 of them at once.",
+            "the caller has reached its own limit; `Retry-After` says how long to wait.",
+            "This caller has reached its limit of 120 requests a minute, in bursts of at most 20.",
         ),
         Code::HeadersTooLarge => (
-            "more than 64 headers, or more than 16 KiB of them.",
-            "A request may have 64 headers.",
+            "the request has more than 64 headers, or more than 16 KiB of headers.",
+            "The request has too many headers; at most 64 are allowed.",
         ),
         Code::InternalError => (
-            "a fault of the gateway; give `request_id` to its operator.",
-            "The gateway failed at this request; the log tells more under the request id.",
+            "the gateway failed; give `request_id` to its operator.",
+            "The gateway failed while it handled this request. Its log has the details under the request id.",
         ),
         Code::VendorError => (
             "the vendor answered with an error.",
-            "wiv answered with an error.",
+            "wiv answered this request with status 500.",
         ),
         Code::VendorProtocolError => (
-            "the vendor answered something that is not what it documents.",
-            "wiv's answer is not what it documents.",
+            "the vendor sent an answer that does not match its documentation.",
+            "wiv sent an answer that does not match its documentation.",
         ),
         Code::VendorCredentialRejected => (
-            "the vendor rejected the gateway's own key: only its operator can help.",
-            "wiv rejected the gateway's key.",
+            "the vendor rejected the gateway's own key. The gateway's operator must replace it.",
+            "wiv rejected the gateway's own key. The gateway's operator must replace it.",
         ),
         Code::WalkLimitExceeded => (
-            "the search has more rows than the gateway reads: ask for fewer days or one customer.",
-            "The result is larger than a search may be; narrow the date range.",
+            "the search has more rows than the gateway reads. Narrow the date range or name one customer.",
+            "The result is larger than pagination.walk_rows_max allows. Narrow date_range or name a customer_id.",
         ),
         Code::VendorUnavailable => (
-            "the vendor cannot be reached, failed lately, or is not configured; nothing remembered is usable.",
-            "wiv is not available.",
+            "the vendor cannot be reached, failed recently or is not configured, and nothing usable is cached.",
+            "Recent calls to wiv failed. Until a probe succeeds, the gateway sends it no others.",
         ),
         Code::VendorBudgetExhausted => (
-            "the vendor's rate limit leaves no room now.",
-            "The budget of calls to wiv is used up for now.",
+            "the vendor's rate limit is used up for now; `Retry-After` says how long to wait.",
+            "No request was sent to wiv. The budget of requests_per_minute is used up until after the request's deadline.",
         ),
         Code::Overloaded => (
-            "something of the gateway is short; `detail` says what.",
-            "As many requests are in flight as limits.requests_in_flight_max allows.",
+            "the gateway is at one of its limits; `detail` names the limit.",
+            "The gateway is handling as many requests as limits.requests_in_flight_max allows.",
         ),
         Code::VendorTimeout => (
-            "no answer of the vendor was there before the request's deadline. The gateway goes on \
-             waiting for it, so ask again.",
-            "No answer of wiv was there before the request's deadline; the gateway goes on waiting \
-             for it, so ask again.",
+            "the vendor's answer did not arrive before the request's deadline. The gateway keeps waiting for it, so try again.",
+            "No answer from wiv arrived before the request's deadline. The gateway keeps waiting for it, so try again.",
         ),
         Code::NotCached => (
-            "the request said `only-if-cached`, and nothing usable is remembered.",
-            "Nothing usable is remembered for this request.",
+            "the request said `only-if-cached`, and nothing usable is cached.",
+            "Nothing usable is cached, and only-if-cached forbids a vendor call.",
         ),
     }
 }

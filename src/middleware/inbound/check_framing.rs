@@ -75,7 +75,7 @@ fn check(
     }
     if head.method == Method::CONNECT {
         return Err(Problem::malformed(
-            "CONNECT opens a tunnel; this is no proxy for tunnels.",
+            "CONNECT is not supported: the gateway opens no tunnels.",
         ));
     }
     if head.version == Version::HTTP_2 {
@@ -85,7 +85,9 @@ fn check(
         check_transfer_coding(&head.headers)?;
     }
     if mentions.hosts > 1 {
-        return Err(Problem::malformed("A request has one Host."));
+        return Err(Problem::malformed(
+            "The request has more than one Host header; it must have exactly one.",
+        ));
     }
     check_target(head, is_1_0, target_bytes_max)
 }
@@ -110,7 +112,7 @@ fn check_connection_headers(headers: &HeaderMap) -> Result<(), Problem> {
     let mut codings = headers.get_all(header::TE).iter();
     if of_http_1.iter().any(|name| headers.contains_key(name)) || codings.any(other) {
         return Err(Problem::malformed(
-            "An HTTP/2 request may not have a header about its connection.",
+            "The HTTP/2 request has a connection header such as Connection or Upgrade; remove it.",
         ));
     }
     Ok(())
@@ -119,16 +121,18 @@ fn check_connection_headers(headers: &HeaderMap) -> Result<(), Problem> {
 fn check_headers(headers: &HeaderMap, mentions: &Mentions) -> Result<(), Problem> {
     let too_large = |detail| Err(Problem::new(Code::HeadersTooLarge, detail).closing());
     if headers.len() > HEADERS_MAX {
-        return too_large("A request may have 64 headers.");
+        return too_large("The request has too many headers; at most 64 are allowed.");
     }
     if mentions.underscore {
         // Some servers treat X_API_KEY and X-API-KEY as the same header.
         return Err(Problem::malformed(
-            "A header's name may not hold an underscore.",
+            "A header name contains an underscore; use hyphens instead.",
         ));
     }
     if mentions.bytes > HEADER_BYTES_MAX {
-        return too_large("A request's headers may have 16 KiB together.");
+        return too_large(
+            "The request's headers are too large; all together may have at most 16 KiB.",
+        );
     }
     Ok(())
 }
@@ -141,7 +145,7 @@ fn check_transfer_coding(headers: &HeaderMap) -> Result<(), Problem> {
     let plain = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
     if !plain || codings.next().is_some() || headers.contains_key(header::CONTENT_LENGTH) {
         return Err(Problem::malformed(
-            "Transfer-Encoding may only be \"chunked\", and not beside Content-Length.",
+            "Transfer-Encoding must be \"chunked\" alone, and must not be combined with Content-Length.",
         ));
     }
     Ok(())
@@ -150,15 +154,22 @@ fn check_transfer_coding(headers: &HeaderMap) -> Result<(), Problem> {
 fn check_target(head: &Parts, is_1_0: bool, bytes_max: usize) -> Result<(), Problem> {
     let target_bytes = head.uri.path_and_query().map_or(0, |p| p.as_str().len());
     if target_bytes > bytes_max {
-        let right = format!("A request's target may have {} KiB.", bytes_max / 1024);
+        let right = format!(
+            "The request target is too long; it may have at most {} KiB.",
+            bytes_max / 1024
+        );
         return Err(Problem::new(Code::UriTooLong, right).closing());
     }
     let host = head.headers.get(header::HOST);
     let is_2 = head.version == Version::HTTP_2;
     let Some(authority) = head.uri.authority() else {
         return match host {
-            None if is_2 => Err(Problem::malformed("An HTTP/2 request needs an :authority.")),
-            None if !is_1_0 => Err(Problem::malformed("An HTTP/1.1 request needs a Host.")),
+            None if is_2 => Err(Problem::malformed(
+                "The HTTP/2 request has no :authority; it must have one.",
+            )),
+            None if !is_1_0 => Err(Problem::malformed(
+                "The HTTP/1.1 request has no Host header; it must have one.",
+            )),
             _ => Ok(()),
         };
     };
@@ -173,7 +184,7 @@ fn check_target(head: &Parts, is_1_0: bool, bytes_max: usize) -> Result<(), Prob
         Ok(())
     } else {
         Err(Problem::malformed(
-            "The target names another host than Host does.",
+            "The request target and the Host header name different hosts; they must name the same.",
         ))
     }
 }

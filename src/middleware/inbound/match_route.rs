@@ -60,7 +60,7 @@ impl<S> MatchRoute<S> {
                 request_id = named.record.id.as_str(),
                 setting = "cors.origins",
                 origin,
-                "a preflight was refused: cors.origins does not name its origin"
+                "CORS preflight refused: cors.origins does not name its origin"
             );
         }
         answer

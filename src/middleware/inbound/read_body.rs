@@ -100,7 +100,7 @@ impl Waiting {
         if untyped {
             return Err(Problem::new(
                 Code::InvalidBody,
-                "QUERY needs a Content-Type, application/json.",
+                "The QUERY request has no Content-Type; it must be application/json.",
             ));
         }
         let asker = Asker {
@@ -172,15 +172,19 @@ where
 
 fn problem(fault: RequestBodyFault) -> Problem {
     match fault {
-        RequestBodyFault::TooLarge => {
-            Problem::new(Code::BodyTooLarge, "A request's body may have 64 KiB.").closing()
-        }
-        RequestBodyFault::TimedOut => Problem::new(
-            Code::RequestTimeout,
-            "The request's body was not complete in time.",
+        RequestBodyFault::TooLarge => Problem::new(
+            Code::BodyTooLarge,
+            "The request body is too large; it may have at most 64 KiB.",
         )
         .closing(),
-        RequestBodyFault::Broken => Problem::malformed("The request's body is broken."),
+        RequestBodyFault::TimedOut => Problem::new(
+            Code::RequestTimeout,
+            "The request body did not arrive completely in time.",
+        )
+        .closing(),
+        RequestBodyFault::Broken => {
+            Problem::malformed("The request body ended early or its framing is invalid.")
+        }
     }
 }
 
@@ -196,10 +200,10 @@ fn check_media(rule: BodyRule, head: &Parts, without_body: bool) -> Result<(), P
     }
     let unsupported = |detail| Err(Problem::new(Code::UnsupportedMediaType, detail));
     if !is_plain(&head.headers) {
-        return unsupported("A request's body may not be coded (Content-Encoding).");
+        return unsupported("The request body has a Content-Encoding; send it without one.");
     }
     if !is_json(&head.headers) {
-        return unsupported("A request's body must be application/json in UTF-8.");
+        return unsupported("The request body must be application/json in UTF-8.");
     }
     Ok(())
 }

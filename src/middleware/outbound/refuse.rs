@@ -38,11 +38,15 @@ impl<S: Step> Step for Refuse<S> {
 }
 
 pub(super) fn circuit_open(operation: Operation, wait: Duration) -> UpstreamError {
-    UpstreamError::new(operation, Fault::CircuitOpen, "the vendor failed lately")
-        .with_retry_after(wait)
+    UpstreamError::new(
+        operation,
+        Fault::CircuitOpen,
+        "recent calls to the vendor failed",
+    )
+    .with_retry_after(wait)
 }
 
 pub(super) fn keys_refused(operation: Operation, wait: Duration) -> UpstreamError {
-    let detail = "the vendor refused our key lately";
+    let detail = "the vendor rejected our key recently";
     UpstreamError::new(operation, Fault::CredentialRejected, detail).with_retry_after(wait)
 }

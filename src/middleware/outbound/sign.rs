@@ -61,7 +61,7 @@ impl<T: Transport> Step for Sign<T> {
             }
             // Good answers are passed on byte for byte, which would pass on our key too.
             Ok(answer) if json::repeats(&answer.body, key.as_bytes()) => {
-                let what = "the answer repeats the gateway's key";
+                let what = "the answer contains the gateway's key";
                 Err(UpstreamError::new(operation, Fault::Malformed, what)
                     .with_status(answer.status))
             }

@@ -136,7 +136,7 @@ impl Medium for Directory {
         } else if let Err(error) = std::fs::set_permissions(&self.0, Permissions::from_mode(0o700))
         {
             // A volume may belong to another; the file is ours alone all the same.
-            tracing::debug!(%error, "the store's directory keeps its mode");
+            tracing::debug!(%error, "the mode of the store's directory could not be changed");
         }
         remove_other_formats(&self.0);
         let file = open_file(&self.file()).map_err(io)?;
@@ -163,7 +163,7 @@ fn remove_other_formats(directory: &Path) {
         if number.is_some_and(|number| number != FORMAT)
             && unused.is_some_and(|unused| unused > OTHER_FORMAT_KEPT)
         {
-            tracing::info!(file = %entry.path().display(), "the store of another release is removed");
+            tracing::info!(file = %entry.path().display(), "removed the store of another release");
             let _ = std::fs::remove_file(entry.path());
         }
     }

@@ -637,7 +637,7 @@ impl DiskWriter {
         if !std::mem::replace(&mut self.told, true) {
             tracing::warn!(
                 why,
-                "the store is away: nothing new is kept across a restart until it is back"
+                "the store is away: nothing new outlives a restart until it is back"
             );
         }
         let mut state = self.shared.state.lock();

@@ -132,7 +132,7 @@ async fn connect_to(
             let stream = TlsConnector::from(config.clone())
                 .connect(name, socket)
                 .await
-                .map_err(|error| format!("failed to agree on TLS: {error}"))?;
+                .map_err(|error| format!("could not set up TLS: {error}"))?;
             set_up(stream, access).await?
         }
     };
@@ -184,24 +184,24 @@ fn told(error: &RedisError) -> String {
     let detail = error.detail().unwrap_or_default();
     match error.kind() {
         ErrorKind::AuthenticationFailed => {
-            "refused the user name or the password of store.valkey".to_owned()
+            "rejected the user name or the password of store.valkey".to_owned()
         }
         ErrorKind::Server(ServerErrorKind::NoPerm) => too_narrow(detail),
-        ErrorKind::Server(ServerErrorKind::BusyLoading) => "is loading its data still".to_owned(),
+        ErrorKind::Server(ServerErrorKind::BusyLoading) => "is still loading its data".to_owned(),
         ErrorKind::Server(ServerErrorKind::ReadOnly) => IS_REPLICA.to_owned(),
-        ErrorKind::Io => format!("broke the connection off: {error}"),
+        ErrorKind::Io => format!("closed the connection: {error}"),
         // A script was let run, and not what is in it.
         _ if is_narrow(detail) => too_narrow(detail),
         _ => match error.code() {
             Some("NOAUTH") => {
-                "wants a password: name it in store.valkey.password_file or password_env".to_owned()
+                "requires a password: set store.valkey.password_file or password_env".to_owned()
             }
             Some("WRONGTYPE") => {
                 "holds keys of another program under store.valkey.prefix; choose another prefix"
                     .to_owned()
             }
             Some(code) => format!("answered {code}: {detail}"),
-            None => "answered what no Valkey answers".to_owned(),
+            None => "sent a reply that the gateway does not understand".to_owned(),
         },
     }
 }
@@ -219,7 +219,7 @@ fn is_narrow(detail: &str) -> bool {
 
 fn too_narrow(detail: &str) -> String {
     format!(
-        "does not let the user of store.valkey do what the gateway needs ({detail}); docs/operations.md has the rule for it"
+        "denies the user of store.valkey a command or key that the gateway needs ({detail}); docs/operations.md lists the rights"
     )
 }
 
@@ -255,13 +255,13 @@ async fn look(live: &mut Live, wire: &ValkeyWire) -> Result<(), String> {
     let full_at = fact("maxmemory").unwrap_or("0");
     live.advice = match (policy.starts_with("allkeys-"), full_at) {
         (true, _) => Some(format!(
-            "its maxmemory-policy is {policy}, which may evict what must stay, like purges: set volatile-ttl"
+            "its maxmemory-policy is {policy}, which may evict records that must stay, such as purges: set volatile-ttl"
         )),
         (false, "0") => Some(
-            "it has no maxmemory, so it may take all memory of its machine: set maxmemory, and maxmemory-policy volatile-ttl".to_owned(),
+            "it has no maxmemory, so it may use all memory of its machine: set maxmemory, and maxmemory-policy volatile-ttl".to_owned(),
         ),
         (false, _) if policy == "noeviction" => Some(
-            "its maxmemory-policy is noeviction, so nothing more is kept once it is full: set volatile-ttl".to_owned(),
+            "its maxmemory-policy is noeviction, so a full server keeps nothing new: set volatile-ttl".to_owned(),
         ),
         (false, _) => None,
     };

@@ -354,7 +354,7 @@ impl Keeper {
                 Some(ended) = sent.next(), if !sent.is_empty() => ended,
                 job = self.jobs.recv(), if sent.len() < SENT_MAX => {
                     let Some(job) = job else {
-                        return "is not needed any more".to_owned();
+                        return "is no longer needed".to_owned();
                     };
                     let mut sending = send_job(shared.clone(), live.connection.clone(), job).boxed();
                     // The first poll puts the command behind those before it.
@@ -418,7 +418,7 @@ async fn send_beat(shared: Arc<ValkeyShared>, mut connection: MultiplexedConnect
             match value {
                 Value::BulkString(id) => shared.see(&id.into()),
                 // Gone: the next connection begins with another.
-                _ => return Sent::Broken("lost what was kept in it".to_owned()),
+                _ => return Sent::Broken("lost its data".to_owned()),
             }
             Sent::Replied
         }
@@ -457,7 +457,7 @@ impl ValkeyShared {
         let mut known = self.id.lock();
         if known.as_ref().is_some_and(|known| known != id) {
             self.metrics.resets.inc();
-            tracing::warn!("the store was emptied, or is another; it fills anew");
+            tracing::warn!("the store was emptied or replaced; it fills again");
         }
         *known = Some(id.clone());
     }
@@ -481,7 +481,7 @@ fn judge(error: &RedisError) -> (StoreFault, Sent) {
     if error.is_connection_dropped() || error.is_io_error() {
         return (
             StoreFault::Away,
-            Sent::Broken("broke the connection off".to_owned()),
+            Sent::Broken("closed the connection".to_owned()),
         );
     }
     match error.kind() {
@@ -491,11 +491,11 @@ fn judge(error: &RedisError) -> (StoreFault, Sent) {
         ),
         ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown) => (
             StoreFault::Away,
-            Sent::Broken("cannot be used at present".to_owned()),
+            Sent::Broken("cannot be used at the moment".to_owned()),
         ),
         ErrorKind::Parse => (
             StoreFault::Away,
-            Sent::Broken("answered what no Valkey answers".to_owned()),
+            Sent::Broken("sent a reply that the gateway does not understand".to_owned()),
         ),
         _ => match error.code() {
             // Full, or it cannot write its own file: nothing is kept, and reads go on.

@@ -389,12 +389,12 @@ async fn each_thing_that_is_wrong_with_a_server_is_one_line() {
         };
         assert_eq!(refusal(with(None, "good-password")).await, "it can");
         let bad = refusal(with(None, "bad-password")).await;
-        let expected = "refused the user name or the password of store.valkey";
+        let expected = "rejected the user name or the password of store.valkey";
         assert_eq!(bad, format!("127.0.0.1:{port} {expected}"), "{kind:?}");
         assert_eq!(refusal(with(Some("nobody"), "good-password")).await, bad);
         let none = refusal(access(port)).await;
         assert!(
-            none.contains("wants a password: name it in"),
+            none.contains("requires a password: set store"),
             "{kind:?} {none}"
         );
 
@@ -423,7 +423,7 @@ async fn each_thing_that_is_wrong_with_a_server_is_one_line() {
             tell(port, &rule).await;
             let told = refusal(with()).await;
             assert!(
-                told.contains("does not let the user of store.valkey do") && told.contains(what),
+                told.contains("denies the user of store.valkey") && told.contains(what),
                 "{kind:?} {rule:?}: {told}"
             );
         }
@@ -475,12 +475,12 @@ async fn memory_policies_that_lose_purges_are_told_of() {
         (
             "100mb",
             "noeviction",
-            Some("noeviction, so nothing more is kept"),
+            Some("noeviction, so a full server keeps nothing new"),
         ),
         (
             "100mb",
             "allkeys-lru",
-            Some("allkeys-lru, which may evict what must stay"),
+            Some("allkeys-lru, which may evict records that must stay"),
         ),
         ("100mb", "volatile-ttl", None),
     ] {
@@ -537,7 +537,7 @@ async fn a_certificate_of_another_name_is_refused() {
         ..access(port)
     };
     let told = refusal(access).await;
-    assert!(told.contains("failed to agree on TLS: "), "{told}");
+    assert!(told.contains("could not set up TLS: "), "{told}");
     assert!(told.contains("not valid for"), "{told}");
 }
 

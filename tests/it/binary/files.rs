@@ -120,7 +120,7 @@ async fn files_that_hang_while_it_runs_change_nothing_and_hold_nobody_up() {
         let ready = world.web.get(&format!("{}/readyz", world.admin)).await;
         assert_eq!(ready.status, 200);
     };
-    let refused = "settings refused, the old ones stay";
+    let refused = "the new settings were rejected; the old ones stay in force";
     for (at, path) in [&config, &nable_key, &token_key, &certificate]
         .into_iter()
         .enumerate()

@@ -11,7 +11,7 @@ use crate::process::{Answer, Ended, PATIENCE, World, everyone, key, raw, write_k
 const SLOW: &str = "{\"operation\":\"customers\",\"kind\":\"latency\",\"ms\":1500}";
 const STUCK: &str = "{\"operation\":\"customers\",\"kind\":\"latency\",\"ms\":3600000}";
 const RELOADED: &str = "\"settings reloaded\"";
-const REFUSED: &str = "settings refused, the old ones stay";
+const REFUSED: &str = "the new settings were rejected; the old ones stay in force";
 
 /// Starts a request that the vendor takes its time for, and waits until it has arrived there.
 async fn in_flight(world: &Arc<World>, fault: &str) -> tokio::task::JoinHandle<Option<u16>> {

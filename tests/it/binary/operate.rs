@@ -61,13 +61,12 @@ async fn a_running_gateway_is_looked_at_purged_and_told_to_go_on() {
 
     assert!(
         fine(&world, &["purge", "--kind", "customers"])
-            .starts_with("purged 1: all customers is asked anew")
+            .starts_with("purged 1 (all customers): fetched again")
     );
     let told = fine(&world, &["explain", "/msp/customers"]);
     assert!(told.contains("It is stale"), "{told}");
     assert!(
-        fine(&world, &["purge", "--all", "--hard"])
-            .starts_with("purged 1: everything is forgotten")
+        fine(&world, &["purge", "--all", "--hard"]).starts_with("purged 1 (everything): removed")
     );
     assert_eq!(fine(&world, &["resume", "wiv"]), "wiv asked for no wait\n");
     assert_eq!(fine(&world, &["healthcheck"]), "{\"alive\":true}\n");

@@ -176,7 +176,7 @@ async fn nothing_in_the_file_can_be_read() {
         assert!(ended.stderr.contains("stop it first"), "{}", ended.stderr);
     }
     world.gateway.signal(Signal::TERM);
-    world.gateway.until_stderr("\"left\"", 1);
+    world.gateway.until_stderr("\"drained\"", 1);
     let checked = loop {
         let ended = store("check");
         if ended.code == Some(0) {

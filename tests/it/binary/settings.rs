@@ -127,7 +127,7 @@ fn an_optional_vendor_without_a_key_is_disabled_and_one_must_have_a_key() {
         let ended = check(&good, none, true);
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         let warned = ended.stderr.lines().any(|line| {
-            line.starts_with("warning: nable: disabled, for the file ")
+            line.starts_with("warning: nable: disabled, because the file ")
                 && line.ends_with(" (nable.optional = true)")
         });
         assert!(warned, "{}", ended.stderr);

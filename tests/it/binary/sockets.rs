@@ -180,15 +180,15 @@ async fn wrong_sockets_are_refused_in_one_line() {
     for (said, words) in [
         (
             stage.refused(unix, "public"),
-            "listen.public: the inherited socket is no TCP socket",
+            "listen.public: the inherited socket is not a TCP socket",
         ),
         (
             stage.refused(udp, "admin"),
-            "listen.admin: the inherited socket is no TCP socket",
+            "listen.admin: the inherited socket is not a TCP socket",
         ),
         (
             stage.refused(file, "public"),
-            "listen.public: the inherited socket is no TCP socket",
+            "listen.public: the inherited socket is not a TCP socket",
         ),
         (
             stage.refused(tcp(), "msp-gateway.socket"),
@@ -209,7 +209,7 @@ async fn wrong_sockets_are_refused_in_one_line() {
     let talking = TcpStream::connect(listening.local_addr().unwrap()).unwrap();
     let said = stage.refused(talking, "public");
     assert!(
-        said.contains("the inherited socket does not listen"),
+        said.contains("the inherited socket is not listening"),
         "{said}"
     );
 }
@@ -221,7 +221,7 @@ async fn with_few_descriptors_operators_still_get_in() {
     let shell = format!("ulimit -n {FILES}; exec \"$0\" \"$@\"");
     let gateway = stage.gateway(&shell, Stdio::null(), &[]);
     gateway.until_stdout("admin http://");
-    gateway.until_stderr("fewer connections than configured", 1);
+    gateway.until_stderr("limits.connections_max is lowered", 1);
     let public = after(&gateway.stdout(), "public http://");
     let admin = after(&gateway.stdout(), "admin http://");
     let crowd: Vec<_> = (0..FILES + 100)

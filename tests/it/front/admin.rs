@@ -363,10 +363,10 @@ async fn wrong_parameters_are_told_what_would_be_right() {
     let on = listener(&stub, true);
     for (target, right) in [
         ("/admin/history?window=1h", "10m or 24h"),
-        ("/admin/history?w=1", "it takes window"),
+        ("/admin/history?w=1", "its parameters are window"),
         ("/admin/live?x=1", "takes no parameters"),
         ("/admin/requests?limit=0", "1 to 1000"),
-        ("/admin/requests/abc", "32 hex digits"),
+        ("/admin/requests/abc", "32 hexadecimal digits"),
         ("/admin/snapshots?limit=-1", "1 to 1000"),
         ("/admin/callers?name=a", "takes no parameters"),
         ("/admin/settings?all=1", "takes no parameters"),

@@ -158,7 +158,7 @@ async fn an_occupied_port_names_its_setting() {
         .unwrap_err();
     assert_eq!(error.setting, "listen.admin");
     let text = error.to_string();
-    assert!(text.contains("another program listens there"), "{text}");
+    assert!(text.contains("another program already listens"), "{text}");
 }
 
 #[tokio::test]

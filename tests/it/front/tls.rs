@@ -394,7 +394,7 @@ fn files_that_do_not_fit_are_told_by_name() {
             Certificate,
             "tls.crt",
             Some(half(&certificate)),
-            "cut short",
+            "truncated",
         ),
         (
             Certificate,
@@ -406,7 +406,7 @@ fn files_that_do_not_fit_are_told_by_name() {
         (Certificate, "tls.crt", Some("x".repeat(1 << 21)), "1 MiB"),
         (PrivateKey, "tls.key", None, "cannot be read"),
         (PrivateKey, "tls.key", Some(String::new()), "no private key"),
-        (PrivateKey, "tls.key", Some(half(&key)), "cut short"),
+        (PrivateKey, "tls.key", Some(half(&key)), "truncated"),
         (
             PrivateKey,
             "tls.key",
@@ -423,7 +423,7 @@ fn files_that_do_not_fit_are_told_by_name() {
             PrivateKey,
             "tls.key",
             Some(other.key.serialize_pem()),
-            "another key",
+            "does not hold the private key",
         ),
         (ClientCa, "ca.crt", None, "cannot be read"),
         (ClientCa, "ca.crt", Some(String::new()), "no certificate"),
