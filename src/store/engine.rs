@@ -1,14 +1,14 @@
-//! The seam: what a store does, in operations on bytes. An engine knows names, numbers and times,
-//! never a caller, a search or a vendor.
+//! The trait that every kind of storage implements, as operations on bytes. An engine knows names,
+//! numbers and times, never a caller, a search or a vendor.
 //!
-//! Each operation is one step that happens whole or not at all. [`Model`](super::Model) says what
-//! each of them means; every other engine is held to it by tests, reply for reply.
+//! Each operation is atomic. [`Model`](super::Model) is the reference implementation; tests compare
+//! every other engine with it, reply by reply.
 //!
 //! A **snapshot** in the engine is a head, then vendor pages (*chunks*) in order, then an end.
-//! Chunks are only ever added, and each names where it goes on from: how many chunks there are and
-//! the *chain* over their texts. So an append that was sent twice is kept once, and one that goes
-//! on from other rows is refused. An engine that several gateways share also fences by who holds
-//! the search; the file of one gateway needs no such word, for its lock is that.
+//! Chunks are only ever added. Each names its predecessor: the number of chunks before it and the
+//! *chain* over their texts. So an append that was sent twice is kept once, and an append to other
+//! rows is rejected. A shared engine also checks who holds the claim on the search. The file of one
+//! gateway needs no claim, because its lock excludes other gateways.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -27,7 +27,7 @@ pub type Chain = [u8; 16];
 /// Most chunks of one snapshot. Longer ones stay in memory only.
 pub const CHUNKS_MAX: u32 = 4_096;
 
-/// When the vendor last said so.
+/// When the vendor last confirmed the rows of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeptAges {
     /// The first rows.
@@ -40,11 +40,11 @@ pub struct KeptAges {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum KeptEnd {
-    /// It has not: more rows may come.
+    /// It has not ended: more rows may follow.
     Open = 0,
     /// The vendor's end was reached.
     Complete = 1,
-    /// A walk hit its own bound.
+    /// The walk reached one of its limits.
     Cut = 2,
     /// No row will ever follow.
     Broken = 3,
@@ -61,7 +61,7 @@ impl KeptEnd {
 /// One operation.
 #[derive(Clone, Debug)]
 pub enum StoreOp {
-    /// The answer of this name → [`StoreReply::Value`].
+    /// Reads the answer of this name → [`StoreReply::Value`].
     Find {
         /// Its name.
         name: RecordName,
@@ -76,7 +76,7 @@ pub enum StoreOp {
         /// A soft failure.
         negative: bool,
     },
-    /// The current snapshot of a line → [`StoreReply::Current`].
+    /// Reads the name of the current snapshot of a line → [`StoreReply::Current`].
     Line {
         /// The line of a search.
         line: RecordName,
@@ -109,15 +109,15 @@ pub enum StoreOp {
         rows: u32,
         /// Sealed.
         chunk: Bytes,
-        /// When the vendor said so; the first chunk's is the head's age too.
+        /// When the vendor sent the rows. The time of the first chunk is the head's age too.
         at: Stamp,
     },
-    /// The vendor gave the same rows again: their ages begin anew → [`StoreReply::Kept`] or
+    /// Resets the ages, because the vendor sent the same rows again → [`StoreReply::Kept`] or
     /// [`StoreReply::Gone`].
     Renewed {
         /// The snapshot.
         snapshot: RecordName,
-        /// From now on.
+        /// The new ages.
         ages: KeptAges,
     },
     /// Ends a snapshot; the first end stays → [`StoreReply::Kept`] or [`StoreReply::Gone`].
@@ -127,39 +127,39 @@ pub enum StoreOp {
         /// How.
         end: KeptEnd,
     },
-    /// The head of a snapshot, and where it stands → [`StoreReply::Head`].
+    /// Reads the head of a snapshot and its state → [`StoreReply::Head`].
     Head {
         /// The snapshot.
         snapshot: RecordName,
     },
-    /// A chunk → [`StoreReply::Value`].
+    /// Reads a chunk → [`StoreReply::Value`].
     Chunk {
         /// The snapshot.
         snapshot: RecordName,
-        /// From 0 on.
+        /// Its number, from 0.
         number: u32,
     },
-    /// A snapshot is in use: it goes last when room is made → [`StoreReply::Kept`] or
+    /// Marks a snapshot as used now, so that it is evicted last → [`StoreReply::Kept`] or
     /// [`StoreReply::Gone`].
     Touch {
         /// The snapshot.
         snapshot: RecordName,
     },
-    /// Ends a snapshot's life → [`StoreReply::Kept`], whether it was there or not.
+    /// Removes a snapshot → [`StoreReply::Kept`], whether it existed or not.
     Forget {
         /// The snapshot.
         snapshot: RecordName,
     },
-    /// Keeps something small about the gateway → [`StoreReply::Kept`].
+    /// Keeps a small record about the gateway → [`StoreReply::Kept`].
     Note {
         /// Its name.
         name: RecordName,
         /// Sealed.
         record: Bytes,
-        /// The reply is wanted only once it is safe.
+        /// Whether to reply only once a crash cannot undo it.
         safe: bool,
     },
-    /// What was noted → [`StoreReply::Value`].
+    /// Reads such a small record → [`StoreReply::Value`].
     Recall {
         /// Its name.
         name: RecordName,
@@ -208,7 +208,7 @@ impl StoreOp {
     }
 }
 
-/// Where a kept snapshot stands.
+/// The state of a kept snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptStanding {
     /// Its line.
@@ -217,7 +217,7 @@ pub struct KeptStanding {
     pub chunks: u32,
     /// Rows in them.
     pub rows: u64,
-    /// Over their texts.
+    /// The chain over their texts.
     pub chain: Chain,
     /// How it ended.
     pub end: KeptEnd,
@@ -228,26 +228,26 @@ pub struct KeptStanding {
 /// The reply to an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreReply {
-    /// It is as was asked.
+    /// The operation succeeded.
     Kept,
-    /// There is no such thing any more.
+    /// The record no longer exists.
     Gone,
     /// Another record is at that place.
     Conflict,
-    /// What was looked for.
+    /// The record, if there is one.
     Value(Option<Bytes>),
     /// The current snapshot.
     Current(Option<RecordName>),
-    /// A snapshot: where it stands, and its sealed head.
+    /// A snapshot: its state and its sealed head.
     Head(Option<(KeptStanding, Bytes)>),
 }
 
 /// Why an engine gives no reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreFault {
-    /// It cannot be used at present.
+    /// The engine cannot be used at the moment.
     Away,
-    /// It takes no more: too much waits to be written, or the record is too large for it.
+    /// The engine accepts no more: too much waits to be written, or the record is too large.
     Full,
     /// This one operation failed.
     Failed,
@@ -266,7 +266,7 @@ pub enum EngineState {
     Opening,
     /// At work.
     Ok,
-    /// Cannot be used at present; it is tried again by itself.
+    /// Cannot be used at the moment; it retries by itself.
     Away,
 }
 
@@ -300,37 +300,40 @@ impl<E: Engine + ?Sized> Engine for std::sync::Arc<E> {
     }
 }
 
-/// What a store is made of. Operations take effect in the order of the calls; dropping the future
-/// changes nothing.
+/// A kind of storage. Operations take effect in the order of the calls. Dropping the future cancels
+/// nothing.
 pub trait Engine: Send + Sync + 'static {
     /// Runs one operation.
     ///
     /// # Errors
-    /// When there is no reply; the future then ends at once, whatever the engine waits for. A
-    /// change may have been made all the same, so it may be asked for again.
+    /// If there is no reply. The future then ends at once, even if the engine is still waiting. The
+    /// change may have been made all the same, so the operation may be repeated.
     fn call(&self, op: StoreOp) -> StoreFuture<'_>;
 
     /// How it is doing.
     fn state(&self) -> EngineState;
 
-    /// Counts how often it may have lost something since the process began, as when it began empty
-    /// or was connected anew: what must not be missing is then to be noted anew.
+    /// Returns how often the engine may have lost records since the process started, for instance
+    /// because it started empty or reconnected. After such a loss, records that must not be missing
+    /// are written again.
     fn resets(&self) -> u64;
 
     /// Writes what waits, and closes its file or its connections, within `limit`.
     fn close(&self, limit: Duration);
 
-    /// What several gateways agree on through it. `None`: it is this gateway's own.
+    /// Returns the operations for several gateways. `None` if this gateway has the engine to
+    /// itself.
     fn fleet(&self) -> Option<&dyn Fleet> {
         None
     }
 
-    /// How long anyone waits for it. A vendor takes longer, so little is lost where it is late.
+    /// Returns the longest wait for a reply. A vendor call takes longer, so a late store costs
+    /// little.
     fn wait_max(&self) -> Duration {
         Duration::from_millis(50)
     }
 
-    /// How long it is left alone after it was late several times.
+    /// Returns how long the engine is not called after several late replies.
     fn rest(&self) -> Duration {
         Duration::from_secs(10)
     }

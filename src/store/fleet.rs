@@ -1,8 +1,8 @@
-//! The second half of the seam: what several gateways (*replicas*) over one engine agree on.
+//! The operations of an engine that several gateways (*replicas*) share.
 //!
-//! An engine that is one gateway's own, like a file, has no such half. An engine that is shared
-//! answers these operations too, each in one step. Time is the engine's: an operation sends
-//! ages, and gets ages back, so that the clocks of two machines are never compared.
+//! An engine of one gateway, such as a file, does not have them. A shared engine executes each of
+//! them atomically. Time is the engine's: an operation sends and returns ages, so that the clocks
+//! of two machines are never compared.
 
 use bytes::Bytes;
 
@@ -11,19 +11,19 @@ use super::record::RecordName;
 use crate::clock::{Duration, Stamp};
 use crate::metrics::StoreOperation;
 
-/// Two ages of one answer that differ by less are one age: each way through the engine rounds to
-/// whole milliseconds.
+/// Two ages of one answer that differ by less are equal, because each pass through the engine
+/// rounds to whole milliseconds.
 pub const SAME_AGE: Duration = Duration::from_millis(50);
-/// A replica that said nothing for so long is not counted any more.
+/// A replica that has been silent for this long is no longer counted.
 pub const REPLICA_GONE: Duration = Duration::from_secs(2);
 
-/// The right to do one thing, as long as a lease lasts. Random, so that asking for it again is
-/// the same question.
+/// Identifies the holder of a claim while its lease lasts. It is random, so that a repeated request
+/// is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimId(pub [u8; 16]);
 
 impl ClaimId {
-    /// Returns a new one.
+    /// Creates a random id.
     pub fn random() -> Self {
         Self(fastrand::u128(..).to_le_bytes())
     }
@@ -32,50 +32,50 @@ impl ClaimId {
 /// One operation.
 #[derive(Clone, Debug)]
 pub enum FleetOp {
-    /// Keeps a record under a name once and for all → [`FleetReply::Value`]: the record that is
-    /// kept there, which another replica may have kept before.
+    /// Keeps a record under a name unless there is one → [`FleetReply::Value`] with the record that
+    /// is kept, which may be another replica's.
     Settle {
         /// Its name.
         name: RecordName,
         /// Sealed.
         record: Bytes,
     },
-    /// The purges of all replicas → [`FleetReply::Purges`].
+    /// Reads the purges of all replicas → [`FleetReply::Purges`].
     Purges,
-    /// Replaces them → [`FleetReply::Kept`], or [`FleetReply::Conflict`] where their number is
-    /// not `was` any more.
+    /// Replaces the purges → [`FleetReply::Kept`], or [`FleetReply::Conflict`] if their number is
+    /// no longer `was`.
     Purge {
-        /// Their number when they were read; 0: there were none.
+        /// Their number when they were read; 0 if there were none.
         was: u64,
         /// Their number from now on.
         number: u64,
         /// Sealed.
         record: Bytes,
     },
-    /// The answer of this name, and when the vendor gave it → [`FleetReply::Answer`].
+    /// Reads the answer of this name and when the vendor gave it → [`FleetReply::Answer`].
     Look {
         /// Its name.
         name: RecordName,
     },
-    /// Who fetches an answer → [`FleetReply::Answer`] where one is kept that is newer than
-    /// `have`, [`FleetReply::Failed`] while a failure is shared, [`FleetReply::Wait`] while another
-    /// replica fetches it, else [`FleetReply::Lead`].
+    /// Decides which replica fetches an answer → [`FleetReply::Answer`] if the stored answer is
+    /// newer than `have`, [`FleetReply::Wait`] while another replica fetches it, otherwise
+    /// [`FleetReply::Lead`].
     Board {
         /// Its name.
         name: RecordName,
-        /// By which the right to fetch is known.
+        /// The id of the claim.
         claim: ClaimId,
-        /// How long it lasts.
+        /// How long the claim lasts.
         lease: Duration,
-        /// When the vendor gave the answer that is known already.
+        /// When the vendor gave the answer that this replica already has.
         have: Option<Stamp>,
     },
     /// Keeps an answer and ends the claim → [`FleetReply::Kept`]; [`FleetReply::Conflict`] for a
-    /// soft failure where a good answer is kept, and for an answer older than the one kept.
+    /// soft failure if a good answer is stored, and for an answer older than the stored one.
     Land {
         /// Its name.
         name: RecordName,
-        /// Ended, if it holds still.
+        /// The claim to end, if it is still held.
         claim: ClaimId,
         /// Sealed.
         record: Bytes,
@@ -100,20 +100,20 @@ pub enum FleetOp {
     GiveUp {
         /// The answer's name.
         name: RecordName,
-        /// Ended, if it holds still.
+        /// The claim to end, if it is still held.
         claim: ClaimId,
     },
-    /// A replica is there → [`FleetReply::Beat`].
+    /// Reports a running replica → [`FleetReply::Beat`].
     Beat {
-        /// By which it is known.
+        /// The id of the replica.
         replica: [u8; 16],
-        /// The number of the purges that it follows.
+        /// The number of the purges that it has applied.
         applied: u64,
     },
 }
 
 impl FleetOp {
-    /// Returns its word in metrics.
+    /// Returns the operation's word in metrics.
     pub fn operation(&self) -> StoreOperation {
         match self {
             Self::Settle { .. } => StoreOperation::Settle,
@@ -128,7 +128,7 @@ impl FleetOp {
         }
     }
 
-    /// Returns the sealed bytes in it.
+    /// Returns the sealed bytes in the operation.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Settle { record, .. }
@@ -143,15 +143,15 @@ impl FleetOp {
 /// The reply to an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FleetReply {
-    /// It is as was asked.
+    /// The operation succeeded.
     Kept,
-    /// Something else stands there.
+    /// Another record is at that place.
     Conflict,
-    /// What is kept.
+    /// The stored record.
     Value(Bytes),
     /// The purges of all replicas.
     Purges {
-        /// 0 where there are none.
+        /// The number of the purges; 0 if there are none.
         number: u64,
         /// Sealed.
         record: Option<Bytes>,
@@ -160,17 +160,17 @@ pub enum FleetReply {
     Answer(Option<(Bytes, Stamp)>),
     /// The fetch failed a moment ago: the failure, sealed.
     Failed(Bytes),
-    /// Another replica does it, and its lease lasts so long.
+    /// Another replica does it. Its lease lasts this long.
     Wait(Duration),
-    /// It is for this replica to do.
+    /// This replica has to do it.
     Lead,
-    /// Where the fleet stands.
+    /// The state of the fleet.
     Beat {
         /// The number of the purges.
         number: u64,
-        /// Replicas that are there.
+        /// Running replicas.
         replicas: u32,
-        /// Those of them that follow the purges.
+        /// Running replicas that have applied the purges.
         applied: u32,
     },
 }
@@ -184,6 +184,6 @@ pub trait Fleet: Send + Sync {
     /// changes nothing.
     ///
     /// # Errors
-    /// When there is no reply. A change may have been made all the same.
+    /// If there is no reply. The change may have been made all the same.
     fn ask(&self, op: FleetOp) -> FleetFuture<'_>;
 }

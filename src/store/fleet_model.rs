@@ -1,5 +1,5 @@
-//! A shared engine in memory: it says what the operations of a fleet mean, and Valkey is held to
-//! it.
+//! A shared engine in memory. It is the reference for the operations of a fleet; tests compare
+//! Valkey with it.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -13,7 +13,7 @@ use super::model::Model;
 use super::record::RecordName;
 use crate::clock::{Clock, Duration, Stamp};
 
-/// A claim and its end.
+/// A claim and the time at which it ends.
 #[derive(Clone, Copy, Debug)]
 struct Lease {
     claim: ClaimId,
@@ -28,7 +28,7 @@ struct SharedAnswer {
     failed: Option<(Bytes, Stamp)>,
 }
 
-/// What a fleet has agreed on. Pure.
+/// The shared state of a fleet. Pure.
 #[derive(Debug, Default)]
 struct Agreed {
     purges: (u64, Option<Bytes>),
@@ -36,7 +36,7 @@ struct Agreed {
     replicas: BTreeMap<[u8; 16], (Stamp, u64)>,
 }
 
-/// Everything in memory, at once and never away.
+/// An engine in memory, which answers at once and is never away.
 #[derive(Debug)]
 pub struct SharedModel {
     model: Model,
@@ -44,7 +44,7 @@ pub struct SharedModel {
     clock: Clock,
 }
 
-/// Whether `one` is younger than `other` by more than rounding.
+/// Returns whether `one` is newer than `other` by more than rounding.
 fn is_newer(one: &Stamp, other: &Stamp, now: &Stamp) -> bool {
     let age = |stamp: &Stamp| stamp.age(now).unwrap_or(Duration::ZERO);
     age(one) + SAME_AGE < age(other)
@@ -53,7 +53,7 @@ fn is_newer(one: &Stamp, other: &Stamp, now: &Stamp) -> bool {
 impl Agreed {
     fn judge(&mut self, op: FleetOp, now: Stamp) -> FleetReply {
         match op {
-            // Of the notes, which the model has.
+            // The record is among the notes of the model.
             FleetOp::Settle { record, .. } => FleetReply::Value(record),
             FleetOp::Purges => FleetReply::Purges {
                 number: self.purges.0,
@@ -168,7 +168,7 @@ impl SharedModel {
         self.agree_at(op, self.clock.stamp())
     }
 
-    /// Does the same at a moment of the engine's time.
+    /// Runs one operation of a fleet at a given engine time.
     pub(super) fn agree_at(&self, op: FleetOp, now: Stamp) -> FleetReply {
         let mut agreed = self.agreed.lock();
         if let FleetOp::Settle { name, record } = &op {

@@ -1,4 +1,4 @@
-//! What other rooms use of a store: contents go in and come out, whatever the engine is.
+//! The interface of a store for other rooms: it takes and returns contents, whatever the engine is.
 
 use std::sync::{Arc, OnceLock};
 
@@ -19,26 +19,27 @@ use crate::metrics::{
     Metrics, RecordReject, StoreLookup, StoreMetrics, StoreOperation, StoreOutcome,
 };
 
-/// How long after the start a look waits for the file to be opened: after a crash that takes up to
-/// a third of a second, and who does not wait for it asks the vendor for what is kept.
+/// How long a lookup waits for the file to be opened after the start. After a crash that takes up
+/// to a third of a second, and a lookup that does not wait would call the vendor for a stored
+/// answer.
 const OPENING_WAIT: Duration = Duration::from_secs(1);
-/// How long a purge waits until a crash cannot undo it.
+/// How long a purge waits until it would survive a crash.
 const PURGE_WAIT: Duration = Duration::from_secs(1);
-/// Operations in a row that were late before the store is left alone for a while.
+/// Late operations in a row after which the store is not called for a while.
 const LATE_MAX: u32 = 3;
 /// Contents from this size on are sealed and opened on a thread that serves no requests.
 const OFF_THREAD_BYTES: usize = 256 << 10;
 
-/// How the store is doing, in `/readyz` and `/admin/status`.
+/// The health of the store in `/readyz` and `/admin/status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreHealth {
-    /// There is none: nothing is kept across a restart.
+    /// There is no store: nothing is kept across a restart.
     Off,
     /// Being opened.
     Opening,
     /// At work.
     Ok,
-    /// Cannot be used at present; it is tried again by itself.
+    /// Cannot be used at the moment; it retries by itself.
     Away,
 }
 
@@ -57,14 +58,14 @@ impl StoreHealth {
     }
 }
 
-/// An answer as it is kept.
+/// A stored answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeptAnswer {
     /// The vendor's body, in the form that its reader wrote.
     pub content: Bytes,
     /// A soft failure.
     pub negative: bool,
-    /// When the vendor last said so.
+    /// When the vendor last confirmed the answer.
     pub born: Stamp,
     /// Its share of the jitter.
     pub draw: f64,
@@ -72,7 +73,7 @@ pub struct KeptAnswer {
     pub begun: u64,
 }
 
-/// What outlives the process, or nothing. Cheap to clone.
+/// Keeps data beyond the life of the process, or keeps nothing. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     pub(super) inner: Option<Arc<StoreInner>>,
@@ -84,29 +85,29 @@ pub(super) struct StoreInner {
     pub(super) records: SealedRecord,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<StoreMetrics>,
-    /// Of reads. Many of them need no disk, and say nothing about its writes.
+    /// The breaker of reads. Many of them need no disk and say nothing about its writes.
     reads: Mutex<Breaker>,
-    /// Of what is waited for until it is safe.
+    /// The breaker of operations that wait until a crash cannot undo them.
     writes: Mutex<Breaker>,
     pub(super) purges: Arc<Purges>,
     began: Instant,
-    /// The names in use, and how often the engine had begun empty when they were noted in it.
+    /// The names in use, with the engine's number of resets when they were written to it.
     names: ArcSwapOption<(Names, u64)>,
-    /// One at a time looks for the names, or notes them anew.
+    /// Lets one task at a time read or write the names.
     naming: tokio::sync::Mutex<()>,
-    /// This process among those that share the engine.
+    /// Identifies this process among those that share the engine.
     pub(super) replica: [u8; 16],
-    /// Ends in memory what the purges of others end; told the number of the purges before them.
+    /// Applies the purges of other replicas to memory.
     pub(super) on_purge: OnceLock<PurgeHook>,
 }
 
-/// Ends in memory what purges end that came after this number.
+/// Applies to memory all purges that came after this number.
 pub type PurgeHook = Box<dyn Fn(u64) + Send + Sync>;
 
-/// Leaves an engine alone that does not answer in time. Pure.
+/// Stops calls to an engine that does not answer in time. Pure.
 #[derive(Debug)]
 struct Breaker {
-    /// How long the engine is left alone.
+    /// How long the engine is not called.
     rest: Duration,
     late_in_row: u32,
     away_until: Option<Instant>,
@@ -121,7 +122,8 @@ impl Breaker {
         }
     }
 
-    /// Whether the engine may be asked now. While it is away, one operation tries now and then.
+    /// Returns whether the engine may be called now. While it is away, one operation tries it now
+    /// and then.
     fn allows(&mut self, now: Instant) -> bool {
         match self.away_until {
             Some(until) if now < until => false,
@@ -133,7 +135,7 @@ impl Breaker {
         }
     }
 
-    /// Says whether it went away by this.
+    /// Records a reply. Returns whether the engine counts as away from now on.
     fn heard(&mut self, in_time: bool, now: Instant) -> bool {
         if in_time {
             *self = Self::new(self.rest);
@@ -153,7 +155,7 @@ impl Breaker {
 }
 
 impl Store {
-    /// Keeps nothing. Purges are counted all the same.
+    /// Creates a store that keeps nothing. It still counts purges.
     pub fn none() -> Self {
         Self {
             inner: None,
@@ -191,7 +193,7 @@ impl Store {
         }
     }
 
-    /// Returns whether anything is kept.
+    /// Returns whether the store keeps anything.
     pub fn is_on(&self) -> bool {
         self.inner.is_some()
     }
@@ -201,7 +203,7 @@ impl Store {
         &self.purges
     }
 
-    /// Returns how it is doing.
+    /// Returns the health of the store.
     pub fn health(&self) -> StoreHealth {
         let Some(inner) = &self.inner else {
             return StoreHealth::Off;
@@ -222,7 +224,7 @@ impl Store {
         u64::try_from(bytes).unwrap_or(0)
     }
 
-    /// Returns the answer that was kept for an identity.
+    /// Returns the stored answer of an identity.
     pub async fn find_answer(&self, kind: Kind, identity: &[u8; 32]) -> Option<KeptAnswer> {
         let inner = self.inner.as_ref()?;
         let found = inner.find_answer(identity).await;
@@ -277,7 +279,7 @@ impl Store {
     /// Reads a note by its name.
     ///
     /// # Errors
-    /// If the store does not say.
+    /// If the store does not answer.
     pub async fn recall(&self, what: &str) -> Result<Option<Bytes>, StoreFault> {
         let Some(inner) = &self.inner else {
             return Ok(None);
@@ -291,8 +293,8 @@ impl Store {
         inner.recall(name, until).await
     }
 
-    /// Notes something small under a name of our own, in place of what was noted before. It is
-    /// written soon, and nobody waits for it.
+    /// Stores a small note under a name, in place of the note before. It is written soon; the call
+    /// does not wait.
     pub fn note(&self, what: &str, content: &[u8]) {
         let Some(inner) = self.inner.as_ref().filter(|inner| !inner.is_shared()) else {
             return;
@@ -311,7 +313,8 @@ impl Store {
         });
     }
 
-    /// Makes the purges so far outlive a crash. Says whether they do; they are in force either way.
+    /// Waits until the purges so far would survive a crash. Returns whether they would. They are in
+    /// force either way.
     pub async fn keep_purges(&self) -> bool {
         let Some(inner) = &self.inner else {
             return true;
@@ -326,16 +329,15 @@ impl Store {
         inner.note_purges(&names.0, until).await
     }
 
-    /// Loads what must be known before anything is judged: names and purges. To be called once,
-    /// when there is a runtime. Waits for the file to be opened, and for no longer than that may
-    /// take.
+    /// Loads names and purges, which are needed before any record can be checked. Call it once,
+    /// within a runtime. It waits for the file to be opened, for as long as that normally takes.
     pub async fn warm(&self) {
         if let Some(inner) = &self.inner {
             inner.names(inner.patience()).await;
         }
     }
 
-    /// Writes what waits, in `limit` at most. Blocks.
+    /// Writes queued operations within `limit`. Blocks.
     pub fn close(&self, limit: Duration) {
         if let Some(inner) = &self.inner {
             inner.engine.close(limit);
@@ -343,8 +345,8 @@ impl Store {
     }
 }
 
-/// Where the names are noted: under each sealing key, so that a start with a wrong key finds
-/// nothing and loses nothing.
+/// Returns where the names are stored. The place depends on the sealing key, so that a start with a
+/// wrong key finds nothing and loses nothing.
 fn place_of_names(key_id: &[u8]) -> RecordName {
     let mut name = *b"names of         ";
     name.iter_mut()
@@ -354,7 +356,7 @@ fn place_of_names(key_id: &[u8]) -> RecordName {
     RecordName(name.first_chunk().copied().unwrap_or_default())
 }
 
-/// What the purges are noted under.
+/// The name under which the purges are stored.
 const PURGES: &[u8] = b"purges";
 /// What is noted after answers that are waited for.
 const KEPT_SO_FAR: &[u8] = b"kept so far";
@@ -369,12 +371,12 @@ impl StoreInner {
         }
     }
 
-    /// Runs one operation, counted and in time.
+    /// Runs one operation with a time limit, and counts it.
     pub(super) async fn call(&self, op: StoreOp, until: Instant) -> Result<StoreReply, StoreFault> {
         self.begin(op, until).reply().await
     }
 
-    /// Hands one operation over. It takes effect before those that are handed over later.
+    /// Starts one operation. It takes effect before operations that are started later.
     pub(super) fn begin(&self, op: StoreOp, until: Instant) -> StoreCall<'_, StoreReply> {
         let (operation, began) = (op.operation(), self.clock.now());
         let writes = op.is_to_be_safe();
@@ -398,7 +400,7 @@ impl StoreInner {
         }
     }
 
-    /// Runs one operation of a fleet, counted and in time.
+    /// Runs one operation of a fleet with a time limit, and counts it.
     pub(super) async fn ask(&self, op: FleetOp, until: Instant) -> Result<FleetReply, StoreFault> {
         let (operation, began) = (op.operation(), self.clock.now());
         let fleet = self.engine.fleet().ok_or(StoreFault::Away)?;
@@ -422,8 +424,8 @@ impl StoreInner {
         (known.1 == self.engine.resets()).then_some(known)
     }
 
-    /// Returns the names, found or made. Where the engine began empty, they and the purges are
-    /// noted anew.
+    /// Returns the names. Reads them from the engine, or creates them. If the engine started empty,
+    /// the names and the purges are written again.
     pub(super) async fn names(&self, until: Instant) -> Option<Arc<(Names, u64)>> {
         if let Some(known) = self.known_names() {
             return Some(known);
@@ -446,7 +448,7 @@ impl StoreInner {
                 break;
             }
             let place = place_of_names(&key_id);
-            // A store that does not answer may hold them: none are made then.
+            // A store that does not answer may hold names, so no new ones are created.
             let found = self.recall(place, until).await.ok()?;
             names = found.and_then(|bytes| Names::of_bytes(&bytes));
             noted = names.is_some() && place == here;
@@ -457,7 +459,7 @@ impl StoreInner {
         };
         if self.is_shared() {
             let names = self.share_names(here, &names, until).await?;
-            // Purges of others first: nothing that they cover is to come out of the store.
+            // The purges of others come first, so that no record that they cover is used.
             self.share_purges(until).await?;
             let names = Arc::new((names, resets));
             self.names.store(Some(names.clone()));
@@ -507,7 +509,7 @@ impl StoreInner {
         self.call(op, until).await.is_ok()
     }
 
-    /// Notes without waiting: later notes of one name come later.
+    /// Writes a note without waiting. Notes of one name keep their order.
     fn note_at_once(&self, name: RecordName, content: &[u8]) {
         let Some(record) = self.records.seal(state_place(name), content) else {
             return;
@@ -527,7 +529,7 @@ impl StoreInner {
         self.metrics.request(operation, outcome, 0.0);
     }
 
-    /// The answer, where one is kept; else why it was not taken.
+    /// Returns the stored answer, or why it was not used.
     async fn find_answer(
         self: &Arc<Self>,
         identity: &[u8; 32],
@@ -562,7 +564,7 @@ impl StoreInner {
     ) -> Result<KeptAnswer, RecordReject> {
         let content = self.open_off_thread(answer_place(name), record).await?;
         let mut answer = read_answer(content, identity).ok_or(RecordReject::Content)?;
-        // The stamp in it is of another machine's clock.
+        // The stamp in the record comes from another machine's clock.
         answer.born = born.unwrap_or(answer.born);
         Ok(answer)
     }
@@ -604,7 +606,7 @@ impl StoreInner {
             record,
             negative,
         };
-        // What is not kept is fetched again.
+        // An answer that is not stored is fetched again.
         let _ = self.call(op, self.patience()).await;
     }
 
@@ -688,7 +690,7 @@ impl StoreInner {
     }
 }
 
-/// An operation under way.
+/// An operation in progress.
 pub(super) struct StoreCall<'a, T> {
     inner: &'a StoreInner,
     operation: StoreOperation,
@@ -714,7 +716,7 @@ impl<T> StoreCall<'_, T> {
                 (reply, outcome)
             }
             BegunCall::Waits(reply, breaker) => {
-                // What was handed over together is late once.
+                // Operations that were started together count as late once.
                 let was_late = inner.clock.now() >= self.until;
                 let reply = timeout_at(self.until, reply).await;
                 let now = inner.clock.now();
@@ -787,7 +789,7 @@ fn write_answer(identity: &[u8; 32], answer: &KeptAnswer) -> Vec<u8> {
 
 fn read_answer(content: Bytes, identity: &[u8; 32]) -> Option<KeptAnswer> {
     let mut reader = PackReader::new(content);
-    // Names are hashes: a wrong answer must not hang on one.
+    // A name is a hash, so the identity itself is compared too.
     if reader.fixed::<32>()? != *identity {
         return None;
     }

@@ -1,5 +1,6 @@
-//! What is kept, without the bytes of it: the decisions of a store, pure. [`Model`](super::Model)
-//! and [`Disk`](super::Disk) both ask it, and then differ only in where the bytes lie.
+//! The pure decisions of a store: which records it keeps, without their bytes.
+//! [`Model`](super::Model) and [`Disk`](super::Disk) both use it, and differ only in where the
+//! bytes are.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,7 +11,7 @@ use super::engine::{CHUNKS_MAX, Chain, KeptAges, KeptEnd, KeptStanding, StoreOp,
 use super::pack::{PackReader, PackWriter};
 use super::record::RecordName;
 
-/// What a record counts at least: a page of the file.
+/// The minimum size that a record is charged: one page of the file.
 const RECORD_CHARGE_MIN: u64 = 4_096;
 /// The number of a snapshot's head among its chunks.
 const HEAD: u32 = u32::MAX;
@@ -26,7 +27,7 @@ pub enum Table {
     Snapshots,
     /// The sealed bytes of answers, heads and chunks.
     Chunks,
-    /// Small things about the gateway.
+    /// Small records about the gateway.
     State,
 }
 
@@ -52,20 +53,20 @@ impl Table {
     }
 }
 
-/// Where bytes lie.
+/// The place of a record's bytes.
 pub type Place = (Table, Vec<u8>);
 
-/// One change of the tables: `None` takes out.
+/// One change of the tables. `None` removes the entry.
 pub type TableChange = (Place, Option<Bytes>);
 
-/// What an operation comes to.
+/// The outcome of an operation.
 #[derive(Debug)]
 pub(super) enum Judged {
     /// This reply.
     Reply(StoreReply),
     /// The bytes of this place.
     Read(Place),
-    /// The bytes of this place are the head of a snapshot that stands so.
+    /// The bytes of this place, the head of a snapshot in this state.
     ReadHead(Place, KeptStanding),
     /// Nothing: the record is larger than the store.
     TooLarge,
@@ -81,7 +82,7 @@ struct AnswerEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct SnapshotEntry {
     standing: KeptStanding,
-    /// The chain before the last chunk, by which one that is sent twice is known.
+    /// The chain before the last chunk. It identifies a chunk that is sent twice.
     before_last: Chain,
     used: u64,
     bytes: u64,
@@ -149,7 +150,7 @@ impl Ledger {
         (self.answers.len(), self.snapshots.len())
     }
 
-    /// Takes in an entry of a table, as it was written; `None` where it makes no sense.
+    /// Loads an entry of a table as it was written. `None` if the entry is invalid.
     pub fn take_in(&mut self, table: Table, key: &[u8], value: Bytes) -> Option<()> {
         let name = || key.try_into().ok().map(RecordName);
         match table {
@@ -176,7 +177,7 @@ impl Ledger {
         Some(())
     }
 
-    /// Makes room where more is kept than may be, as after a change of the settings.
+    /// Evicts records until the limit holds, for instance after a change of the settings.
     pub fn shrink(&mut self, changes: &mut Vec<TableChange>) {
         self.make_room(None, changes);
     }
@@ -344,7 +345,7 @@ impl Ledger {
         Judged::Reply(StoreReply::Kept)
     }
 
-    /// Changes a snapshot, which is a use of it.
+    /// Changes a snapshot and marks it as used now.
     fn change(
         &mut self,
         name: RecordName,
@@ -411,7 +412,7 @@ impl Ledger {
         }
     }
 
-    /// Lets go of what was used least lately, but of `spared`.
+    /// Evicts the least recently used records, except `spared`.
     fn make_room(&mut self, spared: Option<Unit>, changes: &mut Vec<TableChange>) {
         while self.bytes > self.bytes_max {
             let mut oldest = self.order.values().copied();

@@ -1,4 +1,4 @@
-//! What outlives the process: answers, snapshots, purges, and what vendors said about their limits.
+//! Keeps data beyond the life of the process: answers, snapshots, purges and the vendors' limits.
 //!
 //! ```text
 //! cache, snapshot, admission ─▶ Store ─▶ Engine: Disk (a file), Valkey (shared), Model (memory)
@@ -7,20 +7,20 @@
 //!                               waits 50 ms at most
 //! ```
 //!
-//! - [`Store`] is what other rooms use. It seals what goes in, judges what comes out, waits a
-//!   moment and no longer, and stops asking an engine that does not answer. [`Store::none`] keeps
-//!   nothing and costs nothing.
-//! - [`Engine`] is the seam: one trait, operations on bytes. [`Model`] says what they mean,
-//!   [`Disk`] is a redb file in a directory of our own, [`Valkey`] a server that several gateways
-//!   share. What they agree on through it is in [`fleet`]: names, purges, how many they are, and
-//!   in [`board`]: which of them fetches an answer.
-//! - [`SealedRecord`] and [`Names`] keep the engine ignorant: contents are sealed with a key
-//!   derived from the secret of the page tokens, names are keyed hashes.
-//! - [`Watermarks`] are purges as numbers. What comes out of the store is judged by them, so that a
-//!   purge also ends what a file brings back.
+//! - [`Store`] is the interface for other rooms. It seals and opens records, checks them against
+//!   purges, and limits every wait to 50 ms. It stops calling an engine that does not answer.
+//!   [`Store::none`] keeps nothing and costs nothing.
+//! - [`Engine`] is the trait that each kind of storage implements, as operations on bytes.
+//!   [`Model`] is the reference implementation, [`Disk`] a redb file in a directory of its own,
+//!   [`Valkey`] a server that several gateways share. [`fleet`] holds the operations of a shared
+//!   engine: names, purges and the number of gateways.
+//! - [`SealedRecord`] and [`Names`] keep contents and identities from the engine. Contents are
+//!   sealed with a key derived from the secret of the page tokens. Names are keyed hashes.
+//! - [`Watermarks`] are purges as numbers. Every record from the store is checked against them, so
+//!   that a purge also ends records that a restart brings back.
 //!
-//! Memory answers first. The store is asked on a miss, and told after a fetch; a hit never touches
-//! it. Whatever does not open, or makes no sense, is a miss and is counted.
+//! Memory answers first. The store is read after a miss and written after a fetch; a hit never
+//! touches it. A record that does not open, or whose content is invalid, is a miss and is counted.
 //!
 //! What must never happen here: a vendor key, a scroll id or a caller key in a record; a request or
 //! the end of the process that waits for a disk; an answer that a purge covers.

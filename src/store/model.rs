@@ -1,4 +1,5 @@
-//! A store in memory: it says what the operations mean, and every other engine is held to it.
+//! A store in memory. It is the reference for the operations; tests compare every other engine with
+//! it.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use parking_lot::Mutex;
 use super::engine::{Engine, EngineState, StoreFault, StoreFuture, StoreOp, StoreReply};
 use super::ledger::{Judged, Ledger, Place, TableChange};
 
-/// Everything in memory, at once and never away. Ends with the process.
+/// An engine in memory, which answers at once and is never away. It ends with the process.
 #[derive(Debug)]
 pub struct Model(Mutex<ModelState>);
 
@@ -19,7 +20,7 @@ struct ModelState {
 }
 
 impl Clone for Model {
-    /// Copies everything that is kept: the two then go their own ways.
+    /// Copies all records. The copy is independent.
     fn clone(&self) -> Self {
         Self(Mutex::new(self.0.lock().clone()))
     }

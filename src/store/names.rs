@@ -1,10 +1,10 @@
-//! What records are called: keyed hashes, so that the engine learns no identity.
+//! Names of records. They are keyed hashes, so that the engine learns no identity.
 
 use zeroize::Zeroizing;
 
 use super::record::RecordName;
 
-/// What a name is for; names of different uses never meet.
+/// The use of a name. Names of different uses never collide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameUse {
     /// The answer to a question.
@@ -13,7 +13,7 @@ pub enum NameUse {
     Line,
     /// One snapshot.
     Snapshot,
-    /// Something about the gateway itself.
+    /// A record about the gateway itself.
     State,
 }
 
@@ -29,7 +29,7 @@ impl NameUse {
 }
 
 /// Turns identities into names. The key is random and stays the same when the sealing key is
-/// rotated: names outlive keys.
+/// rotated, so names outlive sealing keys.
 pub struct Names {
     key: Zeroizing<[u8; 32]>,
 }

@@ -21,7 +21,7 @@ impl PackWriter {
         self.fixed(&[n])
     }
 
-    /// Yes or no.
+    /// Writes a boolean as one byte.
     pub fn flag(&mut self, yes: bool) -> &mut Self {
         self.u8(u8::from(yes))
     }
@@ -76,7 +76,7 @@ impl PackReader {
         self.fixed().map(|[n]| n)
     }
 
-    /// Yes or no; anything else is `None`.
+    /// Reads a boolean. `None` for a byte other than 0 and 1.
     pub fn flag(&mut self) -> Option<bool> {
         match self.u8()? {
             0 => Some(false),

@@ -1,4 +1,4 @@
-//! Sealed records: what an engine holds, and all that it can read of it is how long it is.
+//! Sealed records. An engine stores them and can read nothing of them but their length.
 //!
 //! A record is packed (zstd, where that is shorter), then sealed with AES-256-GCM-SIV. The seal is
 //! bound to the record's kind, name, number and format, so that a record moved to another place in
@@ -10,20 +10,22 @@ use bytes::Bytes;
 use crate::metrics::RecordReject;
 use crate::secrets::{KEY_ID_BYTES, SealReject, SealingKey, Seals};
 
-/// The layout of what is kept. Another number is another file, and opens nothing of this one.
+/// The version of the record layout. Each version has a file of its own and cannot open records of
+/// another.
 pub const FORMAT: u8 = 1;
 /// Largest sealed record. Larger answers and vendor pages stay in memory only.
 pub const RECORD_BYTES_MAX: usize = 8 << 20;
-/// Largest content. zstd packs JSON to a tenth, seldom to less: content that claims more is refused
-/// before room is made for it.
+/// Largest content. zstd compresses JSON to about a tenth of its size. A record that claims a
+/// larger content is rejected before memory is allocated for it.
 const CONTENT_BYTES_MAX: usize = 128 << 20;
 /// Contents shorter than this are not worth packing.
 const PACKED_FROM_BYTES: usize = 256;
-/// The fastest: packing and sealing a vendor page of 500 rows takes a fraction of a millisecond.
+/// The fastest level. Compressing and sealing a vendor page of 500 rows takes a fraction of a
+/// millisecond.
 const ZSTD_LEVEL: i32 = 1;
 
-/// Sixteen bytes that name a record to the engine. They tell the engine nothing: see
-/// [`Names`](super::Names).
+/// Sixteen bytes that name a record to the engine. They reveal no identity, because they are keyed
+/// hashes ([`Names`](super::Names)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordName(pub [u8; 16]);
 
@@ -37,7 +39,7 @@ pub enum RecordKind {
     Head = 2,
     /// A vendor page of a snapshot.
     Chunk = 3,
-    /// Something small about the gateway itself.
+    /// A small record about the gateway itself.
     State = 4,
 }
 
@@ -83,7 +85,7 @@ impl SealedRecord {
     /// Returns the content of a record that was sealed for `place`.
     ///
     /// # Errors
-    /// Why it does not open. It is then to be treated as missing.
+    /// The reason why it does not open. Treat such a record as missing.
     pub fn open(&self, place: RecordPlace, record: &[u8]) -> Result<Bytes, RecordReject> {
         if record.len() > RECORD_BYTES_MAX {
             return Err(RecordReject::Size);
@@ -99,7 +101,8 @@ impl SealedRecord {
     }
 }
 
-/// The content with a byte before it that says how it is packed, and its length where it is.
+/// Returns the content behind a byte that says whether it is compressed. A compressed content has
+/// its original length as well.
 fn pack(content: &[u8]) -> Option<Vec<u8>> {
     if content.len() > CONTENT_BYTES_MAX {
         return None;

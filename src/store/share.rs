@@ -1,9 +1,9 @@
-//! What a store does only where several gateways (*replicas*) share its engine: agree on names,
-//! hear of purges, and be counted.
+//! The part of a store for several gateways (*replicas*) that share its engine: it agrees on names,
+//! applies the purges of other replicas, and counts replicas.
 //!
-//! A **purge** is at first this replica's own: it covers everything here at once. Then it is
-//! written beside the purges of the others, under the next number of the fleet. Each replica
-//! looks at that number twice a second, and reads the purges where it has changed.
+//! A **purge** takes effect in this replica at once. Then it is written beside the purges of the
+//! others, under the next number of the fleet. Each replica reads that number twice a second, and
+//! reads the purges if the number has changed.
 
 use std::sync::Arc;
 
@@ -16,25 +16,25 @@ use super::record::RecordName;
 use super::watermarks::Watermarks;
 use crate::clock::{Duration, Instant, sleep};
 
-/// How often a replica is heard of, and hears of purges: with it, a purge is everywhere within a
-/// second.
+/// How often a replica reports itself and looks for purges. With this interval, a purge reaches all
+/// replicas within a second.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
-/// How often a purge looks whether it is everywhere.
+/// How often a purge checks whether all replicas have applied it.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How long a purge waits to be everywhere.
+/// How long a purge waits until all replicas have applied it.
 const EVERYWHERE_WAIT: Duration = Duration::from_secs(1);
-/// How often a purge is written while others are written at the same time.
+/// How often a purge is tried again while other replicas write purges at the same time.
 const PURGE_TRIES: usize = 16;
 
-/// What the purges of a fleet are sealed for.
+/// The name under which the purges of a fleet are sealed.
 const PURGES_PLACE: RecordName = RecordName(*b"purges of fleet ");
 
 /// How far a purge has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PurgeReach {
-    /// Replicas that follow it.
+    /// Replicas that have applied it.
     pub applied: u32,
-    /// Replicas that are there.
+    /// Replicas that are running.
     pub of: u32,
 }
 
@@ -44,15 +44,16 @@ impl Store {
         self.inner.as_ref().is_some_and(|inner| inner.is_shared())
     }
 
-    /// Sets what ends in memory what others purge. Only the first one counts.
+    /// Sets the hook that applies the purges of other replicas to memory. Only the first hook
+    /// counts.
     pub fn on_purge(&self, hook: PurgeHook) {
         if let Some(inner) = &self.inner {
-            // A second one would be of the same reads.
+            // A second hook would belong to the same reads.
             let _ = inner.on_purge.set(hook);
         }
     }
 
-    /// Takes part in the fleet for as long as it is awaited; ends at once where there is none.
+    /// Takes part in the fleet while the future is polled. Ends at once without a fleet.
     pub async fn attend(&self) {
         let Some(inner) = self.inner.clone().filter(|inner| inner.is_shared()) else {
             return;
@@ -63,7 +64,7 @@ impl Store {
         }
     }
 
-    /// Waits until all replicas follow the purges so far, a second at most. `None` where the
+    /// Waits until all replicas have applied the purges so far, a second at most. `None` if the
     /// store is not shared or does not answer.
     pub async fn purge_reach(&self) -> Option<PurgeReach> {
         let inner = self.inner.clone().filter(|inner| inner.is_shared())?;
@@ -83,7 +84,7 @@ impl StoreInner {
         self.engine.fleet().is_some()
     }
 
-    /// Returns the names that the fleet has settled on: ours, if nobody was first.
+    /// Returns the names that the fleet uses. They are ours if no replica was faster.
     pub(super) async fn share_names(
         &self,
         name: RecordName,
@@ -100,8 +101,8 @@ impl StoreInner {
         Names::of_bytes(&bytes)
     }
 
-    /// Takes in the purges of the others, and writes ours beside them. `None` where the store
-    /// does not answer in time.
+    /// Applies the purges of other replicas and writes ours beside them. `None` if the store does
+    /// not answer in time.
     pub(super) async fn share_purges(&self, until: Instant) -> Option<()> {
         for _ in 0..PURGE_TRIES {
             let Ok(FleetReply::Purges { number, record }) = self.ask(FleetOp::Purges, until).await
@@ -139,7 +140,7 @@ impl StoreInner {
         None
     }
 
-    /// Purges that cannot be read may be of anything.
+    /// Reads the purges of the fleet. Purges that cannot be read count as a purge of everything.
     fn read_purges(&self, number: u64, record: Option<Bytes>) -> Watermarks {
         let Some(record) = record else {
             return Watermarks::default();
@@ -160,10 +161,9 @@ impl StoreInner {
         }
     }
 
-    /// Says that this replica is there, and hears where the fleet stands. Purges that are new
-    /// are taken in first.
+    /// Reports this replica and returns the state of the fleet. New purges are applied first.
     async fn beat(self: &Arc<Self>, until: Instant) -> Option<PurgeReach> {
-        // After each new connection, names and purges are looked at anew.
+        // After each new connection, names and purges are read again.
         self.names(until).await?;
         loop {
             let known = self.purges.hold().number_of_fleet();

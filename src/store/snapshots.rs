@@ -1,8 +1,8 @@
 //! Snapshots in the store: a head, then vendor pages in their order, then an end.
 //!
 //! The writer of a snapshot begins it once, appends each vendor page with the chain that the last
-//! append gave, and ends it. An append that is late is queued and may be followed by the next one:
-//! the engine refuses that one if the first never arrived, and from then on the snapshot is in
+//! append returned, and ends it. A late append is queued and may be followed by the next one. If
+//! the first never arrived, the engine rejects the next one, and from then on the snapshot is in
 //! memory only.
 //!
 //! ```text
@@ -24,12 +24,12 @@ use crate::metrics::{RecordReject, StoreLookup};
 /// The number under which a head is sealed.
 const HEAD_NUMBER: u32 = u32::MAX;
 
-/// Rows that arrived together, as they are kept.
+/// The rows of one vendor page in their stored form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptRows {
-    /// Their texts, joined by commas.
+    /// The texts of the rows, joined by commas.
     pub text: Bytes,
-    /// The offset after each.
+    /// The end offset of each row.
     pub ends: Vec<u32>,
 }
 
@@ -45,7 +45,8 @@ impl KeptRows {
         chain
     }
 
-    /// With the chain before them, so that no other rows can stand before them.
+    /// Returns the bytes to seal. They include the chain before the rows, which ties them to the
+    /// rows before.
     fn write(&self, before: &Chain) -> Vec<u8> {
         let mut out = PackWriter::default();
         out.fixed(before).u64(self.ends.len() as u64);
@@ -55,7 +56,7 @@ impl KeptRows {
         out.bytes(&self.text).done()
     }
 
-    /// `None` for bytes that are no rows: the ends must lie within the text and in order.
+    /// Reads rows from bytes. `None` if the ends are not in order or exceed the text.
     fn read(content: Bytes) -> Option<(Chain, Self)> {
         let mut reader = PackReader::new(content);
         let before = reader.fixed()?;
@@ -83,7 +84,7 @@ pub struct KeptPlace {
 }
 
 impl KeptPlace {
-    /// Nothing but its name.
+    /// Returns the state of a snapshot without rows.
     fn first(name: RecordName) -> Self {
         Self {
             name,
@@ -93,45 +94,45 @@ impl KeptPlace {
     }
 }
 
-/// The snapshot of which something is to be kept.
+/// The snapshot that is to be stored.
 #[derive(Debug)]
 pub enum KeptOf<'a> {
-    /// It was begun and is stored.
+    /// A snapshot that has already been begun.
     At(KeptPlace),
-    /// It is to be begun, and becomes the current one of its search.
+    /// A new snapshot, which becomes the current one of its search.
     New {
         /// The search.
         identity: &'a [u8; 32],
         /// The snapshot.
         id: u128,
-        /// What is kept beside its rows.
+        /// The content that is kept beside its rows.
         head: Vec<u8>,
     },
 }
 
-/// What is new of a snapshot.
+/// The news of a snapshot that are to be stored.
 #[derive(Debug)]
 pub struct KeptNews<'a> {
-    /// Of which.
+    /// The snapshot.
     pub of: KeptOf<'a>,
     /// Vendor pages.
     pub rows: Vec<KeptRows>,
-    /// When the vendor gave the first of them.
+    /// When the vendor sent the first of them.
     pub fetched: Stamp,
-    /// Its ages, where they are others than those of its rows.
+    /// Its ages, if they differ from those of its rows.
     pub ages: Option<KeptAges>,
-    /// Its end.
+    /// Its end, if it has ended.
     pub end: Option<KeptEnd>,
 }
 
-/// A snapshot that was found.
+/// A snapshot from the store.
 #[derive(Clone, Debug)]
 pub struct KeptSnapshot {
     /// Its name.
     pub name: RecordName,
-    /// What was kept of it when it began.
+    /// Its head, as it was stored when the snapshot began.
     pub head: Bytes,
-    /// Where it stands.
+    /// Its state.
     pub standing: KeptStanding,
 }
 
@@ -140,12 +141,11 @@ fn place(kind: RecordKind, name: RecordName, number: u32) -> RecordPlace {
 }
 
 impl Store {
-    /// Keeps what is new of a snapshot, and returns where it then stands. Waits until a crash
-    /// cannot undo it, or until it is late and queued. `None` where it is not kept, and nothing
-    /// after it can be.
+    /// Stores the news of a snapshot, and returns the state after that. Waits until a crash cannot
+    /// undo it, or until the operation is late and queued. `None` if the snapshot is not stored;
+    /// nothing after this can be stored either.
     ///
-    /// All operations are handed over before the first is waited for, so that a disk writes them
-    /// together.
+    /// All operations are started before the first is awaited, so that a disk writes them together.
     pub async fn keep_snapshot(&self, new: KeptNews<'_>) -> Option<KeptPlace> {
         let inner = self.inner.as_ref()?;
         let mut until = inner.patience();
@@ -205,7 +205,7 @@ impl Store {
         Some(at)
     }
 
-    /// Ends a snapshot: no row will ever follow what is kept.
+    /// Ends a snapshot: no row will follow the stored ones.
     pub fn end_snapshot(&self, snapshot: RecordName, end: KeptEnd) {
         self.tell(StoreOp::End { snapshot, end });
     }
@@ -284,8 +284,8 @@ impl Store {
         })
     }
 
-    /// Returns a vendor page of a snapshot, and the chain after it. `None` where it is not there,
-    /// or does not follow that chain.
+    /// Returns a vendor page of a snapshot, and the chain after it. `None` if the page does not
+    /// exist or does not follow that chain.
     ///
     /// # Errors
     /// If the store does not answer.
@@ -387,7 +387,7 @@ mod tests {
         let first = keep(new(9, b"head"), &[&one], None).await.unwrap();
         let (name, zero) = (first.name, Chain::default());
         let second = keep(KeptOf::At(first), &[&two], None).await.unwrap();
-        // Sent twice: kept once. From other rows: refused.
+        // An append that is sent twice is kept once. An append to other rows is rejected.
         let twice = keep(KeptOf::At(first), &[&two], None).await;
         assert_eq!(twice, Some(second));
         let elsewhere = KeptPlace {
@@ -413,7 +413,7 @@ mod tests {
             (0, zero, Some((one, first))),
             (1, first, Some((two, second))),
             (2, second, None),
-            // Rows follow those that they were kept after, and no others.
+            // Rows follow only the rows after which they were stored.
             (1, zero, None),
         ] {
             assert_eq!(store.find_rows(name, number, chain).await, Ok(found));

@@ -1,8 +1,10 @@
-//! Purges as numbers: which purges were over when something was fetched, and what they cover.
+//! Purges as numbers. They decide whether an answer was fetched before or after a purge that covers
+//! it.
 //!
-//! Each purge gets the next number and writes it beside what it covers. What was fetched
-//! remembers the number of its beginning: a covering number above that means that a purge came
-//! after. Merging takes the larger number of each, so neither order nor repetition matters.
+//! Each purge gets the next number and records it for its scope. Each answer carries the number
+//! that was current when its fetch began. If the scope of the answer has a higher number, a purge
+//! came later. Merging takes the larger number of each scope, so neither order nor repetition
+//! matters.
 
 use std::collections::HashMap;
 
@@ -11,31 +13,30 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use super::pack::{PackReader, PackWriter};
 use crate::domain::{CustomerId, Kind};
 
-/// Customers that have numbers of their own; past it they are folded into the number of all
-/// searches.
+/// Customers that have a number each. Beyond this, they are folded into the number of all searches.
 pub const CUSTOMERS_MAX: usize = 10_000;
 
-/// Bits of a number that a replica of a fleet counts up by itself. The bits above are the
-/// fleet's count. So a purge of one replica comes after all that it knew of and before all that
-/// the fleet counts later; it gets a number of the fleet as soon as the store takes it.
+/// The bits of a number that one replica counts by itself. The higher bits are counted by the
+/// fleet. So a purge of one replica comes after all purges that it knew and before all that the
+/// fleet counts later. It gets a number of the fleet as soon as the store accepts it.
 const OWN_NUMBERS: u64 = (1 << 20) - 1;
 
 /// How much a purge ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PurgeDepth {
-    /// What it covers counts as stale.
+    /// The covered answers become stale.
     Soft,
-    /// What it covers is gone.
+    /// The covered answers are removed.
     Hard,
 }
 
 /// A customer, hashed.
 type CustomerMark = [u8; 16];
 
-/// What something is about, for the judgement whether a purge covers it.
+/// The subject of an answer, which decides whether a purge covers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PurgeSubject {
-    /// An answer of this kind, about no one customer.
+    /// An answer of this kind that is not about a single customer.
     Kind(Kind),
     /// The searches of one customer.
     CustomerCases(CustomerMark),
@@ -62,8 +63,8 @@ pub enum PurgeScope {
     All,
     /// One kind of answer.
     Kind(Kind),
-    /// Whatever may mention the customer: its own searches, those of all customers, and the
-    /// list.
+    /// Everything that may mention the customer: its own searches, the searches of all customers,
+    /// and the customer list.
     Customer(CustomerMark),
 }
 
@@ -77,7 +78,7 @@ impl PurgeScope {
     }
 }
 
-/// The numbers of the last soft and of the last hard purge of something; 0: none.
+/// The numbers of the last soft and the last hard purge of one scope. 0 means none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Mark {
     soft: u64,
@@ -98,7 +99,7 @@ impl Mark {
         self.set(PurgeDepth::Hard, other.hard);
     }
 
-    /// The same, with the numbers that one replica gave raised to one that the fleet gave.
+    /// Returns the mark with numbers of a single replica raised to `to`, a number of the fleet.
     fn raised(self, to: u64) -> Self {
         let raise = |number: u64| match number & OWN_NUMBERS {
             0 => number,
@@ -110,7 +111,7 @@ impl Mark {
         }
     }
 
-    /// The same, of purges that are counted after `before` others.
+    /// Returns the mark with its numbers moved up by `before`.
     fn after(self, before: u64) -> Self {
         let shift = |number: u64| match number {
             0 => 0,
@@ -135,12 +136,12 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
-    /// Returns the number of the last purge: what is fetched from now on begins with it.
+    /// Returns the number of the last purge. A fetch that begins now carries this number.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Notes a purge; returns its number.
+    /// Records a purge. Returns its number.
     pub fn purge(&mut self, scope: PurgeScope, depth: PurgeDepth) -> u64 {
         self.number += 1;
         let number = self.number;
@@ -190,7 +191,7 @@ impl Watermarks {
         }
     }
 
-    /// Takes in what another knows of the same count.
+    /// Merges the purges of another replica of the same fleet.
     pub fn merge(&mut self, other: &Self) {
         self.number = self.number.max(other.number);
         self.all.merge(other.all);
@@ -204,7 +205,7 @@ impl Watermarks {
         self.fold();
     }
 
-    /// Returns the same purges, counted on from those of `before`, which all came earlier.
+    /// Returns the same purges with numbers that follow those of `before`, which all came earlier.
     #[must_use]
     pub fn after(&self, before: &Self) -> Self {
         let by = before.number;
@@ -223,8 +224,7 @@ impl Watermarks {
         after
     }
 
-    /// Returns the smallest purge number above `number` that the fleet, and not one replica alone,
-    /// may give.
+    /// Returns the smallest number above `number` that the fleet may assign.
     pub(super) fn next_of_fleet(number: u64) -> u64 {
         (number | OWN_NUMBERS).saturating_add(1)
     }
@@ -234,8 +234,8 @@ impl Watermarks {
         self.number & !OWN_NUMBERS
     }
 
-    /// Returns the same, with the purges that only this replica counted raised to a number of
-    /// the fleet.
+    /// Returns the same purges, with numbers of this replica alone raised to `to`, a number of the
+    /// fleet.
     #[must_use]
     pub(super) fn raised(&self, to: u64) -> Self {
         Self {
@@ -251,7 +251,7 @@ impl Watermarks {
         }
     }
 
-    /// Returns purges of everything: whoever cannot read what was purged says so.
+    /// Returns a purge of everything. It stands in for purges that cannot be read.
     pub(super) fn of_everything(number: u64) -> Self {
         Self {
             number,
@@ -266,13 +266,13 @@ impl Watermarks {
     fn kind(&mut self, kind: Kind) -> &mut Mark {
         match self.kinds.get_mut(kind as usize) {
             Some(mark) => mark,
-            // Not reached: there is a mark for each kind.
+            // Unreachable: every kind has a mark.
             None => &mut self.all,
         }
     }
 
-    /// Too many customers become one purge of all searches: more is fetched anew, nothing old is
-    /// shown.
+    /// Replaces too many customers by one purge of all searches. More is fetched again, but nothing
+    /// purged is served.
     fn fold(&mut self) {
         if self.customers.len() <= CUSTOMERS_MAX {
             return;
@@ -300,7 +300,7 @@ impl Watermarks {
         out.done()
     }
 
-    /// Returns the watermarks of such bytes; `None` for any other.
+    /// Reads watermarks from bytes. `None` if the bytes are not watermarks.
     pub fn of_bytes(bytes: bytes::Bytes) -> Option<Self> {
         let mut reader = PackReader::new(bytes);
         let mark = |reader: &mut PackReader| {
@@ -327,7 +327,7 @@ impl Watermarks {
     }
 }
 
-/// The watermarks in force, shared by everything that remembers.
+/// The watermarks in force, shared by all caches.
 #[derive(Debug, Default)]
 pub struct Purges(RwLock<Watermarks>);
 
@@ -337,7 +337,7 @@ impl Purges {
         self.0.read().number()
     }
 
-    /// Keeps purges out while something is judged and kept.
+    /// Blocks purges while an answer is checked and stored.
     pub fn hold(&self) -> RwLockReadGuard<'_, Watermarks> {
         self.0.read()
     }
@@ -347,7 +347,7 @@ impl Purges {
         self.0.write().purge(scope, depth)
     }
 
-    /// Takes in what others purged. Returns the number until then, where anything is new.
+    /// Merges the purges of others. Returns the previous number if any of them was new.
     pub(super) fn merge(&self, theirs: &Watermarks) -> Option<u64> {
         let mut marks = self.0.write();
         let before = marks.clone();

@@ -1,4 +1,4 @@
-//! A store's file while no gateway has it open: is it intact, and away with it.
+//! Checks or removes a store's file while no gateway has it open.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::medium::{OpenFault, builder, file_in, in_directory};
 use super::{FILE_ID, Table, definition};
 use crate::store::record::{RecordKind, RecordName, RecordPlace, SealedRecord};
 
-/// What was found in a file.
+/// The content of a store's file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Examined {
     /// Answers.
@@ -18,14 +18,15 @@ pub struct Examined {
     pub snapshots: u64,
     /// Sealed bytes of all records.
     pub bytes: u64,
-    /// Records that do not open with the secrets in force: those of other secrets, or damaged ones.
+    /// Records that do not open with the secrets in force, because they are damaged or sealed with
+    /// other secrets.
     pub closed: u64,
 }
 
-/// Reads every record of the store in a directory. `None` where there is none.
+/// Reads every record of the store in a directory. `None` if there is no store.
 ///
 /// # Errors
-/// One line: another process has it open, or it is damaged.
+/// One line, if another process has the file open or it is damaged.
 pub fn examine(directory: &Path, records: &SealedRecord) -> Result<Option<Examined>, String> {
     let file = file_in(directory);
     if !file.exists() {
@@ -47,14 +48,14 @@ pub fn examine(directory: &Path, records: &SealedRecord) -> Result<Option<Examin
     }
 }
 
-/// Removes every file of the store in a directory, those of other releases and those put aside
-/// among them. Returns which.
+/// Removes every file of the store in a directory, including those of other releases and renamed
+/// ones. Returns the removed files.
 ///
 /// # Errors
-/// One line: another process has it open, or a file cannot be removed.
+/// One line, if another process has the file open or a file cannot be removed.
 pub fn wipe(directory: &Path) -> Result<Vec<PathBuf>, String> {
     let file = file_in(directory);
-    // Held until the end, so that no gateway opens it meanwhile.
+    // Holds the file until the end, so that no gateway opens it meanwhile.
     let _held = match file.exists().then(|| open(&file)) {
         Some(Err(why)) if why.ends_with(IN_USE) => return Err(why),
         other => other,
@@ -67,7 +68,7 @@ pub fn wipe(directory: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(wiped)
 }
 
-/// How the refusal of a file that a gateway has open ends.
+/// The end of the error text for a file that a gateway has open.
 const IN_USE: &str = "a running gateway has it open; stop it first";
 
 fn open(file: &Path) -> Result<Database, String> {
@@ -112,7 +113,7 @@ fn read(database: &Database, records: &SealedRecord) -> Result<Examined, redb::E
     Ok(found)
 }
 
-/// What a key says about its record; see `ledger`.
+/// Returns the place of a record from its key, which `ledger` builds.
 fn place_of(table: Table, key: &[u8]) -> Option<RecordPlace> {
     let name = |bytes: &[u8]| bytes.try_into().ok().map(RecordName);
     let place = |kind, name, number| RecordPlace { kind, name, number };

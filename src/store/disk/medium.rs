@@ -11,19 +11,20 @@ use redb::{Database, DatabaseError, StorageError};
 use crate::clock::{Duration, since_written};
 use crate::store::record::FORMAT;
 
-/// redb's own cache. Its default is a gigabyte; what is asked often is in our memory already.
+/// The size of redb's own cache. Its default of a gigabyte would be wasted, because frequently read
+/// answers are in our memory already.
 const CACHE_BYTES: usize = 16 << 20;
 /// The file of another format is kept this long, so that a downgrade finds its own file.
 const OTHER_FORMAT_KEPT: Duration = Duration::from_secs(24 * 3600);
 
-/// Why there is no database.
+/// Why the database could not be opened.
 #[derive(Debug)]
 pub enum OpenFault {
     /// Another process has it open.
     Locked,
-    /// It is damaged, or no database at all.
+    /// The file is damaged or is not a database.
     Unreadable(String),
-    /// The system does not let us, now.
+    /// The system reports an error that may pass.
     Io(String),
 }
 
@@ -48,20 +49,20 @@ impl OpenFault {
 
 /// The place of a database.
 pub trait Medium: Send + 'static {
-    /// Opens it; begins an empty one where there is none.
+    /// Opens the database, or creates an empty one.
     ///
     /// # Errors
-    /// When it cannot be opened, or is no database.
+    /// If it cannot be opened or is not a database.
     fn open(&mut self) -> Result<Database, OpenFault>;
 
-    /// Puts what cannot be read out of the way.
+    /// Moves an unreadable database out of the way.
     ///
     /// # Errors
-    /// The system's reason.
+    /// The error of the system.
     fn set_aside(&mut self) -> Result<(), String>;
 }
 
-/// Sets what every database of ours is opened with.
+/// Returns the options that every database is opened with.
 pub fn builder() -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
@@ -87,7 +88,7 @@ pub fn file_in(directory: &Path) -> PathBuf {
     directory.join(format!("store-{FORMAT}.redb"))
 }
 
-/// Returns every file of a store in a directory, whatever its format, and those put aside.
+/// Returns every file of a store in a directory: those of all formats and the renamed ones.
 pub fn in_directory(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| {
@@ -99,20 +100,20 @@ pub fn in_directory(directory: &Path) -> Vec<PathBuf> {
     ours.map(|entry| entry.path()).collect()
 }
 
-/// The format of a store's file, by its name.
+/// Returns the format of a store's file from its name.
 fn format_of(name: &str) -> Option<u8> {
     let number = name.strip_prefix("store-")?.strip_suffix(".redb")?;
     number.parse().ok()
 }
 
-/// Returns where an unreadable file is put.
+/// Returns the name that an unreadable file gets.
 pub fn aside(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".unreadable");
     name.into()
 }
 
-/// The file, readable by its owner only.
+/// Opens the file, readable by its owner only.
 fn open_file(path: &Path) -> std::io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -135,7 +136,7 @@ impl Medium for Directory {
                 .map_err(io)?;
         } else if let Err(error) = std::fs::set_permissions(&self.0, Permissions::from_mode(0o700))
         {
-            // A volume may belong to another; the file is ours alone all the same.
+            // A volume may belong to another user. The file is still readable by us alone.
             tracing::debug!(%error, "the mode of the store's directory could not be changed");
         }
         remove_other_formats(&self.0);

@@ -1,21 +1,20 @@
-//! A store in one file on this machine, which survives a crash and a power cut.
+//! A store in one file on this machine. It survives crashes and power cuts.
 //!
 //! ```text
 //! call ─▶ ledger (decides, in memory) ─▶ queue (64 MiB) ─▶ writer thread ─▶ redb file
 //!                    └─▶ queue, or the file on the blocking pool ─▶ bytes
 //! ```
 //!
-//! One thread writes. Vendor pages are committed at once, everything else within 200 ms. The
-//! changes of the queue are written in their order, and a commit is whole or not there: after a
-//! crash the file holds what the ledger held at one moment.
+//! One thread writes. Vendor pages are committed at once, everything else within 200 ms. Changes
+//! are written in the order of the queue, and a commit is atomic. So after a crash the file holds
+//! the state that the ledger had at one moment.
 //!
 //! The file is opened in the background. A file that cannot be read is renamed to `….unreadable`,
-//! and the store begins empty. Where the disk fails or is full, the store is away and tried again
-//! every ten seconds; what is decided meanwhile waits in the queue, and what does not fit there is
-//! not kept.
+//! and the store starts empty. If the disk fails or is full, the store is away and tries again
+//! every ten seconds. Changes made meanwhile wait in the queue; those that do not fit are not kept.
 //!
-//! Nothing here may hold up a request or the end of the process: nobody waits for a lock while the
-//! disk is written, and readers have a time limit outside.
+//! Nothing here may delay a request or the end of the process: no lock is held while the disk is
+//! written, and readers have a time limit in [`Store`](super::Store).
 
 mod examine;
 mod medium;
@@ -44,21 +43,21 @@ use crate::metrics::{RecordReject, StoreMetrics};
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Changes that may wait to be written, whatever their size.
 const QUEUE_CHANGES_MAX: usize = 1 << 16;
-/// Bytes that are committed together at most.
+/// The most bytes in one commit.
 const BATCH_BYTES_MAX: usize = 16 << 20;
-/// How long what is not urgent waits for more of its kind, so that they share a commit.
+/// How long changes that are not urgent wait for others, so that they share a commit.
 const GATHER: Duration = Duration::from_millis(200);
-/// How soon a file that another process has open is tried again: that process is leaving.
+/// How soon a file that another process has open is tried again. That process usually ends soon.
 const LOCKED_RETRY: Duration = Duration::from_millis(250);
 /// How soon a disk that failed is tried again.
 const AWAY_RETRY: Duration = Duration::from_secs(10);
-/// Reads at once. A disk that hangs holds so many threads and no more.
+/// The most reads at once. A disk that hangs blocks no more threads than this.
 const READS_MAX: usize = 32;
 
-/// Marks one file, so that another in its place is noticed.
+/// Identifies a file, so that another file in its place is noticed.
 const FILE_ID: &[u8] = b"file";
 
-/// Where the file is and how large it may become.
+/// The directory and the maximum size of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskOptions {
     /// The directory, ours alone.
@@ -75,16 +74,16 @@ pub struct Disk {
 
 struct DiskShared {
     state: Mutex<DiskState>,
-    /// Rings for the writer.
+    /// Wakes the writer.
     work: Condvar,
-    /// Rings when the writer has left.
+    /// Signals that the writer has ended.
     left: Condvar,
     phase: watch::Sender<EngineState>,
     metrics: Arc<StoreMetrics>,
     bytes_max: u64,
 }
 
-/// Bytes that wait to be written, and the change that they wait in.
+/// The number of a queued change and its bytes.
 type Waiting = (u64, Option<Bytes>);
 
 #[derive(Default)]
@@ -99,7 +98,7 @@ struct DiskState {
     waiting: HashMap<Place, Waiting, RandomState>,
     /// Number of the last change that was queued.
     queued: u64,
-    /// Told once the change of this number is committed.
+    /// Notified when the change of this number is committed.
     waiters: Vec<(u64, oneshot::Sender<()>)>,
     urgent: bool,
     /// A read found damage.
@@ -109,7 +108,7 @@ struct DiskState {
     resets: u64,
 }
 
-/// What a call came to before anything was awaited.
+/// The outcome of a call before anything is awaited.
 enum Begun {
     Reply(StoreReply),
     /// Wait for the commit.
@@ -123,7 +122,7 @@ impl Disk {
     /// Begins to open the store in a directory.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the thread cannot be started.
     pub fn open(options: DiskOptions, metrics: Arc<StoreMetrics>) -> std::io::Result<Self> {
         let medium = Directory::new(options.directory);
         Self::over(medium, options.bytes_max, metrics)
@@ -132,7 +131,7 @@ impl Disk {
     /// Opens the store over any medium.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the thread cannot be started.
     pub fn over(
         medium: impl Medium,
         bytes_max: u64,
@@ -184,7 +183,7 @@ impl Disk {
         state.enqueue(changes);
         let begun = match judged {
             Judged::TooLarge => Begun::Fault(StoreFault::Full),
-            // Queued all the same; nobody can say when it is safe.
+            // The change is queued, but it is unknown when it will be safe.
             Judged::Reply(_) if changed && op.is_to_be_safe() && phase == EngineState::Away => {
                 Begun::Fault(StoreFault::Away)
             }
@@ -221,11 +220,11 @@ impl Disk {
                 Begun::Reply(reply) => return Ok(reply),
                 Begun::Fault(fault) => return Err(fault),
                 Begun::Safe(reply, told) => {
-                    // Not told: the store went away meanwhile, or began empty.
+                    // Without a notification, the store went away meanwhile or started empty.
                     return told.await.map(|()| reply).map_err(|_| StoreFault::Away);
                 }
                 Begun::Read(database, judged) => {
-                    // A permit goes with the read, so that abandoned ones count.
+                    // The read holds its permit, so that abandoned reads count too.
                     let Ok(permit) = self.reads.clone().try_acquire_owned() else {
                         return Err(StoreFault::Full);
                     };
@@ -305,7 +304,7 @@ impl DiskState {
         }
     }
 
-    /// The next changes to commit together, which stay queued until they are.
+    /// Returns the next changes to commit together. They stay queued until they are committed.
     fn batch(&self) -> Vec<(u64, TableChange)> {
         let mut bytes = 0;
         let mut batch = Vec::new();
@@ -319,7 +318,7 @@ impl DiskState {
         batch
     }
 
-    /// What was queued up to `number` is committed.
+    /// Removes the changes up to `number` from the queue, because they are committed.
     fn committed(&mut self, number: u64) {
         while let Some((queued, _)) = self.queue.front()
             && *queued <= number
@@ -340,13 +339,13 @@ impl DiskState {
         self.waiters = waiters;
         let safe: Vec<(u64, oneshot::Sender<()>)> = safe;
         for (_, waiter) in safe {
-            // Whoever waited may have left.
+            // The waiting operation may have been dropped.
             let _ = waiter.send(());
         }
         self.urgent = !self.waiters.is_empty();
     }
 
-    /// Begins empty: nothing of what was kept or queued is there any more.
+    /// Starts empty: all stored and queued changes are gone.
     fn begin_empty(&mut self, ledger: Ledger) {
         self.ledger = Some(ledger);
         self.queue.clear();
@@ -358,7 +357,7 @@ impl DiskState {
 }
 
 impl DiskShared {
-    /// One read, on a thread that may wait for the disk.
+    /// Reads from the file, on a thread that may wait for the disk.
     fn read(&self, database: &Database, judged: Judged) -> Result<StoreReply, StoreFault> {
         let (place, standing) = match judged {
             Judged::Read(place) => (place, None),
@@ -398,14 +397,14 @@ fn get(database: &Database, (table, key): &Place) -> Result<Option<Bytes>, redb:
     Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
 }
 
-/// What was read when a file was opened.
+/// The content of a file when it was opened.
 struct Opened {
     database: Database,
     ledger: Ledger,
     file_id: Bytes,
 }
 
-/// Reads everything but the bytes of records.
+/// Reads everything except the bytes of records.
 fn load(database: Database, bytes_max: u64) -> Result<Opened, redb::Error> {
     let write = database.begin_write()?;
     for table in Table::ALL {
@@ -476,11 +475,12 @@ fn commit(database: &Database, batch: &[(u64, TableChange)]) -> Result<(), redb:
     Ok(())
 }
 
-/// The thread that opens, writes and closes.
+/// The thread that opens, writes and closes the file.
 struct DiskWriter {
     shared: Arc<DiskShared>,
     medium: Box<dyn Medium>,
-    /// That the store is away was logged; said again only once it was back.
+    /// Whether it was logged that the store is away. It is logged again only after the store was
+    /// back.
     told: bool,
 }
 
@@ -502,7 +502,7 @@ impl DiskWriter {
         self.shared.left.notify_all();
     }
 
-    /// Opens the file, however long it takes; `None` when it is time to leave.
+    /// Opens the file, however long it takes. `None` if the gateway ends first.
     fn open(&mut self) -> Option<Arc<Database>> {
         loop {
             if self.shared.state.lock().closing {
@@ -563,7 +563,7 @@ impl DiskWriter {
             state.begin_empty(ledger);
             state.enqueue(changes);
         } else {
-            // The ledger in memory is what the file becomes once the queue is written.
+            // The file will match the ledger in memory once the queue is written.
             tracing::info!(waiting = state.queue.len(), "the store is back");
         }
         state.file_id = Some(file_id);
@@ -575,7 +575,7 @@ impl DiskWriter {
         database
     }
 
-    /// Writes what comes until the disk fails; returns whether it is time to leave.
+    /// Writes changes until the disk fails or the gateway ends. Returns whether the gateway ends.
     fn write(&mut self, database: &Arc<Database>) -> bool {
         loop {
             let batch = {
@@ -594,7 +594,7 @@ impl DiskWriter {
                     return false;
                 }
                 if state.queue.is_empty() {
-                    // Closing, and everything is written.
+                    // The store is closing, and everything is written.
                     return true;
                 }
                 state.batch()
@@ -627,8 +627,8 @@ impl DiskWriter {
         }
     }
 
-    /// Lets go of the database, so that it can be opened anew. Reads that are under way hold it for
-    /// as long as they take; until then the file is locked.
+    /// Drops the database, so that it can be opened again. Reads in progress hold it until they
+    /// end, and until then the file is locked.
     fn leave_database(&self) {
         self.shared.state.lock().database = None;
     }
@@ -641,14 +641,14 @@ impl DiskWriter {
             );
         }
         let mut state = self.shared.state.lock();
-        // What they wait for stays queued, and nobody can say when it is safe.
+        // The changes stay queued, but it is unknown when they will be safe.
         state.waiters.clear();
         state.urgent = false;
         drop(state);
         self.shared.turn(EngineState::Away);
     }
 
-    /// Puts an unreadable file out of the way; whether that went well.
+    /// Renames an unreadable file. Returns whether that succeeded.
     fn set_aside(&mut self, why: &str) -> bool {
         self.shared.metrics.reject(RecordReject::File);
         match self.medium.set_aside() {
@@ -673,7 +673,7 @@ impl DiskWriter {
         }
     }
 
-    /// Waits, but not for longer than the gateway wants to live.
+    /// Waits for `time`, or until the gateway ends.
     fn rest(&self, time: Duration) {
         let mut state = self.shared.state.lock();
         let going_on = |state: &mut DiskState| !state.closing;

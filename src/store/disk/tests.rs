@@ -1,4 +1,4 @@
-//! The file against the model, and against all that can happen to a file.
+//! Compares the file with the model, and damages the file in every way.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::store::engine::{Chain, KeptAges, KeptEnd};
 use crate::store::{Model, RecordName};
 
-/// Longest wait for the writer's thread, on a machine however busy.
+/// The longest wait for the writer's thread on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 const ROOMY: u64 = 64 << 20;
 
@@ -160,7 +160,7 @@ fn grown(model: &Model, snapshot: u8, fill: u8) -> StoreOp {
     }
 }
 
-/// How many histories; `STORE_HISTORIES` in the environment asks for more.
+/// Runs `few` histories, or as many as `STORE_HISTORIES` in the environment says.
 fn histories(few: u32) -> ProptestConfig {
     let asked = std::env::var("STORE_HISTORIES").ok();
     let cases = asked.and_then(|n| n.parse().ok()).unwrap_or(few);
@@ -181,7 +181,7 @@ fn runtime() -> tokio::runtime::Runtime {
 proptest! {
     #![proptest_config(histories(24))]
 
-    /// Reply for reply, over restarts, with room for a few records only.
+    /// Compares reply by reply, across restarts, with room for a few records only.
     #[test]
     fn the_disk_replies_what_the_model_replies(
         steps in proptest::collection::vec(step(), 1..60),
@@ -296,8 +296,8 @@ async fn written(directory: &Path) -> Vec<u8> {
     std::fs::read(file_in(directory)).unwrap()
 }
 
-/// What a store says about the records of [`written`]; asks until it does not fail any more, for a
-/// failed read may lead to an empty start.
+/// Reads the records of [`written`] from a store. Retries failed reads, because a failed read may
+/// lead to an empty start.
 async fn records(disk: &Disk) -> Vec<Option<Bytes>> {
     let mut found = Vec::new();
     for n in 0..20 {
@@ -311,7 +311,8 @@ async fn records(disk: &Disk) -> Vec<Option<Bytes>> {
     found
 }
 
-/// Each is what was written, changed where a bit was flipped in it, or missing: never another's.
+/// Each record must be as written, changed if a bit was flipped in it, or missing, but never
+/// another one.
 fn assert_plausible(found: &[Option<Bytes>], flipped: usize, what: &str) {
     for (n, record) in found.iter().enumerate() {
         if let Some(record) = record {
@@ -377,18 +378,18 @@ async fn a_disk_that_fails_is_away_and_comes_back() {
     assert!(disk.shared.state.lock().left, "it leaves though it is away");
 }
 
-/// A storage that loses what was not synced, and fails for good after so many writes.
+/// A storage that loses unsynced data, and fails for good after a number of writes.
 #[derive(Clone, Debug, Default)]
 struct Torn(Arc<TornFile>);
 
 #[derive(Debug, Default)]
 struct TornFile {
-    /// What is on the platter.
+    /// The bytes on the platter.
     synced: Mutex<Vec<u8>>,
-    /// What is in the cache as well.
+    /// The bytes on the platter and in the cache.
     cached: Mutex<Vec<u8>>,
     writes_left: AtomicUsize,
-    /// Part of what was not synced reaches the platter all the same.
+    /// Whether a part of the unsynced data reaches the platter.
     leaks: bool,
 }
 
@@ -434,7 +435,7 @@ impl StorageBackend for Torn {
         if spent.is_ok() {
             self.0.cached.lock()[at..at + data.len()].copy_from_slice(data);
         } else if self.0.leaks {
-            // The head of the write was on its way when the power went.
+            // The first half of the write reached the platter before the power cut.
             let mut synced = self.0.synced.lock();
             let some = data.len() / 2;
             if let Some(bytes) = synced.get_mut(at..at + some) {
@@ -459,8 +460,8 @@ impl Medium for TornMedium {
     }
 }
 
-/// Runs a history until the power goes after `writes` writes. Returns what is on the platter, the
-/// last note that was safe, and whether the power went.
+/// Runs a history and cuts the power after `writes` writes. Returns the bytes on the platter, the
+/// last note that was safe, and whether the power was cut.
 async fn power_cut(writes: usize, leaks: bool) -> (Vec<u8>, u8, bool) {
     let torn = Torn(Arc::new(TornFile {
         writes_left: AtomicUsize::new(writes),
@@ -511,7 +512,7 @@ async fn what_was_safe_survives_a_power_cut_at_every_write() {
             let note = ask(&disk, recall(1)).await;
             match note {
                 Ok(StoreReply::Value(Some(note))) => {
-                    // What comes after it may be there as well: it was on its way.
+                    // The next note may have been written too.
                     assert!(note[0] == safe || note[0] == safe + 1, "{at}");
                 }
                 Ok(StoreReply::Value(None)) => assert_eq!(safe, 0, "{at}"),
@@ -533,10 +534,10 @@ async fn what_was_safe_survives_a_power_cut_at_every_write() {
 #[tokio::test]
 async fn the_queue_has_a_bound() {
     let torn = Torn::default();
-    // Not one write succeeds, and opening goes on for ever.
+    // No write succeeds, and opening is retried forever.
     let disk = Disk::over(TornMedium(torn), ROOMY, metrics()).unwrap();
     until(&disk, EngineState::Away).await;
-    // As if it had been open: the ledger is there, the disk is not.
+    // Simulates a store that was open: the ledger exists, but the disk fails.
     disk.shared.state.lock().ledger = Some(Ledger::new(1 << 30));
     let record = Bytes::from(vec![1; (8 << 20) - 1024]);
     let mut taken = 0;
@@ -552,7 +553,7 @@ async fn the_queue_has_a_bound() {
         }
     };
     assert_eq!((taken, refused), (8, StoreFault::Full));
-    // What waits is found all the same.
+    // Queued records are found.
     let found = ask(&disk, StoreOp::Find { name: name(0) }).await;
     assert!(matches!(found, Ok(StoreReply::Value(Some(_)))), "{found:?}");
 }

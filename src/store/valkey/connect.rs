@@ -1,4 +1,5 @@
-//! One connection to the primary: made, looked at, and found good or refused with one line.
+//! Connects to the primary and checks the server. A server that cannot be used is rejected with one
+//! line.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::wire::ValkeyWire;
 use crate::clock::{Duration, timeout};
 use crate::secrets::Secret;
 
-/// For a connection, TLS and all that is looked at.
+/// The time limit for connecting, TLS and all checks.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// How soon an idle connection is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -28,10 +29,10 @@ const BUFFERED_MAX: usize = 64;
 /// Longest host name, as DNS has it.
 const HOST_BYTES_MAX: usize = 253;
 
-/// One of the addresses that may be the primary.
+/// An address at which the primary may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValkeyAddress {
-    /// A name or an IP address.
+    /// A host name or an IP address.
     pub host: String,
     /// Its port.
     pub port: u16,
@@ -74,24 +75,24 @@ impl fmt::Display for ValkeyAddress {
 /// How the server is reached.
 #[derive(Clone)]
 pub struct ValkeyAccess {
-    /// Tried in this order; whichever is the primary.
+    /// The addresses to try, in this order. The first primary is used.
     pub addresses: Vec<ValkeyAddress>,
-    /// `None`: in the clear.
+    /// `None` means without TLS.
     pub tls: Option<Arc<ClientConfig>>,
-    /// `None`: the default user.
+    /// `None` means the default user.
     pub username: Option<String>,
-    /// `None`: the server wants none.
+    /// `None` means that the server needs no password.
     pub password: Option<Secret>,
 }
 
-/// A connection that was found good.
+/// A connection that passed all checks.
 pub(super) struct Live {
     pub connection: MultiplexedConnection,
-    /// Ends with the connection.
+    /// The task that drives the connection. It ends with the connection.
     pub driver: JoinHandle<()>,
-    /// Marks the contents of the engine, so that an empty start is noticed.
+    /// Identifies the contents of the engine, so that an emptied server is noticed.
     pub id: bytes::Bytes,
-    /// What an operator should change, though it works.
+    /// What an operator should change in the server's settings. The store works without it.
     pub advice: Option<String>,
     pub address: ValkeyAddress,
 }
@@ -102,7 +103,7 @@ impl Drop for Live {
     }
 }
 
-/// Connects to the first address that is the primary.
+/// Connects to the first address that is a primary.
 pub(super) async fn connect(access: &ValkeyAccess, wire: &ValkeyWire) -> Result<Live, String> {
     let mut reasons = Vec::new();
     for address in &access.addresses {
@@ -179,7 +180,7 @@ where
     Ok((connection, tokio::spawn(driver)))
 }
 
-/// What a server's refusal means, as the end of a sentence that begins with its address.
+/// Returns the meaning of a server's error, as the end of a sentence that begins with its address.
 fn told(error: &RedisError) -> String {
     let detail = error.detail().unwrap_or_default();
     match error.kind() {
@@ -190,7 +191,7 @@ fn told(error: &RedisError) -> String {
         ErrorKind::Server(ServerErrorKind::BusyLoading) => "is still loading its data".to_owned(),
         ErrorKind::Server(ServerErrorKind::ReadOnly) => IS_REPLICA.to_owned(),
         ErrorKind::Io => format!("closed the connection: {error}"),
-        // A script was let run, and not what is in it.
+        // The script may run, but not the commands in it.
         _ if is_narrow(detail) => too_narrow(detail),
         _ => match error.code() {
             Some("NOAUTH") => {
@@ -206,7 +207,8 @@ fn told(error: &RedisError) -> String {
     }
 }
 
-/// Whether a script was refused something. Valkey and each Redis say it in other words.
+/// Returns whether a script lacked a right. The wording differs between Valkey and releases of
+/// Redis.
 fn is_narrow(detail: &str) -> bool {
     let words = [
         "ACL failure",
@@ -225,10 +227,10 @@ fn too_narrow(detail: &str) -> String {
 
 const IS_REPLICA: &str = "is a replica: store.valkey.addresses must name the primary";
 
-/// The first release with flags of scripts, as Redis counts: each Valkey says at least this.
+/// The first release with script flags, in Redis' numbering. Every Valkey reports at least this.
 const VERSION_MIN: (u32, u32) = (7, 0);
 
-/// Holds the server to what is needed.
+/// Checks that the server has what the gateway needs.
 async fn look(live: &mut Live, wire: &ValkeyWire) -> Result<(), String> {
     let connection = &mut live.connection;
     let info: String = redis::cmd("INFO")
@@ -273,11 +275,12 @@ async fn look(live: &mut Live, wire: &ValkeyWire) -> Result<(), String> {
             .await
             .map_err(|error| told(&error))?;
     }
-    // Reads and writes what the gateway reads and writes, so that a rule too narrow shows now.
+    // Runs every command and touches every kind of key that the gateway uses, so that missing
+    // rights are noticed now.
     for probe in wire.probes() {
         let reply = connection.send_packed_command(&probe.command).await;
         match reply.and_then(|value| value.extract_error()) {
-            // Full: what is there can be read.
+            // The server is full, but records can still be read.
             Err(error) if error.code() != Some("OOM") => return Err(told(&error)),
             Err(_) | Ok(_) => {}
         }

@@ -1,20 +1,19 @@
-//! A store in a Valkey or Redis that is there already, shared by all gateways that name it.
+//! A store in an existing Valkey or Redis server, shared by all gateways that use this server.
 //!
 //! ```text
 //! call, ask ─▶ queue (1,024 commands, 64 MiB) ─▶ keeper's task ─▶ one connection ─▶ scripts
 //!      ◀───────────────── reply, or 50 ms without one ────────────────┘
 //! ```
 //!
-//! - One task, the *keeper*, has the connection. It sends commands in the order of the calls,
-//!   and replies come back in that order. Who stops waiting leaves the reply to the keeper.
-//! - Three late replies in a row, or a broken connection, and the engine is *away*. Then
-//!   operations fail at once, and the keeper connects anew every 250 ms to 2 s.
-//! - Every change is one script, so that it happens whole or not at all: see `scripts.rs`.
-//! - A connection is looked at before it is used: `connect.rs` says in one line what is wrong
-//!   with it.
+//! - One task, the *keeper*, owns the connection. It sends commands in the order of the calls, and
+//!   replies arrive in that order. If a caller stops waiting, the keeper receives its reply.
+//! - After three late replies in a row or a broken connection, the engine is *away*. Then
+//!   operations fail at once, and the keeper reconnects after pauses of 250 ms to 2 s.
+//! - Every change is one script (`scripts.rs`), so that it is atomic.
+//! - `connect.rs` checks every new connection, and says in one line what is wrong with it.
 //!
-//! What must never happen here: a start or a request that waits for the server; a reply that
-//! reaches another operation; the clock of a machine compared with that of another.
+//! What must never happen here: a start or a request waits for the server; a reply reaches another
+//! operation; the clocks of two machines are compared.
 
 mod connect;
 mod scripts;
@@ -44,30 +43,29 @@ use crate::metrics::StoreMetrics;
 
 /// Commands that may wait to be sent: some seconds of a busy gateway.
 const QUEUE_MAX: usize = 1_024;
-/// Bytes in them and in those that were sent. Some 64 vendor pages of the largest kind.
+/// The most bytes in queued and sent commands: 64 vendor pages of the largest kind.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
-/// Commands that were sent and wait for their replies.
+/// The most commands that were sent and wait for their replies.
 const SENT_MAX: usize = 256;
 /// Late replies in a row before the engine is away.
 const LATE_MAX: u32 = 3;
-/// First pause before connecting anew; doubles each time.
+/// The first pause before reconnecting. It doubles each time.
 const RECONNECT: Duration = Duration::from_millis(250);
-/// Longest such pause. With it the store is in use again three seconds after its return.
+/// The longest such pause. With it, the store is in use again three seconds after its return.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
-/// How often an idle connection is tried, so that a server that is gone is noticed before a
-/// caller asks, and contents that are gone as well.
+/// How often an idle connection is tested, so that a lost or emptied server is noticed before a
+/// request needs it.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 
-/// What the user of the gateway must be let do, beside reading and writing keys under its
-/// prefix.
+/// The commands that the gateway's user needs, beside access to the keys under its prefix.
 pub const ACL_COMMANDS: &str = "+evalsha +script|load +hget +hmget +hgetall +hset +hsetnx +hdel +hincrby +exists +pttl +pexpire +unlink +time +info";
 
-/// Where the server is and how it is used.
+/// The address of the server and how it is used.
 #[derive(Clone)]
 pub struct ValkeyOptions {
-    /// How it is reached.
+    /// How to connect to the server.
     pub access: ValkeyAccess,
-    /// Before every key.
+    /// The prefix of every key.
     pub prefix: String,
     /// How long an operation may take. Vendor pages may take twice as long.
     pub timeout: Duration,
@@ -79,7 +77,7 @@ pub struct ValkeyOptions {
 pub struct Valkey {
     shared: Arc<ValkeyShared>,
     jobs: mpsc::Sender<Job>,
-    /// Taken by the keeper when it begins.
+    /// The keeper takes it when it starts.
     receiver: Mutex<Option<mpsc::Receiver<Job>>>,
     keeper: Mutex<Option<AbortHandle>>,
 }
@@ -90,14 +88,14 @@ struct ValkeyShared {
     limit: Duration,
     phase: watch::Sender<EngineState>,
     metrics: Arc<StoreMetrics>,
-    /// The id of the contents that were last seen.
+    /// The id of the contents that were seen last.
     id: Mutex<Option<Bytes>>,
-    /// Connections so far.
+    /// The number of connections so far.
     sessions: AtomicU64,
     pending: Arc<Pending>,
 }
 
-/// What is queued or sent.
+/// The number and bytes of commands that are queued or sent.
 #[derive(Default)]
 struct Pending {
     bytes: AtomicUsize,
@@ -105,7 +103,7 @@ struct Pending {
     none: Condvar,
 }
 
-/// One command on its way.
+/// One command in progress.
 struct Job {
     command: Command,
     limit: Duration,
@@ -113,7 +111,7 @@ struct Job {
     _counted: Counted,
 }
 
-/// Counts a job for as long as it is there.
+/// Counts a job until it is dropped.
 struct Counted {
     pending: Arc<Pending>,
     bytes: usize,
@@ -145,12 +143,12 @@ impl Drop for Counted {
 enum Sent {
     Replied,
     Late,
-    /// The connection is of no use any more.
+    /// The connection can no longer be used.
     Broken(String),
 }
 
 impl Valkey {
-    /// Makes a store that connects when it is first used.
+    /// Creates a store that connects when it is first used.
     pub fn new(options: ValkeyOptions, clock: Clock, metrics: Arc<StoreMetrics>) -> Self {
         Self::over(options, Scripts::new(), clock, metrics)
     }
@@ -186,7 +184,7 @@ impl Valkey {
         }
     }
 
-    /// Begins to connect, unless that was begun.
+    /// Starts the keeper, unless it was started.
     fn begin(&self) {
         if let Some(jobs) = self.receiver.lock().take() {
             let keeper = Keeper {
@@ -198,7 +196,7 @@ impl Valkey {
         }
     }
 
-    /// Queues a command; its reply is to be awaited.
+    /// Queues a command. Returns its reply as a future.
     fn send(
         &self,
         command: Command,
@@ -290,11 +288,11 @@ impl Drop for Valkey {
     }
 }
 
-/// The task that has the connection.
+/// The task that owns the connection.
 struct Keeper {
     shared: Arc<ValkeyShared>,
     jobs: mpsc::Receiver<Job>,
-    /// What was last said about an engine that is away; said again only where it changes.
+    /// The last logged reason why the engine is away. It is logged again only if it changes.
     told: Option<String>,
 }
 
@@ -336,14 +334,14 @@ impl Keeper {
             );
             self.told = Some(why);
         }
-        // Whoever waits need not wait any longer.
+        // Queued operations need not wait any longer.
         while let Ok(job) = self.jobs.try_recv() {
-            // It may have stopped waiting.
+            // The caller may have stopped waiting.
             let _ = job.reply.send(Err(StoreFault::Away));
         }
     }
 
-    /// Sends what comes until the connection is of no use; returns why.
+    /// Sends commands until the connection can no longer be used. Returns the reason.
     async fn serve(&mut self, live: &Live) -> String {
         let shared = self.shared.clone();
         let mut sent = FuturesUnordered::new();
@@ -357,7 +355,7 @@ impl Keeper {
                         return "is no longer needed".to_owned();
                     };
                     let mut sending = send_job(shared.clone(), live.connection.clone(), job).boxed();
-                    // The first poll puts the command behind those before it.
+                    // The first poll queues the command behind earlier ones.
                     match (&mut sending).now_or_never() {
                         Some(ended) => ended,
                         None => {
@@ -404,12 +402,12 @@ async fn send_job(
             (Err(fault), ended)
         }
     };
-    // It may have stopped waiting.
+    // The caller may have stopped waiting.
     let _ = reply.send(value);
     ended
 }
 
-/// Tries a connection that may be idle, and looks whether the contents are still those.
+/// Tests a connection that may be idle, and checks that the contents are the same.
 async fn send_beat(shared: Arc<ValkeyShared>, mut connection: MultiplexedConnection) -> Sent {
     let beat = shared.wire.look_at_id();
     match timeout(shared.limit * 2, shared.run(&mut connection, &beat)).await {
@@ -417,7 +415,7 @@ async fn send_beat(shared: Arc<ValkeyShared>, mut connection: MultiplexedConnect
         Ok(Ok(value)) => {
             match value {
                 Value::BulkString(id) => shared.see(&id.into()),
-                // Gone: the next connection begins with another.
+                // The id is gone. The next connection writes a new one.
                 _ => return Sent::Broken("lost its data".to_owned()),
             }
             Sent::Replied
@@ -437,7 +435,7 @@ impl ValkeyShared {
             |error: &RedisError| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript);
         match (reply, command.script) {
             (Err(error), Some(name)) if unknown(&error) => {
-                // As after a failover, or SCRIPT FLUSH.
+                // The server lost its scripts, as after a failover or SCRIPT FLUSH.
                 if let Some(script) = self.wire.scripts.get(name) {
                     let mut load = redis::cmd("SCRIPT");
                     load.arg("LOAD").arg(&script.text);
@@ -452,7 +450,7 @@ impl ValkeyShared {
         }
     }
 
-    /// Notices contents that are not those of before.
+    /// Records the id of the contents, and counts a reset if it changed.
     fn see(&self, id: &Bytes) {
         let mut known = self.id.lock();
         if known.as_ref().is_some_and(|known| known != id) {
@@ -476,7 +474,7 @@ async fn send_once(
     value.extract_error()
 }
 
-/// What an error means for whoever asked, and for the connection.
+/// Returns the meaning of an error for the operation and for the connection.
 fn judge(error: &RedisError) -> (StoreFault, Sent) {
     if error.is_connection_dropped() || error.is_io_error() {
         return (
@@ -498,7 +496,7 @@ fn judge(error: &RedisError) -> (StoreFault, Sent) {
             Sent::Broken("sent a reply that the gateway does not understand".to_owned()),
         ),
         _ => match error.code() {
-            // Full, or it cannot write its own file: nothing is kept, and reads go on.
+            // The server is full or cannot write its own file. Reads still work.
             Some("OOM" | "MISCONF" | "NOREPLICAS") => (StoreFault::Full, Sent::Replied),
             _ => {
                 tracing::debug!(%error, "the store refused an operation");

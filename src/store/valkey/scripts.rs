@@ -1,24 +1,24 @@
-//! What runs inside Valkey: one script an operation, each one step.
+//! The scripts that run inside Valkey. Each operation is one script and therefore atomic.
 //!
-//! The flags decide what a full server still does. A script without `allow-oom` is refused
-//! before it begins once `maxmemory` is reached, so nothing is half kept. What only coordinates
-//! has `allow-oom`: purges and claims must not stop because the memory is full. Reads have
-//! `no-writes`.
+//! The flags decide what a full server still executes. Once `maxmemory` is reached, the server
+//! rejects a script without `allow-oom` before it starts, so nothing is half written. Scripts that
+//! only coordinate have `allow-oom`, because purges and claims must work when the memory is full.
+//! Reads have `no-writes`.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
-/// The time of the engine, in milliseconds. All deadlines and ages are counted in it.
+/// Reads the engine's time in milliseconds. All deadlines and ages use it.
 const TIME: &str = "\
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 ";
 
-/// For tests: the last argument is the time.
+/// For tests, the last argument is the time.
 #[cfg(test)]
 const TIME_GIVEN: &str = "local now = tonumber(ARGV[#ARGV])\n";
 
-/// Moves the end of a key's life to at least so many milliseconds from now. A key that had no
-/// end gets one.
+/// Extends the life of a key to at least this many milliseconds from now. A key without an expiry
+/// gets one.
 const LIVE: &str = "\
 local function live(key, ms)
   if redis.call('PTTL', key) < tonumber(ms) then redis.call('PEXPIRE', key, ms) end
@@ -31,7 +31,7 @@ struct ScriptText {
     text: &'static str,
 }
 
-/// Which script.
+/// The name of a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(super) enum ScriptName {
@@ -285,28 +285,28 @@ return { redis.call('HGET', KEYS[1], 'id'), seq, replicas, applied }
     },
 ];
 
-/// A script as it is sent.
+/// A script in the form in which it is sent.
 pub(super) struct Script {
     /// The whole text.
     pub text: String,
-    /// Its hash, by which the server knows it.
+    /// The hash by which the server identifies it.
     pub hash: String,
 }
 
 /// All scripts.
 pub(super) struct Scripts {
     scripts: Vec<Script>,
-    /// Whether the time is the last argument.
+    /// Whether the last argument is the time.
     pub time_is_given: bool,
 }
 
 impl Scripts {
-    /// Makes them with the engine's time.
+    /// Creates the scripts, which read the engine's time.
     pub fn new() -> Self {
         Self::over(TIME, false)
     }
 
-    /// Makes them with the time as the last argument.
+    /// Creates the scripts for tests, with the time as the last argument.
     #[cfg(test)]
     pub fn with_given_time() -> Self {
         Self::over(TIME_GIVEN, true)

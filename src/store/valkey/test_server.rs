@@ -1,4 +1,5 @@
-//! A real server of its own for a test, on loopback, gone with the test. Also a part of `tests/it`.
+//! Starts a real server for one test on loopback, and stops it with the test. `tests/it` uses it
+//! too.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -7,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-/// Which program.
+/// The program of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerKind {
     Valkey,
@@ -15,7 +16,7 @@ pub enum ServerKind {
 }
 
 impl ServerKind {
-    /// The program, installed first where that can be done.
+    /// Returns the program. Installs it first if that is possible.
     fn program(self) -> PathBuf {
         match self {
             Self::Redis => "redis-server".into(),
@@ -30,7 +31,7 @@ impl ServerKind {
     }
 }
 
-/// A server that runs.
+/// A running server.
 pub struct TestServer {
     pub child: Child,
     directory: TempDir,
@@ -39,7 +40,7 @@ pub struct TestServer {
 }
 
 impl TestServer {
-    /// Starts one, with more arguments than it needs.
+    /// Starts a server with additional arguments.
     pub fn start(kind: ServerKind, more: &[&str]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
         let port = port.unwrap().port();
@@ -53,13 +54,13 @@ impl TestServer {
         }
     }
 
-    /// Ends it at once, as a crash does.
+    /// Ends the server at once, as a crash does.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Starts it again at its port, empty.
+    /// Starts the server again on its port, empty.
     pub fn restart(&mut self, more: &[&str]) {
         self.child = run(self.kind, self.port, &self.directory, more);
     }
@@ -80,14 +81,14 @@ fn run(kind: ServerKind, port: u16, directory: &TempDir, more: &[&str]) -> Child
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let ready = lines.any(|line| line.unwrap().contains("Ready to accept connections"));
     assert!(ready, "{kind:?} did not start with {more:?}");
-    // It must be able to go on writing.
+    // The server must be able to keep writing.
     std::thread::spawn(move || lines.for_each(drop));
     child
 }
 
 impl Drop for TestServer {
     fn drop(&mut self) {
-        // It may be gone already.
+        // The server may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,5 +1,5 @@
-//! The scripts against the model, on a real Valkey and a real Redis, and all that can happen to a
-//! connection.
+//! Compares the scripts with the model on a real Valkey and a real Redis, and breaks connections in
+//! every way.
 
 use proptest::prelude::*;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -16,7 +16,7 @@ use crate::store::fleet::{ClaimId, FleetReply};
 use crate::store::{RecordName, SharedModel};
 
 const BOTH: [ServerKind; 2] = [ServerKind::Valkey, ServerKind::Redis];
-/// Longest wait, on a machine however busy.
+/// The longest wait on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Never reached by the histories.
 const ROOMY: u64 = 1 << 40;
@@ -78,7 +78,7 @@ async fn tell(port: u16, command: &[&str]) -> Value {
     cmd.query_async(&mut connection).await.unwrap()
 }
 
-/// Empties a server, but for what marks its contents.
+/// Empties a server, except for the id of its contents.
 const EMPTY: &str = "redis.call('FLUSHALL'); redis.call('HSET', 'test:{f}:id', 'id', ARGV[1])";
 
 /// One step of a random history, over few names so that they meet.
@@ -216,8 +216,8 @@ fn fleet_op(stamp: Stamp) -> impl Strategy<Value = FleetOp> {
     ]
 }
 
-/// All stamps of a history are counted from here, so that the oldest is not before the machine's
-/// start.
+/// The origin of all stamps in a history. It lies after the machine's start, so that older stamps
+/// exist.
 fn epoch() -> Stamp {
     Clock::system().stamp().later(Duration::from_secs(3_600))
 }
@@ -343,7 +343,7 @@ async fn no_reply_reaches_an_operation_that_did_not_ask_for_it() {
         let name = RecordName(u128::from(n).to_le_bytes());
         let mut call = engine.call(StoreOp::Recall { name });
         match random.u8(..3) {
-            // Dropped before it was looked at, or while it waits.
+            // The future is dropped before its first poll, or while it waits.
             0 => dropped += 1,
             1 => {
                 dropped += 1;
@@ -360,14 +360,14 @@ async fn no_reply_reaches_an_operation_that_did_not_ask_for_it() {
     }
     assert!(dropped > rounds / 2);
     drop(waiting);
-    // What was dropped is answered, and counts no longer.
+    // Dropped operations are answered and no longer counted.
     let name = RecordName([0; 16]);
     engine.call(StoreOp::Recall { name }).await.unwrap();
     assert_eq!(*engine.shared.pending.jobs.lock(), 0);
     assert_eq!(engine.shared.pending.bytes.load(Ordering::Relaxed), 0);
 }
 
-/// Why the engine cannot be used.
+/// Returns the reason why the engine cannot be used.
 async fn refusal(access: ValkeyAccess) -> String {
     let engine = engine(access);
     match connect(&engine.shared.access, &engine.shared.wire).await {
@@ -578,7 +578,7 @@ async fn a_full_server_keeps_nothing_more_and_coordinates_on() {
     assert_eq!(engine.ask(board).await, Ok(FleetReply::Lead));
     let head = engine.call(StoreOp::Head { snapshot: name(2) }).await;
     assert!(matches!(head, Ok(StoreReply::Head(Some(_)))));
-    // A start finds it full, and reads.
+    // A gateway that starts finds the server full, and reads.
     let second = super::tests::engine(access(server.port));
     until(&second, EngineState::Ok).await;
 }
@@ -596,7 +596,7 @@ async fn a_server_that_dies_or_hangs_is_away_and_then_back() {
     let emptied = || engine.shared.metrics.resets.get();
     assert_eq!(recall().await, Ok(StoreReply::Value(None)));
 
-    // Stopped: three operations wait, and then none does.
+    // While the server is stopped, three operations wait and later ones do not.
     let pid = rustix::process::Pid::from_raw(i32::try_from(server.child.id()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
     for _ in 0..LATE_MAX {
@@ -611,7 +611,7 @@ async fn a_server_that_dies_or_hangs_is_away_and_then_back() {
         (Ok(StoreReply::Value(None)), 0)
     );
 
-    // Dead, and back with nothing in it.
+    // The server dies and comes back empty.
     server.kill();
     until(&engine, EngineState::Away).await;
     assert_eq!(recall().now_or_never(), Some(Err(StoreFault::Away)));
@@ -622,13 +622,13 @@ async fn a_server_that_dies_or_hangs_is_away_and_then_back() {
         (Ok(StoreReply::Value(None)), 1)
     );
 
-    // Emptied while connected.
+    // The server is emptied while the gateway is connected.
     tell(server.port, &["FLUSHALL"]).await;
     until(&engine, EngineState::Away).await;
     until(&engine, EngineState::Ok).await;
     assert_eq!(emptied(), 2);
 
-    // Its scripts are gone: sent anew.
+    // The server loses its scripts, so they are sent again.
     tell(server.port, &["SCRIPT", "FLUSH"]).await;
     let touch = engine.call(StoreOp::Touch { snapshot: name(9) });
     assert_eq!(touch.await, Ok(StoreReply::Gone));

@@ -11,19 +11,19 @@ use crate::store::engine::{
 use crate::store::fleet::{ClaimId, FleetOp, FleetReply, REPLICA_GONE, SAME_AGE};
 use crate::store::record::RecordName;
 
-/// The age of what is of unknown age: nothing is usable any more when it is as old.
+/// The age of a record whose age is unknown. Nothing this old is usable.
 const AGE_UNKNOWN: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// How long records live in the engine after their last use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ValkeyLives {
-    /// Answers, from when they were kept.
+    /// Answers, counted from when they were stored.
     pub answers: Duration,
     /// Snapshots.
     pub snapshots: Duration,
 }
 
-/// What the commands are made with.
+/// Builds commands and reads replies.
 pub(super) struct ValkeyWire {
     pub prefix: String,
     pub lives: ValkeyLives,
@@ -31,7 +31,7 @@ pub(super) struct ValkeyWire {
     pub clock: Clock,
 }
 
-/// A command, and the script in it, for a server that does not know the script yet.
+/// A command, and its script for a server that does not know the script yet.
 pub(super) struct Command {
     pub command: Cmd,
     pub script: Option<ScriptName>,
@@ -89,7 +89,7 @@ macro_rules! args {
     ($($arg:expr),* $(,)?) => { &[$(Arg::from($arg)),*] };
 }
 
-/// The age at `now` of what was said at `stamp`.
+/// Returns the age of `stamp` at `now`.
 fn since(stamp: &Stamp, now: Stamp) -> Duration {
     stamp.age(&now).unwrap_or(AGE_UNKNOWN)
 }
@@ -99,12 +99,12 @@ fn hex(name: RecordName) -> String {
 }
 
 impl ValkeyWire {
-    /// A key of the layout that stays for ever.
+    /// Returns a key whose layout never changes.
     fn control(&self, what: &str) -> String {
         format!("{}:{{f}}:{what}", self.prefix)
     }
 
-    /// A key of records, whose layout has a number.
+    /// Returns a key of records, whose layout has a version.
     fn data(&self, name: RecordName, what: &str) -> String {
         format!("{}1:{{{}}}:{what}", self.prefix, hex(name))
     }
@@ -302,12 +302,13 @@ impl ValkeyWire {
         self.script(ScriptName::Beat, &keys, args, now)
     }
 
-    /// Looks at what marks the contents.
+    /// Returns the command that reads the id of the contents.
     pub fn look_at_id(&self) -> Command {
         self.plain("HGET", self.control("id"), b"id")
     }
 
-    /// Commands that do nothing in the end, and pass every key and every command that is needed.
+    /// Returns commands without lasting effect. Together they use every command and every kind of
+    /// key that the gateway needs.
     pub fn probes(&self) -> Vec<Command> {
         let random = || RecordName(fastrand::u128(..).to_le_bytes());
         let (line, snapshot, name, claim) = (random(), random(), random(), ClaimId::random());
@@ -456,7 +457,7 @@ impl ValkeyWire {
         }
     }
 
-    /// Reads the id of the engine's contents, and where the fleet stands.
+    /// Reads the id of the engine's contents and the state of the fleet.
     pub fn beat_reply(&self, value: Value) -> Result<(Bytes, FleetReply), StoreFault> {
         let mut parts = array(value)?.into_iter();
         let mut next = || parts.next().ok_or(StoreFault::Failed);
@@ -472,8 +473,8 @@ impl ValkeyWire {
         Ok((id, reply))
     }
 
-    /// The stamp of what was so old when the engine replied. Something from the future is of
-    /// unknown age, as after a clock that jumped.
+    /// Returns the stamp of a record that had this age when the engine replied. A negative age, as
+    /// after a clock jump, counts as unknown.
     fn stamp(&self, age: &Value, sent: Stamp) -> Result<Stamp, StoreFault> {
         let now = match self.scripts.time_is_given {
             true => sent,
