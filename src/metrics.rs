@@ -1,4 +1,4 @@
-//! Every metric, declared once. The reference of what `/metrics` shows.
+//! Declares every metric once. This is the reference of what `/metrics` shows.
 //!
 //! Label sets are closed: every label value is one of our own words or a configured caller name.
 //!
@@ -7,9 +7,16 @@
 //!   [`Metrics::before_scrape`] set it at each scrape, so the first scrape is as true as the last.
 //! - [`CallerMeter`] holds the counters of one caller.
 //!
+//! `app` creates the [`Metrics`] and gives every room the part that it counts in; the admin
+//! listener renders them. `declare` registers a metric, and `callers`, `state`, `store`, `traces`,
+//! `events` and `process` declare those of one subject each. A new metric needs a declaration here
+//! and a line in `deploy/METRICS.md`.
+//!
 //! Counters that an alert needs exist from the start, because a counter that first appears with 1
-//! never increases. What must never happen: a label value that a caller or a vendor has sent, or a
-//! metric that `deploy/METRICS.md` does not list.
+//! never increases.
+//!
+//! What must never happen here: a label holds text from a caller or a vendor, or a metric is
+//! missing in `deploy/METRICS.md`.
 
 mod callers;
 mod declare;

@@ -1,4 +1,4 @@
-//! The log: events of the program, and one access line for each request.
+//! Writes the log: events of the program, and one access line for each request.
 //!
 //! An [`Output`] owns standard output or standard error and writes to it on a thread of its own.
 //! Access lines go to standard output through a [`LogSink`], events go to standard error through
@@ -11,8 +11,12 @@
 //! 2026-05-01T12:00:00.000Z WARN  vendor call vendor=wiv …             Format::Text, event
 //! ```
 //!
-//! Nothing here ever waits for the reader of an output. A line that cannot be written is dropped
-//! and counted. No line holds a key, a page token, a query or a body.
+//! `cli` opens the outputs and installs the events; `middleware` writes an [`AccessEntry`] for each
+//! request; every other room logs with `tracing`. `access` and `event` render lines, `output` writes
+//! them.
+//!
+//! What must never happen here: a request waits for the reader of an output (a line that cannot be
+//! written is dropped and counted), or a line holds a key, a page token, a query or a body.
 
 mod access;
 mod event;

@@ -1,8 +1,25 @@
-//! `config.toml` and the environment, checked and cut into the options that each module owns.
+//! Reads `config.toml` and the environment, checks them, and returns the options of each room.
 //!
-//! `layer` reads the two sources, `file` mirrors them key by key (each leaf checks itself, see
-//! `form`), `load` merges and reports, `check` holds the rules between settings. Nothing here ever
-//! prints a value: a misplaced secret stays where it was put.
+//! ```text
+//! config.toml ┐
+//!             ├▶ layer ─▶ load (merge) ─▶ file (one field per setting) ─▶ check ─▶ Settings
+//! environment ┘              └─────────────▶ report ─▶ Refusal: place, setting, what is right
+//! ```
+//!
+//! - [`load()`] and [`SettingsAt`] read settings once and again. [`Settings`] holds the options of
+//!   every room; [`Settings::read_secrets`] reads the keys that it names.
+//! - `file` mirrors `config.toml` field by field. A leaf checks its own value (`form`, `measure`,
+//!   `names`, `lists`); `check` and its siblings hold the rules between settings.
+//! - `show` prints the settings in force with their origin, `schema` their JSON schema, and
+//!   `restart` lists the settings that a reload does not apply.
+//!
+//! Only `app`, `reload` and `cli` import this room. A new setting is a field in `file` with its
+//! default, a line in `config.toml`, and a member of the options of its room.
+//!
+//! What must never happen here:
+//! - A text shows a value: a misplaced secret would end up in a log.
+//! - A setting is ignored, or its rule is checked in another room.
+//! - A default in `file` differs from the one in `config.toml`.
 
 mod callers;
 mod check;

@@ -1,13 +1,12 @@
-//! What changed in a search since a caller last asked: new and changed rows, rows that are gone,
-//! and a token for the next question.
+//! Answers which rows of a search changed since a caller's last request: new, changed and removed
+//! rows, and a token for the next request.
 //!
-//! wiv has no feed of changes. The gateway holds what a search gave before (`states`) and what it
-//! gives now (a snapshot), so it can tell the difference. Only complete snapshots are compared: a
-//! list without its end would look as if rows were gone. A stream that cannot end with its `sync`
-//! line is cut.
+//! wiv has no feed of changes. The gateway compares the earlier rows of a search (`states`) with
+//! its current snapshot. Only complete snapshots are compared, because rows after an early end
+//! would look removed. A stream that cannot end with its `sync` line is cut.
 //!
-//! Whoever waits asks for the snapshot as any caller does, now and then. So those who wait are
-//! demand for one refresh in each period of freshness, however many they are.
+//! A waiting request reads the snapshot now and then, as any caller does. So all waiting requests
+//! together cause one refresh in each period of freshness.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,25 +31,25 @@ use crate::snapshot::{End, PageFailure, Sealer, SyncClaims, View};
 
 /// Rows written between two turns of others.
 const ROWS_PER_TURN: usize = 250;
-/// Bytes of lines handed on at once, but for one line that is longer.
+/// The bytes of lines in one piece. A longer line is a piece of its own.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Pieces that may wait for a slow reader.
+/// The most pieces that wait for a slow reader.
 const PIECES_AHEAD: usize = 2;
-/// Lists that broke while they were read, before that is told.
+/// Broken lists in a row after which the stream is cut.
 const BROKEN_MAX: usize = 3;
-/// How often those who wait look whether something is new. A change is told so much later at most.
+/// How often a waiting request checks for changes. This is also the longest delay of a change.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// What is asked.
+/// A request for changes.
 #[derive(Clone, Debug)]
 pub struct ChangesRequest {
-    /// The search; with a token, what of it was repeated.
+    /// The customer of the search, if the request names one.
     pub customer: Option<CustomerId>,
-    /// Its days, likewise.
+    /// The days of the search, if the request names them.
     pub range: Option<DateRange>,
     /// The token of the state that the caller holds.
     pub since: Option<String>,
-    /// How long to wait for something to differ.
+    /// How long to wait for a difference.
     pub wait: Duration,
 }
 
@@ -83,12 +82,12 @@ impl Changes {
         }
     }
 
-    /// Ends all waits, because the gateway leaves.
+    /// Ends all waits, because the gateway is draining.
     pub fn leave(&self) {
         self.leaving.send_replace(true);
     }
 
-    /// Tells when the gateway leaves.
+    /// Returns a signal that the gateway is draining.
     pub(super) fn leaving(&self) -> watch::Receiver<bool> {
         self.leaving.subscribe()
     }
@@ -98,10 +97,10 @@ impl Changes {
         self.states.usage()
     }
 
-    /// Begins to tell. Returns when the first rows are known, or the search failed.
+    /// Starts the answer. Returns when the first rows are known or the search failed.
     ///
     /// # Errors
-    /// As a search, and those of a token.
+    /// The errors of a search, and those of a token.
     pub async fn begin(
         &self,
         asker: &Asker,
@@ -169,7 +168,7 @@ impl Changes {
         Ok(ExportStream { age, note, pieces })
     }
 
-    /// The state that a token names.
+    /// Returns the state that a token names.
     async fn held(
         &self,
         asker: &Asker,
@@ -198,10 +197,10 @@ impl Changes {
     }
 }
 
-/// The reader left, or nothing whole can be told.
+/// The reader disconnected, or the stream cannot be completed.
 struct Cut;
 
-/// One answer on its way.
+/// One answer in progress.
 struct Telling {
     cases: Arc<Cases>,
     sealer: Arc<ArcSwap<Sealer>>,
@@ -220,7 +219,7 @@ impl Telling {
         WholeList::open(&self.cases, &self.asker, &self.query).await
     }
 
-    /// Waits for a snapshot's end. `false`: it will have none.
+    /// Waits for the end of a snapshot. `false` if it will have none.
     async fn whole(&self, source: &WholeList) -> Result<bool, PageFailure> {
         let mut changes = source.snapshot.changes();
         loop {
@@ -237,13 +236,14 @@ impl Telling {
     }
 
     async fn tell(mut self, source: WholeList, send: mpsc::Sender<ExportPiece>) {
-        // Its first look is on the caller's account; what follows must not force anything.
+        // The caller's directives apply to the first look only. Later looks must not force vendor
+        // calls.
         self.asker.directives = Directives::default();
         let told = tokio::select! {
             told = self.tell_to(source, &send) => told,
             () = send.closed() => return,
         };
-        // Without its end piece the stream is cut, and cannot pass for complete.
+        // Without the end piece the stream is cut, so it cannot look complete.
         if let Ok(rows) = told {
             let _ = send.send(ExportPiece::End { rows }).await;
         }
@@ -290,7 +290,7 @@ impl Telling {
             let is_newer = state.as_of().0 >= held.as_of().0;
             let difference = match is_newer {
                 true => held.difference(&state),
-                // What the caller holds is newer than what is at hand: nothing to be told.
+                // The caller's state is newer than ours, so there is no difference to send.
                 false => Difference::default(),
             };
             let as_of = Some(held.as_of().1);
@@ -305,7 +305,7 @@ impl Telling {
         }
     }
 
-    /// A failed look: those who wait, wait on with what they hold; others are cut.
+    /// Handles a failed look. A waiting request continues to wait; any other stream is cut.
     async fn passed_over<T>(&mut self, why: String) -> Result<Option<T>, Cut> {
         if self.held.is_none() || self.is_over() {
             tracing::warn!(why, "changes cut");
@@ -323,7 +323,7 @@ impl Telling {
         let next = (self.clock.now() + LOOK_EVERY).min(self.until);
         tokio::select! {
             () = clock::sleep_until(next) => {}
-            // Its sender lives as long as the gateway.
+            // The sender lives as long as the gateway.
             _ = self.leaving.wait_for(|leaving| *leaving) => {}
         }
     }
@@ -342,7 +342,7 @@ impl Telling {
         Ok((state, source))
     }
 
-    /// Writes the lines of a difference, and the last one.
+    /// Writes the lines of a difference, and the `sync` line.
     async fn write(
         &self,
         state: &Arc<ViewState>,
@@ -353,7 +353,7 @@ impl Telling {
     ) -> Result<u64, Cut> {
         let mut out = Vec::new();
         let mut seen = 0;
-        // Places go up, as the rows do.
+        // Places are in the order of the rows.
         let wanted = |at: usize| difference.upserts.get(at).map(|place| *place as usize);
         let (mut at, mut in_turn) = (0, 0);
         while let Some(first) = wanted(at) {
@@ -364,7 +364,7 @@ impl Telling {
                 .take_while(|(place, row)| **place as usize == *row);
             let (rows, _) = source.snapshot.rows_known(&source.view, first, run.count());
             if rows.is_empty() {
-                // The rows of a complete snapshot do not go away while it is held.
+                // The rows of a complete snapshot stay while it is held.
                 return Err(Cut);
             }
             while let Some(row) = wanted(at).and_then(|place| rows.get(place - first)) {

@@ -1,5 +1,5 @@
-//! What is known of one caller for its streams of events: the targets it was answered for, and what
-//! happened to them lately. No I/O, no lock, no time of its own.
+//! The log of one caller for its event streams: its targets, and their last events. It does no I/O,
+//! takes no lock and reads no clock.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -13,16 +13,17 @@ use crate::domain::Kind;
 use crate::domain::audience::AudienceFingerprint;
 use crate::domain::json::write_text;
 
-/// Targets remembered of a caller; the one that was asked longest ago goes first. A dashboard shows
-/// a few dozen at once, and each is looked up at every look.
+/// The most targets of a caller. The least recently requested one is evicted first. A dashboard
+/// shows a few dozen at once, and every look looks up all of them.
 const TARGETS_MAX: usize = 64;
-/// Longest target and body remembered, together, in bytes. Others give no events.
+/// The maximum bytes of a target and its body together. Longer targets cause no events.
 pub(super) const TARGET_BYTES_MAX: usize = 2 * 1024;
-/// Events of a caller that can be told again: four for each target.
+/// The most events that a caller can resume from: four for each target.
 const HISTORY_MAX: usize = 256;
-/// Bytes of these events. A usual one has 200, so this bounds those with long searches.
+/// The most bytes of these events. An event usually has 200 bytes, so this limits events of long
+/// searches.
 const HISTORY_BYTES_MAX: usize = 128 * 1024;
-/// What a target and an event cost beside their text.
+/// The bytes of a target or an event besides their text.
 const OVERHEAD_BYTES: usize = 256;
 
 /// One target of a caller.
@@ -54,27 +55,27 @@ impl Happened {
     }
 }
 
-/// A reader fell behind what is kept.
+/// The reader fell behind the kept events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FellBehind;
 
-/// What is known of a caller.
+/// The log of one caller.
 pub(super) struct CallerLog {
     pub audience: AudienceFingerprint,
-    /// Tells this log's ids from those of others and of other processes.
+    /// Distinguishes ids of this log from those of other logs and processes.
     epoch: u64,
-    /// The least recently asked first.
+    /// The least recently requested target comes first.
     targets: VecDeque<TargetState>,
     history: VecDeque<Happened>,
-    /// Of the last event.
+    /// The number of the last event.
     last: u64,
     bytes: usize,
     history_bytes: usize,
-    /// Another log stands in this one's place, or none: nobody may wait for its events.
+    /// Whether the log was evicted or replaced, so that no stream may wait for its events.
     pub let_go: bool,
-    /// When the caller was last answered or began a stream.
+    /// When the caller last got an answer or started a stream.
     pub used: Instant,
-    /// Calls to vendors that had ended at the last look, and when that number last went up.
+    /// The number of vendor calls that had ended at the last look, and when it last grew.
     pub calls: u64,
     pub moved: Instant,
     pub looked: Option<Instant>,
@@ -112,7 +113,7 @@ impl CallerLog {
         self.targets.iter()
     }
 
-    /// The number before the first event that is kept.
+    /// Returns the number before the first kept event.
     fn before_history(&self) -> u64 {
         self.last - self.history.len() as u64
     }
@@ -162,7 +163,7 @@ impl CallerLog {
         }
     }
 
-    /// Remembers a new target. `true`: another one had to go for it.
+    /// Adds a new target. Returns `true` if another one was evicted for it.
     pub fn add(&mut self, state: TargetState) -> bool {
         let full = self.targets.len() >= TARGETS_MAX;
         if full && let Some(gone) = self.targets.pop_front() {
@@ -173,7 +174,8 @@ impl CallerLog {
         full
     }
 
-    /// Takes over the answer to a question. `true`: it is another than before, which is an event.
+    /// Records the answer for a target. Returns `true` if it differs from the last one, which is an
+    /// event.
     pub fn learn(&mut self, at: usize, body: &[u8], etag: &Etag, as_of: Timestamp) -> bool {
         let Some(state) = self.targets.get_mut(at) else {
             return false;
@@ -195,7 +197,7 @@ impl CallerLog {
         true
     }
 
-    /// Hashes the answer to a question that a stream looks at for the first time.
+    /// Hashes the answer for a target that a stream looks up for the first time.
     pub fn look(&mut self, at: usize, body: &[u8]) {
         if let Some(state) = self.targets.get_mut(at) {
             state.content.get_or_insert_with(|| content_of(body));
@@ -216,7 +218,7 @@ impl CallerLog {
     }
 }
 
-/// The members of an event.
+/// Returns the members of an event.
 fn data_of(state: &TargetState, as_of: Timestamp) -> String {
     let kind = state.lookup.kind().as_str();
     let mut data = format!("{{\"kind\":\"{kind}\",\"target\":");
@@ -231,14 +233,15 @@ fn data_of(state: &TargetState, as_of: Timestamp) -> String {
     data
 }
 
-/// A hash of an answer but for its page token.
+/// Returns a hash of an answer without its page token.
 fn content_of(body: &[u8]) -> blake3::Hash {
     const TOKEN: &[u8] = b"\"next_page_key\":{\"scroll_id\":\"";
     const NO_TOKEN: &[u8] = b"\"next_page_key\":null";
     let parts = || {
-        // Forwards: memchr searches backwards without SIMD, some ten times slower.
+        // Searches forwards, because memchr searches backwards without SIMD, about ten times
+        // slower.
         let begin = memchr::memmem::find_iter(body, TOKEN).last()? + TOKEN.len();
-        // A row may have members of these names. Where the page has no token, theirs count.
+        // A row may have members of these names. They count if the page has no token.
         let is_last = memchr::memmem::find(body, NO_TOKEN).is_some();
         body.split_at_checked(begin).filter(|_| !is_last)
     };
@@ -320,8 +323,8 @@ mod tests {
         assert_eq!(log.bytes(), empty + bytes);
     }
 
-    /// What nobody looked at is not hashed: another answer may differ in its token alone, and is an
-    /// event. From the first look on only other rows are one.
+    /// Before the first look an answer is not hashed, so a new token alone is an event. After the
+    /// first look only changed rows are an event.
     #[test]
     fn a_target_is_hashed_from_the_first_look_on() {
         let page = |token: &str| {

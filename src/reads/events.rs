@@ -1,13 +1,13 @@
-//! Tells a caller which of the answers that it got have changed since.
+//! Streams to a caller which of its earlier answers have changed.
 //!
-//! Each caller has a log (`event_log`): the targets it was answered for, each with the tag of its
-//! last answer, and the last events. While a caller has a stream open, its targets are looked at
-//! whenever a vendor was asked something, and now and then: what this caller would get now, from
-//! memory alone, is compared with what it got. So rows outside its audience cannot show, and no
-//! vendor is called for a stream.
+//! Each caller has a log (`event_log`) with its targets, the tag of the last answer to each, and
+//! the last events. While the caller has an open stream, its targets are looked up after every
+//! vendor answer, and at intervals: the answer that this caller would get now, from memory alone,
+//! is compared with its last one. So rows outside its audience cannot show, and no vendor is called
+//! for a stream.
 //!
-//! A stream reads the log at its reader's pace and holds nothing itself. A reader that falls behind
-//! the log is cut.
+//! A stream reads the log at its reader's pace and buffers nothing. A reader that falls behind the
+//! log is cut.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -35,35 +35,36 @@ use crate::clock::{self, Clock, Duration, Instant};
 use crate::domain::{ContractId, FieldSet, Kind, Month, Vendor};
 use crate::metrics::{EventsMeter, Metrics, StoreUsage};
 
-/// How often a stream looks. A change is told so much later at most.
+/// How often a stream looks for changes. This is also the longest delay of a change.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How long after a vendor's answer targets are still looked at: so long its reading may take.
+/// How long targets are still looked up after a vendor's answer, because reading it may take that
+/// long.
 const SETTLE: Duration = Duration::from_secs(5);
-/// A comment is sent so often, so that nobody in between takes the connection for dead. Targets are
-/// looked at as often although no vendor was asked: an answer may come from the store.
+/// How often a comment is sent, so that proxies do not consider the connection dead. Targets are
+/// looked up this often even without a vendor call, because an answer may come from the store.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
-/// A stream ends after so long. Its reader comes back by itself, perhaps to another gateway.
+/// The longest time of a stream. Its reader reconnects by itself, perhaps to another gateway.
 const STREAM_TIME_MAX: Duration = Duration::from_secs(5 * 60);
-/// Looking into memory takes no time, and the store answers within this; what would wait longer is
-/// passed over.
+/// The time limit of a lookup. Memory answers at once and the store within this time; a lookup that
+/// would take longer is skipped.
 const LOOKUP_TIME_MAX: Duration = Duration::from_millis(50);
-/// Room for the logs of all callers. One caller's has 300 KiB at most and 30 KiB as a rule; the
-/// least recently used ones go first, and their readers are cut and begin with `reset`.
+/// The most bytes of all callers' logs. A log has 300 KiB at most and 30 KiB as a rule. The least
+/// recently used logs are evicted first; their readers are cut and start with `reset`.
 const LOGS_BYTES_MAX: u64 = 32 << 20;
 
 /// Every hit is hashed, so this is a fast hash.
 const HASHER: FixedState = FixedState::with_seed(0);
 
-/// What a stream is to tell.
+/// A request for a stream.
 #[derive(Clone, Debug)]
 pub struct EventsRequest {
-    /// These kinds only; `None`: all that the caller may see.
+    /// The kinds to stream. `None` means all that the caller may see.
     pub kinds: Option<Vec<Kind>>,
     /// The id of the last event that the reader has.
     pub last_id: Option<String>,
 }
 
-/// A question that can be looked up again.
+/// A request that can be looked up again.
 #[derive(Clone, Debug)]
 pub enum Lookup {
     /// The customer list.
@@ -86,24 +87,24 @@ impl Lookup {
     }
 }
 
-/// Where a question was asked.
+/// The target of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct AskedAt<'a> {
     /// Path and query, as sent.
     pub target: &'a str,
-    /// The body, as sent; only a search's says anything.
+    /// The body, as sent. Only the body of a search matters.
     pub body: &'a [u8],
 }
 
 impl AskedAt<'_> {
-    /// Tells this question with this answer from others. A caller that finds two that are alike
-    /// misses events of its own.
+    /// Returns a hash of this target and its answer. A caller that finds a collision misses only
+    /// its own events.
     fn mixed(&self, etag: &Etag) -> u64 {
         let mut hasher = HASHER.build_hasher();
         hasher.write(self.target.as_bytes());
         hasher.write(self.body);
         hasher.write(etag.value().as_bytes());
-        // 0 stands for nothing.
+        // 0 means that there is no hash.
         hasher.finish() | 1
     }
 }
@@ -118,7 +119,7 @@ pub struct Events {
     metrics: Arc<Metrics>,
     meter: EventsMeter,
     logs: Mutex<HashMap<Arc<str>, Arc<Mutex<CallerLog>>>>,
-    /// Of all logs.
+    /// The bytes of all logs.
     bytes: AtomicU64,
     let_go: AtomicU64,
 }
@@ -145,8 +146,8 @@ impl Events {
         }
     }
 
-    /// Remembers that this caller got this answer. Costs a few instructions where it got the same
-    /// one before.
+    /// Records that this caller got this answer. Takes a few instructions if it got the same answer
+    /// before.
     pub fn note(
         &self,
         asker: &Asker,
@@ -199,7 +200,7 @@ impl Events {
                     content: None,
                 };
                 if log.add(state) {
-                    // What went may be asked again.
+                    // The evicted target may be requested again.
                     asker.caller.presence.forget_targets();
                 }
             }
@@ -226,12 +227,12 @@ impl Events {
         now.checked_sub(age).unwrap_or(now)
     }
 
-    /// Changes a log, and counts what it costs afterwards.
+    /// Changes a log, and updates the count of bytes.
     fn with<T>(&self, log: &Mutex<CallerLog>, change: impl FnOnce(&mut CallerLog) -> T) -> T {
         let mut log = log.lock();
         let before = log.bytes() as u64;
         let changed = change(&mut log);
-        // One that was let go of is counted no longer.
+        // An evicted log no longer counts.
         if !log.let_go {
             self.bytes.fetch_add(log.bytes() as u64, Ordering::Relaxed);
             self.bytes.fetch_sub(before, Ordering::Relaxed);
@@ -239,7 +240,7 @@ impl Events {
         changed
     }
 
-    /// The log of a caller, which begins anew when its audience is another.
+    /// Returns the log of a caller. A new audience starts a new log.
     fn log_of(&self, caller: &Caller) -> Arc<Mutex<CallerLog>> {
         let audience = caller.audience.fingerprint();
         let now = self.clock.now();
@@ -268,7 +269,7 @@ impl Events {
         self.bytes.fetch_sub(log.bytes() as u64, Ordering::Relaxed);
     }
 
-    /// Lets go of the least recently used logs until all of them fit; never of `newest`.
+    /// Evicts the least recently used logs until the limit holds, but never `newest`.
     fn make_room(&self, newest: &Arc<Mutex<CallerLog>>) {
         while self.bytes.load(Ordering::Relaxed) > LOGS_BYTES_MAX {
             let mut logs = self.logs.lock();
@@ -294,7 +295,7 @@ impl Events {
         }
     }
 
-    /// Begins a stream.
+    /// Starts a stream.
     ///
     /// # Errors
     /// [`ReadError::BillingNotAllowed`]
@@ -317,7 +318,7 @@ impl Events {
         let log = self.log_of(&asker.caller);
         let (told, opening) = {
             let mut log = log.lock();
-            // What changed while nobody read is found by the first look.
+            // The first look finds changes since the last stream ended.
             log.looked = None;
             let last = log.last();
             let told = match &request.last_id {
@@ -357,7 +358,7 @@ impl Events {
         })
     }
 
-    /// Looks at a caller's targets, unless another of its streams has just done so, or nothing can
+    /// Looks up a caller's targets, unless another of its streams has just done so or nothing can
     /// have changed.
     async fn look(&self, asker: &mut Asker, log: &Mutex<CallerLog>) {
         let now = self.clock.now();
@@ -400,7 +401,7 @@ impl Events {
         }
     }
 
-    /// What memory would answer now.
+    /// Returns the answer that memory holds now.
     async fn now(&self, asker: &Asker, lookup: &Lookup) -> Option<Answer> {
         match lookup {
             Lookup::Customers(fields) => self.customers.peek(asker, *fields).await,
@@ -425,7 +426,7 @@ pub struct EventStream {
     asker: Asker,
     log: Arc<Mutex<CallerLog>>,
     kinds: Vec<Kind>,
-    /// The last event that was told or passed over.
+    /// The number of the last event that was sent or skipped.
     told: u64,
     opening: Option<String>,
     comment_at: Instant,
@@ -433,7 +434,7 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    /// Returns the next bytes. `None` at the end: the gateway leaves, or the time of a stream is
+    /// Returns the next bytes. `None` at the end: the gateway is draining, or the stream's time is
     /// over.
     pub async fn next(&mut self) -> Option<Result<Bytes, FellBehind>> {
         if let Some(opening) = self.opening.take() {
@@ -456,7 +457,8 @@ impl EventStream {
             }
             if now >= self.comment_at {
                 self.comment_at = now + COMMENT_EVERY;
-                // With the id, a reader of few kinds does not fall behind the others' events.
+                // The comment carries an id, so that a reader of few kinds does not fall behind the
+                // events of other kinds.
                 let id = self.log.lock().id(self.told);
                 return Some(Ok(format!(": still here\nid: {id}\n\n").into()));
             }
@@ -479,7 +481,7 @@ impl EventStream {
         }
     }
 
-    /// The events that were not told yet.
+    /// Returns the events that were not sent yet.
     fn untold(&mut self) -> Result<String, FellBehind> {
         let log = self.log.lock();
         let text = log.after(self.told, &self.kinds)?;

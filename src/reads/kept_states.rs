@@ -5,11 +5,11 @@
 //!         id, part → numbers and hashes of 131,072 rows
 //! ```
 //!
-//! Each is a record like an answer's: sealed, under a keyed name, and it goes when the store needs
-//! room. A row costs 20 bytes in each state; an id stands once in the table that its states share.
-//! Only the process that began a table adds to it: another one that shares the store reads it as it
-//! is. A state is kept before its first token is told, as rows are. A disk that takes longer than
-//! 50 ms is not waited for: a crash may then lose the last state, and its token gets 410.
+//! Each is a record like an answer's: sealed, with a keyed name, and evicted when the store needs
+//! room. A row costs 20 bytes in each state; an id is stored once, in the table that its states
+//! share. Only the process that created a table adds to it. Another process that shares the store
+//! only reads it. Writes are not awaited, so a crash may lose the last state; its token is then
+//! answered with 410.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -29,10 +29,10 @@ const LAYOUT: u8 = 1;
 const IDS_PER_BLOCK: usize = 4_096;
 /// Rows in one record: 2.5 MiB, well below the largest that a store takes.
 const ROWS_PER_PART: usize = 131_072;
-/// The most rows and ids that are read back. More do not fit `changes.bytes_max` in any case.
+/// The most rows and ids that are read back. More would exceed `changes.bytes_max` in any case.
 const COUNT_MAX: usize = 1 << 28;
 
-/// What a record is about; different uses never have the same identity.
+/// The subject of a record. Different subjects never have the same identity.
 #[derive(Clone, Copy)]
 enum Piece {
     Head,
@@ -57,11 +57,11 @@ pub(super) struct FoundState {
     pub ids: usize,
     pub rows: Vec<u32>,
     pub hashes: Vec<RowHash>,
-    /// When the vendor said so, in this process's time and by the wall clock.
+    /// When the vendor confirmed the state, in this process's time and by the wall clock.
     pub as_of: (Instant, Timestamp),
 }
 
-/// The states in the store. Costs nothing where there is none.
+/// The states in the store. Costs nothing without a store.
 pub(super) struct KeptStates {
     store: Store,
     clock: Clock,
@@ -90,7 +90,7 @@ impl KeptStates {
 
     async fn get(&self, identity: [u8; 32]) -> Option<KeptAnswer> {
         let found = self.store.find_answer(Kind::Cases, &identity).await?;
-        // What was forgotten is empty.
+        // A removed state is stored as an empty record.
         (!found.content.is_empty()).then_some(found)
     }
 
@@ -118,7 +118,7 @@ impl KeptStates {
         self.store.keep_safely(records).await;
     }
 
-    /// Lets go of a state that this process made; with `its_table`, of the ids as well.
+    /// Removes a state of this process; with `its_table`, the ids too.
     pub fn forget(&self, state: &ViewState, its_table: bool) {
         if !self.store.is_on() {
             return;
@@ -136,7 +136,7 @@ impl KeptStates {
         }
     }
 
-    /// Returns the state of this id. `None` also where a part of it is missing.
+    /// Returns the state of this id. `None` if any part of it is missing.
     pub async fn find(&self, id: u128) -> Option<FoundState> {
         if !self.store.is_on() {
             return None;
@@ -165,9 +165,9 @@ impl KeptStates {
     }
 }
 
-/// The blocks that hold ids which were not kept yet. They count as kept from now on.
+/// Returns the blocks with ids that were not stored yet. They count as stored from now on.
 fn unkept_blocks(ids: &mut Ids) -> Vec<(usize, Vec<u8>)> {
-    // One that was read from the store is whole there.
+    // A table that was read from the store is complete there.
     if ids.is_loaded || ids.kept == ids.len() {
         return Vec::new();
     }
@@ -219,7 +219,7 @@ fn write_head(state: &ViewState, table: u128, ids: usize, wall: Timestamp) -> Ve
     out.bytes(text.as_bytes()).done()
 }
 
-/// The state without its rows, and how many those are.
+/// Returns the state without its rows, and the number of rows.
 fn read_head(content: Bytes, at: Instant) -> Option<(FoundState, usize)> {
     let mut reader = PackReader::new(content);
     if reader.u8()? != LAYOUT {

@@ -33,10 +33,11 @@ use crate::store::Store;
 /// Maximum number of searches that one caller may follow at once. Another one is refused.
 /// Dashboards follow a few, and a service one for each of its customers.
 const SEARCHES_PER_CALLER_MAX: usize = 256;
-/// A search that was not asked for so long is followed no more, and makes room for another.
+/// A search that was not requested for this long is no longer followed, and frees its place.
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(10 * 60);
-/// Maximum number of states that one caller may cause: four of each search. Its own least recently
-/// used one is evicted for another, and the newest of a search only where no older one is left.
+/// Maximum number of states that one caller may cause: four of each search. Beyond it, the caller's
+/// least recently used state is evicted. The newest state of a search is evicted only if it has no
+/// older one.
 const STATES_PER_CALLER_MAX: usize = 4 * SEARCHES_PER_CALLER_MAX;
 /// Bytes of a state besides its rows.
 const STATE_OVERHEAD_BYTES: u64 = 512;
@@ -79,8 +80,8 @@ pub(super) struct Ids {
     pub table: u128,
     /// How many of them are in the store.
     pub kept: usize,
-    /// Whether another process began it. Only that one may add to it: two that add would give two
-    /// rows one number.
+    /// Whether another process created it. Only that process may add to it, because two writers
+    /// would give two rows the same number.
     pub is_loaded: bool,
     numbers: HashMap<RowId, u32, RandomState>,
     ids: Vec<RowId>,
@@ -173,7 +174,7 @@ pub fn is_nameless(row: &str) -> bool {
     }
 }
 
-/// Returns the members that name a row which is gone.
+/// Returns the identifying members of a removed row.
 fn name_of(row: &str) -> String {
     match serde_json::from_str::<Named<'_>>(row) {
         Ok(Named {
@@ -213,7 +214,7 @@ pub struct ViewState {
 pub struct Difference {
     /// Places of the new or changed rows of the newer state, in its order.
     pub upserts: Vec<u32>,
-    /// The members that name each row which is gone.
+    /// The identifying members of each removed row.
     pub removes: Vec<String>,
 }
 
@@ -259,8 +260,8 @@ impl ViewState {
         }
     }
 
-    /// Records what a token says of when the vendor last confirmed it. What is in the store may be
-    /// older: a state is written once.
+    /// Records from a token when the vendor last confirmed the state. The time in the store may be
+    /// older, because a state is written only once.
     pub(super) fn told_as_of(&self, told: Timestamp, now: Instant) {
         let mut as_of = self.as_of.lock();
         if told > as_of.1 {
@@ -279,16 +280,16 @@ impl ViewState {
         self.id == other.id || same_ids && self.rows == other.rows && self.hashes == other.hashes
     }
 
-    /// Returns what a holder of this state needs to get to the newer one.
+    /// Returns the difference from this state to the newer one.
     pub fn difference(&self, newer: &Self) -> Difference {
         let mut out = Difference::default();
         if self.same_rows(newer) {
             return out;
         }
-        // By number in the newer table: where this state has the row.
+        // Maps a number of the newer table to the place of the row in this state.
         let mut places = vec![NOWHERE; newer.ids.lock().len()];
         let mut unknown = Vec::new();
-        // Never two tables locked at once.
+        // Two tables are never locked at once.
         let ours = match Arc::ptr_eq(&self.ids, &newer.ids) {
             true => None,
             false => Some(self.ids.lock().ids.clone()),
@@ -377,7 +378,7 @@ pub(super) enum BuiltFor {
 /// All states.
 pub struct States {
     table: Mutex<Table>,
-    /// Allows one state to be built at a time. All others that wait for it then find it.
+    /// Allows one state to be built at a time. Requests that waited then find it.
     pub(super) making: Arc<Semaphore>,
     kept: KeptStates,
     bytes_max: u64,
@@ -670,7 +671,7 @@ impl States {
         if !table.by_id.values().any(|other| other.key == key) {
             table.ids.remove(&key);
         }
-        // What other processes made is left to them, or to the store's own limit.
+        // States of other processes are left to those processes, or to the store's own limit.
         if state.told.initialized() && !state.ids.lock().is_loaded {
             let is_used = table.all_ids().any(|ids| Arc::ptr_eq(ids, &state.ids));
             self.kept.forget(&state, !is_used);
@@ -796,7 +797,7 @@ mod tests {
         });
         let ids = Arc::default();
         let old = keep(&before, &query, &ids, (0..140_000).map(|n| row(n, "a"))).await;
-        // Later ones share the table and add to it.
+        // Later states share the table and add to it.
         let changed = (3..140_010).map(|n| row(n, if n % 10_000 == 5 { "b" } else { "a" }));
         let new = keep(&before, &query, &ids, changed).await;
         crate::clock::sleep(crate::clock::Duration::from_millis(1)).await;
@@ -813,12 +814,12 @@ mod tests {
             told.removes[0],
             "\"customer_id\":\"org_1\",\"case_id\":\"case-0\""
         );
-        // What costs an id once costs a row 20 bytes, in the store as in memory.
+        // An id is stored once. A row costs 20 bytes in each state, in the store and in memory.
         let of_rows = 2 * bytes_of(140_007);
         assert!(after.usage().bytes >= of_rows);
         assert!(model.bytes() <= of_rows + 140_010 * 64, "{}", model.bytes());
 
-        // Another audience's token finds nothing, nor does one whose state was let go of.
+        // A token of another audience finds nothing, and neither does one whose state was evicted.
         let few = Audience::only([]);
         let found = states(&model, &clock);
         assert!(
@@ -850,11 +851,11 @@ mod tests {
         let other = states(&model, &clock);
         let found = find(&other, first.id).await.unwrap();
         assert!(found.ids.lock().is_loaded);
-        // Its next state of the same search begins a table of its own.
+        // The next state of the same search in this process starts a new table.
         let next = other.begin(key(&query), query.clone(), View::new(None, Audience::All));
         assert!(!Arc::ptr_eq(&next.ids, &found.ids));
         assert_ne!(next.ids.lock().table, found.ids.lock().table);
-        // And the difference between both tables is exact.
+        // The difference across both tables is exact.
         let rows = (50..110).map(|n| row(n, "a"));
         let theirs = keep(&other, &query, &next.ids, rows).await;
         let told = found.difference(&theirs);

@@ -1,4 +1,4 @@
-//! The address of a vendor and of a proxy in front of it, checked once.
+//! Addresses of a vendor and of a proxy in front of it. Both are checked once.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,18 +9,17 @@ use http::uri::{Authority, Scheme};
 /// Longest base URL; the longest known has 60 bytes.
 const BYTES_MAX: usize = 512;
 
-/// The origin and path that every call to a vendor begins with. Requests go to this origin and to
-/// no other.
+/// The origin and path of every call to a vendor. Requests go to this origin only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     scheme: Scheme,
     authority: Authority,
-    /// Without a slash at its end.
+    /// Without a trailing slash.
     path: String,
 }
 
 impl BaseUrl {
-    /// Creates an address that is known to be good: a default.
+    /// Creates a default address, which is known to be valid.
     pub fn fixed(host: &'static str, path: &'static str) -> Self {
         Self {
             scheme: Scheme::HTTPS,
@@ -29,8 +28,8 @@ impl BaseUrl {
         }
     }
 
-    /// Reads `https://host[:port][/path]`, with a slash at its end or without. Plain `http`, which
-    /// sends the key readable, is taken only for a literal IP address or `localhost`.
+    /// Parses `https://host[:port][/path]`, with or without a trailing slash. Plain `http`, which
+    /// sends the key unencrypted, is accepted only for a literal IP address or `localhost`.
     pub fn parse(text: &str) -> Option<Self> {
         let good = |b: u8| b.is_ascii_alphanumeric() || b":/.-_~[]".contains(&b);
         if text.len() > BYTES_MAX || !text.bytes().all(good) {
@@ -41,12 +40,12 @@ impl BaseUrl {
         let (scheme, authority) = (parts.scheme?, parts.authority?);
         let host = authority.host();
         let port = authority.as_str().strip_prefix(host)?;
-        // A port that is not a number would be read as none.
+        // `http::Uri` ignores a port that is not a number.
         let is_port = port.is_empty() || authority.port_u16().is_some_and(|port| port > 0);
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let is_near = host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok();
         let is_safe = scheme == Scheme::HTTPS || (scheme == Scheme::HTTP && is_near);
-        // `Uri` gives a missing path as a slash.
+        // `Uri` returns a slash for a missing path.
         let path = parts
             .path_and_query
             .as_ref()
@@ -73,12 +72,12 @@ impl BaseUrl {
         self.scheme == Scheme::HTTPS
     }
 
-    /// Returns the host, as it is asked.
+    /// Returns the host.
     pub fn host(&self) -> &str {
         self.authority.host()
     }
 
-    /// Returns the port, the scheme's own where none is written.
+    /// Returns the port, or the scheme's default port.
     pub fn port(&self) -> u16 {
         let own = if self.is_https() { 443 } else { 80 };
         self.authority.port_u16().unwrap_or(own)
@@ -87,7 +86,7 @@ impl BaseUrl {
     /// Returns the address of a request; `path_and_query` begins with `/`.
     ///
     /// # Errors
-    /// Fails if it is not valid in a URL.
+    /// If `path_and_query` is not valid in a URL.
     pub fn join(&self, path_and_query: &str) -> Result<Uri, http::Error> {
         Uri::builder()
             .scheme(self.scheme.clone())
@@ -103,13 +102,14 @@ impl fmt::Display for BaseUrl {
     }
 }
 
-/// An HTTP proxy that is asked for a tunnel to a vendor.
+/// An HTTP proxy that opens tunnels to a vendor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyUrl(Uri);
 
 impl ProxyUrl {
-    /// Reads `http://host:port`, with a slash at its end or without. Returns `None` for anything
-    /// else: a user and a password would be a secret in the settings.
+    /// Parses `http://host:port`, with or without a trailing slash. Returns `None` for anything
+    /// else. A user and a password are not accepted, because they would be a secret in the
+    /// settings.
     pub fn parse(text: &str) -> Option<Self> {
         let good = |b: u8| b.is_ascii_alphanumeric() || b":/.-_[]".contains(&b);
         let text = text.strip_suffix('/').unwrap_or(text);

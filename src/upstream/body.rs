@@ -1,4 +1,4 @@
-//! Checks of a vendor's body before anything is made of it.
+//! Checks a vendor's body before it is parsed.
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
@@ -6,14 +6,14 @@ use serde_json::value::RawValue;
 
 use super::Fault;
 
-/// Deepest nesting taken from a vendor. Rows are parsed again further on, by parsers that refuse or
-/// recurse past 128 levels.
+/// The deepest accepted nesting. Rows are parsed again later, by parsers that fail or recurse past
+/// 128 levels.
 pub const DEPTH_MAX: usize = 128;
 
-/// Why a body is not taken: the fault, and words for the log without any of its bytes.
+/// Why a body is rejected: the fault, and a text for the log without any of its bytes.
 pub type BodyFault = (Fault, &'static str);
 
-/// Creates a fault of form.
+/// Creates the fault of a malformed body.
 pub const fn malformed(detail: &'static str) -> BodyFault {
     (Fault::Malformed, detail)
 }
@@ -26,7 +26,7 @@ pub fn text(bytes: &[u8]) -> Result<&str, BodyFault> {
     std::str::from_utf8(bytes).map_err(|_| malformed("the body is not UTF-8"))
 }
 
-/// Refuses a text whose JSON, if it is some, is nested too deeply.
+/// Rejects a text whose JSON is nested too deeply.
 ///
 /// # Errors
 /// [`Fault::Malformed`].
@@ -48,8 +48,8 @@ pub fn json_text(bytes: &[u8]) -> Result<&str, BodyFault> {
     Ok(text)
 }
 
-/// Returns whether brackets outside of strings nest deeper than [`DEPTH_MAX`]. The answer means
-/// nothing for text that is not JSON; the parser refuses that anyway.
+/// Returns whether brackets outside of strings nest deeper than [`DEPTH_MAX`]. The result has no
+/// meaning for text that is not JSON, which the parser rejects anyway.
 fn is_too_deep(bytes: &[u8]) -> bool {
     let mut depth = 0usize;
     let mut rest = bytes;
@@ -75,7 +75,7 @@ fn is_too_deep(bytes: &[u8]) -> bool {
 fn after_string(mut text: &[u8]) -> &[u8] {
     while let Some(at) = memchr::memchr2(b'"', b'\\', text) {
         let (quote, skip) = (text.get(at) == Some(&b'"'), at + 1);
-        // What a backslash escapes ends no string.
+        // A quote after a backslash does not end the string.
         text = text.get(skip + usize::from(!quote)..).unwrap_or_default();
         if quote {
             return text;
@@ -84,9 +84,8 @@ fn after_string(mut text: &[u8]) -> &[u8] {
     &[]
 }
 
-/// Explains a fault of form by the content type if that is not JSON: an
-/// error page with status 200 is common. A body that parses as JSON never comes here, whatever type
-/// it is sent with.
+/// Explains a malformed body by its content type if that is not JSON. An error page with status 200
+/// is common. A body that parses as JSON never gets here, whatever its content type.
 pub fn explained((fault, detail): BodyFault, headers: &HeaderMap) -> BodyFault {
     match fault {
         Fault::Malformed if !says_json(headers) => {
@@ -96,7 +95,7 @@ pub fn explained((fault, detail): BodyFault, headers: &HeaderMap) -> BodyFault {
     }
 }
 
-/// Whether the type is JSON, or no type that rules JSON out.
+/// Returns whether the content type is JSON, missing, or too general to exclude JSON.
 fn says_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return true;
@@ -112,7 +111,7 @@ fn says_json(headers: &HeaderMap) -> bool {
     ) || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// Returns a body without the byte order mark that some senders put before it.
+/// Returns the body without a byte order mark, which some senders add.
 pub fn without_mark(body: Bytes) -> Bytes {
     const MARK: &[u8] = "\u{feff}".as_bytes();
     match body.starts_with(MARK) {

@@ -1,4 +1,4 @@
-//! One vendor request and its whole answer, as they pass the outbound stack.
+//! A vendor request and its complete answer, as they pass through the outbound stack.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
@@ -10,7 +10,7 @@ use crate::admission::Spend;
 use crate::domain::Operation;
 use crate::traces::SpanId;
 
-/// A request to a vendor, built from typed values alone: no byte of it was copied from a caller's
+/// A request to a vendor, built from typed values only. No byte of it was copied from a caller's
 /// request.
 #[derive(Clone, Debug)]
 pub struct VendorCall {
@@ -22,13 +22,13 @@ pub struct VendorCall {
     pub path_and_query: String,
     /// JSON, or empty.
     pub body: Bytes,
-    /// Urgency, deadline and payer.
+    /// The lane, the deadline and the payer.
     pub spend: Spend,
     /// The connections that may carry it.
     pub over: Over,
-    /// How often it was sent before.
+    /// The number of earlier attempts.
     pub resends: u16,
-    /// The span of this attempt, where the request is sampled.
+    /// The span of this attempt, if the request is sampled.
     pub span: Option<SpanId>,
 }
 
@@ -47,16 +47,16 @@ pub enum Over {
 pub struct VendorAnswer {
     /// The vendor's status.
     pub status: StatusCode,
-    /// The vendor's headers as they came. Never shown to callers.
+    /// The vendor's headers, unchanged. Callers never see them.
     pub headers: HeaderMap,
     /// The decoded body.
     pub body: Bytes,
 }
 
-/// The outbound stack of one vendor, boxed at this one seam.
+/// The outbound stack of one vendor. It is boxed here and nowhere else.
 pub type VendorService = BoxCloneSyncService<VendorCall, VendorAnswer, UpstreamError>;
 
-/// What may stand unescaped in every path segment and query value.
+/// The characters that every path segment and query value may hold unescaped.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')

@@ -1,7 +1,7 @@
-//! Why no connection to a vendor was made, as a closed set of words.
+//! The reasons why no connection to a vendor was made, as a closed set of words.
 //!
-//! The words appear in the error, the log and the metric. None contains text of the other side:
-//! a certificate may name anything.
+//! The words appear in errors, logs and metrics. None contains text of the peer, because a
+//! certificate may contain any text.
 
 use std::error::Error;
 use std::fmt;
@@ -28,7 +28,7 @@ pub enum ConnectCause {
     CertificateWrongHost,
     /// The certificate's issuer is unknown.
     CertificateUnknownIssuer,
-    /// The certificate is an authority's own, as a self-signed one usually is, and no server's.
+    /// The certificate is one of an authority and not of a server, as most self-signed ones are.
     CertificateSelfSigned,
     /// The certificate was revoked.
     CertificateRevoked,
@@ -38,7 +38,7 @@ pub enum ConnectCause {
     Tls,
     /// The proxy of `proxy_url` could not be reached, or did not open the tunnel.
     Proxy,
-    /// Anything else that the operating system says.
+    /// Another error of the operating system.
     Other,
 }
 
@@ -142,7 +142,7 @@ impl ConnectCause {
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::UnexpectedEof => Self::Closed,
-            // rustls says so of bytes that are no TLS.
+            // rustls reports bytes that are not TLS with this kind.
             io::ErrorKind::InvalidData => Self::Tls,
             _ => Self::Other,
         }
@@ -163,7 +163,7 @@ impl ConnectCause {
             }
             Certificate::UnknownIssuer => Self::CertificateUnknownIssuer,
             Certificate::Revoked => Self::CertificateRevoked,
-            // rustls has no word of its own for it, and hands on that of its checker.
+            // rustls has no variant for this and passes on the error of its verifier.
             Certificate::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
                 Self::CertificateSelfSigned
             }
@@ -184,7 +184,7 @@ impl fmt::Display for NoSuchName {
 
 impl Error for NoSuchName {}
 
-/// The proxy gave no tunnel to the vendor.
+/// The proxy did not open a tunnel to the vendor.
 #[derive(Debug)]
 pub struct ProxyFailed(pub(super) String);
 
@@ -265,7 +265,8 @@ mod tests {
         }
     }
 
-    /// The checker's word is looked for in a text, so the text must come from the checker.
+    /// The product searches for the verifier's word in a text, so this test uses the verifier's
+    /// real text.
     #[test]
     fn a_self_signed_certificate_is_told_from_others() {
         use rustls::client::{WebPkiServerVerifier, danger::ServerCertVerifier as _};

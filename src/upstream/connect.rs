@@ -20,7 +20,7 @@ use super::tally::Tallied;
 use super::tcp::Tcp;
 use crate::clock::{Duration, timeout};
 
-/// An error of any kind, as connectors give it.
+/// An error of any kind from a connector.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Makes connections to the host of a URL.
@@ -50,17 +50,17 @@ impl<C> VendorConnector for C where
 {
 }
 
-/// Returns the connector over the network: TCP, through the proxy where `proxy_url` names one, then
-/// TLS, and HTTP/2 where the vendor offers it. Certificates are checked against the system's roots
-/// (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others), or Mozilla's where the system has none.
+/// Returns the network connector: TCP, through the proxy of `proxy_url` if there is one, then TLS,
+/// and HTTP/2 if the vendor offers it. Certificates are checked against the system's roots
+/// (`SSL_CERT_FILE` and `SSL_CERT_DIR` replace them), or against Mozilla's if the system has none.
 ///
 /// # Errors
 /// If TLS cannot be set up at all.
 pub fn https_connector(options: &VendorOptions) -> Result<HttpsConnector<Tcp>, rustls::Error> {
     let tcp = Tcp::new(options.proxy.clone(), options.connect_timeout);
     let builder = HttpsConnectorBuilder::new();
-    // A vendor configured with https is never called without, whatever else goes wrong. Reading the
-    // roots is the slowest step of a start, so it is done only where a certificate is checked.
+    // A vendor with an https URL is never called without TLS. Reading the roots is the slowest step
+    // of a start, so it is skipped if no certificate is checked.
     let builder = if options.base_url.is_https() {
         builder.with_tls_config(trusting(roots)?).https_only()
     } else {
@@ -93,13 +93,12 @@ fn roots(builder: WantsVerifier) -> WantsAuth {
     }
 }
 
-/// No certificate is good.
+/// Accepts no certificate.
 fn nobody(builder: WantsVerifier) -> WantsAuth {
     builder.with_root_certificates(RootCertStore::empty())
 }
 
-/// Ends an attempt to connect, TLS and name lookup included, after a time, and gives each
-/// connection a tally.
+/// Limits the time to connect, including name lookup and TLS, and gives each connection a tally.
 #[derive(Clone)]
 pub(crate) struct Timed<C> {
     inner: C,
@@ -132,10 +131,10 @@ impl<C: VendorConnector> Service<Uri> for Timed<C> {
     }
 }
 
-/// Makes the near end of a pipe to a place.
+/// Creates the near end of a pipe to a place.
 type MakePipe = dyn Fn(&Uri) -> io::Result<DuplexStream> + Send + Sync;
 
-/// Connections to something in the same process, without sockets.
+/// Connects to a server in the same process, without sockets.
 #[derive(Clone)]
 pub struct InMemory {
     make: Arc<MakePipe>,
@@ -152,7 +151,7 @@ impl InMemory {
         Self::by_place(move |_| make())
     }
 
-    /// Creates a connector whose connections depend on the place that is called.
+    /// Creates a connector whose connections depend on the URL.
     pub fn by_place(
         make: impl Fn(&Uri) -> io::Result<DuplexStream> + Send + Sync + 'static,
     ) -> Self {

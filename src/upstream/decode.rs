@@ -1,9 +1,8 @@
 //! Decodes answers that a vendor sends in a content coding, although none was asked for.
 //!
-//! The gateway asks for `identity`. A vendor behind a network that compresses whatever passes
-//! answers in gzip nevertheless. Such an answer is good. Its decoded size is bounded by the same
-//! limit as a plain body, so a small answer that decodes to gigabytes costs no more memory than the
-//! limit.
+//! The gateway asks for `identity`, but a network in front of the vendor may compress answers with
+//! gzip all the same. Such an answer is valid. Its decoded size has the same limit as a plain body,
+//! so a small answer that decodes to gigabytes uses no more memory than the limit.
 
 use std::io::{self, Read};
 
@@ -13,9 +12,9 @@ use http::{HeaderMap, header};
 use super::Fault;
 use super::body::{BodyFault, malformed};
 
-/// Most codings that one body may have. Real answers have one.
+/// The most codings of one body. Real answers have one.
 const CODINGS_MAX: usize = 3;
-/// Bytes decoded before other tasks get their turn.
+/// Bytes decoded before the task yields.
 const DECODED_AT_ONCE: usize = 256 << 10;
 /// zstd: largest window, as a power of two. RFC 9659 lets no content coding need more than 8 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
@@ -60,7 +59,7 @@ fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, BodyFault> {
 /// Returns the body without its content codings, at most `bytes_max` bytes of it.
 ///
 /// # Errors
-/// [`Fault::Malformed`] where it does not decode, [`Fault::TooLarge`] where it decodes to more.
+/// [`Fault::Malformed`] if it does not decode, [`Fault::TooLarge`] if it decodes to more.
 pub(super) async fn decoded(
     headers: &HeaderMap,
     mut body: Bytes,
@@ -75,7 +74,7 @@ pub(super) async fn decoded(
 async fn undo(coding: Coding, body: &[u8], bytes_max: usize) -> Result<Bytes, BodyFault> {
     match coding {
         Coding::Gzip => drain(flate2::read::MultiGzDecoder::new(body), bytes_max).await,
-        // The name means zlib, but some senders leave its two bytes out.
+        // The name means zlib, but some senders omit its two header bytes.
         Coding::Deflate if is_zlib(body) => {
             drain(flate2::read::ZlibDecoder::new(body), bytes_max).await
         }
@@ -105,7 +104,7 @@ async fn drain(mut decoder: impl Read, bytes_max: usize) -> Result<Bytes, BodyFa
     let mut out = Vec::new();
     loop {
         let room = bytes_max - out.len();
-        // One byte more than may be there shows that there is more.
+        // Decoding one byte beyond the limit shows that the body is too large.
         let part = DECODED_AT_ONCE.min(room.saturating_add(1)) as u64;
         match io::copy(&mut decoder.by_ref().take(part), &mut out) {
             Ok(0) => return Ok(out.into()),

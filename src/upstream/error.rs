@@ -1,4 +1,4 @@
-//! Why a vendor call gave no answer: whose fault it was, and whether trying again is safe.
+//! Failures of vendor calls: whose fault they are, and whether a retry is safe.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ pub enum Fault {
     Connect,
     /// No complete answer before the timeout.
     Timeout,
-    /// A connection that was used before ended before the first byte of an answer, or the vendor
-    /// said that it did not look at the request. Says nothing about the vendor.
+    /// A reused connection ended before the first byte of an answer, or the vendor said that it did
+    /// not process the request. This says nothing about the vendor's health.
     StaleConnection,
     /// The connection ended before an answer began.
     Reset,
@@ -38,7 +38,7 @@ pub enum Fault {
     TooLarge,
     /// A 5xx answer.
     ServerError,
-    /// A 401 or 403 answer: our key was not accepted.
+    /// A 401 or 403 answer: the vendor rejected our key.
     CredentialRejected,
     /// A 400 answer.
     Rejected,
@@ -48,7 +48,7 @@ pub enum Fault {
     Redirected,
     /// Another status that no vendor documents.
     UnexpectedStatus,
-    /// A body that is not what the operation answers.
+    /// A body that does not match the operation.
     Malformed,
     /// A contained panic or a task that ended without an answer.
     Internal,
@@ -59,7 +59,7 @@ pub enum Fault {
 pub enum Whose {
     /// The vendor failed, or the connection to it did.
     Vendor,
-    /// The question: the same one would be refused again.
+    /// The request: the vendor would reject the same one again.
     Question,
     /// The gateway's own limits or settings.
     Gateway,
@@ -112,7 +112,7 @@ impl Fault {
         }
     }
 
-    /// Returns whose fault it is, if the vendor gives it no meaning of its own.
+    /// Returns whose fault it is, unless the vendor's row says otherwise.
     pub const fn whose(self) -> Whose {
         match self {
             Self::Rejected | Self::NotFound => Whose::Question,
@@ -133,7 +133,7 @@ impl Fault {
         }
     }
 
-    /// Returns the problem code of the fault where no vendor gives it a meaning of its own.
+    /// Returns the problem code of the fault, unless the vendor's row says otherwise.
     pub const fn code(self) -> ProblemCode {
         match self {
             Self::Disabled | Self::CircuitOpen | Self::Connect => ProblemCode::VendorUnavailable,
@@ -177,7 +177,7 @@ impl Fault {
     }
 }
 
-/// A failed vendor call. Cheap to clone, because all who waited for one call share it.
+/// A failed vendor call. Cheap to clone, because all requests that waited for the call share it.
 #[derive(Clone)]
 pub struct UpstreamError {
     /// The vendor that was called.
@@ -190,18 +190,18 @@ pub struct UpstreamError {
     pub status: Option<StatusCode>,
     /// Time after which to try again, if the vendor or a budget named one.
     pub retry_after: Option<Duration>,
-    /// The vendor's body of a 400 or 404, where [`super::VendorRow::keeps_refusals`]; never other
-    /// errors' bodies, which may echo a key.
+    /// The vendor's body of a 400 or 404 if [`super::VendorRow::keeps_refusals`]. Bodies of other
+    /// errors may echo a key and are never kept.
     pub vendor_body: Option<Bytes>,
-    /// The vendor's own words about a refusal, cut and cleaned: see `super::said`.
+    /// The vendor's message about a refusal, shortened and cleaned by `super::said`.
     pub said: Option<Arc<str>>,
     /// Why no connection was made, for [`Fault::Connect`].
     pub cause: Option<ConnectCause>,
-    /// What was short, where the gateway sent nothing.
+    /// What was short, if the gateway sent nothing.
     pub short: Option<Shortage>,
     /// Whether the search held members that the gateway does not know.
     pub unknown_members: bool,
-    /// For the log: more detail in the gateway's own words, without secrets or vendor bytes.
+    /// Detail for the log in the gateway's words, without secrets or vendor bytes.
     pub detail: Arc<str>,
 }
 
@@ -223,7 +223,7 @@ impl UpstreamError {
         }
     }
 
-    /// Creates the failure of a call that was not sent, because the gateway was short of something.
+    /// Creates the failure of a call that was not sent because of a shortage in the gateway.
     pub fn short_of(operation: Operation, refusal: PaceRefusal) -> Self {
         Self {
             short: Some(refusal.short),
@@ -238,7 +238,7 @@ impl UpstreamError {
         self
     }
 
-    /// Returns whether the gateway itself refused, so that the vendor was not asked.
+    /// Returns whether the gateway refused the call, so that nothing was sent to the vendor.
     pub fn was_refused_here(&self) -> bool {
         self.status.is_none()
             && matches!(

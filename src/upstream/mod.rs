@@ -1,4 +1,4 @@
-//! How a vendor is spoken to, whichever it is: typed calls go out, checked raw answers come back.
+//! Calls vendors over HTTP. Typed calls go out, and complete, checked answers come back.
 //!
 //! The clients in `vendors` make a [`VendorCall`]. It passes the outbound stack (`stack.rs`) and
 //! reaches [`wire`], which sends one request and reads one whole answer.
@@ -10,16 +10,15 @@
 //! ```
 //!
 //! - [`VendorAnswer`] is a complete answer with a 2xx status: decoded, without a byte order mark,
-//!   within the size limit. What an answer says of itself (an error body with status 200) was
-//!   looked at.
-//! - [`UpstreamError`] is everything else. Its [`Fault`] says what went wrong, [`ConnectCause`] why
-//!   no connection was made, and `said` holds the vendor's own words, cleaned.
+//!   within the size limit. An error body with status 200 has been turned into an error.
+//! - [`UpstreamError`] is every other outcome. Its [`Fault`] says what went wrong, [`ConnectCause`]
+//!   why no connection was made, and `said` is the vendor's cleaned message.
 //! - [`Source`] is a list that a vendor gives page by page, with a [`Cursor`] that only the
 //!   vendor's client can read. Walks read from it.
-//! - [`VendorRow`] is what differs between vendors and is no call: whose fault a refusal is,
-//!   whether its body is kept, the defaults of its settings.
-//! - `tally` tells a connection that was used before from a new one. The end of a used one before
-//!   the first byte of an answer is [`Fault::StaleConnection`]: no verdict on the vendor.
+//! - [`VendorRow`] holds the facts about one vendor: whose fault a refusal is, whether its body is
+//!   kept, the defaults of its settings.
+//! - `tally` records whether a connection was used before. If a used one ends before the first byte
+//!   of an answer, the fault is [`Fault::StaleConnection`], which says nothing about the vendor.
 //!
 //! What must never happen here: a continuation of a scroll that may have reached the vendor is sent
 //! again; a redirect is followed; a key or a scroll id appears in an error or a log line.

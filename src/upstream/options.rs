@@ -12,46 +12,47 @@ use crate::domain::AccountId;
 use crate::metrics::Metrics;
 use crate::secrets::VendorKeyring;
 
-/// Largest answer read, by default. A page of 500 cases is a few megabytes at most.
+/// The default maximum size of an answer. A page of 500 cases has a few megabytes at most.
 pub const BODY_BYTES_MAX: usize = 32 << 20;
 
-/// How one vendor is called. Holds no key: that is in the keyring.
+/// How one vendor is called. The key is not here but in the keyring.
 #[derive(Clone, Debug)]
 pub struct VendorOptions {
-    /// What differs between vendors.
+    /// The data about the vendor.
     pub row: &'static VendorRow,
     /// The vendor's base URL.
     pub base_url: BaseUrl,
     /// The proxy that opens tunnels to the vendor. `None`: connections are direct.
     pub proxy: Option<ProxyUrl>,
-    /// The account whose keys are used: a name in identities for wiv, and for N-able also the
+    /// The account that the keys belong to. It is a part of identities, and for N-able also the
     /// account id in the path.
     pub credential: AccountId,
     /// The header that carries the key.
     pub key_header: HeaderName,
-    /// Requests a minute; a sixth of it may go out back to back.
+    /// Requests a minute. A sixth of them may be sent in one burst.
     pub requests_per_minute: u32,
-    /// Where the vendor's limit is to be learnt: the least requests a minute. See [`PaceSettings`].
+    /// The lowest rate, in requests a minute, if the vendor's limit is to be learnt
+    /// ([`PaceSettings`]).
     pub learn_down_to: Option<u32>,
     /// Concurrent requests.
     pub concurrency: usize,
-    /// Whether fewer requests at once are made while the vendor is late.
+    /// Whether concurrency is reduced while the vendor is slow.
     pub concurrency_adaptive: bool,
-    /// The longest wait that the vendor's headers can ask for.
+    /// The longest wait that the vendor's headers can impose.
     pub hold_down_max: Duration,
     /// Time for one attempt, from the request to the end of the answer's body.
     pub timeout: Duration,
     /// Time for a connection, name lookup and TLS included.
     pub connect_timeout: Duration,
-    /// How long an unused connection is kept. Shorter than vendors' own limits (60 s and more), so
-    /// that a request seldom meets a connection that is being closed.
+    /// How long an unused connection is kept. It is shorter than vendors' own limits of 60 s and
+    /// more, so that a request seldom uses a connection that is being closed.
     pub idle_timeout: Duration,
-    /// Largest answer read, in bytes.
+    /// The maximum size of an answer, in bytes.
     pub body_bytes_max: usize,
     /// How often a call is attempted.
     pub retry: RetrySettings,
-    /// When the circuit opens. `overlap` is a function of `timeout` and `concurrency`, so what
-    /// stands here is not used.
+    /// When the circuit opens. Its `overlap` is ignored, because it follows from `timeout` and
+    /// `concurrency`.
     pub circuit: CircuitSettings,
     /// Time between probes with a rejected key.
     pub credential_probe: Duration,
@@ -70,7 +71,8 @@ impl VendorOptions {
                 hold_down_max: self.hold_down_max,
             },
             circuit: CircuitSettings {
-                // Probes that all hang until their timeout fill the places exactly.
+                // With this overlap, probes that all hang until their timeout fill the places
+                // exactly.
                 overlap: (self.timeout / places).max(self.circuit.probe_every),
                 ..self.circuit
             },

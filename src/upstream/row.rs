@@ -1,11 +1,11 @@
-//! What the gateway knows of one vendor beside its calls.
+//! Facts about one vendor, as data.
 
 use super::Whose;
 use crate::clock::Duration;
 use crate::domain::json::Members;
 use crate::domain::{Operation, ProblemCode, Vendor};
 
-/// A status by which a vendor refuses a question.
+/// A status with which a vendor refuses a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalStatus {
     /// 400.
@@ -14,27 +14,27 @@ pub enum RefusalStatus {
     NotFound,
 }
 
-/// One vendor as data. `vendors` holds one constant for each.
+/// The facts about one vendor. `vendors` has one constant for each.
 #[derive(Debug)]
 pub struct VendorRow {
-    /// The vendor; its word names the table of its settings.
+    /// The vendor. Its word is the name of its settings table.
     pub vendor: Vendor,
     /// The host and the path of its documented base URL, which is https.
     pub base: (&'static str, &'static str),
-    /// The header that carries its credential, in small letters. A setting overrides it.
+    /// The header that carries its credential, in lower case. A setting overrides it.
     pub key_header: &'static str,
-    /// Requests a minute, by default.
+    /// The default number of requests a minute.
     pub requests_per_minute: u32,
-    /// Requests at once, by default.
+    /// The default number of concurrent requests.
     pub concurrency: u32,
-    /// Time for one attempt, by default.
+    /// The default time limit of one attempt.
     pub timeout: Duration,
-    /// Returns whose fault a refusal is, and the problem code that a caller reads of it.
+    /// Returns whose fault a refusal is, and the problem code that callers get for it.
     pub refusal: fn(Operation, RefusalStatus) -> (Whose, ProblemCode),
-    /// Whether the body of a refusal is kept for callers: it says which part of the question was
+    /// Whether callers get the body of a refusal, because it says which part of the request was
     /// wrong. Bodies of other errors may echo a key and are never kept.
     pub keeps_refusals: bool,
-    /// Returns the status that an object with status 200 claims for itself, if it is the vendor's
-    /// error and no answer.
+    /// Returns the status that the object of a 200 answer states for itself, if the object is an
+    /// error of the vendor.
     pub status_said: fn(&Members<'_>) -> Option<u16>,
 }

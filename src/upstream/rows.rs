@@ -1,4 +1,4 @@
-//! Rows of an answer as the vendor wrote them.
+//! The rows of an answer, exactly as the vendor sent them.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::domain::record::MemberPlaces;
 
-/// Rows as raw JSON text: all texts joined by `,`, and where each ends.
+/// Rows as raw JSON text: all texts joined by `,`, with the end of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawRows {
     /// The texts, joined by `,`.
@@ -58,7 +58,7 @@ impl RawRows {
 
     /// Returns the texts in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
-        // Once for all of them.
+        // Checks all texts at once.
         let text = std::str::from_utf8(&self.text).unwrap_or("");
         (0..self.len()).map(move |index| {
             let range = self.range(index);

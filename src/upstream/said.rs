@@ -1,10 +1,8 @@
-//! What a vendor says about a refusal: its own words, made safe to print, and errors that come with
-//! status 200.
+//! A vendor's message about a refusal, made safe to print, and errors that come with status 200.
 //!
-//! An error body may repeat what was sent: a key, a scroll id, a token. So a vendor's words are
-//! taken from the few members that hold a sentence, cut to [`SAID_CHARS_MAX`] characters, and
-//! cleaned of everything that looks like a secret. `Sign`, which knows the key, drops words that
-//! hold a part of it.
+//! An error body may echo a key, a scroll id or a token. So the message is taken only from members
+//! that hold a sentence, cut to [`SAID_CHARS_MAX`] characters, and cleaned of everything that looks
+//! like a secret. `Sign`, which knows the key, drops a message that contains a part of it.
 
 use std::borrow::Cow;
 
@@ -23,11 +21,12 @@ const ERROR_BYTES_MAX: usize = 4 << 10;
 const MIXED_RUN_MIN: usize = 16;
 /// A run of this length is a token, whatever it holds. The longest documented member name has 23.
 const RUN_MIN: usize = 32;
-/// So many bytes of a key in a row are a part of it. A shorter part is found in innocent words.
+/// This many consecutive bytes of a key count as a part of it. Shorter parts also occur in harmless
+/// words.
 const KEY_PART: usize = 6;
-/// Stands for what was left out.
+/// Replaces the removed text.
 const HIDDEN: &str = "[…]";
-/// Members that hold a sentence, best first.
+/// Members that hold a sentence, in order of preference.
 const SENTENCES: [&str; 6] = [
     "error",
     "message",
@@ -37,7 +36,7 @@ const SENTENCES: [&str; 6] = [
     "reason",
 ];
 
-/// Returns the vendor's own words in the body of a refusal, cleaned; `None` if it says nothing.
+/// Returns the cleaned message in the body of a refusal. `None` if there is none.
 pub(super) fn words(body: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
     let text = text.trim_start_matches('\u{feff}').trim();
@@ -65,7 +64,7 @@ fn sentence(members: &Members<'_>, depth: u8) -> Option<String> {
     })
 }
 
-/// The title of an HTML page, or its text.
+/// Returns the title of an HTML page, or its text.
 fn without_tags(html: &str) -> String {
     let lower = html.to_ascii_lowercase();
     let title = lower.find("<title>").and_then(|at| {
@@ -92,7 +91,8 @@ fn without_tags(html: &str) -> String {
     out
 }
 
-/// One line of at most [`SAID_CHARS_MAX`] characters, without anything that may be a secret.
+/// Returns one line of at most [`SAID_CHARS_MAX`] characters, without anything that may be a
+/// secret.
 fn cleaned(text: &str) -> String {
     let mut out = String::new();
     for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
@@ -134,7 +134,7 @@ fn is_secret_like(run: &str) -> bool {
     run.len() >= RUN_MIN || (run.len() >= MIXED_RUN_MIN && mixed)
 }
 
-/// Returns whether a text holds a part of a key: as it is, in hexadecimal, in base64 or
+/// Returns whether a text contains a part of a key: plain, in hexadecimal, in base64 or
 /// percent-encoded.
 pub(crate) fn holds_part_of(text: &str, key: &[u8]) -> bool {
     let lower = text.to_ascii_lowercase();
@@ -147,7 +147,7 @@ pub(crate) fn holds_part_of(text: &str, key: &[u8]) -> bool {
     };
     let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     let percent: String = key.iter().map(|byte| format!("%{byte:02x}")).collect();
-    // In base64 a text looks in three ways, by where it begins.
+    // In base64 a text has three forms, depending on where it begins.
     let base64 = (0..3).any(|skip| {
         use base64::Engine as _;
         let engine = base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -163,8 +163,8 @@ pub(crate) fn holds_part_of(text: &str, key: &[u8]) -> bool {
     parts(key) || lower.contains(&hex) || lower.contains(&percent) || base64
 }
 
-/// Returns the status that a body with status 200 says of itself, if it is the vendor's error and
-/// no answer. A body that contains a list is an answer, whatever else it contains.
+/// Returns the status that the body of a 200 answer states for itself, if the body is an error of
+/// the vendor. A body that contains a list is an answer, whatever else it contains.
 pub(crate) fn status_in(row: &VendorRow, body: &[u8]) -> Option<StatusCode> {
     if body.len() > ERROR_BYTES_MAX {
         return None;
@@ -179,7 +179,7 @@ pub(crate) fn status_in(row: &VendorRow, body: &[u8]) -> Option<StatusCode> {
         .filter(|status| status.is_client_error() || status.is_server_error())
 }
 
-/// Returns the text of a member; of a number, its digits.
+/// Returns the text of a member, or the digits of a number.
 pub(crate) fn member<'a>(members: &Members<'a>, wanted: &str) -> Option<Cow<'a, str>> {
     let (_, raw) = members.0.iter().find(|(name, _)| name == wanted)?;
     text_of(RawValue::get(raw))

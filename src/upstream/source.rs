@@ -10,15 +10,14 @@ use super::{RawRows, UpstreamError};
 use crate::admission::{Gates, Spend};
 use crate::domain::{AccountId, Operation, PageSize, SearchQuery};
 
-/// What a call for a page of a source gives.
+/// The future of a page of a source.
 pub type SourceCall<'a> = BoxFuture<'a, Result<SourcePage, UpstreamError>>;
 
-/// Where a walk reads the rows of a search from: two functions, and a cursor that only the source
-/// can read.
+/// The source of a search's rows. It has two functions, and a cursor that only the source can read.
 ///
-/// Boxed futures, because a walk makes one call for hundreds of rows, and a hit makes none.
+/// The futures are boxed: a walk makes one call for hundreds of rows, and a hit makes none.
 pub trait Source: Send + Sync {
-    /// Asks for the first page of a search. May open a scroll at the vendor.
+    /// Requests the first page of a search. May open a scroll at the vendor.
     fn first<'a>(
         &'a self,
         query: &'a SearchQuery,
@@ -26,8 +25,8 @@ pub trait Source: Send + Sync {
         spend: Spend,
     ) -> SourceCall<'a>;
 
-    /// Asks for the page that `cursor` leads to, once, whatever happens. After any failure but
-    /// those that [`super::Fault::was_not_sent`] names, the walk takes the cursor for lost.
+    /// Requests the page at `cursor`, exactly once. After a failure the walk treats the cursor as
+    /// lost, except if [`super::Fault::was_not_sent`].
     fn next<'a>(
         &'a self,
         cursor: &'a Cursor,
@@ -37,18 +36,18 @@ pub trait Source: Send + Sync {
     ) -> SourceCall<'a>;
 }
 
-/// The vendor whose lists walks read, and what its calls are called.
+/// The vendor whose lists walks read, and the names of its calls.
 #[derive(Clone)]
 pub struct WalkedVendor {
-    /// Gives the pages.
+    /// The source of the pages.
     pub source: Arc<dyn Source>,
-    /// Whose keys the source uses: a part of every identity.
+    /// The account whose keys the source uses. It is a part of every identity.
     pub account: AccountId,
-    /// The call that begins a list.
+    /// The operation that starts a list.
     pub first: Operation,
-    /// The call that continues it.
+    /// The operation that continues a list.
     pub next: Operation,
-    /// What the source's calls pass; `None` if the vendor is not configured.
+    /// The gates of the source's calls. `None` if the vendor is not configured.
     pub gates: Option<Gates>,
 }
 
@@ -57,7 +56,7 @@ pub struct WalkedVendor {
 pub struct SourcePage {
     /// The rows, in the vendor's order.
     pub rows: RawRows,
-    /// How to go on. A page without rows is the end, with a cursor or without.
+    /// The cursor of the next page. A page without rows is the end, even with a cursor.
     pub next: Option<Cursor>,
     /// The members of the answer, in the vendor's order.
     pub envelope: Vec<EnvelopeMember>,
@@ -68,22 +67,23 @@ pub struct SourcePage {
 pub enum EnvelopeMember {
     /// `data`: the rows.
     Data,
-    /// `next_page_key`: how to go on. Listed last where the vendor left it out.
+    /// `next_page_key`, the cursor. It comes last if the vendor left it out.
     NextPageKey,
     /// Anything else: name and raw JSON text.
     Other(String, String),
 }
 
-/// A place in a vendor's list. Only the source that made it can read it, and it prints nothing.
+/// A position in a vendor's list. Only the source that created it can read it. Its `Debug` output
+/// is empty.
 pub struct Cursor(Box<dyn Any + Send + Sync>);
 
 impl Cursor {
-    /// Wraps what a source needs to go on.
+    /// Wraps a position.
     pub fn new(place: impl Any + Send + Sync) -> Self {
         Self(Box::new(place))
     }
 
-    /// Returns what the source put in; `None` if another source made the cursor.
+    /// Returns the wrapped position. `None` if another source created the cursor.
     pub fn read<T: Any>(&self) -> Option<&T> {
         self.0.downcast_ref()
     }

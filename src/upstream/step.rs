@@ -1,8 +1,8 @@
-//! What the layers of the outbound stack are made of.
+//! The traits that the layers of the outbound stack implement.
 //!
-//! A tower `Service` without its two costs: no `poll_ready` to keep state in, and futures that need
-//! no box. tower's `Layer` and `ServiceBuilder` compose steps as they compose services; the
-//! finished stack becomes one boxed `Service`.
+//! A [`Step`] is a tower `Service` without `poll_ready` and without boxed futures. tower's `Layer`
+//! and `ServiceBuilder` compose steps as they compose services. The finished stack becomes one
+//! boxed `Service`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tower::Service;
 use super::{Over, UpstreamError, VendorAnswer, VendorCall, VendorService};
 use crate::domain::Operation;
 
-/// Takes a call, gives an answer.
+/// Turns a call into an answer.
 pub trait Step: Send + Sync + 'static {
     /// Makes the call.
     fn send(
@@ -26,9 +26,9 @@ pub trait Step: Send + Sync + 'static {
     ) -> impl Future<Output = Result<VendorAnswer, UpstreamError>> + Send;
 }
 
-/// Takes a signed request to the wire.
+/// Sends a signed request over the network.
 pub trait Transport: Send + Sync + 'static {
-    /// Sends it and reads the whole answer.
+    /// Sends the request and reads the whole answer.
     fn exchange(
         &self,
         operation: Operation,
@@ -42,7 +42,7 @@ pub fn boxed<S: Step>(stack: S) -> VendorService {
     VendorService::new(Finished(Arc::new(stack)))
 }
 
-/// Cloned for every call, and more than once: so it is shared.
+/// The finished stack. It is shared, because it is cloned several times for every call.
 struct Finished<S>(Arc<S>);
 
 impl<S> Clone for Finished<S> {

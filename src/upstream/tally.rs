@@ -1,8 +1,9 @@
-//! Knows whether a kept connection was used before, and whether any byte of an answer came over it.
+//! Records whether a kept connection was used before, and whether a byte of an answer arrived on
+//! it.
 //!
-//! A vendor may close a kept connection in the moment in which the next request is written. Such an
-//! end says nothing about the vendor. It can be told apart by two facts that the HTTP client does
-//! not report: the connection carried a request before, and no byte was read since.
+//! A vendor may close a kept connection at the moment the next request is written. This says
+//! nothing about the vendor's health. Two facts identify such an end, and the HTTP client reports
+//! neither: the connection carried a request before, and no byte was read since.
 
 use std::io;
 use std::pin::Pin;
@@ -21,7 +22,7 @@ struct Counts {
     bytes_read: AtomicU64,
 }
 
-/// What one connection has carried so far. Cheap to clone.
+/// Counts what one connection has carried so far. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally(Arc<Counts>);
 

@@ -1,8 +1,7 @@
 //! TCP connections to a vendor, direct or through an HTTP proxy.
 //!
-//! A proxy is asked with `CONNECT` for a tunnel to the vendor, also where the vendor's URL is plain
-//! `http`. TLS is spoken through the tunnel, so the proxy sees the vendor's host and port and no
-//! key.
+//! The proxy is asked for a tunnel with `CONNECT`, even for a plain `http` URL. TLS runs through
+//! the tunnel, so the proxy sees the vendor's host and port but no key.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -81,7 +80,7 @@ async fn tunnel(mut stream: TcpStream, vendor: &Uri) -> Result<TcpStream, ProxyF
     let ask = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n");
     stream.write_all(ask.as_bytes()).await.map_err(broken)?;
     let mut head = Vec::with_capacity(256);
-    // Byte by byte: what follows the head belongs to the vendor.
+    // Reads byte by byte, because the bytes after the head belong to the vendor.
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() >= PROXY_HEAD_MAX {
             return Err(ProxyFailed("the head of its answer is too large".into()));
@@ -102,7 +101,8 @@ fn status(head: &[u8]) -> Option<u16> {
     rest.split(' ').next()?.parse().ok()
 }
 
-/// The system's resolver. Its failures have a type of their own, unlike those of a connection.
+/// The system's resolver. Its failures have their own type, which tells them from failures to
+/// connect.
 #[derive(Clone)]
 pub struct Resolver(GaiResolver);
 
@@ -142,8 +142,8 @@ mod tests {
         }
     }
 
-    /// A proxy on loopback that answers each `CONNECT` with `answer`, and gives back what it was
-    /// asked.
+    /// Starts a proxy on loopback that answers one `CONNECT` with `answer`, and returns the request
+    /// that it received.
     async fn proxy(answer: &'static str) -> (ProxyUrl, tokio::task::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

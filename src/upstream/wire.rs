@@ -1,4 +1,5 @@
-//! Sends one signed request and reads the whole answer: the place where faults get their names.
+//! Sends one signed request and reads the whole answer. Every fault of a vendor call gets its name
+//! here.
 
 use std::error::Error as _;
 use std::future::{Future as _, poll_fn};
@@ -27,37 +28,37 @@ use crate::admission::{Governor, limits};
 use crate::clock::{Clock, Duration, timeout};
 use crate::domain::Operation;
 
-/// Largest body of a refusal that is read.
+/// The maximum size of a refusal's body.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
-/// Longest wait for the body of a refusal. Its words are worth no more.
+/// The longest wait for the body of a refusal. The message is not worth a longer wait.
 const REFUSAL_WAIT: Duration = Duration::from_secs(1);
-/// Memory set aside before the first byte of a body; it grows with what really arrives.
+/// Memory reserved before the first byte of a body. It grows with the bytes that arrive.
 const BODY_BYTES_FIRST: usize = 256 << 10;
-/// Most headers of an answer over HTTP/1. Vendors behind several layers of network send some 50;
-/// hyper's own limit of 100 has been met in practice.
+/// The most headers of an answer over HTTP/1. Vendors behind several proxies send about 50, and
+/// hyper's own limit of 100 has been reached in practice.
 const HEADERS_MAX: usize = 512;
-/// HTTP/2: largest block of answer headers.
+/// HTTP/2: the maximum size of an answer's headers.
 const HEADER_BYTES_MAX: u32 = 64 << 10;
 /// HTTP/2: bytes a vendor may send before we read them, per answer and per connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// HTTP/2: how often a silent connection with requests under way is checked, and how long its
+/// HTTP/2: how often a silent connection with requests in progress is checked, and how long its
 /// answer may take.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_WAIT: Duration = Duration::from_secs(10);
 
-/// What hyper-util calls a request that it hands back whole, because its connection closed before
-/// anything was written. It has no method that says so.
+/// hyper-util's text for a request that it returns unsent, because its connection closed before
+/// anything was written. It has no method for this.
 const HANDED_BACK: &str = "client error (Canceled)";
 
 type VendorClient<C> = Client<Timed<C>, Full<Bytes>>;
 
 /// Connections to one vendor.
 pub struct Wire<C> {
-    /// Keeps connections. Replaced as a whole when one of them proves to be stale: the others were
+    /// Keeps connections. If one of them proves stale, the whole pool is replaced: the others were
     /// idle as long, and each would cost another request to find out.
     pool: ArcSwap<VendorClient<C>>,
-    /// Makes a connection for each request.
+    /// Opens a connection for each request.
     single: VendorClient<C>,
     builder: Builder,
     connector: Timed<C>,
@@ -68,7 +69,7 @@ pub struct Wire<C> {
 }
 
 impl<C: VendorConnector> Wire<C> {
-    /// Creates the client without any connection. It follows no redirect and sends nothing twice.
+    /// Creates a client without connections. It follows no redirect and sends nothing twice.
     pub fn new(
         options: &VendorOptions,
         governor: Arc<Governor>,
@@ -109,7 +110,8 @@ impl<C: VendorConnector> Wire<C> {
 struct Carrier {
     /// Whether it carried another request before.
     reused: bool,
-    /// Over HTTP/2 requests share the connection, so bytes read from it say nothing about this one.
+    /// Whether requests share the connection (HTTP/2), so that bytes read from it say nothing about
+    /// this request.
     shared: bool,
     tally: Tally,
     read_before: u64,
@@ -128,13 +130,13 @@ impl Carrier {
         })
     }
 
-    /// Whether a request that got no answer met a connection that had ended before.
+    /// Returns whether a request without an answer used a connection that had already ended.
     fn was_stale(&self) -> bool {
         self.reused && (self.shared || self.tally.bytes_read() == self.read_before)
     }
 }
 
-/// The head of an answer, or why there is none, and what carried the request.
+/// The head of an answer, or why there is none, and the connection of the request.
 struct Sent {
     result: Result<Response<Incoming>, ClientError>,
     carrier: Option<Carrier>,
@@ -205,7 +207,8 @@ impl<C: VendorConnector> Wire<C> {
         };
         let mut over = over;
         if over == Over::Any && handed_back(&sent) {
-            // The kept connection closed before a byte was written, so this is the first sending.
+            // The kept connection closed before a byte was written, so the next attempt is the
+            // first.
             over = Over::New;
             sent = self.send(operation, &self.single, request).await?;
         }
@@ -244,8 +247,8 @@ impl<C: VendorConnector> Wire<C> {
 
     /// Sends a request once.
     ///
-    /// A connection may take a while to make. A call that gets one only after the vendor said stop
-    /// is refused like those that ask now.
+    /// Opening a connection may take a while. If the vendor asks for a wait meanwhile, the call is
+    /// refused like new ones.
     async fn send(
         &self,
         operation: Operation,
@@ -256,7 +259,7 @@ impl<C: VendorConnector> Wire<C> {
         let mut sending = pin!(client.request(request));
         let mut carrier = None;
         let result = poll_fn(|cx| {
-            // The client writes to a connection in the same poll that shows it here.
+            // The client writes to a connection in the same poll in which it is reported here.
             if carrier.is_none()
                 && let Err(refusal) = self.governor.may_still_send()
             {
@@ -272,8 +275,8 @@ impl<C: VendorConnector> Wire<C> {
         Ok(Sent { result, carrier })
     }
 
-    /// Lets go of every kept connection of `stale`, unless somebody did so before. Requests under
-    /// way go on.
+    /// Replaces the pool if it is still `stale`, which drops its kept connections. Requests in
+    /// progress continue.
     fn renew(&self, stale: &Arc<VendorClient<C>>) {
         let fresh = Arc::new(self.builder.build(self.connector.clone()));
         self.pool.compare_and_swap(stale, fresh);
@@ -281,8 +284,8 @@ impl<C: VendorConnector> Wire<C> {
 }
 
 impl<C> Wire<C> {
-    /// The error of a refusal, with the vendor's words, cleaned. N-able's own body of a 400 and a
-    /// 404 is kept too, because it says which variable was wrong.
+    /// Returns the error of a refusal with the vendor's cleaned message. N-able's body of a 400 and
+    /// a 404 is kept too, because it says which variable was wrong.
     async fn refused(
         &self,
         operation: Operation,
@@ -313,7 +316,7 @@ impl<C> Wire<C> {
         error
     }
 
-    /// Keeps what the body of a refusal says.
+    /// Adds the message in the body of a refusal.
     fn keep_words(&self, error: &mut UpstreamError, body: Bytes) {
         error.said = said::words(&body).map(Into::into);
         let kept = matches!(error.fault, Fault::Rejected | Fault::NotFound)
@@ -323,10 +326,10 @@ impl<C> Wire<C> {
     }
 }
 
-/// What a status other than success means, and more words where the number alone does not say it.
+/// Returns the fault of a status other than success, with a text if the number alone is not clear.
 fn refusal(status: StatusCode) -> Option<(Fault, &'static str)> {
     Some(match status.as_u16() {
-        // Without a Range request a part is no answer.
+        // A partial answer is useless, because no Range was requested.
         206 => (Fault::UnexpectedStatus, "a part of an answer"),
         200..=299 => return None,
         300..=399 => (Fault::Redirected, "a redirect, which is never followed"),
@@ -339,7 +342,7 @@ fn refusal(status: StatusCode) -> Option<(Fault, &'static str)> {
     })
 }
 
-/// Reads a body to its end, counting.
+/// Reads a body to its end, within the size limit.
 async fn collect(
     mut body: Incoming,
     headers: &HeaderMap,
@@ -355,7 +358,7 @@ async fn collect(
     let first = declared.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
     let mut out = BytesMut::with_capacity(first.min(BODY_BYTES_FIRST));
     while let Some(frame) = body.frame().await {
-        // Trailers are no part of the body.
+        // Trailers do not belong to the body.
         let Ok(data) = frame.map_err(|_| CUT)?.into_data() else {
             continue;
         };
@@ -379,7 +382,7 @@ fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, (Fault, &'static 
     text.trim().parse().map(Some).map_err(|_| BAD)
 }
 
-/// Whether a 408 was sent about the idle time of a kept connection, and not about this request.
+/// Returns whether a 408 is about the idle time of a kept connection, and not about this request.
 fn was_late_farewell(response: &Response<Incoming>, over: Over, carrier: Option<&Carrier>) -> bool {
     let closes = response
         .headers()
@@ -392,8 +395,8 @@ fn was_late_farewell(response: &Response<Incoming>, over: Over, carrier: Option<
         && carrier.is_some_and(|carrier| carrier.reused)
 }
 
-/// Whether the vendor promised over HTTP/2 that it did not look at the request: RFC 9113, section
-/// 8.7.
+/// Returns whether the vendor guarantees over HTTP/2 that it did not process the request (RFC 9113,
+/// section 8.7).
 fn was_not_handled(error: &ClientError) -> bool {
     of_http2(error).is_some_and(|http2| {
         let refused = http2.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -401,7 +404,7 @@ fn was_not_handled(error: &ClientError) -> bool {
     })
 }
 
-/// Whether the vendor ended this request alone, on a connection that goes on.
+/// Returns whether the vendor ended only this request, on a connection that continues.
 fn was_reset(error: &ClientError) -> bool {
     of_http2(error).is_some_and(h2::Error::is_reset)
 }
@@ -417,7 +420,7 @@ fn of_http2(error: &ClientError) -> Option<&h2::Error> {
     None
 }
 
-/// What it means that no head of an answer came.
+/// Returns the error for a request without the head of an answer.
 fn unanswered(operation: Operation, error: &ClientError) -> UpstreamError {
     if error.is_connect() {
         let cause = ConnectCause::of(error);
