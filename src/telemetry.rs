@@ -11,9 +11,9 @@
 //! 2026-05-01T12:00:00.000Z WARN  vendor call vendor=wiv …             Format::Text, event
 //! ```
 //!
-//! `cli` opens the outputs and installs the events; `middleware` writes an [`AccessEntry`] for each
-//! request; every other room logs with `tracing`. `access` and `event` render lines, `output` writes
-//! them.
+//! `cli` opens the outputs and installs the events; `exchange` writes an [`AccessEntry`] for each
+//! request; every other room logs with `tracing`. `access` and `event` render lines, `output`
+//! writes them.
 //!
 //! What must never happen here: a request waits for the reader of an output (a line that cannot be
 //! written is dropped and counted), or a line holds a key, a page token, a query or a body.
