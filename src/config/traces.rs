@@ -188,7 +188,7 @@ mod tests {
         }
         let why = with_headers("http://otel-collector:4318").unwrap_err();
         assert!(
-            why.starts_with("c:5: traces.headers_file: would be sent readable"),
+            why.starts_with("c:5: traces.headers_file: would be sent unencrypted"),
             "{why}"
         );
         assert!(with("otlp_endpoint = \"http://otel-collector:4318\"").is_ok());
