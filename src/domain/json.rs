@@ -238,6 +238,9 @@ pub fn write_text(text: &str, out: &mut String) {
     out.push('"');
 }
 
+/// Start and end of a value, in bytes from the first byte of the object around it.
+pub type MemberPlace = (u32, u32);
+
 /// Steps over JSON without building values, many bytes at a time where possible. Everything it
 /// steps over is valid JSON. Where it stops, the text may still be valid and needs the full reader.
 #[derive(Clone, Copy, Debug)]
@@ -301,6 +304,43 @@ impl<'a> Steps<'a> {
         self.at += len;
         (self.peek()? == b'"').then(|| self.at += 1)?;
         self.takes(b':').then_some(name)
+    }
+
+    /// Steps over an object that is nested at most `depth` levels deep. Returns the places of the
+    /// members with these names. `None` if the text is not an object, if a name has escapes (it may
+    /// be one of these in another spelling), or if one of these names occurs twice.
+    #[inline]
+    pub fn object<const N: usize>(
+        &mut self,
+        names: &[&str; N],
+        depth: usize,
+    ) -> Option<[Option<MemberPlace>; N]> {
+        let mut places = [None; N];
+        self.skip_space();
+        let start = self.at;
+        let depth = depth.checked_sub(1)?;
+        if !self.takes(b'{') {
+            return None;
+        }
+        if self.takes(b'}') {
+            return Some(places);
+        }
+        loop {
+            let name = self.name()?;
+            self.skip_space();
+            let from = u32::try_from(self.at - start).ok()?;
+            self.value(depth)?;
+            let wanted = names.iter().zip(&mut places);
+            if let Some((_, place)) = { wanted }.find(|(wanted, _)| **wanted == name) {
+                let to = u32::try_from(self.at - start).ok()?;
+                if place.replace((from, to)).is_some() {
+                    return None;
+                }
+            }
+            if !self.takes(b',') {
+                return self.takes(b'}').then_some(places);
+            }
+        }
     }
 
     /// Steps over a value that is nested at most `depth` levels deep. Returns its text.

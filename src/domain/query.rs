@@ -45,24 +45,18 @@ pub struct SearchQuery {
 }
 
 impl SearchQuery {
-    /// Returns the body of the vendor's first request.
-    pub fn vendor_body(&self, page_size: PageSize) -> String {
-        use fmt::Write as _;
-        let mut out = String::with_capacity(96);
-        // Writing to a String cannot fail.
-        let _ = write!(out, "{{\"max_returned_items\":{}", page_size.get());
+    /// Returns the range and the other members as one canonical JSON object, which
+    /// [`SearchRequest::parse`] reads. The customer is not part of it.
+    pub fn body_text(&self) -> String {
+        let mut out = String::from("{");
         if let Some(range) = self.range {
-            let _ = write!(
-                out,
-                ",\"date_range\":{{\"start\":\"{}\",\"end\":\"{}\"}}",
-                range.start(),
-                range.end()
-            );
+            let (start, end) = (range.start(), range.end());
+            out = format!("{{\"date_range\":{{\"start\":\"{start}\",\"end\":\"{end}\"}}");
+            if !self.extra.is_empty() {
+                out.push(',');
+            }
         }
-        if !self.extra.is_empty() {
-            out.push(',');
-            json::write_members(&self.extra, &mut out);
-        }
+        json::write_members(&self.extra, &mut out);
         out.push('}');
         out
     }
@@ -297,14 +291,22 @@ mod tests {
     }
 
     #[test]
-    fn the_vendor_body_carries_everything_but_the_paging() {
-        let request = parse(
-            r#"{"z":1.50,"max_returned_items":3,"date_range":{"end":"2026-02-01","start":"2026-01-01"},"a":{"y":1,"x":[]}}"#,
-        )
-        .unwrap();
-        assert_eq!(
-            request.query.vendor_body(PageSize::MAX),
-            r#"{"max_returned_items":500,"date_range":{"start":"2026-01-01","end":"2026-02-01"},"a":{"x":[],"y":1},"z":1.50}"#
-        );
+    fn the_text_of_a_search_holds_everything_but_its_paging() {
+        for (sent, text) in [
+            (
+                r#"{"z":1.50,"max_returned_items":3,"date_range":{"end":"2026-02-01","start":"2026-01-01"},"a":{"y":1,"x":[]}}"#,
+                r#"{"date_range":{"start":"2026-01-01","end":"2026-02-01"},"a":{"x":[],"y":1},"z":1.50}"#,
+            ),
+            (r#"{"z":1}"#, r#"{"z":1}"#),
+            (
+                r#"{"date_range":{"start":"2026-01-01","end":"2026-02-01"}}"#,
+                r#"{"date_range":{"start":"2026-01-01","end":"2026-02-01"}}"#,
+            ),
+            ("{}", "{}"),
+        ] {
+            let query = parse(sent).unwrap().query;
+            assert_eq!(query.body_text(), text);
+            assert_eq!(parse(text).unwrap().query, query);
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::cache::flight::Boarding;
 use crate::cache::{CacheKey, Lifetimes, Subject};
 use crate::clock::{Duration, Instant};
 use crate::domain::query::SearchRequest;
-use crate::domain::{CustomerId, PageSize, SearchQuery};
+use crate::domain::{CustomerId, SearchQuery};
 use crate::store::pack::{PackReader, PackWriter};
 use crate::store::{
     KeptAges, KeptEnd, KeptNews, KeptOf, KeptPlace, KeptRows, KeptSnapshot, PurgeDepth,
@@ -328,7 +328,7 @@ impl Snapshots {
         }
         let customer = snapshot.query.customer.as_ref();
         out.bytes(customer.map_or("", CustomerId::as_str).as_bytes());
-        out.bytes(snapshot.query.vendor_body(PageSize::MAX).as_bytes());
+        out.bytes(snapshot.query.body_text().as_bytes());
         out.u32(u32::try_from(state.envelope.len()).unwrap_or(u32::MAX));
         for member in state.envelope.iter() {
             match member {

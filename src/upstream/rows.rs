@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::domain::record::MemberPlaces;
+use crate::domain::record::CasePlaces;
 
 /// Rows as raw JSON text: all texts joined by `,`, with the end of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,14 +13,14 @@ pub struct RawRows {
     pub text: Bytes,
     /// The offset after each row, its comma not included.
     pub ends: Vec<u32>,
-    /// Where in each row its documented members stand; nothing for rows that take a closer look,
-    /// and none at all where nobody noted them.
-    pub places: Vec<Option<MemberPlaces>>,
+    /// Where the members of a case are in each row. `None` for a row that needs a full parser, and
+    /// empty if the source did not look.
+    pub places: Vec<Option<CasePlaces>>,
 }
 
 impl RawRows {
     /// Copies rows into one buffer. `None` past 4 GiB.
-    pub fn collect(rows: &[&str], places: Vec<Option<MemberPlaces>>) -> Option<Self> {
+    pub fn collect(rows: &[&str], places: Vec<Option<CasePlaces>>) -> Option<Self> {
         let bytes = rows.iter().map(|row| row.len() + 1).sum();
         let mut text = Vec::with_capacity(bytes);
         let mut ends = Vec::with_capacity(rows.len());

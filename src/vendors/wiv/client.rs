@@ -7,7 +7,7 @@ use http::Method;
 use tower::ServiceExt as _;
 
 use super::scroll::ScrollId;
-use super::wire::{CustomerList, continuation, customer_list, search_page};
+use super::wire::{CustomerList, continuation, customer_list, first_body, search_page};
 use crate::admission::{Gates, Spend};
 use crate::domain::{AccountId, CustomerId, Operation, PageSize, SearchQuery};
 use crate::upstream::body::{self, BodyFault};
@@ -129,7 +129,7 @@ impl Source for Wiv {
         page_size: PageSize,
         spend: Spend,
     ) -> SourceCall<'a> {
-        let body = query.vendor_body(page_size);
+        let body = first_body(query, page_size);
         Box::pin(self.page(Operation::Search, query, body, spend))
     }
 

@@ -12,7 +12,7 @@ mod wire;
 
 pub use client::Wiv;
 pub use scroll::ScrollId;
-pub use wire::{CustomerEnvelope, CustomerList};
+pub use wire::{CustomerEnvelope, CustomerList, first_body};
 
 pub(super) const ROW: VendorRow = VendorRow {
     vendor: Vendor::Wiv,

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::scroll::ScrollId;
-use crate::domain::PageSize;
 use crate::domain::json::{self, Members, Steps};
-use crate::domain::record::MemberPlaces;
+use crate::domain::record::CasePlaces;
+use crate::domain::{PageSize, SearchQuery};
 use crate::upstream::body::{self, BodyFault, DEPTH_MAX, malformed};
 use crate::upstream::{Cursor, EnvelopeMember, Fault, RawRows, SourcePage};
 
@@ -70,7 +70,7 @@ const ROWS_RESERVED_MAX: usize = 1_000;
 struct PageForm<'a> {
     members: Vec<(Cow<'a, str>, Option<&'a str>)>,
     rows: Option<Vec<&'a str>>,
-    places: Vec<Option<MemberPlaces>>,
+    places: Vec<Option<CasePlaces>>,
 }
 
 impl<'a> PageForm<'a> {
@@ -96,7 +96,7 @@ impl<'a> PageForm<'a> {
                     if !rows.is_empty() && !steps.takes(b',') {
                         return None;
                     }
-                    let (row, places) = MemberPlaces::of_row(&mut steps, DEPTH_MAX - 2)?;
+                    let (row, places) = row(&mut steps)?;
                     if rows.is_empty() {
                         // Most rows of a page are about as long.
                         let guess = (text.len() / row.len().max(1)).min(ROWS_RESERVED_MAX);
@@ -145,7 +145,37 @@ impl<'a> PageForm<'a> {
     }
 }
 
-/// Returns the body that continues a scroll.
+/// Steps over a row of `data`. Returns its text and, for a plain object, where the members of a
+/// case are. `None` if the text is not JSON.
+fn row<'a>(steps: &mut Steps<'a>) -> Option<(&'a str, Option<CasePlaces>)> {
+    const DEPTH: usize = DEPTH_MAX - 2;
+    steps.skip_space();
+    let start = *steps;
+    if let Some(found) = steps.object(&["case_id", "customer_id", "case_type"], DEPTH) {
+        let [case_id, customer_id, case_type] = found;
+        let places = CasePlaces {
+            case_id,
+            customer_id,
+            case_type,
+        };
+        return Some((start.until(steps)?, Some(places)));
+    }
+    *steps = start;
+    Some((steps.value(DEPTH)?, None))
+}
+
+/// Returns the body of a search's first request.
+pub fn first_body(query: &SearchQuery, page_size: PageSize) -> String {
+    let members = query.body_text();
+    let members = members.strip_prefix('{').unwrap_or("}");
+    let comma = if members == "}" { "" } else { "," };
+    format!(
+        "{{\"max_returned_items\":{}{comma}{members}",
+        page_size.get()
+    )
+}
+
+/// Returns the body of a request for the page at `scroll`.
 pub(super) fn continuation(scroll: &ScrollId, page_size: PageSize) -> String {
     let mut body = format!("{{\"max_returned_items\":{},", page_size.get());
     body.push_str("\"start_page_key\":{\"scroll_id\":");
@@ -292,6 +322,8 @@ impl Others {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::query::SearchRequest;
+    use crate::domain::record::CaseHead;
 
     #[test]
     fn members_that_repeat_the_scroll_id_are_left_out() {
@@ -381,6 +413,47 @@ mod tests {
         let deep = |n: usize| format!("{{\"data\":[{}{}]}}", "[".repeat(n), "]".repeat(n));
         assert!(search_page(&deep(DEPTH_MAX - 2)).is_ok());
         assert!(search_page(&deep(DEPTH_MAX - 1)).is_err());
+    }
+
+    #[test]
+    fn rows_are_found_as_the_full_reader_finds_them() {
+        let rows = [
+            r#"{"case_id":"c1","customer_id":7,"case_type":"a"}"#,
+            r#" { "n" : [{"case_id":9}] , "case_id" : "c1" } "#,
+            r#"{"case_id":1,"case_id":2}"#,
+            r#"{"c\u0061se_id":1}"#,
+            "{}",
+            "1",
+        ];
+        let text = format!("{{\"data\":[{}]}}", rows.join(","));
+        let page = PageForm::step_through(&text).unwrap();
+        for (at, raw) in rows.iter().enumerate() {
+            let row = page.rows.as_ref().unwrap()[at];
+            assert_eq!(row, raw.trim());
+            assert_eq!(page.places[at].is_some(), ![2, 3, 5].contains(&at), "{raw}");
+            let Some(places) = page.places[at] else {
+                continue;
+            };
+            let (quick, whole) = (CaseHead::read_at(row, &places), CaseHead::read(row));
+            assert_eq!(quick.id, whole.id, "{raw}");
+            assert_eq!(quick.customer, whole.customer, "{raw}");
+            assert_eq!(quick.case_type, whole.case_type, "{raw}");
+        }
+    }
+
+    #[test]
+    fn the_first_request_carries_the_whole_search() {
+        let body = |sent: &str| {
+            let request = SearchRequest::parse(sent.as_bytes(), None).unwrap();
+            first_body(&request.query, PageSize::MAX)
+        };
+        assert_eq!(body("{}"), r#"{"max_returned_items":500}"#);
+        assert_eq!(
+            body(
+                r#"{"z":1.50,"max_returned_items":3,"date_range":{"end":"2026-02-01","start":"2026-01-01"}}"#
+            ),
+            r#"{"max_returned_items":500,"date_range":{"start":"2026-01-01","end":"2026-02-01"},"z":1.50}"#
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use msp_gateway::cache::key::Subject;
 use msp_gateway::domain::json::{Object, Value};
 use msp_gateway::domain::query::SearchRequest;
 use msp_gateway::domain::{AccountId, PageSize, SearchQuery};
+use msp_gateway::vendors::wiv::first_body;
 
 /// Changes tried on one body.
 const CHANGES_MAX: usize = 24;
@@ -93,12 +94,12 @@ pub fn hold(bytes: &[u8]) {
     let identity = key(query);
 
     // What the vendor is sent means what was read, and reads the same again.
-    let sent = query.vendor_body(PageSize::MAX);
+    let sent = first_body(query, PageSize::MAX);
     let again = SearchRequest::parse(sent.as_bytes(), None).expect("we understand ourselves");
     assert_eq!(&again.query, query);
     assert_eq!(again.page_size, Some(PageSize::MAX));
     assert_eq!(again.page_token, None);
-    assert_eq!(again.query.vendor_body(PageSize::MAX), sent);
+    assert_eq!(first_body(&again.query, PageSize::MAX), sent);
 
     // The same in other words is the same.
     let whole = msp_gateway::domain::json::parse_object(bytes).expect("it was taken");
