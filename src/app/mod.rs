@@ -52,7 +52,7 @@ use crate::stack::{Inbound, InboundParts, admin, inbound};
 use crate::store::Store;
 use crate::telemetry::LogSink;
 use crate::traces::Traces;
-use crate::vendors::{Nable, Wiv};
+use crate::vendors::Clients;
 
 use in_force::InForce;
 pub use kept::{open_store, store_seal};
@@ -151,16 +151,12 @@ impl App {
         for side in sides.present() {
             side.gates().remember(&store, &side.options().credential);
         }
-        let wiv = Arc::new(match &sides.wiv {
-            Some(side) => Wiv::new(side.service(), side.options()),
-            None => Wiv::disabled(),
-        });
-        let nable = Arc::new(match &sides.nable {
-            Some(side) => Nable::new(side.service(), side.options()),
-            None => Nable::disabled(),
-        });
+        let clients = Clients::new(PerVendor::from_fn(|vendor| {
+            let side = sides.get(vendor).as_ref();
+            side.map(|side| (side.service(), side.options()))
+        }));
         let snapshots = Snapshots::new(
-            wiv.walked(sides.wiv.as_ref().map(Side::gates)),
+            clients.wiv.walked(sides.wiv.as_ref().map(Side::gates)),
             settings.snapshots.clone(),
             store.clone(),
             clock.clone(),
@@ -170,8 +166,7 @@ impl App {
         let sealer = Arc::new(ArcSwap::from_pointee(sealer(secrets)?));
         let files = FiledBodies::up_to(room_for_files());
         let reads = Reads::new(Ingredients {
-            wiv,
-            nable,
+            clients,
             snapshots: snapshots.clone(),
             sealer: sealer.clone(),
             policy: policy.clone(),

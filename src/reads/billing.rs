@@ -88,7 +88,7 @@ impl Billing {
             Box::new(|bytes| BillingBody::of_bytes(bytes).map(kept)),
         );
         Self {
-            nable: of.nable.clone(),
+            nable: of.clients.nable.clone(),
             shelf: Shelf::new(answers_bytes, of.store.purges(), keeping, of.clock.clone()),
             policy: of.policy.clone(),
             clock: of.clock.clone(),

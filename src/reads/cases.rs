@@ -122,7 +122,7 @@ pub struct Cases {
 impl Cases {
     pub(super) fn new(of: &Ingredients, pages_bytes: u64) -> Self {
         Self {
-            wiv: of.wiv.clone(),
+            wiv: of.clients.wiv.clone(),
             snapshots: of.snapshots.clone(),
             healing: HealingTurns::default(),
             sealer: of.sealer.clone(),

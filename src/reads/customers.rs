@@ -124,8 +124,8 @@ impl Customers {
             }),
         );
         Self {
-            key: CacheKey::new(of.wiv.credential().clone(), Subject::Customers),
-            wiv: of.wiv.clone(),
+            key: CacheKey::new(of.clients.wiv.credential().clone(), Subject::Customers),
+            wiv: of.clients.wiv.clone(),
             shelf: Shelf::new(answers_bytes, of.store.purges(), keeping, of.clock.clone()),
             cuts: Pages::new(cuts_bytes, of.files.clone()),
             files: of.files.clone(),

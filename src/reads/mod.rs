@@ -57,7 +57,7 @@ use crate::clock::Clock;
 use crate::metrics::{Metrics, StoreUsage};
 use crate::snapshot::{Sealer, Snapshots};
 use crate::store::Store;
-use crate::vendors::{Nable, Wiv};
+use crate::vendors::Clients;
 
 /// Share of `cache.bytes_max` for the vendors' answers: customer lists and billing bodies. The rest
 /// holds rendered pages.
@@ -69,10 +69,8 @@ const VARIANTS_SHARE: u64 = 8;
 
 /// Everything that the reads are built from.
 pub struct Ingredients {
-    /// The client of wiv.
-    pub wiv: Arc<Wiv>,
-    /// The client of N-able.
-    pub nable: Arc<Nable>,
+    /// The clients of the vendors.
+    pub clients: Clients,
     /// The snapshots of case searches.
     pub snapshots: Arc<Snapshots>,
     /// Seals page tokens. A reload swaps it.

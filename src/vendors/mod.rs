@@ -1,7 +1,7 @@
-//! The vendors, each in a place of its own.
+//! The vendors, one folder each.
 //!
-//! `upstream` knows how *a* vendor is spoken to. What one vendor says and expects is here, and only
-//! here:
+//! `upstream` calls any vendor. The requests, answers and errors of one particular vendor are here,
+//! and only here:
 //!
 //! ```text
 //! vendors/
@@ -14,9 +14,9 @@
 //! `upstream::Source`: a walk reads pages from it without knowing whose they are.
 //!
 //! [`ROWS`] holds one row of data for each vendor: where it is, which header carries its key, whose
-//! fault a refusal is, the defaults of its settings. `domain::Vendor`, `domain::PerVendor` and
-//! `domain::Operation` name the vendors and their calls. Whoever adds a vendor begins there, and
-//! the compiler names the other places.
+//! fault a refusal is, the defaults of its settings. [`Clients`] holds the clients for `reads`.
+//! `domain::Vendor`, `domain::PerVendor` and `domain::Operation` name the vendors and their calls.
+//! To add a vendor, begin there; the compiler names the other places.
 //!
 //! What must never happen here: a continuation is sent twice by itself; a scroll id leaves
 //! `vendors/wiv`, other than inside an opaque `upstream::Cursor`; a vendor's body is decoded into a
@@ -26,6 +26,41 @@ pub mod nable;
 mod row;
 pub mod wiv;
 
+use std::sync::Arc;
+
 pub use nable::Nable;
-pub use row::ROWS;
 pub use wiv::Wiv;
+
+use crate::domain::PerVendor;
+use crate::upstream::{VendorOptions, VendorRow, VendorService};
+
+/// One row for each vendor.
+pub static ROWS: PerVendor<VendorRow> = PerVendor {
+    wiv: wiv::ROW,
+    nable: nable::ROW,
+};
+
+/// The clients of all vendors. Cheap to clone.
+#[derive(Clone)]
+pub struct Clients {
+    /// The client of wiv.
+    pub wiv: Arc<Wiv>,
+    /// The client of N-able.
+    pub nable: Arc<Nable>,
+}
+
+impl Clients {
+    /// Creates the clients over the outbound stacks of configured vendors. All calls to a vendor
+    /// that is not configured fail.
+    pub fn new(stacks: PerVendor<Option<(VendorService, &VendorOptions)>>) -> Self {
+        let PerVendor { wiv, nable } = stacks;
+        Self {
+            wiv: Arc::new(
+                wiv.map_or_else(Wiv::disabled, |(stack, options)| Wiv::new(stack, options)),
+            ),
+            nable: Arc::new(nable.map_or_else(Nable::disabled, |(stack, options)| {
+                Nable::new(stack, options)
+            })),
+        }
+    }
+}

@@ -1,22 +1,15 @@
-//! The rows of all vendors, and what is decided by them.
+//! The decisions that depend on a vendor's row.
 //!
-//! `upstream` knows no vendor by name, so its functions that need a vendor's row are written here.
+//! `upstream` knows no vendor by name, so its functions that need a row are here.
 
 use http::HeaderName;
 
+use super::ROWS;
 use crate::admission::{CircuitSettings, HOLD_DOWN_MAX, RetrySettings};
 use crate::clock::Duration;
-use crate::domain::{AccountId, PerVendor, ProblemCode, Vendor};
+use crate::domain::{AccountId, ProblemCode, Vendor};
 use crate::upstream::options::BODY_BYTES_MAX;
-use crate::upstream::{
-    BaseUrl, Fault, RefusalStatus, UpstreamError, VendorOptions, VendorRow, Whose,
-};
-
-/// One row for each vendor.
-pub static ROWS: PerVendor<VendorRow> = PerVendor {
-    wiv: super::wiv::ROW,
-    nable: super::nable::ROW,
-};
+use crate::upstream::{BaseUrl, Fault, RefusalStatus, UpstreamError, VendorOptions, Whose};
 
 impl VendorOptions {
     /// Returns the vendor's defaults.

@@ -19,7 +19,7 @@ use msp_gateway::stack::outbound;
 use msp_gateway::store::Store;
 use msp_gateway::upstream::connect::InMemory;
 use msp_gateway::upstream::{BaseUrl, VendorOptions};
-use msp_gateway::vendors::{Nable, Wiv};
+use msp_gateway::vendors::{Clients, Nable, Wiv};
 use serde_json::value::RawValue;
 
 /// Noon of the sandbox's last day.
@@ -154,8 +154,7 @@ impl Rig {
         (setup.policy)(&mut policy);
         let sealing = SealingKey::derive("test", &Secret::parse("sealing").unwrap());
         let reads = Reads::new(Ingredients {
-            wiv,
-            nable,
+            clients: Clients { wiv, nable },
             snapshots,
             sealer: Arc::new(ArcSwap::from_pointee(Sealer::new(&sealing, None).unwrap())),
             policy: Arc::new(ArcSwap::from_pointee(policy)),
