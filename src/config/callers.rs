@@ -68,13 +68,14 @@ pub(super) fn specs(file: &File, report: &mut Report) -> Vec<CallerSpec> {
                 report.rule(&at("client_san"), text);
             }
         }
+        let audience = customers.audience();
         specs.push(CallerSpec {
             name: name.0.clone(),
             keys: hashes.to_vec(),
             sans: known.to_vec(),
             role: caller.role.as_ref().map_or(Role::Reader, |role| role.0),
-            audience: customers.0.clone(),
-            billing: caller.billing.unwrap_or(customers.0.is_all()),
+            billing: caller.billing.unwrap_or(audience.is_all()),
+            audience,
             requests_per_minute: caller.requests_per_minute.map(|n| n.into()),
             forced_refreshes_per_minute: file.limits.forced_refreshes_per_minute.into(),
             expires: caller.expires.as_ref().map(|at| at.0),

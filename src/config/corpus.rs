@@ -712,7 +712,7 @@ fn secrets_are_read_and_open_files_are_warned_of() {
     file("a", "../x", 0o600);
     let shown = settings.read_secrets().unwrap_err().to_string();
     assert!(
-        shown.contains("nable.account_id: ") && !shown.contains("../x"),
+        shown.contains("nable.account_id_file: ") && !shown.contains("../x"),
         "{shown}"
     );
     file("a", "", 0o600);

@@ -7,7 +7,7 @@ use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::form::{AuthMode, Count, Level, Of, StoreKind, WhenAway};
-use super::lists::{CustomersSetting, Host, List};
+use super::lists::{Host, List, Visible};
 use super::measure::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Size, Time};
 use super::names::{
     BilledId, CallerName, CredentialSetting, DirectoryName, FileName, KeyPrefix, Text, VariableName,
@@ -130,7 +130,7 @@ table! {
         key_hash: Option<List<CallerKeyHash>> = None,
         client_san: Option<List<ClientSan>> = None,
         role: Option<Of<Role>> = None,
-        customers: Option<CustomersSetting> = None,
+        customers: Option<List<Visible>> = None,
         billing: Option<bool> = None,
         requests_per_minute: Option<Count<1, 10_000_000>> = None,
         expires: Option<Of<Timestamp>> = None,
@@ -223,8 +223,8 @@ macro_rules! lives {
     };
 }
 
-// `stale` is twice `fresh`: whoever asks about as often as answers change never waits. `on_error`
-// covers a night, a day or a week-end of the vendor, longer where data moves slower.
+// `stale` is twice `fresh`, so a caller that asks about as often as answers change never waits.
+// `on_error` covers a night, a day or a week-end without the vendor, and more for slower data.
 lives!(
     /// Of the customer list.
     CustomersLives, 5 * MINUTE, 10 * MINUTE, 24 * HOUR
@@ -242,11 +242,11 @@ lives!(
     ClosedLives, 6 * HOUR, 12 * HOUR, 3 * DAY
 );
 lives!(
-    /// Of the month the vendor still fills.
+    /// Of the month that the vendor still fills.
     BillingCurrentLives, 6 * HOUR, 12 * HOUR, 3 * DAY
 );
 lives!(
-    /// Of months before.
+    /// Of earlier months.
     BillingClosedLives, 24 * HOUR, 2 * DAY, 7 * DAY
 );
 

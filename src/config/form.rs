@@ -24,8 +24,18 @@ pub trait Form: Sized {
         None
     }
 
-    /// As it would be written in `config.toml`.
+    /// Reads a number with a fraction, where one may be written without quotes.
+    fn from_float(_: f64) -> Option<Self> {
+        None
+    }
+
+    /// Returns the value as a text in `config.toml`.
     fn to_text(&self) -> String;
+
+    /// Writes the value as it stands in `config.toml`.
+    fn write<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.to_text())
+    }
 }
 
 /// Reads a [`Form`].
@@ -48,6 +58,10 @@ impl<T: Form> Visitor<'_> for FormVisitor<T> {
             .and_then(T::from_integer)
             .ok_or_else(|| refused(&self))
     }
+
+    fn visit_f64<E: Error>(self, n: f64) -> Result<T, E> {
+        T::from_float(n).ok_or_else(|| refused(&self))
+    }
 }
 
 /// Returns the error of a wrong value: names what would be right, holds nothing of what was there.
@@ -66,7 +80,7 @@ macro_rules! leaf {
 
         impl<$($generics)*> serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.serialize_str(&$crate::config::form::Form::to_text(self))
+                $crate::config::form::Form::write(self, s)
             }
         }
     };
@@ -108,19 +122,12 @@ impl<const MIN: u64, const MAX: u64> Form for Count<MIN, MAX> {
     fn to_text(&self) -> String {
         self.0.to_string()
     }
-}
 
-impl<'de, const MIN: u64, const MAX: u64> serde::Deserialize<'de> for Count<MIN, MAX> {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        d.deserialize_any(FormVisitor(PhantomData))
-    }
-}
-
-impl<const MIN: u64, const MAX: u64> serde::Serialize for Count<MIN, MAX> {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+    fn write<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_u64(self.0)
     }
 }
+leaf!([const MIN: u64, const MAX: u64] Count<MIN, MAX>);
 
 /// Says of foreign types, a line each, what would be right, how a text is read and how a value is
 /// shown; and how a number is read, where one may stand without quotes.
@@ -267,7 +274,7 @@ impl<'de, T: Form> serde::Deserialize<'de> for Of<T> {
 
 impl<T: Form> serde::Serialize for Of<T> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&self.0.to_text())
+        self.0.write(s)
     }
 }
 

@@ -8,14 +8,10 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::ser::Serializer;
 
 use super::form::{Form, Of, forms, leaf, refused};
-use super::names::Text;
 use crate::access::{CallerKeyHash, ClientSan};
 use crate::domain::{Audience, CustomerId};
 use crate::exchange::site::{Origin, is_host};
 use crate::store::ValkeyAddress;
-
-/// Customers one caller may list. An MSP with more gives the caller `["*"]`.
-const CUSTOMERS_MAX: usize = 10_000;
 
 /// An item of a list of settings.
 pub trait Listed: Form {
@@ -25,6 +21,11 @@ pub trait Listed: Form {
     const ALONE: bool = false;
     /// What would be right, as the end of a sentence that begins with "must be".
     const RIGHT: &str;
+
+    /// Returns whether these items may be in one list.
+    fn fit_together(_: &[Self]) -> bool {
+        true
+    }
 }
 
 /// A list of forms. Any wrong one makes the whole setting wrong.
@@ -52,13 +53,18 @@ impl<'de, T: Listed> Visitor<'de> for ListVisitor<T> {
             .ok_or_else(|| refused(&self))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<List<T>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List<T>, A::Error> {
         let (min, max) = T::COUNT;
-        let items = list(seq, max, &self)?;
-        if items.len() < min {
-            return Err(refused(&self));
+        let mut items = Vec::new();
+        loop {
+            match seq.next_element::<Of<T>>() {
+                Ok(Some(item)) if items.len() < max => items.push(item.0),
+                Ok(None) if items.len() >= min && T::fit_together(&items) => {
+                    return Ok(List(items));
+                }
+                _ => return Err(refused(&self)),
+            }
         }
-        Ok(List(items))
     }
 }
 
@@ -75,26 +81,6 @@ impl<T: Listed> serde::Serialize for List<T> {
             many => s.collect_seq(many.iter().map(Form::to_text)),
         }
     }
-}
-
-/// Reads a list of forms.
-fn list<'de, T, A, V>(mut seq: A, max: usize, visitor: &V) -> Result<Vec<T>, A::Error>
-where
-    T: Form,
-    A: SeqAccess<'de>,
-    V: Visitor<'de>,
-{
-    let mut items = Vec::new();
-    while let Some(item) = seq
-        .next_element::<Of<T>>()
-        .map_err(|_| refused::<_, A::Error>(visitor))?
-    {
-        if items.len() == max {
-            return Err(refused(visitor));
-        }
-        items.push(item.0);
-    }
-    Ok(items)
 }
 
 /// The name of a host.
@@ -145,50 +131,34 @@ impl Listed for ValkeyAddress {
         "a list of at most 16 addresses, each a host and a port such as \"valkey.internal:6379\"";
 }
 
-/// Whose data a caller may see.
-#[derive(Clone, Debug)]
-pub struct CustomersSetting(pub Audience);
+/// An item of a caller's `customers`: a customer, or `*` for all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Visible(pub Option<CustomerId>);
 
-impl<'de> serde::Deserialize<'de> for CustomersSetting {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Ids;
-        impl<'de> Visitor<'de> for Ids {
-            type Value = CustomersSetting;
+forms! {
+    Visible: "a customer id",
+        |text| match text {
+            "*" => Some(Self(None)),
+            id => CustomerId::parse(id).ok().map(|id| Self(Some(id))),
+        },
+        |this| this.0.as_ref().map_or("*", CustomerId::as_str).to_owned();
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(
-                    f,
-                    "[\"*\"] alone, or a list of 1 to {CUSTOMERS_MAX} customer ids"
-                )
-            }
+// An MSP with more customers gives the caller `["*"]`.
+impl Listed for Visible {
+    const COUNT: (usize, usize) = (1, 10_000);
+    const RIGHT: &str = "[\"*\"] alone, or a list of 1 to 10000 customer ids";
 
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<CustomersSetting, A::Error> {
-                let texts: Vec<Text> = list(seq, CUSTOMERS_MAX, &self)?;
-                if let [Text(star)] = texts.as_slice()
-                    && star == "*"
-                {
-                    return Ok(CustomersSetting(Audience::All));
-                }
-                let ids: Option<Vec<CustomerId>> = texts
-                    .iter()
-                    .map(|text| CustomerId::parse(&text.0).ok())
-                    .collect();
-                match ids {
-                    Some(ids) if !ids.is_empty() => Ok(CustomersSetting(Audience::only(ids))),
-                    _ => Err(refused(&self)),
-                }
-            }
-        }
-        d.deserialize_any(Ids)
+    fn fit_together(items: &[Self]) -> bool {
+        items.len() == 1 || items.iter().all(|item| item.0.is_some())
     }
 }
 
-impl serde::Serialize for CustomersSetting {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        match &self.0 {
-            Audience::All => s.collect_seq(["*"]),
-            Audience::Only(ids) => s.collect_seq(ids.iter().map(CustomerId::as_str)),
-        }
+impl List<Visible> {
+    /// Returns the customers as an audience.
+    pub fn audience(&self) -> Audience {
+        let ids: Option<Vec<CustomerId>> = self.0.iter().map(|item| item.0.clone()).collect();
+        ids.map_or(Audience::All, Audience::only)
     }
 }
 

@@ -53,75 +53,56 @@ impl ShownSetting {
             .and_then(|value| serde_json::to_value(value).ok())
             .unwrap_or_else(|| self.value.clone().into())
     }
+}
 
-    fn default_of(path: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            value: String::new(),
-            origin: DEFAULT.to_owned(),
-        }
+/// Returns settings as TOML, under the heads of their tables.
+fn as_toml<'a>(settings: impl Iterator<Item = &'a ShownSetting>) -> String {
+    let mut out = String::new();
+    let mut last = "";
+    for setting in settings {
+        let (table, name) = setting.path.rsplit_once('.').unwrap_or(("", &setting.path));
+        // Writing to a String cannot fail.
+        let _ = match table.split_once('[') {
+            _ if table == last => Ok(()),
+            Some((list, _)) => writeln!(out, "\n[[{list}]]"),
+            None => writeln!(out, "\n[{table}]"),
+        };
+        last = table;
+        let restart = match needs_restart(&setting.path) {
+            true => "; restart",
+            false => "",
+        };
+        let _ = writeln!(
+            out,
+            "{name} = {} # {}{restart}",
+            setting.value, setting.origin
+        );
+    }
+    match out.strip_prefix('\n') {
+        Some(out) => out.to_owned(),
+        None => out,
     }
 }
 
-/// A line of the settings as TOML.
-enum ShownLine<'a> {
-    Setting(ShownSetting),
-    /// A table's head, or empty.
-    Other(&'a str),
-}
-
 impl Settings {
-    /// Returns every setting in the order of `config.toml`, one a line, its origin behind it, and
-    /// `; restart` where a change needs one; see [`ShownSetting`].
+    /// Returns every setting as TOML in the order of `config.toml`, one a line, each with its
+    /// origin and with `; restart` if a change needs one.
     ///
     /// # Errors
     /// If the mirror cannot be written as TOML, which a test excludes.
     pub fn effective(&self) -> Result<String, toml::ser::Error> {
-        self.as_toml(|_| true)
+        Ok(as_toml(self.shown()?.iter()))
     }
 
-    /// Returns the settings that differ from their default; a table of which nothing is left is
-    /// left out.
+    /// Returns the settings that differ from their default, and the tables with one.
     ///
     /// # Errors
     /// As [`Self::effective`].
     pub fn changed(&self) -> Result<String, toml::ser::Error> {
-        self.as_toml(|setting| setting.origin != DEFAULT)
-    }
-
-    fn as_toml(&self, which: impl Fn(&ShownSetting) -> bool) -> Result<String, toml::ser::Error> {
-        let plain = toml::to_string(&self.file)?;
-        let mut out = String::with_capacity(plain.len() * 2);
-        // The head of a table waits for its first setting.
-        let mut waiting = String::new();
-        let all = which(&ShownSetting::default_of(""));
-        self.lines(&plain, |line| {
-            // Writing to a String cannot fail.
-            let _ = match line {
-                ShownLine::Setting(setting) if which(&setting) => {
-                    out.push_str(&std::mem::take(&mut waiting));
-                    let name = setting.path.rsplit('.').next().unwrap_or(&setting.path);
-                    let mark = if needs_restart(&setting.path) {
-                        "; restart"
-                    } else {
-                        ""
-                    };
-                    writeln!(out, "{name} = {} # {}{mark}", setting.value, setting.origin)
-                }
-                ShownLine::Setting(_) => Ok(()),
-                ShownLine::Other(line) if all => writeln!(out, "{line}"),
-                ShownLine::Other("") => Ok(()),
-                ShownLine::Other(line) => {
-                    waiting = if out.is_empty() {
-                        String::new()
-                    } else {
-                        "\n".to_owned()
-                    };
-                    writeln!(waiting, "{line}")
-                }
-            };
-        });
-        Ok(out)
+        let shown = self.shown()?;
+        Ok(as_toml(
+            shown.iter().filter(|setting| !setting.is_default()),
+        ))
     }
 
     /// Returns every setting as a list.
@@ -131,38 +112,25 @@ impl Settings {
     pub fn shown(&self) -> Result<Vec<ShownSetting>, toml::ser::Error> {
         let plain = toml::to_string(&self.file)?;
         let mut shown = Vec::new();
-        self.lines(&plain, |line| {
-            if let ShownLine::Setting(setting) = line {
-                shown.push(setting);
-            }
-        });
-        Ok(shown)
-    }
-
-    fn lines<'a>(&self, plain: &'a str, mut each: impl FnMut(ShownLine<'a>)) {
         let mut table = String::new();
-        let mut counts = std::collections::HashMap::<String, usize>::new();
+        let mut counts = std::collections::HashMap::<&str, usize>::new();
         for line in plain.lines() {
             if let Some(name) = line.strip_prefix("[[").and_then(|l| l.strip_suffix("]]")) {
-                let count = counts.entry(name.to_owned()).or_default();
-                table = format!("{name}[{count}]");
+                let count = counts.entry(name).or_default();
+                table = format!("{name}[{count}].");
                 *count += 1;
             } else if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
-                name.clone_into(&mut table);
+                table = format!("{name}.");
             } else if let Some((name, value)) = line.split_once(" = ") {
-                let path = match table.as_str() {
-                    "" => name.to_owned(),
-                    _ => format!("{table}.{name}"),
-                };
-                each(ShownLine::Setting(ShownSetting {
+                let path = format!("{table}{name}");
+                shown.push(ShownSetting {
                     value: value.to_owned(),
                     origin: self.origin(&path),
                     path,
-                }));
-                continue;
+                });
             }
-            each(ShownLine::Other(line));
         }
+        Ok(shown)
     }
 
     /// Where a setting was given.

@@ -1,5 +1,7 @@
 //! Where secrets are kept, and reading them: apart from the settings, never printed.
 
+use std::convert::Infallible;
+use std::fmt::Display;
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::check::Settings;
@@ -115,24 +117,35 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads what `<path>_env` or `<path>_file` names.
-    fn read(&mut self, path: &str, source: &SecretSource) -> Option<Secret> {
-        let setting = setting(path, source);
-        match source.read() {
-            Ok(secret) => {
-                self.warn_if_readable(&setting, source);
-                Some(secret)
-            }
-            Err(problem) => {
-                let problem = problem.to_string();
-                self.report
-                    .add(&setting, format!("{} {problem}", shown(source)));
-                None
-            }
-        }
+    /// Reports what is wrong with a source or its content.
+    fn wrong(&mut self, setting: &str, source: &SecretSource, why: impl Display) {
+        self.report.add(setting, format!("{} {why}", shown(source)));
     }
 
-    /// Only of a file that was read: looking at one that does not answer would never end.
+    /// Reads and parses the secret that `<path>_env` or `<path>_file` names.
+    fn read<T, E: Display>(
+        &mut self,
+        path: &str,
+        source: &SecretSource,
+        parse: impl FnOnce(Secret) -> Result<T, E>,
+    ) -> Option<T> {
+        let setting = setting(path, source);
+        let secret = source
+            .read()
+            .map_err(|why| self.wrong(&setting, source, why));
+        let secret = secret.ok()?;
+        self.warn_if_readable(&setting, source);
+        let parsed = parse(secret).map_err(|why| self.wrong(&setting, source, why));
+        parsed.ok()
+    }
+
+    /// Reads a secret of any form.
+    fn text(&mut self, path: &str, source: Option<&SecretSource>) -> Option<Secret> {
+        self.read(path, source?, Ok::<_, Infallible>)
+    }
+
+    /// Warns if every user can read a file. The file was read before, because a look at a file that
+    /// does not answer would never end.
     fn warn_if_readable(&mut self, setting: &str, source: &SecretSource) {
         if let SecretSource::File(file) = source
             && let Ok(about) = std::fs::metadata(file)
@@ -151,22 +164,16 @@ impl Reader {
         let SecretSource::File(path) = source else {
             return None;
         };
-        let read = read_file(path, HEADERS_BYTES_MAX)
-            .map_err(|why| why.to_string())
-            .and_then(|bytes| match std::str::from_utf8(&bytes) {
-                Ok(text) => TraceHeaders::parse(text).map_err(|why| why.to_string()),
-                Err(_) => Err("is not UTF-8 text".to_owned()),
-            });
-        match read {
-            Ok(headers) => {
-                self.warn_if_readable(SETTING, source);
-                Some(headers)
-            }
-            Err(why) => {
-                self.report.add(SETTING, format!("{} {why}", shown(source)));
-                None
-            }
-        }
+        let read = read_file(path, HEADERS_BYTES_MAX).map_err(|why| why.to_string());
+        let headers = read.and_then(|bytes| {
+            let text = std::str::from_utf8(&bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
+            TraceHeaders::parse(text).map_err(|why| why.to_string())
+        });
+        let headers = headers
+            .map_err(|why| self.wrong(SETTING, source, why))
+            .ok()?;
+        self.warn_if_readable(SETTING, source);
+        Some(headers)
     }
 
     fn tls(&mut self, path: &str, options: &TlsOptions) -> Option<TlsSetup> {
@@ -201,17 +208,6 @@ impl Reader {
         }
     }
 
-    fn key(&mut self, path: &str, source: &SecretSource) -> Option<VendorKey> {
-        let secret = self.read(path, source)?;
-        VendorKey::checked(secret)
-            .map_err(|problem| {
-                let setting = setting(path, source);
-                self.report
-                    .add(&setting, format!("{} {problem}", shown(source)));
-            })
-            .ok()
-    }
-
     fn vendor(&mut self, settings: &VendorSettings) -> Option<VendorSecrets> {
         let at = |setting: &str| format!("{}.{setting}", settings.vendor().as_str());
         if settings.optional
@@ -226,14 +222,15 @@ impl Reader {
             ));
             return None;
         }
-        let primary = self.key(&at("api_key"), &settings.key);
-        let fallback = settings
-            .key_fallback
-            .as_ref()
-            .map(|source| self.key(&at("api_key_fallback"), source));
+        let primary = self.read(&at("api_key"), &settings.key, VendorKey::checked);
+        let fallback = settings.key_fallback.as_ref();
+        let fallback =
+            fallback.map(|source| self.read(&at("api_key_fallback"), source, VendorKey::checked));
         let account = match &settings.account {
             AccountSource::Given(id) => Some(id.clone()),
-            AccountSource::Kept(source) => self.account(&at("account_id"), source),
+            AccountSource::Kept(source) => self.read(&at("account_id"), source, |text| {
+                AccountId::parse(text.reveal())
+            }),
         };
         Some(VendorSecrets {
             keys: VendorKeys {
@@ -245,16 +242,6 @@ impl Reader {
             },
             account: account?,
         })
-    }
-
-    fn account(&mut self, path: &str, source: &SecretSource) -> Option<AccountId> {
-        let text = self.read(path, source)?;
-        AccountId::parse(text.reveal())
-            .map_err(|problem| {
-                self.report
-                    .add(path, format!("{} {problem}", shown(source)))
-            })
-            .ok()
     }
 }
 
@@ -309,27 +296,22 @@ impl Settings {
                     &format!("{}.api_key", vendor.vendor().as_str()),
                     &vendor.key,
                 );
-                let text = format!(
-                    "{} holds no key, and no other vendor has one; at least one vendor needs a key",
-                    shown(&vendor.key)
-                );
-                reader.report.add(&path, text);
+                let why =
+                    "holds no key, and no other vendor has one; at least one vendor needs a key";
+                reader.wrong(&path, &vendor.key, why);
             }
         }
-        let mut token = |path, source: &Option<SecretSource>| {
-            source.as_ref().and_then(|s| reader.read(path, s))
-        };
-        let token_key = token("pagination.token_key", &self.token_key);
-        let token_key_previous = token("pagination.token_key_previous", &self.token_key_previous);
+        let token_key = reader.text("pagination.token_key", self.token_key.as_ref());
+        let previous = self.token_key_previous.as_ref();
+        let token_key_previous = reader.text("pagination.token_key_previous", previous);
         let headers = self
             .traces
             .as_ref()
             .and_then(|traces| traces.headers.as_ref());
         let trace_headers = headers.and_then(|source| reader.trace_headers(source));
         let valkey = self.store.valkey.as_ref();
-        let valkey_password = valkey.and_then(|valkey| valkey.password.as_ref());
-        let valkey_password =
-            valkey_password.and_then(|source| reader.read("store.valkey.password", source));
+        let password = valkey.and_then(|valkey| valkey.password.as_ref());
+        let valkey_password = reader.text("store.valkey.password", password);
         let mut of_listener =
             |path, tls: &Option<TlsOptions>| tls.as_ref().and_then(|tls| reader.tls(path, tls));
         let certificates = Certificates {

@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use serde::de::{Deserializer, Error, Visitor};
 use serde::ser::Serializer;
 
 use super::file::Traces;
-use super::form::{Form, leaf, refused};
+use super::form::{Form, forms, leaf};
 use super::report::Report;
 use crate::secrets::SecretSource;
 use crate::traces::CollectorUrl;
@@ -18,84 +17,51 @@ pub(super) const HEADERS_BYTES_MAX: usize = 16 << 10;
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Collector(pub Option<CollectorUrl>);
 
-impl Form for Collector {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "the address of an OpenTelemetry collector, such as \"http://127.0.0.1:4318\", or empty",
-        )
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        match text {
+forms! {
+    Collector: "the address of an OpenTelemetry collector, such as \"http://127.0.0.1:4318\", or empty",
+        |text| match text {
             "" => Some(Self(None)),
             text => CollectorUrl::parse(text).map(|url| Self(Some(url))),
-        }
-    }
-
-    fn to_text(&self) -> String {
-        self.0
-            .as_ref()
-            .map_or_else(String::new, ToString::to_string)
-    }
+        },
+        |this| this.0.as_ref().map_or_else(String::new, ToString::to_string);
 }
-
-leaf!(Collector);
 
 /// A share, from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Share(pub f64);
 
-impl<'de> serde::Deserialize<'de> for Share {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Number;
-
-        impl Number {
-            fn checked<E: Error>(&self, share: f64) -> Result<Share, E> {
-                match (0.0..=1.0).contains(&share) {
-                    true => Ok(Share(share)),
-                    false => Err(refused(self)),
-                }
-            }
-        }
-
-        impl Visitor<'_> for Number {
-            type Value = Share;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number from 0 to 1")
-            }
-
-            // A variable's value is a text.
-            fn visit_str<E: Error>(self, text: &str) -> Result<Share, E> {
-                let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-                match text.parse() {
-                    Ok(share) if plain => self.checked(share),
-                    _ => Err(refused(&self)),
-                }
-            }
-
-            fn visit_f64<E: Error>(self, share: f64) -> Result<Share, E> {
-                self.checked(share)
-            }
-
-            fn visit_u64<E: Error>(self, share: u64) -> Result<Share, E> {
-                self.checked(if share > 1 { 2.0 } else { share as f64 })
-            }
-
-            fn visit_i64<E: Error>(self, share: i64) -> Result<Share, E> {
-                self.visit_u64(u64::try_from(share).unwrap_or(u64::MAX))
-            }
-        }
-
-        d.deserialize_any(Number)
+impl Form for Share {
+    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number from 0 to 1")
     }
-}
 
-impl serde::Serialize for Share {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+    // The value of a variable is a text.
+    fn from_text(text: &str) -> Option<Self> {
+        let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        text.parse()
+            .ok()
+            .filter(|_| plain)
+            .and_then(Self::from_float)
+    }
+
+    fn from_integer(n: u64) -> Option<Self> {
+        (n <= 1).then_some(Self(n as f64))
+    }
+
+    fn from_float(n: f64) -> Option<Self> {
+        (0.0..=1.0).contains(&n).then_some(Self(n))
+    }
+
+    fn to_text(&self) -> String {
+        self.0.to_string()
+    }
+
+    fn write<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_f64(self.0)
     }
 }
+
+leaf!(Collector, Share);
 
 /// The `[traces]` settings.
 #[derive(Clone, Debug, PartialEq)]
