@@ -13,7 +13,7 @@
 //! - [`Engine`] is the trait that each kind of storage implements, as operations on bytes.
 //!   [`Model`] is the reference implementation, [`Disk`] a redb file in a directory of its own,
 //!   [`Valkey`] a server that several gateways share. [`fleet`] holds the operations of a shared
-//!   engine: names, purges and the number of gateways.
+//!   engine: names, purges, shared fetches and the number of gateways.
 //! - [`SealedRecord`] and [`Names`] keep contents and identities from the engine. Contents are
 //!   sealed with a key derived from the secret of the page tokens. Names are keyed hashes.
 //! - [`Watermarks`] are purges as numbers. Every record from the store is checked against them, so
