@@ -38,7 +38,10 @@ enum Content {
         // The export's place. `None` in tests of other things.
         _place: Option<Permit>,
     },
-    /// The stream was cut. What was written before is still being sent.
+    /// The stream is to be cut. hyper discards unwritten bytes when a body fails, so the first poll
+    /// gives it an occasion to write them.
+    ToCut,
+    /// The stream is cut at the next poll.
     Cut,
     /// Another body: one in a content coding, events, or one that ends with its caller's tenure.
     Coded(Coded),
@@ -89,6 +92,11 @@ impl AnswerBody {
             trailer,
             _place: place,
         })
+    }
+
+    /// Creates a body that is cut: reading it fails.
+    pub(super) fn cut() -> Self {
+        Self::with(Content::ToCut)
     }
 
     /// Creates a stream of events that lasts as long as its reader wants it.
@@ -143,7 +151,11 @@ impl AnswerBody {
     pub fn bytes(&self) -> Option<&Bytes> {
         match &self.content {
             Content::Full(bytes) => Some(bytes),
-            Content::Done | Content::Rows { .. } | Content::Cut | Content::Coded(_) => None,
+            Content::Done
+            | Content::Rows { .. }
+            | Content::ToCut
+            | Content::Cut
+            | Content::Coded(_) => None,
         }
     }
 
@@ -196,13 +208,15 @@ impl Body for AnswerBody {
                     Poll::Ready(Some(Ok(Frame::trailers(trailers))))
                 }
                 None => {
-                    // hyper forgets unwritten bytes when a body fails, so it first gets an occasion
-                    // to write them.
-                    this.content = Content::Cut;
-                    cx.waker().wake_by_ref();
-                    Poll::Pending
+                    this.content = Content::ToCut;
+                    Pin::new(this).poll_frame(cx)
                 }
             },
+            Content::ToCut => {
+                this.content = Content::Cut;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
             Content::Cut => {
                 this.content = Content::Done;
                 Poll::Ready(Some(Err(BodyCut)))
@@ -231,7 +245,9 @@ impl Body for AnswerBody {
         match &self.content {
             Content::Done => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Rows { .. } | Content::Cut | Content::Coded(_) => SizeHint::default(),
+            Content::Rows { .. } | Content::ToCut | Content::Cut | Content::Coded(_) => {
+                SizeHint::default()
+            }
         }
     }
 }

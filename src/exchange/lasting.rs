@@ -1,4 +1,4 @@
-//! An answer that lasts only as long as its caller would be let in.
+//! An answer that ends when its caller loses access.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,29 +9,21 @@ use http_body::{Body, Frame};
 use super::{AnswerBody, BodyCut, Boxed};
 use crate::access::Tenure;
 
-/// What an answer looks like that ends with its caller's tenure.
+/// How an answer ends with its caller's tenure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtTenuresEnd {
-    /// Whole: nothing is missing, and its reader comes back and is refused.
+    /// The answer is complete. Its reader reconnects and is refused.
     End,
-    /// Cut: what arrived must not pass for the whole.
+    /// The answer is cut, so that its part cannot look complete.
     Cut,
 }
 
-/// A body, and its caller's tenure.
+/// A body that ends with its caller's tenure.
 pub struct Lasting {
-    state: State,
+    body: AnswerBody,
+    /// Ends with the tenure. `None` once it has.
+    over: Option<Boxed<()>>,
     at_end: AtTenuresEnd,
-}
-
-enum State {
-    Going {
-        body: AnswerBody,
-        over: Boxed<()>,
-    },
-    /// To be cut, once what was written before is on its way.
-    Cutting,
-    Over,
 }
 
 impl Lasting {
@@ -46,7 +38,8 @@ impl Lasting {
             );
         });
         Self {
-            state: State::Going { body, over },
+            body,
+            over: Some(over),
             at_end,
         }
     }
@@ -61,25 +54,15 @@ impl Body for Lasting {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
         let this = self.get_mut();
-        match &mut this.state {
-            State::Going { body, over } => {
-                if over.as_mut().poll(cx).is_pending() {
-                    return Pin::new(body).poll_frame(cx);
-                }
-                if this.at_end == AtTenuresEnd::End {
-                    this.state = State::Over;
-                    return Poll::Ready(None);
-                }
-                // hyper forgets what it has not written yet when a body fails.
-                this.state = State::Cutting;
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            State::Cutting => {
-                this.state = State::Over;
-                Poll::Ready(Some(Err(BodyCut)))
-            }
-            State::Over => Poll::Ready(None),
+        if let Some(over) = &mut this.over
+            && over.as_mut().poll(cx).is_ready()
+        {
+            this.over = None;
+            this.body = match this.at_end {
+                AtTenuresEnd::End => AnswerBody::empty(),
+                AtTenuresEnd::Cut => AnswerBody::cut(),
+            };
         }
+        Pin::new(&mut this.body).poll_frame(cx)
     }
 }
