@@ -26,7 +26,7 @@ VENDOR_HANGS = "MspGatewayVendorCircuitOpen"
 # What a dead vendor may set off beside it.
 CONSEQUENCES = {VENDOR_HANGS} | {f"MspGateway{n}" for n in ("Errors", "WalksLost", "ScrollsShort")}
 # Expressions that have nothing to show here: no TLS, no export, no problem yet.
-MAY_BE_EMPTY = re.compile(r"tls_|problems_total|requests_shed_total|histogram_quantile")
+MAY_BE_EMPTY = re.compile(r"tls_|problems_total|requests_shed_total|histogram_quantile|status=~")
 
 
 def fail(why):

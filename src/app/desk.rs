@@ -158,10 +158,35 @@ impl App {
             "store": {
                 "state": self.store.health().as_str(),
                 "bytes": self.store.bytes(),
+                "replicas": self.store.is_shared().then(|| self.store.replicas()),
+            },
+            "certificates": self.certificates(),
+            "dropped": {
+                "log_lines": self.metrics.log_lines_dropped.get(),
+                "spans": self.metrics.traces.dropped_so_far(),
             },
             "callers": callers,
             "background": {"vendor_calls": self.metrics.background_calls().count()},
         })
+    }
+
+    /// Returns the certificate that each listener shows, with the time until it ends.
+    fn certificates(&self) -> Vec<Value> {
+        let now = self.clock.wall();
+        let listeners = [("public", self.public_tls()), ("admin", self.admin_tls())];
+        let with_tls = listeners
+            .into_iter()
+            .filter_map(|(name, tls)| Some((name, tls?)));
+        with_tls
+            .map(|(listener, tls)| {
+                let ends = tls.current().not_after();
+                json!({
+                    "listener": listener,
+                    "not_after": ends.to_string(),
+                    "ends_in_s": ends.duration_since(now).as_secs(),
+                })
+            })
+            .collect()
     }
 
     fn explain(&self, question: &Question, caller: &Arc<Caller>) -> Result<Value, Problem> {

@@ -8,7 +8,7 @@ use crate::api::admin::VendorState;
 use crate::clock::{self, Duration};
 use crate::domain::CacheOutcome;
 use crate::history::{
-    BucketCounts, ByLane, Reading, ScrollCounts, StoreSize, VendorGauges, VendorReading,
+    BucketCounts, ByLane, DropCounts, Reading, ScrollCounts, StoreSize, VendorGauges, VendorReading,
 };
 use crate::metrics::DURATION_BOUNDS_S;
 use crate::server::DrainPhase;
@@ -84,6 +84,10 @@ impl App {
                 waiting: small(slots.waiting),
             },
             stores: stores.into(),
+            dropped: DropCounts {
+                log_lines: metrics.log_lines_dropped.get(),
+                spans: metrics.traces.dropped_so_far(),
+            },
         }
     }
 }

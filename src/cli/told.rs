@@ -134,6 +134,22 @@ pub fn status(status: &Value) -> String {
         let bytes = mebibytes(number(at(status, "store/bytes")));
         let _ = writeln!(out, "store {state}, {bytes}");
     }
+    let replicas = at(status, "store/replicas").as_u64();
+    if let Some(replicas) = replicas {
+        let _ = writeln!(out, "{replicas} gateways share the store");
+    }
+    for certificate in at(status, "certificates").as_array().into_iter().flatten() {
+        let listener = word(at(certificate, "listener"));
+        let _ = match at(certificate, "ends_in_s").as_u64() {
+            Some(left) => writeln!(out, "certificate of {listener} ends in {}", span(left)),
+            None => writeln!(out, "certificate of {listener} has ended"),
+        };
+    }
+    let dropped = ["log_lines", "spans"].map(|what| number(at(at(status, "dropped"), what)));
+    if dropped != [0, 0] {
+        let [lines, spans] = dropped;
+        let _ = writeln!(out, "dropped: {lines} log lines, {spans} spans");
+    }
     let background = number(at(status, "background/vendor_calls"));
     let _ = writeln!(out, "vendor calls, {background} of them in the background:");
     for caller in at(status, "callers").as_array().into_iter().flatten() {

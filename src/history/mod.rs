@@ -23,8 +23,8 @@ pub mod samples;
 pub use latency::{BucketCounts, Latency};
 pub use requests::{FinishedRequest, RequestFilter, RequestRing, StatusFilter};
 pub use samples::{
-    ByLane, HistoryWindow, Reading, Sample, Samples, ScrollCounts, StoreSize, VendorGauges,
-    VendorReading, Watcher,
+    ByLane, DropCounts, HistoryWindow, Reading, Sample, Samples, ScrollCounts, StoreSize,
+    VendorGauges, VendorReading, Watcher,
 };
 
 use std::sync::Arc;

@@ -108,6 +108,15 @@ pub struct StoreSize {
     pub evicted: u64,
 }
 
+/// Lines and spans that were dropped, because what takes them is slow or gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DropCounts {
+    /// Log lines of both outputs.
+    pub log_lines: u64,
+    /// Spans that were not exported.
+    pub spans: u64,
+}
+
 /// One vendor's part of a [`Reading`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VendorReading {
@@ -149,6 +158,8 @@ pub struct Reading {
     pub scrolls: ScrollCounts,
     /// The stores.
     pub stores: Vec<StoreSize>,
+    /// What was dropped so far.
+    pub dropped: DropCounts,
 }
 
 /// Answers within a sample's time, by cache outcome.
@@ -207,6 +218,7 @@ pub struct Sample {
     connections: u32,
     scrolls: ScrollCounts,
     stores: Vec<StoreSize>,
+    dropped: DropCounts,
 }
 
 fn as_text<S: serde::Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
@@ -291,6 +303,13 @@ impl Sample {
             connections: now.connections,
             scrolls: now.scrolls,
             stores: now.stores.clone(),
+            dropped: DropCounts {
+                log_lines: now
+                    .dropped
+                    .log_lines
+                    .saturating_sub(before.dropped.log_lines),
+                spans: now.dropped.spans.saturating_sub(before.dropped.spans),
+            },
         }
     }
 
@@ -550,6 +569,10 @@ mod tests {
                 bytes_max: 100,
                 evicted: 0,
             }],
+            dropped: DropCounts {
+                log_lines: 5 * n,
+                spans: 7 * n,
+            },
         }
     }
 
@@ -576,6 +599,8 @@ mod tests {
         assert!((last["hit_ratio"].as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-6);
         assert_eq!(last["latency_ms"]["hit"]["p50"], 0.5);
         assert_eq!(last["statuses"]["failed"], 1);
+        assert_eq!(last["dropped"]["log_lines"], 5);
+        assert_eq!(last["dropped"]["spans"], 7);
         let wiv = &last["vendors"]["wiv"];
         assert_eq!(
             (&wiv["calls"], &wiv["failed"], &wiv["circuit"]),

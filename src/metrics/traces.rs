@@ -1,6 +1,6 @@
 //! What is measured of exported spans, resolved once.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
@@ -53,6 +53,7 @@ impl SpanDrop {
 
 /// The metrics of traces. Shown from the moment on that spans are exported.
 pub struct TraceMeter {
+    resolved: OnceLock<Arc<TraceMetrics>>,
     up: IntGaugeVec,
     exported: IntCounterVec,
     dropped: IntCounterVec,
@@ -70,6 +71,7 @@ pub struct TraceMetrics {
 impl TraceMeter {
     pub(super) fn new(declare: &Declare<'_>) -> Result<Self, prometheus::Error> {
         Ok(Self {
+            resolved: OnceLock::new(),
             up: declare.gauges(
                 "traces_up",
                 "1 while spans are exported, 0 after a failed export; present only with traces.",
@@ -95,11 +97,20 @@ impl TraceMeter {
         let up = self.up.with_label_values(&none);
         // Nothing has failed yet.
         up.set(1);
-        Arc::new(TraceMetrics {
+        let metrics = Arc::new(TraceMetrics {
             up,
             exported: self.exported.with_label_values(&none),
             dropped: SpanDrop::ALL.into_iter().map(dropped).collect(),
-        })
+        });
+        // Every later one counts with the same counters.
+        let _ = self.resolved.set(metrics.clone());
+        metrics
+    }
+
+    /// Returns how many spans were not exported since the start.
+    pub fn dropped_so_far(&self) -> u64 {
+        let dropped = self.resolved.get().into_iter().flat_map(|of| &of.dropped);
+        dropped.map(IntCounter::get).sum()
     }
 }
 

@@ -44,6 +44,13 @@ impl Store {
         self.inner.as_ref().is_some_and(|inner| inner.is_shared())
     }
 
+    /// Returns how many replicas use the same engine, as last heard.
+    pub fn replicas(&self) -> u64 {
+        let inner = self.inner.as_ref();
+        let count = inner.map_or(0, |inner| inner.metrics.replicas.get());
+        u64::try_from(count).unwrap_or(0)
+    }
+
     /// Sets the hook that applies the purges of other replicas to memory. Only the first hook
     /// counts.
     pub fn on_purge(&self, hook: PurgeHook) {

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
 
-import { accessible, gateway, open, shot } from "./kit/stage.mjs";
+import { accessible, gateway, open, redis, selfSigned, shot } from "./kit/stage.mjs";
 
 const PAGES = ["now", "requests", "snapshots", "callers", "explain", "purge", "settings"];
 const SEARCH = "/v2/cases/msp/search";
@@ -240,6 +240,42 @@ test("everything is reached by keyboard", async () => {
   assert.match(await focused(), /^BUTTON Purge…/, "the focus is back where it was");
   assert.equal(await page.locator("form [role=status]").innerText(), "");
   page.quiet();
+});
+
+test("lost lines, a certificate that ends, and the gateways of a fleet are shown", async () => {
+  const world = await gateway("", "", { MSP_GATEWAY__LOG__LEVEL: "debug" }, "/dev/full");
+  const page = await open(`${world.admin}/console/`);
+  const around = page.locator("#around");
+  await around.getByText(/^none dropped in/).first().waitFor();
+  // Each line that the full disk does not take is lost.
+  world.killVendors();
+  for (let turn = 0; turn < 5; turn += 1) await search(world, { marker: turn });
+  await around.locator("dd.bad", { hasText: /^\d+ dropped in/ }).waitFor();
+  await accessible(page);
+  page.quiet();
+
+  const certificate = selfSigned(1);
+  const tls = `[listen.public_tls]\ncertificate_file = "${certificate.certificate}"\nprivate_key_file = "${certificate.key}"`;
+  const soon = await gateway(tls);
+  const other = await open(`${soon.admin}/console/`);
+  await other.locator("#around dd.bad", { hasText: /^ends in (23 h|1 d)/ }).waitFor();
+  other.quiet();
+
+  const server = await redis();
+  const shared = `[store]\nkind = "valkey"\n[store.valkey]\naddresses = ["127.0.0.1:${server.port}"]\n[pagination]\ntoken_key_file = "${server.secret}"`;
+  const one = await gateway(shared);
+  await gateway(shared);
+  const fleet = await open(`${one.admin}/console/`);
+  const told = fleet.locator("#around");
+  await told.locator("dt", { hasText: "Gateways that share it" }).waitFor();
+  await told.locator("dd", { hasText: /^2$/ }).waitFor();
+  await told.locator(".pill.good", { hasText: "ok" }).waitFor();
+  await shot(fleet, "console-fleet");
+  server.kill();
+  await told.locator(".pill.bad", { hasText: "away" }).waitFor();
+  await told.getByText("2 when last heard; this one goes on alone").waitFor();
+  await accessible(fleet);
+  fleet.quiet();
 });
 
 test("a hold-down is lifted from its card", async () => {

@@ -184,6 +184,14 @@ async fn fifty_bad_pairs_change_nothing_and_a_good_one_is_for_new_connections() 
         );
         assert!(metrics.contains(&line), "{listener}");
     }
+    let status = rig.whole.ask_admin(get("/admin/status", "")).await.json();
+    for (at, listener) in ["public", "admin"].into_iter().enumerate() {
+        let certificate = &status["certificates"][at];
+        assert_eq!(certificate["listener"], listener);
+        assert_eq!(certificate["not_after"], "2100-12-31T00:00:00Z");
+        let left = certificate["ends_in_s"].as_i64().unwrap();
+        assert!(left > 73 * 365 * 86_400, "{left}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

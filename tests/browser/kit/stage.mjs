@@ -1,10 +1,11 @@
 // What every test of a page needs: the program, a browser, and pages that notice what goes wrong.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
+import { createServer as createPort } from "node:net";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -27,16 +28,29 @@ after(async () => {
   for (const end of endings.reverse()) await end();
 });
 
-/** Starts the program; resolves to the values behind the patterns once it has printed all of them, and to `kill`. */
-async function started(args, patterns, environment = {}) {
-  const child = spawn(process.env.MSP_GATEWAY, args, { env: { ...process.env, ...environment }, stdio: ["ignore", "pipe", "pipe"] });
-  let said = "";
+/** Ends a program with the tests. */
+function ending(child) {
   endings.push(() => new Promise(resolve => {
     if (child.exitCode !== null || child.signalCode !== null) return resolve();
     child.once("exit", resolve);
     child.kill("SIGINT");
     setTimeout(() => child.kill("SIGKILL"), 8_000).unref();
   }));
+}
+
+/** A folder that goes with the tests. */
+function scratch() {
+  const folder = mkdtempSync(join(tmpdir(), "pages-"));
+  endings.push(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** Starts the program; resolves to the values behind the patterns once it has printed all of them, and to `kill`. */
+async function started(args, patterns, environment = {}, errors = "") {
+  const stderr = errors ? openSync(errors, "w") : "pipe";
+  const child = spawn(process.env.MSP_GATEWAY, args, { env: { ...process.env, ...environment }, stdio: ["ignore", "pipe", stderr] });
+  let said = "";
+  ending(child);
   return await new Promise((resolve, reject) => {
     const hear = piece => {
       said += piece;
@@ -44,7 +58,7 @@ async function started(args, patterns, environment = {}) {
       if (found.every(([, value]) => value)) resolve({ ...Object.fromEntries(found), kill: () => child.kill("SIGKILL") });
     };
     child.stdout.on("data", hear);
-    child.stderr.on("data", piece => { said += piece; });
+    child.stderr?.on("data", piece => { said += piece; });
     child.once("exit", code => reject(new Error(`${args.join(" ")} ended with ${code}: ${said}`)));
   });
 }
@@ -59,13 +73,11 @@ export function demo(...more) {
 
 /**
  * Simulated vendors and a gateway with more `settings`; its caller `pages` has `KEY`. `variables` override
- * settings. `killVendors` ends the vendors at once.
+ * settings, and standard error goes to the file `errors`. `killVendors` ends the vendors at once.
  */
-export async function gateway(settings = "", caller = "", variables = {}) {
+export async function gateway(settings = "", caller = "", variables = {}, errors = "") {
   const { vendors, kill } = await started(["sandbox", "--listen", "127.0.0.1:0", "--requests-per-minute", "0"], { vendors: /^wiv +(\S+)/m });
-  const folder = mkdtempSync(join(tmpdir(), "pages-"));
-  endings.push(() => rmSync(folder, { recursive: true, force: true }));
-  const config = join(folder, "config.toml");
+  const config = join(scratch(), "config.toml");
   writeFileSync(config, `
 [listen]
 public = "127.0.0.1:0"
@@ -90,8 +102,31 @@ access = false
 level = "warn"
 ${settings}`);
   const keys = { WIV_KEY: "sandbox-wiv-key", NABLE_KEY: "sandbox-nable-key", ...variables };
-  const told = await started(["serve", "--config", config], { public: /^public (\S+)/m, admin: /^admin (\S+)/m }, keys);
+  const told = await started(["serve", "--config", config], { public: /^public (\S+)/m, admin: /^admin (\S+)/m }, keys, errors);
   return { ...told, vendors, key: KEY, killVendors: kill };
+}
+
+/** A store that gateways share: its `port`, a file with a `secret` for them, and `kill`. */
+export async function redis() {
+  const free = createPort().listen(0, "127.0.0.1");
+  await new Promise(resolve => free.once("listening", resolve));
+  const { port } = free.address();
+  await new Promise(resolve => free.close(resolve));
+  const child = spawn("redis-server", ["--port", String(port), "--bind", "127.0.0.1", "--save", ""], { stdio: ["ignore", "pipe", "ignore"] });
+  ending(child);
+  await new Promise(resolve => child.stdout.on("data", piece => String(piece).includes("Ready to accept connections") && resolve()));
+  const secret = join(scratch(), "secret");
+  writeFileSync(secret, "secret-of-the-pages-0123456789abcdef", { mode: 0o600 });
+  return { port, secret, kill: () => child.kill("SIGKILL") };
+}
+
+/** A certificate for loopback that ends after so many days, and its key: two files. */
+export function selfSigned(days) {
+  const folder = scratch();
+  const [certificate, key] = [join(folder, "tls.crt"), join(folder, "tls.key")];
+  execFileSync("openssl", ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", String(days),
+    "-subj", "/CN=gateway", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate], { stdio: "ignore" });
+  return { certificate, key };
 }
 
 /** A server of one page on an origin of its own: its URL. */

@@ -17,7 +17,7 @@ use msp_gateway::domain::{Kind, Vendor};
 use msp_gateway::exchange::Boxed;
 use msp_gateway::exchange::site::OwnNames;
 use msp_gateway::history::samples::WATCHERS_MAX;
-use msp_gateway::history::{BucketCounts, History, Reading, ScrollCounts};
+use msp_gateway::history::{BucketCounts, DropCounts, History, Reading, ScrollCounts};
 use msp_gateway::metrics::Metrics;
 use msp_gateway::problem::Problem;
 use msp_gateway::server::Drain;
@@ -432,6 +432,7 @@ fn second(n: u32) -> Reading {
         connections: 1,
         scrolls: ScrollCounts::default(),
         stores: Vec::new(),
+        dropped: DropCounts::default(),
     }
 }
 

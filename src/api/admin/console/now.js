@@ -26,7 +26,7 @@ export function now(main, state) {
   let window = "10m";
   let day = [];
   let over = false;
-  let disk = null;
+  let status = null;
   const outcome = h("p", { role: "status" });
 
   const tiles = {
@@ -73,13 +73,14 @@ export function now(main, state) {
   ];
   const memory = h("section", { class: "panel" });
   const scrolls = h("section", { class: "panel" });
+  const around = h("section", { class: "panel", id: "around" });
 
   main.append(
     h("div", { class: "top" }, h("h1", {}, "Now"), choice), outcome,
     h("dl", { class: "tiles" }, Object.values(tiles).map(one => one.element)),
     cards,
     h("section", { class: "two", "aria-label": "Charts" }, drawn.map(one => one.element)),
-    h("div", { class: "two" }, memory, scrolls));
+    h("div", { class: "two" }, memory, scrolls, around));
 
   async function loadDay() {
     try { day = (await get("../admin/history?window=24h")).samples; } catch { /* the next minute tries again */ }
@@ -118,8 +119,8 @@ export function now(main, state) {
       ["Scrolls open at wiv", last.scrolls.at_vendor, last.scrolls.at_vendor_max],
     ], count), h("dl", { class: "facts" },
       h("dt", {}, "Searches that wait"), h("dd", { class: last.scrolls.waiting ? "warn" : "" }, count(last.scrolls.waiting)),
-      h("dt", {}, "Exports being sent"), h("dd", {}, count(last.exports_running)),
-      disk ? [h("dt", {}, "Store on disk"), h("dd", {}, disk.state === "off" ? "off: a restart forgets" : [pill(disk.state, disk.state === "ok" ? "good" : "bad"), ` ${bytes(disk.bytes ?? 0)}`])] : null));
+      h("dt", {}, "Exports being sent"), h("dd", {}, count(last.exports_running))));
+    around.replaceChildren(h("div", { class: "head" }, h("h2", {}, "Outputs, store and certificates")), h("dl", { class: "facts" }, surroundings()));
     // Drawn anew, and yet the focus stays where it was.
     const focused = cards.contains(document.activeElement) ? document.activeElement.id : "";
     cards.replaceChildren(...Object.entries(last.vendors).map(([name, vendor]) => card(name, vendor)));
@@ -135,7 +136,27 @@ export function now(main, state) {
   }
 
   const stores = last => rows(last.stores.map(one => [one.store, one.bytes, one.bytes_max,
-    one.evicted ? `${count(one.evicted)} evicted` : plural(one.entries, "entry", "entries")]), bytes);
+    one.store === "snapshots" && one.bytes >= one.bytes_max ? "full: new searches are refused"
+      : one.evicted ? `${count(one.evicted)} evicted` : plural(one.entries, "entry", "entries")]), bytes);
+
+  /** What the gateway writes to and depends on: logs, spans, the store, certificates. */
+  function surroundings() {
+    const ten = state.samples, shown = span(sum(ten, one => one.seconds));
+    const facts = [];
+    const fact = (word, kind, ...what) => facts.push(h("dt", {}, word), h("dd", { class: kind }, ...what));
+    const dropped = (word, number) => fact(word, number ? "bad" : "", number ? `${count(number)} dropped in ${shown}` : `none dropped in ${shown}`);
+    dropped("Log lines", sum(ten, one => one.dropped.log_lines));
+    dropped("Spans", sum(ten, one => one.dropped.spans));
+    if (!status) return facts;
+    const { store, certificates } = status;
+    if (store.state === "off") fact("Store", "", "off: a restart forgets");
+    else fact("Store", "", pill(store.state, store.state === "ok" ? "good" : "bad"), ` ${bytes(store.bytes)}`);
+    if (store.replicas !== null) fact("Gateways that share it", store.state === "ok" ? "" : "bad", store.state === "ok" ? count(store.replicas) : `${count(store.replicas)} when last heard; this one goes on alone`);
+    for (const { listener, ends_in_s: left } of certificates) {
+      fact(`Certificate, ${listener}`, left < 2 * 86_400 ? "bad" : left < 14 * 86_400 ? "warn" : "", left > 0 ? `ends in ${span(left)}` : "has ended: callers refuse to connect");
+    }
+    return facts;
+  }
 
   function card(name, vendor) {
     if (vendor.state === "disabled") {
@@ -199,7 +220,7 @@ export function now(main, state) {
     setInterval(() => look(), 5_000),
   ];
   async function look() {
-    try { disk = (await get("../admin/status")).store ?? null; } catch { /* the next look tells */ }
+    try { status = await get("../admin/status"); } catch { /* the next look tells */ }
   }
   look();
   return { end() { over = true; beats.forEach(clearInterval); } };
