@@ -1,6 +1,6 @@
 """The parts of the benchmark, in the order in which they run."""
 
-from . import callers, coded, cold, connections, dead, entries, hits, pages, store, tail
+from . import callers, coded, cold, connections, dead, entries, fleet, hits, pages, store, tail
 
 PARTS = {
     "hits": hits.run,
@@ -13,4 +13,5 @@ PARTS = {
     "callers": callers.run,
     "tail": tail.run,
     "store": store.run,
+    "fleet": fleet.run,
 }
