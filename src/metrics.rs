@@ -71,17 +71,23 @@ pub enum WalkOutcome {
     Abandoned,
     /// A new search did not repeat the rows already served.
     Broken,
+    /// Another gateway took the search over.
+    Deposed,
+    /// This gateway took over a search that another one had begun to walk.
+    TakenOver,
 }
 
 impl WalkOutcome {
     /// Every outcome.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Complete,
         Self::Cut,
         Self::Lost,
         Self::Rewalked,
         Self::Abandoned,
         Self::Broken,
+        Self::Deposed,
+        Self::TakenOver,
     ];
 
     /// Returns the word used in labels and logs.
@@ -93,6 +99,8 @@ impl WalkOutcome {
             Self::Rewalked => "rewalked",
             Self::Abandoned => "abandoned",
             Self::Broken => "broken",
+            Self::Deposed => "deposed",
+            Self::TakenOver => "taken_over",
         }
     }
 }

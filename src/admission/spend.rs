@@ -119,6 +119,11 @@ impl Payer {
         Self::caller("gateway".into(), None)
     }
 
+    /// Creates a payer for what readers of other gateways want.
+    pub fn elsewhere() -> Arc<Self> {
+        Self::caller("another gateway".into(), None)
+    }
+
     /// Returns the caller's configured name.
     pub fn name(&self) -> &Arc<str> {
         match &self.who {

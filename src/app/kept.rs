@@ -130,6 +130,7 @@ fn valkey_options(
         },
         prefix: valkey.prefix.clone(),
         timeout: valkey.timeout,
+        lease: valkey.lease,
         lives: lives(settings),
     })
 }

@@ -151,6 +151,7 @@ password_env = "PATH"
             ("password_env", "password_env = \"HOME\""),
             ("prefix", "prefix = \"other\""),
             ("timeout", "timeout = \"70ms\""),
+            ("lease", "lease = \"7s\""),
         ] {
             let begin = format!("{setting} =");
             let kept = SHARED.lines().filter(|text| !text.starts_with(&begin));

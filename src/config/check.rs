@@ -67,6 +67,8 @@ pub struct ValkeySettings {
     pub prefix: String,
     /// For one operation.
     pub timeout: Duration,
+    /// Of a search that is walked.
+    pub lease: Duration,
 }
 
 /// The `[log]` settings.

@@ -79,6 +79,7 @@ password_file = "/b"
 prefix = "msp"
 when_away = "open"
 timeout = "50ms"
+lease = "6s"
 [[links]]
 customer_id = "org_1"
 client_id = "4711"

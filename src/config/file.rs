@@ -342,6 +342,7 @@ table! {
         prefix: KeyPrefix = KeyPrefix("msp".to_owned()),
         when_away: WhenAway = WhenAway::Open,
         timeout: Time<5, { 10 * SECOND }> = Time::ms(50),
+        lease: Time<{ 2 * SECOND }, { 60 * SECOND }> = Time::ms(6_000),
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) fn valkey(file: &File, report: &mut Report) -> Option<ValkeySettings>
         password,
         prefix: table.prefix.0.clone(),
         timeout: table.timeout.get(),
+        lease: table.lease.get(),
         addresses,
     })
 }

@@ -64,6 +64,14 @@ words!(
         Note = "note",
         /// Find such a note.
         Recall = "recall",
+        /// Claim a search.
+        Claim = "claim",
+        /// Renew a claim.
+        Renew = "renew",
+        /// End a claim.
+        Release = "release",
+        /// Say which rows are wanted, and look whose turn it is.
+        Want = "want",
         /// Keep something once and for all gateways.
         Settle = "settle",
         /// Look for the purges of all gateways.

@@ -546,7 +546,7 @@ impl Cases {
             want,
         } = place;
         let page_key = PageKey {
-            snapshot: snapshot.id,
+            snapshot: snapshot.id(),
             view,
             offset,
             size,
@@ -616,7 +616,7 @@ impl Cases {
             *to = *from;
         }
         Claims {
-            snapshot: snapshot.id,
+            snapshot: snapshot.id(),
             offset,
             size,
             audience: view.audience_fingerprint(),

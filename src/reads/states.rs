@@ -505,7 +505,7 @@ impl States {
 
     /// Returns the state that was built from a snapshot.
     pub fn of_snapshot(&self, snapshot: &Snapshot, view: &View) -> Option<Arc<ViewState>> {
-        let key = (snapshot.id, view.clone());
+        let key = (snapshot.id(), view.clone());
         let state = self.table.lock().of_snapshots.get(&key).cloned()?;
         if let Some(ages) = snapshot.ages() {
             state.renew(ages.whole, self.wall_at(ages.whole));
@@ -580,7 +580,7 @@ impl States {
             table.remove(before.id);
         }
         table.by_id.insert(state.id, state.clone());
-        let of_snapshot = (snapshot.id, cut.clone());
+        let of_snapshot = (snapshot.id(), cut.clone());
         table.of_snapshots.insert(of_snapshot, state.clone());
         let followed = FollowedSearch {
             state: state.clone(),

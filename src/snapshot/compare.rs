@@ -92,7 +92,7 @@ impl Walk {
         let mut state = target.lock();
         let rows = &mut shadow.rows;
         rows.share_last(&state.rows);
-        let published = state.published;
+        let published = state.published.max(state.firm);
         let served = (published, state.promised);
         let repeats = repeats(&state.rows, rows, shadow.compared, served, end.is_some());
         shadow.compared = shadow.compared.max(rows.len().min(published));
@@ -102,7 +102,7 @@ impl Walk {
             state.end = End::Broken;
             grower.leave(&mut state);
             drop(state);
-            self.store.end_kept(&target, End::Broken);
+            self.store.end_kept(&target, End::Broken, self.fence());
             self.store.metrics.walk(WalkOutcome::Broken);
             return self.replace_target(scroll, end, shadow.rows, None);
         }
@@ -164,7 +164,8 @@ impl Walk {
             .rows
             .first_difference(rows, shadow.compared.min(both)..both, By::Text);
         shadow.compared = both;
-        let unseen_only = differs.is_some_and(|row| row >= served) && rows.len() >= served;
+        let firm = served.max(state.firm);
+        let unseen_only = differs.is_some_and(|row| row >= firm) && rows.len() >= firm;
         let grown = differs.is_none()
             && state.end == End::Growing
             && rows.len() >= state.rows.len()
@@ -174,7 +175,7 @@ impl Walk {
             differs.is_none() && (ended_alike || (end.is_none() && rows.len() <= state.rows.len()));
         let step = if unseen_only || grown {
             // Rows that no reader saw are simply replaced. The snapshot goes on with this scroll.
-            let keep = if grown { state.rows.len() } else { served };
+            let keep = if grown { state.rows.len() } else { firm };
             state.truncate(keep);
             state.rows.take_from(shadow.rows, keep);
             state.end = End::Growing;

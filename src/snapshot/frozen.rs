@@ -2,15 +2,15 @@
 //! for more.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 
 use super::keep::KeptPart;
+use super::lost::WalkFailure;
 use super::marks::{HEAD_ROWS, IdChain, Marks};
 use super::rows::Rows;
 use super::token::SnapshotId;
@@ -18,9 +18,9 @@ use super::view::{View, ViewIndex};
 use crate::admission::Payer;
 use crate::cache::{CacheKey, HOT_HITS, JudgedAge, Lifetimes, Standing};
 use crate::clock::{Clock, Duration, Instant};
+use crate::domain::SearchQuery;
 use crate::domain::record::RowId;
-use crate::domain::{SearchQuery, Shortage};
-use crate::upstream::{EnvelopeMember, UpstreamError};
+use crate::upstream::EnvelopeMember;
 
 /// Maximum number of views whose row numbers a snapshot remembers. The least recently used one is
 /// evicted, and computed anew at its next use. Each costs four bytes for each row.
@@ -50,28 +50,6 @@ impl End {
             Self::Complete => "complete",
             Self::Cut(_) => "cut",
             Self::Broken => "broken",
-        }
-    }
-}
-
-/// Why a walk brought no rows to the callers that waited.
-#[derive(Clone, Debug)]
-pub enum WalkFailure {
-    /// The vendor, or the connection to it, failed.
-    Upstream(UpstreamError),
-    /// The gateway is short of something, with the time until it may have it again, if that is
-    /// known.
-    Overloaded(Shortage, Option<Duration>),
-    /// The walk's task ended without an outcome.
-    Internal,
-}
-
-impl fmt::Display for WalkFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Upstream(error) => error.fmt(f),
-            Self::Overloaded(short, _) => write!(f, "short of {}", short.as_str()),
-            Self::Internal => f.write_str("the walk's task ended without a result"),
         }
     }
 }
@@ -183,6 +161,12 @@ pub(super) struct State {
     pub published: usize,
     /// A served page announced at least this many rows.
     pub promised: usize,
+    /// Rows up to here are in a store that other gateways read, so they never change either.
+    pub firm: usize,
+    /// Another gateway walks it, as far as was heard, until then.
+    pub elsewhere_until: Option<Instant>,
+    /// A caller wanted rows newer than its request, so no older ones may take its place.
+    pub forced: bool,
     /// Fewest rows left by a truncation since rows were last stored.
     pub cut_to: usize,
     pub ages: Option<Ages>,
@@ -210,8 +194,9 @@ pub(super) struct State {
 
 /// Rows frozen in the vendor's order. All readers of one search share it.
 pub struct Snapshot {
-    /// Its id in tokens.
-    pub id: SnapshotId,
+    own_id: SnapshotId,
+    /// Its id, if it goes on as the copy of one that another gateway began.
+    adopted_id: OnceLock<SnapshotId>,
     /// The cache key of its search.
     pub key: CacheKey,
     /// The search.
@@ -265,7 +250,8 @@ impl Snapshot {
         let birth = clock.now();
         total.fetch_add(SNAPSHOT_OVERHEAD_BYTES, Ordering::AcqRel);
         Arc::new(Self {
-            id: fresh_id(),
+            own_id: fresh_id(),
+            adopted_id: OnceLock::new(),
             key,
             query,
             draw: fastrand::f64(),
@@ -280,6 +266,9 @@ impl Snapshot {
                 uses: 0,
                 published: 0,
                 promised: 0,
+                firm: 0,
+                elsewhere_until: None,
+                forced: false,
                 cut_to: usize::MAX,
                 ages: None,
                 lifetimes,
@@ -308,6 +297,21 @@ impl Snapshot {
             total,
             clock,
         })
+    }
+
+    /// Returns its id in tokens. It is final once a row has been told.
+    pub fn id(&self) -> SnapshotId {
+        self.adopted_id.get().copied().unwrap_or(self.own_id)
+    }
+
+    /// Gives it an id before it is shared.
+    pub(super) fn set_own_id(&mut self, id: SnapshotId) {
+        self.own_id = id;
+    }
+
+    /// Takes the id of a snapshot that another gateway began. The first one stays.
+    pub(super) fn adopt_id(&self, id: SnapshotId) {
+        self.adopted_id.get_or_init(|| id);
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -601,8 +605,10 @@ impl Snapshot {
             let born = if whole { ages.whole } else { ages.head };
             state.lifetimes.judge(born, self.draw, now)
         });
+        let elsewhere = state.elsewhere_until.is_some_and(|until| now < until);
         Look {
-            growing: state.is_growing() && state.loading.is_none(),
+            growing: state.is_growing() && state.loading.is_none()
+                || elsewhere && state.end == End::Growing,
             purged: state.purged,
             judged,
         }
@@ -866,6 +872,7 @@ impl State {
     /// Drops the rows from `len` on, which no reader has seen.
     pub fn truncate(&mut self, len: usize) {
         self.cut_to = self.cut_to.min(len);
+        self.firm = self.firm.min(len);
         self.told = self.told.min(len);
         self.rows.truncate(len);
         self.chain.truncate(len);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::cache::Subject;
 use crate::clock::sleep;
-use crate::domain::{AccountId, Audience, CustomerId};
+use crate::domain::{AccountId, Audience, CustomerId, Shortage};
 use crate::upstream::RawRows;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -28,8 +28,8 @@ struct Tables {
 impl Tables {
     fn put(&mut self, snapshot: Arc<Snapshot>) {
         let used = snapshot.last_used();
-        self.by_use.insert((used, snapshot.id), snapshot.clone());
-        self.by_id.insert(snapshot.id, (snapshot, used));
+        self.by_use.insert((used, snapshot.id()), snapshot.clone());
+        self.by_id.insert(snapshot.id(), (snapshot, used));
     }
 }
 
@@ -43,6 +43,18 @@ impl Held {
     pub fn get(&self, id: SnapshotId) -> Option<Arc<Snapshot>> {
         let tables = self.0.read();
         tables.by_id.get(&id).map(|(snapshot, _)| snapshot.clone())
+    }
+
+    /// Gives a snapshot the id of one that another gateway began, and finds it by that.
+    pub fn rename(&self, snapshot: &Arc<Snapshot>, id: SnapshotId) {
+        let mut tables = self.0.write();
+        for id in [snapshot.id(), id] {
+            if let Some((_, used)) = tables.by_id.remove(&id) {
+                tables.by_use.remove(&(used, id));
+            }
+        }
+        snapshot.adopt_id(id);
+        tables.put(snapshot.clone());
     }
 
     /// Removes a snapshot.
@@ -124,15 +136,18 @@ mod tests {
         all[1].touch(0);
         sleep(Duration::from_secs(1)).await;
         all[0].touch(0);
-        let third = all[2].id;
-        let oldest = || held.take_oldest(|one| one.id != third).map(|one| one.id);
-        assert_eq!(oldest(), Some(all[3].id));
-        assert!(held.get(all[3].id).is_none() && held.get(third).is_some());
-        assert_eq!(oldest(), Some(all[1].id));
-        assert_eq!(oldest(), Some(all[0].id));
+        let third = all[2].id();
+        let oldest = || {
+            held.take_oldest(|one| one.id() != third)
+                .map(|one| one.id())
+        };
+        assert_eq!(oldest(), Some(all[3].id()));
+        assert!(held.get(all[3].id()).is_none() && held.get(third).is_some());
+        assert_eq!(oldest(), Some(all[1].id()));
+        assert_eq!(oldest(), Some(all[0].id()));
         assert_eq!(oldest(), None);
         assert_eq!((held.len(), held.all().len()), (1, 1));
-        assert_eq!(held.take_oldest(|_| true).map(|one| one.id), Some(third));
+        assert_eq!(held.take_oldest(|_| true).map(|one| one.id()), Some(third));
         assert_eq!(held.len(), 0);
     }
 
@@ -140,15 +155,15 @@ mod tests {
     async fn what_is_removed_is_in_neither_table() {
         let (clock, held) = (Clock::system(), Held::default());
         let (one, other) = (snapshot(&clock), snapshot(&clock));
-        assert_ne!(one.id, other.id);
+        assert_ne!(one.id(), other.id());
         held.insert(one.clone());
         held.insert(other.clone());
         sleep(Duration::from_secs(1)).await;
         one.touch(0);
-        held.remove(one.id);
-        held.remove(one.id);
-        assert!(held.get(one.id).is_none());
-        assert_eq!(held.take_oldest(|_| true).map(|s| s.id), Some(other.id));
+        held.remove(one.id());
+        held.remove(one.id());
+        assert!(held.get(one.id()).is_none());
+        assert_eq!(held.take_oldest(|_| true).map(|s| s.id()), Some(other.id()));
         assert!(held.take_oldest(|_| true).is_none());
     }
 }

@@ -18,13 +18,14 @@ use super::load::{Loaded, Loader, Restored};
 use super::store::Snapshots;
 use super::token::SnapshotId;
 use crate::cache::flight::Boarding;
-use crate::cache::{CacheKey, Lifetimes, Subject};
+use crate::cache::{CacheKey, Lifetimes, Standing, Subject};
 use crate::clock::{Duration, Instant};
 use crate::domain::query::SearchRequest;
 use crate::domain::{CustomerId, SearchQuery};
 use crate::store::pack::{PackReader, PackWriter};
 use crate::store::{
-    KeptAges, KeptEnd, KeptNews, KeptOf, KeptPlace, KeptRows, KeptSnapshot, PurgeDepth,
+    Alignment, Chain, Fence, KeptAges, KeptEnd, KeptNews, KeptOf, KeptPlace, KeptSnapshot, NotKept,
+    PurgeDepth, align,
 };
 use crate::upstream::EnvelopeMember;
 
@@ -41,6 +42,8 @@ pub(super) struct KeptPart {
     pub ended: bool,
     /// It cannot be kept any further.
     pub off: bool,
+    /// A shared store may have more of it, or less: it has to be looked at first.
+    pub unsure: bool,
     pub touched: Option<Instant>,
 }
 
@@ -51,6 +54,19 @@ pub(super) enum Recall {
     Search(CacheKey),
     /// The snapshot of a page token.
     Token(SnapshotId),
+}
+
+/// What became of rows that were to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RowsKept {
+    /// They are in the store, or in the queue of a disk.
+    Kept,
+    /// They are in memory alone, so another gateway may walk the search as well.
+    Alone,
+    /// The shared store did not reply: they may be in it.
+    Unsure,
+    /// Another gateway walks the search, and the rows were refused.
+    Deposed,
 }
 
 /// The error of what cannot fail.
@@ -64,10 +80,17 @@ impl Snapshots {
     }
 
     /// Keeps what is new of a snapshot, whose scroll began after `begun` purges, and the end that
-    /// it is about to have. Returns once a crash cannot undo it, or after a moment.
-    pub(super) async fn keep_rows(&self, snapshot: &Arc<Snapshot>, begun: u64, end: Option<End>) {
+    /// it is about to have. Returns once a crash cannot undo it, or after a moment. A shared store
+    /// takes nothing without a `fence`.
+    pub(super) async fn keep_rows(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        begun: u64,
+        end: Option<End>,
+        fence: Option<Fence>,
+    ) -> RowsKept {
         let mut part = snapshot.kept.lock().clone();
-        let (rows, ages) = {
+        {
             let mut state = snapshot.lock();
             let cut_to = std::mem::replace(&mut state.cut_to, usize::MAX);
             if cut_to < part.rows {
@@ -77,75 +100,198 @@ impl Snapshots {
                 }
                 part = KeptPart::default();
             }
-            let Some(ages) = state.ages else { return };
-            (state.rows.chunks_from(part.rows), ages)
-        };
-        if !part.off {
-            part.off = self
-                .keep(snapshot, &mut part, rows, ages, begun, end)
-                .await
-                .is_none();
-            if part.off {
-                tracing::debug!(search = %snapshot.key, "a snapshot will not be kept in the store any further");
+            if state.ages.is_none() {
+                return RowsKept::Alone;
             }
+        }
+        let shared = self.kept.is_shared();
+        let keeping = match part.off {
+            true => RowsKept::Alone,
+            false if shared && fence.is_none() => {
+                part.unsure |= part.place.is_some();
+                RowsKept::Alone
+            }
+            false => self.keep(snapshot, &mut part, begun, end, fence).await,
+        };
+        if part.off {
+            tracing::debug!(search = %snapshot.key, "a snapshot is kept no further");
+        }
+        if shared && matches!(keeping, RowsKept::Kept | RowsKept::Unsure) {
+            // Readers of other gateways may hold them.
+            let mut state = snapshot.lock();
+            state.firm = state.firm.max(state.rows.len());
         }
         let mut kept = snapshot.kept.lock();
         part.touched = kept.touched;
         *kept = part;
+        keeping
     }
 
-    /// `None` where it cannot be kept any further.
     async fn keep(
         &self,
         snapshot: &Snapshot,
         part: &mut KeptPart,
-        rows: Vec<KeptRows>,
-        ages: Ages,
         begun: u64,
         end: Option<End>,
-    ) -> Option<()> {
+        fence: Option<Fence>,
+    ) -> RowsKept {
+        // The second time after the store was found to have other rows, or none.
+        for _ in 0..2 {
+            if part.unsure {
+                match self.realign(snapshot, part).await {
+                    Ok(()) => {}
+                    Err(keeping) => return keeping,
+                }
+            }
+            match self.try_to_keep(snapshot, part, begun, end, fence).await {
+                Ok(()) => return RowsKept::Kept,
+                Err(NotKept::Deposed) => return RowsKept::Deposed,
+                Err(NotKept::Unsure) => {
+                    part.unsure = true;
+                    return RowsKept::Unsure;
+                }
+                Err(NotKept::Full) => {
+                    part.unsure = true;
+                    return RowsKept::Alone;
+                }
+                Err(NotKept::Conflict) if fence.is_some() && part.place.is_some() => {
+                    part.unsure = true;
+                }
+                Err(NotKept::Gone) if fence.is_some() && self.is_to_return(snapshot) => {
+                    *part = KeptPart::default();
+                }
+                Err(NotKept::Conflict | NotKept::Gone | NotKept::Refused) => break,
+            }
+        }
+        part.off = true;
+        RowsKept::Alone
+    }
+
+    /// Whether a snapshot that the store has lost is to be kept again: not if it was purged, or if
+    /// another one is current by now.
+    fn is_to_return(&self, snapshot: &Snapshot) -> bool {
+        let current = self.current(&snapshot.key);
+        !snapshot.is_ended() && current.is_some_and(|current| current.id() == snapshot.id())
+    }
+
+    /// Finds out which of a snapshot's rows the shared store has.
+    async fn realign(&self, snapshot: &Snapshot, part: &mut KeptPart) -> Result<(), RowsKept> {
+        let Some(place) = part.place else {
+            // Whatever was begun is begun and added again, which changes nothing.
+            part.unsure = false;
+            return Ok(());
+        };
+        let standing = match self.kept.look_at_snapshot(place.name).await {
+            Ok(Some(found)) => found.standing,
+            Ok(None) if self.is_to_return(snapshot) => {
+                *part = KeptPart::default();
+                return Ok(());
+            }
+            Ok(None) => {
+                part.off = true;
+                return Err(RowsKept::Alone);
+            }
+            Err(_) => return Err(RowsKept::Unsure),
+        };
+        let (mut chain, mut rows) = (Chain::default(), 0);
+        let chunks: Vec<(Chain, usize)> = snapshot
+            .lock()
+            .rows
+            .chunks_from(0)
+            .iter()
+            .map(|chunk| {
+                (chain, rows) = (chunk.chain(&chain), rows + chunk.ends.len());
+                (chain, rows)
+            })
+            .collect();
+        let chains: Vec<Chain> = chunks.iter().map(|(chain, _)| *chain).collect();
+        match align(&chains, standing.chunks, &standing.chain) {
+            Alignment::Behind(kept) => {
+                let last = kept.checked_sub(1).and_then(|last| {
+                    let last = usize::try_from(last).ok()?;
+                    chunks.get(last).copied()
+                });
+                let (chain, rows) = last.unwrap_or_default();
+                part.place = Some(KeptPlace {
+                    name: place.name,
+                    chunks: kept,
+                    chain,
+                });
+                part.rows = rows;
+                part.unsure = false;
+                Ok(())
+            }
+            Alignment::Ahead => Err(RowsKept::Deposed),
+            Alignment::Apart => {
+                part.off = true;
+                Err(RowsKept::Alone)
+            }
+        }
+    }
+
+    async fn try_to_keep(
+        &self,
+        snapshot: &Snapshot,
+        part: &mut KeptPart,
+        begun: u64,
+        end: Option<End>,
+        fence: Option<Fence>,
+    ) -> Result<(), NotKept> {
+        let (rows, ages) = {
+            let state = snapshot.lock();
+            let Some(ages) = state.ages else {
+                return Ok(());
+            };
+            (state.rows.chunks_from(part.rows), ages)
+        };
         let end = end.and_then(kept_end).filter(|_| !part.ended);
         let count: usize = rows.iter().map(|rows| rows.ends.len()).sum();
         let renewed = part
             .ages
             .is_some_and(|kept| kept != (ages.head, ages.whole));
         if part.place.is_some() && rows.is_empty() && !renewed && end.is_none() {
-            return Some(());
+            return Ok(());
         }
         let of = match part.place {
             Some(place) => KeptOf::At(place),
             None => KeptOf::New {
                 identity: snapshot.key.fingerprint(),
-                id: snapshot.id.0,
+                id: snapshot.id().0,
                 head: self.write_head(snapshot, begun),
             },
         };
         let fetched = self.clock.stamp_of(ages.head);
         let whole = self.clock.stamp_of(ages.whole);
+        // An empty list has no rows that bring its age.
+        let ageless = fence.is_some() && part.place.is_none() && count == 0;
         let new = KeptNews {
             of,
             rows,
             fetched,
-            ages: (renewed || ages.head != ages.whole).then_some(KeptAges {
+            ages: (renewed || ages.head != ages.whole || ageless).then_some(KeptAges {
                 head: fetched,
                 whole,
             }),
             end,
+            fence,
         };
         part.place = Some(self.kept.keep_snapshot(new).await?);
         part.rows += count;
         part.ages = Some((ages.head, ages.whole));
         part.ended |= end.is_some();
-        Some(())
+        Ok(())
     }
 
     /// Records that a snapshot was replaced, so that no rows will follow.
-    pub(super) fn end_kept(&self, snapshot: &Snapshot, end: End) {
+    pub(super) fn end_kept(&self, snapshot: &Snapshot, end: End, fence: Option<Fence>) {
+        if self.kept.is_shared() && fence.is_none() {
+            return;
+        }
         let mut part = snapshot.kept.lock();
         let end = kept_end(end).filter(|_| !part.ended && !part.off);
         if let (Some(place), Some(end)) = (part.place, end) {
             part.ended = true;
-            self.kept.end_snapshot(place.name, end);
+            self.kept.end_snapshot(place.name, end, fence);
         }
     }
 
@@ -199,31 +345,68 @@ impl Snapshots {
         };
         let Some(found) = found else { return };
         let current = matches!(what, Recall::Search(_)) || self.kept.is_current(&found).await;
+        if let Some(snapshot) = self.put_back(&what, found).await {
+            self.hold(&snapshot, current);
+            self.make_room();
+        }
+    }
+
+    /// Makes the snapshot of another gateway the current one of its search, unless it cannot be
+    /// used.
+    pub(super) async fn take_current(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        found: KeptSnapshot,
+    ) -> bool {
+        let held = read_head(found.head.clone()).and_then(|head| self.held.get(head.id));
+        let snapshot = match held {
+            Some(held) if held.key == *key && !held.is_ended() => held,
+            Some(_) => return false,
+            None => match self.put_back(&Recall::Search(key.clone()), found).await {
+                Some(snapshot) => {
+                    self.hold(&snapshot, false);
+                    snapshot
+                }
+                None => return false,
+            },
+        };
+        if let Some(lineage) = self.existing_lineage(key) {
+            lineage.replace(snapshot);
+        }
+        self.make_room();
+        true
+    }
+
+    /// Brings a snapshot back with its first rows. The others follow.
+    async fn put_back(
+        self: &Arc<Self>,
+        what: &Recall,
+        found: KeptSnapshot,
+    ) -> Option<Arc<Snapshot>> {
         let Some(head) = read_head(found.head.clone()) else {
-            return self.kept.reject_chain();
+            self.kept.reject_chain();
+            return None;
         };
         let key = CacheKey::new(
             self.walked.account.clone(),
             Subject::Search(head.query.clone()),
         );
-        let asked = match &what {
+        let asked = match what {
             Recall::Search(asked) => *asked == key,
             Recall::Token(id) => *id == head.id,
         };
         if !asked || *key.fingerprint() != head.identity || self.held.get(head.id).is_some() {
-            return;
+            return None;
         }
         let covered = self.purged_by(&key, head.begun);
         if covered == Some(PurgeDepth::Hard) {
             self.kept.forget_snapshot(found.name);
-            return;
+            return None;
         }
         let now = self.clock.now();
-        let Some((ages, known)) = self.ages_of(&found, head.lifetimes, now) else {
-            return;
-        };
+        let (ages, known) = self.ages_of(&found, head.lifetimes, now)?;
         if !self.has_room() {
-            return;
+            return None;
         }
         let standing = &found.standing;
         let (snapshot, grower) = Snapshot::restored(
@@ -252,6 +435,7 @@ impl Snapshots {
                     ages: Some((ages.head, ages.whole)),
                     ended: standing.end != KeptEnd::Open,
                     off: false,
+                    unsure: false,
                     touched: None,
                 },
             },
@@ -265,7 +449,7 @@ impl Snapshots {
         if self.is_kept_too_long(&snapshot, now) {
             grower.leave(&mut snapshot.lock());
             self.forget_kept(&snapshot);
-            return;
+            return None;
         }
         snapshot.touch(0);
         let mut loader = Loader::new(self.clone(), snapshot.clone(), found);
@@ -278,16 +462,82 @@ impl Snapshots {
             Loaded::Whole => snapshot.loaded(grower, true),
             Loaded::Damaged | Loaded::Away => {
                 grower.leave(&mut snapshot.lock());
-                return;
+                return None;
             }
         }
-        self.hold(&snapshot, current);
-        self.make_room();
+        Some(snapshot)
     }
 
-    /// When the vendor said so, in this process's time, and whether that is known. What is of
-    /// unknown age is stale.
-    fn ages_of(
+    /// Makes a snapshot without a row the copy of one that another gateway began, if that one
+    /// answers the callers who wait: it still `grows`, is fresh, or is newer than they are. Its
+    /// rows are then loaded.
+    pub(super) fn adopt(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        found: &KeptSnapshot,
+        grows: bool,
+    ) -> bool {
+        let Some(head) = read_head(found.head.clone()) else {
+            self.kept.reject_chain();
+            return false;
+        };
+        let now = self.clock.now();
+        let known = self.ages_of(found, head.lifetimes, now);
+        let Some((ages, true)) = known.filter(|_| head.identity == *snapshot.key.fingerprint())
+        else {
+            return false;
+        };
+        if self.purged_by(&snapshot.key, head.begun).is_some() {
+            return false;
+        }
+        let judged = head.lifetimes.judge(ages.head, head.draw, now).standing();
+        let mut state = snapshot.lock();
+        let newer = ages.head >= snapshot.birth();
+        let serves = newer || !state.forced && (grows || judged == Standing::Fresh);
+        if !serves || state.ages.is_some() || state.told > 0 {
+            return false;
+        }
+        state.truncate(0);
+        state.cut_to = usize::MAX;
+        state.envelope = head.envelope.into();
+        state.lifetimes = head.lifetimes;
+        state.ages = Some(ages);
+        drop(state);
+        // No row of it can have been told before, so no token names its id of its own.
+        self.held.rename(snapshot, head.id);
+        let mut part = snapshot.kept.lock();
+        *part = KeptPart {
+            place: Some(KeptPlace {
+                name: found.name,
+                chunks: 0,
+                chain: Chain::default(),
+            }),
+            ages: Some((ages.head, ages.whole)),
+            touched: part.touched,
+            ..KeptPart::default()
+        };
+        true
+    }
+
+    /// Takes the ages that another gateway has heard from the vendor.
+    pub(super) fn take_ages(&self, snapshot: &Snapshot, found: &KeptSnapshot) {
+        let lifetimes = snapshot.lifetimes();
+        let known = self.ages_of(found, lifetimes, self.clock.now());
+        let Some((theirs, true)) = known else { return };
+        let mut state = snapshot.lock();
+        if let Some(ages) = &mut state.ages
+            && theirs.head > ages.head
+        {
+            *ages = theirs;
+            state.hits = 0;
+            drop(state);
+            snapshot.kept.lock().ages = Some((theirs.head, theirs.whole));
+        }
+    }
+
+    /// Returns when the vendor said so, in this process's time, and whether that is known. What is
+    /// of unknown age is stale.
+    pub(super) fn ages_of(
         &self,
         found: &KeptSnapshot,
         lifetimes: Lifetimes,
@@ -319,7 +569,7 @@ impl Snapshots {
             on_error,
         } = state.lifetimes;
         let mut out = PackWriter::default();
-        out.fixed(&snapshot.id.0.to_le_bytes())
+        out.fixed(&snapshot.id().0.to_le_bytes())
             .fixed(snapshot.key.fingerprint())
             .u64(snapshot.draw.to_bits())
             .u64(begun);

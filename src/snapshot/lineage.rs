@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
-use super::frozen::{Grower, Look, Snapshot, WalkFailure};
+use super::frozen::{Grower, Look, Snapshot};
 use super::keep::Recall;
+use super::lost::WalkFailure;
 use super::store::Snapshots;
 use super::walk::Walk;
 use crate::access::ForcedRefreshes;
@@ -129,6 +130,11 @@ pub(super) struct RefreshTurn {
 }
 
 impl RefreshTurn {
+    /// Returns when it began.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
     /// Returns the lineage of the refresh.
     pub fn lineage(&self) -> &Arc<Lineage> {
         &self.lineage
@@ -473,6 +479,9 @@ impl Lineage {
             return Err(OpenError::Walk(short));
         }
         let (snapshot, led) = self.current_or(|| store.new_snapshot(self, (ask.lifetimes)()));
+        if led && ask.directives.no_cache {
+            snapshot.lock().forced = true;
+        }
         Ok(Opened {
             snapshot,
             note: CacheNote::forwarded(Forward::UriMiss, true, !led),

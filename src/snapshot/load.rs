@@ -13,7 +13,7 @@ use super::token::SnapshotId;
 use crate::cache::{CacheKey, Lifetimes};
 use crate::clock::{Clock, Duration, sleep};
 use crate::domain::SearchQuery;
-use crate::store::{Chain, KeptSnapshot};
+use crate::store::{Chain, KeptPlace, KeptSnapshot};
 use crate::upstream::{EnvelopeMember, RawRows};
 
 /// How often in a row a vendor page is read again that the store did not give in time.
@@ -54,7 +54,7 @@ impl Snapshot {
                 return (shared, grower);
             }
         };
-        restored.id = from.id;
+        restored.set_own_id(from.id);
         restored.draw = from.draw;
         restored.birth = from.ages.head;
         *restored.kept.get_mut() = from.kept;
@@ -68,14 +68,18 @@ impl Snapshot {
         (restored, grower)
     }
 
-    /// Adds rows that were kept. They count as served, because a reader may hold any of them.
-    pub(super) fn load(&self, rows: RawRows) {
+    /// Adds rows that were kept. They never change, because a reader may hold any of them. Where
+    /// the store is not `shared`, that reader was one of this gateway, and a refresh covers them.
+    pub(super) fn load(&self, rows: RawRows, shared: bool) {
         let mut state = self.lock();
         state.rows.append(rows, |_| true);
         let len = state.rows.len();
         state.told = len;
-        state.published = len;
-        state.promised = len;
+        state.firm = len;
+        if !shared {
+            state.published = len;
+            state.promised = len;
+        }
         drop(state);
         self.announce();
     }
@@ -138,6 +142,29 @@ impl Loader {
         }
     }
 
+    /// Reads on after the chunks that the snapshot has.
+    pub fn after(
+        store: Arc<Snapshots>,
+        snapshot: Arc<Snapshot>,
+        found: KeptSnapshot,
+        place: &KeptPlace,
+    ) -> Self {
+        Self {
+            chain: place.chain,
+            number: place.chunks,
+            ..Self::new(store, snapshot, found)
+        }
+    }
+
+    /// Returns how far it has read.
+    pub fn place(&self) -> KeptPlace {
+        KeptPlace {
+            name: self.found.name,
+            chunks: self.number,
+            chain: self.chain,
+        }
+    }
+
     /// Reads the next vendor page, and shows its rows.
     pub async fn load_next(&mut self) -> Loaded {
         let standing = &self.found.standing;
@@ -155,11 +182,12 @@ impl Loader {
                 Ok(None) => return self.damaged(),
                 Err(_) => return Loaded::Away,
             };
-            self.snapshot.load(RawRows {
+            let rows = RawRows {
                 text: rows.text,
                 ends: rows.ends,
                 places: Vec::new(),
-            });
+            };
+            self.snapshot.load(rows, self.store.kept.is_shared());
         }
         if self.number < standing.chunks {
             return Loaded::More;

@@ -25,11 +25,14 @@
 //! A snapshot is `Growing` until a walk reaches the vendor's end (`Complete`), a bound of its own
 //! (`Cut`), or finds that the vendor's rows have changed (`Broken`); see [`End`].
 //!
+//! Gateways that share a store walk a search once for all of them; see `follow.rs`.
+//!
 //! What must never happen here: a continuation is sent twice; a row that was served changes or
 //! moves; a page mixes two orders; a scroll id leaves the room; a reader waits for a walk that is
 //! gone.
 
 pub mod compare;
+mod follow;
 mod forecast;
 pub mod frozen;
 mod held;
@@ -37,6 +40,7 @@ mod keep;
 pub mod lineage;
 pub mod listing;
 mod load;
+mod lost;
 pub mod marks;
 pub mod options;
 pub mod page;
@@ -47,8 +51,9 @@ pub mod token;
 pub mod view;
 mod walk;
 
-pub use frozen::{Cut, CutPage, End, Snapshot, WalkFailure, Want};
+pub use frozen::{Cut, CutPage, End, Snapshot, Want};
 pub use lineage::{Open, OpenError, Opened};
+pub use lost::WalkFailure;
 pub use marks::Marks;
 pub use options::SnapshotOptions;
 pub use store::{Growth, PageAsk, PageFailure, Snapshots};

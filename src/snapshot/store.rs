@@ -10,10 +10,11 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::frozen::{Cut, CutPage, End, Snapshot, WalkFailure, Want, fresh_id};
+use super::frozen::{Cut, CutPage, End, Snapshot, Want, fresh_id};
 use super::held::Held;
 use super::keep::{NoFailure, Recall};
 use super::lineage::{Lineage, Open, OpenError, Opened};
+use super::lost::WalkFailure;
 use super::marks::Marks;
 use super::options::SnapshotOptions;
 use super::slots::Slots;
@@ -334,7 +335,7 @@ impl Snapshots {
             .clone()
     }
 
-    fn existing_lineage(&self, key: &CacheKey) -> Option<Arc<Lineage>> {
+    pub(super) fn existing_lineage(&self, key: &CacheKey) -> Option<Arc<Lineage>> {
         self.lineages.lock().get(key).cloned()
     }
 
@@ -352,7 +353,7 @@ impl Snapshots {
 
     /// Forgets a snapshot: its tokens end.
     pub(super) fn discard(&self, lineage: &Lineage, snapshot: &Arc<Snapshot>) {
-        self.held.remove(snapshot.id);
+        self.held.remove(snapshot.id());
         lineage.forget(snapshot);
     }
 
@@ -428,7 +429,7 @@ impl Snapshots {
     }
 
     fn let_go(&self, snapshot: &Arc<Snapshot>) {
-        self.held.remove(snapshot.id);
+        self.held.remove(snapshot.id());
         // Readers may hold it for a moment longer; the budget wants its bytes now. What a purge
         // ends while a walk still fills it is charged until the walk lets go.
         if !snapshot.is_growing() {

@@ -11,16 +11,19 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use tokio::task::yield_now;
 
-use super::frozen::{End, Grower, Snapshot, State, WalkFailure};
+use super::follow::{Elsewhere, WalkRight};
+use super::frozen::{End, Grower, Snapshot, State};
+use super::keep::RowsKept;
 use super::lineage::{Lineage, RefreshTurn};
+use super::lost::{WalkFailure, is_answer, may_pass, no_slot, was_answered};
 use super::rows::Rows;
-use super::slots::{NoSlot, SlotLease};
+use super::slots::SlotLease;
 use super::store::Snapshots;
 use crate::admission::{Lane, Payer, Spend};
 use crate::cache::{Lifetimes, Wanted};
 use crate::clock::{Duration, Instant, sleep, sleep_until};
+use crate::domain::Shortage;
 use crate::domain::record::RowId;
-use crate::domain::{Operation, Shortage};
 use crate::metrics::WalkOutcome;
 use crate::traces::{OpenSpan, SpanKind};
 use crate::upstream::{Cursor, EnvelopeMember, Fault, SourcePage, UpstreamError};
@@ -139,7 +142,9 @@ pub(super) struct Walk {
     began: Instant,
     last_fetch: Instant,
     /// The target's end, which readers get with its last rows.
-    ending: Option<End>,
+    pub(super) ending: Option<End>,
+    /// By which right it asks the vendor, among the gateways that share a store.
+    pub(super) right: WalkRight,
 }
 
 pub(super) struct Scroll {
@@ -162,6 +167,8 @@ enum ScrollEnd {
     NotBegun(WalkFailure),
     /// The scroll is lost behind this many rows.
     Lost(UpstreamError, usize),
+    /// Another gateway walks the search.
+    Deposed,
 }
 
 enum Next {
@@ -230,6 +237,7 @@ impl Walk {
             began: now,
             last_fetch: now,
             ending: None,
+            right: WalkRight::Sole,
         }
     }
 
@@ -245,12 +253,24 @@ impl Walk {
             // The walk before brought what was waited for.
             return;
         }
+        if !self.take_claim().await {
+            // Another gateway brought it.
+            return;
+        }
         let mut rewalks = 0;
         loop {
             let failure = match self.one_scroll().await {
                 ScrollEnd::Over(outcome) => {
                     self.store.metrics.walk(outcome);
                     return;
+                }
+                ScrollEnd::Deposed => {
+                    self.store.metrics.walk(WalkOutcome::Deposed);
+                    self.step_down();
+                    if !self.take_claim().await {
+                        return;
+                    }
+                    continue;
                 }
                 ScrollEnd::NotBegun(failure) => {
                     if let Some(held) = self.same_content_fault(&failure, 0) {
@@ -302,7 +322,7 @@ impl Walk {
     }
 
     /// Prepares for the rows of a new search, after the scroll before was lost.
-    fn begin_comparing(&mut self) {
+    pub(super) fn begin_comparing(&mut self) {
         let shadow = Shadow::default();
         self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Comparing { grower, .. }
@@ -411,10 +431,12 @@ impl Walk {
                 let payer = self.payer();
                 let trace = payer.as_ref().and_then(|payer| payer.trace());
                 let span = trace.map(|trace| trace.open(None));
-                let (target, end) = (&self.target, self.ending);
-                self.store.keep_rows(target, scroll.purges, end).await;
+                let keeping = self.keep_page(scroll.purges).await;
                 if let Some(span) = span {
                     span.end_store("keep_rows", clock.now());
+                }
+                if keeping == RowsKept::Deposed {
+                    return ScrollEnd::Deposed;
                 }
                 self.tell();
             }
@@ -437,6 +459,9 @@ impl Walk {
                 let Some(cursor) = &scroll.cursor else {
                     return ScrollEnd::Over(WalkOutcome::Complete);
                 };
+                if !self.may_send().await {
+                    return ScrollEnd::Deposed;
+                }
                 let mut spend = self.spend(errand.lane());
                 let span = spend.open_span();
                 let source = &self.store.walked.source;
@@ -548,7 +573,7 @@ impl Walk {
 
     /// Stops growing the target, unless a reader waits. The two are decided under one lock, so that
     /// no reader is missed. Returns whether the walk has nothing to do any more.
-    fn leave_if_unwanted(&mut self) -> bool {
+    pub(super) fn leave_if_unwanted(&mut self) -> bool {
         let target = self.target.clone();
         let mut state = target.lock();
         match &self.stage {
@@ -564,7 +589,7 @@ impl Walk {
     }
 
     /// Stops growing the target, whose state is locked.
-    fn leave(&mut self, state: &mut State) {
+    pub(super) fn leave(&mut self, state: &mut State) {
         if let Some(grower) = self.take_grower() {
             grower.leave(state);
         }
@@ -603,6 +628,7 @@ impl Walk {
                 () = demand => {}
                 () = short => {}
                 () = pressed => {}
+                () = self.right.changed() => {}
                 () = sleep_until(idle_at) => {}
             }
         }
@@ -617,6 +643,7 @@ impl Walk {
         let now = self.store.clock.now();
         let target = self.target.clone();
         let mut state = target.lock();
+        let wanted_elsewhere = self.hear(&mut state);
         if let Some(lane) = wanted_lane(&state) {
             self.drained = 0;
             self.read_ahead_paused = false;
@@ -628,7 +655,7 @@ impl Walk {
         let idle_since = self.target.last_paged().max(self.last_fetch_of_reader());
         let over_at = self.began + options.walk_time_max;
         let idle_at = (idle_since + options.scroll_idle_max).min(over_at);
-        if self.lineage.is_pressed() {
+        if self.lineage.is_pressed() || wanted_elsewhere == Elsewhere::Turn {
             self.leave(&mut state);
             return Ok(Next::Abandon);
         }
@@ -763,7 +790,7 @@ impl Walk {
     }
 
     /// Shows readers all rows of the target, and its end.
-    fn tell(&mut self) {
+    pub(super) fn tell(&mut self) {
         let target = self.target.clone();
         let mut state = target.lock();
         state.told = state.rows.len();
@@ -827,8 +854,8 @@ impl Drop for Walk {
     }
 }
 
-/// The lane of the most urgent reader that waits for rows which are not there.
-fn wanted_lane(state: &State) -> Option<Lane> {
+/// Returns the lane of the most urgent reader that waits for rows which are not there.
+pub(super) fn wanted_lane(state: &State) -> Option<Lane> {
     if state.end != End::Growing {
         None
     } else if state.wanted_pages > state.rows.len() {
@@ -839,59 +866,5 @@ fn wanted_lane(state: &State) -> Option<Lane> {
         Some(Lane::Export)
     } else {
         None
-    }
-}
-
-/// Nothing was asked of the vendor.
-fn no_slot(why: NoSlot, operation: Operation) -> WalkFailure {
-    match why {
-        NoSlot::Short(short, after) => WalkFailure::Overloaded(short, after),
-        NoSlot::VendorFails(after) => {
-            let detail = "recent calls to the vendor failed";
-            let error = UpstreamError::new(operation, Fault::CircuitOpen, detail);
-            WalkFailure::Upstream(error.with_retry_after(after))
-        }
-        NoSlot::Budget(after) => {
-            let detail = "the budget grows back after the deadline";
-            let error = UpstreamError::new(operation, Fault::BudgetExhausted, detail);
-            WalkFailure::Upstream(error.with_retry_after(after))
-        }
-    }
-}
-
-/// Whether the vendor gave a complete answer, so that no scroll can have been opened.
-fn is_answer(fault: Fault) -> bool {
-    matches!(
-        fault,
-        Fault::RateLimited
-            | Fault::ServerError
-            | Fault::CredentialRejected
-            | Fault::Rejected
-            | Fault::NotFound
-            | Fault::Redirected
-            | Fault::UnexpectedStatus
-    )
-}
-
-/// Whether the vendor answered a search, though not as it should, so that it likely opened a
-/// scroll.
-fn was_answered(fault: Fault) -> bool {
-    matches!(fault, Fault::Malformed | Fault::TooLarge)
-}
-
-/// Whether the next search may go better.
-fn may_pass(failure: &WalkFailure) -> bool {
-    match failure {
-        WalkFailure::Upstream(error) => {
-            error.fault.is_passing()
-                || matches!(
-                    error.fault,
-                    Fault::CircuitOpen
-                        | Fault::RateLimited
-                        | Fault::BudgetExhausted
-                        | Fault::Malformed
-                )
-        }
-        WalkFailure::Overloaded(..) | WalkFailure::Internal => false,
     }
 }

@@ -15,7 +15,7 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 
-use super::fleet::Fleet;
+use super::fleet::{ClaimId, Fleet};
 use super::record::RecordName;
 use crate::clock::{Duration, Stamp};
 use crate::metrics::StoreOperation;
@@ -58,6 +58,18 @@ impl KeptEnd {
     }
 }
 
+/// By which right a snapshot is changed in an engine that several gateways share. The engine
+/// refuses the change if another gateway has claimed the line since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// The line of the search.
+    pub line: RecordName,
+    /// The claim on it.
+    pub claim: ClaimId,
+    /// A change renews the claim for this long.
+    pub lease: Duration,
+}
+
 /// One operation.
 #[derive(Clone, Debug)]
 pub enum StoreOp {
@@ -82,7 +94,8 @@ pub enum StoreOp {
         line: RecordName,
     },
     /// Begins a snapshot and makes it current. → [`StoreReply::Kept`], also where it was begun
-    /// already; [`StoreReply::Conflict`] where the current one is not `was`.
+    /// already; [`StoreReply::Conflict`] where the current one is not `was`;
+    /// [`StoreReply::Deposed`].
     Begin {
         /// The line of the search.
         line: RecordName,
@@ -92,10 +105,12 @@ pub enum StoreOp {
         head: Bytes,
         /// What is current now.
         was: Option<RecordName>,
+        /// `None`: nobody else changes it.
+        fence: Option<Fence>,
     },
     /// Adds a chunk → [`StoreReply::Kept`], also where this very chunk was added last;
     /// [`StoreReply::Gone`] where there is no such snapshot; [`StoreReply::Conflict`] where it has
-    /// other chunks, or has ended.
+    /// other chunks, or has ended; [`StoreReply::Deposed`].
     Append {
         /// The snapshot.
         snapshot: RecordName,
@@ -111,6 +126,8 @@ pub enum StoreOp {
         chunk: Bytes,
         /// When the vendor sent the rows. The time of the first chunk is the head's age too.
         at: Stamp,
+        /// `None`: nobody else changes it.
+        fence: Option<Fence>,
     },
     /// Resets the ages, because the vendor sent the same rows again → [`StoreReply::Kept`] or
     /// [`StoreReply::Gone`].
@@ -120,12 +137,17 @@ pub enum StoreOp {
         /// The new ages.
         ages: KeptAges,
     },
-    /// Ends a snapshot; the first end stays → [`StoreReply::Kept`] or [`StoreReply::Gone`].
+    /// Ends a snapshot; the first end stays → [`StoreReply::Kept`] or [`StoreReply::Gone`];
+    /// [`StoreReply::Conflict`] where it has other chunks; [`StoreReply::Deposed`].
     End {
         /// The snapshot.
         snapshot: RecordName,
         /// How.
         end: KeptEnd,
+        /// Its chunks, and the chain over them. `None`: whatever they are.
+        of: Option<(u32, Chain)>,
+        /// `None`: nobody else changes it.
+        fence: Option<Fence>,
     },
     /// Reads the head of a snapshot and its state → [`StoreReply::Head`].
     Head {
@@ -197,6 +219,16 @@ impl StoreOp {
         )
     }
 
+    /// Returns by which right it changes a snapshot.
+    pub(super) fn fence(&self) -> Option<&Fence> {
+        match self {
+            Self::Begin { fence, .. } | Self::Append { fence, .. } | Self::End { fence, .. } => {
+                fence.as_ref()
+            }
+            _ => None,
+        }
+    }
+
     /// Returns the sealed bytes in the operation.
     pub(super) fn bytes(&self) -> usize {
         match self {
@@ -234,6 +266,8 @@ pub enum StoreReply {
     Gone,
     /// Another record is at that place.
     Conflict,
+    /// Another gateway has claimed the line.
+    Deposed,
     /// The record, if there is one.
     Value(Option<Bytes>),
     /// The current snapshot.

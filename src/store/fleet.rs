@@ -1,5 +1,9 @@
 //! The operations of an engine that several gateways (*replicas*) share.
 //!
+//! A **claim** is the right of one gateway to walk a search, whose snapshots are a *line*. It lasts
+//! for a lease, and is renewed. While it holds, the engine refuses every other gateway's changes of
+//! that line; see [`Fence`](super::engine::Fence).
+//!
 //! An engine of one gateway, such as a file, does not have them. A shared engine executes each of
 //! them atomically. Time is the engine's: an operation sends and returns ages, so that the clocks
 //! of two machines are never compared.
@@ -29,9 +33,62 @@ impl ClaimId {
     }
 }
 
+/// Longest lease of a claim on a line.
+pub const LEASE: Duration = Duration::from_secs(6);
+
+/// Rows of a line that readers of other gateways wait for. Wants of several gateways are merged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LineWant {
+    /// So many rows are wanted; 0: none.
+    pub rows: u32,
+    /// The furthest row that a reader has read.
+    pub furthest: u32,
+    /// How urgent it is; 0 is most urgent.
+    pub lane: u8,
+    /// How long the readers wait.
+    pub left: Duration,
+    /// A walk of another gateway waits until this one is over.
+    pub turn: bool,
+}
+
 /// One operation.
 #[derive(Clone, Debug)]
 pub enum FleetOp {
+    /// Claims a line → [`FleetReply::Lead`], also where it was claimed by this before;
+    /// [`FleetReply::Wait`] while another claim lasts.
+    Claim {
+        /// The line of a search.
+        line: RecordName,
+        /// By which the right is known.
+        claim: ClaimId,
+        /// How long it lasts.
+        lease: Duration,
+    },
+    /// Renews a claim, even one that has run out but that nobody took
+    /// → [`FleetReply::Renewed`] or [`FleetReply::Deposed`].
+    Renew {
+        /// The line.
+        line: RecordName,
+        /// The claim.
+        claim: ClaimId,
+        /// How long it lasts from now on.
+        lease: Duration,
+    },
+    /// Ends a claim, if it holds → [`FleetReply::Kept`].
+    Release {
+        /// The line.
+        line: RecordName,
+        /// The claim.
+        claim: ClaimId,
+    },
+    /// Says what readers want, if they want something, and looks at the line
+    /// → [`FleetReply::Line`].
+    Want {
+        /// The line.
+        line: RecordName,
+        /// Nothing is wanted where `left` is zero.
+        want: LineWant,
+    },
     /// Keeps a record under a name unless there is one → [`FleetReply::Value`] with the record that
     /// is kept, which may be another replica's.
     Settle {
@@ -116,6 +173,10 @@ impl FleetOp {
     /// Returns the operation's word in metrics.
     pub fn operation(&self) -> StoreOperation {
         match self {
+            Self::Claim { .. } => StoreOperation::Claim,
+            Self::Renew { .. } => StoreOperation::Renew,
+            Self::Release { .. } => StoreOperation::Release,
+            Self::Want { .. } => StoreOperation::Want,
             Self::Settle { .. } => StoreOperation::Settle,
             Self::Purges => StoreOperation::Purges,
             Self::Purge { .. } => StoreOperation::Purge,
@@ -164,6 +225,17 @@ pub enum FleetReply {
     Wait(Duration),
     /// This replica has to do it.
     Lead,
+    /// The claim holds. What readers of other replicas want.
+    Renewed(LineWant),
+    /// Another replica has claimed the line since.
+    Deposed,
+    /// How a line stands.
+    Line {
+        /// Its current snapshot.
+        current: Option<RecordName>,
+        /// How long the claim on it lasts still. Zero: nobody has claimed it.
+        left: Duration,
+    },
     /// The state of the fleet.
     Beat {
         /// The number of the purges.
@@ -186,4 +258,9 @@ pub trait Fleet: Send + Sync {
     /// # Errors
     /// If there is no reply. The change may have been made all the same.
     fn ask(&self, op: FleetOp) -> FleetFuture<'_>;
+
+    /// How long a claim on a line lasts without being renewed.
+    fn lease(&self) -> Duration {
+        LEASE
+    }
 }

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::engine::{Engine, EngineState, StoreFault, StoreFuture, StoreOp, StoreReply};
-use super::fleet::{ClaimId, Fleet, FleetFuture, FleetOp, FleetReply, REPLICA_GONE, SAME_AGE};
+use super::fleet::{
+    ClaimId, Fleet, FleetFuture, FleetOp, FleetReply, LineWant, REPLICA_GONE, SAME_AGE,
+};
 use super::model::Model;
 use super::record::RecordName;
 use crate::clock::{Clock, Duration, Stamp};
@@ -28,10 +30,89 @@ struct SharedAnswer {
     failed: Option<(Bytes, Stamp)>,
 }
 
+/// A line's claim, and what readers want of it. Times are milliseconds of the engine's time.
+#[derive(Clone, Debug, Default)]
+struct SharedLine {
+    claim: Option<LineLease>,
+    want: LineWant,
+    want_until: u64,
+    turn_until: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct LineLease {
+    claim: ClaimId,
+    until: u64,
+    len: u64,
+}
+
+impl SharedLine {
+    /// Milliseconds for which the claim of another lasts still.
+    fn left(&self, but: Option<ClaimId>, now: u64) -> u64 {
+        let claim = self.claim.filter(|held| Some(held.claim) != but);
+        claim.map_or(0, |held| held.until.saturating_sub(now).min(held.len))
+    }
+
+    fn hold(&mut self, claim: ClaimId, len: u64, now: u64) {
+        let until = now + len;
+        self.claim = Some(LineLease { claim, until, len });
+    }
+
+    fn is_held_by(&self, claim: ClaimId) -> bool {
+        self.claim.is_some_and(|held| held.claim == claim)
+    }
+
+    fn wants(&self, now: u64) -> LineWant {
+        let left = self.want_until.saturating_sub(now);
+        let turn = self.turn_until > now;
+        match left {
+            0 => LineWant {
+                turn,
+                ..LineWant::default()
+            },
+            left => LineWant {
+                left: Duration::from_millis(left),
+                turn,
+                ..self.want
+            },
+        }
+    }
+
+    fn merge(&mut self, want: &LineWant, now: u64) {
+        let until = now + ms(want.left);
+        if until == now {
+            return;
+        }
+        if want.rows > 0 {
+            let before = self.wants(now);
+            let others = before.rows > 0;
+            self.want = LineWant {
+                rows: want.rows.max(before.rows),
+                furthest: want.furthest.max(before.furthest),
+                lane: if others {
+                    want.lane.min(before.lane)
+                } else {
+                    want.lane
+                },
+                ..LineWant::default()
+            };
+            self.want_until = until.max(if others { self.want_until } else { 0 });
+        }
+        if want.turn {
+            self.turn_until = until;
+        }
+    }
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The shared state of a fleet. Pure.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Agreed {
     purges: (u64, Option<Bytes>),
+    lines: BTreeMap<RecordName, SharedLine>,
     answers: BTreeMap<RecordName, SharedAnswer>,
     replicas: BTreeMap<[u8; 16], (Stamp, u64)>,
 }
@@ -52,7 +133,43 @@ fn is_newer(one: &Stamp, other: &Stamp, now: &Stamp) -> bool {
 
 impl Agreed {
     fn judge(&mut self, op: FleetOp, now: Stamp) -> FleetReply {
+        let at = now.since_boot_ms();
         match op {
+            FleetOp::Claim { line, claim, lease } => {
+                let line = self.lines.entry(line).or_default();
+                match line.left(Some(claim), at) {
+                    0 => {
+                        line.hold(claim, ms(lease), at);
+                        FleetReply::Lead
+                    }
+                    left => FleetReply::Wait(Duration::from_millis(left)),
+                }
+            }
+            FleetOp::Renew { line, claim, lease } => {
+                let line = self.lines.entry(line).or_default();
+                if line.claim.is_some() && !line.is_held_by(claim) {
+                    return FleetReply::Deposed;
+                }
+                line.hold(claim, ms(lease), at);
+                FleetReply::Renewed(line.wants(at))
+            }
+            FleetOp::Release { line, claim } => {
+                if let Some(line) = self.lines.get_mut(&line)
+                    && line.is_held_by(claim)
+                {
+                    line.claim = None;
+                }
+                FleetReply::Kept
+            }
+            FleetOp::Want { line, want } => {
+                let line = self.lines.entry(line).or_default();
+                line.merge(&want, at);
+                FleetReply::Line {
+                    // The model knows it.
+                    current: None,
+                    left: Duration::from_millis(line.left(None, at)),
+                }
+            }
             // The record is among the notes of the model.
             FleetOp::Settle { record, .. } => FleetReply::Value(record),
             FleetOp::Purges => FleetReply::Purges {
@@ -169,7 +286,7 @@ impl SharedModel {
     }
 
     /// Runs one operation of a fleet at a given engine time.
-    pub(super) fn agree_at(&self, op: FleetOp, now: Stamp) -> FleetReply {
+    pub fn agree_at(&self, op: FleetOp, now: Stamp) -> FleetReply {
         let mut agreed = self.agreed.lock();
         if let FleetOp::Settle { name, record } = &op {
             let (name, record) = (*name, record.clone());
@@ -181,7 +298,20 @@ impl SharedModel {
             // A model is never away, and notes have no bound.
             let _ = self.model.apply(&note);
         }
-        agreed.judge(op, now)
+        let looked = match op {
+            FleetOp::Want { line, .. } => Some(line),
+            _ => None,
+        };
+        match (agreed.judge(op, now), looked) {
+            (FleetReply::Line { left, .. }, Some(line)) => {
+                let current = match self.model.apply(&StoreOp::Line { line }) {
+                    Ok(StoreReply::Current(current)) => current,
+                    Ok(_) | Err(_) => None,
+                };
+                FleetReply::Line { current, left }
+            }
+            (reply, _) => reply,
+        }
     }
 
     /// Runs one operation of a store.
@@ -189,7 +319,36 @@ impl SharedModel {
     /// # Errors
     /// As [`Model::apply`].
     pub fn apply(&self, op: &StoreOp) -> Result<StoreReply, StoreFault> {
+        self.apply_at(op, self.clock.stamp())
+    }
+
+    /// Does the same at a moment of the engine's time.
+    ///
+    /// # Errors
+    /// As [`Model::apply`].
+    pub fn apply_at(&self, op: &StoreOp, now: Stamp) -> Result<StoreReply, StoreFault> {
+        let mut agreed = self.agreed.lock();
+        let Some(fence) = op.fence() else {
+            return self.model.apply(op);
+        };
+        let line = agreed.lines.entry(fence.line).or_default();
+        if !line.is_held_by(fence.claim) {
+            return Ok(StoreReply::Deposed);
+        }
+        // The claim holds, whatever comes of the operation.
+        line.hold(fence.claim, ms(fence.lease), now.since_boot_ms());
         self.model.apply(op)
+    }
+}
+
+impl Clone for SharedModel {
+    /// Copies everything: the two then go their own ways.
+    fn clone(&self) -> Self {
+        Self {
+            model: self.model.clone(),
+            agreed: Mutex::new(self.agreed.lock().clone()),
+            clock: self.clock.clone(),
+        }
     }
 }
 
@@ -201,7 +360,7 @@ impl Fleet for SharedModel {
 
 impl Engine for SharedModel {
     fn call(&self, op: StoreOp) -> StoreFuture<'_> {
-        Box::pin(ready(self.model.apply(&op)))
+        Box::pin(ready(self.apply(&op)))
     }
 
     fn state(&self) -> EngineState {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
+use super::claims::HeldClaims;
 use super::engine::{Engine, EngineFuture, EngineState, StoreFault, StoreOp, StoreReply};
 use super::fleet::{ClaimId, FleetOp, FleetReply};
 use super::names::{NameUse, Names};
@@ -99,6 +100,8 @@ pub(super) struct StoreInner {
     pub(super) replica: [u8; 16],
     /// Applies the purges of other replicas to memory.
     pub(super) on_purge: OnceLock<PurgeHook>,
+    /// Searches that this process walks.
+    pub(super) claims: HeldClaims,
 }
 
 /// Applies to memory all purges that came after this number.
@@ -186,6 +189,7 @@ impl Store {
             naming: tokio::sync::Mutex::default(),
             replica: fastrand::u128(..).to_le_bytes(),
             on_purge: OnceLock::new(),
+            claims: HeldClaims::default(),
         };
         Self {
             inner: Some(Arc::new(inner)),
@@ -340,6 +344,7 @@ impl Store {
     /// Writes queued operations within `limit`. Blocks.
     pub fn close(&self, limit: Duration) {
         if let Some(inner) = &self.inner {
+            inner.release_claims();
             inner.engine.close(limit);
         }
     }
@@ -398,6 +403,11 @@ impl StoreInner {
             until,
             reply,
         }
+    }
+
+    /// Returns whether the last operation that was waited for was late.
+    pub(super) fn was_late(&self) -> bool {
+        self.reads.lock().late_in_row > 0
     }
 
     /// Runs one operation of a fleet with a time limit, and counts it.

@@ -223,6 +223,7 @@ impl Ledger {
                 snapshot,
                 head,
                 was,
+                ..
             } => {
                 if self.snapshots.contains_key(snapshot) {
                     let is_current = self.lines.get(line) == Some(snapshot);
@@ -265,11 +266,22 @@ impl Ledger {
             StoreOp::Renewed { snapshot, ages } => self.change(*snapshot, changes, |entry| {
                 entry.standing.ages = Some(*ages);
             }),
-            StoreOp::End { snapshot, end } => self.change(*snapshot, changes, |entry| {
-                if entry.standing.end == KeptEnd::Open {
-                    entry.standing.end = *end;
+            StoreOp::End {
+                snapshot, end, of, ..
+            } => {
+                let standing = self.snapshots.get(snapshot).map(|entry| &entry.standing);
+                if standing.is_some_and(|standing| {
+                    standing.end == KeptEnd::Open
+                        && of.is_some_and(|of| of != (standing.chunks, standing.chain))
+                }) {
+                    return Judged::Reply(StoreReply::Conflict);
                 }
-            }),
+                self.change(*snapshot, changes, |entry| {
+                    if entry.standing.end == KeptEnd::Open {
+                        entry.standing.end = *end;
+                    }
+                })
+            }
             StoreOp::Head { snapshot } => {
                 return match self.snapshots.get(snapshot) {
                     Some(entry) => {
@@ -307,6 +319,7 @@ impl Ledger {
             rows,
             chunk,
             at,
+            ..
         } = op
         else {
             return Judged::Reply(StoreReply::Conflict);

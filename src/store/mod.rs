@@ -13,7 +13,7 @@
 //! - [`Engine`] is the trait that each kind of storage implements, as operations on bytes.
 //!   [`Model`] is the reference implementation, [`Disk`] a redb file in a directory of its own,
 //!   [`Valkey`] a server that several gateways share. [`fleet`] holds the operations of a shared
-//!   engine: names, purges, shared fetches and the number of gateways.
+//!   engine: names, purges, shared fetches, claims on searches and the number of gateways.
 //! - [`SealedRecord`] and [`Names`] keep contents and identities from the engine. Contents are
 //!   sealed with a key derived from the secret of the page tokens. Names are keyed hashes.
 //! - [`Watermarks`] are purges as numbers. Every record from the store is checked against them, so
@@ -26,6 +26,7 @@
 //! the end of the process that waits for a disk; an answer that a purge covers.
 
 pub mod board;
+pub mod claims;
 pub mod disk;
 pub mod engine;
 pub mod fleet;
@@ -42,9 +43,11 @@ pub mod valkey;
 pub mod watermarks;
 
 pub use board::{Boarded, FETCH_LEASE};
+pub use claims::{Alignment, LineClaim, LineTurn, align};
 pub use disk::{Disk, DiskOptions};
 pub use engine::{
-    Chain, Engine, EngineState, KeptAges, KeptEnd, KeptStanding, StoreFault, StoreOp, StoreReply,
+    Chain, Engine, EngineState, Fence, KeptAges, KeptEnd, KeptStanding, StoreFault, StoreOp,
+    StoreReply,
 };
 pub use fleet_model::SharedModel;
 pub use handle::{KeptAnswer, Store, StoreHealth};
@@ -52,6 +55,6 @@ pub use model::Model;
 pub use names::Names;
 pub use record::{RecordName, SealedRecord};
 pub use share::PurgeReach;
-pub use snapshots::{KeptNews, KeptOf, KeptPlace, KeptRows, KeptSnapshot};
+pub use snapshots::{KeptNews, KeptOf, KeptPlace, KeptRows, KeptSnapshot, NotKept};
 pub use valkey::{Valkey, ValkeyAccess, ValkeyAddress, ValkeyLives, ValkeyOptions};
 pub use watermarks::{PurgeDepth, PurgeScope, PurgeSubject, Purges, Watermarks};

@@ -65,10 +65,13 @@ impl Store {
         let Some(inner) = self.inner.clone().filter(|inner| inner.is_shared()) else {
             return;
         };
-        loop {
-            inner.beat(inner.patience()).await;
-            sleep(BEAT_EVERY).await;
-        }
+        let beats = async {
+            loop {
+                inner.beat(inner.patience()).await;
+                sleep(BEAT_EVERY).await;
+            }
+        };
+        tokio::join!(beats, inner.renew_claims());
     }
 
     /// Waits until all replicas have applied the purges so far, a second at most. `None` if the

@@ -12,7 +12,9 @@
 
 use bytes::Bytes;
 
-use super::engine::{Chain, KeptAges, KeptEnd, KeptStanding, StoreFault, StoreOp, StoreReply};
+use super::engine::{
+    Chain, Fence, KeptAges, KeptEnd, KeptStanding, StoreFault, StoreOp, StoreReply,
+};
 use super::handle::Store;
 use super::names::NameUse;
 use super::pack::{PackReader, PackWriter};
@@ -123,6 +125,25 @@ pub struct KeptNews<'a> {
     pub ages: Option<KeptAges>,
     /// Its end, if it has ended.
     pub end: Option<KeptEnd>,
+    /// By which right it is changed in a shared store.
+    pub fence: Option<Fence>,
+}
+
+/// Why something of a snapshot is not known to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotKept {
+    /// Nothing after it can be.
+    Refused,
+    /// Other rows are kept there, or fewer.
+    Conflict,
+    /// The snapshot is not kept any more.
+    Gone,
+    /// Another gateway has claimed the search.
+    Deposed,
+    /// A shared store takes no more at present.
+    Full,
+    /// A shared store did not reply: it may be kept.
+    Unsure,
 }
 
 /// A snapshot from the store.
@@ -142,31 +163,43 @@ fn place(kind: RecordKind, name: RecordName, number: u32) -> RecordPlace {
 
 impl Store {
     /// Stores the news of a snapshot, and returns the state after that. Waits until a crash cannot
-    /// undo it, or until the operation is late and queued. `None` if the snapshot is not stored;
-    /// nothing after this can be stored either.
+    /// undo it, or until the operation is late and queued.
     ///
     /// All operations are started before the first is awaited, so that a disk writes them together.
-    pub async fn keep_snapshot(&self, new: KeptNews<'_>) -> Option<KeptPlace> {
-        let inner = self.inner.as_ref()?;
+    ///
+    /// # Errors
+    /// If the news is not stored, or if a shared store does not reply.
+    pub async fn keep_snapshot(&self, new: KeptNews<'_>) -> Result<KeptPlace, NotKept> {
+        let inner = self.inner.as_ref().ok_or(NotKept::Refused)?;
+        let shared = inner.is_shared();
+        let unnamed = match shared {
+            true => NotKept::Unsure,
+            false => NotKept::Refused,
+        };
         let mut until = inner.patience();
+        let (fence, end) = (new.fence, new.end);
         let (mut at, begin) = match new.of {
             KeptOf::At(at) => (at, None),
             KeptOf::New { identity, id, head } => {
-                let names = inner.names(until).await?;
+                let names = inner.names(until).await.ok_or(unnamed)?;
                 let line = names.0.of(NameUse::Line, identity.split_at(16).0);
                 let name = names.0.of(NameUse::Snapshot, &id.to_le_bytes());
                 let place = place(RecordKind::Head, name, HEAD_NUMBER);
-                let head = inner.seal_off_thread(place, head).await?;
-                (KeptPlace::first(name), Some((line, head)))
+                let head = inner.seal_off_thread(place, head).await;
+                (
+                    KeptPlace::first(name),
+                    Some((line, head.ok_or(NotKept::Refused)?)),
+                )
             }
         };
         let snapshot = at.name;
         let mut ops = Vec::new();
         for rows in new.rows {
             let (number, chain, next) = (at.chunks, at.chain, rows.chain(&at.chain));
-            let count = u32::try_from(rows.ends.len()).ok()?;
+            let count = u32::try_from(rows.ends.len()).map_err(|_| NotKept::Refused)?;
             let place = place(RecordKind::Chunk, snapshot, number);
-            let chunk = inner.seal_off_thread(place, rows.write(&chain)).await?;
+            let chunk = inner.seal_off_thread(place, rows.write(&chain)).await;
+            let chunk = chunk.ok_or(NotKept::Refused)?;
             ops.push(StoreOp::Append {
                 snapshot,
                 number,
@@ -175,22 +208,29 @@ impl Store {
                 rows: count,
                 chunk,
                 at: new.fetched,
+                fence,
             });
             (at.chunks, at.chain) = (number + 1, next);
         }
         let renewed = new.ages.map(|ages| StoreOp::Renewed { snapshot, ages });
-        let ended = new.end.map(|end| StoreOp::End { snapshot, end });
+        let ended = end.map(|end| StoreOp::End {
+            snapshot,
+            end,
+            of: Some((at.chunks, at.chain)),
+            fence,
+        });
         ops.extend(renewed.into_iter().chain(ended));
         if let Some((line, head)) = begin {
             let Ok(StoreReply::Current(was)) = inner.call(StoreOp::Line { line }, until).await
             else {
-                return None;
+                return Err(unnamed);
             };
             let begin = StoreOp::Begin {
                 line,
                 snapshot,
                 head,
                 was,
+                fence,
             };
             ops.insert(0, begin);
         }
@@ -198,16 +238,28 @@ impl Store {
         let calls: Vec<_> = ops.into_iter().map(|op| inner.begin(op, until)).collect();
         for call in calls {
             match call.reply().await {
-                Ok(StoreReply::Kept) | Err(StoreFault::Away) => {}
-                Ok(_) | Err(StoreFault::Full | StoreFault::Failed) => return None,
+                Ok(StoreReply::Kept) => {}
+                Err(StoreFault::Away) if !shared => {}
+                Err(StoreFault::Away) => return Err(NotKept::Unsure),
+                Err(StoreFault::Full) if shared => return Err(NotKept::Full),
+                Ok(StoreReply::Deposed) => return Err(NotKept::Deposed),
+                Ok(StoreReply::Gone) => return Err(NotKept::Gone),
+                Ok(StoreReply::Conflict) => return Err(NotKept::Conflict),
+                Ok(_) | Err(StoreFault::Full | StoreFault::Failed) => return Err(NotKept::Refused),
             }
         }
-        Some(at)
+        Ok(at)
     }
 
     /// Ends a snapshot: no row will follow the stored ones.
-    pub fn end_snapshot(&self, snapshot: RecordName, end: KeptEnd) {
-        self.tell(StoreOp::End { snapshot, end });
+    pub fn end_snapshot(&self, snapshot: RecordName, end: KeptEnd, fence: Option<Fence>) {
+        let of = None;
+        self.tell(StoreOp::End {
+            snapshot,
+            end,
+            of,
+            fence,
+        });
     }
 
     /// Records a use, so that the snapshot is evicted last.
@@ -262,26 +314,33 @@ impl Store {
     }
 
     async fn find_head(&self, snapshot: RecordName) -> Option<KeptSnapshot> {
-        let inner = self.inner.as_ref()?;
-        let head = inner
-            .call(StoreOp::Head { snapshot }, inner.patience())
-            .await;
-        let Ok(StoreReply::Head(Some((standing, head)))) = head else {
-            return None;
+        self.look_at_snapshot(snapshot).await.ok().flatten()
+    }
+
+    /// Returns the snapshot of this name as it stands now.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn look_at_snapshot(
+        &self,
+        snapshot: RecordName,
+    ) -> Result<Option<KeptSnapshot>, StoreFault> {
+        let Some(inner) = &self.inner else {
+            return Ok(None);
+        };
+        let op = StoreOp::Head { snapshot };
+        let StoreReply::Head(Some((standing, head))) = inner.call(op, inner.patience()).await?
+        else {
+            return Ok(None);
         };
         let place = place(RecordKind::Head, snapshot, HEAD_NUMBER);
-        let head = match inner.open_off_thread(place, head).await {
-            Ok(head) => head,
-            Err(why) => {
-                inner.metrics.reject(why);
-                return None;
-            }
-        };
-        Some(KeptSnapshot {
+        let opened = inner.open_off_thread(place, head).await;
+        let head = opened.map_err(|why| inner.metrics.reject(why)).ok();
+        Ok(head.map(|head| KeptSnapshot {
             name: snapshot,
             head,
             standing,
-        })
+        }))
     }
 
     /// Returns a vendor page of a snapshot, and the chain after it. `None` if the page does not
@@ -337,6 +396,8 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
     use crate::clock::Clock;
     use crate::metrics::Metrics;
@@ -376,8 +437,9 @@ mod tests {
                 fetched: at,
                 ages: None,
                 end,
+                fence: None,
             };
-            store.keep_snapshot(new)
+            store.keep_snapshot(new).map(Result::ok)
         };
         let new = |id, head: &[u8]| KeptOf::New {
             identity: &[7; 32],

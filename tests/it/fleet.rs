@@ -20,12 +20,23 @@ use msp_gateway::store::{
 use crate::kit::{NOW, Page, Rig, Setup, continued, first};
 
 /// One replica's way to the shared engine, which can be cut.
-struct Link {
+pub struct Link {
     engine: Arc<SharedModel>,
     cut: Arc<AtomicBool>,
     /// Replies come so many milliseconds late.
     late_ms: Arc<AtomicU64>,
     mended: AtomicU64,
+}
+
+impl Link {
+    pub fn to(engine: &Arc<SharedModel>, cut: &Arc<AtomicBool>, late_ms: &Arc<AtomicU64>) -> Self {
+        Self {
+            engine: engine.clone(),
+            cut: cut.clone(),
+            late_ms: late_ms.clone(),
+            mended: Default::default(),
+        }
+    }
 }
 
 impl Engine for Link {
@@ -103,12 +114,7 @@ impl FleetRig {
         let engine = Arc::new(SharedModel::new(64 << 20, clock.clone()));
         let replicas = (0..count).map(|_| {
             let (cut, late_ms) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-            let link = Link {
-                engine: engine.clone(),
-                cut: cut.clone(),
-                late_ms: late_ms.clone(),
-                mended: AtomicU64::default(),
-            };
+            let link = Link::to(&engine, &cut, &late_ms);
             let metrics = Metrics::new().unwrap();
             let store = Store::over(link, sealed(), clock.clone(), &metrics);
             Replica {

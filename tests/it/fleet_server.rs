@@ -4,6 +4,7 @@ use msp_gateway::clock::{Clock, Duration};
 use msp_gateway::metrics::Metrics;
 use msp_gateway::reads::Purge;
 use msp_gateway::sandbox;
+use msp_gateway::store::fleet::LEASE;
 use msp_gateway::store::{
     PurgeReach, Store, Valkey, ValkeyAccess, ValkeyAddress, ValkeyLives, ValkeyOptions,
 };
@@ -27,6 +28,7 @@ fn over_server_with(port: u16, clock: Clock, setup: Setup) -> Replica {
         prefix: "msp".to_owned(),
         // Nobody is late on a machine however busy.
         timeout: Duration::from_secs(60),
+        lease: LEASE,
         lives: ValkeyLives {
             answers: Duration::from_secs(3_600),
             snapshots: Duration::from_secs(3_600),

@@ -30,6 +30,7 @@ mod explain;
 mod fleet;
 mod fleet_flights;
 mod fleet_server;
+mod fleet_walks;
 mod follow;
 mod forms;
 mod framing;

@@ -101,6 +101,7 @@ fn step() -> impl Strategy<Value = Step> {
                 snapshot,
                 head,
                 was,
+                fence: None,
             }),
         (names(), 0..3_u32, 0..3_u8, 0..3_u8, bytes.clone()).prop_map(
             move |(snapshot, number, before, next, chunk)| StoreOp::Append {
@@ -111,6 +112,7 @@ fn step() -> impl Strategy<Value = Step> {
                 rows: 7,
                 chunk,
                 at: stamp,
+                fence: None,
             }
         ),
         names().prop_map(move |snapshot| StoreOp::Renewed {
@@ -120,10 +122,17 @@ fn step() -> impl Strategy<Value = Step> {
                 whole: stamp,
             },
         }),
-        (names(), any::<bool>()).prop_map(|(snapshot, cut)| StoreOp::End {
-            snapshot,
-            end: if cut { KeptEnd::Cut } else { KeptEnd::Complete },
-        }),
+        (
+            names(),
+            any::<bool>(),
+            proptest::option::of((0..3_u32, (0..3_u8).prop_map(chain)))
+        )
+            .prop_map(|(snapshot, cut, of)| StoreOp::End {
+                snapshot,
+                end: if cut { KeptEnd::Cut } else { KeptEnd::Complete },
+                of,
+                fence: None,
+            }),
         names().prop_map(|snapshot| StoreOp::Head { snapshot }),
         (names(), 0..4_u32).prop_map(|(snapshot, number)| StoreOp::Chunk { snapshot, number }),
         names().prop_map(|snapshot| StoreOp::Touch { snapshot }),
@@ -157,6 +166,7 @@ fn grown(model: &Model, snapshot: u8, fill: u8) -> StoreOp {
         rows: 3,
         chunk: Bytes::from(vec![fill; usize::from(fill) * 20]),
         at: Clock::system().stamp(),
+        fence: None,
     }
 }
 

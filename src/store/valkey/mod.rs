@@ -69,6 +69,8 @@ pub struct ValkeyOptions {
     pub prefix: String,
     /// How long an operation may take. Vendor pages may take twice as long.
     pub timeout: Duration,
+    /// How long a gateway that was heard of no more keeps the search that it walks.
+    pub lease: Duration,
     /// How long records live.
     pub lives: ValkeyLives,
 }
@@ -86,6 +88,7 @@ struct ValkeyShared {
     access: ValkeyAccess,
     wire: ValkeyWire,
     limit: Duration,
+    lease: Duration,
     phase: watch::Sender<EngineState>,
     metrics: Arc<StoreMetrics>,
     /// The id of the contents that were seen last.
@@ -170,6 +173,7 @@ impl Valkey {
                 clock,
             },
             limit: options.timeout,
+            lease: options.lease,
             phase: watch::Sender::new(EngineState::Opening),
             metrics,
             id: Mutex::default(),
@@ -277,6 +281,10 @@ impl Fleet for Valkey {
             let value = sent?.await.unwrap_or(Err(StoreFault::Away))?;
             wire.fleet_reply(&op, value, at)
         })
+    }
+
+    fn lease(&self) -> Duration {
+        self.shared.lease
     }
 }
 

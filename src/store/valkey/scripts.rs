@@ -25,6 +25,17 @@ local function live(key, ms)
 end
 ";
 
+/// Whether a claim on a line holds. A change under it renews it, so this comes first, and what
+/// follows may still refuse the change: the claim holds all the same.
+const FENCE: &str = "\
+local function fence(key, claim, lease)
+  if claim == '' then return true end
+  if redis.call('HGET', key, 'claim') ~= claim then return false end
+  redis.call('HSET', key, 'until', now + tonumber(lease), 'len', lease)
+  return true
+end
+";
+
 /// A script: its flags and its text.
 struct ScriptText {
     flags: &'static str,
@@ -35,6 +46,10 @@ struct ScriptText {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(super) enum ScriptName {
+    Claim,
+    Renew,
+    Release,
+    Want,
     KeepAnswer,
     Begin,
     Append,
@@ -54,7 +69,84 @@ pub(super) enum ScriptName {
     Beat,
 }
 
-const TEXTS: [ScriptText; 17] = [
+const TEXTS: [ScriptText; 21] = [
+    // Claim: KEYS line; ARGV claim, lease, life. A claim that lies further ahead than its length,
+    // as after a clock that jumped back, is cut to it.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+local l = redis.call('HMGET', KEYS[1], 'claim', 'until', 'len')
+if l[1] and l[1] ~= ARGV[1] then
+  local left = tonumber(l[2]) - now
+  if left > tonumber(l[3]) then
+    left = tonumber(l[3])
+    redis.call('HSET', KEYS[1], 'until', now + left)
+  end
+  if left > 0 then return left end
+end
+redis.call('HSET', KEYS[1], 'claim', ARGV[1], 'until', now + tonumber(ARGV[2]), 'len', ARGV[2])
+live(KEYS[1], ARGV[3])
+return 'lead'
+",
+    },
+    // Renew: KEYS line; ARGV claim, lease, life.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+local l = redis.call('HMGET', KEYS[1], 'claim', 'want', 'far', 'lane', 'want_until', 'want_len',
+  'turn_until', 'turn_len')
+if l[1] and l[1] ~= ARGV[1] then return 'deposed' end
+redis.call('HSET', KEYS[1], 'claim', ARGV[1], 'until', now + tonumber(ARGV[2]), 'len', ARGV[2])
+live(KEYS[1], ARGV[3])
+local want, turn = { 0, 0, 0, 0, 0 }, 0
+if l[5] and tonumber(l[5]) > now then
+  local left = math.min(tonumber(l[5]) - now, tonumber(l[6]))
+  want = { tonumber(l[2]), tonumber(l[3]), tonumber(l[4]), left, 0 }
+end
+if l[7] and tonumber(l[7]) > now and tonumber(l[7]) - now <= tonumber(l[8]) then want[5] = 1 end
+return want
+",
+    },
+    // Release: KEYS line; ARGV claim.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+if redis.call('HGET', KEYS[1], 'claim') == ARGV[1] then
+  redis.call('HDEL', KEYS[1], 'claim', 'until', 'len')
+end
+return 'kept'
+",
+    },
+    // Want: KEYS line; ARGV rows, furthest, lane, left, whether a walk waits for its turn,
+    // life.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+local l = redis.call('HMGET', KEYS[1], 'cur', 'claim', 'until', 'len', 'want', 'far', 'lane',
+  'want_until', 'want_len')
+local rows, far, lane = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local len = tonumber(ARGV[4])
+if len > 0 then
+  if ARGV[5] == '1' then
+    redis.call('HSET', KEYS[1], 'turn_until', now + len, 'turn_len', len)
+  end
+  live(KEYS[1], ARGV[6])
+end
+if len > 0 and rows > 0 then
+  if l[8] and tonumber(l[8]) > now then
+    rows = math.max(rows, tonumber(l[5]))
+    far = math.max(far, tonumber(l[6]))
+    lane = math.min(lane, tonumber(l[7]))
+    len = math.max(len, math.min(tonumber(l[8]) - now, tonumber(l[9])))
+  end
+  redis.call('HSET', KEYS[1], 'want', rows, 'far', far, 'lane', lane, 'want_until', now + len,
+    'want_len', len)
+end
+local left = 0
+if l[2] then left = math.max(0, math.min(tonumber(l[3]) - now, tonumber(l[4]))) end
+return { l[1] or '', left }
+",
+    },
     // KeepAnswer: KEYS answer; ARGV record, negative, life.
     ScriptText {
         flags: "",
@@ -67,10 +159,11 @@ return 'kept'
 ",
     },
     // Begin: KEYS line, snapshot; ARGV line's name, snapshot's name, head, was, zero chain,
-    // life.
+    // life, then what fences it: claim (empty: nothing), lease.
     ScriptText {
         flags: "",
         text: "\
+if not fence(KEYS[1], ARGV[7], ARGV[8]) then return 'deposed' end
 local current = redis.call('HGET', KEYS[1], 'cur') or ''
 if redis.call('EXISTS', KEYS[2]) == 1 then
   if current == ARGV[2] then return 'kept' end
@@ -85,10 +178,12 @@ live(KEYS[1], ARGV[6])
 return 'kept'
 ",
     },
-    // Append: KEYS snapshot; ARGV number, chain, next, rows, chunk, since, most chunks, life.
+    // Append: KEYS snapshot, line; ARGV number, chain, next, rows, chunk, since, most chunks,
+    // life, claim (empty: nothing fences it), lease.
     ScriptText {
         flags: "",
         text: "\
+if not fence(KEYS[2], ARGV[9], ARGV[10]) then return 'deposed' end
 local s = redis.call('HMGET', KEYS[1], 'n', 'chain', 'before', 'end', 'head_at')
 if not s[1] then return 'gone' end
 local n, number = tonumber(s[1]), tonumber(ARGV[1])
@@ -114,13 +209,18 @@ live(KEYS[1], ARGV[3])
 return 'kept'
 ",
     },
-    // End: KEYS snapshot; ARGV end, life.
+    // End: KEYS snapshot, line; ARGV end, life, chunks (empty: whatever they are), chain, claim
+    // (empty: nothing fences it), lease.
     ScriptText {
         flags: "allow-oom",
         text: "\
-local over = redis.call('HGET', KEYS[1], 'end')
-if not over then return 'gone' end
-if over == '0' then redis.call('HSET', KEYS[1], 'end', ARGV[1]) end
+if not fence(KEYS[2], ARGV[5], ARGV[6]) then return 'deposed' end
+local s = redis.call('HMGET', KEYS[1], 'end', 'n', 'chain')
+if not s[1] then return 'gone' end
+if s[1] == '0' then
+  if ARGV[3] ~= '' and (s[2] ~= ARGV[3] or s[3] ~= ARGV[4]) then return 'conflict' end
+  redis.call('HSET', KEYS[1], 'end', ARGV[1])
+end
 live(KEYS[1], ARGV[2])
 return 'kept'
 ",
@@ -319,7 +419,7 @@ impl Scripts {
                 true => "#!lua\n".to_owned(),
                 false => format!("#!lua flags={flags}\n"),
             };
-            let text = format!("{first}{time}{LIVE}{text}");
+            let text = format!("{first}{time}{LIVE}{FENCE}{text}");
             let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
             let hash = hash.as_ref().iter().map(|b| format!("{b:02x}")).collect();
             Script { text, hash }

@@ -11,8 +11,8 @@ use super::*;
 use crate::clock::{Stamp, timeout};
 use crate::metrics::Metrics;
 use crate::secrets::Secret;
-use crate::store::engine::{Chain, KeptAges, KeptEnd, StoreReply};
-use crate::store::fleet::{ClaimId, FleetReply};
+use crate::store::engine::{Chain, Fence, KeptAges, KeptEnd, StoreReply};
+use crate::store::fleet::{ClaimId, FleetReply, LEASE, LineWant};
 use crate::store::{RecordName, SharedModel};
 
 const BOTH: [ServerKind; 2] = [ServerKind::Valkey, ServerKind::Redis];
@@ -42,6 +42,7 @@ fn options(access: ValkeyAccess) -> ValkeyOptions {
         access,
         prefix: "test".to_owned(),
         timeout: PATIENCE,
+        lease: LEASE,
         lives: ValkeyLives {
             answers: Duration::from_secs(3_600),
             snapshots: Duration::from_secs(3_600),
@@ -96,6 +97,16 @@ fn chain(n: u8) -> Chain {
     [n; 16]
 }
 
+/// A fence, or none.
+fn fences() -> impl Strategy<Value = Option<Fence>> {
+    let fence = (0..3_u8, 0..3_u8, 1..900_u64).prop_map(|(line, claim, lease)| Fence {
+        line: name(line),
+        claim: ClaimId([claim; 16]),
+        lease: Duration::from_millis(lease),
+    });
+    proptest::option::of(fence)
+}
+
 fn store_op(stamp: Stamp) -> impl Strategy<Value = StoreOp> {
     let names = || (0..3_u8).prop_map(name);
     let bytes = (0..3_000_usize, any::<u8>()).prop_map(|(len, fill)| Bytes::from(vec![fill; len]));
@@ -114,13 +125,15 @@ fn store_op(stamp: Stamp) -> impl Strategy<Value = StoreOp> {
             names(),
             names(),
             bytes.clone(),
-            proptest::option::of(names())
+            proptest::option::of(names()),
+            fences()
         )
-            .prop_map(|(line, snapshot, head, was)| StoreOp::Begin {
-                line,
+            .prop_map(|(line, snapshot, head, was, fence)| StoreOp::Begin {
+                line: fence.map_or(line, |fence| fence.line),
                 snapshot,
                 head,
                 was,
+                fence,
             }),
         (
             names(),
@@ -128,10 +141,11 @@ fn store_op(stamp: Stamp) -> impl Strategy<Value = StoreOp> {
             0..3_u8,
             0..3_u8,
             bytes.clone(),
-            at.clone()
+            at.clone(),
+            fences()
         )
-            .prop_map(
-                |(snapshot, number, before, next, chunk, at)| StoreOp::Append {
+            .prop_map(|(snapshot, number, before, next, chunk, at, fence)| {
+                StoreOp::Append {
                     snapshot,
                     number,
                     chain: chain(before),
@@ -139,16 +153,25 @@ fn store_op(stamp: Stamp) -> impl Strategy<Value = StoreOp> {
                     rows: 7,
                     chunk,
                     at,
+                    fence,
                 }
-            ),
+            }),
         (names(), at.clone(), at).prop_map(|(snapshot, head, whole)| StoreOp::Renewed {
             snapshot,
             ages: KeptAges { head, whole },
         }),
-        (names(), any::<bool>()).prop_map(|(snapshot, cut)| StoreOp::End {
-            snapshot,
-            end: if cut { KeptEnd::Cut } else { KeptEnd::Complete },
-        }),
+        (
+            names(),
+            any::<bool>(),
+            proptest::option::of((0..3_u32, (0..3_u8).prop_map(chain))),
+            fences()
+        )
+            .prop_map(|(snapshot, cut, of, fence)| StoreOp::End {
+                snapshot,
+                end: if cut { KeptEnd::Cut } else { KeptEnd::Complete },
+                of,
+                fence,
+            }),
         names().prop_map(|snapshot| StoreOp::Head { snapshot }),
         (names(), 0..4_u32).prop_map(|(snapshot, number)| StoreOp::Chunk { snapshot, number }),
         names().prop_map(|snapshot| StoreOp::Touch { snapshot }),
@@ -168,7 +191,29 @@ fn fleet_op(stamp: Stamp) -> impl Strategy<Value = FleetOp> {
     let bytes = || any::<u8>().prop_map(|fill| Bytes::from(vec![fill; 40]));
     let at = (0..400_u64).prop_map(move |ms| stamp.earlier(Duration::from_millis(ms)));
     let number = 0..4_u64;
+    let lease = || (1..900_u64).prop_map(Duration::from_millis);
+    let want = (0..4_u32, 0..4_u32, 0..3_u8, 0..900_u64, any::<bool>()).prop_map(
+        |(rows, furthest, lane, left, turn)| LineWant {
+            rows,
+            furthest,
+            lane,
+            left: Duration::from_millis(left),
+            turn,
+        },
+    );
     prop_oneof![
+        (names(), claims(), lease()).prop_map(|(line, claim, lease)| FleetOp::Claim {
+            line,
+            claim,
+            lease,
+        }),
+        (names(), claims(), lease()).prop_map(|(line, claim, lease)| FleetOp::Renew {
+            line,
+            claim,
+            lease,
+        }),
+        (names(), claims()).prop_map(|(line, claim)| FleetOp::Release { line, claim }),
+        (names(), want).prop_map(|(line, want)| FleetOp::Want { line, want }),
         (names(), bytes()).prop_map(|(name, record)| FleetOp::Settle { name, record }),
         Just(FleetOp::Purges),
         (number.clone(), number.clone(), bytes()).prop_map(|(was, number, record)| {
@@ -246,6 +291,7 @@ fn grown(model: &SharedModel, snapshot: u8, fill: u8, at: Stamp) -> StoreOp {
         rows: 3,
         chunk: Bytes::from(vec![fill; usize::from(fill) * 20]),
         at,
+        fence: None,
     }
 }
 
@@ -301,7 +347,7 @@ fn scripts_reply_what_the_model_replies() {
                         Step::Pass(ms) => now = now.later(Duration::from_millis(ms)),
                         Step::Store(op) => {
                             let reply = call_at(&engine, &op, now).await;
-                            assert_eq!(reply, model.apply(&op), "{kind:?} {op:?}");
+                            assert_eq!(reply, model.apply_at(&op, now), "{kind:?} {op:?}");
                         }
                         Step::Fleet(op) => {
                             let reply = ask_at(&engine, &op, now).await;
@@ -551,6 +597,7 @@ async fn a_full_server_keeps_nothing_more_and_coordinates_on() {
         snapshot,
         head: Bytes::from_static(b"head"),
         was: None,
+        fence: None,
     };
     assert_eq!(engine.call(begin(name(2))).await, Ok(StoreReply::Kept));
     tell(server.port, &["CONFIG", "SET", "maxmemory", "1"]).await;

@@ -6,9 +6,9 @@ use redis::{Cmd, Value};
 use super::scripts::{ScriptName, Scripts};
 use crate::clock::{Clock, Duration, Stamp};
 use crate::store::engine::{
-    CHUNKS_MAX, Chain, KeptAges, KeptEnd, KeptStanding, StoreFault, StoreOp, StoreReply,
+    CHUNKS_MAX, Chain, Fence, KeptAges, KeptEnd, KeptStanding, StoreFault, StoreOp, StoreReply,
 };
-use crate::store::fleet::{ClaimId, FleetOp, FleetReply, REPLICA_GONE, SAME_AGE};
+use crate::store::fleet::{ClaimId, FleetOp, FleetReply, LineWant, REPLICA_GONE, SAME_AGE};
 use crate::store::record::RecordName;
 
 /// The age of a record whose age is unknown. Nothing this old is usable.
@@ -89,6 +89,15 @@ macro_rules! args {
     ($($arg:expr),* $(,)?) => { &[$(Arg::from($arg)),*] };
 }
 
+/// Returns the arguments that fence a change: the claim and its lease. The claim is empty if
+/// nothing fences it.
+fn fenced(fence: Option<&Fence>) -> [Arg<'_>; 2] {
+    match fence {
+        Some(fence) => [Arg::from(&fence.claim.0), Arg::from(fence.lease)],
+        None => [Arg::Bytes(&[]), Arg::from(0)],
+    }
+}
+
 /// Returns the age of `stamp` at `now`.
 fn since(stamp: &Stamp, now: Stamp) -> Duration {
     stamp.age(&now).unwrap_or(AGE_UNKNOWN)
@@ -148,6 +157,13 @@ impl ValkeyWire {
         let script = |name, keys: &[String], args: &[Arg<'_>]| self.script(name, keys, args, now);
         let (answers, snapshots) = (self.lives.answers, self.lives.snapshots);
         let snapshot_key = |name: RecordName| [self.data(name, "s")];
+        let changed = |name: RecordName, fence: &Option<Fence>| {
+            let line = fence.map(|fence| self.data(fence.line, "line"));
+            [Some(self.data(name, "s")), line]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+        };
         match op {
             StoreOp::Find { name } => self.plain("HGET", self.data(*name, "k"), b"rec"),
             StoreOp::Land {
@@ -164,10 +180,21 @@ impl ValkeyWire {
                 snapshot,
                 head,
                 was,
+                fence,
             } => {
                 let was: &[u8] = was.as_ref().map_or(&[], |was| &was.0);
                 let zero = Chain::default();
-                let args = args![&line.0, &snapshot.0, head, was, &zero, snapshots];
+                let [claim, lease] = fenced(fence.as_ref());
+                let args = args![
+                    &line.0,
+                    &snapshot.0,
+                    head,
+                    was,
+                    &zero,
+                    snapshots,
+                    claim,
+                    lease
+                ];
                 let keys = [self.data(*line, "line"), self.data(*snapshot, "s")];
                 script(S::Begin, &keys, args)
             }
@@ -179,7 +206,9 @@ impl ValkeyWire {
                 rows,
                 chunk,
                 at,
+                fence,
             } => {
+                let [claim, lease] = fenced(fence.as_ref());
                 let args = args![
                     u64::from(*number),
                     chain,
@@ -189,16 +218,27 @@ impl ValkeyWire {
                     since(at, now),
                     u64::from(CHUNKS_MAX),
                     snapshots,
+                    claim,
+                    lease,
                 ];
-                script(S::Append, &snapshot_key(*snapshot), args)
+                script(S::Append, &changed(*snapshot, fence), args)
             }
             StoreOp::Renewed { snapshot, ages } => {
                 let args = args![since(&ages.head, now), since(&ages.whole, now), snapshots];
                 script(S::Renewed, &snapshot_key(*snapshot), args)
             }
-            StoreOp::End { snapshot, end } => {
-                let args = args![u64::from(*end as u8), snapshots];
-                script(S::End, &snapshot_key(*snapshot), args)
+            StoreOp::End {
+                snapshot,
+                end,
+                of,
+                fence,
+            } => {
+                let chunks = of.map_or(String::new(), |(chunks, _)| chunks.to_string());
+                let chain = of.map_or(Chain::default(), |(_, chain)| chain);
+                let [claim, lease] = fenced(fence.as_ref());
+                let end = u64::from(*end as u8);
+                let args = args![end, snapshots, chunks, &chain, claim, lease];
+                script(S::End, &changed(*snapshot, fence), args)
             }
             StoreOp::Head { snapshot } => script(S::Head, &snapshot_key(*snapshot), &[]),
             StoreOp::Chunk { snapshot, number } => {
@@ -227,7 +267,30 @@ impl ValkeyWire {
         use ScriptName as S;
         let script = |name, keys: &[String], args: &[Arg<'_>]| self.script(name, keys, args, now);
         let answer_key = |name: RecordName| [self.data(name, "a")];
+        let line_key = |line: RecordName| [self.data(line, "line")];
+        let lines = self.lives.snapshots;
         match op {
+            FleetOp::Claim { line, claim, lease } => {
+                script(S::Claim, &line_key(*line), args![&claim.0, *lease, lines])
+            }
+            FleetOp::Renew { line, claim, lease } => {
+                script(S::Renew, &line_key(*line), args![&claim.0, *lease, lines])
+            }
+            FleetOp::Release { line, claim } => {
+                script(S::Release, &line_key(*line), args![&claim.0])
+            }
+            FleetOp::Want { line, want } => {
+                let LineWant {
+                    rows,
+                    furthest,
+                    lane,
+                    left,
+                    turn,
+                } = *want;
+                let [rows, furthest, lane] = [rows, furthest, lane.into()].map(u64::from);
+                let args = args![rows, furthest, lane, left, turn, lines];
+                script(S::Want, &line_key(*line), args)
+            }
             FleetOp::Settle { name, record } => {
                 let args = args![&name.0, record];
                 script(S::Settle, &[self.control("notes")], args)
@@ -318,6 +381,7 @@ impl ValkeyWire {
             snapshot,
             head: Bytes::new(),
             was: None,
+            fence: None,
         };
         let append = StoreOp::Append {
             snapshot,
@@ -327,8 +391,10 @@ impl ValkeyWire {
             rows: 0,
             chunk: Bytes::new(),
             at: now,
+            fence: None,
         };
         let lease = REPLICA_GONE;
+        let claims = FleetOp::Claim { line, claim, lease };
         let have = None;
         let board = FleetOp::Board {
             name,
@@ -338,6 +404,8 @@ impl ValkeyWire {
         };
         vec![
             self.store_command(&begin, now),
+            self.fleet_command(&claims, now),
+            self.fleet_command(&FleetOp::Release { line, claim }, now),
             self.store_command(&append, now),
             self.store_command(&StoreOp::Head { snapshot }, now),
             self.store_command(&StoreOp::Forget { snapshot }, now),
@@ -372,6 +440,7 @@ impl ValkeyWire {
                 "kept" => Ok(StoreReply::Kept),
                 "gone" => Ok(StoreReply::Gone),
                 "conflict" => Ok(StoreReply::Conflict),
+                "deposed" => Ok(StoreReply::Deposed),
                 "full" => Err(StoreFault::Full),
                 _ => Err(StoreFault::Failed),
             },
@@ -415,6 +484,30 @@ impl ValkeyWire {
         sent: Stamp,
     ) -> Result<FleetReply, StoreFault> {
         match op {
+            FleetOp::Claim { .. } => match value {
+                Value::Int(_) => Ok(FleetReply::Wait(Duration::from_millis(number(&value)?))),
+                other => match word(&other)? {
+                    "lead" => Ok(FleetReply::Lead),
+                    _ => Err(StoreFault::Failed),
+                },
+            },
+            FleetOp::Renew { .. } => match value {
+                Value::Array(parts) => wanted(&parts).map(FleetReply::Renewed),
+                other => match word(&other)? {
+                    "deposed" => Ok(FleetReply::Deposed),
+                    _ => Err(StoreFault::Failed),
+                },
+            },
+            FleetOp::Want { .. } => {
+                let mut parts = array(value)?.into_iter();
+                let mut next = || parts.next().ok_or(StoreFault::Failed);
+                let current = match bytes(next()?)? {
+                    name if name.is_empty() => None,
+                    name => Some(RecordName(fixed(&name)?)),
+                };
+                let left = Duration::from_millis(number(&next()?)?);
+                Ok(FleetReply::Line { current, left })
+            }
             FleetOp::Settle { .. } => Ok(FleetReply::Value(bytes(value)?)),
             FleetOp::Purges => {
                 let mut parts = array(value)?.into_iter();
@@ -445,7 +538,8 @@ impl ValkeyWire {
             FleetOp::Purge { .. }
             | FleetOp::Land { .. }
             | FleetOp::Fail { .. }
-            | FleetOp::GiveUp { .. } => match word(&value)? {
+            | FleetOp::GiveUp { .. }
+            | FleetOp::Release { .. } => match word(&value)? {
                 "kept" => Ok(FleetReply::Kept),
                 "conflict" => Ok(FleetReply::Conflict),
                 _ => Err(StoreFault::Failed),
@@ -488,6 +582,20 @@ impl ValkeyWire {
             _ => Err(StoreFault::Failed),
         }
     }
+}
+
+fn wanted(parts: &[Value]) -> Result<LineWant, StoreFault> {
+    let [rows, furthest, lane, left, turn] = parts else {
+        return Err(StoreFault::Failed);
+    };
+    let small = |value: &Value| Ok(u32::try_from(number(value)?).unwrap_or(u32::MAX));
+    Ok(LineWant {
+        rows: small(rows)?,
+        furthest: small(furthest)?,
+        lane: u8::try_from(number(lane)?).unwrap_or(u8::MAX),
+        left: Duration::from_millis(number(left)?),
+        turn: number(turn)? != 0,
+    })
 }
 
 fn optional(value: Value) -> Result<Option<Bytes>, StoreFault> {

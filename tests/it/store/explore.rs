@@ -9,8 +9,8 @@
 //! A decision that is switched off must be found out: an explorer that finds nothing proves
 //! nothing.
 //!
-//! One list of four rows, vendor pages of two, callers' pages of one. A second replica would be a
-//! second [`Replica`] in the world; leases and failovers would be more [`Event`]s.
+//! One list of four rows, vendor pages of two, callers' pages of one. `explore_fleet.rs` has two
+//! gateways over one store.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -28,9 +28,9 @@ use msp_gateway::store::{
 use msp_gateway::upstream::RawRows;
 
 /// Rows of a vendor page.
-const VENDOR_PAGE: usize = 2;
+pub const VENDOR_PAGE: usize = 2;
 /// The one search.
-const LINE: RecordName = RecordName([1; 16]);
+pub const LINE: RecordName = RecordName([1; 16]);
 
 /// The decisions that can be switched off, by their numbers.
 #[derive(Clone, Copy, Debug)]
@@ -197,12 +197,12 @@ fn text(ids: &[u8]) -> (Bytes, Vec<u32>) {
     (text.into(), ends)
 }
 
-fn kept_rows(ids: &[u8]) -> KeptRows {
+pub fn kept_rows(ids: &[u8]) -> KeptRows {
     let (text, ends) = text(ids);
     KeptRows { text, ends }
 }
 
-fn rows(ids: &[u8]) -> Rows {
+pub fn rows(ids: &[u8]) -> Rows {
     let (text, ends) = text(ids);
     let places = Vec::new();
     let mut rows = Rows::default();
@@ -210,13 +210,37 @@ fn rows(ids: &[u8]) -> Rows {
     rows
 }
 
-fn marks(ids: &[u8], place: usize) -> Marks {
+pub fn marks(ids: &[u8], place: usize) -> Marks {
     let rows = rows(ids);
     IdChain::default().marks(place, |range, each| rows.for_each_id(range, each))
 }
 
-fn name(snapshot: u8) -> RecordName {
+pub fn name(snapshot: u8) -> RecordName {
     RecordName([100 + snapshot; 16])
+}
+
+/// A token of a place in a snapshot.
+pub fn sealed(snapshot: u8, place: usize, marks: Marks) -> String {
+    let claims = Claims {
+        snapshot: SnapshotId(u128::from(snapshot)),
+        offset: u32::try_from(place).unwrap(),
+        size: PageSize::new(1).unwrap(),
+        audience: Audience::All.fingerprint(),
+        identity: [0; 16],
+        customer: None,
+        derived: false,
+        range: None,
+        extra: None,
+        marks: Some(marks),
+    };
+    SEALER.with(|sealer| sealer.seal(&claims)).unwrap()
+}
+
+/// What a token of ours says.
+pub fn opened(token: &str) -> Claims {
+    SEALER
+        .with(|sealer| sealer.open(token))
+        .expect("a token of ours")
 }
 
 thread_local! {
@@ -344,10 +368,7 @@ impl World {
     /// The page that the caller asks for, if it can be answered now: `Ok(None)` while rows must
     /// come first, of the snapshot in `Err`.
     fn answer(&mut self) -> Result<Reply, u8> {
-        let claims = self.caller.token.clone().map(|token| {
-            let opened = SEALER.with(|sealer| sealer.open(&token));
-            opened.expect("a token of ours")
-        });
+        let claims = self.caller.token.clone().map(|token| opened(&token));
         let Some(claims) = claims else {
             let current = self.current();
             return self.page(current, 0, None);
@@ -395,19 +416,7 @@ impl World {
         let row = copy.rows.get(place).copied();
         copy.published = copy.published.max(place + usize::from(row.is_some()));
         copy.promised = copy.promised.max(copy.published + usize::from(next));
-        let token = next.then(|| Claims {
-            snapshot: SnapshotId(u128::from(snapshot)),
-            offset: u32::try_from(place + 1).unwrap(),
-            size: PageSize::new(1).unwrap(),
-            audience: Audience::All.fingerprint(),
-            identity: [0; 16],
-            customer: None,
-            derived: false,
-            range: None,
-            extra: None,
-            marks: Some(marks(&copy.rows, place + 1)),
-        });
-        let token = token.map(|claims| SEALER.with(|sealer| sealer.seal(&claims)).unwrap());
+        let token = next.then(|| sealed(snapshot, place + 1, marks(&copy.rows, place + 1)));
         Ok(Reply::Page(row, token))
     }
 
@@ -566,6 +575,8 @@ impl World {
                 let broken = StoreOp::End {
                     snapshot: name(walk.target),
                     end: KeptEnd::Broken,
+                    of: None,
+                    fence: None,
                 };
                 self.ask_store(broken);
                 let next = Copy {
@@ -598,6 +609,7 @@ impl World {
                 snapshot,
                 head: Bytes::from_static(b"head"),
                 was,
+                fence: None,
             };
             copy.begun = self.store.apply(&begin) == Ok(StoreReply::Kept);
         }
@@ -612,6 +624,7 @@ impl World {
                 rows: u32::try_from(new.len()).unwrap(),
                 chunk: Bytes::copy_from_slice(new),
                 at: AT.with(|at| *at),
+                fence: None,
             };
             match self.store.apply(&append) {
                 Ok(StoreReply::Kept) => {
@@ -623,7 +636,15 @@ impl World {
             }
         }
         if let Some(end) = copy.ending.filter(|_| !copy.detached) {
-            self.store.apply(&StoreOp::End { snapshot, end }).unwrap();
+            let of = Some((copy.chunks, copy.chain));
+            let fence = None;
+            let end = StoreOp::End {
+                snapshot,
+                end,
+                of,
+                fence,
+            };
+            self.store.apply(&end).unwrap();
         }
     }
 
