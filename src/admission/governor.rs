@@ -78,7 +78,7 @@ impl Governor {
                 waiting: HashMap::new(),
             }),
         };
-        this.settle(&mut this.inner.lock(), None);
+        this.snapshot();
         Arc::new(this)
     }
 
@@ -118,18 +118,14 @@ impl Governor {
         self.settle(&mut inner, None);
     }
 
-    /// Returns the state for operators. Also updates the metric.
+    /// Returns the state for operators. Also sets the gauges, as every scrape does.
     pub fn snapshot(&self) -> PaceSnapshot {
         let snapshot = self.inner.lock().pace.snapshot(self.clock.now());
-        self.show(&snapshot);
-        snapshot
-    }
-
-    fn show(&self, snapshot: &PaceSnapshot) {
         let places = i64::try_from(snapshot.concurrency_limit).unwrap_or(i64::MAX);
         self.gauges.remaining.set(i64::from(snapshot.remaining));
         self.gauges.rate_limit.set(i64::from(snapshot.rate_limit));
         self.gauges.concurrency_limit.set(places);
+        snapshot
     }
 
     /// Restarts the budget after an outage: the vendor gets requests at the rate, without a burst
@@ -343,7 +339,6 @@ impl Governor {
         {
             waiting.notify.notify_one();
         }
-        self.show(&inner.pace.snapshot(now));
     }
 
     fn release(&self, permit: &VendorPermit) {
@@ -672,10 +667,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_in_force_is_told_after_every_change() {
+    async fn what_is_in_force_is_told_at_every_look() {
         let metrics = Metrics::new().unwrap();
         let governor = Governor::new(Vendor::Wiv, settings(120, 8), Clock::system(), &metrics);
         let told = || {
+            // As every scrape does.
+            governor.snapshot();
             let text = metrics.render().unwrap();
             ["budget_remaining", "rate_limit", "concurrency_limit"].map(|name| {
                 let line = format!("msp_gateway_vendor_{name}{{vendor=\"wiv\"}} ");
@@ -693,7 +690,6 @@ mod tests {
         assert_eq!(told(), [10, 60, 2]);
         governor.begin_anew();
         assert_eq!(told(), [1, 60, 2]);
-        // The passing of time shows when somebody takes a snapshot.
         sleep(SECOND * 3).await;
         assert_eq!(governor.snapshot().remaining, 4);
         assert_eq!(told(), [4, 60, 2]);

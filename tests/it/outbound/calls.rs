@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Uri};
 use parking_lot::Mutex;
-use tower::{Service as _, ServiceExt as _};
+use tower::Service as _;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::test_vendor::{
@@ -56,7 +56,7 @@ pub(super) async fn ask(
         resends: 0,
         span: None,
     };
-    rig.service.clone().oneshot(call).await
+    rig.service.call(call).await
 }
 
 pub(super) async fn fault(rig: &Rig, operation: Operation) -> Fault {
@@ -555,6 +555,8 @@ async fn a_429_holds_everything_down() {
         sleep(MS * 100).await;
     }
     assert_eq!(rig.vendor.count(), 1);
+    // As a scrape does.
+    rig.gates.governor.snapshot();
     let text = rig.metrics.render().unwrap();
     assert!(text.contains("vendor_budget_remaining{vendor=\"wiv\"} 0"));
     sleep(SECOND).await;
