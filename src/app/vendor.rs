@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tower::ServiceExt as _;
 
 use super::BuildError;
 use crate::admission::Gates;
@@ -85,10 +84,7 @@ impl Side {
     /// begins.
     pub(super) fn service(&self) -> VendorService {
         let current = self.current.clone();
-        VendorService::new(tower::service_fn(move |call| {
-            let service = VendorService::clone(&current.load());
-            service.oneshot(call)
-        }))
+        VendorService::new(move |call| current.load().call(call))
     }
 
     pub(super) fn vendor(&self) -> Vendor {

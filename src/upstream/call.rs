@@ -1,9 +1,11 @@
 //! A vendor request and its complete answer, as they pass through the outbound stack.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tower::util::BoxCloneSyncService;
 
 use super::UpstreamError;
 use crate::admission::Spend;
@@ -53,8 +55,24 @@ pub struct VendorAnswer {
     pub body: Bytes,
 }
 
-/// The outbound stack of one vendor. It is boxed here and nowhere else.
-pub type VendorService = BoxCloneSyncService<VendorCall, VendorAnswer, UpstreamError>;
+/// The future of a vendor call.
+pub type VendorCalling = BoxFuture<'static, Result<VendorAnswer, UpstreamError>>;
+
+/// The outbound stack of one vendor. It is boxed here and nowhere else. Cheap to clone.
+#[derive(Clone)]
+pub struct VendorService(Arc<dyn Fn(VendorCall) -> VendorCalling + Send + Sync>);
+
+impl VendorService {
+    /// Creates a service that makes its calls with this function.
+    pub fn new(call: impl Fn(VendorCall) -> VendorCalling + Send + Sync + 'static) -> Self {
+        Self(Arc::new(call))
+    }
+
+    /// Makes a call. The future outlives the service.
+    pub fn call(&self, call: VendorCall) -> VendorCalling {
+        (self.0)(call)
+    }
+}
 
 /// The characters that every path segment and query value may hold unescaped.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC

@@ -66,7 +66,8 @@ pub(super) async fn decoded(
     bytes_max: usize,
 ) -> Result<Bytes, BodyFault> {
     for coding in codings(headers)?.into_iter().rev() {
-        body = undo(coding, &body, bytes_max).await?;
+        // Boxed, because every vendor call would carry the room for a decoder, and few need one.
+        body = Box::pin(undo(coding, &body, bytes_max)).await?;
     }
     Ok(body)
 }
@@ -107,7 +108,11 @@ async fn drain(mut decoder: impl Read, bytes_max: usize) -> Result<Bytes, BodyFa
         // Decoding one byte beyond the limit shows that the body is too large.
         let part = DECODED_AT_ONCE.min(room.saturating_add(1)) as u64;
         match io::copy(&mut decoder.by_ref().take(part), &mut out) {
-            Ok(0) => return Ok(out.into()),
+            Ok(0) => {
+                // Snapshots keep rows within the body, so nothing unused may hang on it.
+                out.shrink_to_fit();
+                return Ok(out.into());
+            }
             Ok(_) if out.len() > bytes_max => return Err(TOO_LARGE),
             Ok(_) => tokio::task::yield_now().await,
             Err(_) => return Err(BROKEN),

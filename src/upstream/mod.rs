@@ -41,7 +41,7 @@ mod tcp;
 pub mod wire;
 
 pub use base_url::{BaseUrl, ProxyUrl};
-pub use call::{Over, VendorAnswer, VendorCall, VendorService};
+pub use call::{Over, VendorAnswer, VendorCall, VendorCalling, VendorService};
 pub use cause::ConnectCause;
 pub use error::{Fault, UpstreamError, Whose};
 pub use options::VendorOptions;

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use http::Method;
-use tower::ServiceExt as _;
 
 use super::wire::{grade, has_billing, has_invoices};
 use crate::admission::Spend;
@@ -89,7 +88,7 @@ impl Nable {
         is_good: fn(&Members<'_>) -> bool,
         spend: Spend,
     ) -> Result<NableAnswer, UpstreamError> {
-        let Some(service) = self.service.clone() else {
+        let Some(service) = &self.service else {
             return Err(UpstreamError::new(
                 operation,
                 Fault::Disabled,
@@ -97,7 +96,7 @@ impl Nable {
             ));
         };
         let answer = service
-            .oneshot(VendorCall {
+            .call(VendorCall {
                 operation,
                 method: Method::POST,
                 path_and_query,

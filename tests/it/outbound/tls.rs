@@ -14,7 +14,6 @@ use parking_lot::Mutex;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
-use tower::ServiceExt as _;
 
 use super::test_vendor::{CANARY, key, options, spend};
 use msp_gateway::clock::{Clock, Duration, sleep};
@@ -146,7 +145,7 @@ async fn ask(
             resends: 0,
             span: None,
         };
-        results.push(service.clone().oneshot(call).await);
+        results.push(service.call(call).await);
     }
     results
 }
