@@ -455,33 +455,28 @@ impl<'a> Steps<'a> {
     }
 }
 
-/// Bytes of a long string that are checked together. Compilers turn this loop into vector
-/// instructions.
-const TOGETHER: usize = 32;
 /// Length from which a string counts as long. Most strings are short: names, ids, days.
 const LONG: usize = 32;
 
 /// Returns how many bytes at the start of the text need no escape and do not end the string.
 fn plain_len(text: &[u8]) -> usize {
-    let special = |byte: u8| (byte == b'"') | (byte == b'\\') | (byte < b' ');
     let (mut at, mut rest) = (0, text);
-    while let Some((word, after)) = rest.split_first_chunk() {
+    while at < LONG
+        && let Some((word, after)) = rest.split_first_chunk()
+    {
         if let Some(len) = first_special(*word) {
             return at + len;
         }
         at += word.len();
         rest = after;
-        while at >= LONG
-            && let Some((piece, after)) = rest.split_first_chunk::<TOGETHER>()
-            // This loop has no early exit, so that it can be vectorised.
-            && !piece.iter().fold(false, |any, byte| any | special(*byte))
-        {
-            at += TOGETHER;
-            rest = after;
-        }
     }
-    let len = rest.iter().position(|byte| special(*byte));
-    at + len.unwrap_or(rest.len())
+    let end = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+    let plain = rest.get(..end).unwrap_or_default();
+    // This loop has no early exit, so that compilers turn it into vector instructions.
+    match plain.iter().fold(false, |any, byte| any | (*byte < b' ')) {
+        true => at + plain.iter().position(|byte| *byte < b' ').unwrap_or(end),
+        false => at + end,
+    }
 }
 
 /// Returns the position of the first of eight bytes that needs an escape or ends the string.

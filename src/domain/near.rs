@@ -58,6 +58,10 @@ fn meant_by(name: &str) -> Option<&'static str> {
     let letters = name.chars().filter(|c| !matches!(c, '_' | '-' | ' ' | '.'));
     let folded: Vec<char> = letters.map(|c| c.to_ascii_lowercase()).collect();
     let near = |(_, plain): &&(&str, &str)| {
+        // Each letter that one has more than the other is a slip.
+        if plain.len().abs_diff(folded.len()) > SLIPS_MAX {
+            return false;
+        }
         let plain: Vec<char> = plain.chars().collect();
         slips(&folded, &plain) <= SLIPS_MAX
     };
