@@ -43,6 +43,14 @@ impl Words {
         number
     }
 
+    /// Returns the same for the next row of a column. Often it has the word of the row before.
+    fn number_next(&mut self, text: Option<&str>, column: &[Word]) -> Word {
+        match column.last() {
+            Some(before) if text.is_some() && self.text(*before) == text => *before,
+            _ => self.number(text),
+        }
+    }
+
     /// Returns the text of a number.
     pub fn text(&self, number: Word) -> Option<&str> {
         self.texts.get(number as usize).map(|text| &**text)
@@ -56,6 +64,30 @@ impl Words {
     /// Returns whether there are no texts.
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
+    }
+}
+
+/// Moves columns from one table to another. Looks up each text once, however many rows have it.
+struct Renumbering<'a> {
+    from: &'a Words,
+    known: Vec<Option<Word>>,
+}
+
+impl<'a> Renumbering<'a> {
+    fn from(from: &'a Words) -> Self {
+        Self {
+            from,
+            known: vec![None; from.len()],
+        }
+    }
+
+    fn renumber(&mut self, column: &[Word], to: &mut Words) -> Box<[Word]> {
+        let from = self.from;
+        let number = |word: &Word| match self.known.get_mut(*word as usize) {
+            Some(known) => *known.get_or_insert_with(|| to.number(from.text(*word))),
+            None => NO_WORD,
+        };
+        column.iter().map(number).collect()
     }
 }
 
@@ -214,8 +246,10 @@ impl Rows {
                 continue;
             }
             ids.push(head.id);
-            customers.push(self.customers.number(head.customer.as_deref()));
-            types.push(self.types.number(head.case_type.as_deref()));
+            let customer = head.customer.as_deref();
+            customers.push(self.customers.number_next(customer, &customers));
+            let case_type = head.case_type.as_deref();
+            types.push(self.types.number_next(case_type, &types));
         }
         let (text, ends) = match left_out.is_empty() {
             true => (page.text, page.ends.into()),
@@ -371,6 +405,8 @@ impl Rows {
             *self = other;
             return;
         }
+        let mut customers = Renumbering::from(&other.customers);
+        let mut types = Renumbering::from(&other.types);
         let at = other
             .starts
             .partition_point(|start| *start <= first)
@@ -386,18 +422,12 @@ impl Rows {
                 Some(chunk.tail(skip))
             };
             let chunk = tail.as_ref().unwrap_or(chunk);
-            let renumber = |column: &[Word], from: &Words, to: &mut Words| -> Box<[Word]> {
-                column
-                    .iter()
-                    .map(|word| to.number(from.text(*word)))
-                    .collect()
-            };
             let moved = Chunk {
                 text: chunk.text.clone(),
                 ends: chunk.ends.clone(),
                 ids: chunk.ids.clone(),
-                customers: renumber(&chunk.customers, &other.customers, &mut self.customers),
-                types: renumber(&chunk.types, &other.types, &mut self.types),
+                customers: customers.renumber(&chunk.customers, &mut self.customers),
+                types: types.renumber(&chunk.types, &mut self.types),
             };
             self.push(Arc::new(moved));
         }

@@ -38,6 +38,20 @@ impl RawRows {
         })
     }
 
+    /// Takes rows that are joined by `,` in `text` already. `None` past 4 GiB, and if they are not
+    /// as long as the text.
+    pub fn joined(text: Bytes, rows: &[&str], places: Vec<Option<CasePlaces>>) -> Option<Self> {
+        let mut ends = Vec::with_capacity(rows.len());
+        let mut next = 0;
+        for row in rows {
+            let end = next + row.len();
+            ends.push(u32::try_from(end).ok()?);
+            next = end + 1;
+        }
+        let fits = next == text.len() + usize::from(!rows.is_empty());
+        fits.then_some(Self { text, ends, places })
+    }
+
     /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.ends.len()

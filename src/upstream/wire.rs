@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use arc_swap::ArcSwap;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
@@ -152,7 +152,9 @@ impl<C: VendorConnector> Transport for Wire<C> {
         let response = self.head(operation, request, over).await?;
         let hold = self.governor.hear(response.status(), response.headers());
         if let Some((fault, detail)) = refusal(response.status()) {
-            return Err(self.refused(operation, response, fault, detail, hold).await);
+            // Boxed, because refusals are rare and every call would carry the room for one.
+            let refused = self.refused(operation, response, fault, detail, hold);
+            return Err(Box::pin(refused).await);
         }
         let (head, body) = response.into_parts();
         let status = head.status;
@@ -355,8 +357,8 @@ async fn collect(
     {
         return Err(TOO_LARGE);
     }
-    let first = declared.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-    let mut out = BytesMut::with_capacity(first.min(BODY_BYTES_FIRST));
+    let whole = declared.and_then(|n| usize::try_from(n).ok());
+    let mut out: Vec<u8> = Vec::with_capacity(whole.unwrap_or(0).min(BODY_BYTES_FIRST));
     while let Some(frame) = body.frame().await {
         // Trailers do not belong to the body.
         let Ok(data) = frame.map_err(|_| CUT)?.into_data() else {
@@ -365,12 +367,19 @@ async fn collect(
         if data.len() > bytes_max - out.len() {
             return Err(TOO_LARGE);
         }
+        if data.len() > out.capacity() - out.len() {
+            // Doubles, but makes no room past the declared length.
+            let left = whole.map_or(usize::MAX, |whole| whole.saturating_sub(out.len()));
+            out.reserve_exact(left.min(out.len()).max(data.len()));
+        }
         out.extend_from_slice(&data);
     }
     if declared.is_some_and(|n| n != out.len() as u64) {
         return Err(CUT);
     }
-    Ok(out.freeze())
+    // Snapshots keep rows within the body, so nothing unused may hang on it.
+    out.shrink_to_fit();
+    Ok(out.into())
 }
 
 fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, (Fault, &'static str)> {

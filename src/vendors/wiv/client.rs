@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
-use tower::ServiceExt as _;
 
 use super::scroll::ScrollId;
 use super::wire::{CustomerList, continuation, customer_list, first_body, search_page};
@@ -85,7 +84,7 @@ impl Wiv {
                 error.unknown_members = !query.extra.is_empty();
                 error
             })?;
-        read(operation, &answer, search_page)
+        read(operation, &answer, |text| search_page(text, &answer.body))
     }
 
     async fn call(
@@ -95,7 +94,7 @@ impl Wiv {
         body: Bytes,
         spend: Spend,
     ) -> Result<VendorAnswer, UpstreamError> {
-        let Some(service) = self.service.clone() else {
+        let Some(service) = &self.service else {
             return Err(UpstreamError::new(
                 operation,
                 Fault::Disabled,
@@ -107,7 +106,7 @@ impl Wiv {
             _ => Method::POST,
         };
         service
-            .oneshot(VendorCall {
+            .call(VendorCall {
                 operation,
                 method,
                 path_and_query,

@@ -1,6 +1,7 @@
 //! The forms of wiv's answers: pages of a search, and the customer list.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -66,11 +67,18 @@ const BAD_KEY: BodyFault = malformed("next_page_key is not of the documented for
 /// pages.
 const ROWS_RESERVED_MAX: usize = 1_000;
 
+/// A page's rows are kept within its body if the rest of the body is at most one part in this many
+/// of them.
+const SPARE_OF: usize = 16;
+
 /// A search's answer in parts: its members in their order, `data` among them without a text.
 struct PageForm<'a> {
     members: Vec<(Cow<'a, str>, Option<&'a str>)>,
     rows: Option<Vec<&'a str>>,
     places: Vec<Option<CasePlaces>>,
+    /// Where the text holds all rows with one comma and nothing else between them. `None` if it
+    /// does not.
+    joined: Option<Range<usize>>,
 }
 
 impl<'a> PageForm<'a> {
@@ -81,6 +89,7 @@ impl<'a> PageForm<'a> {
             members: Vec::with_capacity(4),
             rows: None,
             places: Vec::new(),
+            joined: None,
         };
         let mut steps = Steps::at_start_of(text);
         if !steps.takes(b'{') {
@@ -97,11 +106,17 @@ impl<'a> PageForm<'a> {
                         return None;
                     }
                     let (row, places) = row(&mut steps)?;
+                    let start = steps.at() - row.len();
                     if rows.is_empty() {
                         // Most rows of a page are about as long.
                         let guess = (text.len() / row.len().max(1)).min(ROWS_RESERVED_MAX);
                         rows.reserve(guess);
                         form.places.reserve(guess);
+                        form.joined = Some(start..steps.at());
+                    } else {
+                        let joined = form.joined.take();
+                        let joined = joined.filter(|joined| joined.end + 1 == start);
+                        form.joined = joined.map(|joined| joined.start..steps.at());
                     }
                     rows.push(row);
                     form.places.push(places);
@@ -127,6 +142,7 @@ impl<'a> PageForm<'a> {
             members: Vec::with_capacity(members.len()),
             rows: None,
             places: Vec::new(),
+            joined: None,
         };
         for (name, raw) in members {
             let raw = if name == "data" {
@@ -184,11 +200,13 @@ pub(super) fn continuation(scroll: &ScrollId, page_size: PageSize) -> String {
     body
 }
 
-pub(super) fn search_page(text: &str) -> Result<SourcePage, BodyFault> {
+/// Reads a page of a search. `text` is the text of `body`.
+pub(super) fn search_page(text: &str, body: &Bytes) -> Result<SourcePage, BodyFault> {
     let PageForm {
         members,
         rows,
         places,
+        joined,
     } = match PageForm::step_through(text) {
         Some(form) => form,
         None => PageForm::read(text)?,
@@ -232,8 +250,15 @@ pub(super) fn search_page(text: &str) -> Result<SourcePage, BodyFault> {
             EnvelopeMember::Data | EnvelopeMember::NextPageKey => true,
         });
     }
+    // Rows that stand in the body as a snapshot keeps them need no copy, unless that would keep too
+    // much of the body besides them.
+    let joined = joined.filter(|joined| (text.len() - joined.len()) * SPARE_OF <= joined.len());
+    let rows = match joined {
+        Some(joined) => RawRows::joined(body.slice(joined), &rows, places),
+        None => RawRows::collect(&rows, places),
+    };
     Ok(SourcePage {
-        rows: RawRows::collect(&rows, places).ok_or(TOO_MANY)?,
+        rows: rows.ok_or(TOO_MANY)?,
         next: scroll.map(Cursor::new),
         envelope: order,
     })
@@ -325,6 +350,35 @@ mod tests {
     use crate::domain::query::SearchRequest;
     use crate::domain::record::CaseHead;
 
+    fn read_page(text: &str) -> Result<SourcePage, BodyFault> {
+        search_page(text, &Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn rows_are_kept_within_the_body_where_that_wastes_little() {
+        let row = format!("{{\"text\":\"{}\"}}", "x".repeat(400));
+        let page = |between: &str, after: &str| {
+            let rows = [&*row, "2", &row].join(between);
+            format!("{{\"data\":[{rows}],\"next_page_key\":null{after}}}")
+        };
+        let note = format!(",\"note\":\"{}\"", "y".repeat(400));
+        for (between, after, shared) in [
+            (",", "", true),
+            (", ", "", false),
+            (" ,", "", false),
+            (",", &*note, false),
+        ] {
+            let body = Bytes::from(page(between, after));
+            let text = std::str::from_utf8(&body).unwrap();
+            let page = search_page(text, &body).unwrap();
+            let rows: Vec<&str> = page.rows.iter().collect();
+            assert_eq!(rows, [&*row, "2", &row]);
+            assert_eq!(page.rows.text, [&*row, "2", &row].join(",").as_bytes());
+            let within = body.as_ptr_range().contains(&page.rows.text.as_ptr());
+            assert_eq!(within, shared, "{between:?} {after}");
+        }
+    }
+
     #[test]
     fn members_that_repeat_the_scroll_id_are_left_out() {
         let id = "FGluY2x1ZGVfY29udGV4/A==";
@@ -339,17 +393,17 @@ mod tests {
             let text = format!(
                 r#"{{{again},"data":[],"next_page_key":{{"scroll_id":"{id}"}},"total":1}}"#
             );
-            let page = search_page(&text).unwrap();
+            let page = read_page(&text).unwrap();
             assert_eq!(page.envelope, kept, "{again}");
         }
         let last = format!(r#"{{"_scroll_id":"{id}","data":[1],"total":1,"next_page_key":null}}"#);
-        let last = search_page(&last).unwrap();
+        let last = read_page(&last).unwrap();
         assert_eq!(last.envelope.len(), 3, "{last:?}");
     }
 
     #[test]
     fn pages_keep_every_digit_and_all_that_came_with_them() {
-        let page = search_page(
+        let page = read_page(
             r#" { "total" : 12345678901234567890.123 , "data":[ {"a": 1.50, "b" : "\u0061,"} ,2,
                 "x,y" ], "next_page_key" :{"scroll_id":"FGlu\u0041=="}, "warnings":[ ] }"#,
         )
@@ -411,8 +465,8 @@ mod tests {
             assert!(PageForm::step_through(bad).is_none(), "{bad}");
         }
         let deep = |n: usize| format!("{{\"data\":[{}{}]}}", "[".repeat(n), "]".repeat(n));
-        assert!(search_page(&deep(DEPTH_MAX - 2)).is_ok());
-        assert!(search_page(&deep(DEPTH_MAX - 1)).is_err());
+        assert!(read_page(&deep(DEPTH_MAX - 2)).is_ok());
+        assert!(read_page(&deep(DEPTH_MAX - 1)).is_err());
     }
 
     #[test]
@@ -497,7 +551,7 @@ mod tests {
                 true,
             ),
         ] {
-            let page = search_page(text).unwrap();
+            let page = read_page(text).unwrap();
             assert_eq!(
                 (page.rows.len(), page.next.is_some()),
                 (rows, more),
@@ -531,16 +585,16 @@ mod tests {
             r#"{"data":[1],"next_page_key":{"scroll_id":"\ud800"}}"#,
             r#"{"data":[]} {}"#,
         ] {
-            assert_eq!(search_page(bad).unwrap_err().0, Fault::Malformed, "{bad}");
+            assert_eq!(read_page(bad).unwrap_err().0, Fault::Malformed, "{bad}");
         }
         let long = format!(
             r#"{{"data":[1],"next_page_key":{{"scroll_id":"{}"}}}}"#,
             "x".repeat(20_000)
         );
-        assert!(search_page(&long).is_err());
+        assert!(read_page(&long).is_err());
         let wide: String = (0..70).map(|n| format!("\"m{n}\":1,")).collect();
         let wide = format!("{{{wide}\"data\":[]}}");
-        assert_eq!(search_page(&wide).unwrap_err().0, Fault::TooLarge);
+        assert_eq!(read_page(&wide).unwrap_err().0, Fault::TooLarge);
     }
 
     #[test]
