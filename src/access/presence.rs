@@ -47,6 +47,13 @@ impl Presence {
         places.get(at).unwrap_or(first)
     }
 
+    /// Does not hold this hash any longer.
+    pub fn forget_target(&self, hash: u64) {
+        let place = self.knows_target(hash);
+        // A place that holds another hash by now keeps it.
+        let _ = place.compare_exchange(hash, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// Holds no hash any longer.
     pub fn forget_targets(&self) {
         for place in self.targets.0.iter() {

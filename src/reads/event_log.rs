@@ -3,7 +3,9 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::hash::BuildHasher as _;
 
+use foldhash::fast::FixedState;
 use jiff::Timestamp;
 
 use super::answer::Etag;
@@ -36,9 +38,26 @@ pub(super) struct TargetState {
     /// `None` until a stream first looks at the target: most callers never read events, and a hash
     /// of every new answer would make a cold search dearer for all of them.
     pub content: Option<blake3::Hash>,
+    /// A hash of target and body, which is compared before them.
+    asked: u64,
+    /// The hash by which the caller is known to have the answer.
+    pub known_as: u64,
 }
 
 impl TargetState {
+    /// Creates the state of a target that was answered for the first time.
+    pub fn new(lookup: Lookup, target: &str, body: &str, etag: Etag, known_as: u64) -> Self {
+        Self {
+            lookup,
+            target: target.into(),
+            body: body.into(),
+            etag,
+            content: None,
+            asked: hash_of(target, body),
+            known_as,
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.target.len() + self.body.len() + OVERHEAD_BYTES
     }
@@ -152,26 +171,32 @@ impl CallerLog {
 
     /// Returns the place of a target.
     pub fn find(&self, target: &str, body: &str) -> Option<usize> {
-        let is_it = |state: &TargetState| *state.target == *target && *state.body == *body;
+        let asked = hash_of(target, body);
+        let is_it = |state: &TargetState| {
+            state.asked == asked && *state.target == *target && *state.body == *body
+        };
         self.targets.iter().position(is_it)
     }
 
-    /// Records that a target was requested again, so that it is evicted last.
-    pub fn asked_again(&mut self, at: usize) {
-        if let Some(state) = self.targets.remove(at) {
-            self.targets.push_back(state);
-        }
+    /// Records that a target was requested again, so that it is evicted last. Its answer is now
+    /// known by this hash: returns the one by which it was known.
+    pub fn asked_again(&mut self, at: usize, known_as: u64) -> Option<u64> {
+        let mut state = self.targets.remove(at)?;
+        let before = std::mem::replace(&mut state.known_as, known_as);
+        self.targets.push_back(state);
+        (before != known_as).then_some(before)
     }
 
-    /// Adds a new target. Returns `true` if another one was evicted for it.
-    pub fn add(&mut self, state: TargetState) -> bool {
-        let full = self.targets.len() >= TARGETS_MAX;
-        if full && let Some(gone) = self.targets.pop_front() {
-            self.bytes -= gone.bytes();
-        }
+    /// Adds a new target. Returns the hash of the one that was evicted for it, if any.
+    pub fn add(&mut self, state: TargetState) -> Option<u64> {
+        let gone = match self.targets.len() >= TARGETS_MAX {
+            true => self.targets.pop_front(),
+            false => None,
+        };
+        self.bytes -= gone.as_ref().map_or(0, TargetState::bytes);
         self.bytes += state.bytes();
         self.targets.push_back(state);
-        full
+        gone.map(|gone| gone.known_as)
     }
 
     /// Records the answer for a target. Returns `true` if it differs from the last one, which is an
@@ -218,6 +243,10 @@ impl CallerLog {
     }
 }
 
+fn hash_of(target: &str, body: &str) -> u64 {
+    FixedState::with_seed(0).hash_one((target, body))
+}
+
 /// Returns the members of an event.
 fn data_of(state: &TargetState, as_of: Timestamp) -> String {
     let kind = state.lookup.kind().as_str();
@@ -261,12 +290,10 @@ mod tests {
     use crate::domain::FieldSet;
 
     fn target(target: &str, body: &str) -> TargetState {
+        let lookup = Lookup::Customers(FieldSet::ALL);
         TargetState {
-            lookup: Lookup::Customers(FieldSet::ALL),
-            target: target.into(),
-            body: body.into(),
-            etag: Etag::of(b""),
             content: Some(content_of(b"")),
+            ..TargetState::new(lookup, target, body, Etag::of(b""), 1)
         }
     }
 
@@ -312,10 +339,14 @@ mod tests {
         let mut log = log();
         let empty = log.bytes();
         for at in 0..TARGETS_MAX {
-            assert!(!log.add(target(&at.to_string(), "")));
+            let mut target = target(&at.to_string(), "");
+            target.known_as = 100 + at as u64;
+            assert_eq!(log.add(target), None);
         }
-        log.asked_again(log.find("0", "").unwrap());
-        assert!(log.add(target("new", "body")));
+        let first = log.find("0", "").unwrap();
+        assert_eq!(log.asked_again(first, 7), Some(100));
+        assert_eq!(log.asked_again(log.find("0", "").unwrap(), 7), None);
+        assert_eq!(log.add(target("new", "body")), Some(101));
         assert_eq!(log.find("1", ""), None);
         assert!(log.find("0", "").is_some() && log.find("new", "body").is_some());
         assert_eq!(log.find("new", ""), None);

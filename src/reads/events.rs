@@ -159,7 +159,7 @@ impl Events {
         let mixed = asked.mixed(etag);
         let known = asker.caller.presence.knows_target(mixed);
         if known.load(Ordering::Relaxed) != mixed {
-            self.remember(asker, asked, answer, etag, lookup());
+            self.remember(asker, asked, answer, (etag, mixed), lookup());
             known.store(mixed, Ordering::Relaxed);
         }
     }
@@ -170,7 +170,7 @@ impl Events {
         asker: &Asker,
         asked: AskedAt<'_>,
         answer: &Answer,
-        etag: &Etag,
+        (etag, mixed): (&Etag, u64),
         lookup: Lookup,
     ) {
         let is_page = matches!(&lookup, Lookup::Search(search) if search.is_continuation());
@@ -186,25 +186,20 @@ impl Events {
         }
         let as_of = self.as_of(answer);
         let log = self.log_of(&asker.caller);
-        self.with(&log, |log| match log.find(asked.target, body) {
+        let out_of_date = self.with(&log, |log| match log.find(asked.target, body) {
             Some(at) => {
                 self.learn(log, at, answer, etag, as_of);
-                log.asked_again(at);
+                log.asked_again(at, mixed)
             }
             None => {
-                let state = TargetState {
-                    lookup,
-                    target: asked.target.into(),
-                    body: body.into(),
-                    etag: etag.clone(),
-                    content: None,
-                };
-                if log.add(state) {
-                    // The evicted target may be requested again.
-                    asker.caller.presence.forget_targets();
-                }
+                let etag = etag.clone();
+                log.add(TargetState::new(lookup, asked.target, body, etag, mixed))
             }
         });
+        if let Some(hash) = out_of_date {
+            // The evicted target, or the earlier answer, may come again.
+            asker.caller.presence.forget_target(hash);
+        }
         self.make_room(&log);
     }
 
