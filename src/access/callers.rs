@@ -8,12 +8,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::RandomState;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::certificate::{ClientCertificate, ClientSan};
+use super::last_key::LastKey;
 use super::presence::Presence;
 use super::throttle::{ForcedRefreshes, Throttle};
 use crate::clock::Clock;
@@ -188,8 +190,20 @@ impl Caller {
     }
 }
 
+/// Tells the books of a process apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BookId(u64);
+
+impl BookId {
+    fn fresh() -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        Self(MADE.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// Every caller, found by the hash of its key or a name in its client certificate.
 pub struct CallerBook {
+    id: BookId,
     // The key of this map is a SHA-256, so callers cannot choose where an entry is placed.
     by_key: HashMap<CallerKeyHash, Arc<Caller>, RandomState>,
     by_san: HashMap<ClientSan, Arc<Caller>>,
@@ -234,6 +248,7 @@ impl CallerBook {
             all.push(caller);
         }
         Self {
+            id: BookId::fresh(),
             by_key,
             by_san,
             all,
@@ -290,6 +305,21 @@ impl CallerBook {
         Some(caller.clone())
     }
 
+    /// Identifies the sender of a request from its caller key alone, as [`Self::find`] does.
+    /// `last` belongs to its connection: a key that was sent there before is not hashed again.
+    pub fn find_by_key(&self, presented: &[u8], last: &LastKey) -> Option<Arc<Caller>> {
+        let Some(caller) = last.caller(presented, self.id) else {
+            let caller = self.find(Some(presented), None)?;
+            last.remember(presented, self.id, &caller);
+            return Some(caller);
+        };
+        if self.is_over(&caller) {
+            return None;
+        }
+        caller.presence.seen(self.clock.wall());
+        Some(caller)
+    }
+
     fn identify(
         &self,
         key: Option<&CallerKeyHash>,
@@ -308,8 +338,14 @@ impl CallerBook {
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => return self.open.as_ref(),
         };
-        let is_over = |expires| self.clock.wall() >= expires;
-        (!caller.expires.is_some_and(is_over)).then_some(caller)
+        (!self.is_over(caller)).then_some(caller)
+    }
+
+    /// Returns whether a caller has expired.
+    fn is_over(&self, caller: &Caller) -> bool {
+        caller
+            .expires
+            .is_some_and(|expires| self.clock.wall() >= expires)
     }
 
     /// Returns the sender of this key and certificate, if it is the same caller still, with the
@@ -433,6 +469,43 @@ mod tests {
         assert!(find(b"k3").is_some() && book.find(None, None).is_none());
         crate::clock::sleep(crate::clock::Duration::from_secs(10)).await;
         assert!(find(b"k3").is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_is_sent_again_is_judged_again() {
+        let metrics = Metrics::new().unwrap();
+        let clock = Clock::anchored("2026-11-22T12:00:00Z".parse().unwrap());
+        let until = |key: &str, expires: &str| CallerSpec {
+            expires: Some(expires.parse().unwrap()),
+            ..spec(key, &[key])
+        };
+        let specs = [spec("k1", &["k1"]), until("k2", "2026-11-22T12:00:10Z")];
+        let book = CallerBook::new(&specs, &metrics, clock.clone());
+        let last = LastKey::default();
+        let find = |book: &CallerBook, key: &[u8]| {
+            let found = book.find_by_key(key, &last).map(|c| c.name.to_string());
+            assert_eq!(
+                found,
+                book.find(Some(key), None).map(|c| c.name.to_string())
+            );
+            found
+        };
+        // One after the other over one connection, known ones and others.
+        for key in ["k1", "k1", "k2", "k2", "k1", "k", "k1", "", "k11", "k2"] {
+            let known = ["k1", "k2"].contains(&key).then(|| key.to_owned());
+            assert_eq!(find(&book, key.as_bytes()), known, "{key}");
+        }
+        // It expires while the connection lasts.
+        crate::clock::sleep(crate::clock::Duration::from_secs(10)).await;
+        assert_eq!(find(&book, b"k2"), None);
+        assert!(find(&book, b"k1").is_some());
+        // A reload takes it out, or gives it to another caller.
+        let none = CallerBook::after(Some(&book), &[], &metrics, clock.clone());
+        assert_eq!(find(&none, b"k1"), None);
+        let other = CallerBook::after(Some(&book), &[spec("o", &["k1"])], &metrics, clock);
+        assert_eq!(find(&other, b"k1").unwrap(), "o");
+        assert_eq!(find(&book, b"k1").unwrap(), "k1");
+        assert_eq!(format!("{last:?}"), "LastKey", "no part of it in a log");
     }
 
     #[tokio::test(start_paused = true)]

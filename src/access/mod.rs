@@ -8,17 +8,22 @@
 //! `Throttle` is a caller's own rate limit, and `ForcedRefreshes` is its allowance of vendor calls
 //! by `Cache-Control`. `Tenure` ends an answer that lasts, once its caller would not be let in now.
 //!
+//! `LastKey` lets a connection that sends the same key again be recognised without a hash.
+//!
 //! What must never happen here: a key comparison whose time depends on the key, a caller key that
-//! is stored or printed, or a caller that keeps its access after a reload removed it.
+//! is printed or outlives its connection, or a caller that keeps its access after a reload removed
+//! it.
 
 pub mod callers;
 pub mod certificate;
+mod last_key;
 pub mod presence;
 pub mod tenure;
 pub mod throttle;
 
 pub use callers::{Caller, CallerBook, CallerKeyHash, CallerSpec, Role};
 pub use certificate::{ClientCertificate, ClientSan};
+pub use last_key::LastKey;
 pub use presence::Presence;
 pub use tenure::Tenure;
 pub use throttle::{Allowance, ForcedRefreshes, Throttle};

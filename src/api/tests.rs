@@ -34,7 +34,7 @@ fn call(method: &str, headers: &[(&str, &str)]) -> Call {
     let now = Instant::now();
     let record = Record::new(
         &head,
-        crate::exchange::PeerIdentity::default(),
+        Arc::default(),
         now,
         now + Duration::from_secs(30),
         &crate::traces::Traces::off(),

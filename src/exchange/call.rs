@@ -9,13 +9,13 @@ use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::record::Record;
-use crate::access::{Caller, ClientCertificate, Tenure};
+use crate::access::{Caller, ClientCertificate, LastKey, Tenure};
 use crate::admission::Payer;
 use crate::domain::Route;
 use crate::reads::Asker;
 
-/// The other end of a connection, as far as the connection identifies it. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+/// The other end of a connection, as far as the connection identifies it.
+#[derive(Debug, Default)]
 pub struct PeerIdentity {
     /// Its address. `None` if the connection is no socket.
     pub address: Option<SocketAddr>,
@@ -23,6 +23,8 @@ pub struct PeerIdentity {
     pub certificate: Option<Arc<ClientCertificate>>,
     /// Whether it speaks TLS.
     pub secure: bool,
+    /// The caller key that it sent last.
+    pub last_key: LastKey,
 }
 
 /// A request as hyper read it.
@@ -30,8 +32,8 @@ pub struct PeerIdentity {
 pub struct Arrival {
     /// The head, and the body that is still arriving.
     pub request: http::Request<Incoming>,
-    /// The other end of the connection.
-    pub peer: PeerIdentity,
+    /// The other end of the connection, shared by all its requests.
+    pub peer: Arc<PeerIdentity>,
 }
 
 /// A request with an id.

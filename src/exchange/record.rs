@@ -97,7 +97,7 @@ pub struct Record {
     /// Which headers the request has.
     pub mentions: Mentions,
     /// The other end of the connection.
-    pub peer: PeerIdentity,
+    pub peer: Arc<PeerIdentity>,
     /// The `traceparent` to send to vendors: the caller's trace with a span of our own.
     pub traceparent: Option<HeaderValue>,
     /// `Some` if the request is sampled.
@@ -202,7 +202,7 @@ impl Record {
     /// Creates a record of a request of which only the head is known.
     pub fn new(
         head: &http::request::Parts,
-        peer: PeerIdentity,
+        peer: Arc<PeerIdentity>,
         arrived: Instant,
         deadline: Instant,
         traces: &Traces,

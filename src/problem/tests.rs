@@ -11,7 +11,7 @@ use crate::upstream::{ConnectCause, Fault, UpstreamError};
 fn record(route: Route) -> Arc<Record> {
     let (head, ()) = http::Request::new(()).into_parts();
     let now = Instant::now();
-    let peer = crate::exchange::PeerIdentity::default();
+    let peer = std::sync::Arc::default();
     let record = Record::new(&head, peer, now, now, &crate::traces::Traces::off());
     record.set_route(route);
     record

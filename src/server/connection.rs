@@ -86,8 +86,7 @@ impl Connections {
     {
         let peer = PeerIdentity {
             address,
-            certificate: None,
-            secure: false,
+            ..PeerIdentity::default()
         };
         self.http1(io, peer).await
     }
@@ -119,7 +118,7 @@ impl Connections {
                 answering: self.answering,
                 drain: self.drain.clone(),
                 pulse: pulse.clone(),
-                peer,
+                peer: Arc::new(peer),
             },
         );
         // Waits for one step of the drain at a time, because every request polls it.
@@ -218,7 +217,7 @@ struct PerConnection {
     answering: Answering,
     drain: Drain,
     pulse: Arc<Pulse>,
-    peer: PeerIdentity,
+    peer: Arc<PeerIdentity>,
 }
 
 impl Service<Request<Incoming>> for PerConnection {

@@ -119,7 +119,7 @@ where
             answering: on.answering,
             clock: clock.clone(),
             streams: streams.clone(),
-            peer,
+            peer: Arc::new(peer),
         },
     ));
     let mut closing = std::pin::pin!(on.drain.reached(DrainPhase::Closing));
@@ -251,7 +251,7 @@ struct PerConnection {
     answering: Answering,
     clock: Clock,
     streams: Arc<Streams>,
-    peer: PeerIdentity,
+    peer: Arc<PeerIdentity>,
 }
 
 impl Service<Request<Incoming>> for PerConnection {

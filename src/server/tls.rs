@@ -394,6 +394,7 @@ impl Connections {
             address,
             certificate: leaf.and_then(client_certificate).map(Arc::new),
             secure: true,
+            ..PeerIdentity::default()
         };
         if session.alpn_protocol() == Some(HTTP_2) {
             http2::serve(self, stream, peer).await

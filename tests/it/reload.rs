@@ -120,6 +120,58 @@ async fn requests_in_flight_end_on_the_old_stack() {
     assert_eq!(peer.reply().await.unwrap().status, 401);
 }
 
+/// A connection remembers the key that it sent last. What the key is good for is judged for each
+/// request.
+#[tokio::test(start_paused = true)]
+async fn a_key_is_out_at_once_on_the_connection_that_sent_it() {
+    let mut rig = Rig::new();
+    let good = text(&rig.dir);
+    let of = |more: &str| good.replace(&caller("all", "role = \"operator\""), more);
+    let mut peer = rig.whole.connect();
+    let mut seen = Vec::new();
+    for (settings, expected) in [
+        (good.clone(), 200),
+        // Withdrawn, and given back.
+        (of(&caller("other", "")), 401),
+        (good.clone(), 200),
+        // Given back with fewer rights.
+        (of(&caller("all", "customers = [\"org_1\"]")), 200),
+        // It expires in an hour: while the connection lasts, without a reload.
+        (
+            of(&caller("all", "expires = \"2026-11-20T13:00:00Z\"")),
+            200,
+        ),
+    ] {
+        rig.write("config.toml", &settings);
+        rig.reload().await;
+        // Twice, so that the second one finds it remembered.
+        for _ in 0..2 {
+            peer.send(get("/msp/customers?fields=id", ALL)).await;
+            let reply = peer.reply().await.unwrap();
+            assert_eq!(reply.status, expected, "{settings}");
+            seen.push(String::from_utf8(reply.decoded()).unwrap());
+        }
+    }
+    assert_ne!(seen[0], seen[6]);
+    assert!(
+        seen[6].contains("org_1") && !seen[6].contains("org_2"),
+        "{}",
+        seen[6]
+    );
+    assert_eq!(seen[0], seen[8]);
+    // Asked now and then, so that the connection is not closed as idle.
+    let mut last = 200;
+    for _ in 0..90 {
+        sleep(Duration::from_secs(60)).await;
+        peer.send(get("/msp/customers?fields=id", ALL)).await;
+        last = peer.reply().await.unwrap().status;
+        if last != 200 {
+            break;
+        }
+    }
+    assert_eq!(last, 401);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_learned_survives() {
     let mut rig = Rig::new();

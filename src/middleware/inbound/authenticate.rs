@@ -76,7 +76,13 @@ where
             }
             // A wrong key is refused in open mode too, because its sender expects to be that
             // caller.
-            Presented::CallerKey(text) => self.book.find(Some(text), certificate),
+            Presented::CallerKey(text) => match certificate {
+                None => {
+                    let last = &routed.named.record.peer.last_key;
+                    self.book.find_by_key(text, last)
+                }
+                Some(_) => self.book.find(Some(text), certificate),
+            },
             Presented::Unclear => None,
         };
         let Some(caller) = caller else {
