@@ -157,3 +157,107 @@ fn cheapest(needs: &[(Duration, Need)], life: Duration, pages: u64) -> u64 {
     }
     rest[0]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// What a call brings: the first page of all customers, that of one, or, by a walk, every row.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Fetch {
+        Walk,
+        Page(Need),
+    }
+
+    /// The cheapest way, found by trying every set of calls at the time of every need.
+    fn cheapest_of_all(needs: &[(Duration, Need)], life: Duration, pages: u64) -> u64 {
+        fn try_all(
+            needs: &[(Duration, Need)],
+            held: &[(Duration, Fetch)],
+            fetches: &[Fetch],
+            life: Duration,
+            pages: u64,
+        ) -> u64 {
+            let Some(((now, need), later)) = needs.split_first() else {
+                return 0;
+            };
+            let mut best = u64::MAX;
+            for set in 0..1_usize << fetches.len() {
+                let chosen = fetches.iter().enumerate();
+                let chosen = chosen.filter(|(at, _)| set >> at & 1 == 1);
+                let (mut held, mut cost) = (held.to_vec(), 0);
+                for (_, fetch) in chosen {
+                    held.push((*now + life, *fetch));
+                    cost += match fetch {
+                        Fetch::Walk => pages,
+                        Fetch::Page(_) => 1,
+                    };
+                }
+                if cost >= best {
+                    continue;
+                }
+                held.retain(|(until, _)| until >= now);
+                // The only page of a list is all of it.
+                let all = Fetch::Page(Need::First);
+                let serves = |fetch| {
+                    fetch == Fetch::Walk
+                        || fetch == Fetch::Page(*need)
+                        || pages == 1 && fetch == all
+                };
+                if held.iter().any(|(_, fetch)| serves(*fetch)) {
+                    let rest = try_all(later, &held, fetches, life, pages);
+                    best = best.min(cost + rest);
+                }
+            }
+            best
+        }
+        let pages_of = [Need::First, Need::Customer(0), Need::Customer(1)];
+        let fetches = [&[Fetch::Walk][..], &pages_of.map(Fetch::Page)].concat();
+        try_all(needs, &[], &fetches, life, pages)
+    }
+
+    #[test]
+    fn no_set_of_calls_is_cheaper() {
+        let all = [
+            Need::Whole,
+            Need::First,
+            Need::Customer(0),
+            Need::Customer(1),
+        ];
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut mixtures = 0;
+        for _ in 0..300 {
+            let (mut now, pages) = (0, rng.u64(1..5));
+            let draw = |_| {
+                // Two needs may come at the same time.
+                now += rng.u64(0..4);
+                (at(now), all[rng.usize(..all.len())])
+            };
+            let needs: Vec<_> = (0..4).map(draw).collect();
+            let life = at(rng.u64(0..8));
+            let found = cheapest(&needs, life, pages);
+            let right = cheapest_of_all(&needs, life, pages);
+            assert_eq!(found, right, "{needs:?} {life:?} {pages}");
+            let points: Vec<_> = needs.iter().map(|(at, _)| *at).collect();
+            mixtures += u64::from(found < intervals(&points, life) * pages);
+        }
+        // So walks alone were not the answer to most draws.
+        assert!(mixtures > 50, "{mixtures}");
+    }
+
+    #[test]
+    fn an_answer_serves_to_the_end_of_its_life() {
+        let needs = |at: &[u64]| {
+            at.iter()
+                .map(|at| Duration::from_secs(*at))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(intervals(&needs(&[0, 3, 6]), at(6)), 1);
+        assert_eq!(intervals(&needs(&[0, 3, 6, 7, 13]), at(6)), 2);
+        assert_eq!(intervals(&needs(&[]), at(6)), 0);
+    }
+}
