@@ -29,6 +29,9 @@ pub struct VendorRow {
     pub concurrency: u32,
     /// The default time limit of one attempt.
     pub timeout: Duration,
+    /// Returns the path of one of the vendor's operations below the base URL, with its parameters
+    /// by name. Empty for operations of other vendors.
+    pub path: fn(Operation) -> &'static str,
     /// Returns whose fault a refusal is, and the problem code that callers get for it.
     pub refusal: fn(Operation, RefusalStatus) -> (Whose, ProblemCode),
     /// Whether callers get the body of a refusal, because it says which part of the request was

@@ -30,7 +30,7 @@ struct CallPlaces {
 impl CallPlaces {
     fn of(options: &VendorOptions) -> Self {
         let full = |operation: Operation| {
-            let template = template(operation);
+            let template = (options.row.path)(operation);
             let redacted: Vec<_> = template
                 .split('/')
                 .map(|step| match step.starts_with('{') {
@@ -46,16 +46,6 @@ impl CallPlaces {
             port: options.base_url.port(),
             targets: Operation::ALL.into_iter().map(full).collect(),
         }
-    }
-}
-
-/// Returns the path below the base URL with its parameters by name.
-const fn template(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Customers => "/msp/customers",
-        Operation::Search | Operation::Continue => "/v2/cases/msp/search",
-        Operation::Billing => "/PSABillableServices/{account}/{timeframe}/{contract}",
-        Operation::Invoices => "/InvoicesReady/{account}/{timeframe}",
     }
 }
 

@@ -21,10 +21,19 @@ pub(super) const ROW: VendorRow = VendorRow {
     requests_per_minute: 60,
     concurrency: 4,
     timeout: Duration::from_secs(15),
+    path,
     refusal,
     keeps_refusals: true,
     status_said,
 };
+
+fn path(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Billing => "/PSABillableServices/{account}/{timeframe}/{contract}",
+        Operation::Invoices => "/InvoicesReady/{account}/{timeframe}",
+        _ => "",
+    }
+}
 
 /// A 400 and a 404 say that N-able has no such month or contract.
 fn refusal(_: Operation, _: RefusalStatus) -> (Whose, ProblemCode) {

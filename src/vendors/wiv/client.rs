@@ -7,6 +7,7 @@ use http::Method;
 
 use super::scroll::ScrollId;
 use super::wire::{CustomerList, continuation, customer_list, first_body, search_page};
+use super::{CUSTOMERS_PATH, SEARCH_PATH};
 use crate::admission::{Gates, Spend};
 use crate::domain::{AccountId, CustomerId, Operation, PageSize, SearchQuery};
 use crate::upstream::body::{self, BodyFault};
@@ -64,7 +65,7 @@ impl Wiv {
     pub async fn customers(&self, spend: Spend) -> Result<CustomerList, UpstreamError> {
         let operation = Operation::Customers;
         let answer = self
-            .call(operation, "/msp/customers".into(), Bytes::new(), spend)
+            .call(operation, CUSTOMERS_PATH.into(), Bytes::new(), spend)
             .await?;
         read(operation, &answer, |text| customer_list(text, &answer.body))
     }
@@ -152,10 +153,9 @@ impl Source for Wiv {
 }
 
 fn search_path(customer: Option<&CustomerId>) -> String {
-    const PATH: &str = "/v2/cases/msp/search";
     match customer {
-        None => PATH.into(),
-        Some(id) => format!("{PATH}?customer_id={}", escaped(id.as_str())),
+        None => SEARCH_PATH.into(),
+        Some(id) => format!("{SEARCH_PATH}?customer_id={}", escaped(id.as_str())),
     }
 }
 

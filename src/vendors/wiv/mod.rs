@@ -14,6 +14,9 @@ pub use client::Wiv;
 pub use scroll::ScrollId;
 pub use wire::{CustomerEnvelope, CustomerList, first_body};
 
+const CUSTOMERS_PATH: &str = "/msp/customers";
+const SEARCH_PATH: &str = "/v2/cases/msp/search";
+
 pub(super) const ROW: VendorRow = VendorRow {
     vendor: Vendor::Wiv,
     base: ("api.wiv.ai", ""),
@@ -21,10 +24,19 @@ pub(super) const ROW: VendorRow = VendorRow {
     requests_per_minute: 120,
     concurrency: 8,
     timeout: Duration::from_secs(10),
+    path,
     refusal,
     keeps_refusals: false,
     status_said,
 };
+
+fn path(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Customers => CUSTOMERS_PATH,
+        Operation::Search | Operation::Continue => SEARCH_PATH,
+        _ => "",
+    }
+}
 
 /// Only a search's filters are the caller's own words. The gateway builds the rest, so a refusal of
 /// a continuation or of the customer list is wiv's error; and none of wiv's documented answers is a

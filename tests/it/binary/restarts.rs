@@ -186,7 +186,11 @@ async fn nothing_in_the_file_can_be_read() {
     let good = ["intact; 2 answers, 1 searches", "; 0 records do not open"];
     assert!(good.iter().all(|part| checked.contains(part)), "{checked}");
     assert_eq!(store("wipe").code, Some(0));
-    assert!(store("check").stdout.contains("there is no store in this directory"));
+    assert!(
+        store("check")
+            .stdout
+            .contains("there is no store in this directory")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
