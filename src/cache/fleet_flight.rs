@@ -1,5 +1,5 @@
-//! One flight for all gateways that share a store. A gateway boards before it fetches: it takes
-//! the answer that another one fetched, waits for the one that is fetching, or leads.
+//! One flight for all gateways that share a store. A gateway boards before it fetches: it uses the
+//! answer that another gateway fetched, waits for the gateway that is fetching, or leads.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,42 +13,43 @@ use crate::clock::{Clock, Duration, Instant, sleep, timeout};
 use crate::store::fleet::ClaimId;
 use crate::store::{Boarded, FETCH_LEASE};
 
-/// First pause before a gateway that waits boards again; doubles each time.
+/// The first pause before a waiting gateway boards again. It doubles each time.
 const LOOK_FIRST: Duration = Duration::from_millis(10);
-/// Longest such pause: what an answer of another gateway takes longer than one of our own.
+/// The longest such pause. An answer of another gateway arrives at most this much later than our
+/// own would.
 const LOOK_MAX: Duration = Duration::from_millis(100);
-/// How long a gateway waits for others before it fetches on its own: as long as a fetch may take.
+/// How long a gateway waits for others before it fetches on its own. A fetch may take this long.
 const FOLLOW_MAX: Duration = Duration::from_secs(20);
-/// Newer answers that may turn out unusable before the gateway fetches on its own. More than one
-/// in a row is a clock that jumped, or a stranger who writes to the store.
+/// Unusable newer answers after which the gateway fetches on its own. More than one in a row means
+/// that a clock jumped or that another program writes to the store.
 const USELESS_MAX: u32 = 3;
-/// A claim is renewed three times before it runs out, so two renewals may be lost.
+/// A claim is renewed three times before it expires, so two renewals may be lost.
 const RENEW_EVERY: Duration = Duration::from_secs(FETCH_LEASE.as_secs() / 3);
 
-/// Which answer of another gateway will do.
+/// The conditions for using an answer of another gateway.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wish {
     /// Lifetimes of good answers and of soft failures.
     pub lives: (Lifetimes, Duration),
-    /// The vendor must have given it after this. `None`: at any time.
+    /// The vendor must have given it after this time. `None` means at any time.
     pub after: Option<Instant>,
-    /// From when on the store's time limit counts.
+    /// The start of the store's time limit.
     pub since: Instant,
 }
 
-/// What boarding gave.
+/// The result of boarding.
 pub(super) enum FleetBoarding<V: Clone + Send + Sync + 'static, E> {
     /// Another gateway's answer, which is in memory now.
     Landed(Arc<Entry<V>>),
     /// Another gateway's fetch failed.
     Failed(E),
-    /// Fetch it, for all.
+    /// This gateway has to fetch it for all gateways.
     Lead(FetchClaim<V>),
-    /// Fetch it, for this gateway alone.
+    /// This gateway has to fetch it for itself.
     Alone,
 }
 
-/// The right to fetch an answer for all gateways. Dropping it lets another one fetch.
+/// A claim to fetch an answer for all gateways. Dropping it lets another gateway fetch.
 pub(super) struct FetchClaim<V: Clone + Send + Sync + 'static> {
     keeping: Arc<Keeping<V>>,
     key: CacheKey,
@@ -57,7 +58,7 @@ pub(super) struct FetchClaim<V: Clone + Send + Sync + 'static> {
 }
 
 impl<V: Clone + Send + Sync + 'static> FetchClaim<V> {
-    /// Runs the fetch, and keeps the claim meanwhile.
+    /// Runs the fetch and renews the claim meanwhile.
     pub(super) async fn hold<T>(&self, fetch: impl Future<Output = T>) -> T {
         let mut fetch = pin!(fetch);
         loop {
@@ -79,7 +80,7 @@ impl<V: Clone + Send + Sync + 'static> FetchClaim<V> {
         store.land_answer(self.key.fingerprint(), answer, self.claim);
     }
 
-    /// Shares the failure, if it was a vendor's whole answer.
+    /// Shares the failure if it was a complete answer of the vendor.
     pub(super) fn fail<E: FetchError>(mut self, error: &E) {
         let Some(failure) = error.to_shared() else {
             return;
@@ -127,7 +128,7 @@ impl<V: Clone + Send + Sync + 'static> Keeping<V> {
                             true => entry.age(now) < wish.lives.1,
                             false => entry.standing(&wish.lives.0, now) == Standing::Fresh,
                         };
-                        // What was fetched since is shared even if it is stale at once.
+                        // An answer that was fetched since is shared even if it is stale at once.
                         !entry.purged && (is_young || entry.born >= began)
                     };
                     match self

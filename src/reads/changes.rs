@@ -29,7 +29,7 @@ use crate::domain::{CustomerId, DateRange, SearchQuery, Shortage};
 use crate::metrics::{Metrics, StoreUsage};
 use crate::snapshot::{End, PageFailure, Sealer, SyncClaims, View};
 
-/// Rows written between two turns of others.
+/// Rows written before the task yields.
 const ROWS_PER_TURN: usize = 250;
 /// The bytes of lines in one piece. A longer line is a piece of its own.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -61,7 +61,7 @@ pub struct Changes {
     clock: Clock,
     metrics: Arc<Metrics>,
     leaving: watch::Sender<bool>,
-    /// Whether states of followed searches are built ahead of their askers.
+    /// Whether states of followed searches are already built ahead of requests.
     prepares: AtomicBool,
 }
 
@@ -112,7 +112,8 @@ impl Changes {
         accounted(&self.metrics, asker, begun)
     }
 
-    /// Begins to build the states of followed searches, once.
+    /// Starts to build the states of followed searches ahead of requests. Only the first call has
+    /// an effect.
     fn prepare(&self) {
         if !self.prepares.swap(true, Ordering::Relaxed) {
             let snapshots = self.cases.snapshots();
@@ -214,7 +215,7 @@ struct Telling {
 }
 
 impl Telling {
-    /// The rows that answer the search now.
+    /// Returns the rows that answer the search now.
     async fn source(&self) -> Result<WholeList, ReadError> {
         WholeList::open(&self.cases, &self.asker, &self.query).await
     }
@@ -328,7 +329,7 @@ impl Telling {
         }
     }
 
-    /// The state of a complete snapshot, built if it was not built before.
+    /// Returns the state of a complete snapshot. Builds it if there is none.
     async fn state_of(&self, source: WholeList) -> Result<(Arc<ViewState>, WholeList), Cut> {
         let order = StateOrder {
             key: self.cases.key(&self.query),
@@ -357,7 +358,7 @@ impl Telling {
         let wanted = |at: usize| difference.upserts.get(at).map(|place| *place as usize);
         let (mut at, mut in_turn) = (0, 0);
         while let Some(first) = wanted(at) {
-            // As many as follow one another.
+            // Takes as many rows as are consecutive.
             let run = difference.upserts.iter().skip(at).take(ROWS_PER_TURN);
             let run = run
                 .zip(first..)

@@ -1,5 +1,5 @@
-//! All rows of a search, for an export or for changes: the snapshot that has them, and the wait for
-//! those that are still being read.
+//! All rows of a search, for an export or for changes. Finds their snapshot and waits for rows that
+//! are still being read.
 
 use std::sync::Arc;
 
@@ -15,23 +15,23 @@ use crate::domain::{Kind, SearchQuery, Vendor};
 use crate::metrics::Metrics;
 use crate::snapshot::{Growth, PageFailure, Snapshot, View, Want};
 
-/// A list is given up if its next row does not arrive within this time: the vendor has no budget
-/// for it.
+/// A list is given up if no new row arrives within this time, for instance because the vendor's
+/// budget is used up.
 pub(super) const STALL_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// All rows of a search.
 pub(super) struct WholeList {
     cases: Arc<Cases>,
-    /// What has them, perhaps among others.
+    /// The snapshot with the rows. It may hold other rows too.
     pub snapshot: Arc<Snapshot>,
-    /// Which rows of it they are.
+    /// The view that selects the rows.
     pub view: View,
     /// How the snapshot was found.
     pub note: CacheNote,
 }
 
 impl WholeList {
-    /// Finds the snapshot that answers a search now, or begins one.
+    /// Finds the snapshot that answers a search now, or starts one.
     pub async fn open(
         cases: &Arc<Cases>,
         asker: &Asker,
@@ -70,7 +70,7 @@ impl WholeList {
         Ok(())
     }
 
-    /// Waits for more than was known when `changes` was last marked as seen.
+    /// Waits until the snapshot changes after `changes` was last marked as seen.
     pub async fn wait(
         &self,
         asker: &Asker,
@@ -95,7 +95,7 @@ impl WholeList {
     }
 }
 
-/// Puts the begin of a stream on a caller's account.
+/// Counts the start of a stream on the caller's account.
 pub(super) fn accounted(
     metrics: &Metrics,
     asker: &Asker,

@@ -1,9 +1,9 @@
 //! One walk of a search among all gateways that share a store.
 //!
-//! After its turn in this process, a walk claims its search in the store. If another gateway has
-//! the claim, the walk becomes a *follower*: it says what its readers want, looks every 250 ms, and
-//! loads the rows that the other gateway kept. Once the claim is free and rows are still wanted, it
-//! claims the search and goes on with a new scroll.
+//! When a walk gets its turn in this process, it claims its search in the store. If another gateway
+//! has the claim, the walk becomes a *follower*: it reports what its readers want, looks every 250
+//! ms, and loads the rows that the other gateway stored. Once the claim is free and rows are still
+//! wanted, the follower claims the search and continues with a new scroll.
 //!
 //! ```text
 //! take_claim ─▶ mine ─▶ catch_up ─▶ the walk ──▶ deposed ─┐
@@ -12,7 +12,7 @@
 //!     └────────────────────┴──────────────────────────────┘
 //! ```
 //!
-//! While the store is away the walk goes on alone, and the rows are in this process only.
+//! While the store is away, the walk continues alone and its rows are in this process only.
 
 use std::future::pending;
 
@@ -28,29 +28,29 @@ use crate::store::claims::{LINE_LOOK_EVERY, LineLook};
 use crate::store::fleet::LineWant;
 use crate::store::{Fence, KeptEnd, KeptSnapshot, LineClaim, LineTurn, RecordName, StoreHealth};
 
-/// Looks in a row without a reply after which a follower goes on alone.
+/// Looks in a row without a reply after which a follower continues alone.
 const LATE_MAX: u32 = 3;
-/// How long readers that name no deadline are taken to wait.
+/// The assumed wait of readers without a deadline.
 const WANT_LEFT: Duration = Duration::from_secs(30);
-/// How long a walk that waits for its turn says so with one look.
+/// How long one look reports that a walk waits for its turn.
 const TURN_LEFT: Duration = Duration::from_secs(2);
 
-/// How long a walk goes on alone before it asks the store again.
+/// How long a walk continues alone before it calls the store again.
 const ALONE: Duration = Duration::from_secs(1);
 
-/// By which right a walk asks the vendor.
+/// The right by which a walk calls the vendor.
 pub(super) enum WalkRight {
-    /// No other gateway shares the store, or there is none.
+    /// There is no store, or no other gateway shares it.
     Sole,
-    /// The store is away or takes nothing, so other gateways may walk the search too. Claimed again
-    /// with a page that comes after this time.
+    /// The store is away or accepts nothing, so other gateways may walk the search too. The walk
+    /// claims it again with the first page after this time.
     Alone(Instant),
-    /// No other gateway walks it.
+    /// This gateway holds the claim.
     Claimed(LineClaim),
 }
 
 impl WalkRight {
-    /// Waits until readers of other gateways want something, or the claim is lost.
+    /// Waits until readers of other gateways want something or the claim is lost.
     pub async fn changed(&self) {
         match self {
             Self::Claimed(claim) => claim.changed().await,
@@ -59,22 +59,22 @@ impl WalkRight {
     }
 }
 
-/// What other gateways want of a walk, beside rows.
+/// What other gateways want of a walk besides rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Elsewhere {
     Nothing,
-    /// A walk there waits until this one is over.
+    /// A walk of another gateway waits for the end of this one.
     Turn,
 }
 
-/// What a look at the rows in the store brought.
+/// The result of loading rows from the store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pulled {
     /// All rows up to the end.
     Whole,
     /// More rows may come.
     Open,
-    /// The store does not have the snapshot any more.
+    /// The store no longer has the snapshot.
     Gone,
 }
 
@@ -86,8 +86,8 @@ impl Walk {
         }
     }
 
-    /// Claims the search, or follows the gateway that has claimed it. Returns whether the vendor is
-    /// to be asked; otherwise nothing is left to do.
+    /// Claims the search, or follows the gateway with the claim. Returns whether the walk has to
+    /// call the vendor; otherwise the walk is over.
     pub(super) async fn take_claim(&mut self) -> bool {
         let kept = self.store.kept.clone();
         if !kept.is_shared() {
@@ -111,7 +111,7 @@ impl Walk {
                     return walks;
                 }
                 LineTurn::Taken => late = 0,
-                // One late reply is no reason to walk what another gateway walks.
+                // One late reply is no reason to walk a search that another gateway walks.
                 LineTurn::Alone if followed && late < LATE_MAX && self.store_answers() => {
                     late += 1;
                     sleep(LINE_LOOK_EVERY).await;
@@ -137,7 +137,7 @@ impl Walk {
     }
 
     /// Follows another gateway. Returns whether its claim has ended and this gateway wants it;
-    /// otherwise nothing is left to do.
+    /// otherwise the walk is over.
     async fn follow(&mut self) -> bool {
         let mut late = 0;
         let mut current = None;
@@ -167,7 +167,7 @@ impl Walk {
                     }
                     self.target.lock().elsewhere_until = Some(self.store.clock.now() + look.left);
                     if !waits {
-                        // What is held is served stale meanwhile.
+                        // The rows in memory are served stale meanwhile.
                         self.end_turn();
                         return false;
                     }
@@ -186,8 +186,8 @@ impl Walk {
         }
     }
 
-    /// Loads what another gateway kept before this one asks the vendor. Returns whether the vendor
-    /// is still to be asked.
+    /// Loads the rows that another gateway stored before this one calls the vendor. Returns whether
+    /// the call is still necessary.
     async fn catch_up(&mut self) -> bool {
         let identity = self.lineage.key.fingerprint();
         let look = self.store.kept.look_at_line(identity, LineWant::default());
@@ -202,7 +202,7 @@ impl Walk {
         !(matches!(self.stage, Stage::Comparing { .. }) && self.leave_if_unwanted())
     }
 
-    /// Takes the rows or ages that another gateway kept. Returns whether nothing is left to do.
+    /// Loads the rows or ages that another gateway stored. Returns whether the walk is over.
     async fn take_what_is_kept(&mut self, look: &LineLook) -> bool {
         match self.stage {
             Stage::Comparing { .. } => self.pull(look).await == Pulled::Whole,
@@ -242,7 +242,7 @@ impl Walk {
         self.load(found).await
     }
 
-    /// The store has lost the target: it is kept anew with the next rows.
+    /// Records that the store has lost the target, which is stored again with the next rows.
     fn forget_place(&self) -> Pulled {
         let mut part = self.target.kept.lock();
         *part = KeptPart {
@@ -260,7 +260,7 @@ impl Walk {
             return Pulled::Open;
         };
         if standing.chunks < place.chunks {
-            // It lost rows, as after a failover. This copy has them still.
+            // The store lost rows, as after a failover. This copy still has them.
             target.kept.lock().unsure = true;
             return Pulled::Open;
         }
@@ -298,7 +298,8 @@ impl Walk {
         Pulled::Whole
     }
 
-    /// Whether what another gateway kept makes this refresh needless. It is taken then.
+    /// Returns whether another gateway has already refreshed the rows, and applies its ages or
+    /// rows.
     async fn is_refreshed(&self, look: &LineLook) -> bool {
         let Stage::Checking {
             turn,
@@ -340,15 +341,15 @@ impl Walk {
         look.standing() == Standing::Fresh || wanted == Wanted::Now && !look.purged
     }
 
-    /// Ends a refresh that this walk does not need to make.
+    /// Ends a refresh that is not necessary.
     fn end_turn(&mut self) {
         if let Stage::Checking { turn, .. } = std::mem::replace(&mut self.stage, Stage::Over) {
             turn.end();
         }
     }
 
-    /// What the readers of this gateway want of the line, whose current snapshot was `current` when
-    /// it was last looked at.
+    /// Returns what the readers of this gateway want of the line. `current` was its current
+    /// snapshot at the last look.
     fn want_of_line(&self, current: Option<RecordName>) -> LineWant {
         let turn = LineWant {
             left: TURN_LEFT,
@@ -390,7 +391,7 @@ impl Walk {
         }
     }
 
-    /// Takes what readers of other gateways want into the target, whose state is locked.
+    /// Records in the target, whose state is locked, what readers of other gateways want.
     pub(super) fn hear(&self, state: &mut State) -> Elsewhere {
         let WalkRight::Claimed(claim) = &self.right else {
             return Elsewhere::Nothing;
@@ -415,7 +416,7 @@ impl Walk {
                 .max(large(want.furthest).min(state.rows.len()));
             state.wanted_until = state.wanted_until.max(Some(until));
             state.payer.get_or_insert_with(Payer::elsewhere);
-            // Reading elsewhere is a use of the scroll.
+            // A reader of another gateway counts as a use of the scroll.
             self.target.touch(1);
         }
         match want.turn {
@@ -432,8 +433,8 @@ impl Walk {
         }
     }
 
-    /// Keeps the page that was just taken. A claim that ran out, and that nobody took in between,
-    /// is claimed again; so is a search that was walked alone while the store was away.
+    /// Stores the new page. An expired claim that no other gateway took is claimed again, and so is
+    /// a search that was walked alone while the store was away.
     pub(super) async fn keep_page(&mut self, begun: u64) -> RowsKept {
         let can_claim = self.store.kept.is_shared() && !self.target.kept.lock().off;
         let now = self.store.clock.now();
@@ -450,7 +451,7 @@ impl Walk {
         }
         match keeping {
             RowsKept::Alone if can_claim => {
-                // Others would wait for rows that never come.
+                // Other gateways would wait for rows that never come.
                 self.right = self.alone();
             }
             RowsKept::Deposed => {
@@ -463,7 +464,8 @@ impl Walk {
         keeping
     }
 
-    /// Claims the search again. What the store has of the target has to be looked at then.
+    /// Claims the search again. After that, the rows in the store have to be compared with the
+    /// target.
     async fn reclaim(&mut self) -> bool {
         if let WalkRight::Claimed(claim) = &self.right {
             claim.lose();
@@ -478,7 +480,7 @@ impl Walk {
         true
     }
 
-    /// Gives up what another gateway goes on with. Rows that nobody was told are dropped.
+    /// Gives up a walk that another gateway continues. Drops rows that no reader has seen.
     pub(super) fn step_down(&mut self) {
         self.right = self.alone();
         self.ending = None;

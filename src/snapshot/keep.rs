@@ -1,13 +1,13 @@
-//! Snapshots that outlive the process: rows go to the store before readers hear of them, and come
-//! back from it when memory does not hold them.
+//! Stores snapshots and loads them again: rows go to the store before readers see them, and are
+//! loaded if memory does not hold them.
 //!
-//! A walk hands each vendor page to [`Snapshots::keep_rows`] and then shows it to readers, who see
-//! no row before (`State::told`). What is kept never changes. Should a new search replace rows that
-//! were kept but never served, the snapshot is kept anew from its start.
+//! A walk passes each vendor page to [`Snapshots::keep_rows`] before readers see it
+//! (`State::told`). Stored rows never change. If a new search replaces rows that were stored but
+//! never served, the snapshot is stored again from its start.
 //!
-//! [`Snapshots::recall`] brings a snapshot back with its first rows and its true ages. The other
-//! rows follow, one vendor page after the other, and readers wait for them as for those of a walk.
-//! Rows that do not follow those before are never served: a new search goes on from there.
+//! [`Snapshots::recall`] loads a snapshot with its first rows and its true ages. The other rows
+//! follow, one vendor page after the other, and readers wait for them as for those of a walk. Rows
+//! that do not follow the earlier ones are never served: a new search continues from there.
 
 use std::sync::Arc;
 
@@ -29,25 +29,25 @@ use crate::store::{
 };
 use crate::upstream::EnvelopeMember;
 
-/// How often the store is told that a snapshot is in use.
+/// How often the store records that a snapshot is in use.
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
 
-/// What of a snapshot is in the store.
+/// The part of a snapshot that is in the store.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeptPart {
-    /// `None` before it was begun.
+    /// `None` before the first rows are stored.
     pub place: Option<KeptPlace>,
     pub rows: usize,
     pub ages: Option<(Instant, Instant)>,
     pub ended: bool,
-    /// It cannot be kept any further.
+    /// Whether the snapshot cannot be stored any further.
     pub off: bool,
-    /// A shared store may have more of it, or less: it has to be looked at first.
+    /// Whether a shared store may have more or fewer rows, so that it has to be read first.
     pub unsure: bool,
     pub touched: Option<Instant>,
 }
 
-/// What is looked for in the store.
+/// The subject of a lookup in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Recall {
     /// The current snapshot of a search.
@@ -56,20 +56,20 @@ pub(super) enum Recall {
     Token(SnapshotId),
 }
 
-/// What became of rows that were to be kept.
+/// The outcome of storing rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RowsKept {
-    /// They are in the store, or in the queue of a disk.
+    /// The rows are in the store, or in the queue of a disk.
     Kept,
-    /// They are in memory alone, so another gateway may walk the search as well.
+    /// The rows are in memory only, so another gateway may walk the search too.
     Alone,
-    /// The shared store did not reply: they may be in it.
+    /// The shared store did not reply. The rows may be in it.
     Unsure,
-    /// Another gateway walks the search, and the rows were refused.
+    /// Another gateway walks the search, and the store rejected the rows.
     Deposed,
 }
 
-/// The error of what cannot fail.
+/// The error type of an operation that cannot fail.
 #[derive(Clone, Debug)]
 pub(super) enum NoFailure {}
 
@@ -79,9 +79,9 @@ impl Snapshots {
         self.kept.is_on()
     }
 
-    /// Keeps what is new of a snapshot, whose scroll began after `begun` purges, and the end that
-    /// it is about to have. Returns once a crash cannot undo it, or after a moment. A shared store
-    /// takes nothing without a `fence`.
+    /// Stores the new rows of a snapshot, whose scroll began after `begun` purges, and its coming
+    /// end. Returns once a crash cannot undo it, or after a short time. A shared store accepts
+    /// nothing without a `fence`.
     pub(super) async fn keep_rows(
         &self,
         snapshot: &Arc<Snapshot>,
@@ -94,7 +94,7 @@ impl Snapshots {
             let mut state = snapshot.lock();
             let cut_to = std::mem::replace(&mut state.cut_to, usize::MAX);
             if cut_to < part.rows {
-                // Rows that were kept were replaced before anybody saw them.
+                // Stored rows were replaced before any reader saw them.
                 if let Some(place) = part.place {
                     self.kept.forget_snapshot(place.name);
                 }
@@ -117,7 +117,7 @@ impl Snapshots {
             tracing::debug!(search = %snapshot.key, "a snapshot is kept no further");
         }
         if shared && matches!(keeping, RowsKept::Kept | RowsKept::Unsure) {
-            // Readers of other gateways may hold them.
+            // Readers of other gateways may have them.
             let mut state = snapshot.lock();
             state.firm = state.firm.max(state.rows.len());
         }
@@ -135,7 +135,7 @@ impl Snapshots {
         end: Option<End>,
         fence: Option<Fence>,
     ) -> RowsKept {
-        // The second time after the store was found to have other rows, or none.
+        // The second attempt follows if the store has other rows or none.
         for _ in 0..2 {
             if part.unsure {
                 match self.realign(snapshot, part).await {
@@ -167,17 +167,17 @@ impl Snapshots {
         RowsKept::Alone
     }
 
-    /// Whether a snapshot that the store has lost is to be kept again: not if it was purged, or if
-    /// another one is current by now.
+    /// Returns whether a snapshot that the store has lost is to be stored again. It is not if it
+    /// was purged or if another one is current.
     fn is_to_return(&self, snapshot: &Snapshot) -> bool {
         let current = self.current(&snapshot.key);
         !snapshot.is_ended() && current.is_some_and(|current| current.id() == snapshot.id())
     }
 
-    /// Finds out which of a snapshot's rows the shared store has.
+    /// Reads which of a snapshot's rows the shared store has.
     async fn realign(&self, snapshot: &Snapshot, part: &mut KeptPart) -> Result<(), RowsKept> {
         let Some(place) = part.place else {
-            // Whatever was begun is begun and added again, which changes nothing.
+            // Repeating the operations changes nothing.
             part.unsure = false;
             return Ok(());
         };
@@ -262,7 +262,7 @@ impl Snapshots {
         };
         let fetched = self.clock.stamp_of(ages.head);
         let whole = self.clock.stamp_of(ages.whole);
-        // An empty list has no rows that bring its age.
+        // An empty list has no rows that carry its age.
         let ageless = fence.is_some() && part.place.is_none() && count == 0;
         let new = KeptNews {
             of,
@@ -295,7 +295,7 @@ impl Snapshots {
         }
     }
 
-    /// Tells the store which snapshots were used lately. To be called every few seconds.
+    /// Records recent uses of snapshots in the store. Call it every few seconds.
     pub(super) fn touch_kept(&self, snapshot: &Snapshot, now: Instant) {
         let mut part = snapshot.kept.lock();
         let used = snapshot.last_used();
@@ -311,7 +311,7 @@ impl Snapshots {
 
     /// Removes a snapshot from the store as well.
     pub(super) fn forget_kept(&self, snapshot: &Snapshot) {
-        // Others may use it still; the engine lets go of what nobody uses.
+        // Other gateways may still use it. The engine evicts unused snapshots.
         if self.kept.is_shared() && !snapshot.is_ended() {
             return;
         }
@@ -320,8 +320,8 @@ impl Snapshots {
         }
     }
 
-    /// Looks into the store for what memory does not hold, once for all that look for it, and puts
-    /// it into memory. Returns when it is there, is not to be found, or when the deadline passes.
+    /// Looks up in the store what memory does not hold, and loads it. Concurrent lookups of one
+    /// subject share a call. Returns when it is loaded or not found, or when the deadline passes.
     pub(super) async fn recall(self: &Arc<Self>, what: Recall, deadline: Instant) {
         if !self.kept.is_on() {
             return;
@@ -443,7 +443,7 @@ impl Snapshots {
             self.clock.clone(),
         );
         if self.kept.is_shared() {
-            // It is there because somebody used it lately.
+            // The snapshot is in the store because it was used recently.
             snapshot.touch(0);
         }
         if self.is_kept_too_long(&snapshot, now) {
@@ -453,8 +453,7 @@ impl Snapshots {
         }
         snapshot.touch(0);
         let mut loader = Loader::new(self.clone(), snapshot.clone(), found);
-        // A first page needs no more than the first rows. Only readers of the others wait for
-        // those.
+        // A first page needs only the first rows. Readers of later pages wait for the others.
         match loader.load_next().await {
             Loaded::More => {
                 tokio::spawn(loader.load_rest(grower));
@@ -607,7 +606,7 @@ fn kept_end(end: End) -> Option<KeptEnd> {
     }
 }
 
-/// What was kept of a snapshot when it began.
+/// The stored head of a snapshot.
 struct Head {
     id: SnapshotId,
     identity: [u8; 32],

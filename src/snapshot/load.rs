@@ -1,5 +1,5 @@
-//! Snapshots that come back from the store: first without rows, which then follow one vendor page
-//! after the other.
+//! Loads snapshots from the store: first without rows, which then follow one vendor page after the
+//! other.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -16,9 +16,9 @@ use crate::domain::SearchQuery;
 use crate::store::{Chain, KeptPlace, KeptSnapshot};
 use crate::upstream::{EnvelopeMember, RawRows};
 
-/// How often in a row a vendor page is read again that the store did not give in time.
+/// How often in a row a vendor page is requested again after a late reply of the store.
 const LATE_MAX: u32 = 10;
-/// The pause before that.
+/// The pause before such a retry.
 const LATE_PAUSE: Duration = Duration::from_millis(100);
 
 /// A snapshot that outlived its process.
@@ -48,7 +48,7 @@ impl Snapshot {
         let fresh = Self::new(from.key, from.query, from.lifetimes, total, clock);
         let mut restored = match Arc::try_unwrap(fresh) {
             Ok(fresh) => fresh,
-            // Not reached: nobody else has it yet.
+            // Unreachable: the snapshot is not shared yet.
             Err(shared) => {
                 let grower = Grower::begin(&shared, &mut shared.lock());
                 return (shared, grower);
@@ -84,7 +84,7 @@ impl Snapshot {
         self.announce();
     }
 
-    /// Notes that all kept rows are there (`whole`), or that no more of them can be read.
+    /// Records that all stored rows are loaded (`whole`), or that no more of them can be read.
     pub(super) fn loaded(&self, grower: Grower, whole: bool) {
         let mut state = self.lock();
         if let Some(end) = state.loading.take().filter(|_| whole) {
@@ -95,7 +95,7 @@ impl Snapshot {
         self.announce();
     }
 
-    /// Waits until no more rows are being read from the store.
+    /// Waits until all rows have been loaded from the store.
     pub(super) async fn until_loaded(&self) {
         let mut changes = self.changes();
         loop {
@@ -107,7 +107,7 @@ impl Snapshot {
     }
 }
 
-/// Reads the rows of a kept snapshot, one vendor page after the other.
+/// Reads the rows of a stored snapshot, one vendor page after the other.
 pub(super) struct Loader {
     store: Arc<Snapshots>,
     snapshot: Arc<Snapshot>,
@@ -117,14 +117,14 @@ pub(super) struct Loader {
     number: u32,
 }
 
-/// The outcome of a look for the next rows.
+/// The outcome of reading the next rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Loaded {
-    /// There are more.
+    /// There are more rows.
     More,
-    /// Those were the last.
+    /// These were the last rows.
     Whole,
-    /// The rows do not follow those before. The store holds the snapshot no longer.
+    /// The rows do not follow the earlier ones. The snapshot was removed from the store.
     Damaged,
     /// The store did not answer.
     Away,
@@ -205,16 +205,16 @@ impl Loader {
         Loaded::Damaged
     }
 
-    /// Reads the other rows. Where some cannot be read, a new search goes on from those before, as
-    /// after a walk that had not ended.
+    /// Reads the other rows. If some cannot be read, a new search continues after the last good
+    /// row, as after a walk that had not ended.
     pub async fn load_rest(mut self, grower: Grower) {
         let mut late = 0;
         let ended = loop {
-            // Other tasks may run in between.
+            // Lets other tasks run in between.
             yield_now().await;
             match self.load_next().await {
                 Loaded::More => late = 0,
-                // A new search for rows that lie on the disk costs more than a moment.
+                // A short wait for stored rows costs less than a new search.
                 Loaded::Away if late < LATE_MAX => {
                     late += 1;
                     sleep(LATE_PAUSE).await;
@@ -226,7 +226,7 @@ impl Loader {
             let mut part = self.snapshot.kept.lock();
             *part = KeptPart {
                 touched: part.touched,
-                // What the store holds is good, and longer than this copy.
+                // The rows in the store are good, and more than this copy has.
                 off: ended == Loaded::Away,
                 ..KeptPart::default()
             };

@@ -1,4 +1,5 @@
-//! All snapshots of one credential: which one answers, how long each is kept, what goes first.
+//! All snapshots of one credential: which one answers, how long each is kept, and which is evicted
+//! first.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -28,15 +29,15 @@ use crate::metrics::{Metrics, StoreUsage};
 use crate::store::{PurgeDepth, Store};
 use crate::upstream::WalkedVendor;
 
-/// Searches remembered at once, running or held; beyond it new ones are refused as overloaded. Each
-/// idle one costs under a kilobyte beside its rows.
+/// The most searches in memory, walked or held. Beyond this, new searches are refused as
+/// overloaded. An idle search takes less than a kilobyte besides its rows.
 const LINEAGES_MAX: usize = 65_536;
 
-/// Vendor pages of a search for all customers up to which all of them are read anew where a view of
-/// one customer is wanted: no more calls than a few customers' own searches.
+/// A search for all customers with at most this many vendor pages is refreshed whole even for a
+/// view of one customer. This makes no more calls than the own searches of a few customers.
 const WHOLE_REFRESH_PAGES_MAX: usize = 4;
 
-/// Everything the walks and readers of one credential share.
+/// The state that walks and readers of one credential share.
 pub struct Snapshots {
     pub(super) walked: WalkedVendor,
     /// Scrolls open at the vendor.
@@ -48,26 +49,26 @@ pub struct Snapshots {
     pub(super) held: Held,
     lineages: Mutex<HashMap<CacheKey, Arc<Lineage>, RandomState>>,
     pub(super) total: Arc<AtomicU64>,
-    /// Snapshots that had to go for want of room.
+    /// The number of snapshots that were evicted.
     evicted: AtomicU64,
-    /// What outlives the process.
+    /// The store, which outlives the process.
     pub(super) kept: Store,
-    /// Looks into the store under way: many readers make one.
+    /// Lookups in the store that are in progress. Concurrent readers share one.
     pub(super) recalls: Arc<Flights<Recall, (), NoFailure>>,
     leaving: AtomicBool,
     completed: watch::Sender<u64>,
 }
 
-/// A wish for one row more than is known.
+/// A request for one row more than is known.
 #[derive(Clone, Copy, Debug)]
 pub struct Growth<'a> {
-    /// What for.
+    /// The purpose.
     pub want: Want,
-    /// Failures that the reader knew of when it began to wait.
+    /// The number of failures that the reader knew of when it began to wait.
     pub seen_failures: u64,
     /// Pays for vendor calls.
     pub payer: &'a Arc<Payer>,
-    /// When the reader gives up; the walk goes on.
+    /// When the reader gives up. The walk continues.
     pub deadline: Instant,
 }
 
@@ -78,11 +79,11 @@ pub enum PageFailure {
     Gone,
     /// The rows before the page are not those that its token was made for.
     Changed,
-    /// A walk hit its own bound before these rows; the setting's name.
+    /// The walk reached a limit before these rows. Holds the name of the setting.
     Limit(&'static str),
-    /// A walk failed; the token stays good.
+    /// The walk failed. The token stays valid.
     Walk(WalkFailure),
-    /// The caller's deadline came first; the walk goes on and the token stays good.
+    /// The caller's deadline passed. The walk continues and the token stays valid.
     DeadlinePassed,
 }
 
@@ -98,7 +99,7 @@ impl fmt::Display for PageFailure {
     }
 }
 
-/// What a reader of a page asks.
+/// A request for a page.
 #[derive(Clone, Debug)]
 pub struct PageAsk<'a> {
     /// Which rows may be shown.
@@ -109,7 +110,7 @@ pub struct PageAsk<'a> {
     pub size: usize,
     /// What the rows before the page must show.
     pub marks: Option<Marks>,
-    /// What for.
+    /// The purpose.
     pub want: Want,
     /// When the caller's answer is due.
     pub deadline: Instant,
@@ -126,8 +127,8 @@ impl Snapshots {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        // The first random bytes of a process take tens of milliseconds: no caller should wait for
-        // them.
+        // The first random bytes of a process take tens of milliseconds. They are read here, so
+        // that no caller waits for them.
         fresh_id();
         let gates = walked.gates.as_ref();
         Arc::new(Self {
@@ -167,15 +168,15 @@ impl Snapshots {
         }
     }
 
-    /// Takes new settings; running walks see them at their next page.
+    /// Applies new settings. Running walks use them from their next page on.
     pub fn configure(&self, options: SnapshotOptions) {
         self.slots.resize(options.slot_limits());
         self.options.store(Arc::new(options));
     }
 
-    /// Notes that the gateway leaves. Walks that were paged within `scroll_idle_max` read on, at
-    /// most `drain_pages_max` pages each, for as long as the process lives: a page that is kept
-    /// costs no vendor call after the restart. Nothing waits for them.
+    /// Starts to drain. Walks that were paged within `scroll_idle_max` read further, at most
+    /// `drain_pages_max` pages each, while the process lives: a stored page costs no vendor call
+    /// after the restart. The process does not wait for them.
     pub fn leave(&self) {
         if self.keeps() {
             self.leaving.store(true, Ordering::Release);
@@ -351,7 +352,7 @@ impl Snapshots {
         snapshot
     }
 
-    /// Forgets a snapshot: its tokens end.
+    /// Removes a snapshot. Its tokens end.
     pub(super) fn discard(&self, lineage: &Lineage, snapshot: &Arc<Snapshot>) {
         self.held.remove(snapshot.id());
         lineage.forget(snapshot);
@@ -371,8 +372,8 @@ impl Snapshots {
         purges.covers(key.subject().purged_as(), begun)
     }
 
-    /// Holds a snapshot that came from the store. The current one of its search answers first
-    /// pages, unless there is another by now.
+    /// Adds a snapshot from the store. If it is `current`, it answers first pages, unless there is
+    /// another one by now.
     pub(super) fn hold(&self, snapshot: &Arc<Snapshot>, current: bool) {
         self.held.insert(snapshot.clone());
         if current {
@@ -413,7 +414,7 @@ impl Snapshots {
         self.bytes() < self.options.load().snapshot_bytes_max
     }
 
-    /// Lets go of the least recently used snapshots until the budget holds. Those that grow stay.
+    /// Evicts the least recently used snapshots until the budget holds. Growing snapshots stay.
     pub(super) fn make_room(&self) {
         let max = self.options.load().snapshot_bytes_max;
         if self.bytes() <= max {
@@ -430,8 +431,8 @@ impl Snapshots {
 
     fn let_go(&self, snapshot: &Arc<Snapshot>) {
         self.held.remove(snapshot.id());
-        // Readers may hold it for a moment longer; the budget wants its bytes now. What a purge
-        // ends while a walk still fills it is charged until the walk lets go.
+        // Readers may hold it a little longer, but its bytes leave the budget now. A growing
+        // snapshot that a purge ended is charged until its walk drops it.
         if !snapshot.is_growing() {
             snapshot.uncharge();
         }
@@ -440,7 +441,7 @@ impl Snapshots {
         }
     }
 
-    /// Lets go of what is over. To be called every few seconds.
+    /// Removes expired snapshots. Call it every few seconds.
     pub fn sweep(&self) {
         let now = self.clock.now();
         for snapshot in self.held.all() {
@@ -454,7 +455,8 @@ impl Snapshots {
         self.lineages.lock().retain(|_, lineage| {
             Arc::strong_count(lineage) > 1 || !lineage.is_idle() || lineage.remembers_failure(now)
         });
-        // Lets go of lingering scrolls that have expired, and gives their slots to those who wait.
+        // Frees the slots of abandoned scrolls that have expired, and gives them to waiting
+        // searches.
         self.slots.usage();
     }
 
@@ -468,8 +470,8 @@ impl Snapshots {
         }
     }
 
-    /// Ends the snapshots that `which` names. Soft: they become stale and are refreshed when asked
-    /// for. Hard: they are removed, and their tokens end. Returns their number.
+    /// Purges the snapshots that `which` selects, and returns their number. Soft: they become stale
+    /// and are refreshed at the next request. Hard: they are removed and their tokens end.
     pub fn purge(&self, soft: bool, which: impl Fn(&Snapshot) -> bool) -> u64 {
         let mut purged = 0;
         for snapshot in self.held.all() {

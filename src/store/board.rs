@@ -1,5 +1,5 @@
-//! Which of the gateways (*replicas*) that share a store fetches an answer, and what the others
-//! get instead.
+//! Decides which of the gateways (*replicas*) that share a store fetches an answer, and what the
+//! others get instead.
 //!
 //! ```text
 //! board ─▶ Found   another replica fetched it: use it
@@ -25,24 +25,25 @@ use crate::clock::{Duration, Instant, Stamp};
 use crate::domain::Kind;
 use crate::metrics::{StoreLookup, StoreOutcome};
 
-/// How long the right to fetch an answer lasts unless it is renewed. A replica that dies delays
-/// the others by no more than this.
+/// How long a claim on a fetch lasts unless it is renewed. A replica that dies delays the others by
+/// no more than this.
 pub const FETCH_LEASE: Duration = Duration::from_secs(3);
-/// How long a failed fetch is shared: as long as one gateway holds a failure for its own callers.
+/// How long a failed fetch is shared. It equals the time for which one gateway shares a failure
+/// among its own callers.
 const FAILURE_HOLD: Duration = Duration::from_millis(400);
 
-/// What boarding gave.
+/// The result of boarding.
 #[derive(Debug)]
 pub enum Boarded {
     /// A newer answer that another replica fetched.
     Found(KeptAnswer),
-    /// A newer record of this birth is kept, and it cannot be opened.
+    /// A newer record with this time of birth is stored, but cannot be opened.
     Useless(Stamp),
     /// The fetch of another replica failed a moment ago, with this failure.
     Failed(Bytes),
-    /// Another replica fetches the answer. Its claim lasts so long unless it is renewed.
+    /// Another replica fetches the answer. Its claim lasts this long unless it is renewed.
     Wait(Duration),
-    /// This replica fetches it.
+    /// This replica has to fetch it.
     Lead,
     /// The store gave no reply in time.
     Alone,
@@ -73,7 +74,7 @@ impl Store {
         boarded
     }
 
-    /// Stores the answer that was fetched under `claim`, and ends the claim. Nobody waits for it.
+    /// Stores the answer that was fetched under `claim`, and ends the claim. Does not wait.
     pub fn land_answer(&self, identity: &[u8; 32], answer: KeptAnswer, claim: ClaimId) {
         let Some(inner) = self.inner.clone() else {
             return;
@@ -82,7 +83,7 @@ impl Store {
         tokio::spawn(async move { inner.keep_answer(&identity, answer, claim).await });
     }
 
-    /// Makes the claim last for [`FETCH_LEASE`] from now on. Nobody waits for it.
+    /// Extends the claim to [`FETCH_LEASE`] from now. Does not wait.
     pub fn renew_fetch(&self, identity: &[u8; 32], claim: ClaimId) {
         self.tell_of_answer(identity, |inner, name| {
             let have = Some(inner.clock.stamp());
@@ -95,8 +96,8 @@ impl Store {
         });
     }
 
-    /// Ends the claim on an answer, and shares the failure of its fetch for a moment. Nobody waits
-    /// for it.
+    /// Ends the claim on an answer, and shares the failure of its fetch for a moment. Does not
+    /// wait.
     pub fn fail_answer(&self, identity: &[u8; 32], claim: ClaimId, failure: &[u8]) {
         self.tell_of_answer(identity, |inner, name| {
             Some(FleetOp::Fail {
@@ -108,7 +109,7 @@ impl Store {
         });
     }
 
-    /// Ends the claim on an answer, so that another replica may fetch it. Nobody waits for it.
+    /// Ends the claim on an answer, so that another replica may fetch it. Does not wait.
     pub fn leave_answer(&self, identity: &[u8; 32], claim: ClaimId) {
         self.tell_of_answer(identity, |_, name| Some(FleetOp::GiveUp { name, claim }));
     }
@@ -121,7 +122,7 @@ impl Store {
         let Some(inner) = self.inner.as_ref() else {
             return;
         };
-        // Without names nothing was claimed.
+        // Without names there is no claim.
         let name = inner.known_names().map(|n| answer_name(&n.0, identity));
         if let Some(op) = name.and_then(|name| op(inner, name)) {
             inner.tell_fleet(op);
@@ -186,7 +187,7 @@ impl StoreInner {
     }
 }
 
-/// A failure is sealed for another place than the answer of the same name.
+/// Returns the place of a failure, which differs from the place of the answer of the same name.
 fn failure_place(name: RecordName) -> RecordPlace {
     RecordPlace {
         kind: RecordKind::Answer,

@@ -1,4 +1,4 @@
-//! Claims on lines: which gateway of a fleet walks a search.
+//! Claims on lines. They decide which gateway of a fleet walks a search.
 //!
 //! ```text
 //! claim_line ─▶ Mine(LineClaim) ── renewed by one task ──▶ dropped: released
@@ -6,10 +6,10 @@
 //!            ─▶ Alone           ── no shared store, or it is away
 //! ```
 //!
-//! The engine refuses the rows of a gateway that has lost its claim. The vendor cannot: so a
-//! gateway sends no continuation unless a renewal that was asked for lately was granted. What a
-//! gateway knows of its claim is [`ClaimTerm`], and where its rows stand against those in the store
-//! is [`align`]. Both are pure.
+//! The engine rejects the rows of a gateway that has lost its claim. The vendor cannot do so.
+//! Therefore a gateway sends a continuation only if a recently requested renewal was granted.
+//! [`ClaimTerm`] is what a gateway knows of its claim, and [`align`] compares its rows with those
+//! in the store. Both are pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,22 +26,22 @@ use super::names::NameUse;
 use super::record::RecordName;
 use crate::clock::{Duration, Instant, sleep};
 
-/// How often a gateway looks at a line that another one walks, and how often the gateway that walks
-/// it listens while rows are wanted elsewhere.
+/// How often a gateway looks at a line that another one walks. The walking gateway renews its claim
+/// as often while rows are wanted elsewhere.
 pub const LINE_LOOK_EVERY: Duration = Duration::from_millis(250);
-/// No continuation is sent so shortly before the end of a claim: the clocks of two machines, and
-/// the way to the vendor.
+/// No continuation is sent within this time before the end of a claim. It covers differences
+/// between clocks and the time to the vendor.
 const SPARE: Duration = Duration::from_secs(1);
-/// A claim as young as this is listened to often: gateways that were asked the same search at the
-/// same time are heard at once.
+/// A claim younger than this is renewed often, so that gateways with the same search at the same
+/// time are heard at once.
 const YOUNG: Duration = Duration::from_secs(3);
-/// How long readers elsewhere are expected to want more rows.
+/// How long readers of other gateways are expected to want more rows.
 const LIVELY: Duration = Duration::from_secs(10);
 
 /// Whether a continuation may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clearance {
-    /// Yes.
+    /// It may be sent.
     Send,
     /// The claim has to be renewed first.
     RenewFirst,
@@ -49,20 +49,20 @@ pub enum Clearance {
     Deposed,
 }
 
-/// What a gateway knows of its claim. Pure.
+/// The state of a claim as its gateway knows it. Pure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimTerm {
     lease: Duration,
     begun: Instant,
-    /// When the last grant was asked for. The engine counts the lease from later on.
+    /// When the last granted renewal was requested. The engine counts the lease from a later time.
     asked: Instant,
-    /// When rows were last wanted elsewhere.
+    /// When another gateway last wanted rows.
     wanted: Option<Instant>,
     deposed: bool,
 }
 
 impl ClaimTerm {
-    /// Returns a claim that was granted for a lease, and asked for at `asked`.
+    /// Creates a claim that was requested at `asked` and granted for a lease.
     pub fn new(lease: Duration, asked: Instant) -> Self {
         Self {
             lease,
@@ -73,7 +73,7 @@ impl ClaimTerm {
         }
     }
 
-    /// Decides about the next continuation.
+    /// Returns whether the next continuation may be sent.
     pub fn clearance(&self, now: Instant) -> Clearance {
         let age = now.saturating_duration_since(self.asked);
         match self.deposed {
@@ -95,12 +95,12 @@ impl ClaimTerm {
         self.asked + every
     }
 
-    /// Records that a renewal which was asked for at `asked` was granted.
+    /// Records that the renewal requested at `asked` was granted.
     pub fn granted(&mut self, asked: Instant) {
         self.asked = self.asked.max(asked);
     }
 
-    /// Records that rows are wanted elsewhere.
+    /// Records that another gateway wants rows.
     pub fn wanted(&mut self, now: Instant) {
         self.wanted = Some(now);
     }
@@ -111,19 +111,19 @@ impl ClaimTerm {
     }
 }
 
-/// Where the rows in the store stand against a copy of them.
+/// How the rows in the store compare with a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alignment {
-    /// They are the copy's first so many chunks. The others may be appended.
+    /// The store has this many of the copy's first chunks. The others may be appended.
     Behind(u32),
-    /// There are more. They may follow the copy's.
+    /// The store has more chunks. They may follow the copy's.
     Ahead,
-    /// They are others: the copy goes on alone.
+    /// The store has other rows, so the copy continues in memory only.
     Apart,
 }
 
-/// Compares a copy, by its chain after each of its chunks, with so many chunks in the store and the
-/// chain over them.
+/// Compares a copy with the store: the copy's chain after each chunk, with the number of chunks in
+/// the store and the chain over them.
 pub fn align(copy: &[Chain], chunks: u32, chain: &Chain) -> Alignment {
     let Some(last) = chunks.checked_sub(1) else {
         return Alignment::Behind(0);
@@ -139,44 +139,44 @@ pub fn align(copy: &[Chain], chunks: u32, chain: &Chain) -> Alignment {
 /// The claims of this process.
 pub(super) type HeldClaims = Mutex<HashMap<RecordName, Arc<ClaimCell>, RandomState>>;
 
-/// One of them.
+/// One claim of this process.
 pub(super) struct ClaimCell {
     line: RecordName,
     term: Mutex<ClaimTerm>,
-    /// What the last renewal said is wanted, until it is looked at.
+    /// What other gateways want according to the last renewal, until it is read.
     heard: Mutex<Option<(LineWant, Instant)>>,
-    /// Notified when something is wanted, or the claim is lost.
+    /// Notified when another gateway wants something or the claim is lost.
     changed: Notify,
 }
 
-/// The right to walk a search, until it is dropped or lost.
+/// A claim to walk a search. It lasts until it is dropped or lost.
 pub struct LineClaim {
     inner: Arc<StoreInner>,
     cell: Arc<ClaimCell>,
 }
 
-/// Who walks a search.
+/// The gateway that walks a search.
 pub enum LineTurn {
-    /// This gateway may.
+    /// This gateway.
     Mine(LineClaim),
-    /// Another one does.
+    /// Another gateway.
     Taken,
-    /// The store does not say: this gateway goes on alone.
+    /// Unknown, because the store does not answer. This gateway continues alone.
     Alone,
 }
 
-/// A line as it stands.
+/// The state of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineLook {
     /// Its current snapshot.
     pub current: Option<RecordName>,
-    /// How long the claim of another gateway lasts still. Zero: none has claimed it.
+    /// How long the claim of another gateway still lasts. Zero means that there is no claim.
     pub left: Duration,
 }
 
 impl Store {
-    /// Claims a search, by its identity. A store that was late a moment ago is not waited for: it
-    /// holds up no search twice.
+    /// Claims a search by its identity. Does not wait for a store that was late a moment ago, so
+    /// that a late store delays a search only once.
     pub async fn claim_line(&self, identity: &[u8; 32]) -> LineTurn {
         let shared = |inner: &Arc<StoreInner>| inner.is_shared() && !inner.was_late();
         let Some(inner) = self.inner.clone().filter(shared) else {
@@ -206,8 +206,8 @@ impl Store {
         }
     }
 
-    /// Says what this gateway's readers want of a search that another one walks, and looks at it.
-    /// `None` where the store does not say.
+    /// Reports what this gateway's readers want of a search that another gateway walks, and returns
+    /// the state of its line. `None` if the store does not answer.
     pub async fn look_at_line(&self, identity: &[u8; 32], want: LineWant) -> Option<LineLook> {
         let inner = self.inner.as_ref().filter(|inner| inner.is_shared())?;
         let until = inner.patience();
@@ -231,7 +231,7 @@ impl StoreInner {
         Some((line, lease))
     }
 
-    /// Renews the claims of this process, for as long as it is awaited.
+    /// Renews the claims of this process while the future is polled.
     pub(super) async fn renew_claims(self: &Arc<Self>) {
         loop {
             sleep(LINE_LOOK_EVERY).await;
@@ -245,7 +245,7 @@ impl StoreInner {
         }
     }
 
-    /// Asks for one renewal. Without a reply nothing changes.
+    /// Requests one renewal. Without a reply nothing changes.
     async fn renew(&self, cell: &ClaimCell) {
         let Some(fleet) = self.engine.fleet() else {
             return;
@@ -276,7 +276,7 @@ impl StoreInner {
         }
     }
 
-    /// Ends the claims of this process, so that nobody waits for their leases.
+    /// Ends the claims of this process, so that no gateway waits for their leases.
     pub(super) fn release_claims(&self) {
         let lines: Vec<_> = self.claims.lock().drain().map(|(line, _)| line).collect();
         for line in lines {
@@ -287,14 +287,14 @@ impl StoreInner {
     fn release(&self, line: RecordName) {
         if let Some(fleet) = self.engine.fleet() {
             let claim = ClaimId(self.replica);
-            // Sent by now. Without a reply the lease ends it.
+            // The operation has been sent. Without a reply the claim ends with its lease.
             drop(fleet.ask(FleetOp::Release { line, claim }));
         }
     }
 }
 
 impl LineClaim {
-    /// Returns what fences the changes of the line.
+    /// Returns the fence for changes of the line.
     pub fn fence(&self) -> Option<Fence> {
         Some(Fence {
             line: self.cell.line,
@@ -303,8 +303,8 @@ impl LineClaim {
         })
     }
 
-    /// Returns whether a continuation may be sent, after a renewal where one is needed. A store
-    /// that does not reply stops no walk: nobody else can continue its scroll.
+    /// Returns whether a continuation may be sent. Renews the claim first if necessary. A store
+    /// that does not reply stops no walk, because no other gateway can continue its scroll.
     pub async fn may_send(&self) -> bool {
         let clearance = || self.cell.term.lock().clearance(self.inner.clock.now());
         if clearance() == Clearance::RenewFirst {
@@ -313,7 +313,8 @@ impl LineClaim {
         clearance() != Clearance::Deposed
     }
 
-    /// Returns what readers elsewhere want, and until when they wait, once after each renewal.
+    /// Returns what readers of other gateways want and until when they wait. Returns it once after
+    /// each renewal.
     pub fn take_heard(&self) -> Option<(LineWant, Instant)> {
         self.cell.heard.lock().take()
     }
@@ -328,7 +329,7 @@ impl LineClaim {
         self.cell.term.lock().depose();
     }
 
-    /// Waits until something is wanted elsewhere, or the claim is lost.
+    /// Waits until another gateway wants something or the claim is lost.
     pub async fn changed(&self) {
         self.cell.changed.notified().await;
     }
@@ -365,7 +366,7 @@ mod tests {
             (0, 4_999, Clearance::Send),
             (0, 5_000, Clearance::RenewFirst),
             (4_000, 8_999, Clearance::Send),
-            // A late reply to an early question makes it no older.
+            // A late reply to an earlier request does not make the claim older.
             (2_000, 8_999, Clearance::Send),
             (2_000, 9_000, Clearance::RenewFirst),
             (2_000, 40_000, Clearance::RenewFirst),
