@@ -1,15 +1,18 @@
 //! Builds states: reads every row of a whole snapshot, and hashes its text.
 //!
-//! That takes some 50 ms for 100,000 rows, so it is done on a thread that serves no requests. A
-//! search that a caller follows is likely asked for again. So its next state is built as soon as a
-//! walk has read the list anew, and its askers find it. At most one state is built at a time.
+//! Hashing 100,000 rows takes some 50 ms, so it is done on a thread that serves no requests. Few
+//! rows of a list change from one reading to the next. As long as the snapshot of the state before
+//! is in memory, a row that has the same text there keeps its hash, wherever in the list it stands.
+//!
+//! A search that a caller follows is likely asked for again. So its next state is built once a walk
+//! has read the list anew, and its askers find it. At most one state is built at a time.
 
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::states::{BuiltFor, FollowedSearch, NewState, States, ViewState, hash_of};
+use super::states::{BuiltFor, FollowedSearch, NewState, RowHash, States, ViewState, hash_of};
 use crate::cache::{CacheKey, Standing};
 use crate::domain::SearchQuery;
 use crate::domain::record::RowId;
@@ -34,27 +37,99 @@ pub(super) struct StateOrder {
     pub cut: View,
 }
 
-impl NewState {
-    /// Adds rows. Returns `false` if the table of ids is full.
-    pub(super) fn add(&mut self, rows: &[(RowId, Bytes)]) -> bool {
-        {
-            let mut ids = self.ids.lock();
-            for (id, row) in rows {
-                let Some(number) = ids.number(*id, row) else {
-                    return false;
-                };
-                self.rows.push(number);
+/// The rows of the state before, by place.
+pub(super) struct EarlierRows {
+    state: Arc<ViewState>,
+    texts: Vec<Bytes>,
+    /// By number of the id: the row's place.
+    places: Vec<u32>,
+}
+
+impl EarlierRows {
+    /// Returns the rows of a state, if its snapshot is in memory and its ids are in the table of
+    /// `new`.
+    fn of(before: FollowedSearch, new: &NewState) -> Option<Self> {
+        let state = before.state;
+        if !Arc::ptr_eq(state.ids(), &new.ids) {
+            return None;
+        }
+        let snapshot = before.snapshot.upgrade()?;
+        let mut texts = Vec::with_capacity(state.row_count());
+        loop {
+            let (rows, _) = snapshot.rows_with_ids(&before.cut, texts.len(), ROWS_AT_ONCE);
+            if rows.is_empty() {
+                break;
+            }
+            texts.extend(rows.into_iter().map(|(_, text)| text));
+        }
+        if texts.len() != state.row_count() {
+            return None;
+        }
+        let mut places = vec![u32::MAX; new.ids.lock().len()];
+        for (place, number) in (0..).zip(state.rows().0) {
+            if let Some(known) = places.get_mut(*number as usize) {
+                *known = place;
             }
         }
-        self.hashes.extend(rows.iter().map(|(_, row)| hash_of(row)));
+        Some(Self {
+            state,
+            texts,
+            places,
+        })
+    }
+
+    /// Returns the number and the hash of a row, if it stood at this very place.
+    fn at(&self, place: usize, row: &Bytes) -> Option<(u32, RowHash)> {
+        let (numbers, hashes) = self.state.rows();
+        let is_same = is_same_text(self.texts.get(place)?, row);
+        is_same.then_some((*numbers.get(place)?, *hashes.get(place)?))
+    }
+
+    /// Returns the hash of a row, if it stood anywhere.
+    fn hash(&self, number: u32, row: &Bytes) -> Option<RowHash> {
+        let place = *self.places.get(number as usize)? as usize;
+        Some(self.at(place, row)?.1)
+    }
+}
+
+fn is_same_text(one: &Bytes, other: &Bytes) -> bool {
+    // Lists that were read one after the other share the memory of equal pages.
+    let same_place = one.as_ptr() == other.as_ptr() && one.len() == other.len();
+    same_place || one == other
+}
+
+impl NewState {
+    /// Adds rows. Returns `false` if the table of ids is full.
+    pub(super) fn add(&mut self, rows: &[(RowId, Bytes)], before: Option<&EarlierRows>) -> bool {
+        let mut ids = self.ids.lock();
+        for (id, row) in rows {
+            let stood = before.and_then(|before| before.at(self.rows.len(), row));
+            let (number, hash) = match stood {
+                Some(stood) => stood,
+                None => {
+                    let Some(number) = ids.number(*id, row) else {
+                        return false;
+                    };
+                    let known = before.and_then(|before| before.hash(number, row));
+                    (number, known.unwrap_or_else(|| hash_of(row)))
+                }
+            };
+            self.rows.push(number);
+            self.hashes.push(hash);
+        }
         true
     }
 
     /// Adds every row. Returns `None` if the snapshot is not whole, or has too many ids.
-    fn fill(mut self, snapshot: &Snapshot, cut: &View) -> Option<Self> {
+    fn fill(
+        mut self,
+        snapshot: &Snapshot,
+        cut: &View,
+        before: Option<&EarlierRows>,
+    ) -> Option<Self> {
         loop {
             let (rows, end) = snapshot.rows_with_ids(cut, self.rows.len(), ROWS_AT_ONCE);
-            if !self.add(&rows) {
+            if !self.add(&rows, before) {
                 tracing::warn!("changes cut: a search has too many ids");
                 return None;
             }
@@ -94,7 +169,10 @@ impl States {
         let work = move || {
             // The turn ends with the work, even if the asker has left.
             let _turn = turn;
-            let made = states.begin(key, query, view).fill(&snapshot, &cut)?;
+            let before = states.latest(&key, &view);
+            let new = states.begin(key, query, view);
+            let before = before.and_then(|before| EarlierRows::of(before, &new));
+            let made = new.fill(&snapshot, &cut, before.as_ref())?;
             states.remember(made, &snapshot, &cut, &built_for)
         };
         match off_thread {
@@ -115,7 +193,10 @@ pub(super) async fn prepare(
         let (Some(states), Some(snapshots)) = (states.upgrade(), snapshots.upgrade()) else {
             return;
         };
-        for FollowedSearch { state, source, cut } in states.followed() {
+        for followed in states.followed() {
+            let FollowedSearch {
+                state, source, cut, ..
+            } = followed;
             let Some(snapshot) = snapshots.complete(&source, &[Standing::Fresh]) else {
                 continue;
             };

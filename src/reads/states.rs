@@ -11,8 +11,8 @@
 //! What must never happen: two rows with one number, or a state made of a list without its end.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use foldhash::fast::RandomState;
 use jiff::Timestamp;
@@ -237,7 +237,7 @@ impl ViewState {
     }
 
     /// Returns the table of its ids.
-    pub(super) fn ids(&self) -> &Mutex<Ids> {
+    pub(super) fn ids(&self) -> &Arc<Mutex<Ids>> {
         &self.ids
     }
 
@@ -364,6 +364,8 @@ pub(super) struct FollowedSearch {
     pub source: CacheKey,
     /// The view by which it was cut.
     pub cut: View,
+    /// That snapshot, if it is still in memory.
+    pub snapshot: Weak<Snapshot>,
 }
 
 /// For whom a state is built.
@@ -428,6 +430,12 @@ impl States {
     fn followed_since(&self) -> u64 {
         let now = self.ms_of(self.clock.now());
         now.saturating_sub(millis(FOLLOWED_WITHIN))
+    }
+
+    /// Returns the newest state of a search's view.
+    pub(super) fn latest(&self, key: &CacheKey, view: &View) -> Option<FollowedSearch> {
+        let table = self.table.lock();
+        table.latest.get(&(key.clone(), view.clone())).cloned()
     }
 
     /// Returns the searches that callers asked for lately.
@@ -540,7 +548,7 @@ impl States {
     pub(super) fn remember(
         &self,
         made: NewState,
-        snapshot: &Snapshot,
+        snapshot: &Arc<Snapshot>,
         cut: &View,
         built_for: &BuiltFor,
     ) -> Option<Arc<ViewState>> {
@@ -586,6 +594,7 @@ impl States {
             state: state.clone(),
             source: snapshot.key.clone(),
             cut: cut.clone(),
+            snapshot: Arc::downgrade(snapshot),
         };
         table.latest.insert(place, followed);
         self.make_room(&mut table, &state);
@@ -759,7 +768,7 @@ mod tests {
         made.ids = ids.clone();
         for row in rows {
             let id = CaseHead::read(str::from_utf8(&row).unwrap()).id;
-            assert!(made.add(&[(id, row.into())]));
+            assert!(made.add(&[(id, row.into())], None));
         }
         let now = states.clock.now();
         let state = ViewState {
