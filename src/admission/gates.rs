@@ -79,12 +79,19 @@ impl Gates {
         if !store.is_on() {
             return;
         }
-        self.governor.remember(store, account);
         self.credential.remember(store, account);
         let (governor, credential) = (self.governor.clone(), self.credential.clone());
+        let is_shared = store.is_shared();
+        match is_shared {
+            true => governor.share(store, account),
+            false => governor.remember(store, account),
+        }
         tokio::spawn(async move {
             credential.recall().await;
-            governor.recall().await;
+            match is_shared {
+                true => governor.open_purse().await,
+                false => governor.recall().await,
+            }
         });
     }
 

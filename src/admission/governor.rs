@@ -2,23 +2,26 @@
 //! headers are read here.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::limits;
-use super::pace::{Called, Pace, PaceDecision, PaceRefusal, PaceSettings, PaceSnapshot};
+use super::pace::{Called, Pace, PaceDecision, PaceRefusal, PaceSettings, PaceSnapshot, micros};
 use super::places::Felt;
 use super::queue::WaiterId;
 use super::remembered::{Notebook, PaceMemory};
+use super::shared::{SharedBudget, SharedCall};
 use super::spend::{Lane, Spend};
 use crate::clock::{Clock, Duration, Instant, sleep_until};
 use crate::domain::{AccountId, Vendor};
 use crate::metrics::{Metrics, PaceGauges};
-use crate::store::Store;
+use crate::store::{PurseReply, PurseTake, PurseWord, Store};
 
+/// `Retry-After` of a call that was to look whether a hold-down is over, and got no reply.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Minimum time between two log lines about waits that were cut.
 const CUT_LOGGED_EVERY: Duration = Duration::from_secs(3600);
 
@@ -55,6 +58,8 @@ pub struct Governor {
     clock: Clock,
     gauges: PaceGauges,
     notebook: Notebook,
+    /// The budget of all gateways that share a store.
+    shared: OnceLock<SharedBudget>,
     inner: Mutex<Inner>,
 }
 
@@ -72,6 +77,7 @@ impl Governor {
             clock,
             gauges: metrics.pace(vendor),
             notebook: Notebook::default(),
+            shared: OnceLock::new(),
             inner: Mutex::new(Inner {
                 pace,
                 cut_logged: None,
@@ -80,6 +86,15 @@ impl Governor {
         };
         this.snapshot();
         Arc::new(this)
+    }
+
+    /// From now on, the store keeps the budget, for all gateways that use this account.
+    pub(super) fn share(&self, store: &Store, account: &AccountId) {
+        // This is set once, when the gateway is built.
+        let _ = self
+            .shared
+            .set(SharedBudget::new(store, self.vendor, account));
+        self.inner.lock().pace.share(self.clock.now());
     }
 
     /// From now on, stores what the vendor says. No call goes out before [`Self::recall`].
@@ -132,8 +147,41 @@ impl Governor {
     /// on top.
     pub fn begin_anew(&self) {
         let mut inner = self.inner.lock();
-        inner.pace.begin_anew(self.clock.now());
+        let now = self.clock.now();
+        inner.pace.begin_anew(now);
+        let cost_us = inner.pace.cost_us();
+        let word = PurseWord {
+            credit_max_us: Some(cost_us),
+            ..inner.pace.word(now, &inner.pace.memory(now), false)
+        };
         self.settle(&mut inner, None);
+        drop(inner);
+        self.tell(word);
+    }
+
+    /// Lets the credit in the store grow from now on, if it is the first of its gateways that
+    /// looks at it.
+    pub(super) async fn open_purse(&self) {
+        let wish = self.inner.lock().pace.wish(Lane::Interactive);
+        if let Some(shared) = self.shared.get() {
+            shared.look(wish).await;
+        }
+    }
+
+    /// Returns whether the store keeps the budget at present.
+    #[cfg(test)]
+    pub(super) fn is_shared(&self) -> bool {
+        self.inner.lock().pace.is_shared()
+    }
+
+    /// Tells the other gateways what the vendor said, if it is anything new.
+    fn tell(&self, word: PurseWord) {
+        let says = word.strike || word.answered || word.resume;
+        if let Some(shared) = self.shared.get()
+            && (says || word.stop.is_some() || word.credit_max_us.is_some())
+        {
+            shared.tell(word);
+        }
     }
 
     /// Waits for budget and a place, at most until the deadline.
@@ -143,14 +191,16 @@ impl Governor {
     /// `Retry-After` forbids calls, and if too many calls wait already.
     pub async fn admit(self: &Arc<Self>, spend: &Spend) -> Result<VendorPermit, PaceRefusal> {
         let waiter = match self.ask(spend)? {
-            Turn::Now { probe } => return Ok(self.permit(probe)),
+            Turn::Now { probe } => return Ok(self.permit(probe, None)),
+            Turn::Look(place) => return self.look(place).await,
             Turn::Later(waiter) => waiter,
         };
         let mut wanted = spend.lane.is_interactive() && self.clock.now() < spend.wanted_until;
         loop {
-            let wake = {
+            let step = {
                 let mut inner = self.inner.lock();
                 let now = self.clock.now();
+                self.come_back(&mut inner, now);
                 if wanted && now >= spend.wanted_until {
                     // The callers that waited for this call have left.
                     wanted = false;
@@ -168,21 +218,130 @@ impl Governor {
                 if let Some(verdict) = waiter.verdict(&inner) {
                     drop(inner);
                     verdict?;
-                    return Ok(waiter.into_permit());
+                    return Ok(waiter.into_permit(None));
                 }
                 let latest = match wanted {
                     true => spend.deadline.min(spend.wanted_until),
                     false => spend.deadline,
                 };
-                match inner.pace.next(now) {
-                    Some((id, Some(at))) if id == waiter.id => at.min(latest),
-                    _ => latest,
+                match (inner.pace.asks(now), inner.pace.next(now)) {
+                    (Some((id, lane)), _) if id == waiter.id => {
+                        Step::Take(lane, inner.pace.wish(lane))
+                    }
+                    (_, Some((id, Some(at)))) if id == waiter.id => Step::Sleep(at.min(latest)),
+                    _ => Step::Sleep(latest),
                 }
             };
-            tokio::select! {
-                () = waiter.notify.notified() => {}
-                () = sleep_until(wake) => {}
+            match step {
+                Step::Sleep(wake) => tokio::select! {
+                    () = waiter.notify.notified() => {}
+                    () = sleep_until(wake) => {}
+                },
+                // Boxed, because without a shared store no call needs it.
+                Step::Take(lane, wish) => {
+                    if let Some(call) = Box::pin(self.take(waiter.id, lane, wish)).await {
+                        return Ok(waiter.into_permit(Some(call)));
+                    }
+                }
             }
+        }
+    }
+
+    /// Asks the store for the call of a waiter. `None` if it gave none, or if the waiter's turn
+    /// was refused meanwhile.
+    async fn take(
+        self: &Arc<Self>,
+        id: WaiterId,
+        lane: Lane,
+        wish: PurseTake,
+    ) -> Option<SharedCall> {
+        let shared = self.shared.get()?;
+        let (call, reply) = shared.take(wish).await;
+        let mut inner = self.inner.lock();
+        let now = self.clock.now();
+        let goes = match reply {
+            Ok(reply) => self.heard(&mut inner, now, &reply),
+            Err(_) => {
+                self.went_without(&mut inner, now);
+                false
+            }
+        };
+        let waits = inner.waiting.get(&id);
+        let waits = waits.is_some_and(|waiting| waiting.verdict.is_none());
+        if goes && waits {
+            inner.pace.grant(id, lane);
+        }
+        self.settle(&mut inner, Some(id));
+        drop(inner);
+        // Dropping the call gives it back, if it was taken.
+        (goes && waits).then_some(call)
+    }
+
+    /// Records what the store answered. Returns whether the call may go.
+    fn heard(&self, inner: &mut Inner, now: Instant, reply: &PurseReply) -> bool {
+        let goes = inner.pace.heard(now, reply);
+        if let Some((left, refuses)) = inner.pace.untold(now) {
+            // As after the store was emptied.
+            let told = inner.pace.word(now, &inner.pace.memory(now), false);
+            self.tell(PurseWord {
+                stop: Some(left),
+                refuses,
+                ..told
+            });
+        }
+        goes
+    }
+
+    /// Asks the store whether a call may go although a hold-down is running. `_place` is held here
+    /// meanwhile.
+    async fn look(self: &Arc<Self>, place: HeldPlace) -> Result<VendorPermit, PaceRefusal> {
+        let wish = self.inner.lock().pace.wish(Lane::Interactive);
+        let Some(shared) = self.shared.get() else {
+            return Ok(place.into_permit(None));
+        };
+        let (call, reply) = Box::pin(shared.take(wish)).await;
+        let mut inner = self.inner.lock();
+        let now = self.clock.now();
+        let goes = match reply {
+            Ok(reply) => self.heard(&mut inner, now, &reply),
+            Err(_) => {
+                self.went_without(&mut inner, now);
+                false
+            }
+        };
+        let refusal = inner.pace.stopped(now).unwrap_or(PaceRefusal {
+            retry_after: LOOK_AGAIN,
+            short: inner.pace.short_of(Lane::Interactive),
+        });
+        self.settle(&mut inner, None);
+        drop(inner);
+        match goes {
+            true => Ok(place.into_permit(Some(call))),
+            false => Err(refusal),
+        }
+    }
+
+    /// The store gave no reply. Goes on alone if it is away, and not only late.
+    fn went_without(&self, inner: &mut Inner, now: Instant) {
+        if let Some(shared) = self.shared.get()
+            && inner.pace.is_shared()
+            && let Some(of) = shared.leave()
+        {
+            inner.pace.go_alone(now, of);
+            tracing::warn!(
+                vendor = self.vendor.as_str(),
+                "the store is away: until it is back, this gateway takes one part in {of} of the vendor's budget"
+            );
+        }
+    }
+
+    /// Lets the store keep the budget again once it is back.
+    fn come_back(&self, inner: &mut Inner, now: Instant) {
+        if let Some(shared) = self.shared.get()
+            && !inner.pace.is_shared()
+            && shared.is_back()
+        {
+            inner.pace.share(now);
         }
     }
 
@@ -202,6 +361,7 @@ impl Governor {
             inner.pace.answered(now);
             None
         };
+        let credit = inner.pace.credit();
         if let Some(left) = left {
             if left.requests == 0 {
                 self.log_cut(&mut inner, now, left.reset);
@@ -209,8 +369,13 @@ impl Governor {
             inner.pace.told_remaining(now, left.requests, left.reset);
         }
         let after = inner.pace.memory(now);
+        let mut word = inner.pace.word(now, &before, hold.is_some());
+        if word.stop.is_none() && inner.pace.credit() < credit {
+            word.credit_max_us = Some(micros(inner.pace.credit()));
+        }
         self.settle(&mut inner, None);
         drop(inner);
+        self.tell(word);
         if after != before {
             self.note(after);
         }
@@ -240,8 +405,13 @@ impl Governor {
         let now = self.clock.now();
         let left = inner.pace.resume(now);
         let after = inner.pace.memory(now);
+        let word = PurseWord {
+            resume: true,
+            ..inner.pace.word(now, &after, false)
+        };
         self.settle(&mut inner, None);
         drop(inner);
+        self.tell(word);
         self.note(after);
         left
     }
@@ -285,9 +455,14 @@ impl Governor {
         let mut inner = self.inner.lock();
         let now = self.clock.now();
         let (lane, latest) = urgency(spend, now);
+        self.come_back(&mut inner, now);
         let (asked, displaced) = inner.pace.ask(now, lane, spend.payer.name(), latest);
         let turn = match asked {
             PaceDecision::Admitted => Turn::Now { probe: false },
+            PaceDecision::Probe if inner.pace.is_shared() => Turn::Look(HeldPlace {
+                governor: Arc::clone(self),
+                is_free: false,
+            }),
             PaceDecision::Probe => Turn::Now { probe: true },
             PaceDecision::Refused(refusal) => return Err(refusal),
             PaceDecision::Queued(id) => {
@@ -311,7 +486,7 @@ impl Governor {
         Ok(turn)
     }
 
-    fn permit(self: &Arc<Self>, probe: bool) -> VendorPermit {
+    fn permit(self: &Arc<Self>, probe: bool, shared: Option<SharedCall>) -> VendorPermit {
         let now = self.clock.now();
         if self.notebook.is_due(now) {
             let memory = self.inner.lock().pace.memory(now);
@@ -321,8 +496,9 @@ impl Governor {
             governor: Arc::clone(self),
             began: self.clock.now(),
             sent: true,
-            probe,
+            probe: probe || shared.as_ref().is_some_and(SharedCall::is_probe),
             felt: Felt::Nothing,
+            shared: shared.map(SharedCall::into_sent),
         }
     }
 
@@ -365,8 +541,42 @@ fn urgency(spend: &Spend, now: Instant) -> (Lane, Instant) {
 enum Turn {
     /// Now. `probe` is true if the vendor's hold-down is still running.
     Now { probe: bool },
+    /// When the store says so, although a hold-down is running.
+    Look(HeldPlace),
     /// When its turn comes.
     Later(Waiter),
+}
+
+/// What a waiter does next.
+enum Step {
+    /// It waits for news, until then.
+    Sleep(Instant),
+    /// It asks the store for a call of this lane.
+    Take(Lane, PurseTake),
+}
+
+/// A place at this gateway, for a call that the store has not allowed yet.
+struct HeldPlace {
+    governor: Arc<Governor>,
+    is_free: bool,
+}
+
+impl HeldPlace {
+    fn into_permit(mut self, shared: Option<SharedCall>) -> VendorPermit {
+        // The permit has it now.
+        self.is_free = true;
+        self.governor.permit(false, shared)
+    }
+}
+
+impl Drop for HeldPlace {
+    fn drop(&mut self) {
+        if !self.is_free {
+            let mut inner = self.governor.inner.lock();
+            inner.pace.release(true);
+            self.governor.settle(&mut inner, None);
+        }
+    }
 }
 
 /// One place in the queue. Dropping it leaves the queue.
@@ -382,9 +592,9 @@ impl Waiter {
     }
 
     /// Takes the turn. Removes the entry first, so that dropping the waiter gives nothing back.
-    fn into_permit(self) -> VendorPermit {
+    fn into_permit(self, shared: Option<SharedCall>) -> VendorPermit {
         self.governor.inner.lock().waiting.remove(&self.id);
-        self.governor.permit(false)
+        self.governor.permit(false, shared)
     }
 }
 
@@ -412,6 +622,8 @@ pub struct VendorPermit {
     sent: bool,
     probe: bool,
     felt: Felt,
+    /// Its place in the store.
+    shared: Option<SharedCall>,
 }
 
 impl VendorPermit {
@@ -432,6 +644,9 @@ impl VendorPermit {
     /// Returns the place and the budget, because nothing was sent.
     pub fn unsent(mut self) {
         self.sent = false;
+        if let Some(call) = self.shared.as_mut() {
+            call.was_not_sent();
+        }
     }
 
     /// Returns the time since the permit was given.
@@ -448,351 +663,12 @@ impl VendorPermit {
 
 impl Drop for VendorPermit {
     fn drop(&mut self) {
+        // First there, so that the next one in line finds the place free.
+        drop(self.shared.take());
         self.governor.clone().release(self);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-    use crate::admission::{HOLD_DOWN_MAX, Payer};
-    use crate::clock::{sleep, timeout};
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn settings(requests_per_minute: u32, concurrency: usize) -> PaceSettings {
-        PaceSettings {
-            requests_per_minute,
-            concurrency,
-            learn_down_to: None,
-            concurrency_adaptive: false,
-            hold_down_max: HOLD_DOWN_MAX,
-        }
-    }
-
-    fn governor(requests_per_minute: u32, concurrency: usize) -> Arc<Governor> {
-        let settings = settings(requests_per_minute, concurrency);
-        let metrics = Metrics::new().unwrap();
-        Governor::new(Vendor::Wiv, settings, Clock::system(), &metrics)
-    }
-
-    fn spend(lane: Lane, caller: &str, wait: Duration) -> Spend {
-        Spend {
-            lane,
-            deadline: Clock::system().now() + wait,
-            wanted_until: Clock::system().now() + wait,
-            payer: Payer::caller(caller.into(), None),
-            within: None,
-        }
-    }
-
-    /// Admits in the background and logs its name when it goes.
-    fn go(
-        governor: &Arc<Governor>,
-        log: &Arc<Mutex<Vec<&'static str>>>,
-        lane: Lane,
-        name: &'static str,
-    ) -> tokio::task::JoinHandle<()> {
-        let (governor, log) = (Arc::clone(governor), Arc::clone(log));
-        let spend = spend(lane, name.split('-').next().unwrap(), SECOND * 600);
-        tokio::spawn(async move {
-            if let Ok(permit) = governor.admit(&spend).await {
-                log.lock().push(name);
-                sleep(Duration::from_millis(10)).await;
-                drop(permit);
-            }
-        })
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn turns_come_by_lane_and_caller() {
-        let governor = governor(60, 1);
-        let log = Arc::default();
-        let held = governor
-            .admit(&spend(Lane::Interactive, "x", SECOND))
-            .await
-            .unwrap();
-        let mut tasks = Vec::new();
-        for (lane, name) in [
-            (Lane::Export, "e-1"),
-            (Lane::Interactive, "a-1"),
-            (Lane::Interactive, "a-2"),
-            (Lane::Interactive, "a-3"),
-            (Lane::ReadAhead, "r-1"),
-            (Lane::Interactive, "b-1"),
-            (Lane::Refresh, "f-1"),
-        ] {
-            tasks.push(go(&governor, &log, lane, name));
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(governor.snapshot().queued[0], (Lane::Interactive, 4));
-        drop(held);
-        for task in tasks {
-            task.await.unwrap();
-        }
-        let order = log.lock().clone();
-        assert_eq!(order, ["a-1", "b-1", "a-2", "a-3", "f-1", "r-1", "e-1"]);
-        assert_eq!(governor.snapshot().in_flight, 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_saturated_budget_gives_exactly_the_rate() {
-        let governor = governor(120, 8);
-        let start = Clock::system().now();
-        let log: Arc<Mutex<Vec<&'static str>>> = Arc::default();
-        let mut tasks = Vec::new();
-        for n in 0..140 {
-            let name = if n % 2 == 0 { "a-1" } else { "b-1" };
-            tasks.push(go(&governor, &log, Lane::Interactive, name));
-        }
-        for task in tasks {
-            task.await.unwrap();
-        }
-        assert_eq!(log.lock().len(), 140);
-        // 20 go at once, 120 at two a second.
-        let took = start.elapsed();
-        assert!(took >= SECOND * 60 && took < SECOND * 61, "{took:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_goes_away_holds_nobody_up() {
-        let governor = governor(60_000, 1);
-        let log = Arc::default();
-        let held = governor
-            .admit(&spend(Lane::Interactive, "x", SECOND))
-            .await
-            .unwrap();
-        let first = go(&governor, &log, Lane::Interactive, "a-1");
-        tokio::task::yield_now().await;
-        let second = go(&governor, &log, Lane::Interactive, "b-1");
-        tokio::task::yield_now().await;
-        // Admitted and cancelled in the same moment: the turn passes on.
-        drop(held);
-        first.abort();
-        second.await.unwrap();
-        assert_eq!(*log.lock(), ["b-1"]);
-        let after = governor.snapshot();
-        assert_eq!((after.in_flight, after.queued[0].1), (0, 0));
-        assert!(governor.inner.lock().waiting.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn no_wait_outlasts_its_deadline() {
-        let governor = governor(60_000, 1);
-        let held = governor
-            .admit(&spend(Lane::Interactive, "x", SECOND))
-            .await
-            .unwrap();
-        let start = Clock::system().now();
-        let late = governor.admit(&spend(Lane::Interactive, "a", SECOND)).await;
-        assert!(late.is_err());
-        assert_eq!(start.elapsed(), SECOND);
-        drop(held);
-        assert!(governor.inner.lock().waiting.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn whom_nobody_waits_for_any_more_lets_others_pass() {
-        let governor = governor(60, 1);
-        let left = |wait| Spend {
-            wanted_until: Clock::system().now() + wait,
-            ..spend(Lane::Interactive, "a", SECOND * 60)
-        };
-        let log: Arc<Mutex<Vec<&'static str>>> = Arc::default();
-        let held = governor
-            .admit(&spend(Lane::Interactive, "x", SECOND))
-            .await
-            .unwrap();
-        let abandoned = {
-            let (governor, log, spend) = (Arc::clone(&governor), Arc::clone(&log), left(SECOND));
-            tokio::spawn(async move {
-                let permit = governor.admit(&spend).await;
-                log.lock().push("abandoned");
-                drop(permit);
-            })
-        };
-        sleep(SECOND * 2).await;
-        assert_eq!(governor.snapshot().queued[1], (Lane::Refresh, 1));
-        let wanted = go(&governor, &log, Lane::Interactive, "b-1");
-        tokio::task::yield_now().await;
-        drop(held);
-        wanted.await.unwrap();
-        abandoned.await.unwrap();
-        assert_eq!(*log.lock(), ["b-1", "abandoned"]);
-        // A call that would be too late is refused at once. A call whose callers have left waits in
-        // a background lane.
-        let governor = self::governor(6, 1);
-        drop(governor.admit(&spend(Lane::Interactive, "x", SECOND)).await);
-        assert!(governor.admit(&left(SECOND)).await.is_err());
-        let start = Clock::system().now();
-        drop(governor.admit(&left(Duration::ZERO)).await.unwrap());
-        assert_eq!(start.elapsed(), SECOND * 10);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_429_refuses_the_waiting_and_a_reset_lets_them_wait() {
-        let governor = governor(600, 1);
-        let held = governor
-            .admit(&spend(Lane::Interactive, "x", SECOND))
-            .await
-            .unwrap();
-        let waiting = {
-            let (governor, spend) = (
-                Arc::clone(&governor),
-                spend(Lane::Interactive, "a", SECOND * 60),
-            );
-            tokio::spawn(async move { governor.admit(&spend).await.map(drop) })
-        };
-        tokio::task::yield_now().await;
-        let mut headers = HeaderMap::new();
-        headers.insert("retry-after", HeaderValue::from_static("9"));
-        let hold = governor.hear(StatusCode::TOO_MANY_REQUESTS, &headers);
-        assert_eq!(hold, Some(SECOND * 9));
-        assert_eq!(waiting.await.unwrap().unwrap_err().retry_after, SECOND * 9);
-        drop(held);
-
-        sleep(SECOND * 9).await;
-        headers.clear();
-        headers.insert("ratelimit", HeaderValue::from_static("\"a\";r=0;t=4"));
-        governor.hear(StatusCode::OK, &headers);
-        assert_eq!(governor.snapshot().hold_down, Some(SECOND * 4));
-        let start = Clock::system().now();
-        let patient = spend(Lane::Interactive, "a", SECOND * 5);
-        let permit = timeout(SECOND * 5, governor.admit(&patient));
-        permit.await.unwrap().unwrap().unsent();
-        assert_eq!(start.elapsed(), SECOND * 4);
-        assert_eq!(governor.snapshot().remaining, 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_in_force_is_told_at_every_look() {
-        let metrics = Metrics::new().unwrap();
-        let governor = Governor::new(Vendor::Wiv, settings(120, 8), Clock::system(), &metrics);
-        let told = || {
-            // As every scrape does.
-            governor.snapshot();
-            let text = metrics.render().unwrap();
-            ["budget_remaining", "rate_limit", "concurrency_limit"].map(|name| {
-                let line = format!("msp_gateway_vendor_{name}{{vendor=\"wiv\"}} ");
-                let value = text.lines().find_map(|text| text.strip_prefix(&line));
-                value.unwrap().parse::<u32>().unwrap()
-            })
-        };
-        assert_eq!(told(), [20, 120, 8]);
-        let wanted = spend(Lane::Interactive, "a", SECOND * 9);
-        let permit = governor.admit(&wanted).await.unwrap();
-        assert_eq!(told(), [19, 120, 8]);
-        permit.unsent();
-        assert_eq!(told(), [20, 120, 8]);
-        governor.set(settings(60, 2));
-        assert_eq!(told(), [10, 60, 2]);
-        governor.begin_anew();
-        assert_eq!(told(), [1, 60, 2]);
-        sleep(SECOND * 3).await;
-        assert_eq!(governor.snapshot().remaining, 4);
-        assert_eq!(told(), [4, 60, 2]);
-        // A late vendor gets fewer concurrent calls, if `concurrency_adaptive` is on.
-        governor.set(PaceSettings {
-            concurrency_adaptive: true,
-            ..settings(60, 5)
-        });
-        let permit = governor.admit(&wanted).await.unwrap();
-        sleep(SECOND * 6).await;
-        assert_eq!(permit.age(), SECOND * 6);
-        permit.ended(Felt::Late);
-        assert_eq!(told(), [9, 60, 3]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stop_that_comes_after_the_turn_is_told_before_anything_is_sent() {
-        let governor = governor(120, 8);
-        assert_eq!(governor.may_still_send(), Ok(()));
-        let none = HeaderMap::new();
-        assert_eq!(governor.hear(StatusCode::OK, &none), None);
-        let hold = governor.hear(StatusCode::TOO_MANY_REQUESTS, &none);
-        assert_eq!(hold, Some(SECOND * 5));
-        sleep(SECOND * 2).await;
-        let refused = governor.may_still_send().unwrap_err();
-        assert_eq!(refused.retry_after, SECOND * 3);
-        sleep(SECOND * 3).await;
-        assert_eq!(governor.may_still_send(), Ok(()));
-        // Without a `Retry-After`, the reset of an exhausted count is the time to come back. The
-        // reset of a count that is not exhausted says nothing.
-        let mut headers = HeaderMap::new();
-        headers.insert("ratelimit", HeaderValue::from_static("\"a\";r=0;t=40"));
-        let hold = governor.hear(StatusCode::TOO_MANY_REQUESTS, &headers);
-        assert_eq!(hold, Some(SECOND * 40));
-        sleep(SECOND * 40).await;
-        headers.insert("ratelimit", HeaderValue::from_static("\"a\";r=1;t=40"));
-        let hold = governor.hear(StatusCode::TOO_MANY_REQUESTS, &headers);
-        assert_eq!(hold, Some(SECOND * 20));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_wait_is_too_long_for_those_who_would_be_gone() {
-        let governor = governor(60, 8);
-        governor.begin_anew();
-        drop(governor.admit(&spend(Lane::Interactive, "x", SECOND)).await);
-        let others = (3, Lane::Interactive);
-        let wanted = |wait| Spend {
-            wanted_until: Clock::system().now() + wait,
-            ..spend(Lane::Interactive, "a", SECOND * 60)
-        };
-        let wait = |spend: &Spend| governor.too_long(spend, others);
-        assert_eq!(wait(&wanted(SECOND * 4)), Some(SECOND * 4));
-        assert_eq!(wait(&wanted(SECOND * 5)), None);
-        assert_eq!(wait(&spend(Lane::Refresh, "a", SECOND * 60)), None);
-        // A call that no caller waits for uses a background lane. The ramp gives that lane four
-        // calls in eleven seconds.
-        let late = |wait| Spend {
-            wanted_until: Clock::system().now(),
-            ..spend(Lane::Interactive, "a", wait)
-        };
-        assert_eq!(wait(&late(SECOND * 60)), None);
-        let told = wait(&late(SECOND * 5)).unwrap();
-        assert_eq!(told.as_millis() / 10, 1137);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn new_rates_reach_those_who_wait() {
-        let governor = governor(1, 1);
-        drop(governor.admit(&spend(Lane::Interactive, "x", SECOND)).await);
-        let log = Arc::default();
-        let waiting = go(&governor, &log, Lane::Interactive, "a-1");
-        tokio::task::yield_now().await;
-        let start = Clock::system().now();
-        governor.set(settings(600, 1));
-        waiting.await.unwrap();
-        assert!(start.elapsed() < SECOND);
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn nothing_is_lost_when_calls_come_and_go_on_many_threads() {
-        let governor = governor(u32::MAX, 3);
-        let mut tasks = Vec::new();
-        for n in 0..2000usize {
-            let governor = Arc::clone(&governor);
-            let spend = spend(Lane::ALL[n % 4], ["a", "b", "c"][n % 3], SECOND * 600);
-            tasks.push(tokio::spawn(async move {
-                let permit = governor.admit(&spend).await;
-                tokio::task::yield_now().await;
-                drop(permit);
-            }));
-            if n % 5 == 0 {
-                tasks[fastrand::usize(..tasks.len())].abort();
-            }
-            if n % 16 == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-        for task in tasks {
-            let _ = task.await;
-        }
-        let after = governor.snapshot();
-        assert_eq!(after.in_flight, 0);
-        assert!(after.queued.iter().all(|(_, n)| *n == 0));
-        assert!(governor.inner.lock().waiting.is_empty());
-    }
-}
+#[path = "governor_tests.rs"]
+mod tests;

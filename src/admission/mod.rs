@@ -9,6 +9,10 @@
 //! RetryBudget failed: is another attempt allowed?  no: return the failure
 //! ```
 //!
+//! Where gateways share a store, it keeps the budget for all of them: the queue, lanes and turns
+//! stay here, and the call in front asks the store. While the store is away, each gateway goes on
+//! with a part of the budget.
+//!
 //! `pace`, `rate`, `ramp`, `places`, `queue`, `breaker` and `retry` are pure: the caller passes in
 //! the time, and each decision is a function of their state. `governor`, `circuit` and `credential`
 //! are the shared, locked handles around them. [`Gates`] bundles the handles of one vendor. They
@@ -37,6 +41,7 @@ pub mod ramp;
 pub mod rate;
 mod remembered;
 pub mod retry;
+mod shared;
 pub mod spend;
 pub mod story;
 

@@ -15,6 +15,11 @@ use super::remembered::PaceMemory;
 use crate::clock::{Duration, Instant};
 use crate::domain::Shortage;
 
+#[path = "pace_shared.rs"]
+mod shared;
+
+pub(super) use self::shared::micros;
+
 /// Maximum number of waiting calls for one credential. At 120 requests a minute the last of them
 /// would wait two minutes, longer than any deadline.
 pub const WAITERS_MAX: usize = 256;
@@ -53,23 +58,47 @@ pub struct PaceSettings {
     pub concurrency_adaptive: bool,
     /// The longest wait that the vendor's headers may ask for.
     pub hold_down_max: Duration,
+    /// The longest time that one call may take.
+    pub call_max: Duration,
 }
 
 impl PaceSettings {
-    fn bounds(self) -> Bounds {
-        let ceiling = Rate::per_minute(self.requests_per_minute);
+    /// Returns the bounds of one part in `of`.
+    fn bounds(self, of: u32) -> Bounds {
+        let ceiling = Rate::per_minute(self.requests_per_minute).part(of);
         Bounds {
-            floor: self
-                .learn_down_to
-                .map_or(ceiling, |floor| Rate::per_minute(floor).min(ceiling)),
+            floor: self.learn_down_to.map_or(ceiling, |floor| {
+                Rate::per_minute(floor).part(of).min(ceiling)
+            }),
             ceiling,
         }
     }
 
-    fn places(self) -> usize {
-        self.concurrency.max(1)
+    /// Returns the places of one part in `of`, at least one.
+    fn places(self, of: u32) -> usize {
+        let of = usize::try_from(of.max(1)).unwrap_or(usize::MAX);
+        (self.concurrency / of).max(1)
     }
 }
+
+/// Who keeps the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purse {
+    /// This gateway, of one part in `of`.
+    Own {
+        /// 1: the whole budget.
+        of: u32,
+    },
+    /// The store, for all gateways. Credit and hold-downs here are what was heard last. No call
+    /// goes before the store has answered for it.
+    Shared {
+        /// The store is not asked before this. `None`: at any time.
+        look_at: Option<Instant>,
+    },
+}
+
+/// How often a gateway asks the store whether a hold-down was ended elsewhere.
+const HOLD_LOOK: Duration = Duration::from_secs(1);
 
 /// Returns how many of `all` places this lane may fill. The rest is reserved for more urgent lanes.
 fn places_for(all: usize, lane: Lane) -> usize {
@@ -96,7 +125,8 @@ pub enum PaceDecision {
     /// Send it. It holds a place until [`Pace::release`].
     Admitted,
     /// Send it as a probe, although a hold-down is running. It holds a place too. If the vendor
-    /// answers, [`Pace::resume`] ends the hold-down.
+    /// answers, [`Pace::resume`] ends the hold-down. With [`Purse::Shared`], the store decides
+    /// whether it may be sent.
     Probe,
     /// Wait in the queue under this id.
     Queued(WaiterId),
@@ -149,6 +179,8 @@ struct Hold {
     probe_at: Instant,
     /// Whether a probe is out.
     probed: bool,
+    /// Whether the store that keeps the budget knows of it.
+    confirmed: bool,
 }
 
 /// The pace of one vendor credential.
@@ -175,12 +207,15 @@ pub struct Pace {
     ramp: Option<Ramp>,
     /// Average time of recent calls.
     usual: Duration,
+    purse: Purse,
+    /// Credit that was spent while the store was away, and is to be paid back.
+    owed: Duration,
 }
 
 impl Pace {
     /// Creates a pace with a full bucket.
     pub fn new(settings: PaceSettings, now: Instant) -> Self {
-        let rate = settings.bounds().ceiling;
+        let rate = settings.bounds(1).ceiling;
         Self {
             settings,
             rate,
@@ -196,6 +231,8 @@ impl Pace {
             unread: false,
             ramp: None,
             usual: Duration::ZERO,
+            purse: Purse::Own { of: 1 },
+            owed: Duration::ZERO,
         }
     }
 
@@ -349,7 +386,13 @@ impl Pace {
     pub fn next(&self, now: Instant) -> Option<(WaiterId, Option<Instant>)> {
         let (lane, id) = self.queue.front()?;
         let free = self.in_flight < self.places_for(lane);
-        let at = now + self.wait_of(now, lane, 0);
+        let mut at = now + self.wait_of(now, lane, 0);
+        if let Purse::Shared {
+            look_at: Some(look_at),
+        } = self.purse
+        {
+            at = at.max(look_at);
+        }
         // The vendor's own count may be reset before that, which changes the rate.
         let at = self.learned.told_until(now).map_or(at, |over| at.min(over));
         Some((id, free.then_some(at)))
@@ -371,8 +414,15 @@ impl Pace {
     /// nothing.
     pub fn release(&mut self, sent: bool) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        if let Purse::Shared { look_at } = &mut self.purse
+            && self.hold.is_none()
+        {
+            // Its place in the store is free too.
+            *look_at = None;
+        }
         if !sent {
             self.credit = (self.credit + self.rate.cost()).min(self.rate.credit_max());
+            self.owed = self.owed.saturating_sub(self.rate.cost());
         }
     }
 
@@ -383,7 +433,7 @@ impl Pace {
             self.usual = (self.usual * (USUAL_OF - 1) + took) / USUAL_OF;
         }
         if self.settings.concurrency_adaptive {
-            let (in_flight, max) = (self.in_flight, self.settings.places());
+            let (in_flight, max) = (self.in_flight, self.places_max());
             self.places.heard(felt, began, now, in_flight, max);
         }
     }
@@ -425,7 +475,7 @@ impl Pace {
         }
         if self.learns() {
             self.count(now);
-            self.learned.answered(self.settings.bounds());
+            self.learned.answered(self.bounds());
             self.reprice(now);
         }
     }
@@ -474,6 +524,15 @@ impl Pace {
     /// Returns whether a probe may go now in a long hold-down. Counts it if so.
     fn may_probe(&mut self, now: Instant) -> bool {
         let free = self.in_flight < self.places_for(Lane::Interactive);
+        if let Purse::Shared { look_at } = &mut self.purse {
+            let holds = self.hold.is_some_and(|hold| hold.until > now);
+            let due = free && holds && look_at.is_none_or(|at| at <= now);
+            if due {
+                *look_at = Some(now + HOLD_LOOK);
+                self.in_flight += 1;
+            }
+            return due;
+        }
         let Some(hold) = &mut self.hold else {
             return false;
         };
@@ -512,7 +571,7 @@ impl Pace {
         PaceSnapshot {
             settings: self.settings,
             rate_limit: self.rate.whole(),
-            concurrency_limit: self.places.limit(self.settings.places()),
+            concurrency_limit: self.places.limit(self.places_max()),
             remaining: whole(self.credit),
             remaining_by_lane: Lane::ALL.map(|lane| {
                 let reserve = self.rate.needed(lane).saturating_sub(cost);
@@ -543,6 +602,22 @@ impl Pace {
         }
     }
 
+    fn bounds(&self) -> Bounds {
+        self.settings.bounds(self.part())
+    }
+
+    fn places_max(&self) -> usize {
+        self.settings.places(self.part())
+    }
+
+    /// This gateway's part of the budget is one in so many.
+    fn part(&self) -> u32 {
+        match self.purse {
+            Purse::Own { of } => of,
+            Purse::Shared { .. } => 1,
+        }
+    }
+
     fn learns(&self) -> bool {
         self.settings.learn_down_to.is_some()
     }
@@ -550,7 +625,7 @@ impl Pace {
     /// Applies the rate that is in force now. The rest of the burst stays the same number of
     /// requests.
     fn reprice(&mut self, now: Instant) {
-        let bounds = self.settings.bounds();
+        let bounds = self.bounds();
         let rate = match self.settings.learn_down_to {
             None => bounds.ceiling,
             Some(_) => self.learned.rate(bounds, now),
@@ -571,6 +646,7 @@ impl Pace {
             refuses,
             probe_at: running.map_or(now + PROBE_EVERY, |hold| hold.probe_at),
             probed: running.is_some_and(|hold| hold.probed),
+            confirmed: running.is_some_and(|hold| hold.confirmed && hold.until >= until),
         });
         let passed = until.saturating_duration_since(self.counted);
         self.credit = (self.credit + passed).min(self.rate.cost());
@@ -602,10 +678,15 @@ impl Pace {
             // After a 429, one request at a time tests whether the vendor accepts calls again.
             return 1;
         }
-        places_for(self.places.limit(self.settings.places()), lane)
+        places_for(self.places.limit(self.places_max()), lane)
     }
 
+    /// Returns whether a call may go at this gateway's own word.
     fn admits(&self, now: Instant, lane: Lane) -> bool {
+        !self.is_shared() && self.is_ready(now, lane)
+    }
+
+    fn is_ready(&self, now: Instant, lane: Lane) -> bool {
         self.hold.is_none_or(|hold| hold.until <= now)
             && self.in_flight < self.places_for(lane)
             && self.credit >= self.rate.needed(lane)
@@ -628,6 +709,9 @@ impl Pace {
         }
         self.in_flight += 1;
         self.credit = self.credit.saturating_sub(self.rate.cost());
+        if self.part() > 1 {
+            self.owed += self.rate.cost();
+        }
     }
 
     /// Returns the minimum time until a call of `lane` behind `ahead` others may go.

@@ -15,6 +15,7 @@ fn settings(requests_per_minute: u32, concurrency: usize) -> PaceSettings {
         learn_down_to: None,
         concurrency_adaptive: false,
         hold_down_max: HOLD_DOWN_MAX,
+        call_max: SECOND * 10,
     }
 }
 

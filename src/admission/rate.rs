@@ -36,6 +36,11 @@ impl Rate {
         Self(u64::try_from(milli).unwrap_or(u64::MAX))
     }
 
+    /// Returns one part in `of` of the rate.
+    pub fn part(self, of: u32) -> Self {
+        Self(self.0 / u64::from(of.max(1)))
+    }
+
     /// Returns the whole requests per minute.
     pub fn whole(self) -> u32 {
         u32::try_from(self.0 / 1_000).unwrap_or(u32::MAX)

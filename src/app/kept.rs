@@ -132,6 +132,7 @@ fn valkey_options(
         timeout: valkey.timeout,
         lease: valkey.lease,
         lives: lives(settings),
+        replicas_min: valkey.replicas_min,
     })
 }
 

@@ -152,6 +152,7 @@ password_env = "PATH"
             ("prefix", "prefix = \"other\""),
             ("timeout", "timeout = \"70ms\""),
             ("lease", "lease = \"7s\""),
+            ("replicas_min", "replicas_min = 3"),
         ] {
             let begin = format!("{setting} =");
             let kept = SHARED.lines().filter(|text| !text.starts_with(&begin));

@@ -69,6 +69,8 @@ pub struct ValkeySettings {
     pub timeout: Duration,
     /// Of a search that is walked.
     pub lease: Duration,
+    /// Gateways that share it, at least.
+    pub replicas_min: u32,
 }
 
 /// The `[log]` settings.

@@ -80,6 +80,7 @@ prefix = "msp"
 when_away = "open"
 timeout = "50ms"
 lease = "6s"
+replicas_min = 2
 [[links]]
 customer_id = "org_1"
 client_id = "4711"

@@ -343,6 +343,7 @@ table! {
         when_away: WhenAway = WhenAway::Open,
         timeout: Time<5, { 10 * SECOND }> = Time::ms(50),
         lease: Time<{ 2 * SECOND }, { 60 * SECOND }> = Time::ms(6_000),
+        replicas_min: Count<1, 1_000> = Count(2),
     }
 }
 

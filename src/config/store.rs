@@ -44,6 +44,7 @@ pub(super) fn valkey(file: &File, report: &mut Report) -> Option<ValkeySettings>
         prefix: table.prefix.0.clone(),
         timeout: table.timeout.get(),
         lease: table.lease.get(),
+        replicas_min: table.replicas_min.into(),
         addresses,
     })
 }

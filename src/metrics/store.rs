@@ -84,6 +84,12 @@ words!(
         Fail = "fail",
         /// Leave a fetch to others.
         GiveUp = "give_up",
+        /// Take a vendor call from the budget of all gateways.
+        Take = "take",
+        /// End such a call.
+        EndCall = "end_call",
+        /// Share what a vendor said about its limits.
+        Word = "word",
         /// Be counted, and learn of purges.
         Beat = "beat",
     }

@@ -329,6 +329,10 @@ impl<E: Engine + ?Sized> Engine for std::sync::Arc<E> {
         (**self).wait_max()
     }
 
+    fn replicas_min(&self) -> u32 {
+        (**self).replicas_min()
+    }
+
     fn rest(&self) -> Duration {
         (**self).rest()
     }
@@ -365,6 +369,11 @@ pub trait Engine: Send + Sync + 'static {
     /// little.
     fn wait_max(&self) -> Duration {
         Duration::from_millis(50)
+    }
+
+    /// Replicas that there are at least, whatever was heard last.
+    fn replicas_min(&self) -> u32 {
+        1
     }
 
     /// Returns how long the engine is not called after several late replies.

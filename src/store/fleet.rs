@@ -11,6 +11,7 @@
 use bytes::Bytes;
 
 use super::engine::EngineFuture;
+use super::purse::{PurseReply, PurseTake, PurseWord};
 use super::record::RecordName;
 use crate::clock::{Duration, Stamp};
 use crate::metrics::StoreOperation;
@@ -160,6 +161,31 @@ pub enum FleetOp {
         /// The claim to end, if it is still held.
         claim: ClaimId,
     },
+    /// Takes one call from the purse of an account → [`FleetReply::Purse`].
+    Take {
+        /// The name of the account.
+        account: RecordName,
+        /// By which the call is known.
+        call: ClaimId,
+        /// What is wished.
+        wish: PurseTake,
+    },
+    /// A call is over → [`FleetReply::Kept`], also where it is not known.
+    EndCall {
+        /// The name of the account.
+        account: RecordName,
+        /// By which the call is known.
+        call: ClaimId,
+        /// Credit that is given back.
+        back_us: u64,
+    },
+    /// A vendor said something about its limits → [`FleetReply::Kept`].
+    Word {
+        /// The name of the account.
+        account: RecordName,
+        /// What it said.
+        word: PurseWord,
+    },
     /// Reports a running replica → [`FleetReply::Beat`].
     Beat {
         /// The id of the replica.
@@ -185,6 +211,9 @@ impl FleetOp {
             Self::Land { .. } => StoreOperation::Land,
             Self::Fail { .. } => StoreOperation::Fail,
             Self::GiveUp { .. } => StoreOperation::GiveUp,
+            Self::Take { .. } => StoreOperation::Take,
+            Self::EndCall { .. } => StoreOperation::EndCall,
+            Self::Word { .. } => StoreOperation::Word,
             Self::Beat { .. } => StoreOperation::Beat,
         }
     }
@@ -236,6 +265,8 @@ pub enum FleetReply {
         /// How long the claim on it lasts still. Zero: nobody has claimed it.
         left: Duration,
     },
+    /// The reply of a purse.
+    Purse(PurseReply),
     /// The state of the fleet.
     Beat {
         /// The number of the purges.

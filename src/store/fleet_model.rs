@@ -12,6 +12,7 @@ use super::fleet::{
     ClaimId, Fleet, FleetFuture, FleetOp, FleetReply, LineWant, REPLICA_GONE, SAME_AGE,
 };
 use super::model::Model;
+use super::purse::SharedPurse;
 use super::record::RecordName;
 use crate::clock::{Clock, Duration, Stamp};
 
@@ -115,6 +116,7 @@ struct Agreed {
     lines: BTreeMap<RecordName, SharedLine>,
     answers: BTreeMap<RecordName, SharedAnswer>,
     replicas: BTreeMap<[u8; 16], (Stamp, u64)>,
+    purses: BTreeMap<RecordName, SharedPurse>,
 }
 
 /// An engine in memory, which answers at once and is never away.
@@ -123,6 +125,11 @@ pub struct SharedModel {
     model: Model,
     agreed: Mutex<Agreed>,
     clock: Clock,
+}
+
+/// The engine's time in milliseconds.
+fn engine_ms(now: &Stamp) -> i64 {
+    i64::try_from(now.since_boot_ms()).unwrap_or(i64::MAX / 4)
 }
 
 /// Returns whether `one` is newer than `other` by more than rounding.
@@ -252,6 +259,29 @@ impl Agreed {
                 if let Some(answer) = self.answers.get_mut(&name) {
                     answer.lease = answer.lease.filter(|lease| lease.claim != claim);
                 }
+                FleetReply::Kept
+            }
+            FleetOp::Take {
+                account,
+                call,
+                wish,
+            } => {
+                let purse = self.purses.entry(account).or_default();
+                FleetReply::Purse(purse.take(engine_ms(&now), call, &wish))
+            }
+            FleetOp::EndCall {
+                account,
+                call,
+                back_us,
+            } => {
+                if let Some(purse) = self.purses.get_mut(&account) {
+                    purse.end(call, back_us);
+                }
+                FleetReply::Kept
+            }
+            FleetOp::Word { account, word } => {
+                let purse = self.purses.entry(account).or_default();
+                purse.hear(engine_ms(&now), &word);
                 FleetReply::Kept
             }
             FleetOp::Beat { replica, applied } => {

@@ -1,5 +1,6 @@
 //! The interface of a store for other rooms: it takes and returns contents, whatever the engine is.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
@@ -98,6 +99,8 @@ pub(super) struct StoreInner {
     naming: tokio::sync::Mutex<()>,
     /// Identifies this process among those that share the engine.
     pub(super) replica: [u8; 16],
+    /// Times the fleet was heard of.
+    pub(super) beats: AtomicU64,
     /// Applies the purges of other replicas to memory.
     pub(super) on_purge: OnceLock<PurgeHook>,
     /// Searches that this process walks.
@@ -188,6 +191,7 @@ impl Store {
             names: ArcSwapOption::empty(),
             naming: tokio::sync::Mutex::default(),
             replica: fastrand::u128(..).to_le_bytes(),
+            beats: AtomicU64::new(0),
             on_purge: OnceLock::new(),
             claims: HeldClaims::default(),
         };

@@ -13,7 +13,8 @@
 //! - [`Engine`] is the trait that each kind of storage implements, as operations on bytes.
 //!   [`Model`] is the reference implementation, [`Disk`] a redb file in a directory of its own,
 //!   [`Valkey`] a server that several gateways share. [`fleet`] holds the operations of a shared
-//!   engine: names, purges, shared fetches, claims on searches and the number of gateways.
+//!   engine: names, purges, shared fetches, claims on searches, the vendors' budgets ([`purse`])
+//!   and the number of gateways.
 //! - [`SealedRecord`] and [`Names`] keep contents and identities from the engine. Contents are
 //!   sealed with a key derived from the secret of the page tokens. Names are keyed hashes.
 //! - [`Watermarks`] are purges as numbers. Every record from the store is checked against them, so
@@ -36,6 +37,7 @@ mod ledger;
 pub mod model;
 pub mod names;
 pub mod pack;
+pub mod purse;
 pub mod record;
 pub mod share;
 pub mod snapshots;
@@ -53,6 +55,7 @@ pub use fleet_model::SharedModel;
 pub use handle::{KeptAnswer, Store, StoreHealth};
 pub use model::Model;
 pub use names::Names;
+pub use purse::{FleetView, PurseReply, PurseTake, PurseVerdict, PurseWord};
 pub use record::{RecordName, SealedRecord};
 pub use share::PurgeReach;
 pub use snapshots::{KeptNews, KeptOf, KeptPlace, KeptRows, KeptSnapshot, NotKept};

@@ -15,6 +15,8 @@ pub enum NameUse {
     Snapshot,
     /// A record about the gateway itself.
     State,
+    /// A vendor account whose budget is shared.
+    Account,
 }
 
 impl NameUse {
@@ -24,6 +26,7 @@ impl NameUse {
             Self::Line => b"line",
             Self::Snapshot => b"snapshot",
             Self::State => b"state",
+            Self::Account => b"account",
         }
     }
 }

@@ -6,6 +6,7 @@
 //! reads the purges if the number has changed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -67,7 +68,9 @@ impl Store {
         };
         let beats = async {
             loop {
-                inner.beat(inner.patience()).await;
+                if inner.beat(inner.patience()).await.is_some() {
+                    inner.beats.fetch_add(1, Ordering::Relaxed);
+                }
                 sleep(BEAT_EVERY).await;
             }
         };

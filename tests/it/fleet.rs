@@ -128,6 +128,21 @@ impl FleetRig {
         }
     }
 
+    /// The same before one vendor, which counts for all.
+    pub fn before_one_vendor(count: usize, setup: impl Fn() -> Setup) -> Self {
+        let mut fleet = Self::with(count, &setup);
+        let clock = fleet.rig(0).clock.clone();
+        for number in 1..count {
+            let one = Setup {
+                store: fleet.replicas[number].store.clone(),
+                clock: Some(clock.clone()),
+                ..setup()
+            };
+            fleet.replicas[number].rig = fleet.rig(0).restarted(one);
+        }
+        fleet
+    }
+
     pub fn rig(&self, number: usize) -> &Rig {
         &self.replicas[number].rig
     }

@@ -1,6 +1,6 @@
 //! Two gateways over a real server: shared answers and pages, nothing secret in it, and its death.
 
-use msp_gateway::clock::{Clock, Duration};
+use msp_gateway::clock::{Clock, Duration, Instant};
 use msp_gateway::metrics::Metrics;
 use msp_gateway::reads::Purge;
 use msp_gateway::sandbox;
@@ -10,6 +10,7 @@ use msp_gateway::store::{
 };
 
 use crate::fleet::{Replica, customers, replica_of, sealed, vendor_calls};
+use crate::fleet_budget;
 use crate::kit::{NOW, Setup, continued, first};
 use crate::test_server::{ServerKind, TestServer};
 
@@ -33,6 +34,7 @@ fn over_server_with(port: u16, clock: Clock, setup: Setup) -> Replica {
             answers: Duration::from_secs(3_600),
             snapshots: Duration::from_secs(3_600),
         },
+        replicas_min: 1,
     };
     let metrics = Metrics::new().unwrap();
     let engine = Valkey::new(options, clock.clone(), metrics.store.resolve());
@@ -176,4 +178,26 @@ async fn three_gateways_over_a_real_server_make_one_call_for_an_answer() {
             .map(|replica| vendor_calls(&replica.rig));
         assert_eq!(calls.iter().sum::<u64>(), 1, "{kind:?} {calls:?}");
     }
+}
+
+#[tokio::test]
+async fn gateways_over_a_real_server_pay_from_one_purse() {
+    let server = TestServer::start(ServerKind::Valkey, &[]);
+    let clock = Clock::anchored(NOW.parse().unwrap());
+    let replicas =
+        [0, 1, 2].map(|_| over_server_with(server.port, clock.clone(), fleet_budget::setup()));
+    for replica in &replicas {
+        replica.store.warm().await;
+    }
+    let began = Instant::now();
+    let until = began + Duration::from_secs(6);
+    let callers = (0..15).map(|n| fleet_budget::ask(&replicas[n % 3].rig, n, 15, until));
+    let answered: u32 = futures_util::future::join_all(callers).await.iter().sum();
+    let (calls, _) = fleet_budget::counted(&replicas);
+    // However long it took: no more than the rate gave in that time, with what the server had
+    // counted before.
+    let most = began.elapsed().as_secs_f64() / 60.0 * f64::from(fleet_budget::RATE)
+        + f64::from(fleet_budget::BURST);
+    assert!(calls as f64 <= most, "{calls} calls, {most} at most");
+    assert!(answered > 0);
 }

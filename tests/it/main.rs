@@ -28,6 +28,7 @@ mod crowd;
 mod events;
 mod explain;
 mod fleet;
+mod fleet_budget;
 mod fleet_flights;
 mod fleet_server;
 mod fleet_walks;

@@ -58,7 +58,7 @@ const RECONNECT_MAX: Duration = Duration::from_secs(2);
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 
 /// The commands that the gateway's user needs, beside access to the keys under its prefix.
-pub const ACL_COMMANDS: &str = "+evalsha +script|load +hget +hmget +hgetall +hset +hsetnx +hdel +hincrby +exists +pttl +pexpire +unlink +time +info";
+pub const ACL_COMMANDS: &str = "+evalsha +script|load +hget +hmget +hgetall +hset +hsetnx +hdel +hincrby +exists +pttl +pexpire +unlink +zadd +zrem +zcard +zremrangebyscore +time +info";
 
 /// The address of the server and how it is used.
 #[derive(Clone)]
@@ -73,6 +73,9 @@ pub struct ValkeyOptions {
     pub lease: Duration,
     /// How long records live.
     pub lives: ValkeyLives,
+    /// Gateways that share it, at least: while it is away, each takes one part in so many of the
+    /// vendors' budgets.
+    pub replicas_min: u32,
 }
 
 /// A store that several gateways share.
@@ -89,6 +92,7 @@ struct ValkeyShared {
     wire: ValkeyWire,
     limit: Duration,
     lease: Duration,
+    replicas_min: u32,
     phase: watch::Sender<EngineState>,
     metrics: Arc<StoreMetrics>,
     /// The id of the contents that were seen last.
@@ -174,6 +178,7 @@ impl Valkey {
             },
             limit: options.timeout,
             lease: options.lease,
+            replicas_min: options.replicas_min,
             phase: watch::Sender::new(EngineState::Opening),
             metrics,
             id: Mutex::default(),
@@ -268,6 +273,10 @@ impl Engine for Valkey {
 
     fn rest(&self) -> Duration {
         RECONNECT
+    }
+
+    fn replicas_min(&self) -> u32 {
+        self.shared.replicas_min
     }
 }
 

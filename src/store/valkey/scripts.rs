@@ -36,6 +36,36 @@ local function fence(key, claim, lease)
 end
 ";
 
+/// Reads the purse of `KEYS[1]` and counts its credit up to now, and writes it. What is not there
+/// is zero. Numbers are whole, and are written as such.
+const PURSE: &str = "\
+local function whole(n) return string.format('%.0f', n + 0) end
+local function count(burst)
+  local h = redis.call('HMGET', KEYS[1], 'credit', 'at', 'hold', 'hold_len', 'refuses',
+    'strikes', 'probe')
+  local p = { credit = tonumber(h[1] or 0), hold = h[3] and tonumber(h[3]),
+    len = tonumber(h[4] or 0), refuses = tonumber(h[5] or 0), strikes = tonumber(h[6] or 0),
+    probe = tonumber(h[7] or 0), left = 0 }
+  if p.hold then
+    p.left = math.min(p.hold - now, p.len)
+    p.hold = now + p.left
+  end
+  local at = math.min(tonumber(h[2] or now), now + math.max(p.left, 0))
+  if now > at then p.credit = p.credit + (now - at) * 1000 end
+  p.credit, p.at = math.min(p.credit, burst), math.max(at, now)
+  return p
+end
+local function keep(p)
+  redis.call('HSET', KEYS[1], 'credit', whole(p.credit), 'at', whole(p.at),
+    'refuses', p.refuses, 'strikes', p.strikes, 'probe', whole(p.probe))
+  if p.hold then
+    redis.call('HSET', KEYS[1], 'hold', whole(p.hold), 'hold_len', whole(p.len))
+  else
+    redis.call('HDEL', KEYS[1], 'hold', 'hold_len')
+  end
+end
+";
+
 /// A script: its flags and its text.
 struct ScriptText {
     flags: &'static str,
@@ -66,10 +96,13 @@ pub(super) enum ScriptName {
     Land,
     Fail,
     GiveUp,
+    Take,
+    EndCall,
+    Word,
     Beat,
 }
 
-const TEXTS: [ScriptText; 21] = [
+const TEXTS: [ScriptText; 24] = [
     // Claim: KEYS line; ARGV claim, lease, life. A claim that lies further ahead than its length,
     // as after a clock that jumped back, is cut to it.
     ScriptText {
@@ -359,6 +392,72 @@ end
 return 'kept'
 ",
     },
+    // Take: KEYS pace, calls; ARGV call, cost, burst, needed, places, length of a place, owed,
+    // time between probes, longest place. Credit is in microseconds, times are in milliseconds.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+local cost, burst, needed = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local places, owed = tonumber(ARGV[5]), tonumber(ARGV[7])
+local p = count(burst)
+p.credit = math.max(p.credit - owed, -burst)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '(' .. whole(now + tonumber(ARGV[9])), '+inf')
+local busy = redis.call('ZCARD', KEYS[2])
+if p.strikes > 0 then places = 1 end
+local word, wait = 'taken', 0
+if p.left > 0 and (busy >= places or now < p.probe) then
+  word, wait = 'held', p.left
+elseif busy >= places then
+  word = 'places'
+elseif p.left <= 0 and p.credit < needed then
+  word, wait = 'credit', math.floor((needed - p.credit + 999) / 1000)
+else
+  p.credit = math.max(p.credit - cost, -burst)
+  redis.call('ZADD', KEYS[2], whole(now + tonumber(ARGV[6])), ARGV[1])
+  busy = busy + 1
+  if p.left > 0 then
+    word, wait, p.probe = 'probe', p.left, now + tonumber(ARGV[8])
+  end
+end
+keep(p)
+return { word, wait, p.refuses, p.credit, busy, p.strikes }
+",
+    },
+    // EndCall: KEYS pace, calls; ARGV call, credit that is given back.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+if redis.call('ZREM', KEYS[2], ARGV[1]) == 1 and redis.call('HGET', KEYS[1], 'at') then
+  redis.call('HINCRBY', KEYS[1], 'credit', ARGV[2])
+end
+return 'kept'
+",
+    },
+    // Word: KEYS pace; ARGV cost, burst, stop (-1: none), refuses, strike, answered, most credit
+    // (-1: any), resume, time between probes.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+local cost, stop, most = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[7])
+local p = count(tonumber(ARGV[2]))
+if ARGV[8] == '1' then p.hold, p.left, p.at = nil, 0, now end
+if ARGV[5] == '1' and not (p.left > 0 and p.refuses == 1) then p.strikes = p.strikes + 1 end
+if ARGV[6] == '1' and p.left <= 0 then p.strikes = 0 end
+if most >= 0 and p.left <= 0 then p.credit = math.min(p.credit, most) end
+if stop >= 0 then
+  if p.left <= 0 then
+    p.probe, p.refuses = now + tonumber(ARGV[9]), 0
+  end
+  local left = math.max(p.left, stop)
+  p.credit = math.min(p.credit + (now + left - p.at) * 1000, cost)
+  p.at, p.hold, p.len = now + left, now + left, left
+  if ARGV[4] == '1' then p.refuses = 1 end
+end
+keep(p)
+return 'kept'
+",
+    },
     // Beat: KEYS id, replicas, purges; ARGV replica (empty: counts nobody), applied, what the id
     // is where there is none, how long a replica counts. A value is when it was heard of, and
     // the purges that it follows.
@@ -419,7 +518,8 @@ impl Scripts {
                 true => "#!lua\n".to_owned(),
                 false => format!("#!lua flags={flags}\n"),
             };
-            let text = format!("{first}{time}{LIVE}{FENCE}{text}");
+            let purse = if text.contains("count(") { PURSE } else { "" };
+            let text = format!("{first}{time}{LIVE}{FENCE}{purse}{text}");
             let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
             let hash = hash.as_ref().iter().map(|b| format!("{b:02x}")).collect();
             Script { text, hash }

@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::secrets::Secret;
 use crate::store::engine::{Chain, Fence, KeptAges, KeptEnd, StoreReply};
 use crate::store::fleet::{ClaimId, FleetReply, LEASE, LineWant};
-use crate::store::{RecordName, SharedModel};
+use crate::store::{PurseTake, PurseWord, RecordName, SharedModel};
 
 const BOTH: [ServerKind; 2] = [ServerKind::Valkey, ServerKind::Redis];
 /// The longest wait on a busy machine.
@@ -47,6 +47,7 @@ fn options(access: ValkeyAccess) -> ValkeyOptions {
             answers: Duration::from_secs(3_600),
             snapshots: Duration::from_secs(3_600),
         },
+        replicas_min: 1,
     }
 }
 
@@ -254,11 +255,52 @@ fn fleet_op(stamp: Stamp) -> impl Strategy<Value = FleetOp> {
             }
         }),
         (names(), claims()).prop_map(|(name, claim)| FleetOp::GiveUp { name, claim }),
+        (names(), claims(), 1..400_u64, 0..4_u64, 0..4_u32, 0..3_u64).prop_map(
+            |(account, call, cost, burst, places, owed)| FleetOp::Take {
+                account,
+                call,
+                wish: PurseTake {
+                    cost_us: cost * 1_000 + 7,
+                    burst_us: (cost * 1_000 + 7) * burst,
+                    needed_us: (cost * 1_000 + 7) * burst.min(2),
+                    places,
+                    place_len: Duration::from_millis(cost * 9),
+                    owed_us: owed * 50_001,
+                },
+            }
+        ),
+        (names(), claims(), 0..2_u64).prop_map(|(account, call, back)| FleetOp::EndCall {
+            account,
+            call,
+            back_us: back * 100_003,
+        }),
+        (names(), word()).prop_map(|(account, word)| FleetOp::Word { account, word }),
         (0..3_u8, number).prop_map(|(replica, applied)| FleetOp::Beat {
             replica: [replica; 16],
             applied: applied << 60,
         }),
     ]
+}
+
+fn word() -> impl Strategy<Value = PurseWord> {
+    (
+        1..400_u64,
+        proptest::option::of(1..2_000_u64),
+        any::<[bool; 4]>(),
+        proptest::option::of(0..900_000_u64),
+    )
+        .prop_map(
+            |(cost, stop, [refuses, strike, answered, resume], most)| PurseWord {
+                cost_us: cost * 1_000,
+                burst_us: cost * 5_000,
+                stop: stop.map(Duration::from_millis),
+                refuses,
+                strike,
+                answered,
+                credit_max_us: most,
+                resume,
+            },
+        )
 }
 
 /// The origin of all stamps in a history. It lies after the machine's start, so that older stamps

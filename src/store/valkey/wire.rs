@@ -9,6 +9,7 @@ use crate::store::engine::{
     CHUNKS_MAX, Chain, Fence, KeptAges, KeptEnd, KeptStanding, StoreFault, StoreOp, StoreReply,
 };
 use crate::store::fleet::{ClaimId, FleetOp, FleetReply, LineWant, REPLICA_GONE, SAME_AGE};
+use crate::store::purse::{PLACE_MAX, PROBE_EVERY, PurseReply, PurseTake, PurseVerdict};
 use crate::store::record::RecordName;
 
 /// The age of a record whose age is unknown. Nothing this old is usable.
@@ -111,6 +112,12 @@ impl ValkeyWire {
     /// Returns a key whose layout never changes.
     fn control(&self, what: &str) -> String {
         format!("{}:{{f}}:{what}", self.prefix)
+    }
+
+    /// The keys of an account's purse: what it holds, and the places in it.
+    fn purse(&self, account: RecordName) -> [String; 2] {
+        let hex = hex(account);
+        ["pace", "calls"].map(|what| format!("{}:{{v.{hex}}}:{what}", self.prefix))
     }
 
     /// Returns a key of records, whose layout has a version.
@@ -354,6 +361,45 @@ impl ValkeyWire {
             FleetOp::GiveUp { name, claim } => {
                 script(S::GiveUp, &answer_key(*name), args![&claim.0])
             }
+            FleetOp::Take {
+                account,
+                call,
+                wish,
+            } => {
+                let args = args![
+                    &call.0,
+                    wish.cost_us,
+                    wish.burst_us,
+                    wish.needed_us,
+                    u64::from(wish.places),
+                    wish.place_len,
+                    wish.owed_us,
+                    PROBE_EVERY,
+                    PLACE_MAX,
+                ];
+                script(S::Take, &self.purse(*account), args)
+            }
+            FleetOp::EndCall {
+                account,
+                call,
+                back_us,
+            } => script(S::EndCall, &self.purse(*account), args![&call.0, *back_us]),
+            FleetOp::Word { account, word } => {
+                let [pace, _] = self.purse(*account);
+                let none = || Arg::Text("-1".to_owned());
+                let args = &[
+                    Arg::from(word.cost_us),
+                    Arg::from(word.burst_us),
+                    word.stop.map_or_else(none, Arg::from),
+                    Arg::from(word.refuses),
+                    Arg::from(word.strike),
+                    Arg::from(word.answered),
+                    word.credit_max_us.map_or_else(none, Arg::from),
+                    Arg::from(word.resume),
+                    Arg::from(PROBE_EVERY),
+                ];
+                script(S::Word, &[pace], args)
+            }
             FleetOp::Beat { replica, applied } => self.beat(replica, *applied, now),
         }
     }
@@ -363,6 +409,15 @@ impl ValkeyWire {
         let id = format!("{:032x}", fastrand::u128(..));
         let args = args![replica, applied, id, REPLICA_GONE];
         self.script(ScriptName::Beat, &keys, args, now)
+    }
+
+    fn forget_purse(&self, account: RecordName) -> Command {
+        let mut command = redis::cmd("UNLINK");
+        command.arg(&self.purse(account));
+        Command {
+            command,
+            script: None,
+        }
     }
 
     /// Returns the command that reads the id of the contents.
@@ -393,6 +448,24 @@ impl ValkeyWire {
             at: now,
             fence: None,
         };
+        let wish = PurseTake {
+            cost_us: 0,
+            burst_us: 0,
+            needed_us: 0,
+            places: 1,
+            place_len: Duration::from_millis(1),
+            owed_us: 0,
+        };
+        let take = FleetOp::Take {
+            account: name,
+            call: claim,
+            wish,
+        };
+        let end = FleetOp::EndCall {
+            account: name,
+            call: claim,
+            back_us: 1,
+        };
         let lease = REPLICA_GONE;
         let claims = FleetOp::Claim { line, claim, lease };
         let have = None;
@@ -412,6 +485,9 @@ impl ValkeyWire {
             self.store_command(&StoreOp::Recall { name }, now),
             self.fleet_command(&board, now),
             self.fleet_command(&FleetOp::GiveUp { name, claim }, now),
+            self.fleet_command(&take, now),
+            self.fleet_command(&end, now),
+            self.forget_purse(name),
             self.fleet_command(&FleetOp::Purges, now),
             self.look_at_id(),
         ]
@@ -539,11 +615,44 @@ impl ValkeyWire {
             | FleetOp::Land { .. }
             | FleetOp::Fail { .. }
             | FleetOp::GiveUp { .. }
-            | FleetOp::Release { .. } => match word(&value)? {
+            | FleetOp::Release { .. }
+            | FleetOp::EndCall { .. }
+            | FleetOp::Word { .. } => match word(&value)? {
                 "kept" => Ok(FleetReply::Kept),
                 "conflict" => Ok(FleetReply::Conflict),
                 _ => Err(StoreFault::Failed),
             },
+            FleetOp::Take { .. } => {
+                let mut parts = array(value)?.into_iter();
+                let mut next = || parts.next().ok_or(StoreFault::Failed);
+                let verdict = next()?;
+                let wait = Duration::from_millis(number(&next()?)?);
+                let refuses = number(&next()?)? == 1;
+                let verdict = match word(&verdict)? {
+                    "taken" => PurseVerdict::Taken,
+                    "probe" => PurseVerdict::Probe {
+                        left: wait,
+                        refuses,
+                    },
+                    "held" => PurseVerdict::Held {
+                        left: wait,
+                        refuses,
+                    },
+                    "places" => PurseVerdict::NoPlace,
+                    "credit" => PurseVerdict::NoCredit { wait },
+                    _ => return Err(StoreFault::Failed),
+                };
+                let Value::Int(credit_us) = next()? else {
+                    return Err(StoreFault::Failed);
+                };
+                let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
+                Ok(FleetReply::Purse(PurseReply {
+                    verdict,
+                    credit_us,
+                    busy: count(number(&next()?)?),
+                    strikes: count(number(&next()?)?),
+                }))
+            }
             FleetOp::Beat { .. } => {
                 let (_, reply) = self.beat_reply(value)?;
                 Ok(reply)

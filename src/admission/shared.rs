@@ -1,0 +1,147 @@
+//! The budget of a vendor account that all gateways over one store pay from, as one of them sees
+//! it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::domain::{AccountId, Vendor};
+use crate::store::fleet::ClaimId;
+use crate::store::{
+    PurseReply, PurseTake, PurseVerdict, PurseWord, Store, StoreFault, StoreHealth,
+};
+
+/// Replies in a row that the store may owe before the gateway goes on alone. Fewer would make one
+/// slow moment of the server empty the bucket.
+const LATE_MAX: u32 = 3;
+
+/// The budget of one account in the store.
+pub(super) struct SharedBudget {
+    store: Store,
+    account: Arc<str>,
+    /// Replies in a row that did not come.
+    late: AtomicU32,
+    /// Beats of the fleet when this gateway went on alone.
+    left_at: AtomicU64,
+}
+
+impl SharedBudget {
+    pub fn new(store: &Store, vendor: Vendor, account: &AccountId) -> Self {
+        Self {
+            store: store.clone(),
+            account: format!("{}/{}", vendor.as_str(), account.as_str()).into(),
+            late: AtomicU32::new(0),
+            left_at: AtomicU64::new(0),
+        }
+    }
+
+    /// Asks for a call. Dropping it gives it back, if it was taken.
+    pub async fn take(&self, wish: PurseTake) -> (SharedCall, Result<PurseReply, StoreFault>) {
+        let mut call = SharedCall {
+            store: self.store.clone(),
+            account: self.account.clone(),
+            id: ClaimId::random(),
+            cost_us: wish.cost_us,
+            is_probe: false,
+            state: CallState::Unsent,
+        };
+        let reply = self.store.take_call(&self.account, call.id, wish).await;
+        match reply {
+            Ok(reply) => {
+                self.late.store(0, Ordering::Relaxed);
+                call.is_probe = matches!(reply.verdict, PurseVerdict::Probe { .. });
+                if !reply.verdict.goes() {
+                    call.state = CallState::Unknown;
+                }
+            }
+            Err(_) => {
+                self.late.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        (call, reply)
+    }
+
+    /// Looks at the budget and takes nothing.
+    pub async fn look(&self, wish: PurseTake) {
+        let none = PurseTake { places: 0, ..wish };
+        let (_, reply) = self.take(none).await;
+        if reply.is_err() {
+            tracing::debug!("the store gave no reply about a budget");
+        }
+    }
+
+    /// Tells the other gateways what a vendor said.
+    pub fn tell(&self, word: PurseWord) {
+        self.store.share_word(&self.account, word);
+    }
+
+    /// Returns how many gateways divide the budget if this one is to go on alone: when the store
+    /// is away, and not only late once.
+    pub fn leave(&self) -> Option<u32> {
+        let late = self.late.load(Ordering::Relaxed);
+        if late < LATE_MAX && self.store.health() != StoreHealth::Away {
+            return None;
+        }
+        self.late.store(0, Ordering::Relaxed);
+        let view = self.store.fleet_view();
+        self.left_at.store(view.beats, Ordering::Relaxed);
+        Some(view.replicas)
+    }
+
+    /// Returns whether the fleet was heard of since this gateway went on alone.
+    pub fn is_back(&self) -> bool {
+        self.store.fleet_view().beats > self.left_at.load(Ordering::Relaxed)
+    }
+}
+
+/// One call in the store. Dropping it ends its place.
+pub(super) struct SharedCall {
+    store: Store,
+    account: Arc<str>,
+    id: ClaimId,
+    cost_us: u64,
+    is_probe: bool,
+    state: CallState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CallState {
+    /// It may be in the store, and nothing was sent.
+    Unsent,
+    /// It is in the store, and is sent.
+    Sent,
+    /// The store did not give it.
+    Unknown,
+}
+
+impl SharedCall {
+    /// Returns whether it looks whether a hold-down is over.
+    pub fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
+    /// Records that the call goes out now.
+    pub fn into_sent(mut self) -> Self {
+        self.state = CallState::Sent;
+        self
+    }
+
+    /// Records that the call never went out, so that it costs nothing.
+    pub fn was_not_sent(&mut self) {
+        self.state = CallState::Unsent;
+    }
+}
+
+impl Drop for SharedCall {
+    fn drop(&mut self) {
+        let back_us = match self.state {
+            CallState::Unsent => self.cost_us,
+            CallState::Sent => 0,
+            CallState::Unknown => return,
+        };
+        self.store.end_call(&self.account, self.id, back_us);
+    }
+}
+
+#[cfg(test)]
+#[path = "shared_tests.rs"]
+mod tests;
