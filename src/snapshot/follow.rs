@@ -17,7 +17,7 @@
 use std::future::pending;
 
 use super::frozen::{End, State};
-use super::keep::{KeptPart, RowsKept};
+use super::keep::{KeptPart, RowsKept, chunks_of};
 use super::load::{Loaded, Loader};
 use super::walk::{Shadow, Stage, Walk, wanted_lane};
 use crate::admission::{Lane, Payer};
@@ -26,7 +26,9 @@ use crate::clock::{Duration, Instant, sleep};
 use crate::metrics::WalkOutcome;
 use crate::store::claims::{LINE_LOOK_EVERY, LineLook};
 use crate::store::fleet::LineWant;
-use crate::store::{Fence, KeptEnd, KeptSnapshot, LineClaim, LineTurn, RecordName, StoreHealth};
+use crate::store::{
+    Fence, KeptEnd, KeptPlace, KeptSnapshot, LineClaim, LineTurn, RecordName, StoreHealth,
+};
 
 /// Looks in a row without a reply after which a follower continues alone.
 const LATE_MAX: u32 = 3;
@@ -264,6 +266,14 @@ impl Walk {
             target.kept.lock().unsure = true;
             return Pulled::Open;
         }
+        let place = match self.place_to_load_from(place, standing.chunks) {
+            Some(place) => place,
+            None => {
+                // It lacks rows that this copy has, or has others: the next rows kept show which.
+                target.kept.lock().unsure = true;
+                return Pulled::Open;
+            }
+        };
         self.store.take_ages(&target, &found);
         let mut loader = Loader::after(self.store.clone(), target.clone(), found, &place);
         let whole = loop {
@@ -296,6 +306,25 @@ impl Walk {
         self.tell();
         self.store.make_room();
         Pulled::Whole
+    }
+
+    /// Returns the place in the target after which rows of the store follow. A target that
+    /// continued alone has rows that this gateway did not keep. They count if another gateway kept
+    /// them, which the chain of the next chunk shows. `None` if the store has no more chunks than
+    /// the target.
+    fn place_to_load_from(&self, place: KeptPlace, kept: u32) -> Option<KeptPlace> {
+        let (rows, known) = (self.target.size().0, self.target.kept.lock().rows);
+        if rows == known {
+            return Some(place);
+        }
+        let own = chunks_of(&self.target);
+        let chunks = u32::try_from(own.len()).ok()?;
+        let (chain, _) = own.last().filter(|_| kept > chunks)?;
+        Some(KeptPlace {
+            name: place.name,
+            chunks,
+            chain: *chain,
+        })
     }
 
     /// Returns whether another gateway has already refreshed the rows, and applies its ages or
@@ -436,7 +465,8 @@ impl Walk {
     /// Stores the new page. An expired claim that no other gateway took is claimed again, and so is
     /// a search that was walked alone while the store was away.
     pub(super) async fn keep_page(&mut self, begun: u64) -> RowsKept {
-        let can_claim = self.store.kept.is_shared() && !self.target.kept.lock().off;
+        let shared = self.store.kept.is_shared();
+        let can_claim = shared && !self.target.kept.lock().off;
         let now = self.store.clock.now();
         if can_claim && matches!(self.right, WalkRight::Alone(until) if until <= now) {
             self.right = self.alone();
@@ -450,7 +480,7 @@ impl Walk {
             keeping = self.store.keep_rows(&target, begun, end, fence).await;
         }
         match keeping {
-            RowsKept::Alone if can_claim => {
+            RowsKept::Alone if shared => {
                 // Other gateways would wait for rows that never come.
                 self.right = self.alone();
             }

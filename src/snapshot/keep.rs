@@ -193,17 +193,7 @@ impl Snapshots {
             }
             Err(_) => return Err(RowsKept::Unsure),
         };
-        let (mut chain, mut rows) = (Chain::default(), 0);
-        let chunks: Vec<(Chain, usize)> = snapshot
-            .lock()
-            .rows
-            .chunks_from(0)
-            .iter()
-            .map(|chunk| {
-                (chain, rows) = (chunk.chain(&chain), rows + chunk.ends.len());
-                (chain, rows)
-            })
-            .collect();
+        let chunks = chunks_of(snapshot);
         let chains: Vec<Chain> = chunks.iter().map(|(chain, _)| *chain).collect();
         match align(&chains, standing.chunks, &standing.chain) {
             Alignment::Behind(kept) => {
@@ -594,6 +584,17 @@ impl Snapshots {
         }
         out.done()
     }
+}
+
+/// Returns the chain after each chunk of a snapshot, and the rows up to there.
+pub(super) fn chunks_of(snapshot: &Snapshot) -> Vec<(Chain, usize)> {
+    let chunks = snapshot.lock().rows.chunks_from(0);
+    let (mut chain, mut rows) = (Chain::default(), 0);
+    let each = chunks.iter().map(|chunk| {
+        (chain, rows) = (chunk.chain(&chain), rows + chunk.ends.len());
+        (chain, rows)
+    });
+    each.collect()
 }
 
 /// `None` while more rows may come.

@@ -65,7 +65,7 @@ pub enum FleetOp {
         /// How long it lasts.
         lease: Duration,
     },
-    /// Renews a claim, even one that has run out but that nobody took
+    /// Renews a claim, even one that has run out but that no other gateway took since
     /// → [`FleetReply::Renewed`] or [`FleetReply::Deposed`].
     Renew {
         /// The line.

@@ -35,6 +35,8 @@ struct SharedAnswer {
 #[derive(Clone, Debug, Default)]
 struct SharedLine {
     claim: Option<LineLease>,
+    /// The claim that was released last.
+    last: Option<ClaimId>,
     want: LineWant,
     want_until: u64,
     turn_until: u64,
@@ -154,7 +156,8 @@ impl Agreed {
             }
             FleetOp::Renew { line, claim, lease } => {
                 let line = self.lines.entry(line).or_default();
-                if line.claim.is_some() && !line.is_held_by(claim) {
+                let holder = line.claim.map(|held| held.claim).or(line.last);
+                if holder.is_some_and(|holder| holder != claim) {
                     return FleetReply::Deposed;
                 }
                 line.hold(claim, ms(lease), at);
@@ -165,6 +168,7 @@ impl Agreed {
                     && line.is_held_by(claim)
                 {
                     line.claim = None;
+                    line.last = Some(claim);
                 }
                 FleetReply::Kept
             }

@@ -188,9 +188,9 @@ async fn a_walk_whose_gateway_is_gone_is_taken_over_within_eight_seconds() {
     assert_eq!(taken, 1);
 
     // It comes back with its scroll, and continues it no more.
+    let calls = fleet.calls();
     fleet.cut(0, false);
     sleep(Duration::from_secs(1)).await;
-    let calls = fleet.calls();
     let rest = fleet.rest(head.token, |_| 0).await;
     assert_eq!(rest, one);
     assert_eq!(fleet.calls(), calls, "nothing more of the vendor");
@@ -282,6 +282,59 @@ async fn a_store_that_goes_away_in_mid_walk_stops_no_reader_and_gets_the_rows_la
     let elsewhere = fleet.rest(page.token, |_| 1).await;
     assert_eq!(elsewhere, rest);
     assert_eq!(fleet.calls(), (1, 5), "read by one gateway, once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_went_on_alone_goes_on_with_the_rows_of_the_one_that_took_over() {
+    // The list as it is, and changed where one went on alone and the other had not read.
+    for changes in [false, true] {
+        let fleet = Fleet::of(2, 290);
+        let head = fleet.page(0, &first(40, "")).await.unwrap();
+        let token = head.token.clone();
+        fleet.cut(0, true);
+        let mut alone = head;
+        for _ in 0..2 {
+            let next = alone.token.unwrap();
+            alone = fleet.page(0, &continued(&next, None)).await.unwrap();
+        }
+        if changes {
+            fleet.rigs[0].sandbox.alter(0, 8, 8);
+        }
+        // The other one takes over, reads all of it, or finds that it has changed.
+        let list = fleet.list();
+        let mut next = token;
+        while let Some(token) = next {
+            let page = fleet.page(1, &continued(&token, None)).await;
+            next = page.ok().and_then(|page| page.token);
+        }
+        let calls = fleet.calls();
+        fleet.cut(0, false);
+        sleep(Duration::from_secs(2)).await;
+        // Each row once, in the vendor's order at one moment; or the list has changed.
+        let mut rows = Vec::new();
+        let mut next = alone.token;
+        let mut refused = false;
+        while let Some(token) = next {
+            match fleet.page(0, &continued(&token, None)).await {
+                Ok(page) => {
+                    rows.extend(page.rows);
+                    next = page.token;
+                }
+                Err(error) => {
+                    assert!(matches!(error, ReadError::PageTokenExpired), "{error:?}");
+                    refused = true;
+                    next = None;
+                }
+            }
+        }
+        if !changes {
+            assert!(!refused);
+            assert_eq!(rows, list[120..]);
+            assert!(fleet.calls().0 == calls.0, "no search more");
+        } else if !refused {
+            assert_eq!(rows.len(), 170, "its own scroll's list");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

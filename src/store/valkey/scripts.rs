@@ -127,8 +127,9 @@ return 'lead'
         flags: "allow-oom",
         text: "\
 local l = redis.call('HMGET', KEYS[1], 'claim', 'want', 'far', 'lane', 'want_until', 'want_len',
-  'turn_until', 'turn_len')
-if l[1] and l[1] ~= ARGV[1] then return 'deposed' end
+  'turn_until', 'turn_len', 'last')
+local holder = l[1] or l[9]
+if holder and holder ~= ARGV[1] then return 'deposed' end
 redis.call('HSET', KEYS[1], 'claim', ARGV[1], 'until', now + tonumber(ARGV[2]), 'len', ARGV[2])
 live(KEYS[1], ARGV[3])
 local want, turn = { 0, 0, 0, 0, 0 }, 0
@@ -140,12 +141,14 @@ if l[7] and tonumber(l[7]) > now and tonumber(l[7]) - now <= tonumber(l[8]) then
 return want
 ",
     },
-    // Release: KEYS line; ARGV claim.
+    // Release: KEYS line; ARGV claim. Who had the claim last stays known, so that a gateway that
+    // had it before does not renew it.
     ScriptText {
         flags: "allow-oom",
         text: "\
 if redis.call('HGET', KEYS[1], 'claim') == ARGV[1] then
   redis.call('HDEL', KEYS[1], 'claim', 'until', 'len')
+  redis.call('HSET', KEYS[1], 'last', ARGV[1])
 end
 return 'kept'
 ",
