@@ -1,11 +1,11 @@
-//! Builds states: reads every row of a whole snapshot, and hashes its text.
+//! Builds states: reads every row of a complete snapshot and hashes its text.
 //!
-//! Hashing 100,000 rows takes some 50 ms, so it is done on a thread that serves no requests. Few
-//! rows of a list change from one reading to the next. As long as the snapshot of the state before
-//! is in memory, a row that has the same text there keeps its hash, wherever in the list it stands.
+//! Hashing 100,000 rows takes about 50 ms, so it runs on a thread that serves no requests. Few rows
+//! of a list change between two walks. While the snapshot of the earlier state is in memory, a row
+//! with the same text in it keeps its hash, even at another place in the list.
 //!
-//! A search that a caller follows is likely asked for again. So its next state is built once a walk
-//! has read the list anew, and its askers find it. At most one state is built at a time.
+//! A followed search is likely to be requested again. So its next state is built as soon as a walk
+//! has read the list again, and requests find it ready. At most one state is built at a time.
 
 use std::sync::{Arc, Weak};
 
@@ -18,9 +18,10 @@ use crate::domain::SearchQuery;
 use crate::domain::record::RowId;
 use crate::snapshot::{End, Snapshot, Snapshots, View};
 
-/// Rows read between two looks at the snapshot's lock, which its readers share.
+/// Rows read under the snapshot's lock at once. Its readers share the lock.
 const ROWS_AT_ONCE: usize = 1_000;
-/// Below so many rows a state is built where it is asked for: that takes less than a millisecond.
+/// A state with fewer rows is built on the request's own thread, which takes less than a
+/// millisecond.
 const OFF_THREAD_ROWS: usize = 2_000;
 
 /// A state to be built.
@@ -31,17 +32,17 @@ pub(super) struct StateOrder {
     pub query: Arc<SearchQuery>,
     /// The view of an audience.
     pub view: View,
-    /// A complete snapshot that has its rows.
+    /// The complete snapshot with its rows.
     pub snapshot: Arc<Snapshot>,
-    /// The view of the snapshot that shows them.
+    /// The view of the snapshot that selects the rows.
     pub cut: View,
 }
 
-/// The rows of the state before, by place.
+/// The rows of the earlier state, by place.
 pub(super) struct EarlierRows {
     state: Arc<ViewState>,
     texts: Vec<Bytes>,
-    /// By number of the id: the row's place.
+    /// The place of each row, by the number of its id.
     places: Vec<u32>,
 }
 
@@ -78,14 +79,14 @@ impl EarlierRows {
         })
     }
 
-    /// Returns the number and the hash of a row, if it stood at this very place.
+    /// Returns the number and the hash of a row if it was at this place.
     fn at(&self, place: usize, row: &Bytes) -> Option<(u32, RowHash)> {
         let (numbers, hashes) = self.state.rows();
         let is_same = is_same_text(self.texts.get(place)?, row);
         is_same.then_some((*numbers.get(place)?, *hashes.get(place)?))
     }
 
-    /// Returns the hash of a row, if it stood anywhere.
+    /// Returns the hash of a row if it was at any place.
     fn hash(&self, number: u32, row: &Bytes) -> Option<RowHash> {
         let place = *self.places.get(number as usize)? as usize;
         Some(self.at(place, row)?.1)
@@ -93,7 +94,7 @@ impl EarlierRows {
 }
 
 fn is_same_text(one: &Bytes, other: &Bytes) -> bool {
-    // Lists that were read one after the other share the memory of equal pages.
+    // Lists from consecutive walks share the memory of equal pages.
     let same_place = one.as_ptr() == other.as_ptr() && one.len() == other.len();
     same_place || one == other
 }
@@ -120,7 +121,7 @@ impl NewState {
         true
     }
 
-    /// Adds every row. Returns `None` if the snapshot is not whole, or has too many ids.
+    /// Adds every row. Returns `None` if the snapshot is not complete or has too many ids.
     fn fill(
         mut self,
         snapshot: &Snapshot,
@@ -143,8 +144,8 @@ impl NewState {
 }
 
 impl States {
-    /// Returns the state of a complete snapshot, built if it was not built before. `None` if the
-    /// snapshot is not whole, or has too many ids.
+    /// Returns the state of a complete snapshot. Builds it if there is none. `None` if the snapshot
+    /// is not complete or has too many ids.
     pub(super) async fn build(
         self: &Arc<Self>,
         order: StateOrder,
@@ -167,7 +168,7 @@ impl States {
         let (states, built_for) = (self.clone(), built_for.clone());
         let off_thread = snapshot.size().0 >= OFF_THREAD_ROWS;
         let work = move || {
-            // The turn ends with the work, even if the asker has left.
+            // The turn ends with the work, even if the caller has disconnected.
             let _turn = turn;
             let before = states.latest(&key, &view);
             let new = states.begin(key, query, view);
@@ -182,8 +183,8 @@ impl States {
     }
 }
 
-/// Builds the states of followed searches whenever a walk has reached its end, as long as there are
-/// states and snapshots.
+/// Builds the states of followed searches after every completed walk, while there are states and
+/// snapshots.
 pub(super) async fn prepare(
     states: Weak<States>,
     snapshots: Weak<Snapshots>,
