@@ -12,7 +12,7 @@
 //! costs `60 s / requests_per_minute`. What a vendor says with a 429 is in the purse too, so one
 //! replica hears it for all. A place ends by itself, so a replica that dies holds none for long.
 //!
-//! [`SharedPurse`] is pure: it says what the scripts in Valkey do, number for number. All numbers
+//! `SharedPurse` is pure: it says what the scripts in Valkey do, number for number. All numbers
 //! are integers for that reason.
 
 use std::collections::BTreeMap;
