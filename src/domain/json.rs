@@ -330,8 +330,8 @@ impl<'a> Steps<'a> {
             self.skip_space();
             let from = u32::try_from(self.at - start).ok()?;
             self.value(depth)?;
-            let wanted = names.iter().zip(&mut places);
-            if let Some((_, place)) = { wanted }.find(|(wanted, _)| **wanted == name) {
+            let at = names.iter().position(|wanted| *wanted == name);
+            if let Some(place) = at.and_then(|at| places.get_mut(at)) {
                 let to = u32::try_from(self.at - start).ok()?;
                 if place.replace((from, to)).is_some() {
                     return None;

@@ -11,7 +11,8 @@
 //!   the moments of the walks finds the cheapest mixture.
 //!
 //! The bound takes vendor calls for instantaneous and never counts an abandoned scroll, so no
-//! gateway can reach it.
+//! gateway can reach it. It holds for gateways that cut a customer from complete lists only, and no
+//! date range from another one.
 
 use std::collections::BTreeMap;
 
