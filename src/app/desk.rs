@@ -159,6 +159,7 @@ impl App {
                 "state": self.store.health().as_str(),
                 "bytes": self.store.bytes(),
                 "replicas": self.store.is_shared().then(|| self.store.replicas()),
+                "detached": self.store.is_shared().then(|| self.store.detached()),
             },
             "certificates": self.certificates(),
             "dropped": {

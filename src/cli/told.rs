@@ -136,7 +136,11 @@ pub fn status(status: &Value) -> String {
     }
     let replicas = at(status, "store/replicas").as_u64();
     if let Some(replicas) = replicas {
-        let _ = writeln!(out, "{replicas} gateways share the store");
+        let alone = number(at(status, "store/detached"));
+        let _ = writeln!(
+            out,
+            "{replicas} gateways share the store; {alone} lists can be continued here only"
+        );
     }
     for certificate in at(status, "certificates").as_array().into_iter().flatten() {
         let listener = word(at(certificate, "listener"));

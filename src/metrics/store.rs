@@ -154,6 +154,7 @@ pub struct StoreMeter {
     rejects: IntCounterVec,
     bytes: IntGaugeVec,
     replicas: IntGaugeVec,
+    detached: IntGaugeVec,
     resets: IntCounterVec,
 }
 
@@ -165,6 +166,8 @@ pub struct StoreMetrics {
     pub bytes: IntGauge,
     /// Gateways that share the store.
     pub replicas: IntGauge,
+    /// Snapshots that only this gateway can continue, although the store is shared.
+    pub detached: IntGauge,
     /// Times the store began empty where something had been kept.
     pub resets: IntCounter,
     requests: Vec<Vec<IntCounter>>,
@@ -208,6 +211,11 @@ impl StoreMeter {
                 "Gateways that share the store, as last counted; 0 for a store of one gateway.",
                 &[],
             )?,
+            detached: declare.gauges(
+                "snapshots_detached",
+                "Snapshots in memory that only this gateway can continue, because the shared store missed rows of them; as last counted.",
+                &[],
+            )?,
             resets: declare.counters(
                 "store_resets_total",
                 "Times the store was found unreadable or emptied, and started empty.",
@@ -223,6 +231,7 @@ impl StoreMeter {
             up: self.up.with_label_values(&none),
             bytes: self.bytes.with_label_values(&none),
             replicas: self.replicas.with_label_values(&none),
+            detached: self.detached.with_label_values(&none),
             resets: self.resets.with_label_values(&none),
             requests: StoreOperation::ALL
                 .iter()

@@ -299,6 +299,12 @@ impl Snapshots {
         }
     }
 
+    /// Returns whether only this gateway can continue a snapshot, although the store is shared.
+    pub(super) fn is_detached(&self, snapshot: &Snapshot) -> bool {
+        let part = snapshot.kept.lock();
+        self.kept.is_shared() && (part.off || part.unsure)
+    }
+
     /// Removes a snapshot from the store as well.
     pub(super) fn forget_kept(&self, snapshot: &Snapshot) {
         // Other gateways may still use it. The engine evicts unused snapshots.

@@ -441,17 +441,21 @@ impl Snapshots {
         }
     }
 
-    /// Removes expired snapshots. Call it every few seconds.
+    /// Removes expired snapshots, and counts those that the shared store misses rows of. Call it
+    /// every few seconds.
     pub fn sweep(&self) {
         let now = self.clock.now();
+        let mut detached = 0;
         for snapshot in self.held.all() {
             if self.is_over(&snapshot, now) || snapshot.is_ended() {
                 self.let_go(&snapshot);
                 self.forget_kept(&snapshot);
             } else {
                 self.touch_kept(&snapshot, now);
+                detached += usize::from(self.is_detached(&snapshot));
             }
         }
+        self.kept.note_detached(detached);
         self.lineages.lock().retain(|_, lineage| {
             Arc::strong_count(lineage) > 1 || !lineage.is_idle() || lineage.remembers_failure(now)
         });

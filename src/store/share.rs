@@ -52,6 +52,21 @@ impl Store {
         u64::try_from(count).unwrap_or(0)
     }
 
+    /// Returns how many snapshots only this replica can continue, as last counted.
+    pub fn detached(&self) -> u64 {
+        let inner = self.inner.as_ref();
+        let count = inner.map_or(0, |inner| inner.metrics.detached.get());
+        u64::try_from(count).unwrap_or(0)
+    }
+
+    /// Notes how many snapshots only this replica can continue.
+    pub fn note_detached(&self, count: usize) {
+        if let Some(inner) = &self.inner {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            inner.metrics.detached.set(count);
+        }
+    }
+
     /// Sets the hook that applies the purges of other replicas to memory. Only the first hook
     /// counts.
     pub fn on_purge(&self, hook: PurgeHook) {

@@ -18,6 +18,7 @@ use crate::kit::{NOW, Page, Rig, Setup, continued, first};
 struct Fleet {
     rigs: Vec<Rig>,
     cut: Vec<Arc<AtomicBool>>,
+    stores: Vec<Store>,
 }
 
 impl Fleet {
@@ -27,11 +28,13 @@ impl Fleet {
         let engine = Arc::new(SharedModel::new(64 << 20, clock.clone()));
         let cut: Vec<Arc<AtomicBool>> = (0..count).map(|_| Arc::default()).collect();
         let mut rigs: Vec<Rig> = Vec::new();
+        let mut stores = Vec::new();
         for cut in &cut {
             let link = Link::to(&engine, cut, &Arc::default());
             let store = Store::over(link, sealed(), clock.clone(), &Metrics::new().unwrap());
             let attending = store.clone();
             tokio::spawn(async move { attending.attend().await });
+            stores.push(store.clone());
             let mut setup = Setup {
                 store,
                 clock: Some(clock.clone()),
@@ -43,7 +46,7 @@ impl Fleet {
                 Some(rig) => rig.restarted(setup),
             });
         }
-        Self { rigs, cut }
+        Self { rigs, cut, stores }
     }
 
     fn cut(&self, number: usize, cut: bool) {
@@ -272,6 +275,8 @@ async fn a_store_that_goes_away_in_mid_walk_stops_no_reader_and_gets_the_rows_la
     }
     let calls = fleet.calls();
     assert_eq!(calls.0, 1);
+    fleet.rigs[0].reads.sweep();
+    assert_eq!(fleet.stores[0].detached(), 1);
     for cut in [0, 1] {
         fleet.cut(cut, false);
     }
@@ -279,6 +284,8 @@ async fn a_store_that_goes_away_in_mid_walk_stops_no_reader_and_gets_the_rows_la
     // The next vendor page brings those before it to the store.
     let rest = fleet.rest(page.token.clone(), |_| 0).await;
     assert_eq!(rest, fleet.list()[160..]);
+    fleet.rigs[0].reads.sweep();
+    assert_eq!(fleet.stores[0].detached(), 0);
     let elsewhere = fleet.rest(page.token, |_| 1).await;
     assert_eq!(elsewhere, rest);
     assert_eq!(fleet.calls(), (1, 5), "read by one gateway, once");

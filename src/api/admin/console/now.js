@@ -152,6 +152,7 @@ export function now(main, state) {
     if (store.state === "off") fact("Store", "", "off: a restart forgets");
     else fact("Store", "", pill(store.state, store.state === "ok" ? "good" : "bad"), ` ${bytes(store.bytes)}`);
     if (store.replicas !== null) fact("Gateways that share it", store.state === "ok" ? "" : "bad", store.state === "ok" ? count(store.replicas) : `${count(store.replicas)} when last heard; this one goes on alone`);
+    if (store.detached) fact("Lists that only this one can continue", "warn", count(store.detached));
     for (const { listener, ends_in_s: left } of certificates) {
       fact(`Certificate, ${listener}`, left < 2 * 86_400 ? "bad" : left < 14 * 86_400 ? "warn" : "", left > 0 ? `ends in ${span(left)}` : "has ended: callers refuse to connect");
     }
