@@ -1,6 +1,6 @@
 //! The metrics of the store, with their labels resolved once.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
@@ -170,7 +170,9 @@ pub struct StoreMetrics {
     pub detached: IntGauge,
     /// Times the store began empty where something had been kept.
     pub resets: IntCounter,
-    requests: Vec<Vec<IntCounter>>,
+    /// Counts by outcome of each operation. They are shown from its first use on.
+    requests: Vec<OnceLock<Vec<IntCounter>>>,
+    all_requests: IntCounterVec,
     durations: Vec<Histogram>,
     lookups: Vec<Vec<IntCounter>>,
     rejects: Vec<IntCounter>,
@@ -224,7 +226,8 @@ impl StoreMeter {
         })
     }
 
-    /// Resolves the store's metrics. From now on they are shown, from zero.
+    /// Resolves the store's metrics. From now on they are shown, from zero, but for the operations
+    /// that were never used: no engine knows all of them.
     pub fn resolve(&self) -> Arc<StoreMetrics> {
         let none: [&str; 0] = [];
         Arc::new(StoreMetrics {
@@ -235,16 +238,9 @@ impl StoreMeter {
             resets: self.resets.with_label_values(&none),
             requests: StoreOperation::ALL
                 .iter()
-                .map(|operation| {
-                    StoreOutcome::ALL
-                        .iter()
-                        .map(|outcome| {
-                            let labels = [operation.as_str(), outcome.as_str()];
-                            self.requests.with_label_values(&labels)
-                        })
-                        .collect()
-                })
+                .map(|_| OnceLock::new())
                 .collect(),
+            all_requests: self.requests.clone(),
             durations: StoreOperation::ALL
                 .iter()
                 .map(|operation| self.durations.with_label_values(&[operation.as_str()]))
@@ -273,6 +269,7 @@ impl StoreMetrics {
     /// Counts and times an operation.
     pub fn request(&self, operation: StoreOperation, outcome: StoreOutcome, seconds: f64) {
         let counters = self.requests.get(operation as usize);
+        let counters = counters.map(|row| row.get_or_init(|| self.outcomes_of(operation)));
         if let Some(counter) = counters.and_then(|row| row.get(outcome as usize)) {
             counter.inc();
         }
@@ -281,6 +278,14 @@ impl StoreMetrics {
         {
             histogram.observe(seconds);
         }
+    }
+
+    fn outcomes_of(&self, operation: StoreOperation) -> Vec<IntCounter> {
+        let of = |outcome: &StoreOutcome| {
+            let labels = [operation.as_str(), outcome.as_str()];
+            self.all_requests.with_label_values(&labels)
+        };
+        StoreOutcome::ALL.iter().map(of).collect()
     }
 
     /// Counts a lookup of `kind`.
@@ -296,5 +301,27 @@ impl StoreMetrics {
         if let Some(counter) = self.rejects.get(why as usize) {
             counter.inc();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn an_operation_is_shown_with_all_outcomes_from_its_first_use_on() {
+        let metrics = Metrics::new().unwrap();
+        let store = metrics.store.resolve();
+        let shown = || {
+            let text = metrics.render().unwrap();
+            let of = |line: &&str| line.starts_with("msp_gateway_store_requests_total{");
+            text.lines().filter(of).count()
+        };
+        assert_eq!(shown(), 0);
+        store.request(StoreOperation::Append, StoreOutcome::Ok, 0.001);
+        assert_eq!(shown(), StoreOutcome::ALL.len());
+        store.request(StoreOperation::Append, StoreOutcome::Late, 0.05);
+        assert_eq!(shown(), StoreOutcome::ALL.len());
     }
 }
