@@ -12,7 +12,7 @@ use super::callers::{BookId, Caller};
 /// so comparing it with the last one saves hashing it and looking it up.
 ///
 /// The key is wiped when the connection ends or sends another one. It counts only for the book that
-/// found its caller: a reload makes a new book, which looks it up anew.
+/// found its caller. A reload makes a new book, so the key is looked up again.
 #[derive(Default)]
 pub struct LastKey(Mutex<Option<KnownKey>>);
 

@@ -610,7 +610,7 @@ impl Pace {
         self.settings.places(self.part())
     }
 
-    /// This gateway's part of the budget is one in so many.
+    /// Returns the number of equal parts of the budget of which this gateway has one.
     fn part(&self) -> u32 {
         match self.purse {
             Purse::Own { of } => of,

@@ -9,7 +9,8 @@ use crate::store::{PurseReply, PurseTake, PurseVerdict, PurseWord};
 const PLACE_LOOK: Duration = Duration::from_millis(50);
 /// What a place in the store lasts longer than the call may take: the two clocks are not one.
 const PLACE_MARGIN: Duration = Duration::from_secs(2);
-/// Two ends of a hold-down that differ by less are one: the store hears of it a moment later.
+/// Two hold-downs are the same if their ends differ by less than this. The end in the store can be
+/// a little later, because it is written a little later.
 const SAME_HOLD: Duration = Duration::from_millis(500);
 
 /// Returns the whole microseconds of a time, rounded up, so that no call is sent too early.

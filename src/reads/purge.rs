@@ -52,7 +52,7 @@ struct Remembered {
 }
 
 impl Remembered {
-    /// Ends what purges cover that came after number `since`, whoever purged.
+    /// Removes what the purges after number `since` cover, those of other gateways included.
     fn end_purged(&self, since: u64) {
         let (Some(customers), Some(billing), Some(cases), Some(variants)) = (
             self.customers.upgrade(),

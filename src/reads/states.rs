@@ -368,7 +368,7 @@ pub(super) struct FollowedSearch {
     pub snapshot: Weak<Snapshot>,
 }
 
-/// For whom a state is built.
+/// The reader that a state is built for.
 #[derive(Clone)]
 pub(super) enum BuiltFor {
     /// A caller that waits for it.
@@ -438,7 +438,7 @@ impl States {
         table.latest.get(&(key.clone(), view.clone())).cloned()
     }
 
-    /// Returns the searches that callers asked for lately.
+    /// Returns the searches with a recent follower.
     pub(super) fn followed(&self) -> Vec<FollowedSearch> {
         let since = self.followed_since();
         let table = self.table.lock();
@@ -601,8 +601,8 @@ impl States {
         Some(state)
     }
 
-    /// Keeps a state in the store. Waits until a crash cannot undo that, 50 ms at most. To be
-    /// called before a token tells of the state.
+    /// Keeps a state in the store. Waits until a crash cannot undo that, 50 ms at most. Call it
+    /// before a caller gets a token for the state.
     pub(super) async fn keep(&self, state: &Arc<ViewState>) {
         self.touch(state);
         let keeping = async {

@@ -40,7 +40,7 @@ pub const LEASE: Duration = Duration::from_secs(6);
 /// Rows of a line that readers of other gateways wait for. Wants of several gateways are merged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LineWant {
-    /// So many rows are wanted; 0: none.
+    /// The number of rows that are wanted. 0: none.
     pub rows: u32,
     /// The furthest row that a reader has read.
     pub furthest: u32,

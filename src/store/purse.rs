@@ -54,7 +54,7 @@ pub struct PurseWord {
     pub cost_us: u64,
     /// The most credit that there may be.
     pub burst_us: u64,
-    /// No call goes for so long.
+    /// How long no call is sent.
     pub stop: Option<Duration>,
     /// Calls are refused in that time; otherwise they may wait.
     pub refuses: bool,
@@ -75,14 +75,14 @@ pub enum PurseVerdict {
     Taken,
     /// It is paid, and holds a place, although a hold-down is running.
     Probe {
-        /// For so long still.
+        /// The rest of the hold-down.
         left: Duration,
         /// Calls are refused in that time.
         refuses: bool,
     },
     /// A hold-down is running.
     Held {
-        /// For so long still.
+        /// The rest of the hold-down.
         left: Duration,
         /// Calls are refused in that time.
         refuses: bool,
