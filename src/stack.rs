@@ -211,7 +211,8 @@ pub fn outbound<C: VendorConnector>(
     let stack = ServiceBuilder::new()
         // Sees every call once, however often it was attempted, and logs one line.
         .layer(ObserveLayer::new(clock()))
-        // Above everything that decides about an attempt, so that each attempt is decided anew.
+        // Above everything that decides about an attempt, so that each attempt is decided by
+        // itself.
         .layer(RetryLayer::new(options.retry, gates, clock()))
         // No call queues for a vendor that is known to fail.
         .layer(RefuseLayer::new(gates))

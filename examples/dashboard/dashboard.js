@@ -2,7 +2,7 @@
 //
 // `config.json` beside this file says where the gateway is and which caller key to send:
 //     {"gateway": "https://gateway.example", "key": "mspgw_…"}
-// The gateway must know this page's origin (`cors.origins`), and whoever opens the page holds the key:
+// The gateway must know this page's origin (`cors.origins`), and everyone who opens the page has the key:
 // give it a caller of its own, with `customers` and `requests_per_minute`.
 
 const { gateway, key } = await (await fetch("config.json")).json();

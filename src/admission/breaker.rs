@@ -400,7 +400,11 @@ mod tests {
         breaker.heard(due + 600 * MS, probe, CircuitVerdict::Alive);
         assert_eq!(breaker.state(), CircuitState::Closed);
         assert!(call(&mut breaker, due + 600 * MS, CircuitVerdict::Failed));
-        assert_eq!(breaker.state(), CircuitState::Closed, "counts begin anew");
+        assert_eq!(
+            breaker.state(),
+            CircuitState::Closed,
+            "counts start from zero"
+        );
     }
 
     #[test]

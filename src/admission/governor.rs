@@ -111,7 +111,7 @@ impl Governor {
         let now = self.clock.now();
         let (memory, idle) = match kept {
             Ok(Some(bytes)) => PaceMemory::read(bytes, &self.clock).unwrap_or_default(),
-            // Nothing was stored, so no call was made lately.
+            // Nothing was stored, so no call was made recently.
             Ok(None) => (PaceMemory::default(), Duration::MAX),
             Err(()) => Default::default(),
         };

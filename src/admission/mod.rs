@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! Credential  has a key that the vendor accepts?   no: refuse, one probe per interval
-//! Circuit     has the vendor answered lately?      no: refuse, one probe at a time
+//! Circuit     has the vendor answered recently?    no: refuse, one probe at a time
 //! Governor    budget and a place for this lane?    no: queue until the deadline, or refuse
 //! RetryBudget failed: is another attempt allowed?  no: return the failure
 //! ```

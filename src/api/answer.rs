@@ -40,7 +40,7 @@ pub fn respond(call: &Call, answer: Answer, variants: &Arc<Variants>) -> Result<
     if mentions.has(Mention::IfMatch) && call.head.method != Method::POST {
         check_match(headers, answer.etag.as_ref())?;
     }
-    // Answers without a tag are joined anew for each request, so they have no variants.
+    // Answers without a tag are joined for each request, so they have no variants.
     let Some(tag) = answer.etag else {
         let mut response = whole(answer.body);
         tell_freshness(response.headers_mut(), &answer.note, answer.age);

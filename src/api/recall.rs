@@ -2,7 +2,7 @@
 //!
 //! A dashboard sends the same few searches again and again, byte for byte. Parsing one strictly and
 //! computing its identity costs more than answering it from memory. Only the parsed search is
-//! remembered, and nothing about its caller: authentication, audience and freshness are judged anew
+//! remembered, and nothing about its caller: authentication, audience and freshness are judged
 //! for every request. Another spelling of the same search is parsed in full and gets the same
 //! identity.
 

@@ -56,7 +56,7 @@ fn changes(fixed: &FixedSettings, now: &Settings) -> Vec<(&'static str, bool)> {
         public_tls,
         admin_tls,
         header_timeout,
-        // These are part of the stack, which a reload builds anew.
+        // These are part of the stack, which a reload rebuilds.
         body_timeout: _,
         request_timeout: _,
         requests_in_flight_max: _,

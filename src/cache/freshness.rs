@@ -51,14 +51,15 @@ const JITTER: f64 = 0.10;
 /// refresh ahead is a vendor call earlier than necessary.
 const AHEAD_OF: f64 = 0.80;
 /// How long callers wait for the vendor when an answer that is usable on error is at hand. It
-/// counts from the start of the fetch, so that callers do not each wait anew for a vendor that
-/// hangs. It is longer than a healthy vendor takes, and short beside the time limit of an attempt.
+/// counts from the start of the fetch, so that callers do not each wait the whole time for a vendor
+/// that hangs. It is longer than a healthy vendor takes, and short beside the time limit of an
+/// attempt.
 pub const ON_ERROR_WAIT: Duration = Duration::from_secs(2);
 /// Number of fresh uses since its birth from which an answer is hot.
 pub const HOT_HITS: u32 = 3;
 
 impl Lifetimes {
-    /// Returns the jittered `fresh` of one entry. `draw` lies in 0..1 and belongs to the entry, so
+    /// Returns the jittered `fresh` of one entry. `draw` is in 0..1 and belongs to the entry, so
     /// that the result is stable.
     pub fn fresh_with(&self, draw: f64) -> Duration {
         // Computed in nanoseconds as f64, which is exact enough and fast: each answer asks this

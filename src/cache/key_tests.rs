@@ -12,7 +12,7 @@ use crate::domain::json::Object;
 use crate::domain::period::DateRange;
 use crate::domain::query::SearchRequest;
 
-/// Choices of spelling, drawn one by one and begun anew when used up.
+/// Choices of spelling, taken one by one and from the start again when used up.
 struct Spelling<'a>(&'a [u8], usize);
 
 impl Spelling<'_> {

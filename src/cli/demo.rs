@@ -234,7 +234,7 @@ impl Scratch {
     fn new() -> Option<Self> {
         let name = format!("msp-gateway-demo-{:016x}", fastrand::u64(..));
         let path = std::env::temp_dir().join(name);
-        // Fails if the path exists, whoever created it.
+        // Fails if the path exists, so no other user can have created it.
         DirBuilder::new().mode(0o700).create(&path).ok()?;
         Some(Self(path))
     }
@@ -368,7 +368,7 @@ impl Lines {
         }
         let _ = writeln!(
             out,
-            "\nPaste these; the caller key is made anew at each start:\n\nKEY={caller_key}\n"
+            "\nPaste these; each start makes a new caller key:\n\nKEY={caller_key}\n"
         );
         // These commands work with curl 7.68, without any newer option. Long answers are cut, and
         // every answer ends with a line feed.

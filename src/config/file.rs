@@ -289,7 +289,7 @@ table! {
         // Beyond the furthest reader.
         read_ahead_pages: Count<0, 100> = Count(1),
         scroll_idle_max: Span = Span::ms(45 * SECOND),
-        // An abandoned or lost scroll counts against `vendor_scrolls_max` for so long.
+        // An abandoned or lost scroll counts against `vendor_scrolls_max` for this long.
         scroll_expiry: Span = Span::ms(5 * MINUTE),
         open_scrolls_max: Count<1, 400> = Count(32),
         // The vendor fails every search past about 500, so some stay free for its other users.

@@ -30,7 +30,7 @@ fn uncommented() -> String {
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// The names of a table's keys: serde lists them to whoever names an unknown one.
+/// The names of a table's keys. serde lists them in its error about an unknown key.
 fn names<'de, T: Deserialize<'de>>() -> BTreeSet<String> {
     let odd = Value::from(Dict::from([("?".to_owned(), Value::from(0))]));
     let Err(error) = odd.deserialize::<T>() else {

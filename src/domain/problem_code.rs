@@ -67,7 +67,7 @@ pub enum ProblemCode {
     VendorCredentialRejected,
     /// The result is larger than a walk may be.
     WalkLimitExceeded,
-    /// The vendor cannot be reached, failed lately, or is not configured.
+    /// The vendor cannot be reached, failed recently, or is not configured.
     VendorUnavailable,
     /// No vendor budget is left.
     VendorBudgetExhausted,

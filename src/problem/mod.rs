@@ -184,7 +184,7 @@ impl Problem {
 
     /// Creates the failure for an answer that was not ready before the request's deadline. `vendor`
     /// is the one whose answer the request waited for, if that is known. The vendor may not have
-    /// been called yet: its budget or a place may have been short for so long.
+    /// been called yet, if its budget or a place was short the whole time.
     pub fn timed_out(vendor: Option<Vendor>) -> Self {
         let detail = match vendor {
             Some(vendor) => format!(

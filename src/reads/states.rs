@@ -47,7 +47,7 @@ const ID_OVERHEAD_BYTES: u64 = 56;
 /// the next state starts a new table.
 const IDS_UNUSED_MAX: usize = 10_000;
 
-/// The place of a row that a state does not have. No state has so many rows.
+/// The place of a row that a state does not have. No state has that many rows.
 const NOWHERE: u32 = u32::MAX;
 
 /// A hash of a row's text.

@@ -7,7 +7,7 @@
 //! | `GET /__sandbox/cases?customer_id=&start=&end=` | the exact rows that a search finds now, as one array in the vendor's order; the dates (both or none) are inside |
 //! | `POST /__sandbox/faults` | one fault, a list, `{"vendor":…,"down":…}` or `{"clear":true}`, as `fault_json.rs` says; answers `{"faults":n}`, the number active. Clearing brings the vendors up, too |
 //! | `POST /__sandbox/insert` | `{"count":n,"customer_id":optional,"date":optional}`; answers `{"inserted":n}` |
-//! | `POST /__sandbox/alter` | `{"changed":n,"removed":n,"moved":n}`, each optional: so many cases, drawn at random, get another status, go away, or stand elsewhere; answers `{"altered":true}` |
+//! | `POST /__sandbox/alter` | `{"changed":n,"removed":n,"moved":n}`, each optional: this many cases, drawn at random, get another status, are removed, or move to another place in the list; answers `{"altered":true}` |
 //! | `POST /__sandbox/expire` | ends all open scrolls; answers `{"expired":n}` |
 //! | `POST /__sandbox/reset` | forgets counts, requests, faults, scrolls, inserted cases and used quota; answers `{"reset":true}` |
 //!

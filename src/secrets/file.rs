@@ -2,8 +2,8 @@
 //!
 //! A pipe without a writer, or a mount whose server is gone, blocks the thread that opens it for as
 //! long as it likes, and nothing can call the read off. So each read has a thread of its own and a
-//! time limit. A read past its limit is given up: its thread stays behind until the system lets go
-//! of it.
+//! time limit. A read past its limit is abandoned: its thread stays blocked until the system ends
+//! the call.
 
 use std::fmt;
 use std::fs::File;

@@ -23,7 +23,7 @@ use crate::domain::record::RowId;
 use crate::upstream::EnvelopeMember;
 
 /// Maximum number of views whose row numbers a snapshot remembers. The least recently used one is
-/// evicted, and computed anew at its next use. Each costs four bytes for each row.
+/// evicted, and computed again at its next use. Each costs four bytes for each row.
 const VIEWS_MAX: usize = 32;
 /// Bytes of a snapshot besides its rows: itself, its search, its lineage, and the tables that find
 /// it. They limit searches without a row too.
@@ -221,8 +221,8 @@ pub struct Snapshot {
     clock: Clock,
 }
 
-/// Ids must never repeat, not even between processes: they count on from a number that is drawn
-/// once, from so many that the ranges of two processes do not meet.
+/// Ids must never repeat, not even between processes. They count up from a random number that is
+/// drawn once, from a range so wide that the ids of two processes do not meet.
 pub(super) fn fresh_id() -> SnapshotId {
     static FIRST: LazyLock<u128> = LazyLock::new(|| {
         let mut first = [0; 16];

@@ -442,7 +442,11 @@ async fn its_bytes_are_charged_until_nobody_finds_it() {
     assert_eq!(charged(), empty);
     grow(&snapshot, 100);
     snapshot.announce();
-    assert_eq!(charged(), empty, "whoever holds it still grows at no cost");
+    assert_eq!(
+        charged(),
+        empty,
+        "a forgotten snapshot that is still held grows at no charge"
+    );
     drop(snapshot);
     assert_eq!(charged(), empty);
     assert!(both > empty);

@@ -37,7 +37,7 @@ const REWALK_PAUSE: Duration = Duration::from_millis(50);
 const REWALK_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Shortest pause of a scroll that is to end because searches wait for slots, but finds no budget.
 const PRESS_PAUSE: Duration = Duration::from_millis(500);
-/// A failure answers everyone who asks within this time, so that a burst of readers does not become
+/// For this long a failure answers every further reader, so that a burst of readers does not become
 /// a burst of searches.
 const FAILURE_HOLD: Duration = Duration::from_millis(300);
 
@@ -386,7 +386,7 @@ impl Walk {
         };
         let began = clock.now();
         self.began = began;
-        // Computed anew: readers with later deadlines may have come meanwhile.
+        // Computed again, because readers with later deadlines may have joined meanwhile.
         let mut spend = self.spend(self.first_lane());
         let span = spend.open_span();
         let query = self.target.query.clone();
@@ -701,7 +701,7 @@ impl Walk {
     }
 
     fn last_fetch_of_reader(&self) -> Instant {
-        // Draining is no use of the snapshot, so it does not begin the idle time anew.
+        // Draining is no use of the snapshot, so it does not restart the idle time.
         if self.drained > 0 {
             self.target.last_paged()
         } else {

@@ -175,7 +175,7 @@ impl<C: CollectorConnector> Exporter<C> {
         }
     }
 
-    /// Exports until it is told to end, or nobody can send spans any more.
+    /// Exports until the end is requested or every sender of spans is dropped.
     pub(super) async fn run(
         self,
         mut waiting: mpsc::Receiver<FinishedSpan>,

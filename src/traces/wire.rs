@@ -150,7 +150,7 @@ pub(super) fn resource(instance: &str) -> Resource {
     }
 }
 
-/// Returns an export of `spans`. It is `now`, and by the wall clock so many nanoseconds since 1970.
+/// Returns an export of `spans`. `now` and the nanoseconds since 1970 are the same moment.
 pub(super) fn export(
     resource: &Resource,
     spans: &[FinishedSpan],

@@ -1,5 +1,5 @@
 //! `changes [ROWS] [CHANGED]`: what it costs to keep a large search in step. A list of 100,000
-//! cases, of which 100 change at the vendor, is read anew; then a follower asks what changed, and
+//! cases, of which 100 change at the vendor, is refreshed; then a follower asks what changed, and
 //! another caller asks for the first page. Prints one line of JSON: bytes of the full list and of
 //! the difference, the times of both answers, and the memory of a state and of the ids that states
 //! share.
@@ -58,7 +58,7 @@ async fn main() {
     for _ in 0..TIMED {
         sandbox.alter(changed, 0, 0);
         sleep(FRESH).await;
-        // Read anew, whole, by somebody else.
+        // Refreshed as a whole, by another caller.
         while ask(address, "GET", "/v1/cases/export", "").await.age >= FRESH.as_secs() {}
         // What a first page of this snapshot takes; a page of a size that nobody asked for before.
         let size = 200 + pages.len();

@@ -140,8 +140,8 @@ drain_grace = "1s"
 
     def wrk(self, ask, seconds, connections, unique=None, among=None, callers=None):
         """(answers a second, answers a second of the server's time on its core). `unique`: each body
-        is another one, numbered from there. `among`: each target is one of so many, drawn anew.
-        `callers`: each request is one of so many callers', drawn anew."""
+        is another one, numbered from there. `among`: each target is drawn from this many.
+        `callers`: the caller of each request is drawn from this many."""
         env = {"BENCH_METHOD": ask.method, "BENCH_BODY": ask.body, "BENCH_KEY": KEY, "BENCH_TARGET": ask.target}
         if ask.accept:
             env["BENCH_ACCEPT"] = ask.accept
@@ -177,7 +177,7 @@ drain_grace = "1s"
 
     @contextlib.contextmanager
     def held(self, ask, count):
-        """So many connections, each asked once, open and idle meanwhile."""
+        """Holds `count` idle connections open, each of which sent one request."""
         argv = ["taskset", "-c", LOAD_CORE, str(EXAMPLES / "bench-load"), f"127.0.0.1:{ask.port}", KEY,
                 "hold", str(count), ask.method, ask.target, *([ask.body] if ask.body else [])]
         proc = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

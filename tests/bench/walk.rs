@@ -14,8 +14,8 @@ use std::net::TcpStream;
 
 use msp_gateway::clock::Instant;
 
-/// Pages around a depth that stand for it: so many, because a page takes some hundred microseconds
-/// and what else a machine does takes milliseconds.
+/// Pages around a depth that are timed together. 500, because a page takes some hundred
+/// microseconds and other work of the machine takes milliseconds.
 const WINDOW: usize = 500;
 
 fn main() {

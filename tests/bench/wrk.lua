@@ -1,6 +1,6 @@
--- Sends one request over and over; told by the environment. With BENCH_UNIQUE every body is another
--- one, with BENCH_AMONG every target one of so many: their number stands for `@`. With BENCH_CALLERS
--- every request is one of so many callers'.
+-- Sends the request that the environment describes, again and again. With BENCH_UNIQUE every body is
+-- another one. With BENCH_AMONG the target is drawn from that many, and its number replaces `@`. With
+-- BENCH_CALLERS the caller is drawn from that many.
 local method = os.getenv("BENCH_METHOD") or "GET"
 local body = os.getenv("BENCH_BODY")
 wrk.method = method

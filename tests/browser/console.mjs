@@ -288,7 +288,7 @@ test("a hold-down is lifted from its card", async () => {
   const card = page.locator("#vendor-wiv");
   await card.getByText(/the vendor said stop; [45] min/).waitFor();
   await shot(page, "console-hold-down");
-  // The card is drawn anew each second, and a button must stay under the hand that goes for it.
+  // The card is replaced each second, and a button must stay under the pointer that is about to click it.
   await page.getByRole("button", { name: "Ask it again…" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Ask again" }).click();
   await page.getByText("wiv is asked again.").waitFor();

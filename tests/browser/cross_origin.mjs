@@ -14,7 +14,7 @@ before(async () => {
   world = await gateway(`[cors]\norigins = ["${allowed}"]\n`, "requests_per_minute = 600");
 });
 
-/** What a page at this origin is told: [status, headers that it may read, whether there is a body], or "refused". */
+/** What a page at this origin gets: [status, headers that it may read, whether there is a body], or "refused". */
 async function told(site) {
   const page = await open(site);
   return await page.evaluate(async ({ gateway, admin, key }) => {

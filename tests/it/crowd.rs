@@ -135,7 +135,7 @@ async fn questions(
     tasks.join_all().await
 }
 
-/// Before a vendor with so many cases, which ten calls a second may be made to.
+/// A rig before a vendor with `cases` cases and a budget of ten calls a second.
 fn ten_calls_a_second(cases: usize, snapshots: SnapshotOptions) -> Arc<Rig> {
     Arc::new(Rig::new(Setup {
         world: sandbox::Options {

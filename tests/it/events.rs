@@ -1,4 +1,4 @@
-//! Streams of events: a caller is told which of its own answers changed, and nothing of others'.
+//! Streams of events: a caller learns which of its own answers changed, and nothing about others'.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ async fn open(whole: &Whole, target: &str, headers: &str) -> Peer {
     peer
 }
 
-/// What comes within so many seconds.
+/// Returns what arrives within `seconds`.
 async fn heard(peer: &mut Peer, seconds: u64) -> String {
     let until = Instant::now() + Duration::from_secs(seconds);
     while let Ok(Ok(1..)) = timeout_at(until, peer.io.read_buf(&mut peer.buffer)).await {}
@@ -62,7 +62,7 @@ fn last_id(text: &str) -> String {
     ids.next_back().unwrap().to_owned()
 }
 
-/// Has the search read anew, as another caller's question does.
+/// Has the search refreshed, as another caller's request does.
 async fn refreshed(whole: &Whole) {
     sleep(Duration::from_secs(61)).await;
     assert_eq!(whole.ask(search(ALL, "{}")).await.status, 200);
@@ -108,7 +108,7 @@ async fn a_caller_is_told_of_its_own_answers_and_of_rows_that_it_may_see() {
     assert_eq!(events[0]["etag"], now.header("etag"));
     // Told once.
     assert_eq!(data(&heard(&mut stream, 30).await), Vec::<Value>::new());
-    // Who asked nothing is told nothing.
+    // A caller that asked nothing gets no events.
     assert_eq!(data(&heard(&mut others, 1).await), Vec::<Value>::new());
 }
 
@@ -151,7 +151,7 @@ async fn changes_of_customers_and_bills_are_told_to_those_whose_answer_they_chan
     };
     let bill_text = String::from_utf8(ask(&bill, ALL).await.body).unwrap();
     let invoices_text = String::from_utf8(ask(&invoices, ALL).await.body).unwrap();
-    // Who asked what, what the vendor changes, and whether that caller is told of it.
+    // The caller and its request, what the vendor changes, and whether the caller gets an event.
     let (lists, bills, months) = (
         SimOperation::Customers,
         SimOperation::Billing,
@@ -204,7 +204,7 @@ async fn changes_of_customers_and_bills_are_told_to_those_whose_answer_they_chan
         let mut stream = open(&whole, EVENTS, key).await;
         heard(&mut stream, 3).await;
         vendor_says(&whole, operation, text, from, to);
-        // Stale: this one has it read anew.
+        // The answer is stale, so this request starts a refresh.
         sleep(Duration::from_secs(70)).await;
         ask(source, ALL).await;
         sleep(Duration::from_secs(1)).await;
@@ -526,8 +526,7 @@ async fn a_reader_of_few_kinds_does_not_fall_behind_the_others_events() {
     for at in 0..400 {
         note(&rig, &one, "/msp/customers", "", format!("[{at}]"));
     }
-    // As a reader at its pace: it is told nothing of these, and its next comment says how far it
-    // is.
+    // As a reader that keeps up: it gets none of these, and its next comment says how far it is.
     let mut stream = rig.reads.events.begin(&one, request(None)).unwrap();
     stream.next().await.unwrap().unwrap();
     let comment = stream.next().await.unwrap().unwrap();

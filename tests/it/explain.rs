@@ -1,4 +1,4 @@
-//! What the operators are told would happen to a question, without asking it.
+//! `/admin/explain` predicts what would happen to a request, without sending it.
 
 use msp_gateway::clock::{Duration, sleep};
 use msp_gateway::sandbox::{FaultKind, SimFault, SimOperation};
@@ -85,7 +85,7 @@ async fn a_drill_down_says_what_it_is_cut_from() {
     assert_eq!(verdict(&cut), json!(["fresh", null, null]));
     assert_eq!(cut["derived_from"], all["identity"]);
     assert_ne!(cut["identity"], all["identity"]);
-    // And so it comes about.
+    // The request does what the explanation said.
     let before = whole.vendor_calls();
     let reply = whole
         .ask(post(

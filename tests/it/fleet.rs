@@ -23,7 +23,7 @@ use crate::kit::{NOW, Page, Rig, Setup, continued, first};
 pub struct Link {
     engine: Arc<SharedModel>,
     cut: Arc<AtomicBool>,
-    /// Replies come so many milliseconds late.
+    /// Replies are delayed by this many milliseconds.
     late_ms: Arc<AtomicU64>,
     mended: AtomicU64,
 }

@@ -1,5 +1,5 @@
-//! Followers: whoever only applies what `GET /v1/cases/changes` tells holds what a new search
-//! gives.
+//! Followers: a caller that only applies the lines of `GET /v1/cases/changes` holds the rows of a
+//! new search.
 //!
 //! Each round changes the vendor's cases at random, while a tenth of its calls fails. Gateways are
 //! restarted, with their store and without, states are evicted, and streams are cut. Followers of
@@ -120,7 +120,7 @@ struct Follower {
     as_of: String,
     told: usize,
     unfinished: usize,
-    /// Times that it began anew because its state was gone.
+    /// How often it started from nothing because its state was gone.
     lost: usize,
     /// The next stream is cut here, as a part of its bytes.
     cut: Option<f64>,
@@ -389,7 +389,7 @@ async fn a_follower_holds_what_a_new_search_gives() {
                 assert!(versions.has(follower), "round {round}, {}", follower.name());
             }
         }
-        // What was stale is read anew meanwhile.
+        // Stale lists are refreshed meanwhile.
         sleep(Duration::from_secs(20)).await;
         for follower in &mut followers {
             // Other searches of the same round may bring something newer in between.
@@ -424,7 +424,7 @@ async fn a_follower_holds_what_a_new_search_gives() {
     let failed = sandbox.counts().total();
     println!(
         "follow: {rounds} rounds, {restarts} restarts, {compared} compared, {ahead} ahead, {told} lines, {cut} cut, \
-         {unfinished} unfinished, {lost} begun anew, {unread} unread, {failed} vendor calls"
+         {unfinished} unfinished, {lost} restarted, {unread} unread, {failed} vendor calls"
     );
     assert!(compared as u64 > 3 * rounds && told > 0);
     assert!(unfinished > 0 && cut > 0 && restarts > 0 && lost > 0);
@@ -708,7 +708,7 @@ async fn a_token_gives_the_difference_after_a_restart_and_nothing_else() {
         assert!(follower.follow(&whole, "").await.unwrap() > 0);
     }
     for round in 0..6 {
-        // Let go of without a word, with waits under way.
+        // The gateway is dropped without a drain, while requests wait.
         sleep(Duration::from_secs(1)).await;
         drop(std::mem::replace(&mut whole, succession.begin()));
         // Nothing differs yet, and nothing but the store is asked.
@@ -724,7 +724,7 @@ async fn a_token_gives_the_difference_after_a_restart_and_nothing_else() {
         if round % 2 == 1 {
             drop(std::mem::replace(&mut whole, succession.begin()));
         }
-        // Past all use: read anew.
+        // Past `on_error`, so the list is fetched again.
         sleep(Duration::from_secs(3_700)).await;
         for follower in &mut followers {
             let told = follower.follow(&whole, "").await.unwrap();
@@ -744,7 +744,7 @@ async fn a_token_that_was_told_outlives_a_crash_and_no_disk_is_waited_for_long()
         let before = (&succession.sandbox, &succession.clock);
         let (disk, platter) = SlowDisk::new(Duration::from_millis(takes));
         let whole = Whole::begin(&succession.text, &secrets(), before, disk);
-        // Past the pages of the search, which are kept before they are told as well.
+        // Past the pages of the search, which are stored before callers see them, too.
         whole.ask(get("/v1/cases/export", ALL)).await;
         let mut follower = Follower::new(ALL, "");
         let begun = Instant::now();
@@ -767,8 +767,8 @@ async fn a_token_that_was_told_outlives_a_crash_and_no_disk_is_waited_for_long()
 async fn the_next_state_of_a_followed_search_is_built_before_it_is_asked_for() {
     let whole = gateway("", small());
     let states = async || whole.metric("cache_entries{store=\"changes\"}").await;
-    // Somebody else asks until the list is read anew.
-    let read_anew = async || {
+    // Another caller asks until the list is refreshed.
+    let refresh = async || {
         sleep(Duration::from_secs(70)).await;
         for _ in 0..3 {
             assert_eq!(whole.ask(get("/v1/cases/export", ALL)).await.status, 200);
@@ -786,7 +786,7 @@ async fn the_next_state_of_a_followed_search_is_built_before_it_is_asked_for() {
     for round in 0..3 {
         whole.sandbox.alter(4, 0, 0);
         whole.sandbox.insert(2, Some("org_1"), None);
-        read_anew().await;
+        refresh().await;
         // One more of each, whether or not the one before was ever asked for.
         assert_eq!(states().await, 4.0, "{round}");
     }
@@ -800,7 +800,7 @@ async fn the_next_state_of_a_followed_search_is_built_before_it_is_asked_for() {
     // A search that nobody followed for ten minutes costs nothing any more.
     sleep(Duration::from_secs(11 * 60)).await;
     whole.sandbox.alter(4, 0, 0);
-    read_anew().await;
+    refresh().await;
     assert_eq!(states().await, 4.0);
     for follower in &mut followers {
         follower.follow(&whole, "").await.unwrap();

@@ -1,5 +1,5 @@
-//! Broken, odd and enormous JSON as the body of a search: what is no JSON is refused before a
-//! vendor hears of it, what is some is taken, and where readers differ there is one answer.
+//! Broken, odd and enormous JSON as the body of a search. A body that is no JSON is refused before
+//! a vendor is called, JSON is accepted, and where parsers differ there is one answer.
 
 use msp_gateway::sandbox::{FaultKind, SimFault, SimOperation};
 

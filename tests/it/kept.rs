@@ -229,7 +229,7 @@ async fn records_open_with_the_current_secret_and_the_one_before_and_no_other() 
     assert_eq!(calls(machine.start("new", None)).await, 0);
 }
 
-/// So many requests a minute to N-able, and a sixth of them at once.
+/// This many requests a minute to N-able, a sixth of them at once.
 fn paced(requests_per_minute: u32) -> impl FnOnce(&mut Setup) {
     move |setup| {
         setup.nable = Box::new(move |options| options.requests_per_minute = requests_per_minute);

@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 use crate::kept::{latency, paged, pages, settle};
 use crate::kit::{NOW, Page, Rig, Setup, continued, first};
 
-/// A disk that takes its time: what it is told is on the platter later, in the order of the calls,
-/// and whoever asks for that hears of it then.
+/// A slow disk: a write reaches the platter later, in the order of the calls, and a flush returns
+/// then.
 pub struct SlowDisk {
     memory: Model,
     tasks: mpsc::UnboundedSender<(Instant, StoreOp, oneshot::Sender<()>)>,
@@ -311,7 +311,7 @@ async fn rows_that_cannot_be_read_are_searched_for_and_those_before_are_served()
         let counted = "msp_gateway_store_rejects_total{why=\"seal\"} 1\n";
         assert_eq!(text.contains(counted), damaged.is_some(), "{what}: {text}");
         settle().await;
-        // What was good is there still, or is kept anew.
+        // Good records are still there, or are stored again.
         let (next, _) = over(model.clone(), &clock).await;
         pages(&next, Some(deep), usize::MAX).await;
         assert_eq!(next.searches(), next_start, "{what}");

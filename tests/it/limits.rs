@@ -1,5 +1,5 @@
-//! What is measured to decide about the limits towards a vendor: whether its rate is learnt,
-//! whether calls at once follow how it bears them; and that the callers share what there is.
+//! Measurements behind the limits towards a vendor: whether its rate is learnt, whether the number
+//! of concurrent calls follows its response times, and that the callers share what there is.
 //! Figures are printed: `cargo test --test it limits -- --nocapture`.
 
 use std::convert::Infallible;

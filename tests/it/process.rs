@@ -1,5 +1,5 @@
 //! Programs under test: started with real sockets on free ports, watched through what they print
-//! and answer, and ended by their own id at the latest when the test lets go of them.
+//! and answer, and ended by their own id, at the latest when the test drops them.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -154,7 +154,7 @@ impl Process {
         assert!(there, "no {what:?} in {} {}", self.stdout(), self.stderr());
     }
 
-    /// Waits until standard error holds `what` so many times.
+    /// Waits until standard error holds `what` this many times.
     pub fn until_stderr(&self, what: &str, times: usize) {
         let there = self
             .stderr
@@ -428,7 +428,7 @@ pub struct World {
     pub parts: Mutex<HashSet<String>>,
 }
 
-/// Letters of a piece of a secret that is told by its pieces.
+/// Length of the pieces by which a secret is recognised.
 pub const PART: usize = 24;
 
 /// A piece of `parts` in `text`.
@@ -473,7 +473,7 @@ impl World {
         self.dir.path().join("config.toml")
     }
 
-    /// Writes the settings anew, with other stanzas.
+    /// Rewrites the settings with other stanzas.
     pub fn configure(&self, stanzas: &str) {
         let text = settings(&self.vendors.address, self.dir.path(), stanzas);
         std::fs::write(self.config(), text).unwrap();

@@ -111,7 +111,7 @@ async fn impatient_callers_fill_the_cache() {
                     let asker = rig.everyone();
                     timeout(patience, ask.of(&rig, &asker)).await.is_err()
                 } else {
-                    // Is told that its time is up.
+                    // Gets the refusal that its time is up.
                     let asker = rig.asker_within(Audience::All, patience);
                     let answer = ask.of(&rig, &asker).await;
                     matches!(answer, Err(ReadError::DeadlinePassed { .. }))
@@ -126,7 +126,7 @@ async fn impatient_callers_fill_the_cache() {
     }
 }
 
-/// Asks 200 times a second for so long; how often each word was the answer.
+/// Asks 200 times a second for this long. Returns how often each word was the answer.
 async fn flood(
     rig: &Arc<Rig>,
     ask: Ask,
@@ -277,7 +277,7 @@ async fn a_dead_vendor_costs_no_hit_and_few_attempts_and_is_noticed_when_back() 
         tasks.spawn(async move {
             let _ = Ask::Customers.of(&rig, &rig.everyone()).await;
             let body = one_day(10_000 + at);
-            // Who is told to come later does.
+            // A refused caller tries again later.
             for _ in 0..20 {
                 match rig.page(&rig.everyone(), None, &body).await {
                     Ok(_) => return true,
@@ -429,10 +429,10 @@ async fn a_fill_that_began_before_a_purge_is_not_stored_after_it() {
                 fill.await.unwrap().ok();
                 ask.ok(&rig).await
             } else {
-                // Who asks after it gets nothing that was fetched before it.
+                // A request after the purge gets nothing that was fetched before the purge.
                 let (asker, asking) = (rig.everyone(), rig.clone());
                 let next = tokio::spawn(async move { ask.of(&asking, &asker).await });
-                // Whoever waited for it may have it.
+                // A request that waited since before the purge may get the answer.
                 assert!(!fill.await.unwrap().unwrap().note.stored, "{ask:?}");
                 let next = next.await.unwrap().unwrap();
                 assert!(next.note.stored, "{ask:?}, soft {soft}");
@@ -531,7 +531,7 @@ async fn what_proved_hot_is_refreshed_before_it_is_stale() {
             sleep(Duration::from_secs(1)).await;
             let calls = if hot && ahead { 2 } else { 1 };
             assert_eq!(rig.asked(ask.operation()), calls, "{ask:?} {hot} {ahead}");
-            // A refresh begins the count anew, and never reads on.
+            // A refresh resets the count, and never reads further pages.
             let answer = ask.ok(&rig).await;
             assert_eq!(answer.age.as_secs() < 5, hot && ahead, "{ask:?}");
             assert_eq!(rig.asked(ask.operation()), calls);
@@ -722,7 +722,7 @@ async fn refreshes_yield_to_callers_when_the_budget_is_short() {
     sleep(Duration::from_secs(15)).await;
     assert_eq!(rig.asked(SimOperation::Customers), 1, "callers go first");
     assert!(tasks.join_all().await.into_iter().all(|ok| ok));
-    // Budget is left again: whoever finds it stale has it refreshed.
+    // Budget is left again: a reader of the stale answer starts a refresh.
     sleep(Duration::from_secs(15)).await;
     Ask::Customers.ok(&rig).await;
     sleep(Duration::from_secs(1)).await;

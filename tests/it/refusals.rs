@@ -12,7 +12,7 @@ use crate::whole::{ALL, Events, Reply, SETTINGS, Whole, caller, get, search, sec
 
 const HANG: &str = r#"{"operation":"any","kind":"latency","ms":60000}"#;
 
-/// One resource: how it is made scarce, who asks for it how often, and what is said.
+/// One resource: how it is made scarce, which requests need it, and what the refusal says.
 struct Row {
     short: Shortage,
     /// Replacements in the settings.

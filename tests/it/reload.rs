@@ -245,7 +245,7 @@ async fn what_was_learned_survives() {
     let read_on = rig.whole.sandbox.counts().requests(SimOperation::Continue);
     assert!(
         rig.whole.vendor_calls() <= calls + read_on,
-        "nothing was asked anew"
+        "nothing was fetched again"
     );
     let now = rig
         .whole

@@ -133,7 +133,7 @@ fn known(answers: &[Value]) -> BTreeSet<String> {
         let mut cells = row.split('|').skip(1).take(2);
         names.extend(spans(cells.next().unwrap()).map(|(_, name)| name.to_owned()));
         names.extend(spans(cells.next().unwrap()).map(|(_, name)| name.to_owned()));
-        // Label values are told in the row's words.
+        // Label values stand in the row's words.
         names.extend(row.split([' ', ',', ';', ':', '`']).map(str::to_owned));
     }
     names.extend(STATE_WORDS.split([' ', ',', '`']).map(str::to_owned));

@@ -295,7 +295,7 @@ fn cases(line: &str) -> Vec<Vec<u8>> {
     all
 }
 
-/// Whether the log tells of the marked request.
+/// Whether the log holds a line about the marked request.
 fn marked_ran(whole: &Whole) -> bool {
     let lines = whole.log.lines();
     let told = lines.iter().any(|line| line.contains("/v1/billing/202609"));

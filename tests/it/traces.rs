@@ -209,7 +209,7 @@ impl Rig {
         }
     }
 
-    /// Notes so many child spans, each of a request of its own. Takes no time at all.
+    /// Records `spans` child spans, each of a request of its own. Takes no time at all.
     fn note(&self, spans: usize) {
         let begun = Instant::now();
         for _ in 0..spans {
@@ -541,8 +541,8 @@ async fn a_callers_traceparent_decides_and_the_share_where_there_is_none() {
     }
 }
 
-/// The vendor continues the trace below the attempt that it answers. Without a caller's trace it is
-/// told of none.
+/// The vendor continues the trace below the attempt that it answers. Without a caller's trace it
+/// gets no trace headers.
 #[tokio::test(start_paused = true)]
 async fn a_vendor_is_told_the_span_of_the_attempt() {
     let collector = Collector::default();

@@ -152,7 +152,7 @@ struct Answer {
     advised: bool,
 }
 
-/// One who asks.
+/// A caller that sends requests.
 pub struct Caller {
     load: Arc<Load>,
     progress: Progress,

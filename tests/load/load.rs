@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let progress = Progress::default();
     let theirs = progress.clone();
     std::thread::spawn(move || {
-        // One line for each byte that comes, so that whoever drives this knows how far it is.
+        // One line for each byte read, so that the driving program knows how far the load is.
         let mut byte = [0];
         while let Ok(1) = std::io::stdin().read(&mut byte) {
             println!("{}", theirs.asked());

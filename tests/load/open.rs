@@ -20,8 +20,8 @@ pub struct Second {
     answered: u32,
 }
 
-/// Asks so many times a second until told to stop. `Load::busy` is how many may wait at once: who
-/// finds none left does not ask, and has failed.
+/// Sends `per_second` requests a second until it is stopped. At most `Load::busy` requests wait at
+/// once; a request beyond that is not sent and counts as failed.
 pub async fn run(load: &Load, per_second: f64, progress: &Progress) -> (Tally, Vec<Second>) {
     let load = Arc::new(load.clone());
     let lines: Arc<Mutex<Vec<Line>>> = Arc::default();

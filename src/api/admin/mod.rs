@@ -72,7 +72,7 @@ pub struct PurgeRequest {
 pub enum VendorState {
     /// The vendor answers.
     Ok,
-    /// The vendor failed lately, or its budget is used up. Remembered answers are still served.
+    /// The vendor failed recently, or its budget is used up. Remembered answers are still served.
     Degraded,
     /// The vendor is not configured.
     Disabled,

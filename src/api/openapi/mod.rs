@@ -16,7 +16,7 @@
 //!
 //! 1. Add its line to `routes::TABLE`, and write `my_route.json` beside its reader.
 //! 2. Declare `pub(super) const DESCRIBED: Described` in the reader, and add it to `ROUTES`.
-//! 3. `UPDATE_DESCRIPTION=1 cargo test --lib openapi::` writes `docs/openapi.json` anew. The tests
+//! 3. `UPDATE_DESCRIPTION=1 cargo test --lib openapi::` rewrites `docs/openapi.json`. The tests
 //!    below name what is missing, and `tests/schema` holds the running program to the result.
 //!
 //! The document must never name a customer, a caller or a vendor's address, because everyone may

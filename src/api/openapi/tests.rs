@@ -42,7 +42,7 @@ fn the_file_in_docs_is_the_description() {
     let kept = std::fs::read_to_string(FILE).unwrap_or_default();
     assert!(
         kept == text,
-        "docs/openapi.json is not what the program answers; UPDATE_DESCRIPTION=1 cargo test --lib openapi:: writes it anew"
+        "docs/openapi.json is not what the program answers; UPDATE_DESCRIPTION=1 cargo test --lib openapi:: rewrites it"
     );
 }
 

@@ -94,7 +94,7 @@ impl<S: Step> Step for Retry<S> {
 impl<S> Retry<S> {
     /// Returns the pause before the next attempt, or `None` if there must be none.
     fn pause(&self, attempt: u32, spend: &Spend, error: &UpstreamError) -> Option<Duration> {
-        // Background work is started again by whoever needs it.
+        // Background work is not retried: the next request that needs it starts it again.
         let urgent = spend.lane.is_interactive() || spend.lane == Lane::Refresh;
         if !urgent || !error.fault.is_passing() {
             return None;

@@ -73,8 +73,8 @@ pub struct ValkeyOptions {
     pub lease: Duration,
     /// How long records live.
     pub lives: ValkeyLives,
-    /// Gateways that share it, at least: while it is away, each takes one part in so many of the
-    /// vendors' budgets.
+    /// Minimum number of gateways that share it. While it is away, each gateway takes one part in
+    /// this many of the vendors' budgets.
     pub replicas_min: u32,
 }
 

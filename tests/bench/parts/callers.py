@@ -61,7 +61,7 @@ def run(b, args, report):
                 rates[name].append(rate)
     report.rates["callers"] = rates
     report.compare(f"hits of {MANY} callers who see everything", "1 caller", rates["all"], rates["one"], 0.9)
-    # Each of these bodies comes from memory, not from the processor's cache, whoever serves it.
+    # Each of these bodies comes from memory, not from the processor's cache, for every server.
     report.compare(f"hits of {MANY} callers, each of its own customers", "1 such caller", rates["own"],
                    rates["one of own"])
     report.memory(f"{MANY} callers", b, list(ports), CAP)

@@ -49,7 +49,7 @@ def run(b, args, report):
     for number in range(args.rounds + 1):
         for name, ask in asks.items():
             for count in (FEW, many):
-                # The first seconds of so many connections are spent on opening them.
+                # The first seconds are spent on opening the connections.
                 rate = b.wrk(ask, max(args.seconds, 2) if number else 1, count)
                 if number:
                     rates[f"{name} {count}"].append(rate)

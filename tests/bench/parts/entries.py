@@ -55,7 +55,7 @@ def run(b, args, report):
                 rates[name].append(rate)
     report.rates["entries"] = rates
     report.compare(f"hits among 1,000 of {many:,} entries", "1,000 entries", rates["hot"], rates["few"], 0.9)
-    # Each of these misses the processor's caches too, whoever serves it.
+    # Each of these misses the processor's caches too, for every server.
     report.compare(f"hits spread over {many:,} entries", "1,000 entries", rates["all"], rates["few"])
     each = (rss["gateway_many"] - rss["gateway"]) / (counts["gateway_many"] - counts["gateway"])
     report.facts["bytes of an entry"] = f"{each:.0f} resident, {length} payload, {OVERHEAD} charged beside it"

@@ -28,7 +28,7 @@ def valkey(b):
 
 
 def hits(b, args, asks):
-    """(answers a second, answers a second of the servers' time) of so many gateways at once."""
+    """Returns (answers a second, answers a second of the servers' time) of all these gateways at once."""
     with concurrent.futures.ThreadPoolExecutor(len(asks)) as pool:
         each = list(pool.map(lambda ask: b.wrk(ask, args.seconds, args.connections // len(asks)), asks))
     rate = sum(wall for wall, _ in each)

@@ -12,10 +12,10 @@ from servers import Ask, exchange, free_port
 
 from .questions import SEARCH
 
-# Questions that are in use, and how many are asked after the restart, drawn anew.
+# Questions that are in use, and how many are asked after the restart, drawn again.
 QUESTIONS = 200
 AFTER = 1_000
-# The ratio is back where so many of the next hundred are answered without the vendor.
+# The ratio is back once this many of the next hundred are answered without the vendor.
 BACK, OF = 99, 100
 CUSTOMERS, CASES = 20, 5_000
 

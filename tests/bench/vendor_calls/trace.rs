@@ -1,4 +1,5 @@
-//! A stretch of a dashboard day, drawn from a seed: who asks what, when, and in which spelling.
+//! A stretch of a dashboard day, drawn from a seed: the requests of each caller, their times and
+//! spellings.
 
 use msp_gateway::clock::Duration;
 

@@ -120,7 +120,7 @@ export async function redis() {
   return { port, secret, kill: () => child.kill("SIGKILL") };
 }
 
-/** A certificate for loopback that ends after so many days, and its key: two files. */
+/** Makes a certificate for loopback that expires after `days`, and its key, as two files. */
 export function selfSigned(days) {
   const folder = scratch();
   const [certificate, key] = [join(folder, "tls.crt"), join(folder, "tls.key")];

@@ -180,7 +180,7 @@ struct Came {
     goaways: usize,
 }
 
-/// Sends on one connection until so many frames are sent or it ends.
+/// Sends on one connection until `wanted` frames are sent or the connection ends.
 async fn one_connection(target: &Target, flood: &Flood, wanted: usize, came: &mut Came) {
     let stream = opened(target).await;
     let (mut reader, mut writer) = tokio::io::split(stream);
@@ -374,7 +374,7 @@ async fn windows_that_stay_shut_are_not_waited_for() {
     let start = Instant::now();
     for end in ends {
         let kinds = end.await.unwrap();
-        // Each was answered, held for want of a window, and let go of.
+        // Each was answered, held for lack of a window, and released.
         let answers = kinds.iter().filter(|kind| **kind == HEADERS).count();
         assert_eq!(answers, STREAMS);
         let resets = kinds.iter().filter(|kind| **kind == RST_STREAM).count();

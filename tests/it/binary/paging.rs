@@ -136,7 +136,8 @@ async fn two_callers_read_one_list_or_are_told_while_cases_come_and_scrolls_expi
     let rewalked = world.metric("walks_total{outcome=\"rewalked\"}").await;
     assert!(rewalked >= 3.0, "{rewalked}");
 
-    // Cases come, too: a list is one that the vendor held at some moment, or its reader is told.
+    // Cases are added, too: a list is one that the vendor held at some moment, or its reader gets
+    // an error.
     let url = format!("{}/admin/purge", world.admin);
     let json = [("content-type", "application/json")];
     let purge = "{\"all\":true,\"soft\":false}";
@@ -191,7 +192,7 @@ async fn a_large_page_has_the_same_bytes_from_its_first_reading_on_and_leaves_no
         .send("POST", &url, &json, "{\"all\":true,\"soft\":false}")
         .await;
     assert_eq!(purged.status, 200, "{}", purged.text());
-    // What is let go of is freed while others come and go.
+    // Evicted snapshots are freed while others come and go.
     let deadline = Instant::now() + PATIENCE;
     for size in (1..=50).cycle() {
         if pages_in_files(&world) == 0 {

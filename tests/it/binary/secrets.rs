@@ -148,7 +148,7 @@ async fn neither_keys_nor_scroll_ids_come_out_whatever_the_vendors_say() {
             world.vendors.tell("faults", &fault.to_string()).await;
             let before = world.vendors.asked(arrives_as).await;
             let deadline = Instant::now() + PATIENCE;
-            // A failure answers whoever asks within a moment; then the vendor is asked again.
+            // For a moment a failure answers every request; after that the vendor is called again.
             while world.vendors.asked(arrives_as).await == before {
                 assert!(
                     Instant::now() < deadline,

@@ -105,7 +105,7 @@ async fn methods_conditions_and_refusals_are_as_promised() {
     let text = ("content-type", "text/plain");
     let zipped = ("content-encoding", "gzip");
     let long = format!("{{\"a\":\"{}\"}}", "x".repeat(64 * 1024));
-    /// Method, headers, body, and what is told.
+    /// Target, headers, body, status, and the code of the answer.
     type Bad<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
     let bodies: [Bad<'_>; 14] = [
         ("POST", &[me, text], "{}", 415, "unsupported_media_type"),
@@ -199,7 +199,7 @@ async fn methods_conditions_and_refusals_are_as_promised() {
     told(&unknown, 400, "invalid_fields");
     assert_eq!(unknown.json()["error"], "Invalid fields requested");
 
-    // Who asks comes before any cache: what is refused tells nothing of what is there.
+    // Authentication comes before any cache: a refusal does not show what is cached.
     let asked = world.vendors.counts().await["operations"].clone();
     let wrong = ("x-api-key", "mspgw_wrong");
     let strange: [&[(&str, &str)]; 4] = [
@@ -390,7 +390,7 @@ async fn an_export_is_whole_or_visibly_not() {
     let theirs: Vec<_> = theirs.iter().map(|row| export_line(row)).collect();
     assert!(one.text().lines().eq(theirs.iter().map(String::as_str)));
 
-    // The vendor fails in the middle, also when asked anew: the stream has no proper end.
+    // The vendor fails in the middle, also on a new search: the stream has no proper end.
     let fail = json!({"operation": "continue", "kind": "status", "status": 500, "after": 3});
     world.vendors.tell("faults", &fail.to_string()).await;
     let target = "/v1/cases/export?start=2020-01-01&end=2040-01-01";

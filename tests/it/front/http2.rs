@@ -208,7 +208,7 @@ async fn a_peer_that_does_not_hear_is_cut() {
     near.write_all(PREFACE).await.unwrap();
     near.write_all(NO_SETTINGS).await.unwrap();
     let start = Instant::now();
-    // The peer answers no ping. It gets one after twenty seconds, is told to go ten seconds later,
+    // The peer answers no ping. It gets one after twenty seconds, GOAWAY ten seconds later,
     // and reading goes on for another second.
     task.await.unwrap();
     let took = start.elapsed();

@@ -98,7 +98,7 @@ impl Vendor {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Copy {
     rows: Vec<u8>,
-    /// Readers see so many.
+    /// The number of rows that readers see.
     told: usize,
     published: usize,
     promised: usize,
@@ -554,7 +554,7 @@ impl World {
             Repeats::Covered => {
                 let published = target.published;
                 if published < target.kept {
-                    // Kept anew, from its start.
+                    // Stored again, from its start.
                     let snapshot = name(walk.target);
                     (target.kept, target.chunks, target.begun) = (0, 0, false);
                     target.chain = Chain::default();

@@ -68,7 +68,7 @@ export function ms(number) {
   return `${Number(number.toPrecision(2))} ms`;
 }
 
-/** So many seconds, in at most two units. */
+/** Formats seconds in at most two units. */
 export function span(seconds) {
   const parts = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
   let left = Math.max(0, Math.round(seconds));

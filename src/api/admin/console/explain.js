@@ -56,7 +56,7 @@ export function explain(main, _state, _rest, query) {
   method.value = query.get("method") ?? "POST";
   const target = h("input", { id: "target", required: true, spellcheck: false, value: query.get("target") ?? "/v2/cases/msp/search" });
   const body = h("textarea", { id: "body", spellcheck: false, value: query.get("body") ?? '{"date_range": {"start": "2026-11-01", "end": "2026-11-30"}}' });
-  const caller = h("select", { id: "caller" }, h("option", { value: "" }, "whoever sees most"));
+  const caller = h("select", { id: "caller" }, h("option", { value: "" }, "the caller that sees most"));
   const bodyLabel = h("label", { for: "body" }, "Body", body);
   const place = h("div", { class: "stack", "aria-live": "polite" });
   const form = h("form", { class: "panel form" },

@@ -121,7 +121,7 @@ export function now(main, state) {
       h("dt", {}, "Searches that wait"), h("dd", { class: last.scrolls.waiting ? "warn" : "" }, count(last.scrolls.waiting)),
       h("dt", {}, "Exports being sent"), h("dd", {}, count(last.exports_running))));
     around.replaceChildren(h("div", { class: "head" }, h("h2", {}, "Outputs, store and certificates")), h("dl", { class: "facts" }, surroundings()));
-    // Drawn anew, and yet the focus stays where it was.
+    // The cards are replaced, but the focus stays where it was.
     const focused = cards.contains(document.activeElement) ? document.activeElement.id : "";
     cards.replaceChildren(...Object.entries(last.vendors).map(([name, vendor]) => card(name, vendor)));
     if (focused) document.getElementById(focused)?.focus();

@@ -47,8 +47,7 @@ pub fn hold(bytes: &[u8]) {
                 !told.chars().any(|c| c.is_control() && c != '\n'),
                 "{told:?}"
             );
-            // Read without looking at values: a number may be too large, and the names are told all
-            // the same.
+            // The names are read without the values, because a number may be too large.
             let names = DeTable::parse(text);
             if !names.is_ok_and(|table| named(table.get_ref())) {
                 assert!(!told.contains(CANARY), "{told}");

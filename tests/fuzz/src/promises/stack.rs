@@ -76,7 +76,7 @@ impl Stage {
         }
         assert!(!self.innocent || whole.vendor_calls() == 0, "{lines:?}");
         let given = String::from_utf8_lossy(bytes);
-        // Whoever sends a vendor's key may read of it.
+        // A request that holds a vendor's key may get it echoed.
         if !given.contains("sandbox-") {
             assert_no_vendor_key(&said, "an answer");
             let new: String = lines.iter().skip(self.lines).map(String::as_str).collect();
