@@ -25,8 +25,8 @@ PROGRAM, ALERTS, DASHBOARD = (os.path.abspath(path) for path in sys.argv[1:4])
 VENDOR_HANGS = "MspGatewayVendorCircuitOpen"
 # What a dead vendor may set off beside it.
 CONSEQUENCES = {VENDOR_HANGS} | {f"MspGateway{n}" for n in ("Errors", "WalksLost", "ScrollsShort")}
-# Expressions that have nothing to show here: no TLS, no export, no problem yet.
-MAY_BE_EMPTY = re.compile(r"tls_|problems_total|requests_shed_total|histogram_quantile|status=~")
+# Expressions that have nothing to show here: no TLS, no export, no problem, no gone token yet.
+MAY_BE_EMPTY = re.compile(r"tls_|problems_total|requests_shed_total|credential_fallbacks|token_heals|coded_variants|histogram_quantile|status=~")
 
 
 def fail(why):

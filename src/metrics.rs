@@ -263,15 +263,17 @@ impl Metrics {
             &REQUEST_BUCKETS,
             &["route", "cache"],
         )?;
-        let lookups = declare.counters(
+        let lookups = declare.used_counters(
             "cache_lookups_total",
             "Cache lookups, by kind and outcome.",
             &["kind", "outcome"],
+            Some("kind"),
         )?;
-        let saved = declare.counters(
+        let saved = declare.used_counters(
             "vendor_calls_saved_total",
             "Requests that were answered without a new vendor call, by reason.",
             &["vendor", "reason"],
+            Some("vendor"),
         )?;
         registry.register(Box::new(process::ProcessCollector::new()?))?;
         let callers = Callers::new()?;
@@ -352,10 +354,11 @@ impl Metrics {
                 "0 closed, 1 half-open, 2 open.",
                 &["vendor"],
             )?,
-            credential_fallbacks: declare.counters(
+            credential_fallbacks: declare.used_counters(
                 "vendor_credential_fallbacks_total",
                 "Rejections of our primary key by a vendor; accepted means that the fallback key worked.",
                 &["vendor", "outcome"],
+                Some("vendor"),
             )?,
             walks: declare.counters("walks_total", "Ended walks, by outcome.", &["outcome"])?,
             open_scrolls: declare.gauge("open_scrolls", "Running walks; each reads one scroll.")?,
@@ -376,10 +379,11 @@ impl Metrics {
                 "Requests and reads that were refused for a shortage, by what was short.",
                 &["what"],
             )?,
-            heals: declare.counters(
+            heals: declare.used_counters(
                 "token_heals_total",
                 "Page tokens whose snapshot was gone, by outcome.",
                 &["outcome"],
+                None,
             )?,
             duplicate_rows: declare.counter(
                 "walk_duplicate_rows_total",
@@ -392,10 +396,11 @@ impl Metrics {
                 &["code"],
             )?,
             measures: Mutex::default(),
-            variants: declare.counters(
+            variants: declare.used_counters(
                 "coded_variants_total",
                 "Answer bodies that were compressed, by coding and outcome.",
                 &["coding", "outcome"],
+                Some("coding"),
             )?,
             config_reloads: declare.counters(
                 "config_reloads_total",
@@ -561,7 +566,7 @@ impl Metrics {
         self.requests_shed.with_label_values(&[what.as_str()]).inc();
     }
 
-    /// Shows the counts of a coding from zero on.
+    /// Resolves the counts of a coding. They are shown from its first use on.
     pub fn declare_variant(&self, coding: &'static str) {
         for outcome in VariantOutcome::ALL {
             self.variants.with_label_values(&[coding, outcome.as_str()]);

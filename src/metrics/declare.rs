@@ -1,7 +1,9 @@
 //! Declares metrics: a prefix, a help text, labels, and a place in the registry.
 
+use std::collections::HashSet;
+
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
+use prometheus::proto::{Metric, MetricFamily};
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
@@ -27,6 +29,22 @@ impl Declare<'_> {
         labels: &[&str],
     ) -> Result<IntCounterVec, prometheus::Error> {
         self.register(IntCounterVec::new(opts(name, help), labels)?)
+    }
+
+    /// Declares counters of which a row is shown, whole, once one of it counted. A row is the
+    /// series with one word of the label `row`; without a label, all of them. No alert may need a
+    /// row from zero on.
+    pub(super) fn used_counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        row: Option<&'static str>,
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        let counters = IntCounterVec::new(opts(name, help), labels)?;
+        let used = UsedRows(counters.clone(), row);
+        self.0.register(Box::new(used))?;
+        Ok(counters)
     }
 
     pub(super) fn gauges(
@@ -75,6 +93,33 @@ impl Collector for Observed {
         for family in &mut families {
             let mut series = family.take_metric();
             series.retain(|series| series.get_histogram().get_sample_count() > 0);
+            family.set_metric(series);
+        }
+        families
+    }
+}
+
+/// Counters that show the rows of which one counted.
+struct UsedRows(IntCounterVec, Option<&'static str>);
+
+impl Collector for UsedRows {
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let word = |series: &Metric| {
+            let labels = series.get_label().iter();
+            let mut labels = labels.filter(|label| Some(label.name()) == self.1);
+            labels.next().map(|label| label.value().to_owned())
+        };
+        let mut families = self.0.collect();
+        for family in &mut families {
+            let mut series = family.take_metric();
+            let counted = series.iter();
+            let counted = counted.filter(|series| series.get_counter().get_value() > 0.0);
+            let used: HashSet<_> = counted.map(word).collect();
+            series.retain(|series| used.contains(&word(series)));
             family.set_metric(series);
         }
         families

@@ -1,6 +1,6 @@
 //! The metrics of the store, with their labels resolved once.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
@@ -95,6 +95,17 @@ words!(
     }
 );
 
+impl StoreOperation {
+    /// The gateway does this for itself, at its start and now and then. It is counted, not timed:
+    /// durations are there to show what requests and walks wait for.
+    const fn is_bookkeeping(self) -> bool {
+        matches!(
+            self,
+            Self::Note | Self::Recall | Self::Settle | Self::Purges | Self::Beat
+        )
+    }
+}
+
 words!(
     /// The outcome of a store operation. The label `outcome` of `store_requests_total`.
     StoreOutcome {
@@ -170,9 +181,7 @@ pub struct StoreMetrics {
     pub detached: IntGauge,
     /// Times the store began empty where something had been kept.
     pub resets: IntCounter,
-    /// Counts by outcome of each operation. They are shown from its first use on.
-    requests: Vec<OnceLock<Vec<IntCounter>>>,
-    all_requests: IntCounterVec,
+    requests: Vec<Vec<IntCounter>>,
     durations: Vec<Histogram>,
     lookups: Vec<Vec<IntCounter>>,
     rejects: Vec<IntCounter>,
@@ -186,10 +195,12 @@ impl StoreMeter {
                 "1 while the store works, 0 while it is away; present only with a store.",
                 &[],
             )?,
-            requests: declare.counters(
+            // No engine knows every operation.
+            requests: declare.used_counters(
                 "store_requests_total",
                 "Store operations, by outcome.",
                 &["operation", "outcome"],
+                Some("operation"),
             )?,
             durations: declare.histograms(
                 "store_request_duration_seconds",
@@ -197,10 +208,11 @@ impl StoreMeter {
                 &STORE_BUCKETS,
                 &["operation"],
             )?,
-            lookups: declare.counters(
+            lookups: declare.used_counters(
                 "store_lookups_total",
                 "Store lookups after a miss in memory, by kind and outcome.",
                 &["kind", "outcome"],
+                Some("kind"),
             )?,
             rejects: declare.counters(
                 "store_rejects_total",
@@ -226,8 +238,8 @@ impl StoreMeter {
         })
     }
 
-    /// Resolves the store's metrics. From now on they are shown, from zero, but for the operations
-    /// that were never used: no engine knows all of them.
+    /// Resolves the store's metrics. From now on they are shown: those that alerts need from zero
+    /// on, and operations and lookups from the first of their kind on.
     pub fn resolve(&self) -> Arc<StoreMetrics> {
         let none: [&str; 0] = [];
         Arc::new(StoreMetrics {
@@ -238,9 +250,15 @@ impl StoreMeter {
             resets: self.resets.with_label_values(&none),
             requests: StoreOperation::ALL
                 .iter()
-                .map(|_| OnceLock::new())
+                .map(|operation| {
+                    let outcomes = StoreOutcome::ALL.iter();
+                    let of = |outcome: &StoreOutcome| {
+                        let labels = [operation.as_str(), outcome.as_str()];
+                        self.requests.with_label_values(&labels)
+                    };
+                    outcomes.map(of).collect()
+                })
                 .collect(),
-            all_requests: self.requests.clone(),
             durations: StoreOperation::ALL
                 .iter()
                 .map(|operation| self.durations.with_label_values(&[operation.as_str()]))
@@ -269,23 +287,15 @@ impl StoreMetrics {
     /// Counts and times an operation.
     pub fn request(&self, operation: StoreOperation, outcome: StoreOutcome, seconds: f64) {
         let counters = self.requests.get(operation as usize);
-        let counters = counters.map(|row| row.get_or_init(|| self.outcomes_of(operation)));
         if let Some(counter) = counters.and_then(|row| row.get(outcome as usize)) {
             counter.inc();
         }
         if let Some(histogram) = self.durations.get(operation as usize)
             && outcome != StoreOutcome::Away
+            && !operation.is_bookkeeping()
         {
             histogram.observe(seconds);
         }
-    }
-
-    fn outcomes_of(&self, operation: StoreOperation) -> Vec<IntCounter> {
-        let of = |outcome: &StoreOutcome| {
-            let labels = [operation.as_str(), outcome.as_str()];
-            self.all_requests.with_label_values(&labels)
-        };
-        StoreOutcome::ALL.iter().map(of).collect()
     }
 
     /// Counts a lookup of `kind`.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use msp_gateway::clock::{Duration, sleep};
+use msp_gateway::clock::{Clock, Duration, sleep};
 use msp_gateway::problem::Code;
 use msp_gateway::sandbox::{self, FaultKind, SimFault};
+use msp_gateway::store::{Model, SharedModel};
 
 use crate::whole::{ALL, SETTINGS, Whole, caller, get, post, search, secrets, world};
 
@@ -30,9 +31,21 @@ async fn by_label(whole: &Whole, metric: &str, label: &str) -> BTreeMap<String, 
 #[tokio::test(start_paused = true)]
 async fn a_fresh_process_shows_every_state_in_few_lines() {
     let whole = whole("");
+    let text = format!("{SETTINGS}{}", caller("all", ""));
+    let clock = Clock::anchored(crate::kit::NOW.parse().unwrap());
+    let over = (&whole.sandbox, &clock);
+    let alone = Whole::begin(&text, &secrets(), over, Model::new(64 << 20));
+    let engine = SharedModel::new(64 << 20, clock.clone());
+    let fleet = Whole::begin(&text, &secrets(), over, engine);
+    for (gateway, kept) in [(&whole, false), (&alone, true), (&fleet, true)] {
+        // A round of what gateways do for themselves.
+        sleep(Duration::from_secs(5)).await;
+        let text = gateway.metrics_text().await;
+        assert_eq!(text.contains("_store_bytes 0\n"), kept, "{text}");
+        let lines = text.lines().count();
+        assert!(lines < FRESH_LINES_MAX, "{lines} lines\n{text}");
+    }
     let text = whole.metrics_text().await;
-    let lines = text.lines().count();
-    assert!(lines < FRESH_LINES_MAX, "{lines} lines\n{text}");
     for store in ["answers", "pages", "variants", "snapshots"] {
         for metric in ["cache_bytes", "cache_entries", "cache_evictions_total"] {
             let line = format!("msp_gateway_{metric}{{store=\"{store}\"}} 0\n");

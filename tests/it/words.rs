@@ -115,6 +115,16 @@ fn metrics_use_the_words() {
     for outcome in CacheOutcome::ALL {
         metrics.duration(Route::CaseSearch, Some(outcome), 0.1);
     }
+    // A row is shown once one of it counted.
+    for kind in Kind::ALL {
+        metrics.lookup(kind, CacheOutcome::Hit);
+    }
+    for vendor in Vendor::ALL {
+        metrics.call_saved(vendor, Saved::Hit);
+    }
+    for coding in Coding::ALL {
+        metrics.variant(coding.as_str(), VariantOutcome::Made);
+    }
     let text = metrics.render().unwrap();
     let has = |line: String| assert!(text.contains(&line), "{line}");
     for outcome in CacheOutcome::ALL.map(CacheOutcome::as_str) {

@@ -436,7 +436,14 @@ fn declared_metrics() -> Vec<(String, Vec<String>)> {
         })
         .collect();
     let mut found = Vec::new();
-    for kind in ["counters(", "gauges(", "histograms(", "counter(", "gauge("] {
+    for kind in [
+        "counters(",
+        "used_counters(",
+        "gauges(",
+        "histograms(",
+        "counter(",
+        "gauge(",
+    ] {
         for (at, _) in code.match_indices(kind) {
             let before = code[..at].chars().next_back();
             if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
@@ -446,6 +453,7 @@ fn declared_metrics() -> Vec<(String, Vec<String>)> {
             let mut strings = call.split('"').skip(1).step_by(2);
             let Some(name) = strings.next() else { continue };
             let labels = call.rsplit_once("&[").map_or("", |(_, labels)| labels);
+            let labels = labels.split(']').next().unwrap_or("");
             let labels = labels.split('"').skip(1).step_by(2).map(str::to_owned);
             found.push((name.to_owned(), labels.collect()));
         }
