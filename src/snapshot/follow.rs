@@ -17,7 +17,7 @@
 use std::future::pending;
 
 use super::frozen::{End, State};
-use super::keep::{KeptPart, RowsKept, chunks_of};
+use super::keep::{RowsKept, chunks_of};
 use super::load::{Loaded, Loader};
 use super::walk::{Shadow, Stage, Walk, wanted_lane};
 use crate::admission::{Lane, Payer};
@@ -222,6 +222,8 @@ impl Walk {
     /// Loads the rows of the target that the store has beyond its own. A target without rows
     /// becomes the copy of the current snapshot.
     async fn pull(&mut self, look: &LineLook) -> Pulled {
+        let target = self.target.clone();
+        let _keeping = target.keeping.lock().await;
         let part = self.target.kept.lock().clone();
         if part.off {
             return Pulled::Open;
@@ -247,11 +249,7 @@ impl Walk {
     /// Records that the store has lost the target, which is stored again with the next rows.
     fn forget_place(&self) -> Pulled {
         let mut part = self.target.kept.lock();
-        *part = KeptPart {
-            touched: part.touched,
-            unsure: part.unsure,
-            ..KeptPart::default()
-        };
+        *part = part.after_loss();
         Pulled::Gone
     }
 

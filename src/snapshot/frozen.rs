@@ -217,6 +217,8 @@ pub struct Snapshot {
     let_go: AtomicBool,
     /// The part of it that is in the store.
     pub(super) kept: Mutex<KeptPart>,
+    /// Lets one task at a time bring the store up to it: its walk, or a resync.
+    pub(super) keeping: tokio::sync::Mutex<()>,
     total: Arc<AtomicU64>,
     clock: Clock,
 }
@@ -294,6 +296,7 @@ impl Snapshot {
             charged: AtomicU64::new(SNAPSHOT_OVERHEAD_BYTES),
             let_go: AtomicBool::new(false),
             kept: Mutex::default(),
+            keeping: tokio::sync::Mutex::default(),
             total,
             clock,
         })

@@ -31,6 +31,8 @@ use crate::upstream::EnvelopeMember;
 
 /// How often the store records that a snapshot is in use.
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
+/// Maximum bytes of rows that go to the store in one step. A single vendor page may be larger.
+const KEEP_BATCH_BYTES: usize = 1 << 20;
 
 /// The part of a snapshot that is in the store.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +47,44 @@ pub(super) struct KeptPart {
     /// Whether a shared store may have more or fewer rows, so that it has to be read first.
     pub unsure: bool,
     pub touched: Option<Instant>,
+    /// The purges before its scroll began, as its head in the store says.
+    pub begun: Option<u64>,
+    /// Whether the store lost it, and it is to be stored again.
+    pub lost: bool,
+}
+
+impl KeptPart {
+    /// Returns the part of a snapshot that the store has lost.
+    pub fn after_loss(&self) -> Self {
+        Self {
+            touched: self.touched,
+            unsure: self.unsure,
+            begun: self.begun,
+            lost: true,
+            ..Self::default()
+        }
+    }
+}
+
+/// What the next step of storing a snapshot may store.
+#[derive(Clone, Copy)]
+pub(super) struct KeepStep {
+    /// No row after these.
+    pub upto: usize,
+    /// Stored with the last rows.
+    pub end: Option<End>,
+    /// A shared store accepts nothing without it.
+    pub fence: Option<Fence>,
+    /// Whether a snapshot that is stored again becomes the current one of its search.
+    pub current: bool,
+}
+
+/// What one step has stored.
+pub(super) struct KeptStep {
+    /// Bytes of rows.
+    pub bytes: usize,
+    /// Whether there are more rows to store.
+    pub more: bool,
 }
 
 /// The subject of a lookup in the store.
@@ -89,6 +129,7 @@ impl Snapshots {
         end: Option<End>,
         fence: Option<Fence>,
     ) -> RowsKept {
+        let _keeping = snapshot.keeping.lock().await;
         let mut part = snapshot.kept.lock().clone();
         {
             let mut state = snapshot.lock();
@@ -104,6 +145,7 @@ impl Snapshots {
                 return RowsKept::Alone;
             }
         }
+        part.begun.get_or_insert(begun);
         let shared = self.kept.is_shared();
         let keeping = match part.off {
             true => RowsKept::Alone,
@@ -111,7 +153,7 @@ impl Snapshots {
                 part.unsure |= part.place.is_some();
                 RowsKept::Alone
             }
-            false => self.keep(snapshot, &mut part, begun, end, fence).await,
+            false => self.keep(snapshot, &mut part, end, fence).await,
         };
         if part.off {
             tracing::debug!(search = %snapshot.key, "a snapshot is kept no further");
@@ -121,9 +163,7 @@ impl Snapshots {
             let mut state = snapshot.lock();
             state.firm = state.firm.max(state.rows.len());
         }
-        let mut kept = snapshot.kept.lock();
-        part.touched = kept.touched;
-        *kept = part;
+        put_part(snapshot, part);
         keeping
     }
 
@@ -131,7 +171,6 @@ impl Snapshots {
         &self,
         snapshot: &Snapshot,
         part: &mut KeptPart,
-        begun: u64,
         end: Option<End>,
         fence: Option<Fence>,
     ) -> RowsKept {
@@ -143,7 +182,7 @@ impl Snapshots {
                     Err(keeping) => return keeping,
                 }
             }
-            match self.try_to_keep(snapshot, part, begun, end, fence).await {
+            match self.try_to_keep(snapshot, part, end, fence).await {
                 Ok(()) => return RowsKept::Kept,
                 Err(NotKept::Deposed) => return RowsKept::Deposed,
                 Err(NotKept::Unsure) => {
@@ -157,8 +196,8 @@ impl Snapshots {
                 Err(NotKept::Conflict) if fence.is_some() && part.place.is_some() => {
                     part.unsure = true;
                 }
-                Err(NotKept::Gone) if fence.is_some() && self.is_to_return(snapshot) => {
-                    *part = KeptPart::default();
+                Err(NotKept::Gone) if fence.is_some() && !snapshot.is_ended() => {
+                    *part = part.after_loss();
                 }
                 Err(NotKept::Conflict | NotKept::Gone | NotKept::Refused) => break,
             }
@@ -167,11 +206,10 @@ impl Snapshots {
         RowsKept::Alone
     }
 
-    /// Returns whether a snapshot that the store has lost is to be stored again. It is not if it
-    /// was purged or if another one is current.
-    fn is_to_return(&self, snapshot: &Snapshot) -> bool {
+    /// Returns whether first pages are cut from a snapshot.
+    pub(super) fn is_current(&self, snapshot: &Snapshot) -> bool {
         let current = self.current(&snapshot.key);
-        !snapshot.is_ended() && current.is_some_and(|current| current.id() == snapshot.id())
+        current.is_some_and(|current| current.id() == snapshot.id())
     }
 
     /// Reads which of a snapshot's rows the shared store has.
@@ -183,13 +221,15 @@ impl Snapshots {
         };
         let standing = match self.kept.look_at_snapshot(place.name).await {
             Ok(Some(found)) => found.standing,
-            Ok(None) if self.is_to_return(snapshot) => {
-                *part = KeptPart::default();
-                return Ok(());
-            }
-            Ok(None) => {
+            // Purged.
+            Ok(None) if snapshot.is_ended() => {
                 part.off = true;
                 return Err(RowsKept::Alone);
+            }
+            Ok(None) => {
+                *part = part.after_loss();
+                part.unsure = false;
+                return Ok(());
             }
             Err(_) => return Err(RowsKept::Unsure),
         };
@@ -223,37 +263,64 @@ impl Snapshots {
         &self,
         snapshot: &Snapshot,
         part: &mut KeptPart,
-        begun: u64,
         end: Option<End>,
         fence: Option<Fence>,
     ) -> Result<(), NotKept> {
-        let (rows, ages) = {
+        let step = KeepStep {
+            upto: usize::MAX,
+            end,
+            fence,
+            current: !part.lost || self.is_current(snapshot),
+        };
+        while self.keep_step(snapshot, part, step).await?.more {}
+        Ok(())
+    }
+
+    /// Stores the next rows of a snapshot after those in `part`, and its ages and its end with the
+    /// last ones.
+    pub(super) async fn keep_step(
+        &self,
+        snapshot: &Snapshot,
+        part: &mut KeptPart,
+        step: KeepStep,
+    ) -> Result<KeptStep, NotKept> {
+        let nothing = KeptStep {
+            bytes: 0,
+            more: false,
+        };
+        let (rows, more, ages) = {
             let state = snapshot.lock();
             let Some(ages) = state.ages else {
-                return Ok(());
+                return Ok(nothing);
             };
-            (state.rows.chunks_from(part.rows), ages)
+            let within = state
+                .rows
+                .chunks_within(part.rows, step.upto, KEEP_BATCH_BYTES);
+            (within.0, within.1, ages)
         };
-        let end = end.and_then(kept_end).filter(|_| !part.ended);
+        let end = step.end.and_then(kept_end);
+        let end = end.filter(|_| !part.ended && !more);
         let count: usize = rows.iter().map(|rows| rows.ends.len()).sum();
+        let bytes = rows.iter().map(|rows| rows.text.len()).sum();
         let renewed = part
             .ages
             .is_some_and(|kept| kept != (ages.head, ages.whole));
         if part.place.is_some() && rows.is_empty() && !renewed && end.is_none() {
-            return Ok(());
+            return Ok(nothing);
         }
         let of = match part.place {
             Some(place) => KeptOf::At(place),
             None => KeptOf::New {
                 identity: snapshot.key.fingerprint(),
                 id: snapshot.id().0,
-                head: self.write_head(snapshot, begun),
+                head: self.write_head(snapshot, part.begun.unwrap_or_default()),
+                current: step.current,
             },
         };
         let fetched = self.clock.stamp_of(ages.head);
         let whole = self.clock.stamp_of(ages.whole);
         // An empty list has no rows that carry its age.
-        let ageless = fence.is_some() && part.place.is_none() && count == 0;
+        let ageless = step.fence.is_some() && part.place.is_none() && count == 0;
         let new = KeptNews {
             of,
             rows,
@@ -263,13 +330,14 @@ impl Snapshots {
                 whole,
             }),
             end,
-            fence,
+            fence: step.fence,
         };
         part.place = Some(self.kept.keep_snapshot(new).await?);
+        part.lost = false;
         part.rows += count;
         part.ages = Some((ages.head, ages.whole));
         part.ended |= end.is_some();
-        Ok(())
+        Ok(KeptStep { bytes, more })
     }
 
     /// Records that a snapshot was replaced, so that no rows will follow.
@@ -301,8 +369,10 @@ impl Snapshots {
 
     /// Returns whether only this gateway can continue a snapshot, although the store is shared.
     pub(super) fn is_detached(&self, snapshot: &Snapshot) -> bool {
+        let told = snapshot.lock().told;
         let part = snapshot.kept.lock();
-        self.kept.is_shared() && (part.off || part.unsure)
+        let unknown = part.place.is_none() && told > 0;
+        self.kept.is_shared() && (part.off || part.unsure || unknown)
     }
 
     /// Removes a snapshot from the store as well.
@@ -430,9 +500,8 @@ impl Snapshots {
                     rows: usize::try_from(standing.rows).unwrap_or(usize::MAX),
                     ages: Some((ages.head, ages.whole)),
                     ended: standing.end != KeptEnd::Open,
-                    off: false,
-                    unsure: false,
-                    touched: None,
+                    begun: Some(head.begun),
+                    ..KeptPart::default()
                 },
             },
             self.total.clone(),
@@ -509,6 +578,7 @@ impl Snapshots {
             }),
             ages: Some((ages.head, ages.whole)),
             touched: part.touched,
+            begun: Some(head.begun),
             ..KeptPart::default()
         };
         true
@@ -590,6 +660,13 @@ impl Snapshots {
         }
         out.done()
     }
+}
+
+/// Records the part of a snapshot that is in the store now.
+pub(super) fn put_part(snapshot: &Snapshot, part: KeptPart) {
+    let mut kept = snapshot.kept.lock();
+    let touched = kept.touched;
+    *kept = KeptPart { touched, ..part };
 }
 
 /// Returns the chain after each chunk of a snapshot, and the rows up to there.

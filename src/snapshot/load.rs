@@ -226,6 +226,7 @@ impl Loader {
             let mut part = self.snapshot.kept.lock();
             *part = KeptPart {
                 touched: part.touched,
+                begun: part.begun,
                 // The rows in the store are good, and more than this copy has.
                 off: ended == Loaded::Away,
                 ..KeptPart::default()

@@ -294,6 +294,33 @@ impl Rows {
             .collect()
     }
 
+    /// Returns the whole chunks from row `first` on that end by row `upto`: one at least, and no
+    /// more once they have `bytes_max`. Also returns whether there are more of them.
+    pub fn chunks_within(
+        &self,
+        first: usize,
+        upto: usize,
+        bytes_max: usize,
+    ) -> (Vec<KeptRows>, bool) {
+        let skipped = self.starts.partition_point(|start| *start < first);
+        let chunks = self.chunks.iter().zip(&self.starts).skip(skipped);
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        for (chunk, start) in chunks {
+            if start + chunk.len() > upto {
+                break;
+            }
+            if !taken.is_empty() && bytes + chunk.text.len() > bytes_max {
+                return (taken, true);
+            }
+            bytes += chunk.text.len();
+            taken.push(KeptRows {
+                text: chunk.text.clone(),
+                ends: chunk.ends.to_vec(),
+            });
+        }
+        (taken, false)
+    }
+
     /// Returns the text of one row.
     pub fn text(&self, row: usize) -> Bytes {
         match self.place(row) {

@@ -18,6 +18,7 @@ use super::lineage::{Lineage, Open, OpenError, Opened};
 use super::lost::WalkFailure;
 use super::marks::Marks;
 use super::options::SnapshotOptions;
+use super::resync::Returns;
 use super::slots::Slots;
 use super::token::SnapshotId;
 use super::view::View;
@@ -55,6 +56,8 @@ pub struct Snapshots {
     pub(super) kept: Store,
     /// Lookups in the store that are in progress. Concurrent readers share one.
     pub(super) recalls: Arc<Flights<Recall, (), NoFailure>>,
+    /// When the store returned, and its resyncs.
+    pub(super) returns: Returns,
     leaving: AtomicBool,
     completed: watch::Sender<u64>,
 }
@@ -131,7 +134,7 @@ impl Snapshots {
         // that no caller waits for them.
         fresh_id();
         let gates = walked.gates.as_ref();
-        Arc::new(Self {
+        let snapshots = Arc::new(Self {
             slots: Slots::new(
                 options.slot_limits(),
                 gates.map(|gates| gates.governor.clone()),
@@ -150,9 +153,12 @@ impl Snapshots {
             total: Arc::new(AtomicU64::new(0)),
             evicted: AtomicU64::new(0),
             kept,
+            returns: Returns::default(),
             leaving: AtomicBool::new(false),
             completed: watch::Sender::new(0),
-        })
+        });
+        snapshots.follow_returns();
+        snapshots
     }
 
     /// Returns a receiver that changes whenever a walk has reached the vendor's end.
@@ -276,7 +282,10 @@ impl Snapshots {
             Some(snapshot) => snapshot,
             None => {
                 Box::pin(self.recall(Recall::Token(id), deadline)).await;
-                self.held.get(id)?
+                match self.held.get(id) {
+                    Some(snapshot) => snapshot,
+                    None => Box::pin(self.wait_for_return(id, deadline)).await?,
+                }
             }
         };
         let now = self.clock.now();

@@ -13,6 +13,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 use futures_util::future::join_all;
@@ -142,6 +143,9 @@ pub(super) type HeldClaims = Mutex<HashMap<RecordName, Arc<ClaimCell>, RandomSta
 /// One claim of this process.
 pub(super) struct ClaimCell {
     line: RecordName,
+    /// The [`LineClaim`]s of it: a walk, and a copy that is put back meanwhile. Changed only while
+    /// the table of claims is locked.
+    holders: AtomicUsize,
     term: Mutex<ClaimTerm>,
     /// What other gateways want according to the last renewal, until it is read.
     heard: Mutex<Option<(LineWant, Instant)>>,
@@ -149,7 +153,8 @@ pub(super) struct ClaimCell {
     changed: Notify,
 }
 
-/// A claim to walk a search. It lasts until it is dropped or lost.
+/// A claim to change the snapshots of a search. It lasts until it is lost, or until all parts of
+/// this process that hold it have dropped it.
 pub struct LineClaim {
     inner: Arc<StoreInner>,
     cell: Arc<ClaimCell>,
@@ -192,13 +197,7 @@ impl Store {
             .await
         {
             Ok(FleetReply::Lead) => {
-                let cell = Arc::new(ClaimCell {
-                    line,
-                    term: Mutex::new(ClaimTerm::new(lease, asked)),
-                    heard: Mutex::default(),
-                    changed: Notify::new(),
-                });
-                inner.claims.lock().insert(line, cell.clone());
+                let cell = inner.hold_claim(line, lease, asked);
                 LineTurn::Mine(LineClaim { inner, cell })
             }
             Ok(FleetReply::Wait(_)) => LineTurn::Taken,
@@ -229,6 +228,28 @@ impl StoreInner {
         let names = self.names(until).await?;
         let line = names.0.of(NameUse::Line, identity.split_at(16).0);
         Some((line, lease))
+    }
+
+    /// Notes a claim that was granted. A part of this process may hold it already.
+    fn hold_claim(&self, line: RecordName, lease: Duration, asked: Instant) -> Arc<ClaimCell> {
+        let mut claims = self.claims.lock();
+        if let Some(cell) = claims.get(&line) {
+            let mut term = cell.term.lock();
+            if !term.deposed {
+                term.granted(asked);
+                cell.holders.fetch_add(1, Ordering::Relaxed);
+                return cell.clone();
+            }
+        }
+        let cell = Arc::new(ClaimCell {
+            line,
+            holders: AtomicUsize::new(1),
+            term: Mutex::new(ClaimTerm::new(lease, asked)),
+            heard: Mutex::default(),
+            changed: Notify::new(),
+        });
+        claims.insert(line, cell.clone());
+        cell
     }
 
     /// Renews the claims of this process while the future is polled.
@@ -340,7 +361,8 @@ impl Drop for LineClaim {
         let line = self.cell.line;
         let mut claims = self.inner.claims.lock();
         let is_it = |cell: &Arc<ClaimCell>| Arc::ptr_eq(cell, &self.cell);
-        if !claims.get(&line).is_some_and(is_it) {
+        let held = claims.get(&line).is_some_and(is_it);
+        if !held || self.cell.holders.fetch_sub(1, Ordering::Relaxed) > 1 {
             return;
         }
         claims.remove(&line);

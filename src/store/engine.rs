@@ -108,6 +108,19 @@ pub enum StoreOp {
         /// `None`: nobody else changes it.
         fence: Option<Fence>,
     },
+    /// Begins a snapshot that the engine lost, for its tokens only: the current one of the line
+    /// stays. → [`StoreReply::Kept`], also where there is such a snapshot;
+    /// [`StoreReply::Deposed`].
+    PutBack {
+        /// The line of the search.
+        line: RecordName,
+        /// Its name.
+        snapshot: RecordName,
+        /// Sealed.
+        head: Bytes,
+        /// `None`: nobody else changes it.
+        fence: Option<Fence>,
+    },
     /// Adds a chunk → [`StoreReply::Kept`], also where this very chunk was added last;
     /// [`StoreReply::Gone`] where there is no such snapshot; [`StoreReply::Conflict`] where it has
     /// other chunks, or has ended; [`StoreReply::Deposed`].
@@ -195,7 +208,7 @@ impl StoreOp {
             Self::Find { .. } => StoreOperation::Find,
             Self::Land { .. } => StoreOperation::Land,
             Self::Line { .. } => StoreOperation::Line,
-            Self::Begin { .. } => StoreOperation::Begin,
+            Self::Begin { .. } | Self::PutBack { .. } => StoreOperation::Begin,
             Self::Append { .. } => StoreOperation::Append,
             Self::Renewed { .. } => StoreOperation::Renewed,
             Self::End { .. } => StoreOperation::End,
@@ -213,6 +226,7 @@ impl StoreOp {
         matches!(
             self,
             Self::Begin { .. }
+                | Self::PutBack { .. }
                 | Self::Append { .. }
                 | Self::End { .. }
                 | Self::Note { safe: true, .. }
@@ -222,9 +236,10 @@ impl StoreOp {
     /// Returns by which right it changes a snapshot.
     pub(super) fn fence(&self) -> Option<&Fence> {
         match self {
-            Self::Begin { fence, .. } | Self::Append { fence, .. } | Self::End { fence, .. } => {
-                fence.as_ref()
-            }
+            Self::Begin { fence, .. }
+            | Self::PutBack { fence, .. }
+            | Self::Append { fence, .. }
+            | Self::End { fence, .. } => fence.as_ref(),
             _ => None,
         }
     }
@@ -233,7 +248,7 @@ impl StoreOp {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Land { record, .. } | Self::Note { record, .. } => record.len(),
-            Self::Begin { head, .. } => head.len(),
+            Self::Begin { head, .. } | Self::PutBack { head, .. } => head.len(),
             Self::Append { chunk, .. } => chunk.len(),
             _ => 0,
         }

@@ -314,6 +314,19 @@ impl SharedModel {
         }
     }
 
+    /// Replaces everything with what another one has, as when an empty server or an older copy
+    /// takes the place of the one before.
+    pub fn become_copy_of(&self, other: &Self) {
+        let agreed = other.agreed.lock().clone();
+        *self.agreed.lock() = agreed;
+        self.model.become_copy_of(&other.model);
+    }
+
+    /// Returns the stored sealed bytes of snapshots.
+    pub fn bytes(&self) -> u64 {
+        self.model.bytes()
+    }
+
     /// Runs one operation of a fleet.
     pub fn agree(&self, op: FleetOp) -> FleetReply {
         self.agree_at(op, self.clock.stamp())

@@ -103,12 +103,17 @@ pub(super) struct StoreInner {
     pub(super) beats: AtomicU64,
     /// Applies the purges of other replicas to memory.
     pub(super) on_purge: OnceLock<PurgeHook>,
+    /// Called when the store may have lost records while this process ran.
+    pub(super) on_return: Mutex<Option<ReturnHook>>,
     /// Searches that this process walks.
     pub(super) claims: HeldClaims,
 }
 
 /// Applies to memory all purges that came after this number.
 pub type PurgeHook = Box<dyn Fn(u64) + Send + Sync>;
+
+/// Puts records back into a store that is reached, for the first time or `again`.
+pub type ReturnHook = Arc<dyn Fn(bool) + Send + Sync>;
 
 /// Stops calls to an engine that does not answer in time. Pure.
 #[derive(Debug)]
@@ -193,6 +198,7 @@ impl Store {
             replica: fastrand::u128(..).to_le_bytes(),
             beats: AtomicU64::new(0),
             on_purge: OnceLock::new(),
+            on_return: Mutex::default(),
             claims: HeldClaims::default(),
         };
         Self {
@@ -477,6 +483,10 @@ impl StoreInner {
             self.share_purges(until).await?;
             let names = Arc::new((names, resets));
             self.names.store(Some(names.clone()));
+            let hook = self.on_return.lock().clone();
+            if let Some(hook) = hook {
+                hook(before.is_some());
+            }
             return Some(names);
         }
         if !noted && !self.note_safely(here, names.bytes(), until).await {

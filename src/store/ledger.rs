@@ -182,6 +182,34 @@ impl Ledger {
         self.make_room(None, changes);
     }
 
+    /// Adds a snapshot without rows.
+    fn begin(
+        &mut self,
+        line: RecordName,
+        snapshot: RecordName,
+        head: &Bytes,
+        changes: &mut Vec<TableChange>,
+    ) {
+        let used = self.next_use(Unit::Snapshot(snapshot));
+        let entry = SnapshotEntry {
+            standing: KeptStanding {
+                line,
+                chunks: 0,
+                rows: 0,
+                chain: Chain::default(),
+                end: KeptEnd::Open,
+                ages: None,
+            },
+            before_last: Chain::default(),
+            used,
+            bytes: charge(head),
+        };
+        self.bytes += entry.bytes;
+        changes.push((place(Table::Snapshots, snapshot), Some(entry.write())));
+        changes.push((chunk_place(snapshot, HEAD), Some(head.clone())));
+        self.snapshots.insert(snapshot, entry);
+    }
+
     /// Judges an operation, and adds what it changes to `changes`.
     pub fn judge(&mut self, op: &StoreOp, changes: &mut Vec<TableChange>) -> Judged {
         Judged::Reply(match op {
@@ -238,27 +266,26 @@ impl Ledger {
                 if charge(head) > self.bytes_max {
                     return Judged::TooLarge;
                 }
-                let used = self.next_use(Unit::Snapshot(*snapshot));
-                let entry = SnapshotEntry {
-                    standing: KeptStanding {
-                        line: *line,
-                        chunks: 0,
-                        rows: 0,
-                        chain: Chain::default(),
-                        end: KeptEnd::Open,
-                        ages: None,
-                    },
-                    before_last: Chain::default(),
-                    used,
-                    bytes: charge(head),
-                };
-                self.bytes += entry.bytes;
-                changes.push((place(Table::Snapshots, *snapshot), Some(entry.write())));
-                changes.push((chunk_place(*snapshot, HEAD), Some(head.clone())));
-                self.snapshots.insert(*snapshot, entry);
+                self.begin(*line, *snapshot, head, changes);
                 self.lines.insert(*line, *snapshot);
                 let current = Bytes::copy_from_slice(&snapshot.0);
                 changes.push((place(Table::Lines, *line), Some(current)));
+                self.make_room(Some(Unit::Snapshot(*snapshot)), changes);
+                StoreReply::Kept
+            }
+            StoreOp::PutBack {
+                line,
+                snapshot,
+                head,
+                ..
+            } => {
+                if self.snapshots.contains_key(snapshot) {
+                    return Judged::Reply(StoreReply::Kept);
+                }
+                if charge(head) > self.bytes_max {
+                    return Judged::TooLarge;
+                }
+                self.begin(*line, *snapshot, head, changes);
                 self.make_room(Some(Unit::Snapshot(*snapshot)), changes);
                 StoreReply::Kept
             }

@@ -59,6 +59,12 @@ impl Model {
         })
     }
 
+    /// Replaces all records with those of another one.
+    pub(super) fn become_copy_of(&self, other: &Self) {
+        let state = other.0.lock().clone();
+        *self.0.lock() = state;
+    }
+
     /// Returns the stored sealed bytes.
     pub fn bytes(&self) -> u64 {
         self.0.lock().ledger.bytes()

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::fleet::{FleetOp, FleetReply};
-use super::handle::{PurgeHook, Store, StoreInner, state_place};
+use super::handle::{PurgeHook, ReturnHook, Store, StoreInner, state_place};
 use super::names::Names;
 use super::record::RecordName;
 use super::watermarks::Watermarks;
@@ -73,6 +73,14 @@ impl Store {
         if let Some(inner) = &self.inner {
             // A second hook would belong to the same reads.
             let _ = inner.on_purge.set(hook);
+        }
+    }
+
+    /// Sets the hook that puts records back after each new connection to a shared store. It runs in
+    /// the task that noticed, and must not wait. The last hook counts.
+    pub fn on_return(&self, hook: ReturnHook) {
+        if let Some(inner) = &self.inner {
+            *inner.on_return.lock() = Some(hook);
         }
     }
 

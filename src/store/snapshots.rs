@@ -101,7 +101,7 @@ impl KeptPlace {
 pub enum KeptOf<'a> {
     /// A snapshot that has already been begun.
     At(KeptPlace),
-    /// A new snapshot, which becomes the current one of its search.
+    /// A new snapshot.
     New {
         /// The search.
         identity: &'a [u8; 32],
@@ -109,6 +109,8 @@ pub enum KeptOf<'a> {
         id: u128,
         /// The content that is kept beside its rows.
         head: Vec<u8>,
+        /// Whether it becomes the current one of its search. Otherwise only tokens find it.
+        current: bool,
     },
 }
 
@@ -180,7 +182,12 @@ impl Store {
         let (fence, end) = (new.fence, new.end);
         let (mut at, begin) = match new.of {
             KeptOf::At(at) => (at, None),
-            KeptOf::New { identity, id, head } => {
+            KeptOf::New {
+                identity,
+                id,
+                head,
+                current,
+            } => {
                 let names = inner.names(until).await.ok_or(unnamed)?;
                 let line = names.0.of(NameUse::Line, identity.split_at(16).0);
                 let name = names.0.of(NameUse::Snapshot, &id.to_le_bytes());
@@ -188,7 +195,7 @@ impl Store {
                 let head = inner.seal_off_thread(place, head).await;
                 (
                     KeptPlace::first(name),
-                    Some((line, head.ok_or(NotKept::Refused)?)),
+                    Some((line, head.ok_or(NotKept::Refused)?, current)),
                 )
             }
         };
@@ -220,17 +227,27 @@ impl Store {
             fence,
         });
         ops.extend(renewed.into_iter().chain(ended));
-        if let Some((line, head)) = begin {
-            let Ok(StoreReply::Current(was)) = inner.call(StoreOp::Line { line }, until).await
-            else {
-                return Err(unnamed);
-            };
-            let begin = StoreOp::Begin {
-                line,
-                snapshot,
-                head,
-                was,
-                fence,
+        if let Some((line, head, current)) = begin {
+            let begin = match current {
+                true => {
+                    let was = inner.call(StoreOp::Line { line }, until).await;
+                    let Ok(StoreReply::Current(was)) = was else {
+                        return Err(unnamed);
+                    };
+                    StoreOp::Begin {
+                        line,
+                        snapshot,
+                        head,
+                        was,
+                        fence,
+                    }
+                }
+                false => StoreOp::PutBack {
+                    line,
+                    snapshot,
+                    head,
+                    fence,
+                },
             };
             ops.insert(0, begin);
         }
@@ -293,11 +310,17 @@ impl Store {
         found
     }
 
-    /// Returns the snapshot of this id.
-    pub async fn find_snapshot(&self, id: u128) -> Option<KeptSnapshot> {
+    /// Returns the name that the snapshot of this id has in the store. `None` if the store does not
+    /// answer.
+    pub async fn name_of_snapshot(&self, id: u128) -> Option<RecordName> {
         let inner = self.inner.as_ref()?;
         let names = inner.names(inner.patience()).await?;
-        let name = names.0.of(NameUse::Snapshot, &id.to_le_bytes());
+        Some(names.0.of(NameUse::Snapshot, &id.to_le_bytes()))
+    }
+
+    /// Returns the snapshot of this id.
+    pub async fn find_snapshot(&self, id: u128) -> Option<KeptSnapshot> {
+        let name = self.name_of_snapshot(id).await?;
         let found = self.find_head(name).await;
         self.count_lookup(found.is_some());
         found
@@ -445,6 +468,7 @@ mod tests {
             identity: &[7; 32],
             id,
             head: head.to_vec(),
+            current: true,
         };
         let first = keep(new(9, b"head"), &[&one], None).await.unwrap();
         let (name, zero) = (first.name, Chain::default());

@@ -201,3 +201,54 @@ async fn gateways_over_a_real_server_pay_from_one_purse() {
     assert!(calls as f64 <= most, "{calls} calls, {most} at most");
     assert!(answered > 0);
 }
+
+#[tokio::test]
+async fn a_server_that_was_emptied_has_the_snapshots_again_within_ten_seconds() {
+    for kind in [ServerKind::Valkey, ServerKind::Redis] {
+        let server = TestServer::start(kind, &[]);
+        let clock = Clock::anchored(NOW.parse().unwrap());
+        let [one, two] = [0, 1].map(|_| over_server(server.port, clock.clone()));
+        for replica in [&one, &two] {
+            replica.store.warm().await;
+        }
+        let page = async |replica: &Replica, body: &str| {
+            let asker = replica.rig.everyone();
+            replica.rig.page(&asker, None, body).await.unwrap()
+        };
+        let head = page(&one, &first(500, "")).await;
+        let mut next = head.token.clone();
+        while let Some(token) = next {
+            next = page(&one, &continued(&token, None)).await.token;
+        }
+        let keys = async || dump(server.port).await;
+        let has_rows = |all: &[u8]| memchr::memmem::find(all, b"}:s\n").is_some();
+        let before = keys().await;
+        assert!(has_rows(&before), "{kind:?}");
+        empty(server.port).await;
+        assert!(!has_rows(&keys().await), "{kind:?}");
+        let began = Instant::now();
+        // The whole snapshot is one key, as large as before.
+        while keys().await.len() < before.len() * 9 / 10 {
+            tokio::task::yield_now().await;
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(10), "{kind:?} {took:?}");
+        }
+        let mut next = head.token;
+        let mut rows = head.rows;
+        while let Some(token) = next {
+            let page = page(&two, &continued(&token, None)).await;
+            (rows, next) = ([rows, page.rows].concat(), page.token);
+        }
+        assert_eq!(rows, one.rig.sandbox.expected_rows(None, None), "{kind:?}");
+        assert_eq!(vendor_calls(&two.rig), 0, "{kind:?}");
+    }
+}
+
+async fn empty(port: u16) {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    redis::cmd("FLUSHALL")
+        .exec_async(&mut connection)
+        .await
+        .unwrap();
+}

@@ -15,15 +15,16 @@ use crate::kept::{latency, paged};
 use crate::kit::{NOW, Page, Rig, Setup, continued, first};
 
 /// Gateways before the same vendor: its counts are those of all of them.
-struct Fleet {
-    rigs: Vec<Rig>,
+pub struct Fleet {
+    pub rigs: Vec<Rig>,
     cut: Vec<Arc<AtomicBool>>,
-    stores: Vec<Store>,
+    pub stores: Vec<Store>,
+    pub engine: Arc<SharedModel>,
 }
 
 impl Fleet {
     /// Vendor pages of 50 rows out of `cases`.
-    fn of(count: usize, cases: usize) -> Self {
+    pub fn of(count: usize, cases: usize) -> Self {
         let clock = Clock::anchored(NOW.parse().unwrap());
         let engine = Arc::new(SharedModel::new(64 << 20, clock.clone()));
         let cut: Vec<Arc<AtomicBool>> = (0..count).map(|_| Arc::default()).collect();
@@ -46,24 +47,29 @@ impl Fleet {
                 Some(rig) => rig.restarted(setup),
             });
         }
-        Self { rigs, cut, stores }
+        Self {
+            rigs,
+            cut,
+            stores,
+            engine,
+        }
     }
 
-    fn cut(&self, number: usize, cut: bool) {
+    pub fn cut(&self, number: usize, cut: bool) {
         self.cut[number].store(cut, Ordering::Relaxed);
     }
 
-    async fn page(&self, number: usize, body: &str) -> Result<Page, ReadError> {
+    pub async fn page(&self, number: usize, body: &str) -> Result<Page, ReadError> {
         let rig = &self.rigs[number];
         rig.page(&rig.everyone(), None, body).await
     }
 
     /// Searches and continuations at the vendor.
-    fn calls(&self) -> (u64, u64) {
+    pub fn calls(&self) -> (u64, u64) {
         (self.rigs[0].searches(), self.rigs[0].continues())
     }
 
-    fn walks(&self, number: usize, outcome: &str) -> u64 {
+    pub fn walks(&self, number: usize, outcome: &str) -> u64 {
         let text = self.rigs[number].metrics.render().unwrap();
         let line = format!("msp_gateway_walks_total{{outcome=\"{outcome}\"}} ");
         let count = text.lines().find_map(|text| text.strip_prefix(&line));
@@ -71,7 +77,7 @@ impl Fleet {
     }
 
     /// Reads on from a token to the end, each page at the gateway that `at` names.
-    async fn rest(&self, token: Option<String>, at: impl Fn(usize) -> usize) -> Vec<String> {
+    pub async fn rest(&self, token: Option<String>, at: impl Fn(usize) -> usize) -> Vec<String> {
         let (mut rows, mut token, mut number) = (Vec::new(), token, 0);
         while let Some(next) = token {
             let page = self.page(at(number), &continued(&next, None)).await;
@@ -83,7 +89,7 @@ impl Fleet {
     }
 
     /// The whole list at the vendor.
-    fn list(&self) -> Vec<String> {
+    pub fn list(&self) -> Vec<String> {
         self.rigs[0].sandbox.expected_rows(None, None)
     }
 }

@@ -30,6 +30,7 @@ mod explain;
 mod fleet;
 mod fleet_budget;
 mod fleet_flights;
+mod fleet_resync;
 mod fleet_server;
 mod fleet_walks;
 mod follow;

@@ -103,6 +103,12 @@ fn step() -> impl Strategy<Value = Step> {
                 was,
                 fence: None,
             }),
+        (names(), names(), bytes.clone()).prop_map(|(line, snapshot, head)| StoreOp::PutBack {
+            line,
+            snapshot,
+            head,
+            fence: None,
+        }),
         (names(), 0..3_u32, 0..3_u8, 0..3_u8, bytes.clone()).prop_map(
             move |(snapshot, number, before, next, chunk)| StoreOp::Append {
                 snapshot,

@@ -430,12 +430,15 @@ async fn send_beat(shared: Arc<ValkeyShared>, mut connection: MultiplexedConnect
     match timeout(shared.limit * 2, shared.run(&mut connection, &beat)).await {
         Err(_) => Sent::Late,
         Ok(Ok(value)) => {
-            match value {
+            // A new connection puts back what is gone, the id of the contents first.
+            let lost = match value {
                 Value::BulkString(id) => shared.see(&id.into()),
-                // The id is gone. The next connection writes a new one.
-                _ => return Sent::Broken("lost its data".to_owned()),
+                _ => true,
+            };
+            match lost {
+                true => Sent::Broken("lost its data".to_owned()),
+                false => Sent::Replied,
             }
-            Sent::Replied
         }
         Ok(Err(error)) => judge(&error).1,
     }
@@ -467,14 +470,15 @@ impl ValkeyShared {
         }
     }
 
-    /// Records the id of the contents, and counts a reset if it changed.
-    fn see(&self, id: &Bytes) {
-        let mut known = self.id.lock();
-        if known.as_ref().is_some_and(|known| known != id) {
+    /// Records the id of the contents, and counts a reset if it changed. Returns whether it did.
+    fn see(&self, id: &Bytes) -> bool {
+        let known = self.id.lock().replace(id.clone());
+        let changed = known.is_some_and(|known| known != *id);
+        if changed {
             self.metrics.resets.inc();
             tracing::warn!("the store was emptied or replaced; it fills again");
         }
-        *known = Some(id.clone());
+        changed
     }
 
     fn turn(&self, phase: EngineState) {

@@ -82,6 +82,7 @@ pub(super) enum ScriptName {
     Want,
     KeepAnswer,
     Begin,
+    PutBack,
     Append,
     Renewed,
     End,
@@ -102,7 +103,7 @@ pub(super) enum ScriptName {
     Beat,
 }
 
-const TEXTS: [ScriptText; 24] = [
+const TEXTS: [ScriptText; 25] = [
     // Claim: KEYS line; ARGV claim, lease, life. A claim that lies further ahead than its length,
     // as after a clock that jumped back, is cut to it.
     ScriptText {
@@ -211,6 +212,19 @@ redis.call('HSET', KEYS[2], 'line', ARGV[1], 'head', ARGV[3], 'n', 0, 'rows', 0,
 redis.call('HSET', KEYS[1], 'cur', ARGV[2])
 live(KEYS[2], ARGV[6])
 live(KEYS[1], ARGV[6])
+return 'kept'
+",
+    },
+    // PutBack: KEYS line, snapshot; ARGV line's name, head, zero chain, life, then what fences it:
+    // claim (empty: nothing), lease.
+    ScriptText {
+        flags: "",
+        text: "\
+if not fence(KEYS[1], ARGV[5], ARGV[6]) then return 'deposed' end
+if redis.call('EXISTS', KEYS[2]) == 1 then return 'kept' end
+redis.call('HSET', KEYS[2], 'line', ARGV[1], 'head', ARGV[2], 'n', 0, 'rows', 0,
+  'chain', ARGV[3], 'before', ARGV[3], 'end', 0)
+live(KEYS[2], ARGV[4])
 return 'kept'
 ",
     },

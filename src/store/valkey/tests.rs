@@ -136,6 +136,14 @@ fn store_op(stamp: Stamp) -> impl Strategy<Value = StoreOp> {
                 was,
                 fence,
             }),
+        (names(), names(), bytes.clone(), fences()).prop_map(|(line, snapshot, head, fence)| {
+            StoreOp::PutBack {
+                line: fence.map_or(line, |fence| fence.line),
+                snapshot,
+                head,
+                fence,
+            }
+        }),
         (
             names(),
             0..3_u32,

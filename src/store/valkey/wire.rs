@@ -205,6 +205,18 @@ impl ValkeyWire {
                 let keys = [self.data(*line, "line"), self.data(*snapshot, "s")];
                 script(S::Begin, &keys, args)
             }
+            StoreOp::PutBack {
+                line,
+                snapshot,
+                head,
+                fence,
+            } => {
+                let zero = Chain::default();
+                let [claim, lease] = fenced(fence.as_ref());
+                let args = args![&line.0, head, &zero, snapshots, claim, lease];
+                let keys = [self.data(*line, "line"), self.data(*snapshot, "s")];
+                script(S::PutBack, &keys, args)
+            }
             StoreOp::Append {
                 snapshot,
                 number,
