@@ -1,7 +1,9 @@
 //! How many vendor calls a dashboard day costs: through msp-gateway, nginx and Varnish, over the
 //! same simulated vendors, with the same trace, at the same freshness.
 //!
-//! `cargo run --release --example vendor_calls [-- SECONDS [SEED…]]`. See `tests/bench/README.md`.
+//! `cargo run --release --example vendor_calls [-- [fleet] SECONDS [SEED…]]`. With `fleet`, one
+//! gateway without a store is compared with two that share a Valkey and are asked in turns, also
+//! for the pages of one list. See `tests/bench/README.md`.
 
 #![allow(
     missing_docs,
@@ -100,7 +102,7 @@ impl Line {
 
 /// What every caller of one party shares.
 struct Door {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     sandbox: Arc<Sandbox>,
     customers: Vec<String>,
     contracts: Vec<String>,
@@ -111,11 +113,12 @@ struct Door {
 
 impl Door {
     async fn send(&self, method: Method, path: &str, body: String) -> Option<Bytes> {
-        self.tally.requests.fetch_add(1, Ordering::Relaxed);
+        let number = self.tally.requests.fetch_add(1, Ordering::Relaxed);
+        let address = self.addresses[number as usize % self.addresses.len()];
         let post = method == Method::POST;
         let mut request = Request::builder()
             .method(method)
-            .uri(format!("http://{}{path}", self.address))
+            .uri(format!("http://{address}{path}"))
             .header("x-api-key", CALLER_KEY)
             .header(header::USER_AGENT, "dashboard/1");
         if post {
@@ -228,7 +231,7 @@ async fn play(party: Party, sandbox: &Arc<Sandbox>, trace: &[Vec<Event>], log: &
     log.take();
     let months = sandbox.months();
     let door = Arc::new(Door {
-        address: party.address,
+        addresses: party.addresses.clone(),
         sandbox: sandbox.clone(),
         customers: sandbox.customers().into_iter().map(|c| c.id).collect(),
         contracts: sandbox.contracts().into_iter().map(|c| c.id).collect(),
@@ -453,21 +456,59 @@ fn print_reasons(line: &Line) {
     println!();
 }
 
+/// The vendors' world, which all parties share.
+fn world() -> Arc<Sandbox> {
+    let options = Options {
+        wiv_requests_per_minute: None,
+        nable_requests_per_minute: None,
+        latency: VENDOR_LATENCY,
+        // Peers leave scrolls open; the comparison is not about that.
+        open_scrolls_max: 100_000,
+        ..Options::default()
+    };
+    Sandbox::new(options, Clock::system())
+}
+
+/// Plays each trace with one gateway, and with two that share a store.
+async fn run_fleet(seconds: u64, seeds: &[u64]) -> Result<(), String> {
+    let log = CallLog::install()?;
+    let work = tempfile::tempdir().map_err(|why| why.to_string())?;
+    let sandbox = world();
+    let listener = TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.map_err(|why| why.to_string())?;
+    let vendors = listener.local_addr().map_err(|why| why.to_string())?;
+    let vendor_task = tokio::spawn(sandbox.clone().serve(listener, std::future::pending()));
+    let mut sums = [Line::default(), Line::default()];
+    for seed in seeds {
+        let trace = draw(*seed, Duration::from_secs(seconds), sandbox.options().today);
+        for (at, sum) in sums.iter_mut().enumerate() {
+            let party = match at {
+                0 => parties::gateway(vendors, false).await?,
+                _ => parties::fleet(vendors, work.path()).await?,
+            };
+            eprintln!("seed {seed}: {} on {:?} …", party.name, party.addresses);
+            let line = play(party, &sandbox, &trace, &log).await;
+            sum.name = line.name.clone();
+            sum.add(&line);
+        }
+    }
+    vendor_task.abort();
+    let [one, two] = &sums;
+    print_table(&sums);
+    println!(
+        "\ntwo gateways over one Valkey / one = {:.3} in vendor calls (aim: at most 1.05)\n",
+        two.total() as f64 / one.total().max(1) as f64,
+    );
+    print_reasons(one);
+    print_reasons(two);
+    Ok(())
+}
+
 async fn run(seconds: u64, seeds: &[u64]) -> Result<(), String> {
     prepare()?;
     let log = CallLog::install()?;
     let work = tempfile::tempdir().map_err(|why| why.to_string())?;
-    let sandbox = Sandbox::new(
-        Options {
-            wiv_requests_per_minute: None,
-            nable_requests_per_minute: None,
-            latency: VENDOR_LATENCY,
-            // Peers leave scrolls open; the comparison is not about that.
-            open_scrolls_max: 100_000,
-            ..Options::default()
-        },
-        Clock::system(),
-    );
+    let sandbox = world();
     let listener = TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.map_err(|why| why.to_string())?;
     let vendors = listener.local_addr().map_err(|why| why.to_string())?;
@@ -485,7 +526,7 @@ async fn run(seconds: u64, seeds: &[u64]) -> Result<(), String> {
                 3 => parties::varnish(vendors, work.path()).await?,
                 _ => parties::nginx(vendors, work.path(), false).await?,
             };
-            eprintln!("seed {seed}: {} on {} …", party.name, party.address);
+            eprintln!("seed {seed}: {} on {:?} …", party.name, party.addresses);
             lines.push(play(party, &sandbox, &trace, &log).await);
         }
         println!("\nseed {seed}, {seconds} s of trace\n");
@@ -518,13 +559,18 @@ async fn run(seconds: u64, seeds: &[u64]) -> Result<(), String> {
 }
 
 fn main() {
-    let numbers: Result<Vec<u64>, _> = std::env::args().skip(1).map(|text| text.parse()).collect();
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let fleet = words.first().is_some_and(|word| word == "fleet");
+    if fleet {
+        words.remove(0);
+    }
+    let numbers: Result<Vec<u64>, _> = words.iter().map(|text| text.parse()).collect();
     let (seconds, seeds) = match numbers.as_deref() {
         Ok([]) => (SECONDS, vec![SEED]),
         Ok([seconds @ 1..=600]) => (*seconds, vec![SEED]),
         Ok([seconds @ 1..=600, seeds @ ..]) => (*seconds, seeds.to_vec()),
         _ => {
-            eprintln!("usage: vendor_calls [SECONDS (1 to 600) [SEED…]]");
+            eprintln!("usage: vendor_calls [fleet] [SECONDS (1 to 600) [SEED…]]");
             std::process::exit(2);
         }
     };
@@ -532,7 +578,11 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
-    if let Err(why) = runtime.block_on(run(seconds, &seeds)) {
+    let ran = match fleet {
+        true => runtime.block_on(run_fleet(seconds, &seeds)),
+        false => runtime.block_on(run(seconds, &seeds)),
+    };
+    if let Err(why) = ran {
         eprintln!("vendor_calls: {why}");
         std::process::exit(1);
     }

@@ -1,7 +1,7 @@
-//! Who answers: msp-gateway, nginx or Varnish, each on a loopback port before the same sandbox.
+//! Who answers: msp-gateway, nginx or Varnish, each on loopback ports before the same sandbox.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -29,34 +29,85 @@ pub const BILLING_S: u64 = 720;
 /// A server that is up.
 pub struct Party {
     pub name: &'static str,
-    pub address: SocketAddr,
-    running: Running,
-}
-
-enum Running {
-    Gateway(Drain, JoinHandle<()>),
-    Process(Child),
+    /// Where it listens; a fleet has several, which are asked in turns.
+    pub addresses: Vec<SocketAddr>,
+    gateways: Vec<(Drain, JoinHandle<()>)>,
+    process: Option<Child>,
 }
 
 impl Party {
     /// Ends it.
     pub async fn end(self) {
-        match self.running {
-            Running::Gateway(drain, task) => {
-                drain.begin();
-                drain.cut();
-                let _ = task.await;
-            }
-            Running::Process(mut child) => {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
+        for (drain, task) in self.gateways {
+            drain.begin();
+            drain.cut();
+            let _ = task.await;
+        }
+        if let Some(mut child) = self.process {
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 }
 
 /// The gateway, in this process, over its real listeners.
 pub async fn gateway(vendors: SocketAddr, refresh_ahead: bool) -> Result<Party, String> {
+    let (address, running) = one_gateway(vendors, refresh_ahead, "").await?;
+    Ok(Party {
+        name: match refresh_ahead {
+            false => "msp-gateway",
+            true => "msp-gateway, refresh_ahead on",
+        },
+        addresses: vec![address],
+        gateways: vec![running],
+        process: None,
+    })
+}
+
+/// Two gateways that share a Valkey or Redis of their own.
+pub async fn fleet(vendors: SocketAddr, work: &Path) -> Result<Party, String> {
+    let engine = free_port()?;
+    let mut command = Command::new(engine_program()?);
+    let port = engine.port().to_string();
+    command.args(["--bind", "127.0.0.1", "--port", &port]);
+    command.args(["--save", "", "--appendonly", "no", "--dir"]);
+    command.arg(work);
+    let mut party = start("two gateways over Valkey", command, engine, work).await?;
+    party.addresses.clear();
+    let store = format!(
+        "[store]\nkind = \"valkey\"\n[store.valkey]\naddresses = [\"{engine}\"]\ntimeout = \"500ms\"\n"
+    );
+    for _ in 0..2 {
+        let (address, running) = one_gateway(vendors, false, &store).await?;
+        party.addresses.push(address);
+        party.gateways.push(running);
+    }
+    // Until both have heard of each other.
+    sleep(Duration::from_secs(2)).await;
+    Ok(party)
+}
+
+/// The program that `VALKEY_SERVER` names, or the first of two that is on the path.
+fn engine_program() -> Result<PathBuf, String> {
+    if let Some(named) = std::env::var_os("VALKEY_SERVER") {
+        return Ok(named.into());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<_> = std::env::split_paths(&path).collect();
+    ["valkey-server", "redis-server"]
+        .iter()
+        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)))
+        .find(|program| program.is_file())
+        .ok_or_else(|| {
+            "the fleet needs valkey-server or redis-server on the path, or VALKEY_SERVER; Debian: apt-get install redis-server".to_owned()
+        })
+}
+
+async fn one_gateway(
+    vendors: SocketAddr,
+    refresh_ahead: bool,
+    store: &str,
+) -> Result<(SocketAddr, (Drain, JoinHandle<()>)), String> {
     let lives = |(table, fresh): (&str, u64)| {
         let stale = fresh * 2;
         format!("[{table}]\nfresh = \"{fresh}s\"\nstale = \"{stale}s\"\non_error = \"1h\"\n")
@@ -99,7 +150,7 @@ scroll_idle_max = "1500ms"
 scroll_expiry = "10s"
 open_scrolls_max = 400
 vendor_scrolls_max = 450
-{lives}"#,
+{lives}{store}"#,
         hash = CallerKeyHash::of(CALLER_KEY.as_bytes()),
         lives = kinds.map(lives).concat(),
     );
@@ -138,15 +189,7 @@ vendor_scrolls_max = 450
     let address = listeners.public_address();
     let drain = app.drain().clone();
     let task = tokio::spawn(async move { Arc::clone(&app).run(listeners).await });
-    Ok(Party {
-        name: if !refresh_ahead {
-            "msp-gateway"
-        } else {
-            "msp-gateway, refresh_ahead on"
-        },
-        address,
-        running: Running::Gateway(drain, task),
-    })
+    Ok((address, (drain, task)))
 }
 
 /// nginx as one would set it up for this: POST cached by its body, one fetch at a time per key,
@@ -287,8 +330,9 @@ async fn start(
         if tokio::net::TcpStream::connect(address).await.is_ok() {
             return Ok(Party {
                 name,
-                address,
-                running: Running::Process(child),
+                addresses: vec![address],
+                gateways: Vec::new(),
+                process: Some(child),
             });
         }
         if let Ok(Some(_)) = child.try_wait() {
