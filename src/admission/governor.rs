@@ -184,12 +184,21 @@ impl Governor {
         }
     }
 
+    /// Returns the refusal of every call, if the store is away and forbids calls without it.
+    pub fn barred(&self) -> Option<PaceRefusal> {
+        self.shared.get()?.barred()
+    }
+
     /// Waits for budget and a place, at most until the deadline.
     ///
     /// # Errors
     /// Refuses at once if the wait would certainly be too long, while the vendor's 429 or
-    /// `Retry-After` forbids calls, and if too many calls wait already.
+    /// `Retry-After` forbids calls, while the store forbids them, and if too many calls wait
+    /// already.
     pub async fn admit(self: &Arc<Self>, spend: &Spend) -> Result<VendorPermit, PaceRefusal> {
+        if let Some(refusal) = self.barred() {
+            return Err(refusal);
+        }
         let waiter = match self.ask(spend)? {
             Turn::Now { probe } => return Ok(self.permit(probe, None)),
             Turn::Look(place) => return self.look(place).await,
@@ -197,6 +206,9 @@ impl Governor {
         };
         let mut wanted = spend.lane.is_interactive() && self.clock.now() < spend.wanted_until;
         loop {
+            if let Some(refusal) = self.barred() {
+                return Err(refusal);
+            }
             let step = {
                 let mut inner = self.inner.lock();
                 let now = self.clock.now();
@@ -239,7 +251,7 @@ impl Governor {
                 },
                 // Boxed, because without a shared store no call needs it.
                 Step::Take(lane, wish) => {
-                    if let Some(call) = Box::pin(self.take(waiter.id, lane, wish)).await {
+                    if let Some(call) = Box::pin(self.take(waiter.id, lane, wish)).await? {
                         return Ok(waiter.into_permit(Some(call)));
                     }
                 }
@@ -249,20 +261,25 @@ impl Governor {
 
     /// Asks the store for the call of a waiter. `None` if it gave none, or if the waiter's turn
     /// was refused meanwhile.
+    ///
+    /// # Errors
+    /// If the store is away and forbids calls without it.
     async fn take(
         self: &Arc<Self>,
         id: WaiterId,
         lane: Lane,
         wish: PurseTake,
-    ) -> Option<SharedCall> {
-        let shared = self.shared.get()?;
+    ) -> Result<Option<SharedCall>, PaceRefusal> {
+        let Some(shared) = self.shared.get() else {
+            return Ok(None);
+        };
         let (call, reply) = shared.take(wish).await;
         let mut inner = self.inner.lock();
         let now = self.clock.now();
         let goes = match reply {
             Ok(reply) => self.heard(&mut inner, now, &reply),
             Err(_) => {
-                self.went_without(&mut inner, now);
+                self.went_without(&mut inner, now)?;
                 false
             }
         };
@@ -274,7 +291,7 @@ impl Governor {
         self.settle(&mut inner, Some(id));
         drop(inner);
         // Dropping the call gives it back, if it was taken.
-        (goes && waits).then_some(call)
+        Ok((goes && waits).then_some(call))
     }
 
     /// Records what the store answered. Returns whether the call may go.
@@ -305,7 +322,7 @@ impl Governor {
         let goes = match reply {
             Ok(reply) => self.heard(&mut inner, now, &reply),
             Err(_) => {
-                self.went_without(&mut inner, now);
+                self.went_without(&mut inner, now)?;
                 false
             }
         };
@@ -322,10 +339,13 @@ impl Governor {
     }
 
     /// The store gave no reply. Goes on alone if it is away, and not only late.
-    fn went_without(&self, inner: &mut Inner, now: Instant) {
+    ///
+    /// # Errors
+    /// If the store forbids calls without it.
+    fn went_without(&self, inner: &mut Inner, now: Instant) -> Result<(), PaceRefusal> {
         if let Some(shared) = self.shared.get()
             && inner.pace.is_shared()
-            && let Some(of) = shared.leave()
+            && let Some(of) = shared.leave()?
         {
             inner.pace.go_alone(now, of);
             tracing::warn!(
@@ -333,6 +353,7 @@ impl Governor {
                 "the store is away: until it is back, this gateway takes one part in {of} of the vendor's budget"
             );
         }
+        Ok(())
     }
 
     /// Lets the store keep the budget again once it is back.
@@ -389,12 +410,15 @@ impl Governor {
         hold
     }
 
-    /// Checks whether the vendor has forbidden calls since this one was admitted. Connecting takes
-    /// time, so this is checked again before sending.
+    /// Checks whether the vendor or the store has forbidden calls since this one was admitted.
+    /// Connecting takes time, so this is checked again before sending.
     ///
     /// # Errors
     /// Returns the refusal that [`admit`](Self::admit) would return now.
     pub fn may_still_send(&self) -> Result<(), PaceRefusal> {
+        if let Some(refusal) = self.barred() {
+            return Err(refusal);
+        }
         self.inner.lock().pace.may_still_send(self.clock.now())
     }
 

@@ -4,15 +4,23 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::domain::{AccountId, Vendor};
+use super::pace::PaceRefusal;
+use crate::domain::{AccountId, Shortage, Vendor};
 use crate::store::fleet::ClaimId;
 use crate::store::{
-    PurseReply, PurseTake, PurseVerdict, PurseWord, Store, StoreFault, StoreHealth,
+    PurseReply, PurseTake, PurseVerdict, PurseWord, STORE_RETRY, Store, StoreBar, StoreFault,
+    StoreHealth, WhenAway,
 };
 
 /// Replies in a row that the store may owe before the gateway goes on alone. Fewer would make one
 /// slow moment of the server empty the bucket.
 const LATE_MAX: u32 = 3;
+
+/// The refusal of a call that needs the store.
+const BARRED: PaceRefusal = PaceRefusal {
+    retry_after: STORE_RETRY,
+    short: Shortage::Store,
+};
 
 /// The budget of one account in the store.
 pub(super) struct SharedBudget {
@@ -74,17 +82,28 @@ impl SharedBudget {
         self.store.share_word(&self.account, word);
     }
 
+    /// Returns the refusal of every call, if the store is away and forbids calls without it.
+    pub fn barred(&self) -> Option<PaceRefusal> {
+        (self.store.bar() != StoreBar::Nothing).then_some(BARRED)
+    }
+
     /// Returns how many gateways divide the budget if this one is to go on alone: when the store
     /// is away, and not only late once.
-    pub fn leave(&self) -> Option<u32> {
+    ///
+    /// # Errors
+    /// If the store forbids calls without its grant.
+    pub fn leave(&self) -> Result<Option<u32>, PaceRefusal> {
         let late = self.late.load(Ordering::Relaxed);
         if late < LATE_MAX && self.store.health() != StoreHealth::Away {
-            return None;
+            return Ok(None);
         }
         self.late.store(0, Ordering::Relaxed);
+        if self.store.when_away() == WhenAway::StaleOnly {
+            return Err(BARRED);
+        }
         let view = self.store.fleet_view();
         self.left_at.store(view.beats, Ordering::Relaxed);
-        Some(view.replicas)
+        Ok(Some(view.replicas))
     }
 
     /// Returns whether the fleet was heard of since this gateway went on alone.

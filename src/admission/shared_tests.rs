@@ -30,6 +30,7 @@ struct LinkState {
     cut: AtomicBool,
     late_ms: AtomicU64,
     mended: AtomicU64,
+    needs_store: bool,
 }
 
 impl Engine for Link {
@@ -59,6 +60,13 @@ impl Engine for Link {
 
     fn replicas_min(&self) -> u32 {
         2
+    }
+
+    fn when_away(&self) -> WhenAway {
+        match self.state.needs_store {
+            true => WhenAway::StaleOnly,
+            false => WhenAway::Open,
+        }
     }
 }
 
@@ -91,13 +99,26 @@ struct Payers {
 
 impl Payers {
     async fn of(count: usize, requests_per_minute: u32, concurrency: usize) -> Self {
+        Self::with(false, count, requests_per_minute, concurrency).await
+    }
+
+    /// The same; `needs_store` forbids calls that the store does not grant.
+    async fn with(
+        needs_store: bool,
+        count: usize,
+        requests_per_minute: u32,
+        concurrency: usize,
+    ) -> Self {
         // Paused time moves the engine too.
         let clock = Clock::anchored("2026-11-20T12:00:00Z".parse().unwrap());
         let model = Arc::new(SharedModel::new(1 << 20, clock.clone()));
         let key = SealingKey::derive("test", &Secret::parse("secret").unwrap());
         let (mut governors, mut stores, mut links) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..count {
-            let state = Arc::<LinkState>::default();
+            let state = Arc::new(LinkState {
+                needs_store,
+                ..LinkState::default()
+            });
             let link = Link {
                 model: model.clone(),
                 state: state.clone(),
@@ -484,4 +505,60 @@ async fn a_slow_store_is_borne_a_few_times_and_then_left() {
             .unwrap(),
     );
     assert!(payers.governors[0].is_shared());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_call_goes_without_a_grant_where_the_store_must_give_one() {
+    // One call at once, then one every ten seconds.
+    let payers = Payers::with(true, 1, 6, 4).await;
+    let governor = payers.governors[0].clone();
+    let wait = 60 * SECOND;
+    let refused = |result: Result<VendorPermit, PaceRefusal>| {
+        let refusal = result.err().unwrap();
+        assert_eq!(refusal, BARRED);
+    };
+    while governor
+        .admit(&spend(Lane::Interactive, Duration::ZERO))
+        .await
+        .is_ok()
+    {}
+    // Calls that wait for budget are refused when the store goes away, and none of them goes.
+    let waiting = (0..3).map(|_| async {
+        let permit = governor.admit(&spend(Lane::Interactive, wait)).await;
+        (permit, Clock::system().now())
+    });
+    let began = Clock::system().now();
+    let cut = async {
+        sleep(SECOND).await;
+        payers.cut(0, true);
+    };
+    let (ended, ()) = tokio::join!(futures_util::future::join_all(waiting), cut);
+    for (result, at) in ended {
+        refused(result);
+        assert!(
+            at - began <= 11 * SECOND,
+            "when its turn comes, at the latest"
+        );
+    }
+    refused(governor.admit(&spend(Lane::Interactive, wait)).await);
+    assert!(governor.barred().is_some() && governor.may_still_send().is_err());
+
+    // It answers, but late. Without a reply there is no call, even before it counts as away.
+    payers.cut(0, false);
+    sleep(60 * SECOND).await;
+    assert!(governor.barred().is_none());
+    payers.links[0].late_ms.store(200, Ordering::Relaxed);
+    for _ in 0..10 {
+        refused(governor.admit(&spend(Lane::Interactive, wait)).await);
+        sleep(SECOND).await;
+    }
+    payers.links[0].late_ms.store(0, Ordering::Relaxed);
+    sleep(15 * SECOND).await;
+    assert!(
+        governor
+            .admit(&spend(Lane::Interactive, wait))
+            .await
+            .is_ok()
+    );
+    assert!(governor.is_shared(), "it never went alone");
 }

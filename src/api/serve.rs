@@ -1,5 +1,6 @@
 //! Answers a complete request.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use hyper::service::Service;
@@ -49,6 +50,10 @@ impl Service<Call> for Routes {
     type Future = Boxed<Result<Answered, Problem>>;
 
     fn call(&self, mut call: Call) -> Self::Future {
+        if self.0.reads.are_closed() {
+            // Here, because every route that a caller asks comes this way.
+            return Box::pin(ready(Err(Problem::store_unavailable())));
+        }
         direct(&mut call);
         // Every handler has a future of another type, so they are boxed here. The two that answer
         // nearly all requests are boxed separately. Otherwise their futures would be as large as

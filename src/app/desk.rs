@@ -16,7 +16,7 @@ use crate::domain::{ContractId, Month, SearchQuery, Vendor};
 use crate::exchange::Boxed;
 use crate::problem::{Code, Problem};
 use crate::reads::{self, Explanation, ReadError};
-use crate::store::StoreHealth;
+use crate::store::{StoreBar, StoreHealth};
 
 /// Speaks for the gateway. Weak, because the gateway holds the stack that holds this.
 pub(super) struct Desk(Weak<App>);
@@ -112,11 +112,15 @@ impl App {
     fn readiness(&self) -> Readiness {
         let sides = self.sides.iter();
         Readiness {
-            ready: !self.drain.is_draining(),
+            ready: !self.drain.is_draining() && self.store.bar() != StoreBar::Everything,
             vendors: sides
                 .map(|(vendor, side)| (vendor, vendor_state(side)))
                 .collect(),
-            store: self.store.health(),
+            store: match self.store.bar() {
+                // Connected again, perhaps, but purges of the others are not yet in force here.
+                StoreBar::Everything => StoreHealth::Away,
+                StoreBar::Nothing | StoreBar::VendorCalls => self.store.health(),
+            },
         }
     }
 
@@ -135,6 +139,7 @@ impl App {
             .collect();
         let options = self.snapshots.options.load();
         let slots = self.snapshots.slots.usage();
+        let shared = self.store.is_shared();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_s": now.saturating_duration_since(self.started).as_secs(),
@@ -157,9 +162,11 @@ impl App {
             },
             "store": {
                 "state": self.store.health().as_str(),
+                "when_away": shared.then(|| self.store.when_away().as_str()),
+                "refuses": shared.then(|| self.store.bar().as_str()),
                 "bytes": self.store.bytes(),
-                "replicas": self.store.is_shared().then(|| self.store.replicas()),
-                "detached": self.store.is_shared().then(|| self.store.detached()),
+                "replicas": shared.then(|| self.store.replicas()),
+                "detached": shared.then(|| self.store.detached()),
             },
             "certificates": self.certificates(),
             "dropped": {

@@ -11,11 +11,12 @@ use rustls::{ClientConfig, RootCertStore};
 use super::BuildError;
 use crate::cache::Lifetimes;
 use crate::clock::Clock;
-use crate::config::{Secrets, Settings, StoreKind, ValkeySettings};
+use crate::config::{self, Secrets, Settings, StoreKind, ValkeySettings};
 use crate::metrics::Metrics;
 use crate::secrets::SealingKey;
 use crate::store::{
     Disk, DiskOptions, SealedRecord, Store, Valkey, ValkeyAccess, ValkeyLives, ValkeyOptions,
+    WhenAway,
 };
 
 /// Keeps keys that are derived for the store apart from those of page tokens.
@@ -133,6 +134,11 @@ fn valkey_options(
         lease: valkey.lease,
         lives: lives(settings),
         replicas_min: valkey.replicas_min,
+        when_away: match valkey.when_away {
+            config::WhenAway::Open => WhenAway::Open,
+            config::WhenAway::StaleOnly => WhenAway::StaleOnly,
+            config::WhenAway::Closed => WhenAway::Closed,
+        },
     })
 }
 

@@ -153,6 +153,7 @@ password_env = "PATH"
             ("timeout", "timeout = \"70ms\""),
             ("lease", "lease = \"7s\""),
             ("replicas_min", "replicas_min = 3"),
+            ("when_away", "when_away = \"closed\""),
         ] {
             let begin = format!("{setting} =");
             let kept = SHARED.lines().filter(|text| !text.starts_with(&begin));

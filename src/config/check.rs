@@ -26,7 +26,7 @@ use crate::server::ServerOptions;
 use crate::snapshot::SnapshotOptions;
 use crate::store::ValkeyAddress;
 
-pub use super::form::{AuthMode, Level, StoreKind};
+pub use super::form::{AuthMode, Level, StoreKind, WhenAway};
 
 /// The `[cache]` settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub struct ValkeySettings {
     pub lease: Duration,
     /// Gateways that share it, at least.
     pub replicas_min: u32,
+    /// What the gateway does while it is away.
+    pub when_away: WhenAway,
 }
 
 /// The `[log]` settings.

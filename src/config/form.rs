@@ -240,9 +240,13 @@ words! {
 
 words! {
     /// What the gateway does while Valkey does not answer.
-    WhenAway, "\"open\" (\"stale_only\" and \"closed\" are not available in this release)", {
+    WhenAway, "\"open\", \"stale_only\" or \"closed\"", {
         /// It goes on alone.
         Open = "open",
+        /// It makes no vendor calls.
+        StaleOnly = "stale_only",
+        /// After a few seconds it serves nothing.
+        Closed = "closed",
     }
 }
 

@@ -47,7 +47,7 @@ mod reference;
 
 pub use check::{
     AuthMode, CacheSettings, ConsoleSettings, LogSettings, Settings, StoreKind, StoreSettings,
-    ValkeySettings,
+    ValkeySettings, WhenAway,
 };
 pub(crate) use form::Form;
 pub use form::Level;

@@ -2,7 +2,7 @@
 
 use super::check::ValkeySettings;
 use super::file::File;
-use super::form::StoreKind;
+use super::form::{StoreKind, WhenAway};
 use super::report::Report;
 use super::sources::named;
 
@@ -19,6 +19,16 @@ pub(super) fn valkey(file: &File, report: &mut Report) -> Option<ValkeySettings>
         report.rule("store.valkey.prefix", "must not be empty");
     }
     if file.store.kind != StoreKind::Valkey {
+        if table.when_away != WhenAway::Open {
+            report.rule(
+                "store.valkey.when_away",
+                format!(
+                    "is \"{}\", which needs store.kind = \"valkey\"; with kind = \"{}\" it must be \"open\"",
+                    table.when_away.as_str(),
+                    file.store.kind.as_str()
+                ),
+            );
+        }
         return None;
     }
     let addresses = table.addresses.0.clone();
@@ -45,6 +55,7 @@ pub(super) fn valkey(file: &File, report: &mut Report) -> Option<ValkeySettings>
         timeout: table.timeout.get(),
         lease: table.lease.get(),
         replicas_min: table.replicas_min.into(),
+        when_away: table.when_away,
         addresses,
     })
 }
@@ -70,4 +81,42 @@ pub(super) fn warnings(file: &File) -> Vec<String> {
         ];
     }
     Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{self, StoreKind, WhenAway};
+
+    #[test]
+    fn only_a_shared_store_may_forbid_to_go_on_without_it() {
+        let read = |kind: &str, mode: &str| {
+            let text = format!(
+                "[auth]\nmode = \"open\"\n[listen]\npublic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n[wiv]\nbase_url = \"http://127.0.0.1:1\"\napi_key_env = \"PATH\"\n[store]\nkind = \"{kind}\"\n[store.valkey]\naddresses = [\"127.0.0.1:6379\"]\nwhen_away = \"{mode}\"\n"
+            );
+            config::from_text("c", &text, Vec::new())
+        };
+        for (mode, meant) in [
+            ("open", WhenAway::Open),
+            ("stale_only", WhenAway::StaleOnly),
+            ("closed", WhenAway::Closed),
+        ] {
+            let settings = read("valkey", mode).unwrap();
+            assert_eq!(settings.store.kind, StoreKind::Valkey);
+            assert_eq!(settings.store.valkey.unwrap().when_away, meant);
+            for kind in ["disk", "none"] {
+                let read = read(kind, mode);
+                if mode == "open" {
+                    assert!(read.is_ok(), "{kind}");
+                    continue;
+                }
+                let refusal = format!("{:?}", read.err().unwrap());
+                let said = format!(
+                    "is \\\"{mode}\\\", which needs store.kind = \\\"valkey\\\"; with kind = \\\"{kind}\\\" it must be \\\"open\\\""
+                );
+                assert!(refusal.contains(&said), "{refusal}");
+            }
+        }
+        let refusal = read("valkey", "shut").err().unwrap();
+        assert!(format!("{refusal:?}").contains("stale_only"), "{refusal:?}");
+    }
 }

@@ -71,6 +71,8 @@ pub enum ProblemCode {
     VendorUnavailable,
     /// No vendor budget is left.
     VendorBudgetExhausted,
+    /// The store that gateways share is away, and the settings forbid to go on without it.
+    StoreUnavailable,
     /// Shed.
     Overloaded,
     /// No answer of the vendor was there in time.
@@ -81,7 +83,7 @@ pub enum ProblemCode {
 
 impl ProblemCode {
     /// Every code, by status.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::MalformedRequest,
         Self::InvalidFields,
         Self::InvalidBody,
@@ -115,6 +117,7 @@ impl ProblemCode {
         Self::WalkLimitExceeded,
         Self::VendorUnavailable,
         Self::VendorBudgetExhausted,
+        Self::StoreUnavailable,
         Self::Overloaded,
         Self::VendorTimeout,
         Self::NotCached,
@@ -168,6 +171,7 @@ impl ProblemCode {
             Self::VendorBudgetExhausted => {
                 (503, "vendor_budget_exhausted", "Vendor budget exhausted")
             }
+            Self::StoreUnavailable => (503, "store_unavailable", "Store unavailable"),
             Self::Overloaded => (503, "overloaded", "Overloaded"),
             Self::VendorTimeout => (504, "vendor_timeout", "Vendor timeout"),
             Self::NotCached => (504, "not_cached", "Not in the cache"),

@@ -279,11 +279,13 @@ pub enum Shortage {
     Contracts,
     /// A state of the search would not fit `changes.bytes_max`.
     ChangesBytes,
+    /// The store is away, and `store.valkey.when_away` forbids what would be done without it.
+    Store,
 }
 
 impl Shortage {
     /// Every one.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::RequestsInFlight,
         Self::CallerRequests,
         Self::Exports,
@@ -305,6 +307,7 @@ impl Shortage {
         Self::HealingWalks,
         Self::Contracts,
         Self::ChangesBytes,
+        Self::Store,
     ];
 
     /// Returns the word used in labels and logs.
@@ -331,6 +334,7 @@ impl Shortage {
             Self::HealingWalks => "healing_walks",
             Self::Contracts => "contracts",
             Self::ChangesBytes => "changes_bytes",
+            Self::Store => "store",
         }
     }
 
@@ -373,6 +377,9 @@ impl Shortage {
             Self::Waiters => "Too many requests are already waiting for the same vendor answer.",
             Self::ChangesBytes => {
                 "The search has more rows than changes.bytes_max allows for change requests. Narrow the search."
+            }
+            Self::Store => {
+                "The store that the gateways share is away, and store.valkey.when_away forbids to go on without it."
             }
             Self::HealingWalks => {
                 "The gateway is already looking up another page token of this caller at wiv, one at a time."

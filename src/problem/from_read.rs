@@ -4,6 +4,7 @@ use super::{Code, Problem};
 use crate::clock::Duration;
 use crate::domain::Shortage;
 use crate::reads::ReadError;
+use crate::store::STORE_RETRY;
 use crate::upstream::{ConnectCause, Fault, UpstreamError};
 
 /// `Retry-After` after a timeout. The fetch continues, so its answer is probably there by then.
@@ -88,6 +89,7 @@ fn upstream(error: UpstreamError) -> Problem {
             let after = match fault {
                 Fault::CircuitOpen | Fault::Connect => after.or(Some(UNAVAILABLE_RETRY)),
                 Fault::BudgetExhausted | Fault::RateLimited => after.or(Some(BUDGET_RETRY)),
+                Fault::StoreAway => after.or(Some(STORE_RETRY)),
                 Fault::Malformed => after,
                 _ => None,
             };
@@ -115,6 +117,12 @@ fn detail(error: &UpstreamError) -> String {
         Fault::BudgetExhausted => {
             let short = error.short.unwrap_or(Shortage::VendorBudget);
             format!("No request was sent to {vendor}. {}", short.sentence())
+        }
+        Fault::StoreAway => {
+            format!(
+                "No request was sent to {vendor}. {}",
+                Shortage::Store.sentence()
+            )
         }
         Fault::RateLimited => {
             format!("{vendor} answered with status 429: it accepts no more requests for a while.")

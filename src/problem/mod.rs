@@ -35,6 +35,7 @@ use crate::domain::query::BodyProblem;
 use crate::domain::{Route, Shortage, Vendor};
 use crate::exchange::record::X_REQUEST_ID;
 use crate::exchange::{AnswerBody, Answered, Record, RequestId};
+use crate::store::STORE_RETRY;
 
 pub use crate::domain::ProblemCode as Code;
 
@@ -179,6 +180,14 @@ impl Problem {
             .logging(shortage.as_str())
             .retry_after(after);
         this.more().shortage = Some(shortage);
+        this
+    }
+
+    /// Creates the refusal of every request while the store is away and the gateway is closed.
+    pub fn store_unavailable() -> Self {
+        let mut this =
+            Self::new(Code::StoreUnavailable, Shortage::Store.sentence()).retry_after(STORE_RETRY);
+        this.more().shortage = Some(Shortage::Store);
         this
     }
 

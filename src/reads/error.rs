@@ -129,6 +129,7 @@ impl ReadError {
             Self::Upstream(error) if error.fault == Fault::BudgetExhausted => {
                 Some(error.short.unwrap_or(Shortage::VendorBudget))
             }
+            Self::Upstream(error) if error.fault == Fault::StoreAway => Some(Shortage::Store),
             _ => None,
         }
     }

@@ -56,7 +56,7 @@ use crate::cache::{FiledBodies, VariantOptions, Variants};
 use crate::clock::Clock;
 use crate::metrics::{Metrics, StoreUsage};
 use crate::snapshot::{Sealer, Snapshots};
-use crate::store::Store;
+use crate::store::{Store, StoreBar};
 use crate::vendors::Clients;
 
 /// Share of `cache.bytes_max` for the vendors' answers: customer lists and billing bodies. The rest
@@ -155,6 +155,11 @@ impl Reads {
     /// Drops what is over. Call this every few seconds.
     pub fn sweep(&self) {
         self.cases.sweep();
+    }
+
+    /// Returns whether the store is away and no request may be answered without it.
+    pub fn are_closed(&self) -> bool {
+        self.store.bar() == StoreBar::Everything
     }
 
     /// Returns how full each store is, with its value of the metrics' label `store`.

@@ -376,6 +376,12 @@ impl Walk {
             let short = WalkFailure::Overloaded(Shortage::SnapshotBytes, None);
             return ScrollEnd::NotBegun(short);
         }
+        let gates = self.store.walked.gates.as_ref();
+        if let Some(refusal) = gates.and_then(|gates| gates.governor.barred()) {
+            // A search that will be refused does not wait for a slot.
+            let error = UpstreamError::short_of(self.store.walked.first, refusal);
+            return ScrollEnd::NotBegun(WalkFailure::Upstream(error));
+        }
         let slot_deadline = clock.now() + options.slot_wait_max;
         let spend = self.spend(self.first_lane());
         let slots = &self.store.slots;

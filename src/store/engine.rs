@@ -15,6 +15,7 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 
+use super::away::WhenAway;
 use super::fleet::{ClaimId, Fleet};
 use super::record::RecordName;
 use crate::clock::{Duration, Stamp};
@@ -348,6 +349,10 @@ impl<E: Engine + ?Sized> Engine for std::sync::Arc<E> {
         (**self).replicas_min()
     }
 
+    fn when_away(&self) -> WhenAway {
+        (**self).when_away()
+    }
+
     fn rest(&self) -> Duration {
         (**self).rest()
     }
@@ -389,6 +394,11 @@ pub trait Engine: Send + Sync + 'static {
     /// Replicas that there are at least, whatever was heard last.
     fn replicas_min(&self) -> u32 {
         1
+    }
+
+    /// Returns what a gateway does while the engine is away.
+    fn when_away(&self) -> WhenAway {
+        WhenAway::Open
     }
 
     /// Returns how long the engine is not called after several late replies.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
+use super::away::WhenAway;
 use super::claims::HeldClaims;
 use super::engine::{Engine, EngineFuture, EngineState, StoreFault, StoreOp, StoreReply};
 use super::fleet::{ClaimId, FleetOp, FleetReply};
@@ -101,6 +102,10 @@ pub(super) struct StoreInner {
     pub(super) replica: [u8; 16],
     /// Times the fleet was heard of.
     pub(super) beats: AtomicU64,
+    /// When it was last heard of, in milliseconds after `began`.
+    pub(super) heard_ms: AtomicU64,
+    /// What this gateway does while the engine is away.
+    pub(super) when_away: WhenAway,
     /// Applies the purges of other replicas to memory.
     pub(super) on_purge: OnceLock<PurgeHook>,
     /// Called when the store may have lost records while this process ran.
@@ -183,7 +188,7 @@ impl Store {
     ) -> Self {
         let resolved = metrics.store.resolve();
         let purges: Arc<Purges> = Arc::default();
-        let rest = engine.rest();
+        let (rest, when_away) = (engine.rest(), engine.when_away());
         let inner = StoreInner {
             engine: Box::new(engine),
             records,
@@ -197,6 +202,8 @@ impl Store {
             naming: tokio::sync::Mutex::default(),
             replica: fastrand::u128(..).to_le_bytes(),
             beats: AtomicU64::new(0),
+            heard_ms: AtomicU64::new(0),
+            when_away,
             on_purge: OnceLock::new(),
             on_return: Mutex::default(),
             claims: HeldClaims::default(),
@@ -413,6 +420,16 @@ impl StoreInner {
             until,
             reply,
         }
+    }
+
+    /// Returns the time since the start.
+    pub(super) fn age(&self) -> Duration {
+        self.clock.now().saturating_duration_since(self.began)
+    }
+
+    /// Returns whether the engine is not asked for a while because it was late.
+    pub(super) fn reads_are_away(&self) -> bool {
+        self.reads.lock().is_away()
     }
 
     /// Returns whether the last operation that was waited for was late.

@@ -26,6 +26,7 @@
 //! What must never happen here: a vendor key, a scroll id or a caller key in a record; a request or
 //! the end of the process that waits for a disk; an answer that a purge covers.
 
+pub mod away;
 pub mod board;
 pub mod claims;
 pub mod disk;
@@ -44,6 +45,7 @@ pub mod snapshots;
 pub mod valkey;
 pub mod watermarks;
 
+pub use away::{CLOSES_AFTER, STORE_RETRY, StoreBar, WhenAway};
 pub use board::{Boarded, FETCH_LEASE};
 pub use claims::{Alignment, LineClaim, LineTurn, align};
 pub use disk::{Disk, DiskOptions};

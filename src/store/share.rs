@@ -218,6 +218,7 @@ impl StoreInner {
             self.metrics.replicas.set(i64::from(replicas));
             let has_own = self.purges.number() != known;
             if number == known && !has_own {
+                self.note_heard();
                 return Some(PurgeReach {
                     applied,
                     of: replicas,

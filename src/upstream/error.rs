@@ -21,6 +21,8 @@ pub enum Fault {
     CircuitOpen,
     /// No request budget was left before the deadline, nothing was sent.
     BudgetExhausted,
+    /// The store is away and its settings forbid vendor calls without it, nothing was sent.
+    StoreAway,
     /// The vendor answered 429.
     RateLimited,
     /// No connection could be made, nothing was sent.
@@ -67,10 +69,11 @@ pub enum Whose {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Disabled,
         Self::CircuitOpen,
         Self::BudgetExhausted,
+        Self::StoreAway,
         Self::RateLimited,
         Self::Connect,
         Self::Timeout,
@@ -94,6 +97,7 @@ impl Fault {
             Self::Disabled => "disabled",
             Self::CircuitOpen => "circuit_open",
             Self::BudgetExhausted => "budget_exhausted",
+            Self::StoreAway => "store_away",
             Self::RateLimited => "rate_limited",
             Self::Connect => "connect",
             Self::Timeout => "timeout",
@@ -116,7 +120,9 @@ impl Fault {
     pub const fn whose(self) -> Whose {
         match self {
             Self::Rejected | Self::NotFound => Whose::Question,
-            Self::Disabled | Self::BudgetExhausted | Self::Internal => Whose::Gateway,
+            Self::Disabled | Self::BudgetExhausted | Self::StoreAway | Self::Internal => {
+                Whose::Gateway
+            }
             Self::CircuitOpen
             | Self::RateLimited
             | Self::Connect
@@ -138,6 +144,7 @@ impl Fault {
         match self {
             Self::Disabled | Self::CircuitOpen | Self::Connect => ProblemCode::VendorUnavailable,
             Self::BudgetExhausted | Self::RateLimited => ProblemCode::VendorBudgetExhausted,
+            Self::StoreAway => ProblemCode::StoreUnavailable,
             Self::Timeout => ProblemCode::VendorTimeout,
             Self::CredentialRejected => ProblemCode::VendorCredentialRejected,
             Self::Malformed => ProblemCode::VendorProtocolError,
@@ -172,7 +179,11 @@ impl Fault {
     pub const fn was_not_sent(self) -> bool {
         matches!(
             self,
-            Self::Disabled | Self::CircuitOpen | Self::BudgetExhausted | Self::Connect
+            Self::Disabled
+                | Self::CircuitOpen
+                | Self::BudgetExhausted
+                | Self::StoreAway
+                | Self::Connect
         )
     }
 }
@@ -225,10 +236,14 @@ impl UpstreamError {
 
     /// Creates the failure of a call that was not sent because of a shortage in the gateway.
     pub fn short_of(operation: Operation, refusal: PaceRefusal) -> Self {
+        let fault = match refusal.short {
+            Shortage::Store => Fault::StoreAway,
+            _ => Fault::BudgetExhausted,
+        };
         Self {
             short: Some(refusal.short),
             retry_after: Some(refusal.retry_after),
-            ..Self::new(operation, Fault::BudgetExhausted, refusal.short.as_str())
+            ..Self::new(operation, fault, refusal.short.as_str())
         }
     }
 
@@ -246,6 +261,7 @@ impl UpstreamError {
                 Fault::Disabled
                     | Fault::CircuitOpen
                     | Fault::BudgetExhausted
+                    | Fault::StoreAway
                     | Fault::CredentialRejected
             )
     }
@@ -275,6 +291,7 @@ impl UpstreamError {
             Fault::Disabled
             | Fault::CircuitOpen
             | Fault::BudgetExhausted
+            | Fault::StoreAway
             | Fault::Connect
             | Fault::Timeout
             | Fault::StaleConnection

@@ -15,6 +15,7 @@ use msp_gateway::secrets::{SealingKey, Secret};
 use msp_gateway::store::fleet::{Fleet, FleetFuture, FleetOp};
 use msp_gateway::store::{
     Engine, EngineState, PurgeReach, SealedRecord, SharedModel, Store, StoreFault, StoreOp,
+    WhenAway,
 };
 
 use crate::kit::{NOW, Page, Rig, Setup, continued, first};
@@ -26,6 +27,7 @@ pub struct Link {
     /// Replies are delayed by this many milliseconds.
     late_ms: Arc<AtomicU64>,
     mended: AtomicU64,
+    when_away: WhenAway,
 }
 
 impl Link {
@@ -35,7 +37,13 @@ impl Link {
             cut: cut.clone(),
             late_ms: late_ms.clone(),
             mended: Default::default(),
+            when_away: WhenAway::Open,
         }
+    }
+
+    /// The same; while it is cut, the gateway does this.
+    pub fn when_away(self, when_away: WhenAway) -> Self {
+        Self { when_away, ..self }
     }
 }
 
@@ -63,6 +71,10 @@ impl Engine for Link {
     }
 
     fn close(&self, _limit: Duration) {}
+
+    fn when_away(&self) -> WhenAway {
+        self.when_away
+    }
 
     fn fleet(&self) -> Option<&dyn Fleet> {
         Some(self)

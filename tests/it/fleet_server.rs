@@ -1,12 +1,14 @@
 //! Two gateways over a real server: shared answers and pages, nothing secret in it, and its death.
 
 use msp_gateway::clock::{Clock, Duration, Instant};
+use msp_gateway::domain::{FieldSet, ProblemCode};
 use msp_gateway::metrics::Metrics;
 use msp_gateway::reads::Purge;
 use msp_gateway::sandbox;
 use msp_gateway::store::fleet::LEASE;
 use msp_gateway::store::{
-    PurgeReach, Store, Valkey, ValkeyAccess, ValkeyAddress, ValkeyLives, ValkeyOptions,
+    PurgeReach, Store, StoreBar, Valkey, ValkeyAccess, ValkeyAddress, ValkeyLives, ValkeyOptions,
+    WhenAway,
 };
 
 use crate::fleet::{Replica, customers, replica_of, sealed, vendor_calls};
@@ -15,10 +17,10 @@ use crate::kit::{NOW, Setup, continued, first};
 use crate::test_server::{ServerKind, TestServer};
 
 fn over_server(port: u16, clock: Clock) -> Replica {
-    over_server_with(port, clock, Setup::default())
+    over_server_with(port, clock, Setup::default(), WhenAway::Open)
 }
 
-fn over_server_with(port: u16, clock: Clock, setup: Setup) -> Replica {
+fn over_server_with(port: u16, clock: Clock, setup: Setup, when_away: WhenAway) -> Replica {
     let options = ValkeyOptions {
         access: ValkeyAccess {
             addresses: vec![ValkeyAddress::parse(&format!("127.0.0.1:{port}")).unwrap()],
@@ -35,6 +37,7 @@ fn over_server_with(port: u16, clock: Clock, setup: Setup) -> Replica {
             snapshots: Duration::from_secs(3_600),
         },
         replicas_min: 1,
+        when_away,
     };
     let metrics = Metrics::new().unwrap();
     let engine = Valkey::new(options, clock.clone(), metrics.store.resolve());
@@ -157,6 +160,45 @@ async fn a_server_that_dies_costs_nobody_an_error_and_is_in_use_again_when_it_is
 }
 
 #[tokio::test]
+async fn a_server_that_dies_stops_vendor_calls_where_the_store_must_grant_them() {
+    let mut server = TestServer::start(ServerKind::Valkey, &[]);
+    let clock = Clock::anchored(NOW.parse().unwrap());
+    let [one, two] = [0, 1].map(|_| {
+        let setup = Setup::default();
+        over_server_with(server.port, clock.clone(), setup, WhenAway::StaleOnly)
+    });
+    for replica in [&one, &two] {
+        replica.store.warm().await;
+    }
+    customers(&one.rig).await;
+    server.kill();
+    // Memory answers. What is not in memory would need a vendor call.
+    customers(&one.rig).await;
+    let asker = two.rig.everyone();
+    let refused = two.rig.reads.customers.list(&asker, FieldSet::ALL).await;
+    assert_eq!(refused.unwrap_err().code(), ProblemCode::StoreUnavailable);
+    let refused = one
+        .rig
+        .page(&one.rig.everyone(), None, &first(25, ""))
+        .await;
+    assert_eq!(
+        refused.err().map(|error| error.code()),
+        Some(ProblemCode::StoreUnavailable)
+    );
+    assert_eq!((vendor_calls(&one.rig), vendor_calls(&two.rig)), (1, 0));
+    server.restart(&[]);
+    while two.store.bar() != StoreBar::Nothing {
+        tokio::task::yield_now().await;
+    }
+    // The failure before answers for some tenths of a second.
+    let list = &two.rig.reads.customers;
+    while list.list(&asker, FieldSet::ALL).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((vendor_calls(&one.rig), vendor_calls(&two.rig)), (1, 1));
+}
+
+#[tokio::test]
 async fn three_gateways_over_a_real_server_make_one_call_for_an_answer() {
     for kind in [ServerKind::Valkey, ServerKind::Redis] {
         let server = TestServer::start(kind, &[]);
@@ -165,7 +207,7 @@ async fn three_gateways_over_a_real_server_make_one_call_for_an_answer() {
             let mut setup = Setup::default();
             // Long enough that all callers are there before the vendor answers.
             setup.world.latency = Duration::from_millis(500);
-            over_server_with(server.port, clock.clone(), setup)
+            over_server_with(server.port, clock.clone(), setup, WhenAway::Open)
         });
         for replica in &replicas {
             replica.store.warm().await;
@@ -184,8 +226,10 @@ async fn three_gateways_over_a_real_server_make_one_call_for_an_answer() {
 async fn gateways_over_a_real_server_pay_from_one_purse() {
     let server = TestServer::start(ServerKind::Valkey, &[]);
     let clock = Clock::anchored(NOW.parse().unwrap());
-    let replicas =
-        [0, 1, 2].map(|_| over_server_with(server.port, clock.clone(), fleet_budget::setup()));
+    let replicas = [0, 1, 2].map(|_| {
+        let (clock, setup) = (clock.clone(), fleet_budget::setup());
+        over_server_with(server.port, clock, setup, WhenAway::Open)
+    });
     for replica in &replicas {
         replica.store.warm().await;
     }

@@ -64,4 +64,5 @@ mod traces;
 mod vectors;
 mod views;
 mod walks;
+mod when_away;
 mod words;

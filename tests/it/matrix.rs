@@ -85,7 +85,7 @@ pub(crate) async fn break_vendors(whole: &Whole, fault: &str) {
 }
 
 /// The question of a read. A continuation needs its first page.
-async fn question(whole: &Whole, read: &str) -> String {
+pub(crate) async fn question(whole: &Whole, read: &str) -> String {
     match read {
         "customers" => get("/msp/customers", ALL),
         "search" => search(ALL, "{\"max_returned_items\":25}"),
@@ -110,7 +110,7 @@ async fn question(whole: &Whole, read: &str) -> String {
 }
 
 /// An answer in the table's words.
-fn told(read: &str, reply: &Reply) -> String {
+pub(crate) fn told(read: &str, reply: &Reply) -> String {
     if reply.status != 200 {
         let after = match reply.header("retry-after") {
             "" => String::new(),

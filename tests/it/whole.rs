@@ -198,6 +198,8 @@ impl Whole {
         let metrics = Metrics::new().unwrap();
         let seal = store_seal(secrets).unwrap().unwrap();
         let store = Store::over(engine, seal, clock.clone(), &metrics);
+        let attending = store.clone();
+        tokio::spawn(async move { attending.attend().await });
         let (reached, clock) = ((sandbox.clone(), |_: &Uri| None), clock.clone());
         Self::over(&settings(text), secrets, reached, store, clock, metrics)
     }

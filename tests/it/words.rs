@@ -9,7 +9,7 @@ use msp_gateway::metrics::{
     Handshake, Metrics, RecordReject, StoreLookup, StoreOperation, StoreOutcome, VariantOutcome,
     WalkOutcome,
 };
-use msp_gateway::store::StoreHealth;
+use msp_gateway::store::{StoreBar, StoreHealth, WhenAway};
 use msp_gateway::telemetry::AccessEntry;
 use msp_gateway::upstream::Fault;
 
@@ -45,6 +45,14 @@ fn sets() -> Vec<(&'static str, Vec<&'static str>)> {
         ),
         ("kind", Kind::ALL.map(Kind::as_str).to_vec()),
         ("store", StoreHealth::ALL.map(StoreHealth::as_str).to_vec()),
+        (
+            "refused without the store",
+            StoreBar::ALL.map(StoreBar::as_str).to_vec(),
+        ),
+        (
+            "without the store",
+            WhenAway::ALL.map(WhenAway::as_str).to_vec(),
+        ),
         (
             "store operation",
             words_of(StoreOperation::ALL, StoreOperation::as_str),

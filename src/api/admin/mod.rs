@@ -92,13 +92,13 @@ impl VendorState {
 /// Whether the gateway should get requests.
 #[derive(Clone, Debug)]
 pub struct Readiness {
-    /// False while draining. A failing vendor does not make it false, because hits are still
-    /// served.
+    /// False while draining, and while the store is away if nothing may be served without it. A
+    /// failing vendor does not make it false, because hits are still served.
     pub ready: bool,
     /// The state of each vendor.
     pub vendors: Vec<(Vendor, VendorState)>,
-    /// The state of the store. It does not change `ready`: without a store, memory and vendors
-    /// answer.
+    /// The state of the store. Unless `store.valkey.when_away` is `closed`, it does not change
+    /// `ready`: memory and vendors answer.
     pub store: StoreHealth,
 }
 

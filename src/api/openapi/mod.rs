@@ -79,6 +79,7 @@ const OF_CALLERS: &[Code] = &[
     Code::PreconditionFailed,
     Code::BodyTooLarge,
     Code::CallerRateLimited,
+    Code::StoreUnavailable,
     Code::Overloaded,
     Code::VendorTimeout,
 ];

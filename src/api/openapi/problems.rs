@@ -187,6 +187,10 @@ fn about(code: Code) -> (&'static str, &'static str) {
             "the vendor's rate limit is used up for now; `Retry-After` says how long to wait.",
             "No request was sent to wiv. The budget of requests_per_minute is used up until after the request's deadline.",
         ),
+        Code::StoreUnavailable => (
+            "the store that the gateways share is away, and this gateway is set not to go on without it. `Retry-After` says how long to wait.",
+            "The store that the gateways share is away, and store.valkey.when_away forbids to go on without it.",
+        ),
         Code::Overloaded => (
             "the gateway is at one of its limits; `detail` names the limit.",
             "The gateway is handling as many requests as limits.requests_in_flight_max allows.",

@@ -147,8 +147,9 @@ impl Attempt<'_> {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if self.ended == Some(Fault::BudgetExhausted) {
-            // The vendor's hold-down began before there was a connection, so no attempt was made.
+        if matches!(self.ended, Some(Fault::BudgetExhausted | Fault::StoreAway)) {
+            // The vendor's hold-down began, or the store went away, before there was a connection.
+            // So no attempt was made.
             return;
         }
         let sent = !self.ended.is_some_and(Fault::was_not_sent);

@@ -73,6 +73,7 @@ fn verdict(result: &Result<VendorAnswer, UpstreamError>, fair: bool) -> CircuitV
         | Fault::Disabled
         | Fault::CircuitOpen
         | Fault::BudgetExhausted
+        | Fault::StoreAway
         | Fault::Internal => CircuitVerdict::Unknown,
         // The vendor answered, whatever the status.
         Fault::RateLimited

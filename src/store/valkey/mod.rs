@@ -36,6 +36,7 @@ pub use self::connect::{ValkeyAccess, ValkeyAddress};
 use self::scripts::Scripts;
 pub use self::wire::ValkeyLives;
 use self::wire::{Command, ValkeyWire};
+use super::away::WhenAway;
 use super::engine::{Engine, EngineState, StoreFault, StoreFuture, StoreOp};
 use super::fleet::{Fleet, FleetFuture, FleetOp};
 use crate::clock::{Clock, Duration, sleep, sleep_until, timeout};
@@ -76,6 +77,8 @@ pub struct ValkeyOptions {
     /// Minimum number of gateways that share it. While it is away, each gateway takes one part in
     /// this many of the vendors' budgets.
     pub replicas_min: u32,
+    /// What this gateway does while it is away.
+    pub when_away: WhenAway,
 }
 
 /// A store that several gateways share.
@@ -93,6 +96,7 @@ struct ValkeyShared {
     limit: Duration,
     lease: Duration,
     replicas_min: u32,
+    when_away: WhenAway,
     phase: watch::Sender<EngineState>,
     metrics: Arc<StoreMetrics>,
     /// The id of the contents that were seen last.
@@ -179,6 +183,7 @@ impl Valkey {
             limit: options.timeout,
             lease: options.lease,
             replicas_min: options.replicas_min,
+            when_away: options.when_away,
             phase: watch::Sender::new(EngineState::Opening),
             metrics,
             id: Mutex::default(),
@@ -278,6 +283,10 @@ impl Engine for Valkey {
     fn replicas_min(&self) -> u32 {
         self.shared.replicas_min
     }
+
+    fn when_away(&self) -> WhenAway {
+        self.shared.when_away
+    }
 }
 
 impl Fleet for Valkey {
@@ -345,10 +354,7 @@ impl Keeper {
     fn away(&mut self, why: String) {
         self.shared.turn(EngineState::Away);
         if self.told.as_ref() != Some(&why) {
-            tracing::warn!(
-                why,
-                "the store is away: this gateway goes on alone until it is back"
-            );
+            tracing::warn!(why, "{}", self.shared.when_away.sentence());
             self.told = Some(why);
         }
         // Queued operations need not wait any longer.

@@ -48,6 +48,7 @@ fn options(access: ValkeyAccess) -> ValkeyOptions {
             snapshots: Duration::from_secs(3_600),
         },
         replicas_min: 1,
+        when_away: WhenAway::Open,
     }
 }
 

@@ -139,6 +139,13 @@ export function now(main, state) {
     one.store === "snapshots" && one.bytes >= one.bytes_max ? "full: new searches are refused"
       : one.evicted ? `${count(one.evicted)} evicted` : plural(one.entries, "entry", "entries")]), bytes);
 
+  /** What this gateway does while the store that it shares is away. */
+  const WITHOUT = {
+    nothing: "this one goes on alone",
+    vendor_calls: "this one makes no vendor calls",
+    everything: "this one answers nothing",
+  };
+
   /** What the gateway writes to and depends on: logs, spans, the store, certificates. */
   function surroundings() {
     const ten = state.samples, shown = span(sum(ten, one => one.seconds));
@@ -151,7 +158,7 @@ export function now(main, state) {
     const { store, certificates } = status;
     if (store.state === "off") fact("Store", "", "off: a restart forgets");
     else fact("Store", "", pill(store.state, store.state === "ok" ? "good" : "bad"), ` ${bytes(store.bytes)}`);
-    if (store.replicas !== null) fact("Gateways that share it", store.state === "ok" ? "" : "bad", store.state === "ok" ? count(store.replicas) : `${count(store.replicas)} when last heard; this one goes on alone`);
+    if (store.replicas !== null) fact("Gateways that share it", store.state === "ok" ? "" : "bad", store.state === "ok" ? count(store.replicas) : `${count(store.replicas)} when last heard; ${WITHOUT[store.refuses]}`);
     if (store.detached) fact("Lists that only this one can continue", "warn", count(store.detached));
     for (const { listener, ends_in_s: left } of certificates) {
       fact(`Certificate, ${listener}`, left < 2 * 86_400 ? "bad" : left < 14 * 86_400 ? "warn" : "", left > 0 ? `ends in ${span(left)}` : "has ended: callers refuse to connect");
