@@ -251,6 +251,7 @@ impl Walk {
         };
         next.touch(0);
         self.lineage.replace(Arc::clone(&next));
+        self.store.end_if_purged(&next, scroll.purges);
         let before = std::mem::replace(&mut self.target, next);
         if let Some(grower) = grower {
             grower.leave(&mut before.lock());

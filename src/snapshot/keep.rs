@@ -129,6 +129,10 @@ impl Snapshots {
         end: Option<End>,
         fence: Option<Fence>,
     ) -> RowsKept {
+        if snapshot.is_ended() {
+            // Rows from before the purge would be stored beside new ones.
+            return RowsKept::Alone;
+        }
         let _keeping = snapshot.keeping.lock().await;
         let mut part = snapshot.kept.lock().clone();
         {
@@ -411,8 +415,8 @@ impl Snapshots {
         };
         let Some(found) = found else { return };
         let current = matches!(what, Recall::Search(_)) || self.kept.is_current(&found).await;
-        if let Some(snapshot) = self.put_back(&what, found).await {
-            self.hold(&snapshot, current);
+        if let Some((snapshot, begun)) = self.put_back(&what, found).await {
+            self.hold(&snapshot, begun, current);
             self.make_room();
         }
     }
@@ -424,31 +428,35 @@ impl Snapshots {
         key: &CacheKey,
         found: KeptSnapshot,
     ) -> bool {
-        let held = read_head(found.head.clone()).and_then(|head| self.held.get(head.id));
-        let snapshot = match held {
-            Some(held) if held.key == *key && !held.is_ended() => held,
+        let Some(head) = read_head(found.head.clone()) else {
+            return false;
+        };
+        let (snapshot, begun) = match self.held.get(head.id) {
+            Some(held) if held.key == *key && !held.is_ended() => (held, head.begun),
             Some(_) => return false,
             None => match self.put_back(&Recall::Search(key.clone()), found).await {
-                Some(snapshot) => {
-                    self.hold(&snapshot, false);
-                    snapshot
+                Some((snapshot, begun)) => {
+                    self.hold(&snapshot, begun, false);
+                    (snapshot, begun)
                 }
                 None => return false,
             },
         };
         if let Some(lineage) = self.existing_lineage(key) {
-            lineage.replace(snapshot);
+            lineage.replace(snapshot.clone());
         }
+        self.end_if_purged(&snapshot, begun);
         self.make_room();
-        true
+        !snapshot.is_ended()
     }
 
-    /// Brings a snapshot back with its first rows. The others follow.
+    /// Brings a snapshot back with its first rows. The others follow. Also returns the number of
+    /// the purges before its scroll began.
     async fn put_back(
         self: &Arc<Self>,
         what: &Recall,
         found: KeptSnapshot,
-    ) -> Option<Arc<Snapshot>> {
+    ) -> Option<(Arc<Snapshot>, u64)> {
         let Some(head) = read_head(found.head.clone()) else {
             self.kept.reject_chain();
             return None;
@@ -529,7 +537,7 @@ impl Snapshots {
                 return None;
             }
         }
-        Some(snapshot)
+        Some((snapshot, head.begun))
     }
 
     /// Makes a snapshot without a row the copy of one that another gateway began, if that one

@@ -381,13 +381,23 @@ impl Snapshots {
         purges.covers(key.subject().purged_as(), begun)
     }
 
-    /// Adds a snapshot from the store. If it is `current`, it answers first pages, unless there is
-    /// another one by now.
-    pub(super) fn hold(&self, snapshot: &Arc<Snapshot>, current: bool) {
+    /// Adds a snapshot from the store whose scroll began after `begun` purges. If it is `current`,
+    /// it answers first pages, unless there is another one by now.
+    pub(super) fn hold(&self, snapshot: &Arc<Snapshot>, begun: u64, current: bool) {
         self.held.insert(snapshot.clone());
         if current {
             let lineage = self.lineage_of(&snapshot.key, &snapshot.query);
             lineage.current_or(|| snapshot.clone());
+        }
+        self.end_if_purged(snapshot, begun);
+    }
+
+    /// Ends a snapshot that has just been added if a hard purge covers it. The purge may have come
+    /// before it was added, and after its rows were read.
+    pub(super) fn end_if_purged(&self, snapshot: &Arc<Snapshot>, begun: u64) {
+        if self.purged_by(&snapshot.key, begun) == Some(PurgeDepth::Hard) {
+            snapshot.end_tokens();
+            self.let_go(snapshot);
         }
     }
 

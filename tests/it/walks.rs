@@ -8,6 +8,7 @@ use msp_gateway::reads::export::{ExportFormat, ExportPiece};
 use msp_gateway::reads::{Purge, ReadError};
 use msp_gateway::sandbox::{FaultKind, SimFault, SimOperation};
 
+use crate::kept::latency;
 use crate::kit::{Page, Rig, Setup, continued, export_line, first};
 
 type Tweak = fn(&mut Setup);
@@ -496,6 +497,31 @@ async fn a_hard_purge_ends_tokens_and_a_soft_one_does_not() {
         matches!(error, Some(ReadError::PageTokenExpired)),
         "{error:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_sent_before_a_hard_purge_answers_nobody_after_it() {
+    let rig = Arc::new(small(300, |_| {}));
+    let one = get(&rig, &first(40, "")).await.unwrap();
+    // The scroll is lost, and the next search finds another list: a snapshot of its own.
+    rig.sandbox.insert(1, None, None).unwrap();
+    rig.sandbox.expire_scrolls();
+    rig.sandbox.fault(latency(1_000));
+    let (asking, body) = (
+        rig.clone(),
+        continued(one.token.as_deref().unwrap(), Some(250)),
+    );
+    let asked = tokio::spawn(async move { get(&asking, &body).await.err() });
+    sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(rig.searches(), 2, "sent, and not answered");
+    assert_eq!(rig.reads.purge(&Purge::All, false), 1);
+    let error = asked.await.unwrap();
+    assert!(
+        matches!(error, Some(ReadError::PageTokenExpired)),
+        "{error:?}"
+    );
+    get(&rig, &first(40, "")).await.unwrap();
+    assert_eq!(rig.searches(), 3, "one after the purge");
 }
 
 #[tokio::test(start_paused = true)]
