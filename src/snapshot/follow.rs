@@ -28,6 +28,7 @@ use crate::store::claims::{LINE_LOOK_EVERY, LineLook};
 use crate::store::fleet::LineWant;
 use crate::store::{
     Fence, KeptEnd, KeptPlace, KeptSnapshot, LineClaim, LineTurn, RecordName, StoreHealth,
+    load_after,
 };
 
 /// Looks in a row without a reply after which a follower continues alone.
@@ -259,15 +260,11 @@ impl Walk {
         let Some(place) = target.kept.lock().place else {
             return Pulled::Open;
         };
-        if standing.chunks < place.chunks {
-            // The store lost rows, as after a failover. This copy still has them.
-            target.kept.lock().unsure = true;
-            return Pulled::Open;
-        }
         let place = match self.place_to_load_from(place, standing.chunks) {
             Some(place) => place,
             None => {
-                // It lacks rows that this copy has, or has others: the next rows kept show which.
+                // It lost rows that this copy has, as after a failover, or has others. The next
+                // rows to be stored show which.
                 target.kept.lock().unsure = true;
                 return Pulled::Open;
             }
@@ -306,22 +303,16 @@ impl Walk {
         Pulled::Whole
     }
 
-    /// Returns the place in the target after which rows of the store follow. A target that
-    /// continued alone has rows that this gateway did not keep. They count if another gateway kept
-    /// them, which the chain of the next chunk shows. `None` if the store has no more chunks than
-    /// the target.
-    fn place_to_load_from(&self, place: KeptPlace, kept: u32) -> Option<KeptPlace> {
-        let (rows, known) = (self.target.size().0, self.target.kept.lock().rows);
-        if rows == known {
-            return Some(place);
-        }
-        let own = chunks_of(&self.target);
-        let chunks = u32::try_from(own.len()).ok()?;
-        let (chain, _) = own.last().filter(|_| kept > chunks)?;
+    /// Returns the place in the target after which rows of the store follow. `None` if the store
+    /// does not have more chunks than the target.
+    fn place_to_load_from(&self, place: KeptPlace, stored: u32) -> Option<KeptPlace> {
+        let is_level = self.target.size().0 == self.target.kept.lock().rows;
+        let copy = || chunks_of(&self.target).iter().map(|(at, _)| *at).collect();
+        let (chunks, chain) = load_after((place.chunks, place.chain), is_level, copy, stored)?;
         Some(KeptPlace {
             name: place.name,
             chunks,
-            chain: *chain,
+            chain,
         })
     }
 

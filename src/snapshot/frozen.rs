@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::keep::KeptPart;
 use super::lost::WalkFailure;
 use super::marks::{HEAD_ROWS, IdChain, Marks};
+use super::page::{PageReach, reach};
 use super::rows::Rows;
 use super::token::SnapshotId;
 use super::view::{View, ViewIndex};
@@ -420,24 +421,17 @@ impl Snapshot {
         let mut state = self.lock();
         let state = &mut *state;
         let first = offset as usize;
-        let past = first.saturating_add(size);
         let known = state.known(view);
         if marks.is_some_and(|marks| state.differs(view, first, known, marks)) {
             return Cut::Changed;
         }
-        let whole_page = known >= past;
-        let next = u32::try_from(past).ok();
-        let (last, next) = match state.end {
-            _ if known > past => (past, next),
-            End::Growing => return Cut::NeedMore,
-            End::Complete if first < known || first == 0 => (known.min(past), None),
-            End::Complete => return Cut::Gone,
-            // An announcement stays true: rows exist beyond the page, although no reader will see
-            // them.
-            End::Broken | End::Cut(_) if whole_page => (past, next),
-            End::Broken => return Cut::Gone,
-            End::Cut(setting) => return Cut::Limit(setting),
+        let (last, more) = match reach(state.end, known, first, size) {
+            PageReach::Rows { last, more } => (last, more),
+            PageReach::NeedMore => return Cut::NeedMore,
+            PageReach::Gone => return Cut::Gone,
+            PageReach::Limit(setting) => return Cut::Limit(setting),
         };
+        let next = u32::try_from(last).ok().filter(|_| more);
         let page = state.take(view, first, last, next);
         Cut::Ready(page)
     }

@@ -1,10 +1,46 @@
-//! The body of a page: the vendor's envelope around sliced rows. Nothing is re-serialised.
+//! How far a page reaches, and its body: the vendor's envelope around sliced rows. Nothing is
+//! re-serialised.
 
 use bytes::Bytes;
 
-use super::frozen::CutPage;
+use super::frozen::{CutPage, End};
 use crate::domain::json::write_text;
 use crate::upstream::EnvelopeMember;
+
+/// How far a page reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageReach {
+    /// The page can be cut.
+    Rows {
+        /// The row after its last one.
+        last: usize,
+        /// Whether more rows follow.
+        more: bool,
+    },
+    /// More rows must come first.
+    NeedMore,
+    /// There are no such rows, and none will come.
+    Gone,
+    /// A walk reached one of its own limits before these rows. Its setting is named.
+    Limit(&'static str),
+}
+
+/// Returns how far the page of `size` rows from `first` on reaches in a list of which `known` rows
+/// are known.
+pub fn reach(end: End, known: usize, first: usize, size: usize) -> PageReach {
+    let past = first.saturating_add(size);
+    let rows = |last, more| PageReach::Rows { last, more };
+    match end {
+        _ if known > past => rows(past, true),
+        End::Growing => PageReach::NeedMore,
+        End::Complete if first < known || first == 0 => rows(known.min(past), false),
+        End::Complete => PageReach::Gone,
+        // An announcement stays true: rows exist beyond the page, although no reader will see them.
+        End::Broken | End::Cut(_) if known >= past => rows(past, true),
+        End::Broken => PageReach::Gone,
+        End::Cut(setting) => PageReach::Limit(setting),
+    }
+}
 
 /// Renders a page. `token` is the page token of the next page, if there is one.
 pub fn render(page: &CutPage, token: Option<&str>) -> Bytes {

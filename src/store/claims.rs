@@ -137,6 +137,31 @@ pub fn align(copy: &[Chain], chunks: u32, chain: &Chain) -> Alignment {
     }
 }
 
+/// Returns how many of a copy's first chunks the store's next chunks follow, and the chain over
+/// them. `known` is the part of the copy that is known to be in the store. A copy that continued in
+/// memory has more rows (`!is_level`). They count if another gateway stored them too, which the
+/// chain of the next chunk shows.
+///
+/// `None` if the store does not have more chunks than the copy, so that it may have other rows or
+/// may have lost some.
+pub fn load_after(
+    known: (u32, Chain),
+    is_level: bool,
+    copy: impl FnOnce() -> Vec<Chain>,
+    stored: u32,
+) -> Option<(u32, Chain)> {
+    if stored < known.0 {
+        return None;
+    }
+    if is_level {
+        return Some(known);
+    }
+    let copy = copy();
+    let chunks = u32::try_from(copy.len()).ok()?;
+    let last = copy.last().filter(|_| stored > chunks)?;
+    Some((chunks, *last))
+}
+
 /// The claims of this process.
 pub(super) type HeldClaims = Mutex<HashMap<RecordName, Arc<ClaimCell>, RandomState>>;
 
@@ -427,6 +452,24 @@ mod tests {
             (3, [9; 16], Alignment::Ahead),
         ] {
             assert_eq!(align(&copy, chunks, &chain), expected, "{chunks} {chain:?}");
+        }
+    }
+
+    #[test]
+    fn rows_are_loaded_after_those_that_a_copy_has() {
+        let copy = [[1; 16], [2; 16]];
+        // (known to be stored, the rest too, chunks in the store, loaded after)
+        for (known, is_level, stored, expected) in [
+            (2, true, 2, Some(2)),
+            (2, true, 3, Some(2)),
+            (2, true, 1, None),
+            (1, false, 1, None),
+            (1, false, 2, None),
+            (1, false, 3, Some(2)),
+        ] {
+            let at = |chunks: u32| (chunks, copy[chunks as usize - 1]);
+            let found = load_after(at(known), is_level, || copy.to_vec(), stored);
+            assert_eq!(found, expected.map(at), "{known} {is_level} {stored}");
         }
     }
 }

@@ -47,7 +47,7 @@ pub mod watermarks;
 
 pub use away::{CLOSES_AFTER, STORE_RETRY, StoreBar, WhenAway};
 pub use board::{Boarded, FETCH_LEASE};
-pub use claims::{Alignment, LineClaim, LineTurn, align};
+pub use claims::{Alignment, LineClaim, LineTurn, align, load_after};
 pub use disk::{Disk, DiskOptions};
 pub use engine::{
     Chain, Engine, EngineState, Fence, KeptAges, KeptEnd, KeptStanding, StoreFault, StoreOp,

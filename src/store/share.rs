@@ -147,20 +147,16 @@ impl StoreInner {
             };
             let theirs = self.read_purges(number, record);
             let mine = self.purges.hold().clone();
-            let mut all = theirs.clone();
-            all.merge(&mine);
-            if all == theirs {
+            let Some(all) = mine.beside(&theirs) else {
                 self.take_purges(&theirs);
                 return Some(());
-            }
-            let next = Watermarks::next_of_fleet(all.number());
-            let all = all.raised(next);
+            };
             let record = self
                 .records
                 .seal(state_place(PURGES_PLACE), &all.to_bytes())?;
             let purge = FleetOp::Purge {
                 was: number,
-                number: next,
+                number: all.number(),
                 record,
             };
             match self.ask(purge, until).await {

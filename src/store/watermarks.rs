@@ -224,8 +224,16 @@ impl Watermarks {
         after
     }
 
+    /// Returns the purges to write beside those of the fleet, under its next number. `None` if the
+    /// fleet has all of these already.
+    pub fn beside(&self, fleet: &Self) -> Option<Self> {
+        let mut all = fleet.clone();
+        all.merge(self);
+        (all != *fleet).then(|| all.raised(Self::next_of_fleet(all.number)))
+    }
+
     /// Returns the smallest number above `number` that the fleet may assign.
-    pub(super) fn next_of_fleet(number: u64) -> u64 {
+    fn next_of_fleet(number: u64) -> u64 {
         (number | OWN_NUMBERS).saturating_add(1)
     }
 
@@ -237,7 +245,7 @@ impl Watermarks {
     /// Returns the same purges, with numbers of this replica alone raised to `to`, a number of the
     /// fleet.
     #[must_use]
-    pub(super) fn raised(&self, to: u64) -> Self {
+    fn raised(&self, to: u64) -> Self {
         Self {
             number: self.number.max(to),
             all: self.all.raised(to),

@@ -1,3 +1,5 @@
-//! The store's protocol, explored.
+//! The protocol of the store, explored.
 
 mod explore;
+mod fleet;
+mod list;

@@ -1,36 +1,36 @@
 //! Every interleaving of one gateway, its store, a vendor whose list changes, and a caller who
 //! pages.
 //!
-//! The protocol's decisions are the real ones: [`Model`] appends, [`KeptRows`] chains, [`repeats`]
-//! compares a new search with what was served, [`IdChain`] marks places, [`Sealer`] makes tokens.
+//! The protocol's decisions are the real ones: [`Model`] appends, [`repeats`]
+//! compares a new search with what was served, [`reach`] cuts pages,
+//! [`Watermarks`] judge what was purged, [`Sealer`] makes tokens.
 //! What is written here is only the order in which they may meet. Each step of [`World`] is one of
 //! them, and the explorer tries all orders, each state once.
 //!
 //! A decision that is switched off must be found out: an explorer that finds nothing proves
 //! nothing.
 //!
-//! One list of four rows, vendor pages of two, callers' pages of one. `explore_fleet.rs` has two
-//! gateways over one store.
+//! One list of four rows, vendor pages of two, callers' pages of one. `fleet` has two gateways
+//! over one store.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use msp_gateway::clock::{Clock, Stamp};
-use msp_gateway::domain::{Audience, PageSize};
+use msp_gateway::domain::{Audience, Kind, PageSize};
 use msp_gateway::secrets::{SealingKey, Secret};
 use msp_gateway::snapshot::compare::{Repeats, repeats};
-use msp_gateway::snapshot::marks::IdChain;
-use msp_gateway::snapshot::rows::Rows;
-use msp_gateway::snapshot::{Claims, Marks, Sealer, SnapshotId};
+use msp_gateway::snapshot::page::{PageReach, reach};
+use msp_gateway::snapshot::{Claims, End, Marks, Sealer, SnapshotId};
 use msp_gateway::store::{
-    Chain, KeptEnd, KeptRows, KeptStanding, Model, RecordName, StoreOp, StoreReply,
+    Chain, KeptEnd, KeptStanding, Model, PurgeDepth, PurgeScope, PurgeSubject, StoreOp, StoreReply,
+    Watermarks,
 };
-use msp_gateway::upstream::RawRows;
 
-/// Rows of a vendor page.
-pub const VENDOR_PAGE: usize = 2;
-/// The one search.
-pub const LINE: RecordName = RecordName([1; 16]);
+use super::list::{LINE, Vendor, VendorPage, chain_after, marks, name, number, rows};
+
+/// The one search, as purges see it.
+const SUBJECT: PurgeSubject = PurgeSubject::Kind(Kind::Cases);
 
 /// The decisions that can be switched off, by their numbers.
 #[derive(Clone, Copy, Debug)]
@@ -39,11 +39,14 @@ struct Decisions {
     kept_before_told: bool,
     /// 4: a token shows the rows before its place, or answers 410.
     marks: bool,
+    /// 6: what was read before a purge is judged by the purge's number.
+    watermarks: bool,
 }
 
 const ALL_ON: Decisions = Decisions {
     kept_before_told: true,
     marks: true,
+    watermarks: true,
 };
 
 /// How often what may happen. `Copy`, so that a history uses it up.
@@ -57,45 +60,14 @@ struct Faults {
     lost: u8,
     /// The store is away for a while.
     away: u8,
-}
-
-/// A vendor that gives scrolls over its list as it was when they began.
-#[derive(Clone, Debug, Default)]
-struct Vendor {
-    /// Its list at every moment so far; the last one is now.
-    lists: Vec<Vec<u8>>,
-    scrolls: Vec<(Vec<u8>, usize)>,
-    /// Continuations: the scroll and the position. None is ever sent twice.
-    sent: BTreeSet<(usize, usize)>,
-}
-
-/// A vendor page.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct VendorPage {
-    rows: Vec<u8>,
-    ended: bool,
-}
-
-impl Vendor {
-    fn search(&mut self) -> usize {
-        let list = self.lists.last().cloned().unwrap_or_default();
-        self.scrolls.push((list, 0));
-        self.scrolls.len() - 1
-    }
-
-    fn next(&mut self, scroll: usize) -> VendorPage {
-        let (list, at) = &mut self.scrolls[scroll];
-        assert!(self.sent.insert((scroll, *at)), "a continuation twice");
-        let upto = (*at + VENDOR_PAGE).min(list.len());
-        let rows = list[*at..upto].to_vec();
-        *at = upto;
-        let ended = upto == list.len();
-        VendorPage { rows, ended }
-    }
+    /// Everything is purged.
+    purges: u8,
+    /// The caller starts over after a 410.
+    restarts: u8,
 }
 
 /// A snapshot in a replica's memory.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Copy {
     rows: Vec<u8>,
     /// The number of rows that readers see.
@@ -103,14 +75,35 @@ struct Copy {
     published: usize,
     promised: usize,
     /// Readers hear of it with the last rows.
-    end: Option<KeptEnd>,
-    ending: Option<KeptEnd>,
+    end: End,
+    ending: Option<End>,
     kept: usize,
     chunks: u32,
     chain: Chain,
     begun: bool,
     /// Its rows go on in this memory alone.
     detached: bool,
+    /// A purge ended it.
+    ended: bool,
+}
+
+impl Default for Copy {
+    fn default() -> Self {
+        Self {
+            rows: Vec::new(),
+            told: 0,
+            published: 0,
+            promised: 0,
+            end: End::Growing,
+            ending: None,
+            kept: 0,
+            chunks: 0,
+            chain: Chain::default(),
+            begun: false,
+            detached: false,
+            ended: false,
+        }
+    }
 }
 
 /// What a walk still has to do with a page.
@@ -125,6 +118,8 @@ enum Todo {
 struct Walk {
     target: u8,
     scroll: usize,
+    /// The purges before the scroll began: their number, and the events.
+    begun: (u64, u8),
     /// Rows of the scroll, while they are compared.
     shadow: Option<Vec<u8>>,
     page: Option<VendorPage>,
@@ -137,6 +132,14 @@ struct Replica {
     memory: BTreeMap<u8, Copy>,
     current: Option<u8>,
     walk: Option<Walk>,
+    purges: Watermarks,
+}
+
+impl Replica {
+    /// Returns whether requests find a snapshot.
+    fn holds(&self, snapshot: u8) -> bool {
+        self.memory.get(&snapshot).is_some_and(|copy| !copy.ended)
+    }
 }
 
 /// A caller who reads a list from its start to its end.
@@ -161,6 +164,7 @@ enum Event {
     Lost,
     Away,
     Back,
+    Purge,
 }
 
 struct World {
@@ -173,6 +177,13 @@ struct World {
     caller: Caller,
     /// Snapshots begun so far, over all lives of the replica.
     begun: u8,
+    /// The purges in the store.
+    kept_purges: Watermarks,
+    /// Purge events so far.
+    purged: u8,
+    /// For each snapshot: the purge events before the scroll of its first rows began.
+    since: BTreeMap<u8, u8>,
+    wrong: Option<Vec<u8>>,
 }
 
 /// What an exploration came to.
@@ -181,46 +192,12 @@ struct Found {
     states: usize,
     finished: usize,
     expired: usize,
-    /// A list that the vendor never had, and how it came about.
+    /// A list that the vendor never had, or with a row from before a purge, and how it came about.
     mixed: Option<(Vec<u8>, Vec<Event>)>,
 }
 
-fn text(ids: &[u8]) -> (Bytes, Vec<u32>) {
-    let (mut text, mut ends) = (String::new(), Vec::new());
-    for id in ids {
-        if !text.is_empty() {
-            text.push(',');
-        }
-        text.push_str(&format!("{{\"case_id\":\"{id}\",\"customer_id\":\"c\"}}"));
-        ends.push(u32::try_from(text.len()).unwrap());
-    }
-    (text.into(), ends)
-}
-
-pub fn kept_rows(ids: &[u8]) -> KeptRows {
-    let (text, ends) = text(ids);
-    KeptRows { text, ends }
-}
-
-pub fn rows(ids: &[u8]) -> Rows {
-    let (text, ends) = text(ids);
-    let places = Vec::new();
-    let mut rows = Rows::default();
-    rows.append(RawRows { text, ends, places }, |_| true);
-    rows
-}
-
-pub fn marks(ids: &[u8], place: usize) -> Marks {
-    let rows = rows(ids);
-    IdChain::default().marks(place, |range, each| rows.for_each_id(range, each))
-}
-
-pub fn name(snapshot: u8) -> RecordName {
-    RecordName([100 + snapshot; 16])
-}
-
 /// A token of a place in a snapshot.
-pub fn sealed(snapshot: u8, place: usize, marks: Marks) -> String {
+fn sealed(snapshot: u8, place: usize, marks: Marks) -> String {
     let claims = Claims {
         snapshot: SnapshotId(u128::from(snapshot)),
         offset: u32::try_from(place).unwrap(),
@@ -237,7 +214,7 @@ pub fn sealed(snapshot: u8, place: usize, marks: Marks) -> String {
 }
 
 /// What a token of ours says.
-pub fn opened(token: &str) -> Claims {
+fn opened(token: &str) -> Claims {
     SEALER
         .with(|sealer| sealer.open(token))
         .expect("a token of ours")
@@ -256,15 +233,16 @@ impl World {
         Self {
             decisions,
             faults,
-            vendor: Vendor {
-                lists: vec![vec![1, 2, 3, 4]],
-                ..Vendor::default()
-            },
+            vendor: Vendor::with(4),
             store: Model::new(1 << 20),
             away: false,
             replica: Replica::default(),
             caller: Caller::default(),
             begun: 0,
+            kept_purges: Watermarks::default(),
+            purged: 0,
+            since: BTreeMap::new(),
+            wrong: None,
         }
     }
 
@@ -274,6 +252,9 @@ impl World {
             vendor: self.vendor.clone(),
             replica: self.replica.clone(),
             caller: self.caller.clone(),
+            kept_purges: self.kept_purges.clone(),
+            since: self.since.clone(),
+            wrong: self.wrong.clone(),
             ..*self
         }
     }
@@ -283,8 +264,16 @@ impl World {
         let kept: Vec<_> = (0..self.begun).map(|n| self.standing(n)).collect();
         let line = self.store.apply(&StoreOp::Line { line: LINE });
         let whole = format!(
-            "{:?} {:?} {:?} {:?} {:?} {:?} {kept:?} {line:?}",
-            self.faults, self.vendor, self.away, self.replica, self.caller, self.begun
+            "{:?} {:?} {:?} {:?} {:?} {:?} {kept:?} {line:?} {:?} {} {:?}",
+            self.faults,
+            self.vendor,
+            self.away,
+            self.replica,
+            self.caller,
+            self.begun,
+            self.kept_purges,
+            self.purged,
+            self.since
         );
         *blake3::hash(whole.as_bytes()).as_bytes()
     }
@@ -296,12 +285,40 @@ impl World {
         }
     }
 
-    fn standing(&self, snapshot: u8) -> Option<KeptStanding> {
+    /// Returns the state of a snapshot in the store, and the purges before its scroll began.
+    fn standing(&self, snapshot: u8) -> Option<(KeptStanding, u64)> {
         let snapshot = name(snapshot);
         match self.store.apply(&StoreOp::Head { snapshot }) {
-            Ok(StoreReply::Head(found)) => found.map(|(standing, _)| standing),
+            Ok(StoreReply::Head(found)) => found.map(|(standing, head)| {
+                let begun = head[..].try_into().map(u64::from_le_bytes);
+                (standing, begun.expect("eight bytes"))
+            }),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Returns whether a purge covers what began after `begun` purges.
+    fn is_purged(&self, begun: u64) -> bool {
+        let covers = self.replica.purges.covers(SUBJECT, begun);
+        self.decisions.watermarks && covers == Some(PurgeDepth::Hard)
+    }
+
+    fn purge(&mut self) {
+        self.purged += 1;
+        let replica = &mut self.replica;
+        replica.purges.purge(PurgeScope::All, PurgeDepth::Hard);
+        self.kept_purges = replica.purges.clone();
+        for (snapshot, copy) in &mut replica.memory {
+            copy.ended = true;
+            if copy.begun {
+                let snapshot = name(*snapshot);
+                self.store.apply(&StoreOp::Forget { snapshot }).unwrap();
+            }
+        }
+        let target = replica.walk.as_ref().map(|walk| walk.target);
+        let is_target = |snapshot: &u8, _: &mut Copy| Some(*snapshot) == target;
+        replica.memory.retain(is_target);
+        replica.current = None;
     }
 
     /// Reads a snapshot back, with all that is kept of it.
@@ -309,9 +326,12 @@ impl World {
         if self.away || self.replica.memory.contains_key(&snapshot) {
             return;
         }
-        let Some(standing) = self.standing(snapshot) else {
+        let Some((standing, begun)) = self.standing(snapshot) else {
             return;
         };
+        if self.is_purged(begun) {
+            return;
+        }
         let (mut ids, mut chain) = (Vec::new(), Chain::default());
         for number in 0..standing.chunks {
             let chunk = StoreOp::Chunk {
@@ -321,7 +341,7 @@ impl World {
             let Some(StoreReply::Value(Some(chunk))) = self.ask_store(chunk) else {
                 panic!("a chunk is missing");
             };
-            chain = kept_rows(&chunk).chain(&chain);
+            chain = chain_after(&chunk, &chain);
             ids.extend_from_slice(&chunk);
         }
         assert_eq!(chain, standing.chain);
@@ -331,13 +351,19 @@ impl World {
             told: len,
             published: len,
             promised: len,
-            end: Some(standing.end).filter(|end| *end != KeptEnd::Open),
+            end: match standing.end {
+                KeptEnd::Open => End::Growing,
+                KeptEnd::Complete => End::Complete,
+                KeptEnd::Cut => End::Cut("walk"),
+                KeptEnd::Broken => End::Broken,
+            },
             ending: None,
             kept: len,
             chunks: standing.chunks,
             chain,
             begun: true,
             detached: false,
+            ended: false,
         };
         self.replica.memory.insert(snapshot, copy);
     }
@@ -349,16 +375,19 @@ impl World {
         }
         let line = self.ask_store(StoreOp::Line { line: LINE });
         if let Some(StoreReply::Current(Some(found))) = line {
-            let found = found.0[0] - 100;
+            let found = number(found);
             self.recall(found);
-            self.replica.current = Some(found);
-            return found;
+            if self.replica.holds(found) {
+                self.replica.current = Some(found);
+                return found;
+            }
         }
-        self.begin(Copy::default())
+        self.begin(Copy::default(), self.purged)
     }
 
-    fn begin(&mut self, copy: Copy) -> u8 {
+    fn begin(&mut self, copy: Copy, since: u8) -> u8 {
         let snapshot = self.begun;
+        self.since.insert(snapshot, since);
         self.begun += 1;
         self.replica.memory.insert(snapshot, copy);
         self.replica.current = Some(snapshot);
@@ -377,7 +406,7 @@ impl World {
         let wanted = claims.marks.filter(|_| self.decisions.marks);
         let place = claims.offset as usize;
         self.recall(named);
-        if self.replica.memory.contains_key(&named) {
+        if self.replica.holds(named) {
             match self.page(named, place, wanted)? {
                 Reply::Gone => {}
                 reply => return Ok(reply),
@@ -405,19 +434,16 @@ impl World {
         {
             return Ok(Reply::Expired);
         }
-        let whole = known > place;
-        let next = match copy.end {
-            _ if known > place + 1 => true,
-            None => return Err(snapshot),
-            Some(KeptEnd::Complete) if whole || place == 0 => false,
-            Some(KeptEnd::Broken) if whole => true,
-            Some(_) => return Ok(Reply::Gone),
+        let (last, next) = match reach(copy.end, known, place, 1) {
+            PageReach::Rows { last, more } => (last, more),
+            PageReach::NeedMore => return Err(snapshot),
+            PageReach::Gone | PageReach::Limit(_) => return Ok(Reply::Gone),
         };
-        let row = copy.rows.get(place).copied();
+        let row = copy.rows[..last].get(place).copied();
         copy.published = copy.published.max(place + usize::from(row.is_some()));
         copy.promised = copy.promised.max(copy.published + usize::from(next));
         let token = next.then(|| sealed(snapshot, place + 1, marks(&copy.rows, place + 1)));
-        Ok(Reply::Page(row, token))
+        Ok(Reply::Page(row, token, snapshot))
     }
 
     /// Looks without changing anything.
@@ -445,6 +471,9 @@ impl World {
             let now = self.vendor.lists.last().map_or(0, Vec::len);
             events.extend((0..now).map(Event::Change));
         }
+        if self.faults.purges > 0 && self.begun > 0 && !self.away {
+            events.push(Event::Purge);
+        }
         if self.faults.crashes > 0 {
             events.push(Event::Crash);
         }
@@ -467,7 +496,9 @@ impl World {
                 let reply = self.answer().expect("it was ready");
                 self.caller.asking = false;
                 match reply {
-                    Reply::Page(row, token) => {
+                    Reply::Page(row, token, of) => {
+                        let is_old = self.since[&of] < self.purged;
+                        self.wrong = row.filter(|_| is_old).map(|row| vec![row]);
                         self.caller.rows.extend(row);
                         self.caller.over = token.is_none();
                         self.caller.token = token;
@@ -478,7 +509,10 @@ impl World {
                     }
                     Reply::Expired | Reply::Gone => {
                         found.expired += 1;
-                        self.caller.over = true;
+                        self.caller.over = self.faults.restarts == 0;
+                        self.faults.restarts = self.faults.restarts.saturating_sub(1);
+                        self.caller.rows.clear();
+                        self.caller.token = None;
                     }
                 }
             }
@@ -490,12 +524,13 @@ impl World {
                     None => Walk {
                         target,
                         scroll: self.vendor.search(),
+                        begun: (self.replica.purges.number(), self.purged),
                         shadow: Some(Vec::new()),
                         page: None,
                         todo: Vec::new(),
                     },
                 };
-                walk.page = Some(self.vendor.next(walk.scroll));
+                walk.page = Some(self.vendor.next(walk.scroll, 0));
                 walk.todo = match self.decisions.kept_before_told {
                     true => vec![Todo::Take, Todo::Keep, Todo::Tell],
                     false => vec![Todo::Take, Todo::Tell, Todo::Keep],
@@ -504,25 +539,24 @@ impl World {
             }
             Event::Step => {
                 if let Some(mut walk) = self.replica.walk.take() {
-                    match walk.todo.remove(0) {
+                    let goes_on = match walk.todo.remove(0) {
                         Todo::Take => self.take(&mut walk),
-                        Todo::Keep => self.keep(walk.target),
+                        Todo::Keep => self.keep(walk.target, walk.begun.0),
                         Todo::Tell => self.tell(walk.target),
-                    }
+                    };
                     let target = &self.replica.memory[&walk.target];
-                    let ended = target.end.is_some() && walk.todo.is_empty();
-                    self.replica.walk = (!ended).then_some(walk);
+                    let ended = target.end != End::Growing && walk.todo.is_empty();
+                    self.replica.walk = (goes_on && !ended).then_some(walk);
                 }
             }
             Event::Change(at) => {
                 self.faults.changes -= 1;
-                let mut list = self.vendor.lists.last().cloned().unwrap_or_default();
-                list.insert(at, 9 + u8::try_from(self.vendor.lists.len()).unwrap());
-                self.vendor.lists.push(list);
+                self.vendor.change(at);
             }
             Event::Crash => {
                 self.faults.crashes -= 1;
                 self.replica = Replica::default();
+                self.replica.purges = self.kept_purges.clone();
             }
             Event::Lost => {
                 self.faults.lost -= 1;
@@ -533,19 +567,24 @@ impl World {
                 self.away = true;
             }
             Event::Back => self.away = false,
+            Event::Purge => {
+                self.faults.purges -= 1;
+                self.purge();
+            }
         }
         None
     }
 
-    /// Takes a vendor page into the target, or finds that it must become another snapshot.
-    fn take(&mut self, walk: &mut Walk) {
+    /// Takes a vendor page into the target, or finds that it must become another snapshot. Returns
+    /// whether the walk goes on.
+    fn take(&mut self, walk: &mut Walk) -> bool {
         let page = walk.page.take().expect("a page");
-        let end = page.ended.then_some(KeptEnd::Complete);
+        let end = page.ended.then_some(End::Complete);
         let target = self.replica.memory.get_mut(&walk.target).expect("held");
         let Some(shadow) = &mut walk.shadow else {
             target.rows.extend(page.rows);
             target.ending = end;
-            return;
+            return true;
         };
         shadow.extend(page.rows);
         let served = (target.published, target.promised);
@@ -567,11 +606,14 @@ impl World {
                 target.told = published;
                 target.ending = end;
                 walk.shadow = None;
+                if published == 0 {
+                    self.since.insert(walk.target, walk.begun.1);
+                }
             }
             Repeats::Differs => {
                 target.rows.truncate(target.published);
                 target.told = target.published;
-                target.end = Some(KeptEnd::Broken);
+                target.end = End::Broken;
                 let broken = StoreOp::End {
                     snapshot: name(walk.target),
                     end: KeptEnd::Broken,
@@ -584,20 +626,24 @@ impl World {
                     ending: end,
                     ..Copy::default()
                 };
-                walk.target = self.begin(next);
+                if self.is_purged(walk.begun.0) {
+                    return false;
+                }
+                walk.target = self.begin(next, walk.begun.1);
                 walk.shadow = None;
             }
         }
+        true
     }
 
-    fn keep(&mut self, target: u8) {
+    fn keep(&mut self, target: u8, begun: u64) -> bool {
         let (away, snapshot) = (self.away, name(target));
         let copy = self.replica.memory.get_mut(&target).expect("held");
-        if away {
+        if away || copy.ended {
             copy.detached = true;
         }
         if copy.detached {
-            return;
+            return true;
         }
         if !copy.begun {
             let was = match self.store.apply(&StoreOp::Line { line: LINE }) {
@@ -607,7 +653,7 @@ impl World {
             let begin = StoreOp::Begin {
                 line: LINE,
                 snapshot,
-                head: Bytes::from_static(b"head"),
+                head: Bytes::copy_from_slice(&begun.to_le_bytes()),
                 was,
                 fence: None,
             };
@@ -615,7 +661,7 @@ impl World {
         }
         if copy.rows.len() > copy.kept {
             let new = &copy.rows[copy.kept..];
-            let next = kept_rows(new).chain(&copy.chain);
+            let next = chain_after(new, &copy.chain);
             let append = StoreOp::Append {
                 snapshot,
                 number: copy.chunks,
@@ -635,7 +681,8 @@ impl World {
                 _ => copy.detached = true,
             }
         }
-        if let Some(end) = copy.ending.filter(|_| !copy.detached) {
+        if copy.ending == Some(End::Complete) && !copy.detached {
+            let end = KeptEnd::Complete;
             let of = Some((copy.chunks, copy.chain));
             let fence = None;
             let end = StoreOp::End {
@@ -646,19 +693,22 @@ impl World {
             };
             self.store.apply(&end).unwrap();
         }
+        true
     }
 
-    fn tell(&mut self, target: u8) {
+    fn tell(&mut self, target: u8) -> bool {
         let copy = self.replica.memory.get_mut(&target).expect("held");
         copy.told = copy.rows.len();
-        copy.end = copy.ending.take().or(copy.end);
+        copy.end = copy.ending.take().unwrap_or(copy.end);
+        true
     }
 }
 
 /// What a caller is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Reply {
-    Page(Option<u8>, Option<String>),
+    /// A row, the next token, and the snapshot they are of.
+    Page(Option<u8>, Option<String>, u8),
     /// No such rows, and none will come.
     Gone,
     /// 410.
@@ -679,9 +729,8 @@ fn explore(decisions: Decisions, faults: Faults) -> Found {
             let finished = next.happen(event, &mut found);
             let mut history: Vec<Event> = history.clone();
             history.push(event);
-            if let Some(list) = finished
-                && !next.vendor.lists.contains(&list)
-            {
+            let mixed = finished.filter(|list| !next.vendor.lists.contains(list));
+            if let Some(list) = mixed.or_else(|| next.wrong.clone()) {
                 found.mixed = Some((list, history));
                 found.states = seen.len();
                 return found;
@@ -700,6 +749,8 @@ fn decisions_that_are_switched_off_are_found_out_and_with_all_on_no_list_is_mixe
         crashes: 0,
         lost: 0,
         away: 0,
+        purges: 0,
+        restarts: 0,
     };
     let crash = Faults {
         changes: 1,
@@ -713,6 +764,21 @@ fn decisions_that_are_switched_off_are_found_out_and_with_all_on_no_list_is_mixe
         crashes: if long { 2 } else { 1 },
         lost: 1,
         away: 1,
+        ..off
+    };
+    let purge = Faults {
+        purges: 1,
+        lost: 1,
+        restarts: 1,
+        ..off
+    };
+    let restart = Faults {
+        crashes: 1,
+        ..purge
+    };
+    let change = Faults {
+        changes: 1,
+        ..purge
     };
     let two = Decisions {
         kept_before_told: false,
@@ -725,6 +791,11 @@ fn decisions_that_are_switched_off_are_found_out_and_with_all_on_no_list_is_mixe
     let neither = Decisions {
         kept_before_told: false,
         marks: false,
+        ..ALL_ON
+    };
+    let six = Decisions {
+        watermarks: false,
+        ..ALL_ON
     };
     for (what, decisions, faults, mixed) in [
         ("2 and 4 off, a crash", neither, crash, true),
@@ -740,6 +811,9 @@ fn decisions_that_are_switched_off_are_found_out_and_with_all_on_no_list_is_mixe
             Faults { lost: 1, ..crash },
             false,
         ),
+        ("6 off, a purge", six, restart, true),
+        ("a purge and a crash", ALL_ON, restart, false),
+        ("a purge and a change", ALL_ON, change, false),
         ("2 off", two, all, false),
         ("all on", ALL_ON, all, false),
         ("all on, nothing happens", ALL_ON, off, false),
@@ -750,7 +824,7 @@ fn decisions_that_are_switched_off_are_found_out_and_with_all_on_no_list_is_mixe
         assert!(found.finished > 0, "{what}: {found:?}");
         // Only a list that changed ends a token.
         assert!(
-            mixed || (found.expired > 0) == (faults != off),
+            mixed || (found.expired > 0) == (faults.changes > 0),
             "{what}: {found:?}"
         );
     }
