@@ -39,7 +39,7 @@ use self::wire::{Command, ValkeyWire};
 use super::away::WhenAway;
 use super::engine::{Engine, EngineState, StoreFault, StoreFuture, StoreOp};
 use super::fleet::{Fleet, FleetFuture, FleetOp};
-use crate::clock::{Clock, Duration, sleep, sleep_until, timeout};
+use crate::clock::{Clock, Duration, Instant, sleep, sleep_until, timeout};
 use crate::metrics::StoreMetrics;
 
 /// Commands that may wait to be sent: some seconds of a busy gateway.
@@ -54,6 +54,8 @@ const LATE_MAX: u32 = 3;
 const RECONNECT: Duration = Duration::from_millis(250);
 /// The longest such pause. With it, the store is in use again three seconds after its return.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
+/// How long another reason why the engine is away is not logged.
+const REASON_EVERY: Duration = Duration::from_secs(10);
 /// How often an idle connection is tested, so that a lost or emptied server is noticed before a
 /// request needs it.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
@@ -204,7 +206,7 @@ impl Valkey {
             let keeper = Keeper {
                 shared: self.shared.clone(),
                 jobs,
-                told: None,
+                logged: LoggedReason::default(),
             };
             *self.keeper.lock() = Some(tokio::spawn(keeper.run()).abort_handle());
         }
@@ -318,8 +320,26 @@ impl Drop for Valkey {
 struct Keeper {
     shared: Arc<ValkeyShared>,
     jobs: mpsc::Receiver<Job>,
-    /// The last logged reason why the engine is away. It is logged again only if it changes.
-    told: Option<String>,
+    logged: LoggedReason,
+}
+
+/// The reason that was last logged for an engine that is away, and when.
+#[derive(Default)]
+struct LoggedReason(Option<(String, Instant)>);
+
+impl LoggedReason {
+    /// Returns whether to log `why`: the first reason, and later ones that differ from the last.
+    /// One lost connection ends in several words within a second, so not each of them.
+    fn is_news(&mut self, why: &str, now: Instant) -> bool {
+        let is_news = match &self.0 {
+            None => true,
+            Some((last, at)) => last != why && now >= *at + REASON_EVERY,
+        };
+        if is_news {
+            self.0 = Some((why.to_owned(), now));
+        }
+        is_news
+    }
 }
 
 impl Keeper {
@@ -343,7 +363,7 @@ impl Keeper {
     fn take_over(&mut self, live: &Live) {
         self.shared.see(&live.id);
         self.shared.sessions.fetch_add(1, Ordering::Relaxed);
-        self.told = None;
+        self.logged = LoggedReason::default();
         tracing::info!(address = %live.address, "the store is connected");
         if let Some(advice) = &live.advice {
             tracing::warn!(address = %live.address, "the store works, but {advice}");
@@ -353,9 +373,8 @@ impl Keeper {
 
     fn away(&mut self, why: String) {
         self.shared.turn(EngineState::Away);
-        if self.told.as_ref() != Some(&why) {
+        if self.logged.is_news(&why, self.shared.wire.clock.now()) {
             tracing::warn!(why, "{}", self.shared.when_away.sentence());
-            self.told = Some(why);
         }
         // Queued operations need not wait any longer.
         while let Ok(job) = self.jobs.try_recv() {

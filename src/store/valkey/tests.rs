@@ -731,3 +731,15 @@ async fn a_server_that_dies_or_hangs_is_away_and_then_back() {
     let touch = engine.call(StoreOp::Touch { snapshot: name(9) });
     assert_eq!(touch.await, Ok(StoreReply::Gone));
 }
+
+#[test]
+fn a_reason_is_logged_at_once_and_another_one_after_a_while() {
+    let mut logged = LoggedReason::default();
+    let begun = Instant::now();
+    let at = |ms| begun + Duration::from_millis(ms);
+    assert!(logged.is_news("reset", at(0)));
+    assert!(!logged.is_news("broken pipe", at(300)));
+    assert!(!logged.is_news("reset", at(20_000)));
+    assert!(logged.is_news("broken pipe", at(20_001)));
+    assert!(!logged.is_news("refused", at(20_002)));
+}
