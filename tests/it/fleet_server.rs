@@ -21,6 +21,12 @@ fn over_server(port: u16, clock: Clock) -> Replica {
 }
 
 fn over_server_with(port: u16, clock: Clock, setup: Setup, when_away: WhenAway) -> Replica {
+    let store = store_at(port, &clock, LEASE, when_away);
+    replica_of(store, clock, setup)
+}
+
+/// A gateway's store at a server on loopback.
+pub fn store_at(port: u16, clock: &Clock, lease: Duration, when_away: WhenAway) -> Store {
     let options = ValkeyOptions {
         access: ValkeyAccess {
             addresses: vec![ValkeyAddress::parse(&format!("127.0.0.1:{port}")).unwrap()],
@@ -31,7 +37,7 @@ fn over_server_with(port: u16, clock: Clock, setup: Setup, when_away: WhenAway) 
         prefix: "msp".to_owned(),
         // Nobody is late on a machine however busy.
         timeout: Duration::from_secs(60),
-        lease: LEASE,
+        lease,
         lives: ValkeyLives {
             answers: Duration::from_secs(3_600),
             snapshots: Duration::from_secs(3_600),
@@ -41,8 +47,7 @@ fn over_server_with(port: u16, clock: Clock, setup: Setup, when_away: WhenAway) 
     };
     let metrics = Metrics::new().unwrap();
     let engine = Valkey::new(options, clock.clone(), metrics.store.resolve());
-    let store = Store::over(engine, sealed(), clock.clone(), &metrics);
-    replica_of(store, clock, setup)
+    Store::over(engine, sealed(), clock.clone(), &metrics)
 }
 
 /// Everything in a server, as one text of bytes: names of keys, fields, values.

@@ -32,6 +32,7 @@ mod fleet_budget;
 mod fleet_flights;
 mod fleet_resync;
 mod fleet_server;
+mod fleet_takeover;
 mod fleet_walks;
 mod follow;
 mod forms;
