@@ -32,6 +32,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// Every variant.
+    pub const ALL: [Self; 2] = [Self::Reader, Self::Operator];
+
     /// Returns the word used in settings.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -34,7 +34,7 @@ use crate::access::CallerBook;
 use crate::api::admin::{Admin, AdminParts};
 use crate::cache::FiledBodies;
 use crate::clock::{self, Clock, Duration, Instant};
-use crate::config::{AuthMode, NEEDS_RESTART, Secrets, Settings, ShownSetting};
+use crate::config::{AuthMode, NEEDS_RESTART, Secrets, Settings};
 use crate::domain::PerVendor;
 use crate::exchange::InFlight;
 use crate::exchange::site::OwnNames;
@@ -171,7 +171,7 @@ impl App {
             sealer: sealer.clone(),
             policy: policy.clone(),
             cache_bytes_max: settings.cache.bytes_max,
-            changes_bytes_max: settings.cache.changes_bytes_max,
+            changes_bytes_max: settings.changes.bytes_max,
             store: store.clone(),
             files: files.clone(),
             compression: settings.compression,
@@ -215,7 +215,7 @@ impl App {
         let traced = traced::Traced::new(&way, settings, secrets, &clock, &metrics)?;
         let traces = traced.current();
         let fixed = restart::FixedSettings::of(settings);
-        let in_force = InForce::new(shown(settings)?, NEEDS_RESTART.to_vec());
+        let in_force = InForce::new(settings.shown(), NEEDS_RESTART.to_vec());
         Ok(Arc::new_cyclic(|app: &Weak<Self>| {
             let measured = app.clone();
             metrics.before_scrape(move || {
@@ -279,7 +279,7 @@ impl App {
         secrets: &Secrets,
     ) -> Result<Vec<String>, BuildError> {
         let sealer = sealer(secrets)?;
-        let shown = shown(settings)?;
+        let shown = settings.shown();
         let mut later = Vec::new();
         let prepared = PerVendor::try_from_fn(|vendor| {
             let (settings, secrets) = (settings.vendors.get(vendor), secrets.vendors.get(vendor));
@@ -541,11 +541,6 @@ fn caller_book(
             clock.clone(),
         ),
     }
-}
-
-fn shown(settings: &Settings) -> Result<Vec<ShownSetting>, BuildError> {
-    let shown = settings.shown();
-    shown.map_err(|_| BuildError("the settings cannot be shown".to_owned()))
 }
 
 fn sealer(secrets: &Secrets) -> Result<Sealer, BuildError> {

@@ -1,12 +1,13 @@
 //! What a reload cannot take over, and says so.
 
-use crate::config::{CacheSettings, ConsoleSettings, Settings, StoreSettings};
+use crate::config::{CacheSettings, ChangesSettings, ConsoleSettings, Settings, StoreSettings};
 use crate::server::ServerOptions;
 
 /// The settings that are taken at the start and stay.
 pub(super) struct FixedSettings {
     server: ServerOptions,
     cache: CacheSettings,
+    changes: ChangesSettings,
     console: ConsoleSettings,
     store: StoreSettings,
 }
@@ -16,6 +17,7 @@ impl FixedSettings {
         Self {
             server: settings.server.clone(),
             cache: settings.cache,
+            changes: settings.changes,
             console: settings.console,
             store: settings.store.clone(),
         }
@@ -108,7 +110,7 @@ fn changes(fixed: &FixedSettings, now: &Settings) -> Vec<(&'static str, bool)> {
         ),
         (
             "changes.bytes_max",
-            fixed.cache.changes_bytes_max != now.cache.changes_bytes_max,
+            fixed.changes.bytes_max != now.changes.bytes_max,
         ),
         ("console.history_bytes_max", fixed.console != now.console),
         ("store", fixed.store != now.store),

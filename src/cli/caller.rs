@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use crate::access::{CallerKeyHash, Role};
-use crate::config::{CallerName, Form};
+use crate::config::{CallerName, parsed};
 use crate::domain::CustomerId;
 
 /// What every caller key begins with, so that people and secret scanners recognise one.
@@ -51,18 +51,17 @@ pub fn new_key() -> Option<Zeroizing<String>> {
 }
 
 struct Wanted {
-    name: CallerName,
+    name: String,
     role: Role,
     /// `None`: all.
     customers: Option<Vec<CustomerId>>,
 }
 
 fn wanted(name: &str, customers: Option<&str>, role: Option<&str>) -> Result<Wanted, String> {
-    let name = CallerName::from_text(name).ok_or_else(|| must_be::<CallerName>("NAME"))?;
-    let role = match role {
-        None => Role::Reader,
-        Some(word) => Role::from_text(word).ok_or_else(|| must_be::<Role>("--role"))?,
-    };
+    let name = parsed::<CallerName>(name).map_err(|must_be| format!("NAME {must_be}"))?;
+    let role = role.map_or(Ok(Role::Reader), |word| {
+        parsed::<Role>(word).map_err(|must_be| format!("--role {must_be}"))
+    })?;
     let customers = match customers {
         None | Some("*") => None,
         Some(list) => Some(
@@ -83,16 +82,6 @@ fn wanted(name: &str, customers: Option<&str>, role: Option<&str>) -> Result<Wan
     })
 }
 
-fn must_be<T: Form>(what: &str) -> String {
-    struct Right<T>(std::marker::PhantomData<T>);
-    impl<T: Form> std::fmt::Display for Right<T> {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            T::expecting(f)
-        }
-    }
-    format!("{what} must be {}", Right::<T>(std::marker::PhantomData))
-}
-
 impl Wanted {
     fn stanza(&self, key: &str) -> String {
         // Names and ids hold nothing that TOML would need escaped.
@@ -106,7 +95,7 @@ impl Wanted {
         };
         format!(
             "[[callers]]\nname = \"{}\"\nkey_hash = \"{}\"\nrole = \"{}\"\ncustomers = [{customers}]\nbilling = {}\n",
-            self.name.0,
+            self.name,
             CallerKeyHash::of(key.as_bytes()),
             self.role.as_str(),
             self.customers.is_none(),

@@ -7,6 +7,7 @@ use super::form::AuthMode;
 use super::report::Report;
 use super::tls::asks_for_certificates;
 use crate::access::{CallerSpec, Role};
+use crate::domain::Audience;
 
 /// Returns the callers, complete and told apart by name and by key.
 pub(super) fn specs(file: &File, report: &mut Report) -> Vec<CallerSpec> {
@@ -50,35 +51,36 @@ pub(super) fn specs(file: &File, report: &mut Report) -> Vec<CallerSpec> {
             }
             continue;
         };
-        if let Some(first) = names.insert(name.0.clone(), i) {
+        if let Some(first) = names.insert(name.clone(), i) {
             let text = format!("callers[{first}] has this name already");
             report.rule(&at("name"), text);
         }
-        let hashes = caller.key_hash.as_ref().map_or(&[][..], |hashes| &hashes.0);
+        let hashes = caller.key_hash.as_deref().unwrap_or_default();
         for hash in hashes {
             if let Some(first) = keys.insert(*hash, i) {
                 let text = format!("callers[{first}] has this key already");
                 report.rule(&at("key_hash"), text);
             }
         }
-        let known = caller.client_san.as_ref().map_or(&[][..], |sans| &sans.0);
+        let known = caller.client_san.as_deref().unwrap_or_default();
         for san in known {
             if let Some(first) = sans.insert(san.clone(), i) {
                 let text = format!("callers[{first}] has one of these names already");
                 report.rule(&at("client_san"), text);
             }
         }
-        let audience = customers.audience();
+        let ids: Option<Vec<_>> = customers.iter().cloned().collect();
+        let audience = ids.map_or(Audience::All, Audience::only);
         specs.push(CallerSpec {
-            name: name.0.clone(),
+            name: name.clone(),
             keys: hashes.to_vec(),
             sans: known.to_vec(),
-            role: caller.role.as_ref().map_or(Role::Reader, |role| role.0),
+            role: caller.role.unwrap_or(Role::Reader),
             billing: caller.billing.unwrap_or(audience.is_all()),
             audience,
-            requests_per_minute: caller.requests_per_minute.map(|n| n.into()),
-            forced_refreshes_per_minute: file.limits.forced_refreshes_per_minute.into(),
-            expires: caller.expires.as_ref().map(|at| at.0),
+            requests_per_minute: caller.requests_per_minute,
+            forced_refreshes_per_minute: file.limits.forced_refreshes_per_minute,
+            expires: caller.expires,
         });
     }
     specs

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::callers;
 use super::file::{self, File, LINKS_MAX};
-use super::form::{Of, cut};
+use super::form::or_list;
 use super::report::{Refusal, Report, SettingPlaces};
 use super::sources::named;
 use super::store;
@@ -16,9 +16,9 @@ use super::tls;
 use super::traces::{self, TraceSettings};
 use super::vendor::{self, VendorSettings};
 use crate::access::{CallerSpec, Role};
-use crate::cache::{Lifetimes, VariantOptions};
+use crate::cache::VariantOptions;
 use crate::clock::Duration;
-use crate::domain::{PageSize, PerVendor, Vendor};
+use crate::domain::{PerVendor, Vendor};
 use crate::middleware::inbound::CrossOrigin;
 use crate::reads::{GradedLifetimes, Link, LinkTo, Policy};
 use crate::secrets::SecretSource;
@@ -26,16 +26,8 @@ use crate::server::ServerOptions;
 use crate::snapshot::SnapshotOptions;
 use crate::store::ValkeyAddress;
 
-pub use super::form::{AuthMode, Level, StoreKind, WhenAway};
-
-/// The `[cache]` settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CacheSettings {
-    /// All answers together, in bytes.
-    pub bytes_max: u64,
-    /// All states of searches that callers keep in step with, in bytes: `changes.bytes_max`.
-    pub changes_bytes_max: u64,
-}
+pub use super::file::{CacheSettings, ChangesSettings, ConsoleSettings, LogSettings};
+pub use super::form::{AuthMode, StoreKind, WhenAway};
 
 /// The `[store]` settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,22 +67,6 @@ pub struct ValkeySettings {
     pub when_away: WhenAway,
 }
 
-/// The `[log]` settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogSettings {
-    /// From here up.
-    pub level: Level,
-    /// Whether each request is one line.
-    pub access: bool,
-}
-
-/// The `[console]` settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConsoleSettings {
-    /// Samples and requests together, in bytes.
-    pub history_bytes_max: u64,
-}
-
 /// Everything the settings say, checked, in the form each module takes.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -112,6 +88,8 @@ pub struct Settings {
     pub snapshots: SnapshotOptions,
     /// Answers in memory.
     pub cache: CacheSettings,
+    /// States of searches that callers keep in step with.
+    pub changes: ChangesSettings,
     /// What outlives the process.
     pub store: StoreSettings,
     /// Which of them are coded.
@@ -140,21 +118,16 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
     let callers = callers::specs(&file, report);
     let vendors = vendor::vendors(&file, report);
     let policy = policy(&file, report);
-    let snapshots = snapshots(&file.pagination, report);
+    let snapshots = snapshots(&file.pagination.snapshots, report);
     let traces = traces::settings(&file.traces, report);
     let pages = &file.pagination;
-    let token_key = named(
-        "pagination.token_key",
-        &pages.token_key_env,
-        &pages.token_key_file,
-        report,
-    );
-    let token_key_previous = named(
-        "pagination.token_key_previous",
+    let (env, by_file) = (&pages.token_key_env, &pages.token_key_file);
+    let token_key = named("pagination.token_key", env, by_file, report);
+    let (env, by_file) = (
         &pages.token_key_previous_env,
         &pages.token_key_previous_file,
-        report,
     );
+    let token_key_previous = named("pagination.token_key_previous", env, by_file, report);
     let valkey = store::valkey(&file, report);
     // Without one, nothing could ever be answered. A key that is named badly is a problem already.
     let mut words = Vendor::ALL.into_iter().map(Vendor::as_str);
@@ -176,36 +149,25 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
     Ok(Settings {
         server: server(&file),
         auth: file.auth.mode,
-        cross_origin: CrossOrigin::of(file.cors.origins.0.clone(), file.cors.max_age.get())
-            .map(Arc::new),
+        cross_origin: CrossOrigin::of(file.cors.origins.clone(), file.cors.max_age).map(Arc::new),
         callers,
         vendors,
-        forced_refreshes_per_minute: file.limits.forced_refreshes_per_minute.into(),
+        forced_refreshes_per_minute: file.limits.forced_refreshes_per_minute,
         policy,
         snapshots,
-        cache: CacheSettings {
-            bytes_max: file.cache.bytes_max.get(),
-            changes_bytes_max: file.changes.bytes_max.get(),
-        },
+        cache: file.cache,
+        changes: file.changes,
         store: StoreSettings {
             kind: file.store.kind,
-            directory: directory(&file.store.directory.0),
-            bytes_max: file.store.bytes_max.get(),
+            directory: file.store.directory.clone(),
+            bytes_max: file.store.bytes_max,
             valkey,
         },
-        compression: VariantOptions {
-            enabled: file.compression.enabled,
-            bytes_min: usize::try_from(file.compression.bytes_min.get()).unwrap_or(usize::MAX),
-        },
+        compression: file.compression,
         token_key,
         token_key_previous,
-        log: LogSettings {
-            level: file.log.level,
-            access: file.log.access,
-        },
-        console: ConsoleSettings {
-            history_bytes_max: file.console.history_bytes_max.get(),
-        },
+        log: file.log,
+        console: file.console,
         traces,
         warnings: callers::warnings(&file)
             .into_iter()
@@ -217,19 +179,6 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
     })
 }
 
-/// Returns a list in words: "a", "a or b", "a, b or c".
-pub(super) fn or_list(words: &[String]) -> String {
-    match words {
-        [] => String::new(),
-        [one] => one.clone(),
-        [most @ .., last] => format!("{} or {last}", most.join(", ")),
-    }
-}
-
-fn directory(name: &str) -> Option<PathBuf> {
-    (!name.is_empty()).then(|| name.into())
-}
-
 impl StoreSettings {
     /// Takes the first of the directories that the service manager made for the gateway, where the
     /// settings name none.
@@ -238,30 +187,37 @@ impl StoreSettings {
             let first = given
                 .and_then(OsStr::to_str)
                 .and_then(|all| all.split(':').next());
-            self.directory = first.and_then(directory);
+            self.directory = first.filter(|name| !name.is_empty()).map(Into::into);
         }
     }
 }
 
 fn server(file: &File) -> ServerOptions {
-    let hosts = file.listen.admin_hosts.0.iter();
-    cut!(ServerOptions from file.limits => {
-        header_timeout, body_timeout, request_timeout, idle_timeout, write_stall_timeout,
-        connections_max, connections_per_peer_max, requests_in_flight_max, exports_max,
-        drain_delay, drain_grace,
+    let (listen, limits) = (&file.listen, &file.limits);
+    ServerOptions {
+        public: listen.public,
+        admin: listen.admin,
+        public_tls: tls::options(&listen.public_tls),
+        admin_tls: tls::options(&listen.admin_tls),
+        admin_hosts: listen.admin_hosts.clone(),
+        docs: listen.docs,
+        header_timeout: limits.header_timeout,
+        body_timeout: limits.body_timeout,
+        request_timeout: limits.request_timeout,
+        idle_timeout: limits.idle_timeout,
+        write_stall_timeout: limits.write_stall_timeout,
+        connections_max: limits.connections_max,
+        connections_per_peer_max: limits.connections_per_peer_max,
+        requests_in_flight_max: limits.requests_in_flight_max,
+        exports_max: limits.exports_max,
+        followers_max: file.changes.followers_max,
+        drain_delay: limits.drain_delay,
+        drain_grace: limits.drain_grace,
     }
-        public: file.listen.public.0,
-        admin: file.listen.admin.0,
-        public_tls: tls::options(&file.listen.public_tls),
-        admin_tls: tls::options(&file.listen.admin_tls),
-        admin_hosts: hosts.map(|host| host.0.clone()).collect(),
-        docs: file.listen.docs,
-        followers_max: file.changes.followers_max.into(),
-    )
 }
 
 fn listeners(file: &File, report: &mut Report) {
-    let (public, admin): (SocketAddr, SocketAddr) = (file.listen.public.0, file.listen.admin.0);
+    let (public, admin): (SocketAddr, SocketAddr) = (file.listen.public, file.listen.admin);
     let overlap = public.ip() == admin.ip()
         || (public.is_ipv4() == admin.is_ipv4()
             && (public.ip().is_unspecified() || admin.ip().is_unspecified()));
@@ -282,7 +238,7 @@ fn listeners(file: &File, report: &mut Report) {
             "\"open\" makes everyone an operator, so it needs a loopback address in listen.admin",
         );
     }
-    let operator = |caller: &file::Caller| matches!(caller.role, Some(Of(Role::Operator)));
+    let operator = |caller: &file::Caller| caller.role == Some(Role::Operator);
     if !open && !admin.ip().is_loopback() && !file.callers.iter().any(operator) {
         report.rule(
             "listen.admin",
@@ -292,27 +248,22 @@ fn listeners(file: &File, report: &mut Report) {
 }
 
 fn policy(file: &File, report: &mut Report) -> Policy {
-    macro_rules! lives {
-        ($table:expr) => {
-            cut!(Lifetimes from $table => { fresh, stale, on_error })
-        };
-    }
     let (cases, billing) = (&file.cases, &file.billing);
     Policy {
-        customers: lives!(file.customers),
+        customers: file.customers,
         cases: GradedLifetimes {
-            open: lives!(cases.open),
-            recent: lives!(cases.recent),
-            closed: lives!(cases.closed),
+            open: cases.open,
+            recent: cases.recent,
+            closed: cases.closed,
         },
-        recent_days: u16::try_from(cases.recent_days.0).unwrap_or(u16::MAX),
-        time_zone: cases.time_zone.0.clone(),
+        recent_days: cases.recent_days,
+        time_zone: cases.time_zone.clone(),
         derive_customer: cases.derive_customer,
         strict_members: cases.strict_members,
         refresh_ahead: file.cache.refresh_ahead,
-        billing_current: lives!(billing.current),
-        billing_closed: lives!(billing.closed),
-        billing_negative: billing.negative.get(),
+        billing_current: billing.current,
+        billing_closed: billing.closed,
+        billing_negative: billing.negative,
         links: links(&file.links, report),
     }
 }
@@ -326,7 +277,7 @@ fn links(links: &[file::Link], report: &mut Report) -> Vec<Link> {
     let mut out = Vec::with_capacity(links.len());
     for (i, link) in links.iter().enumerate() {
         let at = |setting: &str| format!("links[{i}].{setting}");
-        let Some(Of(customer)) = &link.customer_id else {
+        let Some(customer) = &link.customer_id else {
             report.rule(
                 &at("customer_id"),
                 "is missing: give the id of the linked customer",
@@ -334,8 +285,8 @@ fn links(links: &[file::Link], report: &mut Report) -> Vec<Link> {
             continue;
         };
         let to = match (&link.client_id, &link.client_name) {
-            (Some(id), None) => LinkTo::Id(id.0.clone()),
-            (None, Some(name)) => LinkTo::Name(name.0.clone()),
+            (Some(id), None) => LinkTo::Id(id.clone()),
+            (None, Some(name)) => LinkTo::Name(name.clone()),
             (Some(_), Some(_)) => {
                 report.rule(
                     &at("client_name"),
@@ -370,31 +321,24 @@ fn links(links: &[file::Link], report: &mut Report) -> Vec<Link> {
     out
 }
 
-fn snapshots(pages: &file::Pagination, report: &mut Report) -> SnapshotOptions {
-    if pages.scroll_idle_max.get() >= pages.scroll_expiry.get() {
+fn snapshots(options: &SnapshotOptions, report: &mut Report) -> SnapshotOptions {
+    if options.scroll_idle_max >= options.scroll_expiry {
         report.rule(
             "pagination.scroll_idle_max",
             "must be shorter than pagination.scroll_expiry: an idle scroll must be ended while the vendor still has it",
         );
     }
-    if pages.token_lifetime.get() > pages.snapshot_lifetime_max.get() {
+    if options.token_lifetime > options.snapshot_lifetime_max {
         report.rule(
             "pagination.token_lifetime",
             "must not be longer than pagination.snapshot_lifetime_max",
         );
     }
-    if pages.walk_bytes_max.get() > pages.snapshot_bytes_max.get() {
+    if options.walk_bytes_max > options.snapshot_bytes_max {
         report.rule(
             "pagination.walk_bytes_max",
             "must not be larger than pagination.snapshot_bytes_max, which holds all walks",
         );
     }
-    cut!(SnapshotOptions from pages => {
-        read_ahead_pages, scroll_idle_max, scroll_expiry, open_scrolls_max, vendor_scrolls_max,
-        slot_wait_max, drain_pages_max, walk_rows_max, walk_pages_max, walk_bytes_max,
-        walk_time_max, rewalks_max, token_lifetime, token_heal, snapshot_lifetime_max,
-        snapshot_bytes_max,
-    }
-        vendor_page_size: PageSize::new(pages.vendor_page_size.0).unwrap_or(PageSize::MAX),
-    )
+    options.clone()
 }

@@ -91,8 +91,8 @@ client_name = "x"
 
 fn whole() -> Table {
     // Everything with a default, then what has none.
-    let mut all: Table =
-        toml::from_str(&toml::to_string(&super::file::File::default()).unwrap()).unwrap();
+    let defaults = from_text("c", "auth.mode = \"open\"\nwiv.api_key_env = \"A\"", []).unwrap();
+    let mut all: Table = toml::from_str(&defaults.effective()).unwrap();
     for (name, value) in toml::from_str::<Table>(WHOLE).unwrap() {
         match (all.get_mut(&name), value) {
             (Some(Value::Table(into)), Value::Table(from)) => into.extend(from),
@@ -509,7 +509,7 @@ fn the_environment_overrides_and_takes_back() {
     assert_eq!(settings.callers[0].name, "z");
     let nable = settings.vendors.nable.as_ref().unwrap();
     assert!(matches!(&nable.account, super::AccountSource::Given(id) if id.as_str() == "00123"));
-    let shown = settings.effective().unwrap();
+    let shown = settings.effective();
     for line in [
         "timeout = \"8s\" # MSP_GATEWAY__WIV__TIMEOUT",
         "concurrency = 3 # MSP_GATEWAY__WIV__CONCURRENCY",
@@ -690,7 +690,7 @@ fn secrets_are_read_and_open_files_are_warned_of() {
     assert_eq!(secrets.warnings.len(), 1, "{:?}", secrets.warnings);
     assert!(secrets.warnings[0].starts_with("nable.api_key_fallback_file: "));
     assert!(secrets.vendors.wiv.is_none() && secrets.token_key.is_some());
-    let shown = format!("{settings:?} {secrets:?} {}", settings.effective().unwrap());
+    let shown = format!("{settings:?} {secrets:?} {}", settings.effective());
     assert!(
         !shown.contains("cAnArY") && !shown.contains("older"),
         "{shown}"

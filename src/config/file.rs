@@ -3,42 +3,84 @@
 //! This is the declaration. `config.toml` in the repository says what each key is for; a test holds
 //! the two to each other.
 
-use http::HeaderName;
-use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
-use super::form::{AuthMode, Count, Level, Of, StoreKind, WhenAway};
-use super::lists::{Host, List, Visible};
-use super::measure::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Size, Time};
-use super::names::{
-    BilledId, CallerName, CredentialSetting, DirectoryName, FileName, KeyPrefix, Text, VariableName,
-};
-use super::traces::{Collector, Share};
-use crate::access::{CallerKeyHash, ClientSan, Role};
-use crate::domain::{AccountId, CustomerId};
-use crate::exchange::site::Origin;
-use crate::server::ClientAuth;
-use crate::store::ValkeyAddress;
-use crate::upstream::{BaseUrl, ProxyUrl, VendorRow};
-use crate::vendors::ROWS;
+use figment::value::Value;
+use http::HeaderName;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use std::net::{Ipv4Addr, SocketAddr};
 
-/// Declares a table of the file: its keys, their forms and defaults.
-macro_rules! table {
-    ($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident: $form:ty = $default:expr,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, Deserialize, Serialize)]
-        #[serde(default, deny_unknown_fields, expecting = "a table")]
-        pub struct $name {
-            $($(#[$fdoc])* pub $field: $form,)*
-        }
+use super::form::{AuthMode, Level, Setting, StoreKind, Visit, WhenAway, as_table, below, no_more};
+use super::lists::{Host, List, Visible};
+use super::measure::{Count, DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Share, Size, Time, ms};
+use super::names::{
+    BilledId, CallerName, CredentialName, DirectoryName, FileName, KeyPrefix, Text, UserName,
+    VariableName,
+};
+use super::report::Report;
+use crate::access::{CallerKeyHash, ClientSan, Role};
+use crate::cache::{Lifetimes, VariantOptions};
+use crate::domain::{AccountId, CustomerId, PageSize, Vendor};
+use crate::exchange::site::Origin;
+use crate::server::ClientAuth;
+use crate::snapshot::SnapshotOptions;
+use crate::store::ValkeyAddress;
+use crate::traces::CollectorUrl;
+use crate::upstream::{BaseUrl, ProxyUrl, VendorOptions};
+use crate::vendors::ROWS;
 
-        impl Default for $name {
-            fn default() -> Self {
-                Self { $($field: $default,)* }
+/// Where a setting's value is in the value of its table: under its own name, or where brackets say.
+macro_rules! place {
+    ($value:ident, $name:ident) => { $value.$name };
+    ($value:ident, $name:ident, $($at:ident).+) => { $value.$($at).+ };
+}
+
+/// Makes a type the table of these settings, which are read into members of a value.
+macro_rules! fields {
+    ($table:ty => $value:ty { $($name:ident $([$($at:ident).+])?: $form:ty,)* }) => {
+        impl Setting for $table {
+            type Value = $value;
+
+            fn read(into: &mut $value, given: Value, path: &str, report: &mut Report) {
+                let Some(mut given) = as_table(given, path, report) else {
+                    return;
+                };
+                $(if let Some(given) = given.remove(stringify!($name)) {
+                    let into = &mut place!(into, $name $(, $($at).+)?);
+                    <$form>::read(into, given, &below(path, stringify!($name)), report);
+                })*
+                no_more(&given, &[$(stringify!($name)),*], path, report);
+            }
+
+            fn each(value: &$value, path: &str, visit: &mut Visit<'_>) {
+                $({
+                    let value = &place!(value, $name $(, $($at).+)?);
+                    <$form>::each(value, &below(path, stringify!($name)), visit);
+                })*
             }
         }
+    };
+}
+
+/// Declares a table: its settings, their forms and defaults.
+macro_rules! table {
+    ($(#[$meta:meta])* $table:ident {
+        $($(#[$of_field:meta])* $name:ident: $form:ty = $default:expr,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug)]
+        pub struct $table {
+            $($(#[$of_field])* pub $name: <$form as Setting>::Value,)*
+        }
+
+        impl Default for $table {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        fields! { $table => $table { $($name: $form,)* } }
     };
 }
 
@@ -58,15 +100,33 @@ pub const CALLERS_MAX: usize = 1_000;
 /// Links are looked up in a map; the limit only keeps the file sensible.
 pub const LINKS_MAX: usize = 10_000;
 
-const fn loopback(port: u16) -> Of<SocketAddr> {
-    Of(SocketAddr::new(
-        std::net::IpAddr::V4(Ipv4Addr::LOCALHOST),
-        port,
-    ))
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-fn base_url(row: &VendorRow) -> Of<BaseUrl> {
-    Of(BaseUrl::fixed(row.base.0, row.base.1))
+/// `stale` is twice `fresh`, so a caller that asks about as often as answers change never waits.
+/// `on_error` covers a night, a day or a week-end without the vendor, and more for slower data.
+const fn lives(fresh_ms: u64, on_error_ms: u64) -> Lifetimes {
+    Lifetimes {
+        fresh: ms(fresh_ms),
+        stale: ms(2 * fresh_ms),
+        on_error: ms(on_error_ms),
+    }
+}
+
+fields! {
+    Lifetimes => Lifetimes {
+        fresh: Fresh,
+        stale: Beyond,
+        on_error: Beyond,
+    }
+}
+
+fields! {
+    VariantOptions => VariantOptions {
+        enabled: bool,
+        bytes_min: Size<256, { 1024 * MIB }, usize>,
+    }
 }
 
 table! {
@@ -77,19 +137,19 @@ table! {
         callers: Vec<Caller> = Vec::new(),
         cors: Cors = Cors::default(),
         limits: Limits = Limits::default(),
-        wiv: Wiv = Wiv::default(),
-        nable: Nable = Nable::default(),
-        customers: CustomersLives = CustomersLives::default(),
+        wiv: Wiv = VendorTable::of(Vendor::Wiv),
+        nable: Nable = VendorTable::of(Vendor::Nable),
+        customers: Lifetimes = lives(5 * MINUTE, 24 * HOUR),
         cases: Cases = Cases::default(),
         billing: Billing = Billing::default(),
         links: Vec<Link> = Vec::new(),
         pagination: Pagination = Pagination::default(),
-        cache: Cache = Cache::default(),
-        changes: Changes = Changes::default(),
+        cache: CacheSettings = CacheSettings::default(),
+        changes: ChangesSettings = ChangesSettings::default(),
         store: Store = Store::default(),
-        compression: Compression = Compression::default(),
-        log: Log = Log::default(),
-        console: Console = Console::default(),
+        compression: VariantOptions = VariantOptions::default(),
+        log: LogSettings = LogSettings::default(),
+        console: ConsoleSettings = ConsoleSettings::default(),
         traces: Traces = Traces::default(),
     }
 }
@@ -97,9 +157,9 @@ table! {
 table! {
     /// Where the gateway is reached.
     Listen {
-        public: Of<SocketAddr> = loopback(8080),
-        admin: Of<SocketAddr> = loopback(9180),
-        admin_hosts: List<Host> = List::default(),
+        public: SocketAddr = loopback(8080),
+        admin: SocketAddr = loopback(9180),
+        admin_hosts: List<Host> = Vec::new(),
         docs: bool = true,
         public_tls: ListenTls = ListenTls::default(),
         admin_tls: ListenTls = ListenTls::default(),
@@ -109,10 +169,10 @@ table! {
 table! {
     /// TLS on one listener.
     ListenTls {
-        certificate_file: FileName = FileName::default(),
-        private_key_file: FileName = FileName::default(),
-        client_ca_file: FileName = FileName::default(),
-        client_auth: Of<ClientAuth> = Of(ClientAuth::None),
+        certificate_file: FileName = None,
+        private_key_file: FileName = None,
+        client_ca_file: FileName = None,
+        client_auth: ClientAuth = ClientAuth::None,
     }
 }
 
@@ -129,137 +189,136 @@ table! {
         name: Option<CallerName> = None,
         key_hash: Option<List<CallerKeyHash>> = None,
         client_san: Option<List<ClientSan>> = None,
-        role: Option<Of<Role>> = None,
+        role: Option<Role> = None,
         customers: Option<List<Visible>> = None,
         billing: Option<bool> = None,
-        requests_per_minute: Option<Count<1, 10_000_000>> = None,
-        expires: Option<Of<Timestamp>> = None,
+        requests_per_minute: Option<Count<1, 10_000_000, u32>> = None,
+        expires: Option<Timestamp> = None,
     }
 }
 
 table! {
     /// Web pages of other origins.
     Cors {
-        origins: List<Origin> = List::default(),
+        origins: List<Origin> = Vec::new(),
         // How long browsers may remember that. Two hours are the most that any of them does.
-        max_age: Time<0, DAY> = Time::ms(10 * MINUTE),
+        max_age: Time<0, DAY> = ms(10 * MINUTE),
     }
 }
 
 table! {
     /// Bounds of the public listener.
     Limits {
-        header_timeout: Wait = Wait::ms(10 * SECOND),
-        body_timeout: Wait = Wait::ms(15 * SECOND),
-        request_timeout: Wait = Wait::ms(30 * SECOND),
-        idle_timeout: Wait = Wait::ms(60 * SECOND),
-        write_stall_timeout: Wait = Wait::ms(15 * SECOND),
-        connections_max: Count<1, 1_000_000> = Count(4096),
-        connections_per_peer_max: Count<1, 1_000_000> = Count(2048),
-        requests_in_flight_max: Count<1, 1_000_000> = Count(1024),
-        exports_max: Count<1, 1_000_000> = Count(32),
-        hold_down_max: Time<SECOND, DAY> = Time::ms(10 * MINUTE),
-        forced_refreshes_per_minute: Count<0, 1_000_000> = Count(6),
-        drain_delay: Time<0, { 5 * MINUTE }> = Time::ms(2 * SECOND),
-        drain_grace: Time<0, HOUR> = Time::ms(30 * SECOND),
+        header_timeout: Wait = ms(10 * SECOND),
+        body_timeout: Wait = ms(15 * SECOND),
+        request_timeout: Wait = ms(30 * SECOND),
+        idle_timeout: Wait = ms(60 * SECOND),
+        write_stall_timeout: Wait = ms(15 * SECOND),
+        connections_max: Count<1, 1_000_000, usize> = 4096,
+        connections_per_peer_max: Count<1, 1_000_000, usize> = 2048,
+        requests_in_flight_max: Count<1, 1_000_000, usize> = 1024,
+        exports_max: Count<1, 1_000_000, usize> = 32,
+        hold_down_max: Time<SECOND, DAY> = ms(10 * MINUTE),
+        forced_refreshes_per_minute: Count<0, 1_000_000, u32> = 6,
+        drain_delay: Time<0, { 5 * MINUTE }> = ms(2 * SECOND),
+        drain_grace: Time<0, HOUR> = ms(30 * SECOND),
     }
 }
 
-/// Declares the table of a vendor: what every vendor has, and what only this one has.
-macro_rules! vendor_table {
-    ($(#[$doc:meta])* $name:ident = $word:ident { $($account:tt)* }) => {
-        table! {
-            $(#[$doc])*
-            $name {
-                base_url: Of<BaseUrl> = base_url(&ROWS.$word),
-                proxy_url: Option<Of<ProxyUrl>> = None,
-                api_key_header: Of<HeaderName> = Of(HeaderName::from_static(ROWS.$word.key_header)),
-                api_key_env: VariableName = VariableName::default(),
-                api_key_file: FileName = FileName::default(),
-                api_key_fallback_env: VariableName = VariableName::default(),
-                api_key_fallback_file: FileName = FileName::default(),
-                optional: bool = false,
+/// One vendor: what every vendor has, and the account, which each has in its own way.
+#[derive(Clone, Debug)]
+pub struct VendorTable {
+    pub options: VendorOptions,
+    pub api_key_env: Option<String>,
+    pub api_key_file: Option<PathBuf>,
+    pub api_key_fallback_env: Option<String>,
+    pub api_key_fallback_file: Option<PathBuf>,
+    pub optional: bool,
+    pub learn_rate: bool,
+    pub requests_per_minute_min: u32,
+    pub credential: String,
+    pub account_id: Option<AccountId>,
+    pub account_id_env: Option<String>,
+    pub account_id_file: Option<PathBuf>,
+}
+
+impl VendorTable {
+    fn of(vendor: Vendor) -> Self {
+        let (host, path) = ROWS.get(vendor).base;
+        let base = BaseUrl::fixed(host, path);
+        Self {
+            options: VendorOptions::new(vendor, base, AccountId::of_disabled()),
+            api_key_env: None,
+            api_key_file: None,
+            api_key_fallback_env: None,
+            api_key_fallback_file: None,
+            optional: false,
+            learn_rate: false,
+            requests_per_minute_min: 6,
+            credential: vendor.as_str().to_owned(),
+            account_id: None,
+            account_id_env: None,
+            account_id_file: None,
+        }
+    }
+}
+
+/// Declares the settings of a vendor: what every vendor has, and what only this one has.
+macro_rules! vendor {
+    ($(#[$doc:meta])* $name:ident { $($account:tt)* }) => {
+        $(#[$doc])*
+        pub struct $name;
+
+        fields! {
+            $name => VendorTable {
+                base_url [options.base_url]: BaseUrl,
+                proxy_url [options.proxy]: Option<ProxyUrl>,
+                api_key_header [options.key_header]: HeaderName,
+                api_key_env: VariableName,
+                api_key_file: FileName,
+                api_key_fallback_env: VariableName,
+                api_key_fallback_file: FileName,
+                optional: bool,
                 $($account)*
-                requests_per_minute: Count<1, 1_000_000> =
-                    Count(ROWS.$word.requests_per_minute.into()),
-                learn_rate: bool = false,
-                requests_per_minute_min: Count<1, 1_000_000> = Count(6),
-                concurrency: Count<1, 1024> = Count(ROWS.$word.concurrency.into()),
-                concurrency_adaptive: bool = false,
-                timeout: Wait = Wait::of(ROWS.$word.timeout),
-                connect_timeout: Wait = Wait::ms(2 * SECOND),
+                requests_per_minute [options.requests_per_minute]: Count<1, 1_000_000, u32>,
+                learn_rate: bool,
+                requests_per_minute_min: Count<1, 1_000_000, u32>,
+                concurrency [options.concurrency]: Count<1, 1024, usize>,
+                concurrency_adaptive [options.concurrency_adaptive]: bool,
+                timeout [options.timeout]: Wait,
+                connect_timeout [options.connect_timeout]: Wait,
             }
         }
     };
 }
 
-vendor_table! {
+vendor! {
     /// wiv.
-    Wiv = wiv {
-        credential: CredentialSetting = CredentialSetting("wiv".to_owned()),
+    Wiv {
+        credential: CredentialName,
     }
 }
 
-vendor_table! {
+vendor! {
     /// N-able.
-    Nable = nable {
-        account_id: Option<Of<AccountId>> = None,
-        account_id_env: VariableName = VariableName::default(),
-        account_id_file: FileName = FileName::default(),
+    Nable {
+        account_id: Option<AccountId>,
+        account_id_env: VariableName,
+        account_id_file: FileName,
     }
 }
-
-/// Declares a table of lifetimes.
-macro_rules! lives {
-    ($(#[$doc:meta])* $name:ident, $fresh:expr, $stale:expr, $on_error:expr) => {
-        table! {
-            $(#[$doc])*
-            $name {
-                fresh: Fresh = Fresh::ms($fresh),
-                stale: Beyond = Beyond::ms($stale),
-                on_error: Beyond = Beyond::ms($on_error),
-            }
-        }
-    };
-}
-
-// `stale` is twice `fresh`, so a caller that asks about as often as answers change never waits.
-// `on_error` covers a night, a day or a week-end without the vendor, and more for slower data.
-lives!(
-    /// Of the customer list.
-    CustomersLives, 5 * MINUTE, 10 * MINUTE, 24 * HOUR
-);
-lives!(
-    /// Of searches whose range is open.
-    OpenLives, MINUTE, 2 * MINUTE, 6 * HOUR
-);
-lives!(
-    /// Of searches whose range closed a few days ago.
-    RecentLives, 10 * MINUTE, 20 * MINUTE, 24 * HOUR
-);
-lives!(
-    /// Of searches whose range closed before that.
-    ClosedLives, 6 * HOUR, 12 * HOUR, 3 * DAY
-);
-lives!(
-    /// Of the month that the vendor still fills.
-    BillingCurrentLives, 6 * HOUR, 12 * HOUR, 3 * DAY
-);
-lives!(
-    /// Of earlier months.
-    BillingClosedLives, 24 * HOUR, 2 * DAY, 7 * DAY
-);
 
 table! {
     /// Case searches.
     Cases {
-        recent_days: Count<0, 366> = Count(7),
-        time_zone: Of<TimeZone> = Of(TimeZone::UTC),
+        recent_days: Count<0, 366, u16> = 7,
+        time_zone: TimeZone = TimeZone::UTC,
         derive_customer: bool = true,
         strict_members: bool = false,
-        open: OpenLives = OpenLives::default(),
-        recent: RecentLives = RecentLives::default(),
-        closed: ClosedLives = ClosedLives::default(),
+        // The range ends today or later, or there is none.
+        open: Lifetimes = lives(MINUTE, 6 * HOUR),
+        recent: Lifetimes = lives(10 * MINUTE, 24 * HOUR),
+        closed: Lifetimes = lives(6 * HOUR, 3 * DAY),
     }
 }
 
@@ -267,55 +326,67 @@ table! {
     /// Billing.
     Billing {
         // For soft failures.
-        negative: Time<SECOND, DAY> = Time::ms(2 * MINUTE),
-        current: BillingCurrentLives = BillingCurrentLives::default(),
-        closed: BillingClosedLives = BillingClosedLives::default(),
+        negative: Time<SECOND, DAY> = ms(2 * MINUTE),
+        current: Lifetimes = lives(6 * HOUR, 3 * DAY),
+        closed: Lifetimes = lives(24 * HOUR, 7 * DAY),
     }
 }
 
 table! {
     /// A customer and a billed client that are the same company.
     Link {
-        customer_id: Option<Of<CustomerId>> = None,
+        customer_id: Option<CustomerId> = None,
         client_id: Option<BilledId> = None,
         client_name: Option<Text> = None,
     }
 }
 
-table! {
-    /// Walks, snapshots and page tokens.
-    Pagination {
-        vendor_page_size: Count<1, 500> = Count(500),
+/// Walks, snapshots and page tokens.
+#[derive(Clone, Debug, Default)]
+pub struct Pagination {
+    pub snapshots: SnapshotOptions,
+    pub token_key_env: Option<String>,
+    pub token_key_file: Option<PathBuf>,
+    pub token_key_previous_env: Option<String>,
+    pub token_key_previous_file: Option<PathBuf>,
+}
+
+fields! {
+    Pagination => Pagination {
+        vendor_page_size [snapshots.vendor_page_size]: Count<1, 500, PageSize>,
         // Beyond the furthest reader.
-        read_ahead_pages: Count<0, 100> = Count(1),
-        scroll_idle_max: Span = Span::ms(45 * SECOND),
+        read_ahead_pages [snapshots.read_ahead_pages]: Count<0, 100, usize>,
+        scroll_idle_max [snapshots.scroll_idle_max]: Span,
         // An abandoned or lost scroll counts against `vendor_scrolls_max` for this long.
-        scroll_expiry: Span = Span::ms(5 * MINUTE),
-        open_scrolls_max: Count<1, 400> = Count(32),
+        scroll_expiry [snapshots.scroll_expiry]: Span,
+        open_scrolls_max [snapshots.open_scrolls_max]: Count<1, 400, usize>,
         // The vendor fails every search past about 500, so some stay free for its other users.
-        vendor_scrolls_max: Count<1, 450> = Count(200),
-        slot_wait_max: Wait = Wait::ms(10 * SECOND),
-        drain_pages_max: Count<0, 1_000> = Count(10),
-        walk_rows_max: Count<1, 10_000_000> = Count(200_000),
-        walk_pages_max: Count<1, 1_000_000> = Count(2_000),
-        walk_bytes_max: Memory = Memory::bytes(200 * MIB),
-        walk_time_max: Time<SECOND, DAY> = Time::ms(30 * MINUTE),
-        rewalks_max: Count<0, 1_000> = Count(10),
-        token_lifetime: Span = Span::ms(30 * MINUTE),
-        token_heal: bool = true,
-        snapshot_lifetime_max: Span = Span::ms(24 * HOUR),
-        snapshot_bytes_max: Memory = Memory::bytes(256 * MIB),
-        token_key_env: VariableName = VariableName::default(),
-        token_key_file: FileName = FileName::default(),
-        token_key_previous_env: VariableName = VariableName::default(),
-        token_key_previous_file: FileName = FileName::default(),
+        vendor_scrolls_max [snapshots.vendor_scrolls_max]: Count<1, 450, usize>,
+        slot_wait_max [snapshots.slot_wait_max]: Wait,
+        drain_pages_max [snapshots.drain_pages_max]: Count<0, 1_000, usize>,
+        walk_rows_max [snapshots.walk_rows_max]: Count<1, 10_000_000, usize>,
+        walk_pages_max [snapshots.walk_pages_max]: Count<1, 1_000_000, usize>,
+        walk_bytes_max [snapshots.walk_bytes_max]: Memory,
+        walk_time_max [snapshots.walk_time_max]: Time<SECOND, DAY>,
+        rewalks_max [snapshots.rewalks_max]: Count<0, 1_000, u32>,
+        token_lifetime [snapshots.token_lifetime]: Span,
+        token_heal [snapshots.token_heal]: bool,
+        snapshot_lifetime_max [snapshots.snapshot_lifetime_max]: Span,
+        snapshot_bytes_max [snapshots.snapshot_bytes_max]: Memory,
+        token_key_env: VariableName,
+        token_key_file: FileName,
+        token_key_previous_env: VariableName,
+        token_key_previous_file: FileName,
     }
 }
 
 table! {
-    /// Answers in memory.
-    Cache {
-        bytes_max: Size<{ 64 * KIB }, { 1024 * GIB }> = Size::bytes(256 * MIB),
+    /// The `[cache]` settings.
+    #[derive(Copy, PartialEq, Eq)]
+    CacheSettings {
+        /// Maximum bytes of all answers together.
+        bytes_max: Size<{ 64 * KIB }, { 1024 * GIB }> = 256 * MIB,
+        /// Whether answers in frequent use are refreshed before they are stale.
         refresh_ahead: bool = false,
     }
 }
@@ -324,8 +395,8 @@ table! {
     /// What outlives the process.
     Store {
         kind: StoreKind = StoreKind::Disk,
-        directory: DirectoryName = DirectoryName::default(),
-        bytes_max: Size<MIB, { 1024 * GIB }> = Size::bytes(GIB),
+        directory: DirectoryName = None,
+        bytes_max: Size<MIB, { 1024 * GIB }> = GIB,
         valkey: StoreValkey = StoreValkey::default(),
     }
 }
@@ -333,56 +404,56 @@ table! {
 table! {
     /// The Valkey or Redis of `kind = "valkey"`.
     StoreValkey {
-        addresses: List<ValkeyAddress> = List::default(),
+        addresses: List<ValkeyAddress> = Vec::new(),
         tls: Option<bool> = None,
-        ca_file: FileName = FileName::default(),
-        username: KeyPrefix = KeyPrefix::default(),
-        password_env: VariableName = VariableName::default(),
-        password_file: FileName = FileName::default(),
-        prefix: KeyPrefix = KeyPrefix("msp".to_owned()),
+        ca_file: FileName = None,
+        username: UserName = None,
+        password_env: VariableName = None,
+        password_file: FileName = None,
+        prefix: KeyPrefix = "msp".to_owned(),
         when_away: WhenAway = WhenAway::Open,
-        timeout: Time<5, { 10 * SECOND }> = Time::ms(50),
-        lease: Time<{ 2 * SECOND }, { 60 * SECOND }> = Time::ms(6_000),
-        replicas_min: Count<1, 1_000> = Count(2),
+        timeout: Time<5, { 10 * SECOND }> = ms(50),
+        lease: Time<{ 2 * SECOND }, { 60 * SECOND }> = ms(6_000),
+        replicas_min: Count<1, 1_000, u32> = 2,
     }
 }
 
 table! {
-    /// Callers that keep searches in step.
-    Changes {
-        bytes_max: Size<{ 64 * KIB }, { 1024 * GIB }> = Size::bytes(64 * MIB),
-        followers_max: Count<1, 1_000_000> = Count(2048),
+    /// The `[changes]` settings.
+    #[derive(Copy, PartialEq, Eq)]
+    ChangesSettings {
+        /// Maximum bytes of the states that sync tokens name.
+        bytes_max: Size<{ 64 * KIB }, { 1024 * GIB }> = 64 * MIB,
+        /// Maximum requests for changes and streams of events at once.
+        followers_max: Count<1, 1_000_000, usize> = 2048,
     }
 }
 
 table! {
-    /// Answers in content codings.
-    Compression {
-        enabled: bool = true,
-        bytes_min: Size<256, { 1024 * MIB }> = Size::bytes(KIB),
-    }
-}
-
-table! {
-    /// What is logged.
-    Log {
+    /// The `[log]` settings.
+    #[derive(Copy, PartialEq, Eq)]
+    LogSettings {
+        /// The least severe level that is logged.
         level: Level = Level::Info,
+        /// Whether each request is one line.
         access: bool = true,
     }
 }
 
 table! {
-    /// What the admin listener's console remembers.
-    Console {
-        history_bytes_max: Size<0, { 256 * MIB }> = Size::bytes(4 * MIB),
+    /// The `[console]` settings.
+    #[derive(Copy, PartialEq, Eq)]
+    ConsoleSettings {
+        /// Maximum bytes of samples and requests together.
+        history_bytes_max: Size<0, { 256 * MIB }> = 4 * MIB,
     }
 }
 
 table! {
     /// Spans of requests.
     Traces {
-        otlp_endpoint: Collector = Collector::default(),
-        sample_ratio: Share = Share(0.01),
-        headers_file: FileName = FileName::default(),
+        otlp_endpoint: CollectorUrl = None,
+        sample_ratio: Share = 0.01,
+        headers_file: FileName = None,
     }
 }

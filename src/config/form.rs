@@ -1,224 +1,298 @@
-//! The forms a single setting may have. Each checks itself while it is read, and says what would be
-//! right without repeating what was wrong: it might be a secret.
+//! How a setting is read, shown and described: one trait for tables, one for single values.
+//!
+//! A value that is wrong is reported by what would be right, and never repeated: it might be a
+//! secret.
 
-use std::fmt;
-use std::marker::PhantomData;
-use std::net::SocketAddr;
+use figment::value::{Dict, Value};
+use serde_json::{Value as Json, json};
+use toml::Value as Toml;
 
-use serde::de::{Deserializer, Error, Unexpected, Visitor};
-use serde::ser::Serializer;
-
+use super::layer::unknown;
+use super::report::Report;
 use crate::access::Role;
 use crate::server::ClientAuth;
 
-/// One setting's value.
-pub trait Form: Sized {
+/// What is known of a single setting besides its value.
+#[derive(Clone, Copy)]
+pub struct Facts {
     /// What would be right, as the end of a sentence that begins with "must be".
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result;
+    pub right: fn() -> String,
+    /// Its JSON schema.
+    pub shape: fn() -> Json,
+}
 
-    /// Reads a text.
-    fn from_text(text: &str) -> Option<Self>;
+/// Takes the path, the value and the facts of one setting. The value is `None` where the setting
+/// is not given and has no default.
+pub type Visit<'a> = dyn FnMut(&str, Option<Toml>, Facts) + 'a;
 
-    /// Reads a number, where one may be written without quotes.
-    fn from_integer(_: u64) -> Option<Self> {
-        None
-    }
+/// A setting, or a table of settings.
+pub trait Setting {
+    /// What the gateway makes of it.
+    type Value;
 
-    /// Reads a number with a fraction, where one may be written without quotes.
-    fn from_float(_: f64) -> Option<Self> {
-        None
-    }
+    /// Reads what was given. `into` holds the default before, and keeps it if that is wrong.
+    fn read(into: &mut Self::Value, given: Value, path: &str, report: &mut Report);
 
-    /// Returns the value as a text in `config.toml`.
-    fn to_text(&self) -> String;
+    /// Visits each single setting, in the order of the declaration.
+    fn each(value: &Self::Value, path: &str, visit: &mut Visit<'_>);
+}
 
-    /// Writes the value as it stands in `config.toml`.
-    fn write<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&self.to_text())
+/// A single value.
+pub trait Form {
+    /// What the gateway makes of it.
+    type Value;
+
+    /// Returns what would be right, as the end of a sentence that begins with "must be".
+    fn right() -> String;
+
+    /// Returns the value, if it is right.
+    fn take(given: &Value) -> Option<Self::Value>;
+
+    /// Returns the value as it is written in `config.toml`.
+    fn show(value: &Self::Value) -> Toml;
+
+    /// Returns the JSON schema of what may be written.
+    fn shape() -> Json {
+        json!({"type": "string"})
     }
 }
 
-/// Reads a [`Form`].
-pub(super) struct FormVisitor<T>(pub PhantomData<T>);
-
-impl<T: Form> Visitor<'_> for FormVisitor<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        T::expecting(f)
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        T::from_text(text).ok_or_else(|| refused(&self))
-    }
-
-    fn visit_i64<E: Error>(self, n: i64) -> Result<T, E> {
-        u64::try_from(n)
-            .ok()
-            .and_then(T::from_integer)
-            .ok_or_else(|| refused(&self))
-    }
-
-    fn visit_f64<E: Error>(self, n: f64) -> Result<T, E> {
-        T::from_float(n).ok_or_else(|| refused(&self))
+fn facts<F: Form>() -> Facts {
+    Facts {
+        right: F::right,
+        shape: F::shape,
     }
 }
 
-/// Returns the error of a wrong value: names what would be right, holds nothing of what was there.
-pub(super) fn refused<'de, V: Visitor<'de>, E: Error>(visitor: &V) -> E {
-    E::invalid_value(Unexpected::Other("value"), visitor)
+fn read<F: Form>(given: &Value, path: &str, report: &mut Report) -> Option<F::Value> {
+    let value = F::take(given);
+    if value.is_none() {
+        report.add(path, must_be::<F>());
+    }
+    value
 }
 
-/// Lets serde read and write a [`Form`].
-macro_rules! leaf {
-    ([$($generics:tt)*] $name:ty) => {
-        impl<'de, $($generics)*> serde::Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                d.deserialize_any($crate::config::form::FormVisitor(std::marker::PhantomData))
-            }
+fn must_be<F: Form>() -> String {
+    format!("must be {}", F::right())
+}
+
+/// Parses a value that was given on the command line.
+///
+/// # Errors
+/// What would be right.
+pub(crate) fn parsed<F: Form>(text: &str) -> Result<F::Value, String> {
+    F::take(&Value::from(text)).ok_or_else(must_be::<F>)
+}
+
+impl<F: Form> Setting for F {
+    type Value = F::Value;
+
+    fn read(into: &mut F::Value, given: Value, path: &str, report: &mut Report) {
+        if let Some(value) = read::<F>(&given, path, report) {
+            *into = value;
         }
+    }
 
-        impl<$($generics)*> serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                $crate::config::form::Form::write(self, s)
-            }
+    fn each(value: &F::Value, path: &str, visit: &mut Visit<'_>) {
+        visit(path, Some(F::show(value)), facts::<F>());
+    }
+}
+
+/// A setting without a default.
+impl<F: Form> Setting for Option<F> {
+    type Value = Option<F::Value>;
+
+    fn read(into: &mut Self::Value, given: Value, path: &str, report: &mut Report) {
+        if let Some(value) = read::<F>(&given, path, report) {
+            *into = Some(value);
         }
-    };
-    ($($name:ty),*) => {
-        $($crate::config::form::leaf!([] $name);)*
-    };
-}
-pub(super) use leaf;
+    }
 
-/// A whole number between two bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count<const MIN: u64, const MAX: u64>(pub u64);
-
-impl<const MIN: u64, const MAX: u64> From<Count<MIN, MAX>> for usize {
-    fn from(count: Count<MIN, MAX>) -> Self {
-        Self::try_from(count.0).unwrap_or(Self::MAX)
+    fn each(value: &Self::Value, path: &str, visit: &mut Visit<'_>) {
+        visit(path, value.as_ref().map(F::show), facts::<F>());
     }
 }
 
-impl<const MIN: u64, const MAX: u64> From<Count<MIN, MAX>> for u32 {
-    fn from(count: Count<MIN, MAX>) -> Self {
-        Self::try_from(count.0).unwrap_or(Self::MAX)
+/// A list of tables. Its members are visited as `path[0].name`; those of an empty list without a
+/// value, as `path[].name`.
+impl<T: Setting<Value = T> + Default> Setting for Vec<T> {
+    type Value = Self;
+
+    fn read(into: &mut Self, given: Value, path: &str, report: &mut Report) {
+        let Value::Array(_, items) = given else {
+            return report.add(path, "must be a list of tables");
+        };
+        *into = Self::new();
+        for (i, item) in items.into_iter().enumerate() {
+            let mut table = T::default();
+            T::read(&mut table, item, &format!("{path}[{i}]"), report);
+            into.push(table);
+        }
+    }
+
+    fn each(value: &Self, path: &str, visit: &mut Visit<'_>) {
+        for (i, table) in value.iter().enumerate() {
+            T::each(table, &format!("{path}[{i}]"), visit);
+        }
+        if value.is_empty() {
+            let of_list = Facts {
+                right: || "a list of tables".to_owned(),
+                shape: || json!({"type": "array"}),
+            };
+            visit(path, None, of_list);
+            let mut bare = |path: &str, _: Option<Toml>, facts: Facts| visit(path, None, facts);
+            T::each(&T::default(), &format!("{path}[]"), &mut bare);
+        }
     }
 }
 
-impl<const MIN: u64, const MAX: u64> Form for Count<MIN, MAX> {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a whole number from {MIN} to {MAX}")
-    }
-
-    fn from_text(_: &str) -> Option<Self> {
-        None
-    }
-
-    fn from_integer(n: u64) -> Option<Self> {
-        (MIN..=MAX).contains(&n).then_some(Self(n))
-    }
-
-    fn to_text(&self) -> String {
-        self.0.to_string()
-    }
-
-    fn write<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_u64(self.0)
+/// Returns the path of a setting in the table at `path`.
+pub fn below(path: &str, name: &str) -> String {
+    match path {
+        "" => name.to_owned(),
+        _ => format!("{path}.{name}"),
     }
 }
-leaf!([const MIN: u64, const MAX: u64] Count<MIN, MAX>);
 
-/// Says of foreign types, a line each, what would be right, how a text is read and how a value is
-/// shown; and how a number is read, where one may stand without quotes.
+pub(super) fn as_table(given: Value, path: &str, report: &mut Report) -> Option<Dict> {
+    match given {
+        Value::Dict(_, table) => Some(table),
+        _ => {
+            report.add(path, "must be a table");
+            None
+        }
+    }
+}
+
+/// Reports what is left of a table, whose settings have these names.
+pub(super) fn no_more(left: &Dict, known: &[&str], path: &str, report: &mut Report) {
+    for name in left.keys() {
+        unknown(name, known, path, report);
+    }
+}
+
+/// Returns a whole number that is not negative.
+pub(super) fn whole(given: &Value) -> Option<u64> {
+    u64::try_from(given.to_i128()?).ok()
+}
+
+impl Form for bool {
+    type Value = Self;
+
+    fn right() -> String {
+        "true or false".to_owned()
+    }
+
+    fn take(given: &Value) -> Option<Self> {
+        given.to_bool()
+    }
+
+    fn show(value: &Self) -> Toml {
+        Toml::from(*value)
+    }
+
+    fn shape() -> Json {
+        json!({"type": "boolean"})
+    }
+}
+
+/// Declares forms of texts, a line each: what would be right, how a text is read, and how a value
+/// is shown. `or number`: a whole number may be written without quotes.
 macro_rules! forms {
-    ($($type:ty: $right:expr, $read:expr, $show:expr $(, $integer:expr)?;)*) => {$(
-        impl $crate::config::form::Form for $type {
-            fn expecting(f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                write!(f, "{}", $right)
+    ($($(#[$doc:meta])* $form:ty $(=> $value:ty)?: $right:expr, $read:expr, $show:expr $(, or $number:ident)?;)*) => {$(
+        impl $crate::config::form::Form for $form {
+            type Value = $crate::config::form::one_of!($($value)? , Self);
+
+            fn right() -> String {
+                $right.to_string()
             }
 
-            fn from_text(text: &str) -> Option<Self> {
-                let read: fn(&str) -> Option<Self> = $read;
-                read(text)
+            fn take(given: &figment::value::Value) -> Option<Self::Value> {
+                let read: fn(&str) -> Option<Self::Value> = $read;
+                $(if let Some($number) = $crate::config::form::whole(given) {
+                    return read(&$number.to_string());
+                })?
+                read(given.as_str()?)
             }
 
-            $(fn from_integer(n: u64) -> Option<Self> {
-                let read: fn(u64) -> Option<Self> = $integer;
-                read(n)
-            })?
-
-            fn to_text(&self) -> String {
-                let show: fn(&Self) -> String = $show;
-                show(self)
+            fn show(value: &Self::Value) -> toml::Value {
+                let show: fn(&Self::Value) -> String = $show;
+                show(value).into()
             }
         }
     )*};
 }
 pub(super) use forms;
 
-/// Declares texts, a line each: what would be right, and whether a text is.
-macro_rules! texts {
-    ($($(#[$doc:meta])* $name:ident: $right:expr, $good:expr;)*) => {$(
-        $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq, Eq)]
-        pub struct $name(pub String);
-
-        $crate::config::form::forms! {
-            $name: $right, |text| {
-                let good: fn(&str) -> bool = $good;
-                good(text).then(|| Self(text.to_owned()))
-            }, |this| this.0.clone();
-        }
-        $crate::config::form::leaf!($name);
-    )*};
-}
-pub(super) use texts;
-
-forms! {
-    SocketAddr: "an IP address and a port, such as \"127.0.0.1:8080\"",
-        |text| text.parse().ok(), Self::to_string;
-    Role: "\"reader\" or \"operator\"",
-        |text| [Self::Reader, Self::Operator].into_iter().find(|role| role.as_str() == text),
-        |role| role.as_str().to_owned();
-    ClientAuth: "\"none\", \"optional\" or \"required\"",
-        |text| Self::ALL.into_iter().find(|word| word.as_str() == text),
-        |word| word.as_str().to_owned();
-}
-
-/// Cuts options from a table that has members of the same names.
-macro_rules! cut {
-    ($options:ident from $table:expr => { $($member:ident),* $(,)? } $($rest:tt)*) => {
-        $options { $($member: $table.$member.into(),)* $($rest)* }
+/// The first of two types that is there.
+macro_rules! one_of {
+    (, $default:ty) => {
+        $default
+    };
+    ($given:ty, $default:ty) => {
+        $given
     };
 }
-pub(super) use cut;
+pub(super) use one_of;
 
-/// A form that is one of a few words.
+/// Forms that are one of a few words.
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident, $right:literal, { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
+    ($($word:ty),*) => {$(
+        impl Form for $word {
+            type Value = Self;
+
+            fn right() -> String {
+                or_list(&Self::ALL.map(|word| format!("\"{}\"", word.as_str())))
+            }
+
+            fn take(given: &Value) -> Option<Self> {
+                let text = given.as_str()?;
+                Self::ALL.into_iter().find(|word| word.as_str() == text)
+            }
+
+            fn show(value: &Self) -> Toml {
+                value.as_str().into()
+            }
+
+            fn shape() -> Json {
+                json!({"type": "string", "enum": Self::ALL.map(Self::as_str)})
+            }
+        }
+    )*};
+}
+words!(AuthMode, ClientAuth, Level, Role, StoreKind, WhenAway);
+
+/// Returns a list in words: "a", "a or b", "a, b or c".
+pub(super) fn or_list(words: &[String]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} or {last}", most.join(", ")),
+    }
+}
+
+/// Declares an enum of words.
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$of_variant:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $($(#[$vdoc])* $variant,)* }
+        pub enum $name { $($(#[$of_variant])* $variant,)* }
 
         impl $name {
+            /// Every variant.
+            pub const ALL: [Self; [$(stringify!($variant)),*].len()] = [$(Self::$variant),*];
+
             /// Returns the word used in settings.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
             }
         }
-
-        forms! {
-            $name: $right,
-            |text| match text { $($word => Some(Self::$variant),)* _ => None },
-            |this| this.as_str().to_owned();
-        }
     };
 }
 
-words! {
-    /// Who is let in.
-    AuthMode, "\"keys\" or \"open\"", {
+choice! {
+    /// Which callers are accepted.
+    AuthMode {
         /// Callers that present a caller key or certificate.
         Keys = "keys",
         /// Everyone; for loopback only.
@@ -226,9 +300,9 @@ words! {
     }
 }
 
-words! {
+choice! {
     /// What the store is made of.
-    StoreKind, "\"disk\", \"valkey\" or \"none\"", {
+    StoreKind {
         /// A file on this machine.
         Disk = "disk",
         /// A Valkey or Redis that other gateways use too.
@@ -238,9 +312,9 @@ words! {
     }
 }
 
-words! {
+choice! {
     /// What the gateway does while Valkey does not answer.
-    WhenAway, "\"open\", \"stale_only\" or \"closed\"", {
+    WhenAway {
         /// It goes on alone.
         Open = "open",
         /// It makes no vendor calls.
@@ -250,36 +324,18 @@ words! {
     }
 }
 
-words! {
+choice! {
     /// How much is logged.
-    Level, "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"", {
-        /// Only what failed.
+    Level {
+        /// Only failures.
         Error = "error",
         /// And what an operator should look at.
         Warn = "warn",
-        /// And what happened.
+        /// And normal events.
         Info = "info",
-        /// And why.
+        /// And the reasons of decisions.
         Debug = "debug",
         /// Everything.
         Trace = "trace",
     }
 }
-
-/// A foreign type as a setting.
-#[derive(Clone, Debug)]
-pub struct Of<T>(pub T);
-
-impl<'de, T: Form> serde::Deserialize<'de> for Of<T> {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        d.deserialize_any(FormVisitor(PhantomData)).map(Self)
-    }
-}
-
-impl<T: Form> serde::Serialize for Of<T> {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        self.0.write(s)
-    }
-}
-
-leaf!(AuthMode, Level, StoreKind, WhenAway);

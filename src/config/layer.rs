@@ -1,4 +1,5 @@
-//! The two sources of settings, read into figment's form, with the place of each.
+//! The two sources of settings, the file and the environment, as layers that figment merges, and
+//! the place of each setting.
 //!
 //! figment's own providers are not used: their errors print the values they choke on, and the one
 //! for the environment guesses types from them.
@@ -10,7 +11,9 @@ use figment::{Metadata, Profile, Provider};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::form::below;
 use super::report::{Report, SettingPlace};
+use super::show::paths;
 
 /// What the variables that override settings begin with; two underscores separate the levels.
 pub const PREFIX: &str = "MSP_GATEWAY__";
@@ -64,7 +67,7 @@ impl Lines {
     }
 }
 
-/// Turns parsed TOML into figment's values and notes where each stands.
+/// Turns parsed TOML into values and records the place of each.
 struct Convert<'a, F: Fn(usize) -> SettingPlace> {
     place: F,
     report: &'a mut Report,
@@ -74,10 +77,7 @@ impl<F: Fn(usize) -> SettingPlace> Convert<'_, F> {
     fn table(&mut self, table: &DeTable<'_>, path: &str) -> Dict {
         let mut dict = Dict::new();
         for (name, value) in table {
-            let below = match path {
-                "" => shown(name.get_ref()).to_owned(),
-                _ => format!("{path}.{}", shown(name.get_ref())),
-            };
+            let below = below(path, shown(name.get_ref()));
             let place = (self.place)(name.span().start);
             self.report.places.insert(below.clone(), place);
             dict.insert(name.get_ref().to_string(), self.value(value, &below));
@@ -115,22 +115,18 @@ impl<F: Fn(usize) -> SettingPlace> Convert<'_, F> {
 pub fn from_toml(text: &str, file: &Arc<str>, report: &mut Report) -> Layer {
     let lines = Lines::of(text);
     let place = |offset| SettingPlace::File(file.clone(), lines.line(offset));
-    let mut dict = Dict::new();
-    match DeTable::parse(text) {
-        Ok(table) => {
-            dict = Convert { place, report }.table(table.get_ref(), "");
-        }
+    let dict = match DeTable::parse(text) {
+        Ok(table) => Convert { place, report }.table(table.get_ref(), ""),
         Err(error) => {
-            // The parser's own words may quote the text, which may hold a secret.
             let at = place(error.span().map_or(0, |span| span.start));
-            let what = if error.message().starts_with("duplicate key") {
-                "this key or table was given before"
-            } else {
-                "this is not TOML (a text needs quotes, a table [brackets])"
+            let what = match error.message().starts_with("duplicate key") {
+                true => "this key or table was given before",
+                false => "this is not TOML (a text needs quotes, a table [brackets])",
             };
             report.add_at(at, "", what);
+            Dict::new()
         }
-    }
+    };
     Layer {
         name: "config.toml",
         dict,
@@ -161,10 +157,8 @@ fn insert(dict: &mut Dict, path: &[String], value: Value) -> bool {
         [] => false,
         [name] => dict.insert(name.clone(), value).is_none(),
         [name, rest @ ..] => {
-            let below = dict
-                .entry(name.clone())
-                .or_insert_with(|| Value::from(Dict::new()));
-            match below {
+            let below = dict.entry(name.clone());
+            match below.or_insert_with(|| Value::from(Dict::new())) {
                 Value::Dict(_, below) => insert(below, rest, value),
                 _ => false,
             }
@@ -257,12 +251,12 @@ pub fn from_variables(
         }
         let path = levels
             .iter()
-            .map(|level| shown(level))
-            .collect::<Vec<_>>()
-            .join(".");
+            .fold(String::new(), |path, level| below(&path, shown(level)));
         // What the file said below this path no longer stands.
-        let below = format!("{path}[");
-        report.places.retain(|known, _| !known.starts_with(&below));
+        let members = format!("{path}[");
+        report
+            .places
+            .retain(|known, _| !known.starts_with(&members));
         // A table that only variables name is theirs.
         for (end, _) in path.match_indices('.') {
             let table = path.get(..end).unwrap_or_default().to_owned();
@@ -298,5 +292,50 @@ pub fn shown_variable(name: &str) -> String {
         name.to_owned()
     } else {
         format!("{PREFIX}…")
+    }
+}
+
+/// Reports a name that is none of the settings of the table at `path`.
+pub fn unknown(name: &str, known: &[&str], path: &str, report: &mut Report) {
+    let path = below(path, shown(name));
+    let near = match report.place(&path) {
+        SettingPlace::Variable(variable) => nearest_variable(&variable, &paths()),
+        _ => None,
+    };
+    let near = near.or_else(|| nearest(name, known).map(str::to_owned));
+    let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+    report.add(&path, format!("unknown setting{near}"));
+}
+
+/// The known name that was probably meant.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    // Longer names are no typing errors, and the distance costs the product of the lengths.
+    if name.len() > 64 {
+        return None;
+    }
+    let near = |candidate: &&&str| {
+        let far = strsim::levenshtein(name, candidate);
+        (far <= 2 && far < candidate.len())
+            || candidate.starts_with(name)
+            || name.starts_with(**candidate)
+    };
+    known
+        .iter()
+        .filter(near)
+        .min_by_key(|candidate| strsim::levenshtein(name, candidate))
+        .copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typing_errors_are_recognised() {
+        let known = ["timeout", "api_key_env", "concurrency"];
+        assert_eq!(nearest("timout", &known), Some("timeout"));
+        assert_eq!(nearest("api_key", &known), Some("api_key_env"));
+        assert_eq!(nearest("zzz", &known), None);
+        assert_eq!(nearest("", &["a"]), Some("a"));
     }
 }

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use figment::error::Kind;
-use figment::value::{Dict, Value};
-use figment::{Figment, Provider as _};
+use figment::value::Value;
+use figment::{Figment, Profile, Provider as _};
 
-use super::check::{self, Settings, or_list};
+use super::check::{self, Settings};
 use super::file::File;
+use super::form::{Setting as _, or_list};
 use super::layer::{self, SOURCE_BYTES_MAX};
 use super::report::{PROBLEMS_MAX, Refusal, Report, SettingPlace};
 use super::sources;
@@ -176,12 +176,15 @@ fn read(
     let variables: Vec<_> = variables.into_iter().collect();
     let paths = super::show::paths();
     merged = merged.merge(layer::from_variables(&variables, &paths, &mut report));
-    let mut merged = merged
-        .data()
-        .ok()
-        .and_then(|mut profiles| profiles.remove(&figment::Profile::Default))
-        .unwrap_or_default();
-    let file = extract(&mut merged, &paths, &mut report);
+    let given = merged.data().ok();
+    let given = given.and_then(|mut profiles| profiles.remove(&Profile::Default));
+    let mut file = File::default();
+    File::read(
+        &mut file,
+        Value::from(given.unwrap_or_default()),
+        "",
+        &mut report,
+    );
     // One that holds a secret may have any name.
     let named = sources::variables_named(&file);
     let strays = layer::strays(&variables).filter(|name| named.iter().all(|known| known != name));
@@ -208,109 +211,9 @@ fn proxies(variables: &[(String, Option<String>)]) -> Vec<String> {
     names.cloned().collect()
 }
 
-/// Reads the mirror. serde stops at the first problem, so what is wrong is noted and taken out, and
-/// the rest read again.
-fn extract(merged: &mut Dict, paths: &[String], report: &mut Report) -> File {
-    loop {
-        let error = match Value::from(merged.clone()).deserialize::<File>() {
-            Ok(file) => return file,
-            Err(error) => error,
-        };
-        let removed = remove(merged, &error.path, "");
-        let path = removed.as_deref().unwrap_or_default();
-        match &error.kind {
-            Kind::UnknownField(name, known) => {
-                let mut text = "unknown setting".to_owned();
-                let near = match report.place(path) {
-                    SettingPlace::Variable(variable) => layer::nearest_variable(&variable, paths),
-                    _ => None,
-                };
-                let near = near.or_else(|| nearest(name, known).map(str::to_owned));
-                if let Some(near) = near {
-                    text.push_str(&format!("; did you mean {near}?"));
-                }
-                report.add(path, text);
-            }
-            Kind::InvalidType(_, right) | Kind::InvalidValue(_, right) => {
-                let right = match right.as_str() {
-                    "a boolean" => "true or false",
-                    "a sequence" => "a list of tables",
-                    right => right,
-                };
-                report.add(path, format!("must be {right}"));
-            }
-            // No form in the mirror gives another kind; its text is not known to be free of values.
-            _ => report.add(path, "has a wrong form"),
-        }
-        if removed.is_none() || report.is_full() {
-            return File::default();
-        }
-    }
-}
-
-/// Takes what stands at the path, and returns the setting's path as it is shown. Inside a list of
-/// values the whole list is taken; in a list of tables the one table is emptied, so that the others
-/// keep their numbers.
-fn remove(dict: &mut Dict, path: &[String], before: &str) -> Option<String> {
-    let (name, rest) = path.split_first()?;
-    let here = format!("{before}{}", layer::shown(name));
-    match (dict.get_mut(name)?, rest) {
-        (Value::Dict(_, below), [_, ..]) => {
-            return remove(below, rest, &format!("{here}."));
-        }
-        (Value::Array(_, items), [index, rest @ ..]) => {
-            let item = items.get_mut(index.parse::<usize>().ok()?)?;
-            let here = format!("{here}[{index}]");
-            match item {
-                Value::Dict(_, below) if !rest.is_empty() => {
-                    return remove(below, rest, &format!("{here}."));
-                }
-                // Emptied already, so it is no list of tables: it stands where a table belongs.
-                Value::Dict(_, below) if below.is_empty() => {}
-                _ if before.is_empty() => {
-                    *item = Value::from(Dict::new());
-                    return Some(here);
-                }
-                _ => {}
-            }
-        }
-        _ => {}
-    }
-    dict.remove(name);
-    Some(here)
-}
-
-/// The known name that was probably meant.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    // Longer names are no typing errors, and the distance costs the product of the lengths.
-    if name.len() > 64 {
-        return None;
-    }
-    let near = |candidate: &&&str| {
-        let far = strsim::levenshtein(name, candidate);
-        (far <= 2 && far < candidate.len())
-            || candidate.starts_with(name)
-            || name.starts_with(**candidate)
-    };
-    known
-        .iter()
-        .filter(near)
-        .min_by_key(|candidate| strsim::levenshtein(name, candidate))
-        .copied()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn typing_errors_are_recognised() {
-        let known = ["timeout", "api_key_env", "concurrency"];
-        assert_eq!(nearest("timout", &known), Some("timeout"));
-        assert_eq!(nearest("api_key", &known), Some("api_key_env"));
-        assert_eq!(nearest("zzz", &known), None);
-        assert_eq!(nearest("", &["a"]), Some("a"));
-    }
 
     #[test]
     fn large_missing_and_binary_files_are_one_line() {

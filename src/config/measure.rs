@@ -1,8 +1,13 @@
-//! Times and sizes as people write them: `"1h30m"`, `"256MiB"`.
+//! Numbers, and times and sizes as people write them: `"1h30m"`, `"256MiB"`.
 
 use std::fmt;
+use std::marker::PhantomData;
 
-use super::form::Form;
+use figment::value::Value;
+use serde_json::{Value as Json, json};
+use toml::Value as Toml;
+
+use super::form::{Form, whole};
 use crate::clock::Duration;
 
 /// Longest time or size text; the longest sensible one has under 20 characters.
@@ -24,6 +29,11 @@ pub const MIB: u64 = 1 << 20;
 /// One GiB, in bytes.
 pub const GIB: u64 = 1 << 30;
 
+/// Returns this many milliseconds.
+pub const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
 /// Units of time, longest first: a text names each at most once and in this order.
 const TIME_UNITS: [(&str, u64); 5] = [
     ("d", DAY),
@@ -36,7 +46,7 @@ const TIME_UNITS: [(&str, u64); 5] = [
 const SIZE_UNITS: [(&str, u64); 4] = [("GiB", GIB), ("MiB", MIB), ("KiB", KIB), ("B", 1)];
 
 /// Splits digits from what follows them. `None` where there are no digits or too many.
-fn number(text: &str) -> Option<(u64, &str)> {
+fn digits(text: &str) -> Option<(u64, &str)> {
     let end = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -51,7 +61,7 @@ pub fn parse_time_ms(text: &str) -> Option<u64> {
     }
     let (mut rest, mut total, mut smaller_than) = (text, 0_u64, u64::MAX);
     while !rest.is_empty() {
-        let (count, after) = number(rest)?;
+        let (count, after) = digits(rest)?;
         let end = after
             .find(|c: char| c.is_ascii_digit())
             .unwrap_or(after.len());
@@ -72,7 +82,7 @@ pub fn parse_size(text: &str) -> Option<u64> {
     if text.len() > TEXT_BYTES_MAX {
         return None;
     }
-    let (count, unit) = number(text)?;
+    let (count, unit) = digits(text)?;
     let (_, bytes) = SIZE_UNITS
         .iter()
         .find(|(name, _)| *name == unit || (unit.is_empty() && *name == "B"))?;
@@ -113,101 +123,122 @@ impl fmt::Display for ShowSize {
     }
 }
 
-/// A time between two bounds, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Time<const MIN_MS: u64, const MAX_MS: u64>(u64);
+/// The types of numbers that settings become.
+pub trait Number: Copy + TryFrom<u64> + TryInto<u64> {}
+impl<T: Copy + TryFrom<u64> + TryInto<u64>> Number for T {}
 
-impl<const MIN_MS: u64, const MAX_MS: u64> Time<MIN_MS, MAX_MS> {
-    /// Creates a time of this many milliseconds, for defaults.
-    pub const fn ms(ms: u64) -> Self {
-        Self(ms)
+fn number(number: impl Number) -> u64 {
+    number.try_into().unwrap_or(u64::MAX)
+}
+
+/// A whole number between two bounds.
+pub struct Count<const MIN: u64, const MAX: u64, T = u64>(PhantomData<T>);
+
+impl<const MIN: u64, const MAX: u64, T: Number> Form for Count<MIN, MAX, T> {
+    type Value = T;
+
+    fn right() -> String {
+        format!("a whole number from {MIN} to {MAX}")
     }
 
-    /// Creates a whole number of milliseconds, for defaults that another room gives.
-    pub const fn of(time: Duration) -> Self {
-        Self(time.as_millis() as u64)
+    fn take(given: &Value) -> Option<T> {
+        let n = whole(given)?;
+        T::try_from(n).ok().filter(|_| (MIN..=MAX).contains(&n))
     }
 
-    /// Returns the time as a duration.
-    pub const fn get(self) -> Duration {
-        Duration::from_millis(self.0)
+    fn show(value: &T) -> Toml {
+        Toml::Integer(number(*value).try_into().unwrap_or(i64::MAX))
+    }
+
+    fn shape() -> Json {
+        json!({"type": "integer", "minimum": MIN, "maximum": MAX})
     }
 }
 
+/// A share, from 0 to 1.
+pub struct Share;
+
+impl Form for Share {
+    type Value = f64;
+
+    fn right() -> String {
+        "a number from 0 to 1".to_owned()
+    }
+
+    fn take(given: &Value) -> Option<f64> {
+        // The value of a variable is a text.
+        let share = match given.as_str() {
+            Some(text) if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') => {
+                text.parse().ok()?
+            }
+            Some(_) => return None,
+            None => given.to_f64().or_else(|| Some(whole(given)? as f64))?,
+        };
+        (0.0..=1.0).contains(&share).then_some(share)
+    }
+
+    fn show(value: &f64) -> Toml {
+        (*value).into()
+    }
+
+    fn shape() -> Json {
+        json!({"type": "number", "minimum": 0, "maximum": 1})
+    }
+}
+
+/// A time between two bounds, in milliseconds.
+pub struct Time<const MIN_MS: u64, const MAX_MS: u64>;
+
 impl<const MIN_MS: u64, const MAX_MS: u64> Form for Time<MIN_MS, MAX_MS> {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    type Value = Duration;
+
+    fn right() -> String {
         let (min, max) = (ShowTime(MIN_MS), ShowTime(MAX_MS));
-        write!(
-            f,
-            "a time such as \"45s\", \"5m\" or \"1h30m\", from {min} to {max}"
-        )
+        format!("a time such as \"45s\", \"5m\" or \"1h30m\", from {min} to {max}")
     }
 
-    fn from_text(text: &str) -> Option<Self> {
-        parse_time_ms(text)
-            .filter(|ms| (MIN_MS..=MAX_MS).contains(ms))
-            .map(Self)
+    fn take(given: &Value) -> Option<Duration> {
+        let ms = parse_time_ms(given.as_str()?)?;
+        (MIN_MS..=MAX_MS)
+            .contains(&ms)
+            .then(|| Duration::from_millis(ms))
     }
 
-    fn to_text(&self) -> String {
-        ShowTime(self.0).to_string()
+    fn show(value: &Duration) -> Toml {
+        let ms = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
+        ShowTime(ms).to_string().into()
     }
 }
 
 /// A number of bytes between two bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size<const MIN: u64, const MAX: u64>(u64);
+pub struct Size<const MIN: u64, const MAX: u64, T = u64>(PhantomData<T>);
 
-impl<const MIN: u64, const MAX: u64> Size<MIN, MAX> {
-    /// Creates a size of this many bytes, for defaults.
-    pub const fn bytes(bytes: u64) -> Self {
-        Self(bytes)
-    }
+impl<const MIN: u64, const MAX: u64, T: Number> Form for Size<MIN, MAX, T> {
+    type Value = T;
 
-    /// Returns the size in bytes.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-}
-
-impl<const MIN: u64, const MAX: u64> Form for Size<MIN, MAX> {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn right() -> String {
         let (min, max) = (ShowSize(MIN), ShowSize(MAX));
-        write!(
-            f,
-            "a size such as \"64KiB\" or \"256MiB\", from {min} to {max}"
-        )
+        format!("a size such as \"64KiB\" or \"256MiB\", from {min} to {max}")
     }
 
-    fn from_text(text: &str) -> Option<Self> {
-        parse_size(text)
-            .filter(|n| (MIN..=MAX).contains(n))
-            .map(Self)
+    fn take(given: &Value) -> Option<T> {
+        let bytes = match given.as_str() {
+            Some(text) => parse_size(text)?,
+            None => whole(given)?,
+        };
+        T::try_from(bytes)
+            .ok()
+            .filter(|_| (MIN..=MAX).contains(&bytes))
     }
 
-    fn from_integer(n: u64) -> Option<Self> {
-        (MIN..=MAX).contains(&n).then_some(Self(n))
+    fn show(value: &T) -> Toml {
+        ShowSize(number(*value)).to_string().into()
     }
 
-    fn to_text(&self) -> String {
-        ShowSize(self.0).to_string()
-    }
-}
-
-impl<const A: u64, const B: u64> From<Time<A, B>> for Duration {
-    fn from(time: Time<A, B>) -> Self {
-        time.get()
+    fn shape() -> Json {
+        json!({"type": ["string", "integer"]})
     }
 }
-
-impl<const A: u64, const B: u64> From<Size<A, B>> for u64 {
-    fn from(size: Size<A, B>) -> Self {
-        size.0
-    }
-}
-
-super::form::leaf!([const A: u64, const B: u64] Time<A, B>);
-super::form::leaf!([const A: u64, const B: u64] Size<A, B>);
 
 #[cfg(test)]
 mod tests {
@@ -285,10 +316,11 @@ mod tests {
     #[test]
     fn bounds_are_held() {
         type T = Time<100, 5_000>;
-        assert!(T::from_text("99ms").is_none() && T::from_text("5001ms").is_none());
-        assert_eq!(T::from_text("5s").unwrap().get(), Duration::from_secs(5));
+        let time = |text: &str| T::take(&Value::from(text));
+        assert!(time("99ms").is_none() && time("5001ms").is_none());
+        assert_eq!(time("5s"), Some(Duration::from_secs(5)));
         type S = Size<1, { KIB }>;
-        assert!(S::from_integer(0).is_none() && S::from_integer(1025).is_none());
-        assert_eq!(S::from_text("1KiB").unwrap().get(), 1024);
+        assert!(S::take(&Value::from(0)).is_none() && S::take(&Value::from(1025)).is_none());
+        assert_eq!(S::take(&Value::from("1KiB")), Some(1024));
     }
 }

@@ -2,19 +2,21 @@
 //!
 //! ```text
 //! config.toml ┐
-//!             ├▶ layer ─▶ load (merge) ─▶ file (one field per setting) ─▶ check ─▶ Settings
-//! environment ┘              └─────────────▶ report ─▶ Refusal: place, setting, what is right
+//!             ├▶ layer ─▶ figment (merge) ─▶ file (one line per setting) ─▶ check ─▶ Settings
+//! environment ┘                               └─▶ report ─▶ Refusal: place, setting, what is right
 //! ```
 //!
 //! - [`load()`] and [`SettingsAt`] read settings once and again. [`Settings`] holds the options of
 //!   every room; [`Settings::read_secrets`] reads the keys that it names.
-//! - `file` mirrors `config.toml` field by field. A leaf checks its own value (`form`, `measure`,
-//!   `names`, `lists`); `check` and its siblings hold the rules between settings.
-//! - `show` prints the settings in force with their origin, `schema` their JSON schema, and
-//!   `restart` lists the settings that a reload does not apply.
+//! - `file` declares every setting once, with its form and its default. A form reads a value, shows
+//!   it, says what would be right, and describes it as JSON schema (`form`, `measure`, `names`,
+//!   `lists`). Where a room has options of its own, values are read into them.
+//! - `check` and its siblings hold the rules between settings.
+//! - `show` prints the settings in force with their origin, and `schema` their JSON schema, both
+//!   from the declaration. `restart` lists the settings that a reload does not apply.
 //!
-//! Only `app`, `reload` and `cli` import this room. A new setting is a field in `file` with its
-//! default, a line in `config.toml`, and a member of the options of its room.
+//! Only `app`, `reload` and `cli` import this room. A new setting is a line in `file`, a line in
+//! `config.toml`, and a member of the options of its room.
 //!
 //! What must never happen here:
 //! - A text shows a value: a misplaced secret would end up in a log.
@@ -46,11 +48,11 @@ mod corpus;
 mod reference;
 
 pub use check::{
-    AuthMode, CacheSettings, ConsoleSettings, LogSettings, Settings, StoreKind, StoreSettings,
-    ValkeySettings, WhenAway,
+    AuthMode, CacheSettings, ChangesSettings, ConsoleSettings, LogSettings, Settings, StoreKind,
+    StoreSettings, ValkeySettings, WhenAway,
 };
-pub(crate) use form::Form;
 pub use form::Level;
+pub(crate) use form::parsed;
 pub use load::{SettingsAt, from_text, load};
 pub(crate) use names::CallerName;
 pub use report::Refusal;

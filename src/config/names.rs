@@ -1,11 +1,17 @@
-//! Forms that are names: of variables, files, callers, headers, zones and accounts.
+//! Forms that are names and addresses: of variables, files, callers, headers, zones, accounts,
+//! vendors and collectors.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use http::HeaderName;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::form::{forms, leaf, texts};
+use super::form::forms;
 use crate::domain::{AccountId, CustomerId};
+use crate::traces::CollectorUrl;
+use crate::upstream::{BaseUrl, ProxyUrl};
 
 /// Longest path of a file, as Linux has it.
 const PATH_BYTES_MAX: usize = 4096;
@@ -40,54 +46,98 @@ fn is_path(text: &str) -> bool {
     text.len() <= PATH_BYTES_MAX && !text.chars().any(char::is_control)
 }
 
-fn is_line(text: &str) -> bool {
-    (1..=TEXT_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+/// Returns a text, or `None` where it is empty: an empty name names nothing, so that a variable can
+/// take back what the file names.
+fn named<T: for<'a> From<&'a str>>(text: &str) -> Option<T> {
+    (!text.is_empty()).then(|| text.into())
 }
 
-texts! {
-    /// Names the variable that holds a secret; empty names none.
-    VariableName: "the name of an environment variable (capital letters, digits and _), never the secret itself",
-        |text| {
-            let good = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
-            !text.starts_with(|c: char| c.is_ascii_digit()) && is_of(text, NAME_BYTES_MAX, good)
-        };
-    /// Names the file that holds a secret; empty names none.
-    FileName: "the path of a file, never the secret itself", is_path;
-    /// Begins the names of keys in Valkey, and names a user there.
-    KeyPrefix: "up to 64 letters, digits, - and _",
-        |text| is_of(text, NAME_BYTES_MAX, |b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
-    /// The path of a directory; empty names none.
-    DirectoryName: "the absolute path of a directory",
-        |text| is_path(text) && (text.is_empty() || text.starts_with('/'));
-    /// A text for people.
-    Text: format_args!("a text of 1 to {TEXT_BYTES_MAX} bytes on one line"), is_line;
-    /// A caller's name: a metric label and a word in every log line.
-    CallerName: "1 to 64 characters a-z, 0-9, _ and -, other than \"anonymous\", \"gateway\" and \"open\"",
-        |text| {
-            let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
-            // Who is meant by these is fixed: no key, ourselves, everyone.
-            let taken = ["", "anonymous", "gateway", "open"].contains(&text);
-            !taken && is_of(text, NAME_BYTES_MAX, good)
-        };
-    /// Names the account behind a vendor's keys where the vendor has no word for it.
-    CredentialSetting: ACCOUNT_ID, |text| AccountId::parse(text).is_ok();
+fn shown_path(path: &Option<PathBuf>) -> String {
+    path.as_ref()
+        .map_or_else(String::new, |path| path.display().to_string())
 }
 
-/// N-able's `ClientId`, which the vendor writes as a number; so may the settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BilledId(pub String);
-leaf!(BilledId);
+fn shown_name(name: &Option<String>) -> String {
+    name.clone().unwrap_or_default()
+}
 
-const CUSTOMER_ID: &str = "a customer id: 1 to 128 letters, digits and characters - _ . : @ |";
+/// Names the variable that holds a secret.
+pub struct VariableName;
+/// Names a file, such as one that holds a secret.
+pub struct FileName;
+/// Names a directory.
+pub struct DirectoryName;
+/// Begins the names of keys in Valkey.
+pub struct KeyPrefix;
+/// Names a user in Valkey.
+pub struct UserName;
+/// Names the account behind a vendor's keys where the vendor has no word for it.
+pub struct CredentialName;
+/// A text for people.
+pub struct Text;
+/// A caller's name: a metric label and a word in every log line.
+pub struct CallerName;
+/// N-able's `ClientId`, which the vendor writes as a number.
+pub struct BilledId;
+
+const LINE: &str = "a text of 1 to 256 bytes on one line";
 const ACCOUNT_ID: &str = "an account id: 1 to 128 letters, digits and characters - _ . : @ |";
+const WORD: &str = "up to 64 letters, digits, - and _";
+
+fn line(text: &str) -> Option<String> {
+    let fits = (1..=TEXT_BYTES_MAX).contains(&text.len());
+    (fits && !text.chars().any(char::is_control)).then(|| text.to_owned())
+}
+
+fn is_word(text: &str) -> bool {
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
+    is_of(text, NAME_BYTES_MAX, good)
+}
 
 forms! {
-    BilledId: format_args!("a text of 1 to {TEXT_BYTES_MAX} bytes on one line"),
-        |text| is_line(text).then(|| Self(text.to_owned())), |id| id.0.clone(),
-        |n| Some(Self(n.to_string()));
-    CustomerId: CUSTOMER_ID, |text| Self::parse(text).ok(), |id| id.as_str().to_owned();
-    AccountId: ACCOUNT_ID, |text| Self::parse(text).ok(), |id| id.as_str().to_owned(),
-        |n| Self::parse(&n.to_string()).ok();
+    VariableName => Option<String>: "the name of an environment variable (capital letters, digits and _), never the secret itself",
+        |text| {
+            let good = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+            let digit = text.starts_with(|c: char| c.is_ascii_digit());
+            (!digit && is_of(text, NAME_BYTES_MAX, good)).then(|| named(text))
+        },
+        shown_name;
+    FileName => Option<PathBuf>: "the path of a file, never the secret itself",
+        |text| is_path(text).then(|| named(text)), shown_path;
+    DirectoryName => Option<PathBuf>: "the absolute path of a directory",
+        |text| (is_path(text) && (text.is_empty() || text.starts_with('/'))).then(|| named(text)),
+        shown_path;
+    KeyPrefix => String: WORD, |text| is_word(text).then(|| text.to_owned()), String::clone;
+    UserName => Option<String>: WORD, |text| is_word(text).then(|| named(text)), shown_name;
+    Text => String: LINE, line, String::clone;
+    BilledId => String: LINE, line, String::clone, or number;
+    CallerName => String: "1 to 64 characters a-z, 0-9, _ and -, other than \"anonymous\", \"gateway\" and \"open\"",
+        |text| {
+            let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
+            // These words name no key, the gateway itself, and everyone.
+            let taken = ["", "anonymous", "gateway", "open"].contains(&text);
+            (!taken && is_of(text, NAME_BYTES_MAX, good)).then(|| text.to_owned())
+        },
+        String::clone;
+    CustomerId: "a customer id: 1 to 128 letters, digits and characters - _ . : @ |",
+        |text| Self::parse(text).ok(), |id| id.as_str().to_owned();
+    CredentialName => String: ACCOUNT_ID,
+        |text| AccountId::parse(text).is_ok().then(|| text.to_owned()), String::clone;
+    AccountId: ACCOUNT_ID,
+        |text| Self::parse(text).ok(), |id| id.as_str().to_owned(), or number;
+    SocketAddr: "an IP address and a port, such as \"127.0.0.1:8080\"",
+        |text| text.parse().ok(), Self::to_string;
+    BaseUrl: "an https URL with a host and an optional path, without user, query or fragment (plain http only to localhost or a literal IP address)",
+        Self::parse, Self::to_string;
+    ProxyUrl: "http://host:port of a proxy that takes CONNECT, without user and path",
+        Self::parse, Self::to_string;
+    // Empty: no collector.
+    CollectorUrl => Option<Self>: "the address of an OpenTelemetry collector, such as \"http://127.0.0.1:4318\", or empty",
+        |text| match text {
+            "" => Some(None),
+            text => Self::parse(text).map(Some),
+        },
+        |url| url.as_ref().map_or_else(String::new, ToString::to_string);
     Timestamp: "a time with its zone, such as \"2027-01-31T00:00:00Z\"",
         |text| (text.len() <= NAME_BYTES_MAX).then(|| text.parse().ok())?, Self::to_string;
     // "UTC" works without any tzdata.
@@ -109,12 +159,12 @@ forms! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::form::Form as _;
+    use crate::config::form::parsed;
 
     #[test]
     fn names_of_variables_are_not_keys() {
         for good in ["", "WIV_API_KEY", "_X1"] {
-            assert!(VariableName::from_text(good).is_some(), "{good}");
+            assert!(parsed::<VariableName>(good).is_ok(), "{good}");
         }
         for bad in [
             "wiv_api_key",
@@ -124,21 +174,21 @@ mod tests {
             "A=B",
             &"A".repeat(65),
         ] {
-            assert!(VariableName::from_text(bad).is_none(), "{bad}");
+            assert!(parsed::<VariableName>(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn headers_the_gateway_sets_itself_cannot_carry_a_key() {
-        assert!(HeaderName::from_text("X-API-Key").is_some());
+        assert!(parsed::<HeaderName>("X-API-Key").is_ok());
         for bad in ["Host", "content-length", "a b", "", "x:y"] {
-            assert!(HeaderName::from_text(bad).is_none(), "{bad}");
+            assert!(parsed::<HeaderName>(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn callers_have_plain_names() {
-        assert!(CallerName::from_text("dash_board-1").is_some());
+        assert!(parsed::<CallerName>("dash_board-1").is_ok());
         for bad in [
             "",
             "Dash",
@@ -149,14 +199,14 @@ mod tests {
             &"a".repeat(65),
             "é",
         ] {
-            assert!(CallerName::from_text(bad).is_none(), "{bad}");
+            assert!(parsed::<CallerName>(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn zones_need_no_database_for_utc() {
-        assert!(TimeZone::from_text("UTC").is_some());
-        assert!(TimeZone::from_text("Nowhere/Land").is_none());
-        assert!(TimeZone::from_text("../../etc/passwd").is_none());
+        assert!(parsed::<TimeZone>("UTC").is_ok());
+        assert!(parsed::<TimeZone>("Nowhere/Land").is_err());
+        assert!(parsed::<TimeZone>("../../etc/passwd").is_err());
     }
 }

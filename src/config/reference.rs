@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use figment::error::Kind;
-use figment::value::{Dict, Value};
-use serde::Deserialize;
+use figment::value::Value;
 
-use super::file::{self, File};
+use super::file::File;
+use super::form::{Setting as _, below};
 use super::from_text;
+use super::report::Report;
 use crate::upstream::BaseUrl;
 
 const REFERENCE: &str = include_str!("../../config.toml");
@@ -30,82 +30,55 @@ fn uncommented() -> String {
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// The names of a table's keys. serde lists them in its error about an unknown key.
-fn names<'de, T: Deserialize<'de>>() -> BTreeSet<String> {
-    let odd = Value::from(Dict::from([("?".to_owned(), Value::from(0))]));
-    let Err(error) = odd.deserialize::<T>() else {
-        panic!("no table takes a key \"?\"");
-    };
-    match error.kind {
-        Kind::UnknownField(_, known) => known.iter().map(|name| (*name).to_owned()).collect(),
-        kind => panic!("{kind:?}"),
+/// The paths of the settings in a table of the reference, as the declaration has them.
+fn in_reference(table: &toml::Table, before: &str, into: &mut BTreeSet<String>) {
+    for (name, value) in table {
+        let path = below(before, name);
+        match value {
+            toml::Value::Table(table) => in_reference(table, &path, into),
+            toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
+                into.insert(path.clone());
+                for item in items {
+                    in_reference(item.as_table().unwrap(), &format!("{path}[]"), into);
+                }
+            }
+            _ => drop(into.insert(path)),
+        }
     }
-}
-
-/// The names of the keys under a path of the reference, its first table where it is a list.
-fn in_reference(table: &toml::Table, path: &str) -> BTreeSet<String> {
-    let mut at: Vec<&toml::Table> = vec![table];
-    for level in path.split('.').filter(|level| !level.is_empty()) {
-        at = match &at[0][level] {
-            toml::Value::Table(below) => vec![below],
-            toml::Value::Array(items) => items.iter().map(|i| i.as_table().unwrap()).collect(),
-            _ => panic!("{path} is no table"),
-        };
-    }
-    at.into_iter()
-        .flat_map(|table| table.keys().cloned())
-        .collect()
 }
 
 #[test]
 fn every_key_is_in_the_reference_and_every_key_there_is_known() {
     let table: toml::Table = toml::from_str(&uncommented()).unwrap();
-    for (path, known) in [
-        ("", names::<File>()),
-        ("listen", names::<file::Listen>()),
-        ("listen.public_tls", names::<file::ListenTls>()),
-        ("listen.admin_tls", names::<file::ListenTls>()),
-        ("auth", names::<file::Auth>()),
-        ("cors", names::<file::Cors>()),
-        ("callers", names::<file::Caller>()),
-        ("limits", names::<file::Limits>()),
-        ("wiv", names::<file::Wiv>()),
-        ("nable", names::<file::Nable>()),
-        ("customers", names::<file::CustomersLives>()),
-        ("cases", names::<file::Cases>()),
-        ("cases.open", names::<file::OpenLives>()),
-        ("cases.recent", names::<file::RecentLives>()),
-        ("cases.closed", names::<file::ClosedLives>()),
-        ("billing", names::<file::Billing>()),
-        ("billing.current", names::<file::BillingCurrentLives>()),
-        ("billing.closed", names::<file::BillingClosedLives>()),
-        ("links", names::<file::Link>()),
-        ("pagination", names::<file::Pagination>()),
-        ("cache", names::<file::Cache>()),
-        ("store", names::<file::Store>()),
-        ("store.valkey", names::<file::StoreValkey>()),
-        ("compression", names::<file::Compression>()),
-        ("log", names::<file::Log>()),
-        ("console", names::<file::Console>()),
-        ("traces", names::<file::Traces>()),
-    ] {
-        assert_eq!(in_reference(&table, path), known, "[{path}]");
-    }
+    let (mut there, mut known) = (BTreeSet::new(), BTreeSet::new());
+    in_reference(&table, "", &mut there);
+    File::each(&File::default(), "", &mut |path, _, _| {
+        known.insert(path.to_owned());
+    });
+    assert_eq!(there, known);
 }
 
 #[test]
 fn what_is_active_in_the_reference_is_the_default() {
-    let parsed: File = toml::from_str(REFERENCE).unwrap();
-    let plain = |file: &File| toml::to_string(file).unwrap();
-    assert_eq!(plain(&parsed), plain(&File::default()));
-    // And nothing with a default is commented out there.
-    let shown: toml::Table = toml::from_str(&plain(&File::default())).unwrap();
     let active: toml::Table = toml::from_str(REFERENCE).unwrap();
-    for (name, table) in shown.iter().filter(|(_, value)| value.is_table()) {
-        for (key, value) in table.as_table().unwrap() {
-            let empty = value.as_str() == Some("");
-            assert!(empty || active[name].get(key).is_some(), "{name}.{key}");
-        }
+    let (mut parsed, mut report) = (File::default(), Report::default());
+    let given = Value::serialize(&active).unwrap();
+    File::read(&mut parsed, given, "", &mut report);
+    assert_eq!(report.verdict(), Ok(()));
+    let values = |file: &File| {
+        let mut values = Vec::new();
+        File::each(file, "", &mut |path, value, _| {
+            values.push((path.to_owned(), value))
+        });
+        values
+    };
+    assert_eq!(values(&parsed), values(&File::default()));
+    // And nothing with a default is commented out there.
+    let mut there = BTreeSet::new();
+    in_reference(&active, "", &mut there);
+    for (path, value) in values(&File::default()) {
+        let empty = value.is_none_or(|value| value.as_str() == Some(""));
+        assert!(empty || there.contains(&path), "{path}");
     }
 }
 
@@ -161,14 +134,10 @@ fn the_examples_in_comments_are_accepted() {
 }
 
 #[test]
-fn defaults_are_those_of_the_modules() {
-    let text = "auth.mode = \"open\"\nwiv.api_key_env = \"K\"";
-    let settings = from_text("c", text, []).unwrap();
-    let expected = crate::snapshot::SnapshotOptions::default();
-    assert_eq!(format!("{:?}", settings.snapshots), format!("{expected:?}"));
+fn default_urls_are_right() {
     for url in [
-        File::default().wiv.base_url.0,
-        File::default().nable.base_url.0,
+        File::default().wiv.options.base_url,
+        File::default().nable.options.base_url,
     ] {
         assert_eq!(BaseUrl::parse(&url.to_string()), Some(url));
     }

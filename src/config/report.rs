@@ -127,7 +127,7 @@ impl Report {
             "" => p.path.is_empty() && p.place == place,
             _ => !p.path.is_empty() && around(&p.path),
         };
-        if self.problems.iter().any(known) {
+        if self.is_full() || self.problems.iter().any(known) {
             return;
         }
         self.problems.push(SettingProblem {
@@ -158,9 +158,6 @@ impl Report {
         }
         let mut problems = std::mem::take(&mut self.problems);
         problems.sort();
-        if problems.len() > PROBLEMS_MAX {
-            problems.truncate(PROBLEMS_MAX);
-        }
         Err(Refusal { problems })
     }
 }

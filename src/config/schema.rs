@@ -1,16 +1,16 @@
 //! The settings as a JSON schema, for editors that complete and check `config.toml`.
 //!
 //! Names, tables, defaults and descriptions are those of the reference, which a test holds to the
-//! code. What a value must be is asked of the code: each setting is given a wrong value, and the
-//! refusal says what would be right.
+//! code. The type, the bounds and the words "Must be …" are those of each setting's form.
 
-use serde_json::{Map, Value, json};
+use std::collections::HashMap;
 
-use super::from_text;
+use serde_json::{Value, json};
+
+use super::file::File;
+use super::form::{Facts, Setting as _};
 
 const REFERENCE: &str = include_str!("../../config.toml");
-/// No setting takes a negative number.
-const WRONG: &str = "-0.5";
 
 /// A setting of the reference.
 struct Listed<'a> {
@@ -34,8 +34,15 @@ pub fn json_schema() -> Value {
         "additionalProperties": false,
         "properties": {},
     });
+    let mut facts = HashMap::new();
+    File::each(&File::default(), "", &mut |path, _, of_it| {
+        facts.insert(path.to_owned(), of_it);
+    });
     for setting in listed() {
-        let described = described(&setting);
+        let Some(facts) = facts.get(&setting.path()) else {
+            continue;
+        };
+        let described = described(&setting, facts);
         put(&mut root, &setting.tables, &setting, described);
     }
     root
@@ -100,85 +107,24 @@ fn listed() -> Vec<Listed<'static>> {
     found
 }
 
-fn described(setting: &Listed<'_>) -> Value {
-    let right = right(setting);
-    let mut schema = shape(setting, right.as_deref().unwrap_or(""));
-    let comment = setting.comment.as_str();
-    let must = right.as_deref().and_then(|text| text.strip_prefix("must "));
-    let must = must.map(|text| format!("Must {text}"));
-    let parts = [Some(comment), must.as_deref()];
-    let parts: Vec<_> = parts
-        .into_iter()
-        .flatten()
-        .filter(|p| !p.is_empty())
-        .collect();
-    schema.insert("description".to_owned(), parts.join(". ").into());
-    if setting.active
-        && let Ok(value) = serde_json::to_value(&setting.example)
-    {
-        schema.insert("default".to_owned(), value);
+impl Listed<'_> {
+    fn path(&self) -> String {
+        let list = if self.in_list { "[]" } else { "" };
+        format!("{}{list}.{}", self.tables.join("."), self.name)
     }
-    Value::Object(schema)
 }
 
-/// What the code says that the value must be.
-fn right(setting: &Listed<'_>) -> Option<String> {
-    let path = setting.tables.join(".");
-    let (open, close) = if setting.in_list {
-        ("[[", "]]")
-    } else {
-        ("[", "]")
+fn described(setting: &Listed<'_>, facts: &Facts) -> Value {
+    let mut schema = (facts.shape)();
+    let must = format!("Must be {}", (facts.right)());
+    let description = match setting.comment.as_str() {
+        "" => must,
+        comment => format!("{comment}. {must}"),
     };
-    let text = format!("{open}{path}{close}\n{} = {WRONG}\n", setting.name);
-    let refusal = from_text("schema", &text, []).err()?;
-    let index = if setting.in_list { "[0]" } else { "" };
-    let path = format!("{path}{index}.{}", setting.name);
-    let problem = refusal.problems.into_iter().find(|p| p.path == path)?;
-    Some(problem.text)
-}
-
-/// The type and its bounds, from the words of the refusal and the type of the example.
-fn shape(setting: &Listed<'_>, right: &str) -> Map<String, Value> {
-    let mut schema = Map::new();
-    let mut put = |name: &str, value: Value| drop(schema.insert(name.to_owned(), value));
-    if let Some(bounds) = right.split("a whole number from ").nth(1) {
-        let mut numbers = bounds
-            .split(' ')
-            .filter_map(|word| word.parse::<u64>().ok());
-        put("type", "integer".into());
-        for name in ["minimum", "maximum"] {
-            if let Some(bound) = numbers.next() {
-                put(name, bound.into());
-            }
-        }
-        return schema;
-    }
-    if right.contains("a number from 0 to 1") {
-        put("type", "number".into());
-        put("minimum", 0.into());
-        put("maximum", 1.into());
-        return schema;
-    }
-    let text = || json!({"type": "string"});
-    match &setting.example {
-        toml::Value::Boolean(_) => put("type", "boolean".into()),
-        toml::Value::Array(_) => {
-            put("type", "array".into());
-            put("items", text());
-        }
-        toml::Value::Integer(_) => put("type", "integer".into()),
-        _ if right.contains("list") => {
-            put("anyOf", json!([text(), {"type": "array", "items": text()}]));
-        }
-        _ if right.contains("a size") => put("type", json!(["string", "integer"])),
-        _ => {
-            put("type", "string".into());
-            // "must be one of "a", "b" or "c"": the words in quotes are all there are.
-            let words: Vec<_> = right.split('"').skip(1).step_by(2).collect();
-            let is_word = |w: &&str| w.bytes().all(|b| b.is_ascii_lowercase());
-            if words.len() > 1 && words.iter().all(is_word) {
-                put("enum", json!(words));
-            }
+    if let Some(members) = schema.as_object_mut() {
+        members.insert("description".to_owned(), description.into());
+        if setting.active {
+            members.insert("default".to_owned(), json!(setting.example));
         }
     }
     schema
@@ -198,8 +144,7 @@ mod tests {
             found.unwrap_or_else(|| panic!("{path}")).clone()
         };
         for setting in listed() {
-            let list = if setting.in_list { "[]" } else { "" };
-            let path = format!("{}{list}.{}", setting.tables.join("."), setting.name);
+            let path = setting.path();
             let described = of(&path);
             let text = described["description"].as_str().unwrap();
             assert!(text.contains("Must be "), "{path}: {text}");
@@ -218,6 +163,7 @@ mod tests {
         for (path, member, expected) in [
             ("wiv.requests_per_minute", "maximum", json!(1_000_000)),
             ("auth.mode", "enum", json!(["keys", "open"])),
+            ("callers[].name", "enum", Value::Null),
             (
                 "listen.public_tls.client_auth",
                 "enum",

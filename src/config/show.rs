@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::check::Settings;
 use super::file::File;
+use super::form::Setting as _;
 use super::report::{SettingPlace, place_of};
 use super::restart::needs_restart;
 
@@ -19,20 +20,14 @@ pub struct ShownSetting {
     pub origin: String,
 }
 
-/// Returns the paths of all settings that a variable can override, but for members of lists.
+/// Returns the paths of all settings that a variable can override: all but members of lists.
 pub(super) fn paths() -> Vec<String> {
-    fn collect(table: &toml::Table, before: &str, into: &mut Vec<String>) {
-        for (name, value) in table {
-            match value {
-                toml::Value::Table(below) => collect(below, &format!("{before}{name}."), into),
-                _ => into.push(format!("{before}{name}")),
-            }
+    let mut paths = Vec::new();
+    File::each(&File::default(), "", &mut |path, _, _| {
+        if !path.contains('[') {
+            paths.push(path.to_owned());
         }
-    }
-    // A setting without a default is in no default value.
-    let mut paths = vec!["nable.account_id".to_owned()];
-    let table = toml::Table::try_from(File::default()).unwrap_or_default();
-    collect(&table, "", &mut paths);
+    });
     paths
 }
 
@@ -87,50 +82,26 @@ fn as_toml<'a>(settings: impl Iterator<Item = &'a ShownSetting>) -> String {
 impl Settings {
     /// Returns every setting as TOML in the order of `config.toml`, one a line, each with its
     /// origin and with `; restart` if a change needs one.
-    ///
-    /// # Errors
-    /// If the mirror cannot be written as TOML, which a test excludes.
-    pub fn effective(&self) -> Result<String, toml::ser::Error> {
-        Ok(as_toml(self.shown()?.iter()))
+    pub fn effective(&self) -> String {
+        as_toml(self.shown().iter())
     }
 
     /// Returns the settings that differ from their default, and the tables with one.
-    ///
-    /// # Errors
-    /// As [`Self::effective`].
-    pub fn changed(&self) -> Result<String, toml::ser::Error> {
-        let shown = self.shown()?;
-        Ok(as_toml(
-            shown.iter().filter(|setting| !setting.is_default()),
-        ))
+    pub fn changed(&self) -> String {
+        as_toml(self.shown().iter().filter(|setting| !setting.is_default()))
     }
 
-    /// Returns every setting as a list.
-    ///
-    /// # Errors
-    /// As [`Self::effective`].
-    pub fn shown(&self) -> Result<Vec<ShownSetting>, toml::ser::Error> {
-        let plain = toml::to_string(&self.file)?;
+    /// Returns every setting that has a value, as a list.
+    pub fn shown(&self) -> Vec<ShownSetting> {
         let mut shown = Vec::new();
-        let mut table = String::new();
-        let mut counts = std::collections::HashMap::<&str, usize>::new();
-        for line in plain.lines() {
-            if let Some(name) = line.strip_prefix("[[").and_then(|l| l.strip_suffix("]]")) {
-                let count = counts.entry(name).or_default();
-                table = format!("{name}[{count}].");
-                *count += 1;
-            } else if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
-                table = format!("{name}.");
-            } else if let Some((name, value)) = line.split_once(" = ") {
-                let path = format!("{table}{name}");
-                shown.push(ShownSetting {
-                    value: value.to_owned(),
-                    origin: self.origin(&path),
-                    path,
-                });
-            }
-        }
-        Ok(shown)
+        File::each(&self.file, "", &mut |path, value, _| {
+            shown.extend(value.map(|value| ShownSetting {
+                path: path.to_owned(),
+                value: value.to_string(),
+                origin: self.origin(path),
+            }));
+        });
+        shown
     }
 
     /// Where a setting was given.

@@ -3,10 +3,13 @@
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use toml::Value;
 
 use super::check::Settings;
 use super::file::File;
-use super::names::{FileName, VariableName};
+use super::form::Setting as _;
 use super::report::{Refusal, Report};
 use super::tls::{self, Certificates};
 use super::traces::HEADERS_BYTES_MAX;
@@ -20,24 +23,21 @@ use crate::traces::TraceHeaders;
 /// Readable by users who are neither the owner nor of the file's group.
 const WORLD_READABLE: u32 = 0o004;
 
-/// Returns the secret that two settings name, `<path>_env` and `<path>_file`. Neither: `None`. An
-/// empty name is no name, so that the environment can take one back.
+/// Returns the secret that two settings name, `<path>_env` and `<path>_file`. Neither: `None`.
 pub(super) fn named(
     path: &str,
-    variable: &VariableName,
-    file: &FileName,
+    variable: &Option<String>,
+    file: &Option<PathBuf>,
     report: &mut Report,
 ) -> Option<SecretSource> {
-    match (!variable.0.is_empty(), !file.0.is_empty()) {
-        (false, false) => None,
-        (true, false) => Some(SecretSource::Env(variable.0.clone())),
-        (false, true) => Some(SecretSource::File(file.0.clone().into())),
-        (true, true) => {
+    match (variable, file) {
+        (None, None) => None,
+        (Some(variable), None) => Some(SecretSource::Env(variable.clone())),
+        (None, Some(file)) => Some(SecretSource::File(file.clone())),
+        (Some(_), Some(_)) => {
             let setting = path.rsplit('.').next().unwrap_or(path);
-            report.rule(
-                &format!("{path}_file"),
-                format!("is given together with {setting}_env; keep one of them"),
-            );
+            let text = format!("is given together with {setting}_env; keep one of them");
+            report.rule(&format!("{path}_file"), text);
             None
         }
     }
@@ -46,17 +46,11 @@ pub(super) fn named(
 /// Returns the variables that the settings name as holders of secrets: those settings end with
 /// `_env`.
 pub(super) fn variables_named(file: &File) -> Vec<String> {
-    fn collect(table: toml::Table, into: &mut Vec<String>) {
-        for (name, value) in table {
-            match value {
-                toml::Value::Table(below) => collect(below, into),
-                toml::Value::String(variable) if name.ends_with("_env") => into.push(variable),
-                _ => {}
-            }
-        }
-    }
     let mut names = Vec::new();
-    collect(toml::Table::try_from(file).unwrap_or_default(), &mut names);
+    File::each(file, "", &mut |path, value, _| {
+        let name = value.as_ref().and_then(Value::as_str);
+        names.extend(name.filter(|_| path.ends_with("_env")).map(str::to_owned));
+    });
     names
 }
 
@@ -248,7 +242,7 @@ impl Reader {
 impl Settings {
     /// Returns the files that secrets and certificates are read from: a change of their content is
     /// a rotation.
-    pub fn secret_files(&self) -> Vec<std::path::PathBuf> {
+    pub fn secret_files(&self) -> Vec<PathBuf> {
         let of_vendors = self.vendors.present().flat_map(|vendor| {
             let account = match &vendor.account {
                 AccountSource::Kept(source) => Some(source),

@@ -21,22 +21,22 @@ pub struct Certificates {
 pub(super) fn asks_for_certificates(listen: &Listen) -> bool {
     [&listen.public_tls, &listen.admin_tls]
         .into_iter()
-        .any(|table| table.client_auth.0 != ClientAuth::None)
+        .any(|table| table.client_auth != ClientAuth::None)
 }
 
 /// Holds the keys of a table to each other.
 pub(super) fn check(path: &str, table: &ListenTls, report: &mut Report) {
     let at = |setting: &str| format!("{path}.{setting}");
-    let on = !table.certificate_file.0.is_empty();
-    let asks = table.client_auth.0 != ClientAuth::None;
-    let has_authority = !table.client_ca_file.0.is_empty();
-    if on && table.private_key_file.0.is_empty() {
+    let on = table.certificate_file.is_some();
+    let asks = table.client_auth != ClientAuth::None;
+    let has_authority = table.client_ca_file.is_some();
+    if on && table.private_key_file.is_none() {
         report.rule(
             &at("private_key_file"),
             "is missing: name the file with the key of certificate_file",
         );
     }
-    if !on && (!table.private_key_file.0.is_empty() || asks || has_authority) {
+    if !on && (table.private_key_file.is_some() || asks || has_authority) {
         report.rule(
             &at("certificate_file"),
             "is missing: without it there is no TLS, and the other settings of this table have no effect",
@@ -56,12 +56,11 @@ pub(super) fn check(path: &str, table: &ListenTls, report: &mut Report) {
 
 /// Returns the TLS options of the listener. `None`: no TLS.
 pub(super) fn options(table: &ListenTls) -> Option<TlsOptions> {
-    let path = |text: &str| (!text.is_empty()).then(|| text.into());
     Some(TlsOptions {
-        certificate_file: path(&table.certificate_file.0)?,
-        private_key_file: path(&table.private_key_file.0)?,
-        client_ca_file: path(&table.client_ca_file.0),
-        client_auth: table.client_auth.0,
+        certificate_file: table.certificate_file.clone()?,
+        private_key_file: table.private_key_file.clone()?,
+        client_ca_file: table.client_ca_file.clone(),
+        client_auth: table.client_auth,
     })
 }
 

@@ -1,67 +1,12 @@
-//! The `[traces]` settings: their forms, and what they are checked for.
-
-use std::fmt;
-
-use serde::ser::Serializer;
+//! The rules of `[traces]`.
 
 use super::file::Traces;
-use super::form::{Form, forms, leaf};
 use super::report::Report;
 use crate::secrets::SecretSource;
 use crate::traces::CollectorUrl;
 
 /// Longest file of headers.
 pub(super) const HEADERS_BYTES_MAX: usize = 16 << 10;
-
-/// The address of a collector; empty names none.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Collector(pub Option<CollectorUrl>);
-
-forms! {
-    Collector: "the address of an OpenTelemetry collector, such as \"http://127.0.0.1:4318\", or empty",
-        |text| match text {
-            "" => Some(Self(None)),
-            text => CollectorUrl::parse(text).map(|url| Self(Some(url))),
-        },
-        |this| this.0.as_ref().map_or_else(String::new, ToString::to_string);
-}
-
-/// A share, from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Share(pub f64);
-
-impl Form for Share {
-    fn expecting(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number from 0 to 1")
-    }
-
-    // The value of a variable is a text.
-    fn from_text(text: &str) -> Option<Self> {
-        let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        text.parse()
-            .ok()
-            .filter(|_| plain)
-            .and_then(Self::from_float)
-    }
-
-    fn from_integer(n: u64) -> Option<Self> {
-        (n <= 1).then_some(Self(n as f64))
-    }
-
-    fn from_float(n: f64) -> Option<Self> {
-        (0.0..=1.0).contains(&n).then_some(Self(n))
-    }
-
-    fn to_text(&self) -> String {
-        self.0.to_string()
-    }
-
-    fn write<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_f64(self.0)
-    }
-}
-
-leaf!(Collector, Share);
 
 /// The `[traces]` settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,9 +21,8 @@ pub struct TraceSettings {
 
 /// Returns the options. `None` if traces are off.
 pub(super) fn settings(table: &Traces, report: &mut Report) -> Option<TraceSettings> {
-    let headers = &table.headers_file.0;
-    let headers = (!headers.is_empty()).then(|| SecretSource::File(headers.into()));
-    let collector = table.otlp_endpoint.0.clone()?;
+    let headers = table.headers_file.clone().map(SecretSource::File);
+    let collector = table.otlp_endpoint.clone()?;
     if headers.is_some() && !collector.is_https() && !collector.is_near() {
         report.rule(
             "traces.headers_file",
@@ -87,7 +31,7 @@ pub(super) fn settings(table: &Traces, report: &mut Report) -> Option<TraceSetti
     }
     Some(TraceSettings {
         collector,
-        sample_ratio: table.sample_ratio.0,
+        sample_ratio: table.sample_ratio,
         headers,
     })
 }

@@ -1,19 +1,12 @@
 //! A vendor's settings, checked.
 
-use super::file::{self, File};
-use super::form::{Of, cut, forms};
+use super::file::{File, VendorTable};
 use super::report::Report;
 use super::sources::named;
+use crate::clock::Duration;
 use crate::domain::{AccountId, PerVendor, Vendor};
 use crate::secrets::SecretSource;
-use crate::upstream::{BaseUrl, ProxyUrl, VendorOptions};
-
-forms! {
-    BaseUrl: "an https URL with a host and an optional path, without user, query or fragment (plain http only to localhost or a literal IP address)",
-        Self::parse, Self::to_string;
-    ProxyUrl: "http://host:port of a proxy that takes CONNECT, without user and path",
-        Self::parse, Self::to_string;
-}
+use crate::upstream::VendorOptions;
 
 /// Where the account's name comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,75 +39,68 @@ impl VendorSettings {
     }
 }
 
-/// Checks a vendor's table, whichever it is, and makes its settings with the account that a
-/// function finds; `None` where the vendor is disabled or wrong.
-macro_rules! checked {
-    ($vendor:ident, $table:expr, $limits:expr, $report:expr, $account:expr) => {{
-        let (vendor, table, report) = (Vendor::$vendor, &$table, $report);
-        let at = |setting: &str| format!("{}.{setting}", vendor.as_str());
-        if table.connect_timeout.get() > table.timeout.get() {
-            let text = format!("must not be longer than {}", at("timeout"));
-            report.rule(&at("connect_timeout"), text);
-        }
-        let (least, most) = (table.requests_per_minute_min, table.requests_per_minute);
-        if table.learn_rate && least.0 > most.0 {
-            let text = format!("must not be more than {}", at("requests_per_minute"));
-            report.rule(&at("requests_per_minute_min"), text);
-        }
-        let (env, file) = (&table.api_key_env, &table.api_key_file);
-        let key = named(&at("api_key"), env, file, report);
-        let (env, file) = (&table.api_key_fallback_env, &table.api_key_fallback_file);
-        let key_fallback = named(&at("api_key_fallback"), env, file, report);
-        let keys = match (key, key_fallback) {
-            (Some(key), fallback) => Some((key, fallback)),
-            (None, None) => None,
-            (None, Some(_)) => {
-                let (env, file) = (at("api_key_env"), at("api_key_file"));
-                report.rule(
-                    &env,
-                    format!("is missing: a fallback key is configured, so {env} or {file} must be set too"),
-                );
-                None
-            }
-        };
-        let find: fn(&_, bool, &mut Report) -> Option<AccountSource> = $account;
-        let account = find(table, keys.is_some(), report);
-        let url = table.base_url.0.clone();
-        let options = cut!(VendorOptions from table => {
-            requests_per_minute, concurrency, concurrency_adaptive, timeout, connect_timeout,
-        }
-            proxy: table.proxy_url.as_ref().map(|Of(url)| url.clone()),
-            key_header: table.api_key_header.0.clone(),
-            learn_down_to: table.learn_rate.then_some(least.into()),
-            hold_down_max: $limits.hold_down_max.get(),
-            ..VendorOptions::new(vendor, url, AccountId::of_disabled())
-        );
-        keys.zip(account)
-            .map(|((key, key_fallback), account)| VendorSettings {
-                options,
-                account,
-                key,
-                key_fallback,
-                optional: table.optional,
-            })
-    }};
-}
+/// Finds where a vendor's account is named. Takes whether the vendor has a key.
+type FindAccount = fn(&VendorTable, bool, &mut Report) -> Option<AccountSource>;
 
-/// Cuts the vendors' tables; `None` where a vendor is disabled or wrong.
+/// Checks the vendors' tables; `None` where a vendor is disabled or wrong.
 pub(super) fn vendors(file: &File, report: &mut Report) -> PerVendor<Option<VendorSettings>> {
+    let hold_down_max = file.limits.hold_down_max;
+    let mut checked = |table, find| checked(table, hold_down_max, find, report);
     PerVendor {
-        wiv: checked!(Wiv, file.wiv, file.limits, &mut *report, wiv_account),
-        nable: checked!(Nable, file.nable, file.limits, &mut *report, nable_account),
+        wiv: checked(&file.wiv, wiv_account),
+        nable: checked(&file.nable, nable_account),
     }
 }
 
-fn wiv_account(wiv: &file::Wiv, _: bool, _: &mut Report) -> Option<AccountSource> {
+fn checked(
+    table: &VendorTable,
+    hold_down_max: Duration,
+    find: FindAccount,
+    report: &mut Report,
+) -> Option<VendorSettings> {
+    let options = &table.options;
+    let vendor = options.row.vendor.as_str();
+    let at = |setting: &str| format!("{vendor}.{setting}");
+    if options.connect_timeout > options.timeout {
+        let text = format!("must not be longer than {}", at("timeout"));
+        report.rule(&at("connect_timeout"), text);
+    }
+    let least = table.requests_per_minute_min;
+    if table.learn_rate && least > options.requests_per_minute {
+        let text = format!("must not be more than {}", at("requests_per_minute"));
+        report.rule(&at("requests_per_minute_min"), text);
+    }
+    let (env, file) = (&table.api_key_env, &table.api_key_file);
+    let key = named(&at("api_key"), env, file, report);
+    let (env, file) = (&table.api_key_fallback_env, &table.api_key_fallback_file);
+    let key_fallback = named(&at("api_key_fallback"), env, file, report);
+    if key.is_none() && key_fallback.is_some() {
+        let (env, file) = (at("api_key_env"), at("api_key_file"));
+        let text =
+            format!("is missing: a fallback key is configured, so {env} or {file} must be set too");
+        report.rule(&env, text);
+    }
+    let account = find(table, key.is_some(), report);
+    Some(VendorSettings {
+        options: VendorOptions {
+            learn_down_to: table.learn_rate.then_some(least),
+            hold_down_max,
+            ..options.clone()
+        },
+        account: account?,
+        key: key?,
+        key_fallback,
+        optional: table.optional,
+    })
+}
+
+fn wiv_account(wiv: &VendorTable, _: bool, _: &mut Report) -> Option<AccountSource> {
     // The form was an account id's already.
-    let account = AccountId::parse(&wiv.credential.0).ok()?;
+    let account = AccountId::parse(&wiv.credential).ok()?;
     Some(AccountSource::Given(account))
 }
 
-fn nable_account(nable: &file::Nable, has_key: bool, report: &mut Report) -> Option<AccountSource> {
+fn nable_account(nable: &VendorTable, has_key: bool, report: &mut Report) -> Option<AccountSource> {
     let path = "nable.account_id";
     let (env, file) = (&nable.account_id_env, &nable.account_id_file);
     match (&nable.account_id, named(path, env, file, report)) {
@@ -123,7 +109,7 @@ fn nable_account(nable: &file::Nable, has_key: bool, report: &mut Report) -> Opt
             report.rule(path, text);
             None
         }
-        (Some(Of(id)), None) => Some(AccountSource::Given(id.clone())),
+        (Some(id), None) => Some(AccountSource::Given(id.clone())),
         (None, Some(source)) => Some(AccountSource::Kept(source)),
         (None, None) => {
             let text = "is missing: N-able needs account_id, account_id_env or account_id_file beside its key";

@@ -33,6 +33,20 @@ impl PageSize {
     }
 }
 
+impl TryFrom<u64> for PageSize {
+    type Error = ();
+
+    fn try_from(items: u64) -> Result<Self, ()> {
+        Self::new(items).ok_or(())
+    }
+}
+
+impl From<PageSize> for u64 {
+    fn from(size: PageSize) -> Self {
+        size.0.into()
+    }
+}
+
 /// A search without its paging: the question that one walk at the vendor answers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct SearchQuery {

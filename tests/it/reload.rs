@@ -487,7 +487,7 @@ async fn every_setting_is_taken_over_or_marked_as_needing_a_restart() {
     let whole = Whole::of(&before, &before.read_secrets().unwrap(), world());
     let mut untried = Vec::new();
     let mut restarts = 0;
-    for setting in before.shown().unwrap() {
+    for setting in before.shown() {
         let path = &setting.path;
         // Names of variables and files change what is read, which has tests of its own. So does
         // the table of a store that is of another kind here: a change in it changes nothing.
@@ -503,7 +503,7 @@ async fn every_setting_is_taken_over_or_marked_as_needing_a_restart() {
         }
         let variable = format!("MSP_GATEWAY__{}", path.replace('.', "__").to_uppercase());
         let differs = |now: &config::Settings| {
-            let now = now.shown().unwrap();
+            let now = now.shown();
             now.iter()
                 .any(|s| s.path == *path && s.value != setting.value)
         };
