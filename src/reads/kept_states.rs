@@ -14,7 +14,8 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::states::{Ids, RowHash, ViewState};
+use super::row_names::{Ids, RowHash};
+use super::states::ViewState;
 use crate::clock::{Clock, Instant};
 use crate::domain::audience::AudienceFingerprint;
 use crate::domain::period::parse_day;

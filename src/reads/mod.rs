@@ -38,6 +38,7 @@ mod kept_states;
 pub mod overview;
 pub mod policy;
 pub mod purge;
+mod row_names;
 mod state_maker;
 pub mod states;
 mod whole_list;

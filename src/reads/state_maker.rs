@@ -12,7 +12,8 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::states::{BuiltFor, FollowedSearch, NewState, RowHash, States, ViewState, hash_of};
+use super::row_names::{RowHash, hash_of};
+use super::states::{BuiltFor, FollowedSearch, NewState, States, ViewState};
 use crate::cache::{CacheKey, Standing};
 use crate::domain::SearchQuery;
 use crate::domain::record::RowId;
