@@ -23,6 +23,7 @@ mod recorder;
 mod restart;
 mod shown;
 mod traced;
+mod used;
 mod vendor;
 
 use std::fmt;
@@ -216,7 +217,11 @@ impl App {
         let traces = traced.current();
         let fixed = restart::FixedSettings::of(settings);
         let in_force = InForce::new(settings.shown(), NEEDS_RESTART.to_vec());
+        let counted = (store.clone(), clock.clone());
         Ok(Arc::new_cyclic(|app: &Weak<Self>| {
+            let (store_of_fleet, clock_of_fleet) = counted;
+            let callers_of_fleet = used::FleetCallers::new(app.clone(), clock_of_fleet);
+            store_of_fleet.on_use(Box::new(callers_of_fleet));
             let measured = app.clone();
             metrics.before_scrape(move || {
                 if let Some(app) = measured.upgrade() {

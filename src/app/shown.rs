@@ -101,6 +101,7 @@ fn caller(caller: &Caller) -> Value {
         "exports_running": caller.presence.exports.load(Ordering::Relaxed),
         "followers": caller.presence.followers.load(Ordering::Relaxed),
         "requests_per_minute": caller.throttle.as_ref().map(|throttle| throttle.limit()),
+        "requests_of_fleet": caller.throttle.as_ref().and_then(|throttle| throttle.of_fleet()),
         "forced_refreshes_per_minute": caller.forced.limit(),
         "expires": caller.expires().map(|at| at.to_string()),
         "last_used": caller.presence.last_used().map(|at| at.to_string()),

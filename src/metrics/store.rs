@@ -90,6 +90,8 @@ words!(
         EndCall = "end_call",
         /// Share what a vendor said about its limits.
         Word = "word",
+        /// Sum the requests of callers.
+        Use = "use",
         /// Be counted, and learn of purges.
         Beat = "beat",
     }
@@ -101,7 +103,7 @@ impl StoreOperation {
     const fn is_bookkeeping(self) -> bool {
         matches!(
             self,
-            Self::Note | Self::Recall | Self::Settle | Self::Purges | Self::Beat
+            Self::Note | Self::Recall | Self::Settle | Self::Purges | Self::Use | Self::Beat
         )
     }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::engine::EngineFuture;
 use super::purse::{PurseReply, PurseTake, PurseWord};
 use super::record::RecordName;
+use super::usage::{CallerUse, UseBatch};
 use crate::clock::{Duration, Stamp};
 use crate::metrics::StoreOperation;
 
@@ -186,6 +187,13 @@ pub enum FleetOp {
         /// What it said.
         word: PurseWord,
     },
+    /// Adds requests of callers to the sums of the fleet → [`FleetReply::Used`].
+    Use {
+        /// The id of the replica.
+        replica: [u8; 16],
+        /// The callers and their requests.
+        batch: UseBatch,
+    },
     /// Reports a running replica → [`FleetReply::Beat`].
     Beat {
         /// The id of the replica.
@@ -214,6 +222,7 @@ impl FleetOp {
             Self::Take { .. } => StoreOperation::Take,
             Self::EndCall { .. } => StoreOperation::EndCall,
             Self::Word { .. } => StoreOperation::Word,
+            Self::Use { .. } => StoreOperation::Use,
             Self::Beat { .. } => StoreOperation::Beat,
         }
     }
@@ -267,6 +276,8 @@ pub enum FleetReply {
     },
     /// The reply of a purse.
     Purse(PurseReply),
+    /// The sums of the callers of a batch, in its order.
+    Used(Vec<CallerUse>),
     /// The state of the fleet.
     Beat {
         /// The number of the purges.

@@ -14,6 +14,7 @@ use super::fleet::{
 use super::model::Model;
 use super::purse::SharedPurse;
 use super::record::RecordName;
+use super::usage::SharedUse;
 use crate::clock::{Clock, Duration, Stamp};
 
 /// A claim and the time at which it ends.
@@ -119,6 +120,7 @@ struct Agreed {
     answers: BTreeMap<RecordName, SharedAnswer>,
     replicas: BTreeMap<[u8; 16], (Stamp, u64)>,
     purses: BTreeMap<RecordName, SharedPurse>,
+    used: SharedUse,
 }
 
 /// An engine in memory, which answers at once and is never away.
@@ -288,6 +290,7 @@ impl Agreed {
                 purse.hear(engine_ms(&now), &word);
                 FleetReply::Kept
             }
+            FleetOp::Use { replica, batch } => FleetReply::Used(self.used.add(at, replica, &batch)),
             FleetOp::Beat { replica, applied } => {
                 self.replicas.insert(replica, (now, applied));
                 self.replicas

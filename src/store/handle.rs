@@ -15,6 +15,7 @@ use super::fleet::{ClaimId, FleetOp, FleetReply};
 use super::names::{NameUse, Names};
 use super::pack::{PackReader, PackWriter};
 use super::record::{RecordKind, RecordName, RecordPlace, SealedRecord};
+use super::usage::FleetUse;
 use super::watermarks::{Purges, Watermarks};
 use crate::clock::{Clock, Duration, Instant, Stamp, timeout_at};
 use crate::domain::Kind;
@@ -106,6 +107,8 @@ pub(super) struct StoreInner {
     pub(super) heard_ms: AtomicU64,
     /// What this gateway does while the engine is away.
     pub(super) when_away: WhenAway,
+    /// Counts the requests of callers.
+    pub(super) usage: OnceLock<Box<dyn FleetUse>>,
     /// Applies the purges of other replicas to memory.
     pub(super) on_purge: OnceLock<PurgeHook>,
     /// Called when the store may have lost records while this process ran.
@@ -204,6 +207,7 @@ impl Store {
             beats: AtomicU64::new(0),
             heard_ms: AtomicU64::new(0),
             when_away,
+            usage: OnceLock::new(),
             on_purge: OnceLock::new(),
             on_return: Mutex::default(),
             claims: HeldClaims::default(),

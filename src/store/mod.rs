@@ -42,6 +42,7 @@ pub mod purse;
 pub mod record;
 pub mod share;
 pub mod snapshots;
+pub mod usage;
 pub mod valkey;
 pub mod watermarks;
 
@@ -61,5 +62,6 @@ pub use purse::{FleetView, PurseReply, PurseTake, PurseVerdict, PurseWord};
 pub use record::{RecordName, SealedRecord};
 pub use share::PurgeReach;
 pub use snapshots::{KeptNews, KeptOf, KeptPlace, KeptRows, KeptSnapshot, NotKept};
+pub use usage::{CallerUse, FleetUse, UseBatch};
 pub use valkey::{Valkey, ValkeyAccess, ValkeyAddress, ValkeyLives, ValkeyOptions};
 pub use watermarks::{PurgeDepth, PurgeScope, PurgeSubject, Purges, Watermarks};

@@ -17,6 +17,8 @@ pub enum NameUse {
     State,
     /// A vendor account whose budget is shared.
     Account,
+    /// A caller whose requests are summed.
+    Caller,
 }
 
 impl NameUse {
@@ -27,6 +29,7 @@ impl NameUse {
             Self::Snapshot => b"snapshot",
             Self::State => b"state",
             Self::Account => b"account",
+            Self::Caller => b"caller",
         }
     }
 }

@@ -97,7 +97,7 @@ impl Store {
                 sleep(BEAT_EVERY).await;
             }
         };
-        tokio::join!(beats, inner.renew_claims());
+        tokio::join!(beats, inner.report_uses(), inner.renew_claims());
     }
 
     /// Waits until all replicas have applied the purges so far, a second at most. `None` if the

@@ -29,6 +29,7 @@ mod events;
 mod explain;
 mod fleet;
 mod fleet_budget;
+mod fleet_callers;
 mod fleet_flights;
 mod fleet_resync;
 mod fleet_server;

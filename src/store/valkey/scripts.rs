@@ -100,10 +100,11 @@ pub(super) enum ScriptName {
     Take,
     EndCall,
     Word,
+    Use,
     Beat,
 }
 
-const TEXTS: [ScriptText; 25] = [
+const TEXTS: [ScriptText; 26] = [
     // Claim: KEYS line; ARGV claim, lease, life. A claim that lies further ahead than its length,
     // as after a clock that jumped back, is cut to it.
     ScriptText {
@@ -473,6 +474,43 @@ if stop >= 0 then
 end
 keep(p)
 return 'kept'
+",
+    },
+    // Use: KEYS used; ARGV replica, number of the batch, life, callers, then a name and requests
+    // for each. A value is a minute, the requests in it and those in the minute before; of a
+    // replica it is a minute and a batch. What is older goes when a minute begins, and so does
+    // what a clock that jumped back left in the future.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+local minute = math.floor(now / 60000)
+local text = string.format('%.0f', minute)
+if redis.call('HGET', KEYS[1], 'minute') ~= text then
+  local all = redis.call('HGETALL', KEYS[1])
+  for i = 1, #all, 2 do
+    local of = tonumber(string.match(all[i + 1], '^%d+'))
+    if not of or of < minute - 1 or of > minute then redis.call('HDEL', KEYS[1], all[i]) end
+  end
+  redis.call('HSET', KEYS[1], 'minute', text)
+end
+local me = 'r' .. ARGV[1]
+local was = string.match(redis.call('HGET', KEYS[1], me) or '', '^%d+ (%d+)$')
+redis.call('HSET', KEYS[1], me, text .. ' ' .. ARGV[2])
+local sums = {}
+for i = 1, tonumber(ARGV[4]) do
+  local field, count = 'c' .. ARGV[3 + 2 * i], tonumber(ARGV[4 + 2 * i])
+  local of, sum, before = string.match(redis.call('HGET', KEYS[1], field) or '',
+    '^(%d+) (%d+) (%d+)$')
+  of, sum, before = tonumber(of or 0), tonumber(sum or 0), tonumber(before or 0)
+  if of ~= minute then sum, before = 0, sum end
+  if was ~= ARGV[2] and count > 0 then
+    sum = sum + count
+    redis.call('HSET', KEYS[1], field, string.format('%s %.0f %.0f', text, sum, before))
+  end
+  sums[#sums + 1], sums[#sums + 2] = sum, before
+end
+live(KEYS[1], ARGV[3])
+return { minute, sums }
 ",
     },
     // Beat: KEYS id, replicas, purges; ARGV replica (empty: counts nobody), applied, what the id

@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::secrets::Secret;
 use crate::store::engine::{Chain, Fence, KeptAges, KeptEnd, StoreReply};
 use crate::store::fleet::{ClaimId, FleetReply, LEASE, LineWant};
+use crate::store::usage::UseBatch;
 use crate::store::{PurseTake, PurseWord, RecordName, SharedModel};
 
 const BOTH: [ServerKind; 2] = [ServerKind::Valkey, ServerKind::Redis];
@@ -284,6 +285,15 @@ fn fleet_op(stamp: Stamp) -> impl Strategy<Value = FleetOp> {
             back_us: back * 100_003,
         }),
         (names(), word()).prop_map(|(account, word)| FleetOp::Word { account, word }),
+        (
+            0..3_u8,
+            0..4_u64,
+            proptest::collection::vec((names(), 0..3_u32), 0..3),
+        )
+            .prop_map(|(replica, number, callers)| FleetOp::Use {
+                replica: [replica; 16],
+                batch: UseBatch { number, callers },
+            }),
         (0..3_u8, number).prop_map(|(replica, applied)| FleetOp::Beat {
             replica: [replica; 16],
             applied: applied << 60,
@@ -324,6 +334,7 @@ fn step(stamp: Stamp) -> impl Strategy<Value = Step> {
         4 => (0..3_u8, any::<u8>()).prop_map(|(snapshot, fill)| Step::Grow(snapshot, fill)),
         10 => fleet_op(stamp).prop_map(Step::Fleet),
         3 => (0..900_u64).prop_map(Step::Pass),
+        1 => (0..70_000_u64).prop_map(Step::Pass),
     ]
 }
 

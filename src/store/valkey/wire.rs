@@ -11,7 +11,10 @@ use crate::store::engine::{
 use crate::store::fleet::{ClaimId, FleetOp, FleetReply, LineWant, REPLICA_GONE, SAME_AGE};
 use crate::store::purse::{PLACE_MAX, PROBE_EVERY, PurseReply, PurseTake, PurseVerdict};
 use crate::store::record::RecordName;
+use crate::store::usage::{CallerUse, UseBatch};
 
+/// How long the sums of callers are kept: a minute, and the minute before.
+const USE_KEPT: Duration = Duration::from_secs(120);
 /// The age of a record whose age is unknown. Nothing this old is usable.
 const AGE_UNKNOWN: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -39,6 +42,7 @@ pub(super) struct Command {
 }
 
 /// An argument.
+#[derive(Clone)]
 enum Arg<'a> {
     Bytes(&'a [u8]),
     Text(String),
@@ -412,6 +416,16 @@ impl ValkeyWire {
                 ];
                 script(S::Word, &[pace], args)
             }
+            FleetOp::Use { replica, batch } => {
+                let head = args![replica, batch.number, USE_KEPT, batch.callers.len() as u64];
+                let callers = batch.callers.iter();
+                let callers = callers.flat_map(|(caller, count)| {
+                    [Arg::from(&caller.0), Arg::from(u64::from(*count))]
+                });
+                let args: Vec<Arg<'_>> = head.iter().cloned().chain(callers).collect();
+                let used = format!("{}:{{c}}:used", self.prefix);
+                script(S::Use, &[used], &args)
+            }
             FleetOp::Beat { replica, applied } => self.beat(replica, *applied, now),
         }
     }
@@ -478,6 +492,9 @@ impl ValkeyWire {
             call: claim,
             back_us: 1,
         };
+        // Nobody's: it leaves nothing that counts.
+        let (replica, batch) = ([0; 16], UseBatch::default());
+        let usage = FleetOp::Use { replica, batch };
         let lease = REPLICA_GONE;
         let claims = FleetOp::Claim { line, claim, lease };
         let have = None;
@@ -500,6 +517,7 @@ impl ValkeyWire {
             self.fleet_command(&take, now),
             self.fleet_command(&end, now),
             self.forget_purse(name),
+            self.fleet_command(&usage, now),
             self.fleet_command(&FleetOp::Purges, now),
             self.look_at_id(),
         ]
@@ -664,6 +682,20 @@ impl ValkeyWire {
                     busy: count(number(&next()?)?),
                     strikes: count(number(&next()?)?),
                 }))
+            }
+            FleetOp::Use { .. } => {
+                let mut parts = array(value)?.into_iter();
+                let mut next = || parts.next().ok_or(StoreFault::Failed);
+                let (minute, sums) = (number(&next()?)?, array(next()?)?);
+                let sums = sums.chunks_exact(2).map(|sum| match sum {
+                    [count, before] => Ok(CallerUse {
+                        minute,
+                        count: number(count)?,
+                        before: number(before)?,
+                    }),
+                    _ => Err(StoreFault::Failed),
+                });
+                Ok(FleetReply::Used(sums.collect::<Result<_, _>>()?))
             }
             FleetOp::Beat { .. } => {
                 let (_, reply) = self.beat_reply(value)?;

@@ -27,13 +27,17 @@ export function callers(main) {
       ["Refused", one => one.asked ? number(one.asked.refused, "warn") : dash, "num"],
       ["Failed", one => one.asked ? number(one.asked.failed, "bad") : dash, "num"],
       ["In flight", one => one.background ? dash : count(one.requests_in_flight), "num"],
-      ["Limit", one => one.background ? dash : one.requests_per_minute ? `${count(one.requests_per_minute)}/min` : "none", "num"],
+      ["Limit", one => one.background ? dash : one.requests_per_minute ? limit(one) : "none", "num"],
       ["Sees", one => one.background ? dash : sees(one)],
       ["Last use", one => one.last_used ? clock(one.last_used) : one.background ? dash : "never", "num"],
     ], rows));
   }
   return every(5000, draw, place);
 }
+
+/** A caller's limit, and what it has used of it in this minute at all gateways that share a store. */
+const limit = one => one.requests_of_fleet === null ? `${count(one.requests_per_minute)}/min`
+  : `${count(one.requests_of_fleet)} of ${count(one.requests_per_minute)}/min`;
 
 const number = (value, kind) => value ? h("span", { class: kind }, count(value)) : "0";
 
