@@ -18,7 +18,7 @@ use super::spend::{Lane, Spend};
 use crate::clock::{Clock, Duration, Instant, sleep_until};
 use crate::domain::{AccountId, Vendor};
 use crate::metrics::{Metrics, PaceGauges};
-use crate::store::{PurseReply, PurseTake, PurseWord, Store};
+use crate::store::{PurseReply, PurseTake, PurseWord, Store, StoreFault};
 
 /// `Retry-After` of a call that was to look whether a hold-down is over, and got no reply.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -276,13 +276,7 @@ impl Governor {
         let (call, reply) = shared.take(wish).await;
         let mut inner = self.inner.lock();
         let now = self.clock.now();
-        let goes = match reply {
-            Ok(reply) => self.heard(&mut inner, now, &reply),
-            Err(_) => {
-                self.went_without(&mut inner, now)?;
-                false
-            }
-        };
+        let goes = self.heard(&mut inner, now, reply)?;
         let waits = inner.waiting.get(&id);
         let waits = waits.is_some_and(|waiting| waiting.verdict.is_none());
         if goes && waits {
@@ -295,8 +289,20 @@ impl Governor {
     }
 
     /// Records what the store answered. Returns whether the call may go.
-    fn heard(&self, inner: &mut Inner, now: Instant, reply: &PurseReply) -> bool {
-        let goes = inner.pace.heard(now, reply);
+    ///
+    /// # Errors
+    /// If the store is away and forbids calls without it.
+    fn heard(
+        &self,
+        inner: &mut Inner,
+        now: Instant,
+        reply: Result<PurseReply, StoreFault>,
+    ) -> Result<bool, PaceRefusal> {
+        let Ok(reply) = reply else {
+            self.went_without(inner, now)?;
+            return Ok(false);
+        };
+        let goes = inner.pace.heard(now, &reply);
         if let Some((left, refuses)) = inner.pace.untold(now) {
             // As after the store was emptied.
             let told = inner.pace.word(now, &inner.pace.memory(now), false);
@@ -306,7 +312,7 @@ impl Governor {
                 ..told
             });
         }
-        goes
+        Ok(goes)
     }
 
     /// Asks the store whether a call may go although a hold-down is running. `_place` is held here
@@ -319,13 +325,7 @@ impl Governor {
         let (call, reply) = Box::pin(shared.take(wish)).await;
         let mut inner = self.inner.lock();
         let now = self.clock.now();
-        let goes = match reply {
-            Ok(reply) => self.heard(&mut inner, now, &reply),
-            Err(_) => {
-                self.went_without(&mut inner, now)?;
-                false
-            }
-        };
+        let goes = self.heard(&mut inner, now, reply)?;
         let refusal = inner.pace.stopped(now).unwrap_or(PaceRefusal {
             retry_after: LOOK_AGAIN,
             short: inner.pace.short_of(Lane::Interactive),

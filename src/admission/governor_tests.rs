@@ -3,21 +3,11 @@
 use http::HeaderValue;
 
 use super::*;
-use crate::admission::{HOLD_DOWN_MAX, Payer};
+use crate::admission::Payer;
+use crate::admission::pace::tests::settings;
 use crate::clock::{sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn settings(requests_per_minute: u32, concurrency: usize) -> PaceSettings {
-    PaceSettings {
-        requests_per_minute,
-        concurrency,
-        learn_down_to: None,
-        concurrency_adaptive: false,
-        hold_down_max: HOLD_DOWN_MAX,
-        call_max: SECOND * 10,
-    }
-}
 
 fn governor(requests_per_minute: u32, concurrency: usize) -> Arc<Governor> {
     let settings = settings(requests_per_minute, concurrency);

@@ -574,4 +574,4 @@ impl Pace {
 
 #[cfg(test)]
 #[path = "pace_tests.rs"]
-mod tests;
+pub(super) mod tests;

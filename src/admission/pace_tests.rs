@@ -8,7 +8,8 @@ use crate::clock::Clock;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn settings(requests_per_minute: u32, concurrency: usize) -> PaceSettings {
+/// Settings of tests: a rate and places, and nothing that is learnt.
+pub(in crate::admission) fn settings(requests_per_minute: u32, concurrency: usize) -> PaceSettings {
     PaceSettings {
         requests_per_minute,
         concurrency,

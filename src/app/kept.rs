@@ -4,8 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hyper_rustls::ConfigBuilderExt as _;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::BuildError;
@@ -186,16 +184,8 @@ fn trusting(ca_file: Option<&Path>) -> Result<ClientConfig, BuildError> {
 }
 
 fn authorities(file: &Path) -> Result<RootCertStore, BuildError> {
-    let bad = |what: &str| BuildError(format!("store.valkey.ca_file: {} {what}", file.display()));
-    let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(file).map_err(|_| bad("cannot be read"))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|_| bad("is not a PEM file of certificates"))?;
-        let added = roots.add(certificate);
-        added.map_err(|_| bad("holds a certificate that cannot be used"))?;
-    }
-    match roots.is_empty() {
-        true => Err(bad("holds no certificate")),
-        false => Ok(roots),
-    }
+    crate::server::authorities(file).map_err(|problem| {
+        let (file, why) = (file.display(), problem.why);
+        BuildError(format!("store.valkey.ca_file: {file} {why}"))
+    })
 }

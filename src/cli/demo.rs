@@ -18,15 +18,14 @@ use super::{FINE, refuse, run, sandbox};
 use crate::access::CallerKeyHash;
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::{self, Secrets, VendorSecrets};
-use crate::domain::{AccountId, Month, PerVendor};
+use crate::config::{self, Secrets};
+use crate::domain::{Month, PerVendor};
 use crate::exchange::site::Origin;
 use crate::metrics::Metrics;
 use crate::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
-use crate::secrets::{Secret, VendorKey, VendorKeys};
+use crate::secrets::Secret;
 use crate::server::{Inherited, Listeners};
 use crate::telemetry::LogSink;
-use crate::traces::TraceHeaders;
 
 /// The dashboard's port, if none was chosen and this one is free.
 const DASHBOARD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
@@ -296,26 +295,14 @@ requests_per_minute = {rate}
 
 /// Returns the keys of the simulated vendors, which are not secret, and what the gateways share.
 fn secrets(engine: Option<&SharedEngine>) -> Option<Secrets> {
-    let vendor = |key: &str, account: &str| {
-        Some(VendorSecrets {
-            keys: VendorKeys {
-                primary: VendorKey::new(Secret::parse(key).ok()?),
-                fallback: None,
-            },
-            account: AccountId::parse(account).ok()?,
-        })
+    let keys = PerVendor {
+        wiv: ("wiv", WIV_KEY),
+        nable: (NABLE_ACCOUNT, NABLE_KEY),
     };
     Some(Secrets {
-        vendors: PerVendor {
-            wiv: Some(vendor(WIV_KEY, "wiv")?),
-            nable: Some(vendor(NABLE_KEY, NABLE_ACCOUNT)?),
-        },
         token_key: Some(Secret::parse(&super::caller::new_key()?).ok()?),
-        token_key_previous: None,
-        trace_headers: TraceHeaders::default(),
         valkey_password: engine.map(|engine| engine.password.clone()),
-        certificates: crate::config::Certificates::default(),
-        warnings: Vec::new(),
+        ..Secrets::of_keys(keys)?
     })
 }
 

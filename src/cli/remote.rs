@@ -10,8 +10,6 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -188,18 +186,8 @@ impl Remote {
 }
 
 fn authorities(file: &Path) -> Result<RootCertStore, String> {
-    let bad = |what: &str| format!("--ca-file: {} {what}", file.display());
-    let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(file).map_err(|_| bad("cannot be read"))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|_| bad("is not a PEM file of certificates"))?;
-        let added = roots.add(certificate);
-        added.map_err(|_| bad("holds a certificate that cannot be used"))?;
-    }
-    if roots.is_empty() {
-        return Err(bad("holds no certificate"));
-    }
-    Ok(roots)
+    crate::server::authorities(file)
+        .map_err(|problem| format!("--ca-file: {} {}", file.display(), problem.why))
 }
 
 /// Returns the innermost reason of a failure. The outer ones only say that something failed.

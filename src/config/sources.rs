@@ -15,7 +15,7 @@ use super::tls::{self, Certificates};
 use super::traces::HEADERS_BYTES_MAX;
 use super::vendor::{AccountSource, VendorSettings};
 use crate::clock::Clock;
-use crate::domain::{AccountId, PerVendor};
+use crate::domain::{AccountId, PerVendor, Vendor};
 use crate::secrets::{Secret, SecretSource, VendorKey, VendorKeys, read_file};
 use crate::server::{TlsFile, TlsOptions, TlsSetup};
 use crate::traces::TraceHeaders;
@@ -80,6 +80,32 @@ pub struct Secrets {
     pub certificates: Certificates,
     /// Files that others may read, certificates that are out of date; one line each, no values.
     pub warnings: Vec<String>,
+}
+
+impl Secrets {
+    /// Returns an account and its key for each vendor, and no other secret. `None` if one of them
+    /// has a wrong form.
+    pub fn of_keys(keys: PerVendor<(&str, &str)>) -> Option<Self> {
+        let vendors = PerVendor::from_fn(|vendor| {
+            let (account, key) = *keys.get(vendor);
+            Some(VendorSecrets {
+                keys: VendorKeys {
+                    primary: VendorKey::new(Secret::parse(key).ok()?),
+                    fallback: None,
+                },
+                account: AccountId::parse(account).ok()?,
+            })
+        });
+        (vendors.present().count() == Vendor::ALL.len()).then(|| Self {
+            vendors,
+            token_key: None,
+            token_key_previous: None,
+            trace_headers: TraceHeaders::default(),
+            valkey_password: None,
+            certificates: Certificates::default(),
+            warnings: Vec::new(),
+        })
+    }
 }
 
 /// A source as it may be shown. The commonest mistake is to put a key where its name belongs, so

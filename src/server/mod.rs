@@ -44,7 +44,7 @@ pub use http2::serve as serve_http2;
 pub use inherit::Inherited;
 pub use listen::{BindError, Drained, Listeners, Server};
 pub use pulse::Patience;
-pub use tls::{ClientAuth, Tls, TlsFile, TlsOptions, TlsProblem, TlsSetup};
+pub use tls::{ClientAuth, Tls, TlsFile, TlsOptions, TlsProblem, TlsSetup, authorities};
 pub use transport::ServerTransport;
 
 /// The `[listen]` and `[limits]` settings.

@@ -253,7 +253,11 @@ fn private_key(
         .map_err(|_| wrong(file, "holds a private key that cannot be used"))
 }
 
-fn authorities(path: &Path) -> Result<RootCertStore, TlsProblem> {
+/// Returns the authorities whose certificates a PEM file holds.
+///
+/// # Errors
+/// If the file cannot be read, or holds no certificate or one that cannot be used.
+pub fn authorities(path: &Path) -> Result<RootCertStore, TlsProblem> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(TlsFile::ClientCa, path)? {
         roots

@@ -19,11 +19,10 @@ use std::sync::Arc;
 use msp_gateway::access::CallerKeyHash;
 use msp_gateway::app::App;
 use msp_gateway::clock::{Clock, Duration, Instant, sleep};
-use msp_gateway::config::{self, Secrets, VendorSecrets};
-use msp_gateway::domain::{AccountId, PerVendor};
+use msp_gateway::config::{self, Secrets};
+use msp_gateway::domain::PerVendor;
 use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
-use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
 use msp_gateway::server::{Inherited, Listeners};
 use msp_gateway::telemetry::LogSink;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -133,27 +132,11 @@ on_error = "1h"
 vendor_page_size = 500
 "#
     );
-    let vendor = |key: &str, account: &str| {
-        Some(VendorSecrets {
-            keys: VendorKeys {
-                primary: VendorKey::new(Secret::parse(key).unwrap()),
-                fallback: None,
-            },
-            account: AccountId::parse(account).unwrap(),
-        })
-    };
-    let secrets = Secrets {
-        vendors: PerVendor {
-            wiv: vendor(WIV_KEY, "wiv"),
-            nable: vendor(NABLE_KEY, NABLE_ACCOUNT),
-        },
-        token_key: None,
-        token_key_previous: None,
-        valkey_password: None,
-        trace_headers: Default::default(),
-        certificates: config::Certificates::default(),
-        warnings: Vec::new(),
-    };
+    let secrets = Secrets::of_keys(PerVendor {
+        wiv: ("wiv", WIV_KEY),
+        nable: (NABLE_ACCOUNT, NABLE_KEY),
+    });
+    let secrets = secrets.unwrap();
     let settings = config::from_text("bench", &text, []).expect("good settings");
     let (clock, metrics) = (clock.clone(), metrics.clone());
     let app = App::build(&settings, &secrets, LogSink::off(), clock, metrics).unwrap();

@@ -25,11 +25,10 @@ use std::path::Path;
 use msp_gateway::access::CallerKeyHash;
 use msp_gateway::app::App;
 use msp_gateway::clock::Clock;
-use msp_gateway::config::{self, Secrets, VendorSecrets};
-use msp_gateway::domain::{AccountId, PerVendor};
+use msp_gateway::config::{self, Secrets};
+use msp_gateway::domain::PerVendor;
 use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
-use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
 use msp_gateway::server::{Inherited, Listeners};
 use msp_gateway::telemetry::{Format, LogSink, Output};
 use shelf::Shelf;
@@ -141,27 +140,11 @@ api_key_env = "UNUSED"
 {store}
 "#
     );
-    let vendor = |key: &str, account: &str| {
-        Some(VendorSecrets {
-            keys: VendorKeys {
-                primary: VendorKey::new(Secret::parse(key).unwrap()),
-                fallback: None,
-            },
-            account: AccountId::parse(account).unwrap(),
-        })
-    };
-    let secrets = Secrets {
-        vendors: PerVendor {
-            wiv: vendor(WIV_KEY, "wiv"),
-            nable: vendor(NABLE_KEY, NABLE_ACCOUNT),
-        },
-        token_key: None,
-        token_key_previous: None,
-        trace_headers: Default::default(),
-        valkey_password: None,
-        certificates: msp_gateway::config::Certificates::default(),
-        warnings: Vec::new(),
-    };
+    let secrets = Secrets::of_keys(PerVendor {
+        wiv: ("wiv", WIV_KEY),
+        nable: (NABLE_ACCOUNT, NABLE_KEY),
+    });
+    let secrets = secrets.unwrap();
     let settings = config::from_text("bench", &text, []).expect("good settings");
     let metrics = Metrics::new().unwrap();
     // Written nowhere, but made: a hit costs its line too.

@@ -8,11 +8,10 @@ use msp_gateway::access::CallerKeyHash;
 use msp_gateway::app::{App, Way, open_store, store_seal};
 use msp_gateway::cache::FiledBodies;
 use msp_gateway::clock::{Clock, Duration, Instant};
-use msp_gateway::config::{self, Secrets, Settings, VendorSecrets};
-use msp_gateway::domain::{AccountId, PerVendor};
+use msp_gateway::config::{self, Secrets, Settings};
+use msp_gateway::domain::PerVendor;
 use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{self, Sandbox};
-use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
 use msp_gateway::server::{Answering, Connections};
 use msp_gateway::store::{Engine, Store};
 use msp_gateway::telemetry::{EventLines, Format, LogSink};
@@ -97,30 +96,12 @@ pub fn world() -> sandbox::Options {
     }
 }
 
-pub fn vendor_secrets(account: &str, key: &str, fallback: Option<&str>) -> VendorSecrets {
-    let secret = |text: &str| VendorKey::new(Secret::parse(text).unwrap());
-    VendorSecrets {
-        keys: VendorKeys {
-            primary: secret(key),
-            fallback: fallback.map(secret),
-        },
-        account: AccountId::parse(account).unwrap(),
-    }
-}
-
 pub fn secrets() -> Secrets {
-    Secrets {
-        vendors: PerVendor {
-            wiv: Some(vendor_secrets("wiv", sandbox::WIV_KEY, None)),
-            nable: Some(vendor_secrets("SANDBOX", sandbox::NABLE_KEY, None)),
-        },
-        valkey_password: None,
-        token_key: None,
-        token_key_previous: None,
-        trace_headers: Default::default(),
-        certificates: msp_gateway::config::Certificates::default(),
-        warnings: Vec::new(),
-    }
+    let keys = PerVendor {
+        wiv: ("wiv", sandbox::WIV_KEY),
+        nable: ("SANDBOX", sandbox::NABLE_KEY),
+    };
+    Secrets::of_keys(keys).unwrap()
 }
 
 pub fn settings(text: &str) -> Settings {

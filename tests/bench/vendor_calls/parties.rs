@@ -8,11 +8,10 @@ use std::sync::Arc;
 use msp_gateway::access::CallerKeyHash;
 use msp_gateway::app::App;
 use msp_gateway::clock::{Clock, Duration, sleep};
-use msp_gateway::config::{self, Secrets, VendorSecrets};
-use msp_gateway::domain::{AccountId, PerVendor};
+use msp_gateway::config::{self, Secrets};
+use msp_gateway::domain::PerVendor;
 use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{NABLE_ACCOUNT, NABLE_KEY, WIV_KEY};
-use msp_gateway::secrets::{Secret, VendorKey, VendorKeys};
 use msp_gateway::server::{Drain, Inherited, Listeners};
 use msp_gateway::telemetry::LogSink;
 use tokio::task::JoinHandle;
@@ -155,25 +154,11 @@ vendor_scrolls_max = 450
         lives = kinds.map(lives).concat(),
     );
     let settings = config::from_text("bench", &text, []).map_err(|why| why.to_string())?;
-    let vendor = |key: &str, account: &str| VendorSecrets {
-        keys: VendorKeys {
-            primary: VendorKey::new(Secret::parse(key).expect("a key")),
-            fallback: None,
-        },
-        account: AccountId::parse(account).expect("an account"),
-    };
-    let secrets = Secrets {
-        vendors: PerVendor {
-            wiv: Some(vendor(WIV_KEY, "wiv")),
-            nable: Some(vendor(NABLE_KEY, NABLE_ACCOUNT)),
-        },
-        token_key: None,
-        token_key_previous: None,
-        trace_headers: Default::default(),
-        valkey_password: None,
-        certificates: msp_gateway::config::Certificates::default(),
-        warnings: Vec::new(),
-    };
+    let secrets = Secrets::of_keys(PerVendor {
+        wiv: ("wiv", WIV_KEY),
+        nable: (NABLE_ACCOUNT, NABLE_KEY),
+    });
+    let secrets = secrets.expect("good keys");
     let metrics = Metrics::new().map_err(|why| why.to_string())?;
     let app = App::build(
         &settings,
