@@ -184,6 +184,18 @@ impl HealOutcome {
     }
 }
 
+/// Shortages that alerts are about. Their counts exist from the start; others from the first
+/// refusal on.
+const SHED_ALERTED: [Shortage; 7] = [
+    Shortage::CallerRequests,
+    Shortage::VendorBudget,
+    Shortage::VendorPlaces,
+    Shortage::VendorWaiters,
+    Shortage::Time,
+    Shortage::WaitingSearches,
+    Shortage::SnapshotBytes,
+];
+
 /// Updates gauges before a scrape.
 type Measure = Box<dyn Fn() + Send + Sync>;
 
@@ -453,7 +465,7 @@ impl Metrics {
         for outcome in HealOutcome::ALL {
             this.heals.with_label_values(&[outcome.as_str()]).reset();
         }
-        for what in Shortage::ALL {
+        for what in SHED_ALERTED {
             this.requests_shed
                 .with_label_values(&[what.as_str()])
                 .reset();

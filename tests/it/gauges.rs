@@ -63,6 +63,18 @@ async fn a_fresh_process_shows_every_state_in_few_lines() {
         );
         assert_eq!(text.contains(&line), code.status() >= 500, "{line}");
     }
+    // What an alert names has to exist before it first counts.
+    let alerts = include_str!("../../deploy/alerts.yml");
+    let of_shed = alerts.split("requests_shed_total{what=").skip(1);
+    let words: Vec<_> = of_shed
+        .filter_map(|rest| rest.split('"').nth(1))
+        .flat_map(|words| words.split('|'))
+        .collect();
+    assert!(words.len() >= 7, "{words:?}");
+    for word in words {
+        let line = format!("requests_shed_total{{what=\"{word}\"}} 0\n");
+        assert!(text.contains(&line), "{line}");
+    }
     for line in [
         "answers_total{class=\"5xx\"} 0",
         "vendor_circuit_state{vendor=\"wiv\"} 0",
