@@ -9,7 +9,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::slots::{NoSlot, Running, SlotId, SlotState, TIMES_FREE, Waiting};
+use super::slot_state::{Running, SlotId, SlotState, TIMES_FREE, Waiting};
+use super::slots::NoSlot;
 use crate::admission::{Governor, Lane};
 use crate::clock::{Duration, Instant};
 use crate::domain::Shortage;

@@ -1,7 +1,7 @@
 //! Slots: who gets one and who waits.
 
 use super::*;
-use crate::admission::Payer;
+use crate::admission::{Lane, Payer};
 use crate::admission::breaker::{CircuitSettings, CircuitVerdict};
 use crate::clock::sleep;
 use crate::domain::Vendor;
