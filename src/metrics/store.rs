@@ -92,6 +92,12 @@ words!(
         Word = "word",
         /// Sum the requests of callers.
         Use = "use",
+        /// Ask for a place for one more open scroll.
+        Slot = "slot",
+        /// Say that a scroll is open still.
+        SlotUsed = "slot_used",
+        /// Say that a scroll is open no more.
+        SlotEnded = "slot_ended",
         /// Be counted, and learn of purges.
         Beat = "beat",
     }
@@ -103,7 +109,14 @@ impl StoreOperation {
     const fn is_bookkeeping(self) -> bool {
         matches!(
             self,
-            Self::Note | Self::Recall | Self::Settle | Self::Purges | Self::Use | Self::Beat
+            Self::Note
+                | Self::Recall
+                | Self::Settle
+                | Self::Purges
+                | Self::Use
+                | Self::SlotUsed
+                | Self::SlotEnded
+                | Self::Beat
         )
     }
 }

@@ -160,11 +160,11 @@ impl SlotState {
     /// Returns the minimum time until enough abandoned scrolls have expired for the waiting search
     /// `id` to get a slot. `None` if another scroll may end before that.
     pub fn next_expiry(&self, now: Instant, id: SlotId) -> Option<Duration> {
-        if !self.running.is_empty() {
+        if !self.running.is_empty() || self.others() > 0 {
             return None;
         }
         let waiting = self.waiting.get(&id)?;
-        let max = self.limits.standing;
+        let max = self.standing_max();
         let kept = Self::kept_from(waiting.spend.lane, max);
         let mut held = self.held(waiting.payer()).standing();
         let mut counted = self.counted();

@@ -30,7 +30,7 @@ async fn short_of_budget(max: usize) -> (Arc<Slots>, Arc<Governor>) {
         limits(max),
         Some(Arc::clone(&governor)),
         None,
-        Store::none(),
+        (Store::none(), "wiv".into()),
         clock,
         metrics,
     );

@@ -47,6 +47,7 @@ pub mod options;
 pub mod page;
 mod resync;
 pub mod rows;
+mod slot_fleet;
 mod slot_lease;
 mod slot_note;
 mod slot_state;

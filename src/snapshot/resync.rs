@@ -120,6 +120,7 @@ impl Snapshots {
         let this = Arc::downgrade(self);
         self.kept.on_return(Arc::new(move |again| {
             let Some(this) = this.upgrade() else { return };
+            this.slots.returned();
             if again {
                 *this.returns.last.lock() = Some(this.clock.now());
             }

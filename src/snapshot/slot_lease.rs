@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::slot_state::{Left, SlotId};
+use super::slot_state::{Left, LeftScroll, SlotId};
 use super::slots::Slots;
 use crate::admission::Lane;
 use crate::clock::Duration;
@@ -30,8 +30,15 @@ impl Waiter {
     /// Converts the place into the slot that was granted.
     pub fn into_slot(mut self) -> SlotLease {
         self.claimed = true;
-        // The note is stored before the search is sent.
-        self.slots.note(&self.slots.state.lock(), self.linger);
+        // Stored before the search is sent.
+        let state = self.slots.state.lock();
+        self.slots.note(&state, self.linger);
+        if let Some(running) = state.running.get(&self.id)
+            && !running.granted_by_store
+        {
+            self.slots.note_scroll(&state, running);
+        }
+        drop(state);
         SlotLease {
             slots: Arc::clone(&self.slots),
             id: self.id,
@@ -48,6 +55,11 @@ impl Drop for Waiter {
         }
         let mut state = self.slots.state.lock();
         if state.waiting.remove(&self.id).is_some() {
+            if state.is_shared() {
+                // Another search takes over its turn to ask the store.
+                state.ask_again();
+                self.slots.settle(&mut state);
+            }
             return;
         }
         // Granted and cancelled in the same moment: no scroll was opened.
@@ -55,6 +67,8 @@ impl Drop for Waiter {
             state.change_held(&running.payer, |held| {
                 held.running = held.running.saturating_sub(1)
             });
+            self.slots.end_scroll(&state, running.claim, &running.payer);
+            state.ask_again();
             self.slots.settle(&mut state);
         }
     }
@@ -72,8 +86,14 @@ impl SlotLease {
         let (pages, now) = (running.pages, self.slots.clock.now());
         state.lately.read(self.id, pages, false, now);
         self.slots.note(&state, self.linger);
+        if let Some(running) = state.running.get(&self.id) {
+            self.slots.note_scroll(&state, running);
+        }
         if pages == 1 && state.left.len() > state.excused {
-            state.excuse();
+            for (claim, payer) in state.excuse() {
+                self.slots.end_scroll(&state, claim, &payer);
+            }
+            state.ask_again();
             self.slots.settle(&mut state);
         }
     }
@@ -129,12 +149,20 @@ impl Drop for SlotLease {
         });
         if self.ended {
             state.lately.read(self.id, running.pages, true, now);
+            self.slots.end_scroll(&state, running.claim, &running.payer);
+            state.ask_again();
         } else {
+            self.slots.note_scroll(&state, &running);
             let why = match running.opened {
                 true => Left::Open,
                 false => Left::Unanswered,
             };
-            state.leave(now + self.linger, running.payer, why);
+            state.leave(LeftScroll {
+                expiry: now + self.linger,
+                payer: running.payer,
+                claim: running.claim,
+                why,
+            });
         }
         self.slots.settle(&mut state);
         self.slots.note(&state, self.linger);

@@ -1,4 +1,5 @@
-//! The note in a store of one gateway about scrolls that are open at the vendor if the process ends.
+//! The note in a store of one gateway about the scrolls that are open at the vendor if the process
+//! ends.
 
 use std::sync::{Arc, LazyLock};
 

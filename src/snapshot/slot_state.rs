@@ -8,10 +8,12 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::forecast::Lately;
+use super::slot_fleet::SlotCount;
 use super::slots::{SlotLimits, SlotUsage};
 use crate::admission::{Lane, Spend};
-use crate::clock::Instant;
+use crate::clock::{Duration, Instant};
 use crate::domain::Shortage;
+use crate::store::fleet::ClaimId;
 
 /// Id of a waiting search, and then of its slot.
 pub(super) type SlotId = u64;
@@ -44,6 +46,7 @@ pub(super) struct SlotState {
     /// When a probe last got a slot beyond the limits.
     pub probed: Option<Instant>,
     pub lately: Lately,
+    pub count: SlotCount,
 }
 
 /// The slots of one payer.
@@ -64,6 +67,12 @@ impl HeldSlots {
 
 pub(super) struct Running {
     pub payer: Arc<str>,
+    /// Identifies the scroll among those of all gateways.
+    pub claim: ClaimId,
+    /// Whether the store granted it, so that all gateways count it.
+    pub granted_by_store: bool,
+    /// How long the scroll counts after its last page.
+    pub linger: Duration,
     /// Number of vendor pages read of the scroll. While it is 0, the search may still wait for the
     /// vendor's budget.
     pub pages: usize,
@@ -78,8 +87,10 @@ pub(super) struct Running {
 /// A scroll that no walk reads any more.
 pub(super) struct LeftScroll {
     pub expiry: Instant,
-    payer: Arc<str>,
-    why: Left,
+    pub payer: Arc<str>,
+    /// Identifies the scroll among those of all gateways.
+    pub claim: ClaimId,
+    pub why: Left,
 }
 
 impl LeftScroll {
@@ -109,6 +120,8 @@ pub(super) struct Waiting {
     pub spend: Spend,
     /// Deadline for a slot while no slot becomes free.
     pub deadline: Instant,
+    /// How long the scroll counts after its last page.
+    pub linger: Duration,
     pub notify: Arc<Notify>,
 }
 
@@ -132,13 +145,14 @@ impl SlotState {
             idled: 0,
             probed: None,
             lately: Lately::default(),
+            count: SlotCount::default(),
         }
     }
 
     pub fn usage(&self) -> SlotUsage {
         SlotUsage {
             running: self.running.len(),
-            standing: self.running.len() + self.left.len(),
+            standing: self.running.len() + self.left.len() + self.others(),
             waiting: self.waiting.len(),
         }
     }
@@ -155,7 +169,8 @@ impl SlotState {
 
     /// Returns how many scrolls may be opened before `vendor_scrolls_max` is reached.
     pub fn free_standing(&self) -> usize {
-        self.limits.standing.saturating_sub(self.counted())
+        self.standing_max()
+            .saturating_sub(self.counted() + self.others())
     }
 
     pub fn held(&self, payer: &str) -> HeldSlots {
@@ -171,11 +186,13 @@ impl SlotState {
     }
 
     /// Records that a scroll is open at the vendor although no walk reads it.
-    pub fn leave(&mut self, expiry: Instant, payer: Arc<str>, why: Left) {
-        self.change_held(&payer, |held| held.left += 1);
+    pub fn leave(&mut self, left: LeftScroll) {
+        self.change_held(&left.payer, |held| held.left += 1);
         // Settings may change the time, so keep the order.
-        let at = self.left.partition_point(|other| other.expiry <= expiry);
-        self.left.insert(at, LeftScroll { expiry, payer, why });
+        let at = self
+            .left
+            .partition_point(|other| other.expiry <= left.expiry);
+        self.left.insert(at, left);
     }
 
     pub fn expire(&mut self, now: Instant) {
@@ -194,18 +211,20 @@ impl SlotState {
 
     /// Records that the vendor answered a search. So it has room for another scroll, in spite of
     /// all searches that it left without an answer.
-    pub fn excuse(&mut self) {
+    /// Returns the scrolls that are not counted any more.
+    pub fn excuse(&mut self) -> Vec<(ClaimId, Arc<str>)> {
         let mut excused = Vec::new();
         for left in &mut self.left {
             if left.why == Left::Unanswered {
                 left.why = Left::Excused;
-                excused.push(Arc::clone(&left.payer));
+                excused.push((left.claim, Arc::clone(&left.payer)));
             }
         }
         self.excused += excused.len();
-        for payer in excused {
-            self.change_held(&payer, |held| held.left = held.left.saturating_sub(1));
+        for (_, payer) in &excused {
+            self.change_held(payer, |held| held.left = held.left.saturating_sub(1));
         }
+        excused
     }
 
     /// Returns whether searches without an answer leave no room at the vendor.
@@ -238,7 +257,8 @@ impl SlotState {
         }
     }
 
-    /// Returns why a search of this payer and lane gets no slot, or `None` if it may have one.
+    /// Returns why a search of this payer and lane gets no slot, or `None` if it may have one, or
+    /// may ask the store for one.
     pub fn short(&self, payer: &str, lane: Lane) -> Option<Shortage> {
         let held = self.held(payer);
         let may = |free: usize, held: usize, max: usize| {
@@ -246,7 +266,10 @@ impl SlotState {
         };
         if !may(self.free_running(), held.running, self.limits.running) {
             Some(Shortage::OpenScrolls)
-        } else if !may(self.free_standing(), held.standing(), self.limits.standing) {
+        } else if self.is_shared() {
+            // The store decides, and knows what the payer holds at other gateways.
+            None
+        } else if !may(self.free_standing(), held.standing(), self.standing_max()) {
             Some(Shortage::VendorScrolls)
         } else {
             None
@@ -257,19 +280,28 @@ impl SlotState {
     pub fn short_for(&self, id: SlotId) -> Option<Shortage> {
         let waiting = self.waiting.get(&id)?;
         let short = self.short(waiting.payer(), waiting.spend.lane);
-        Some(short.unwrap_or(Shortage::OpenScrolls))
+        Some(short.unwrap_or(match self.is_shared() {
+            true => Shortage::VendorScrolls,
+            false => Shortage::OpenScrolls,
+        }))
     }
 
     /// Returns the search that gets a slot now. Searches of payers that hold their share are passed
     /// over. The most urgent search goes first, then the one whose payer holds the fewest slots,
     /// then the one that arrived first.
     pub fn next_up(&self) -> Option<SlotId> {
-        if self.free_running() == 0 || self.free_standing() == 0 {
+        if self.is_shared() || self.free_running() == 0 || self.free_standing() == 0 {
             return None;
         }
+        self.first_of(|_| true)
+    }
+
+    /// Returns the search whose turn it is among those that `may` have one.
+    pub fn first_of(&self, may: impl Fn(&Waiting) -> bool) -> Option<SlotId> {
         self.waiting
             .iter()
             .filter(|(_, waiting)| self.short(waiting.payer(), waiting.spend.lane).is_none())
+            .filter(|(_, waiting)| may(waiting))
             .map(|(id, waiting)| {
                 let held = self.held(waiting.payer()).standing();
                 (waiting.spend.lane, held, *id)
@@ -279,6 +311,15 @@ impl SlotState {
     }
 
     pub fn grant(&mut self, id: SlotId, now: Instant) {
+        self.enter(id, now, ClaimId::random(), false);
+    }
+
+    /// Gives a waiting search the slot that the store granted.
+    pub fn grant_claimed(&mut self, id: SlotId, now: Instant, claim: ClaimId) {
+        self.enter(id, now, claim, true);
+    }
+
+    fn enter(&mut self, id: SlotId, now: Instant, claim: ClaimId, granted_by_store: bool) {
         let Some(waiting) = self.waiting.remove(&id) else {
             return;
         };
@@ -289,6 +330,9 @@ impl SlotState {
             id,
             Running {
                 payer,
+                claim,
+                granted_by_store,
+                linger: waiting.linger,
                 pages: 0,
                 opened: false,
                 idle: None,
@@ -334,7 +378,8 @@ impl SlotState {
             .filter_map(|(id, running)| place(self, *id, running))
             .filter(|other| *other < own)
             .count();
-        let drains = before < self.waiting.len();
+        // Each gateway reads one scroll at a time to its end for searches that wait elsewhere.
+        let drains = before < self.waiting.len() + self.waiting_elsewhere().min(1);
         if let Some(running) = self.running.get_mut(&id) {
             running.draining = drains;
         }

@@ -28,6 +28,9 @@
 //! holds fewest. While searches wait, as many idle scrolls are read to their end, those of the
 //! payer with most first, because only the end frees a scroll at the vendor.
 //!
+//! Gateways over one store count the scrolls at the vendor together; see `slot_fleet.rs`. The
+//! number of running walks is each gateway's own.
+//!
 //! A search whose slot, or whose vendor budget after it, would come too late is refused at once.
 //! Otherwise it would hold a request in flight for nothing. `forecast` estimates when it would
 //! come.
@@ -38,15 +41,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::slot_fleet::{FleetSlots, SlotCount};
 pub use super::slot_lease::SlotLease;
 use super::slot_lease::Waiter;
 use super::slot_note::{BEFORE, SCROLLS, read_scrolls, write_scrolls};
-use super::slot_state::{Left, SlotId, SlotState, Waiting};
+use super::slot_state::{Left, LeftScroll, SlotId, SlotState, Waiting};
 use crate::admission::{Circuit, Governor, Spend, StoryStage};
 use crate::clock::{Clock, Duration, Instant, timeout_at};
 use crate::domain::Shortage;
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::store::fleet::ClaimId;
 
 /// Maximum number of searches that wait for a slot. Beyond it, the newest search of the payer with
 /// the most gives way, or the new search is refused.
@@ -90,8 +95,10 @@ pub struct Slots {
     circuit: Option<Arc<Circuit>>,
     pub(super) clock: Clock,
     metrics: Arc<Metrics>,
-    /// Stores which scrolls may be open when the process ends.
-    store: Store,
+    /// Stores which scrolls may be open when the process ends, or grants slots for all gateways.
+    pub(super) store: Store,
+    /// The vendor account in the store.
+    pub(super) account: Arc<str>,
     /// Whether the stored note was loaded, so that it may be replaced.
     taken_over: AtomicBool,
 }
@@ -109,22 +116,27 @@ pub enum NoSlot {
 
 impl Slots {
     /// Creates slots of which none is in use. Without a budget or a circuit no search is refused
-    /// because of them.
+    /// because of them. If gateways share the store, it counts the scrolls of the account.
     pub fn new(
         limits: SlotLimits,
         budget: Option<Arc<Governor>>,
         circuit: Option<Arc<Circuit>>,
-        store: Store,
+        (store, account): (Store, Arc<str>),
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         show_limits(&metrics, limits);
+        let mut state = SlotState::new(limits);
+        if store.is_shared() {
+            state.count = SlotCount::Fleet(FleetSlots::default());
+        }
         let slots = Arc::new(Self {
-            state: Mutex::new(SlotState::new(limits)),
+            state: Mutex::new(state),
             pressed: Notify::new(),
             budget,
             circuit,
             store,
+            account,
             taken_over: AtomicBool::new(false),
             clock,
             metrics,
@@ -147,7 +159,12 @@ impl Slots {
             let now = slots.clock.now();
             let mut state = slots.state.lock();
             for left in left {
-                state.leave(now + left, BEFORE.clone(), Left::Open);
+                state.leave(LeftScroll {
+                    expiry: now + left,
+                    payer: BEFORE.clone(),
+                    claim: ClaimId::random(),
+                    why: Left::Open,
+                });
             }
             slots.settle(&mut state);
             slots.taken_over.store(true, Ordering::Relaxed);
@@ -182,8 +199,9 @@ impl Slots {
     pub fn is_half_used(&self) -> bool {
         let mut state = self.state.lock();
         state.expire(self.clock.now());
-        let SlotLimits { running, standing } = state.limits;
-        state.running.len() * 2 >= running || state.counted() * 2 >= standing
+        let (running, standing) = (state.limits.running, state.standing_max());
+        let counted = state.counted() + state.others();
+        state.running.len() * 2 >= running || counted * 2 >= standing
     }
 
     /// Returns the slots in use now. Updates the metrics.
@@ -220,7 +238,12 @@ impl Slots {
         mut deadline: Instant,
     ) -> Result<SlotLease, NoSlot> {
         let waiter = self.ask(spend, linger, deadline)?;
+        let mut look_at = None;
         loop {
+            if let Some(refused) = self.ask_store(&waiter).await {
+                look_at = refused;
+                continue;
+            }
             let until = {
                 let mut state = self.state.lock();
                 self.settle(&mut state);
@@ -247,7 +270,9 @@ impl Slots {
                 let expiry = state.left.front().map(|left| left.expiry);
                 let probe = state.probed.map(|probed| probed + PROBE_EVERY);
                 let probe = probe.filter(|_| state.is_full_of_unanswered());
-                let soonest = [Some(deadline), expiry, probe].into_iter().flatten().min();
+                let look = look_at.filter(|at| *at > now && state.is_shared());
+                let soonest = [Some(deadline), expiry, probe, look];
+                let soonest = soonest.into_iter().flatten().min();
                 soonest.unwrap_or(deadline)
             };
             // Woken or timed out: check again in both cases.
@@ -271,14 +296,20 @@ impl Slots {
             Waiting {
                 spend: spend.clone(),
                 deadline,
+                linger,
                 notify: Arc::clone(&notify),
             },
         );
         state.give(now);
+        // Whether the store has a slot is not known yet.
+        let asks = state.asks(now).is_some() || state.is_asking();
         if state.waiting.contains_key(&id) {
-            let mut refused = match self.while_failing(&mut state, id, now) {
-                Some(verdict) => verdict.err(),
-                None => state.too_late(id, self.budget.as_deref(), now),
+            let mut refused = match asks {
+                true => None,
+                false => match self.while_failing(&mut state, id, now) {
+                    Some(verdict) => verdict.err(),
+                    None => state.too_late(id, self.budget.as_deref(), now),
+                },
             };
             if refused.is_none() && state.waiting.len() > WAITING_MAX {
                 let room = state.displace_for(spend.payer.name());
@@ -327,10 +358,18 @@ impl Slots {
         Some(Ok(()))
     }
 
-    /// Call this after every change. Gives free slots to waiting searches and makes idle scrolls
-    /// check whether they must end.
+    /// Gives free slots to waiting searches and makes idle scrolls check whether they must end.
+    /// Call this after every change.
     pub(super) fn settle(&self, state: &mut SlotState) {
-        state.give(self.clock.now());
+        let now = self.clock.now();
+        self.come_back(state);
+        state.give(now);
+        if let Some(first) = state.asks(now).and_then(|id| state.waiting.get(&id)) {
+            first.notify.notify_one();
+        }
+        if state.waiting_elsewhere() > 0 {
+            self.pressed.notify_waiters();
+        }
         if state.waiting.is_empty() {
             state.lately.calm();
         } else {

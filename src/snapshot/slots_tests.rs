@@ -1,8 +1,8 @@
 //! Slots: who gets one and who waits.
 
 use super::*;
-use crate::admission::{Lane, Payer};
 use crate::admission::breaker::{CircuitSettings, CircuitVerdict};
+use crate::admission::{Lane, Payer};
 use crate::clock::sleep;
 use crate::domain::Vendor;
 
@@ -28,7 +28,7 @@ pub fn slots(max: usize) -> Arc<Slots> {
         limits(max),
         None,
         None,
-        Store::none(),
+        (Store::none(), "wiv".into()),
         Clock::system(),
         Metrics::new().unwrap(),
     )
@@ -306,7 +306,7 @@ fn before_a_circuit(walks: usize) -> (Arc<Slots>, Arc<Circuit>) {
         limits,
         None,
         Some(circuit.clone()),
-        Store::none(),
+        (Store::none(), "wiv".into()),
         clock,
         metrics,
     );

@@ -134,12 +134,15 @@ impl Snapshots {
         // that no caller waits for them.
         fresh_id();
         let gates = walked.gates.as_ref();
+        // The name that its budget has in the store, too.
+        let account = walked.account.as_str();
+        let account = format!("{}/{account}", walked.first.vendor().as_str());
         let snapshots = Arc::new(Self {
             slots: Slots::new(
                 options.slot_limits(),
                 gates.map(|gates| gates.governor.clone()),
                 gates.map(|gates| gates.circuit.clone()),
-                kept.clone(),
+                (kept.clone(), account.into()),
                 clock.clone(),
                 metrics.clone(),
             ),
@@ -481,6 +484,7 @@ impl Snapshots {
         // Frees the slots of abandoned scrolls that have expired, and gives them to waiting
         // searches.
         self.slots.usage();
+        self.slots.look(self.options.load().scroll_expiry);
     }
 
     /// Returns how full the store is.

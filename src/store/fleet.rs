@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::engine::EngineFuture;
 use super::purse::{PurseReply, PurseTake, PurseWord};
 use super::record::RecordName;
+use super::scrolls::{SlotOf, SlotReply, SlotWish};
 use super::usage::{CallerUse, UseBatch};
 use crate::clock::{Duration, Stamp};
 use crate::metrics::StoreOperation;
@@ -194,6 +195,32 @@ pub enum FleetOp {
         /// The callers and their requests.
         batch: UseBatch,
     },
+    /// Asks for a slot of an account → [`FleetReply::Slot`].
+    Slot {
+        /// The name of the account.
+        account: RecordName,
+        /// The scroll that is to be opened.
+        slot: SlotOf,
+        /// What is wished.
+        wish: SlotWish,
+    },
+    /// A scroll may be open for this much longer → [`FleetReply::Kept`], also where it was not
+    /// known.
+    SlotUsed {
+        /// The name of the account.
+        account: RecordName,
+        /// The scroll.
+        slot: SlotOf,
+        /// Until it expires.
+        left: Duration,
+    },
+    /// A scroll is open no more → [`FleetReply::Kept`], also where it was not known.
+    SlotEnded {
+        /// The name of the account.
+        account: RecordName,
+        /// The scroll.
+        slot: SlotOf,
+    },
     /// Reports a running replica → [`FleetReply::Beat`].
     Beat {
         /// The id of the replica.
@@ -223,6 +250,9 @@ impl FleetOp {
             Self::EndCall { .. } => StoreOperation::EndCall,
             Self::Word { .. } => StoreOperation::Word,
             Self::Use { .. } => StoreOperation::Use,
+            Self::Slot { .. } => StoreOperation::Slot,
+            Self::SlotUsed { .. } => StoreOperation::SlotUsed,
+            Self::SlotEnded { .. } => StoreOperation::SlotEnded,
             Self::Beat { .. } => StoreOperation::Beat,
         }
     }
@@ -278,6 +308,8 @@ pub enum FleetReply {
     Purse(PurseReply),
     /// The sums of the callers of a batch, in its order.
     Used(Vec<CallerUse>),
+    /// The reply to a wish for a slot.
+    Slot(SlotReply),
     /// The state of the fleet.
     Beat {
         /// The number of the purges.

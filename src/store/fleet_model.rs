@@ -14,6 +14,7 @@ use super::fleet::{
 use super::model::Model;
 use super::purse::SharedPurse;
 use super::record::RecordName;
+use super::scrolls::SharedScrolls;
 use super::usage::SharedUse;
 use crate::clock::{Clock, Duration, Stamp};
 
@@ -121,6 +122,7 @@ struct Agreed {
     replicas: BTreeMap<[u8; 16], (Stamp, u64)>,
     purses: BTreeMap<RecordName, SharedPurse>,
     used: SharedUse,
+    scrolls: BTreeMap<RecordName, SharedScrolls>,
 }
 
 /// An engine in memory, which answers at once and is never away.
@@ -291,6 +293,27 @@ impl Agreed {
                 FleetReply::Kept
             }
             FleetOp::Use { replica, batch } => FleetReply::Used(self.used.add(at, replica, &batch)),
+            FleetOp::Slot {
+                account,
+                slot,
+                wish,
+            } => {
+                let scrolls = self.scrolls.entry(account).or_default();
+                FleetReply::Slot(scrolls.take(engine_ms(&now), &slot, &wish))
+            }
+            FleetOp::SlotUsed {
+                account,
+                slot,
+                left,
+            } => {
+                let scrolls = self.scrolls.entry(account).or_default();
+                scrolls.note(engine_ms(&now), &slot, left);
+                FleetReply::Kept
+            }
+            FleetOp::SlotEnded { account, slot } => {
+                self.scrolls.entry(account).or_default().end(&slot);
+                FleetReply::Kept
+            }
             FleetOp::Beat { replica, applied } => {
                 self.replicas.insert(replica, (now, applied));
                 self.replicas

@@ -19,6 +19,8 @@ pub enum NameUse {
     Account,
     /// A caller whose requests are summed.
     Caller,
+    /// Who pays for calls.
+    Payer,
 }
 
 impl NameUse {
@@ -30,6 +32,7 @@ impl NameUse {
             Self::State => b"state",
             Self::Account => b"account",
             Self::Caller => b"caller",
+            Self::Payer => b"payer",
         }
     }
 }

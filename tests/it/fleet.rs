@@ -112,6 +112,7 @@ pub struct Replica {
 
 pub struct FleetRig {
     pub replicas: Vec<Replica>,
+    pub engine: Arc<SharedModel>,
 }
 
 impl FleetRig {
@@ -137,6 +138,7 @@ impl FleetRig {
         });
         Self {
             replicas: replicas.collect(),
+            engine,
         }
     }
 

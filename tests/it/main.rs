@@ -33,6 +33,7 @@ mod fleet_callers;
 mod fleet_flights;
 mod fleet_resync;
 mod fleet_server;
+mod fleet_slots;
 mod fleet_takeover;
 mod fleet_walks;
 mod follow;

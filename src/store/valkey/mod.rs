@@ -61,7 +61,7 @@ const REASON_EVERY: Duration = Duration::from_secs(10);
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 
 /// The commands that the gateway's user needs, beside access to the keys under its prefix.
-pub const ACL_COMMANDS: &str = "+evalsha +script|load +hget +hmget +hgetall +hset +hsetnx +hdel +hincrby +exists +pttl +pexpire +unlink +zadd +zrem +zcard +zremrangebyscore +time +info";
+pub const ACL_COMMANDS: &str = "+evalsha +script|load +hget +hmget +hgetall +hset +hsetnx +hdel +hincrby +exists +pttl +pexpire +unlink +zadd +zrem +zcard +zrange +zremrangebyscore +time +info";
 
 /// The address of the server and how it is used.
 #[derive(Clone)]

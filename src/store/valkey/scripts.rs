@@ -101,10 +101,13 @@ pub(super) enum ScriptName {
     EndCall,
     Word,
     Use,
+    Slot,
+    SlotUsed,
+    SlotEnded,
     Beat,
 }
 
-const TEXTS: [ScriptText; 26] = [
+const TEXTS: [ScriptText; 29] = [
     // Claim: KEYS line; ARGV claim, lease, life. A claim that lies further ahead than its length,
     // as after a clock that jumped back, is cut to it.
     ScriptText {
@@ -511,6 +514,63 @@ for i = 1, tonumber(ARGV[4]) do
 end
 live(KEYS[1], ARGV[3])
 return { minute, sums }
+",
+    },
+    // Slot: KEYS scrolls, waiting; ARGV scroll (its claim and its payer), most scrolls (0: only
+    // look), slots that stay free, whether it is background work, expiry, how long a payer counts
+    // as waiting, times what is free.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+local max, kept, latest = tonumber(ARGV[2]), tonumber(ARGV[3]), now + tonumber(ARGV[5])
+local latest_wait, payer = now + tonumber(ARGV[6]), string.sub(ARGV[1], 17)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], string.format('(%.0f', latest_wait), '+inf')
+local all = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
+local held, known, standing = {}, false, #all / 2
+for i = 1, #all, 2 do
+  local of = string.sub(all[i], 17)
+  held[of] = (held[of] or 0) + 1
+  if all[i] == ARGV[1] then known = true end
+  if tonumber(all[i + 1]) > latest then redis.call('ZADD', KEYS[1], latest, all[i]) end
+end
+local own, mine, waiting, first = payer .. ARGV[4], held[payer] or 0, 0, 0
+for _, other in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+  if other ~= own then
+    waiting = waiting + 1
+    local of, background = string.sub(other, 1, 16), string.sub(other, 17)
+    if of ~= payer and background <= ARGV[4] and (held[of] or 0) < mine then first = first + 1 end
+  end
+end
+local free, granted = math.max(max - standing, 0), 0
+if max > 0 then
+  if known or (free > kept + first and mine < free * tonumber(ARGV[7])) then
+    granted = 1
+    redis.call('ZADD', KEYS[1], latest, ARGV[1])
+    redis.call('ZREM', KEYS[2], own)
+    if not known then standing, mine = standing + 1, mine + 1 end
+  else
+    redis.call('ZADD', KEYS[2], latest_wait, own)
+  end
+end
+return { granted, standing, mine, waiting }
+",
+    },
+    // SlotUsed: KEYS scrolls; ARGV scroll, expiry.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+return 'kept'
+",
+    },
+    // SlotEnded: KEYS scrolls; ARGV scroll.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+redis.call('ZREM', KEYS[1], ARGV[1])
+return 'kept'
 ",
     },
     // Beat: KEYS id, replicas, purges; ARGV replica (empty: counts nobody), applied, what the id

@@ -13,8 +13,9 @@ use crate::metrics::Metrics;
 use crate::secrets::Secret;
 use crate::store::engine::{Chain, Fence, KeptAges, KeptEnd, StoreReply};
 use crate::store::fleet::{ClaimId, FleetReply, LEASE, LineWant};
+use crate::store::scrolls::SlotOf;
 use crate::store::usage::UseBatch;
-use crate::store::{PurseTake, PurseWord, RecordName, SharedModel};
+use crate::store::{PurseTake, PurseWord, RecordName, SharedModel, SlotWish};
 
 const BOTH: [ServerKind; 2] = [ServerKind::Valkey, ServerKind::Redis];
 /// The longest wait on a busy machine.
@@ -294,10 +295,37 @@ fn fleet_op(stamp: Stamp) -> impl Strategy<Value = FleetOp> {
                 replica: [replica; 16],
                 batch: UseBatch { number, callers },
             }),
+        slot_op(),
         (0..3_u8, number).prop_map(|(replica, applied)| FleetOp::Beat {
             replica: [replica; 16],
             applied: applied << 60,
         }),
+    ]
+}
+
+fn slot_op() -> impl Strategy<Value = FleetOp> {
+    let slots = (0..6_u8, 0..3_u8).prop_map(|(claim, payer)| SlotOf {
+        claim: ClaimId([claim; 16]),
+        payer: name(payer),
+    });
+    let wishes = (0..5_u32, 0..2_u32, any::<bool>(), 1..3_000_u64);
+    let lefts = (1..3_000_u64).prop_map(Duration::from_millis);
+    prop_oneof![
+        4 => (slots.clone(), wishes).prop_map(|(slot, (max, kept, background, expiry))| {
+            let wish = SlotWish {
+                max,
+                kept,
+                background,
+                expiry: Duration::from_millis(expiry),
+            };
+            FleetOp::Slot { account: name(1), slot, wish }
+        }),
+        1 => (slots.clone(), lefts).prop_map(|(slot, left)| FleetOp::SlotUsed {
+            account: name(1),
+            slot,
+            left,
+        }),
+        1 => slots.prop_map(|slot| FleetOp::SlotEnded { account: name(1), slot }),
     ]
 }
 

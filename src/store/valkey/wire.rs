@@ -11,6 +11,7 @@ use crate::store::engine::{
 use crate::store::fleet::{ClaimId, FleetOp, FleetReply, LineWant, REPLICA_GONE, SAME_AGE};
 use crate::store::purse::{PLACE_MAX, PROBE_EVERY, PurseReply, PurseTake, PurseVerdict};
 use crate::store::record::RecordName;
+use crate::store::scrolls::{SLOT_WAIT, SlotOf, SlotReply, SlotWish, TIMES_FREE};
 use crate::store::usage::{CallerUse, UseBatch};
 
 /// How long the sums of callers are kept: a minute, and the minute before.
@@ -122,6 +123,12 @@ impl ValkeyWire {
     fn purse(&self, account: RecordName) -> [String; 2] {
         let hex = hex(account);
         ["pace", "calls"].map(|what| format!("{}:{{v.{hex}}}:{what}", self.prefix))
+    }
+
+    /// The keys of an account's slots: the scrolls that may be open, and the payers that wait.
+    fn scrolls(&self, account: RecordName) -> [String; 2] {
+        let hex = hex(account);
+        ["scrolls", "waiting"].map(|what| format!("{}:{{v.{hex}}}:{what}", self.prefix))
     }
 
     /// Returns a key of records, whose layout has a version.
@@ -426,6 +433,35 @@ impl ValkeyWire {
                 let used = format!("{}:{{c}}:used", self.prefix);
                 script(S::Use, &[used], &args)
             }
+            FleetOp::Slot {
+                account,
+                slot,
+                wish,
+            } => {
+                let member = slot.member();
+                let args = args![
+                    &member,
+                    u64::from(wish.max),
+                    u64::from(wish.kept),
+                    wish.background,
+                    wish.expiry,
+                    SLOT_WAIT,
+                    u64::from(TIMES_FREE),
+                ];
+                script(S::Slot, &self.scrolls(*account), args)
+            }
+            FleetOp::SlotUsed {
+                account,
+                slot,
+                left,
+            } => {
+                let ([scrolls, _], member) = (self.scrolls(*account), slot.member());
+                script(S::SlotUsed, &[scrolls], args![&member, *left])
+            }
+            FleetOp::SlotEnded { account, slot } => {
+                let ([scrolls, _], member) = (self.scrolls(*account), slot.member());
+                script(S::SlotEnded, &[scrolls], args![&member])
+            }
             FleetOp::Beat { replica, applied } => self.beat(replica, *applied, now),
         }
     }
@@ -439,7 +475,9 @@ impl ValkeyWire {
 
     fn forget_purse(&self, account: RecordName) -> Command {
         let mut command = redis::cmd("UNLINK");
-        command.arg(&self.purse(account));
+        command
+            .arg(&self.purse(account))
+            .arg(&self.scrolls(account));
         Command {
             command,
             script: None,
@@ -495,6 +533,17 @@ impl ValkeyWire {
         // Nobody's: it leaves nothing that counts.
         let (replica, batch) = ([0; 16], UseBatch::default());
         let usage = FleetOp::Use { replica, batch };
+        let slot = SlotOf { claim, payer: name };
+        let slot = FleetOp::Slot {
+            account: name,
+            slot,
+            wish: SlotWish {
+                max: 1,
+                kept: 0,
+                background: false,
+                expiry: Duration::from_millis(1),
+            },
+        };
         let lease = REPLICA_GONE;
         let claims = FleetOp::Claim { line, claim, lease };
         let have = None;
@@ -516,6 +565,7 @@ impl ValkeyWire {
             self.fleet_command(&FleetOp::GiveUp { name, claim }, now),
             self.fleet_command(&take, now),
             self.fleet_command(&end, now),
+            self.fleet_command(&slot, now),
             self.forget_purse(name),
             self.fleet_command(&usage, now),
             self.fleet_command(&FleetOp::Purges, now),
@@ -647,7 +697,9 @@ impl ValkeyWire {
             | FleetOp::GiveUp { .. }
             | FleetOp::Release { .. }
             | FleetOp::EndCall { .. }
-            | FleetOp::Word { .. } => match word(&value)? {
+            | FleetOp::Word { .. }
+            | FleetOp::SlotUsed { .. }
+            | FleetOp::SlotEnded { .. } => match word(&value)? {
                 "kept" => Ok(FleetReply::Kept),
                 "conflict" => Ok(FleetReply::Conflict),
                 _ => Err(StoreFault::Failed),
@@ -696,6 +748,17 @@ impl ValkeyWire {
                     _ => Err(StoreFault::Failed),
                 });
                 Ok(FleetReply::Used(sums.collect::<Result<_, _>>()?))
+            }
+            FleetOp::Slot { .. } => {
+                let mut parts = array(value)?.into_iter();
+                let mut next = || number(&parts.next().ok_or(StoreFault::Failed)?);
+                let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
+                Ok(FleetReply::Slot(SlotReply {
+                    granted: next()? == 1,
+                    standing: count(next()?),
+                    held: count(next()?),
+                    waiting: count(next()?),
+                }))
             }
             FleetOp::Beat { .. } => {
                 let (_, reply) = self.beat_reply(value)?;
