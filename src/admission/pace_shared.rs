@@ -1,13 +1,14 @@
-//! The part of a pace that a shared store decides: what to ask it, and what its replies change.
+//! The part of a pace that a shared store decides: the requests to the store, and the effect of its
+//! replies.
 
 use super::{HOLD_LOOK, Lane, Pace, Purse, Ramp, WaiterId, places_for};
 use crate::admission::remembered::PaceMemory;
 use crate::clock::{Duration, Instant};
 use crate::store::{PurseReply, PurseTake, PurseVerdict, PurseWord};
 
-/// How long before a gateway asks the store again for a place that others hold.
+/// Pause before the store is asked again for a place when other gateways hold all of them.
 const PLACE_LOOK: Duration = Duration::from_millis(50);
-/// What a place in the store lasts longer than the call may take: the two clocks are not one.
+/// Time that a place in the store outlives the longest call. Gateway and store have two clocks.
 const PLACE_MARGIN: Duration = Duration::from_secs(2);
 /// Two hold-downs are the same if their ends differ by less than this. The end in the store can be
 /// a little later, because it is written a little later.
@@ -26,8 +27,8 @@ impl Pace {
         self.reprice(now);
     }
 
-    /// Goes on without the store, with one part in `of` of rate and places. The bucket is empty at
-    /// first: others may have spent what was in it.
+    /// Continues without the store, with one part in `of` of rate and places. The bucket starts
+    /// empty, because other gateways may have spent its credit.
     pub(in crate::admission) fn go_alone(&mut self, now: Instant, of: u32) {
         self.count(now);
         self.purse = Purse::Own { of };
@@ -50,7 +51,7 @@ impl Pace {
         due.then_some((id, lane))
     }
 
-    /// Returns what to ask the store for a call of `lane`.
+    /// Returns the request to the store for a call of `lane`.
     pub(in crate::admission) fn wish(&self, lane: Lane) -> PurseTake {
         let all = self.places.limit(self.places_max());
         PurseTake {
@@ -72,11 +73,11 @@ impl Pace {
         self.cost_us().saturating_mul(u64::from(self.rate.burst()))
     }
 
-    /// Records what the store answered. Returns whether the call may go. A waiter's is then to be
+    /// Records the store's reply. Returns whether the call may go. The call of a waiter is then
     /// entered with [`Self::grant`].
     pub(in crate::admission) fn heard(&mut self, now: Instant, reply: &PurseReply) -> bool {
         if !self.is_shared() {
-            // It went alone meanwhile. What was taken is good all the same.
+            // The gateway left the store meanwhile. A call that was taken may still go.
             return reply.verdict.goes();
         }
         self.count(now);
@@ -104,13 +105,13 @@ impl Pace {
         );
         if let Some(hold) = self.hold.filter(|hold| hold.until > now && !is_held) {
             if !hold.confirmed {
-                // What the vendor said here did not reach the store.
+                // The store does not know of this hold-down yet.
                 self.purse = Purse::Shared {
                     look_at: Some(now + HOLD_LOOK),
                 };
                 return false;
             }
-            // It was ended elsewhere.
+            // Another gateway ended it.
             self.resume(now);
         }
         if self.hold.is_none_or(|hold| hold.until <= now) {
@@ -128,7 +129,8 @@ impl Pace {
         goes
     }
 
-    /// Takes over a hold-down from the store, unless a longer one was heard here alone.
+    /// Takes over a hold-down from the store, unless this gateway has a longer one that the store
+    /// does not know of.
     fn heard_hold(&mut self, now: Instant, left: Duration, refuses: bool) {
         let until = now + left.min(self.settings.hold_down_max);
         let untold = self.hold.filter(|hold| !hold.confirmed);
@@ -148,7 +150,7 @@ impl Pace {
         (!left.is_zero()).then_some((left, hold.refuses))
     }
 
-    /// Enters a waiter's call of `lane` that the store paid for. It holds a place.
+    /// Enters a waiter's call of `lane` that was paid in the store. It holds a place.
     pub(in crate::admission) fn grant(&mut self, id: WaiterId, lane: Lane) {
         self.queue.remove(id);
         if let Some(ramp) = self.ramp.as_mut().filter(|_| !lane.is_interactive()) {
@@ -157,8 +159,8 @@ impl Pace {
         self.in_flight += 1;
     }
 
-    /// Returns what other gateways must know of a change from `before`: a hold-down that began, or
-    /// a row of 429s that ended.
+    /// Returns the news for other gateways since `before`: a hold-down that began, or the end of a
+    /// row of 429 answers.
     pub(in crate::admission) fn word(
         &self,
         now: Instant,
@@ -181,7 +183,7 @@ impl Pace {
         }
     }
 
-    /// Returns the credit that is left.
+    /// Returns the remaining credit.
     pub(in crate::admission) fn credit(&self) -> Duration {
         self.credit
     }

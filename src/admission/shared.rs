@@ -1,5 +1,4 @@
-//! The budget of a vendor account that all gateways over one store pay from, as one of them sees
-//! it.
+//! One gateway's access to the budget of a vendor account, which all gateways over one store share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -12,8 +11,8 @@ use crate::store::{
     StoreHealth, WhenAway,
 };
 
-/// Replies in a row that the store may owe before the gateway goes on alone. Fewer would make one
-/// slow moment of the server empty the bucket.
+/// Missing replies in a row after which the gateway continues without the store. With fewer, one
+/// slow moment of the server would empty the bucket.
 const LATE_MAX: u32 = 3;
 
 /// The refusal of a call that needs the store.
@@ -26,9 +25,9 @@ const BARRED: PaceRefusal = PaceRefusal {
 pub(super) struct SharedBudget {
     store: Store,
     account: Arc<str>,
-    /// Replies in a row that did not come.
+    /// Number of missing replies in a row.
     late: AtomicU32,
-    /// Beats of the fleet when this gateway went on alone.
+    /// Number of the fleet's beats when this gateway left the store.
     left_at: AtomicU64,
 }
 
@@ -42,7 +41,7 @@ impl SharedBudget {
         }
     }
 
-    /// Asks for a call. Dropping it gives it back, if it was taken.
+    /// Requests one call from the store. Dropping the call gives it back, if it was taken.
     pub async fn take(&self, wish: PurseTake) -> (SharedCall, Result<PurseReply, StoreFault>) {
         let mut call = SharedCall {
             store: self.store.clone(),
@@ -68,7 +67,7 @@ impl SharedBudget {
         (call, reply)
     }
 
-    /// Looks at the budget and takes nothing.
+    /// Reads the budget and takes nothing.
     pub async fn look(&self, wish: PurseTake) {
         let none = PurseTake { places: 0, ..wish };
         let (_, reply) = self.take(none).await;
@@ -77,7 +76,7 @@ impl SharedBudget {
         }
     }
 
-    /// Tells the other gateways what a vendor said.
+    /// Shares news about the account with the other gateways.
     pub fn tell(&self, word: PurseWord) {
         self.store.share_word(&self.account, word);
     }
@@ -87,8 +86,8 @@ impl SharedBudget {
         (self.store.bar() != StoreBar::Nothing).then_some(BARRED)
     }
 
-    /// Returns how many gateways divide the budget if this one is to go on alone: when the store
-    /// is away, and not only late once.
+    /// Returns how many gateways divide the budget, if this gateway has to continue without the
+    /// store. `None` if the store was only late once.
     ///
     /// # Errors
     /// If the store forbids calls without its grant.
@@ -106,7 +105,7 @@ impl SharedBudget {
         Ok(Some(view.replicas))
     }
 
-    /// Returns whether the fleet was heard of since this gateway went on alone.
+    /// Returns whether a beat got a reply since this gateway left the store.
     pub fn is_back(&self) -> bool {
         self.store.fleet_view().beats > self.left_at.load(Ordering::Relaxed)
     }
@@ -124,16 +123,16 @@ pub(super) struct SharedCall {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CallState {
-    /// It may be in the store, and nothing was sent.
+    /// The store may have granted it, and it was not sent to the vendor.
     Unsent,
-    /// It is in the store, and is sent.
+    /// The store granted it, and it is sent to the vendor.
     Sent,
-    /// The store did not give it.
+    /// The store did not grant it.
     Unknown,
 }
 
 impl SharedCall {
-    /// Returns whether it looks whether a hold-down is over.
+    /// Returns whether the call probes the end of a hold-down.
     pub fn is_probe(&self) -> bool {
         self.is_probe
     }

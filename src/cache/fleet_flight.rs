@@ -18,7 +18,7 @@ const LOOK_FIRST: Duration = Duration::from_millis(10);
 /// The longest such pause. An answer of another gateway arrives at most this much later than our
 /// own would.
 const LOOK_MAX: Duration = Duration::from_millis(100);
-/// How long a gateway waits for others before it fetches on its own. A fetch may take this long.
+/// How long a gateway waits for another one's fetch before it fetches on its own.
 const FOLLOW_MAX: Duration = Duration::from_secs(20);
 /// Unusable newer answers after which the gateway fetches on its own. More than one in a row means
 /// that a clock jumped or that another program writes to the store.
@@ -128,7 +128,8 @@ impl<V: Clone + Send + Sync + 'static> Keeping<V> {
                             true => entry.age(now) < wish.lives.1,
                             false => entry.standing(&wish.lives.0, now) == Standing::Fresh,
                         };
-                        // An answer that was fetched since is shared even if it is stale at once.
+                        // An answer that was fetched after boarding is shared even if it is stale
+                        // at once.
                         !entry.purged && (is_young || entry.born >= began)
                     };
                     match self

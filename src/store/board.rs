@@ -26,7 +26,7 @@ use crate::domain::Kind;
 use crate::metrics::{StoreLookup, StoreOutcome};
 
 /// How long a claim on a fetch lasts unless it is renewed. A replica that dies delays the others by
-/// no more than this.
+/// this time at most.
 pub const FETCH_LEASE: Duration = Duration::from_secs(3);
 /// How long a failed fetch is shared. It equals the time for which one gateway shares a failure
 /// among its own callers.

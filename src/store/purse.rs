@@ -1,19 +1,20 @@
-//! The budget of one vendor account that all gateways (*replicas*) pay from.
+//! The shared budget of one vendor account. All gateways (*replicas*) over one store take their
+//! calls from it.
 //!
 //! ```text
 //! take ─▶ Taken     paid, and a place is held until end_call
-//!         Probe     the same, to see whether a hold-down is over
+//!         Probe     the same, to find out whether a hold-down is over
 //!         Held      the vendor asked for a wait
-//!         NoPlace   as many calls are on their way as there may be
-//!         NoCredit  the rate does not allow it yet
+//!         NoPlace   the maximum number of concurrent calls is in progress
+//!         NoCredit  the rate does not allow the call yet
 //! ```
 //!
-//! A purse holds *credit* in microseconds: time gives a microsecond of it per microsecond, a call
-//! costs `60 s / requests_per_minute`. What a vendor says with a 429 is in the purse too, so one
-//! replica hears it for all. A place ends by itself, so a replica that dies holds none for long.
+//! A purse holds *credit*, in microseconds. It grows by one microsecond per microsecond, and a call
+//! costs `60 s / requests_per_minute`. A purse also holds the hold-down after a 429, so that all
+//! replicas obey it. A place expires, so that a replica that dies does not hold it for long.
 //!
-//! `SharedPurse` is pure: it says what the scripts in Valkey do, number for number. All numbers
-//! are integers for that reason.
+//! `SharedPurse` is the model of the scripts in Valkey: tests compare their replies number for
+//! number. It is pure, and all numbers are integers, so that both round in the same way.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -25,73 +26,76 @@ use super::names::NameUse;
 use super::record::RecordName;
 use crate::clock::Duration;
 
-/// Time between two calls that look whether a hold-down is over.
+/// Time between two probes in a long hold-down.
 pub const PROBE_EVERY: Duration = Duration::from_secs(60);
-/// No place lasts longer. One that would is of a clock that jumped.
+/// Maximum life of a place. A place with a later end was written before a clock jumped back, and is
+/// removed.
 pub const PLACE_MAX: Duration = Duration::from_secs(600);
 
-/// A wish for one call.
+/// A request to take one call from the purse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PurseTake {
-    /// What a call costs, in microseconds of credit.
+    /// The cost of a call, in microseconds of credit.
     pub cost_us: u64,
-    /// The most credit that there may be.
+    /// Maximum credit, in microseconds.
     pub burst_us: u64,
-    /// The credit that must be there.
+    /// The credit that the call needs, in microseconds. It is more than the cost for lanes that
+    /// leave a share to more urgent ones.
     pub needed_us: u64,
-    /// Calls at once, this one included.
+    /// Maximum number of concurrent calls, this one included.
     pub places: u32,
-    /// When the place ends by itself.
+    /// Time after which the place expires.
     pub place_len: Duration,
-    /// What this replica spent while the store was away.
+    /// Credit that this replica spent while the store was away, in microseconds.
     pub owed_us: u64,
 }
 
-/// What a vendor said, or an operator.
+/// News about an account: what a vendor's answer said about its limits, or an operator's command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PurseWord {
-    /// What a call costs, in microseconds of credit.
+    /// The cost of a call, in microseconds of credit.
     pub cost_us: u64,
-    /// The most credit that there may be.
+    /// Maximum credit, in microseconds.
     pub burst_us: u64,
-    /// How long no call is sent.
+    /// Starts a hold-down of this length.
     pub stop: Option<Duration>,
-    /// Calls are refused in that time; otherwise they may wait.
+    /// Whether calls are refused during the hold-down. Otherwise they may wait.
     pub refuses: bool,
-    /// It was a 429. Those of calls that were on their way together are one.
+    /// Whether the answer was a 429. The 429 answers of concurrent calls count as one.
     pub strike: bool,
-    /// It was another answer: the row of 429s ends, if no hold-down is running.
+    /// Whether the answer was another one. It resets the number of 429 answers, unless a hold-down
+    /// is running.
     pub answered: bool,
-    /// There is no more credit than this, if no hold-down is running.
+    /// Reduces the credit to at most this, unless a hold-down is running.
     pub credit_max_us: Option<u64>,
-    /// The hold-down ends now.
+    /// Whether the hold-down ends now.
     pub resume: bool,
 }
 
-/// The reply to a wish.
+/// The decision about one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PurseVerdict {
-    /// It is paid, and holds a place.
+    /// The call is paid and holds a place.
     Taken,
-    /// It is paid, and holds a place, although a hold-down is running.
+    /// The call is paid and holds a place. It is a probe, because a hold-down is running.
     Probe {
         /// The rest of the hold-down.
         left: Duration,
-        /// Calls are refused in that time.
+        /// Whether calls are refused during the hold-down.
         refuses: bool,
     },
     /// A hold-down is running.
     Held {
         /// The rest of the hold-down.
         left: Duration,
-        /// Calls are refused in that time.
+        /// Whether calls are refused during the hold-down.
         refuses: bool,
     },
-    /// There is no place.
+    /// The maximum number of concurrent calls is in progress.
     NoPlace,
     /// There is too little credit.
     NoCredit {
-        /// There is enough after this time, if nobody else takes it.
+        /// There is enough after this time, unless another replica takes it.
         wait: Duration,
     },
 }
@@ -103,16 +107,17 @@ impl PurseVerdict {
     }
 }
 
-/// The reply to a wish, and how the purse stands after it.
+/// The decision about one call, and the state of the purse after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PurseReply {
-    /// The reply.
+    /// The decision.
     pub verdict: PurseVerdict,
-    /// Credit in microseconds. Less than zero while what was spent alone is paid back.
+    /// Credit in microseconds. It is negative while credit that was spent without the store is paid
+    /// back.
     pub credit_us: i64,
-    /// Calls on their way.
+    /// Number of calls in progress.
     pub busy: u32,
-    /// 429 answers in a row.
+    /// Number of 429 answers in a row.
     pub strikes: u32,
 }
 
@@ -120,7 +125,7 @@ pub struct PurseReply {
 #[derive(Clone, Debug, Default)]
 pub(super) struct SharedPurse {
     credit: i64,
-    /// Up to when credit was counted. Later than now while a hold-down is running.
+    /// Time up to which credit was counted. It is in the future during a hold-down.
     at: Option<i64>,
     /// The end of the last hold-down, and its length.
     hold: Option<(i64, i64)>,
@@ -144,10 +149,11 @@ fn unsigned(ms: i64) -> Duration {
 }
 
 impl SharedPurse {
-    /// Counts credit up to `now`. Returns the rest of the hold-down; none: 0 or less.
+    /// Counts credit up to `now`. Returns the rest of the hold-down, which is 0 or less if none is
+    /// running.
     fn count(&mut self, now: i64, burst: i64) -> i64 {
         let left = self.hold.map_or(0, |(end, len)| (end - now).min(len));
-        // One that lies further ahead than its length is cut to it: then a clock was set back.
+        // A hold-down cannot be longer than its length. If it is, a clock was set back.
         self.hold = self.hold.map(|(_, len)| (now + left, len));
         let at = self.at.unwrap_or(now).min(now + left.max(0));
         if now > at {
@@ -175,7 +181,7 @@ impl SharedPurse {
         } else if busy >= places {
             PurseVerdict::NoPlace
         } else if left <= 0 && self.credit < needed {
-            // Rounded up: there is enough then.
+            // Rounded up, so that there is enough credit after it.
             let wait = (needed - self.credit + 999) / 1_000;
             PurseVerdict::NoCredit {
                 wait: unsigned(wait),
@@ -243,12 +249,12 @@ impl SharedPurse {
     }
 }
 
-/// How a fleet looked when it was last heard of.
+/// The fleet at the last beat that got a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FleetView {
-    /// Times it was heard of.
+    /// Number of beats that got a reply.
     pub beats: u64,
-    /// Replicas, as many as there are at least.
+    /// Number of replicas, and at least `replicas_min`.
     pub replicas: u32,
 }
 
@@ -279,8 +285,8 @@ impl Store {
         }
     }
 
-    /// Ends the place of a call, and gives back what it cost if it was not sent. Nobody waits for
-    /// it.
+    /// Ends the place of a call, and gives `back_us` of credit back if it was not sent. Does not
+    /// wait.
     pub fn end_call(&self, account: &str, call: ClaimId, back_us: u64) {
         self.tell_of_account(account, |account| FleetOp::EndCall {
             account,
@@ -289,12 +295,12 @@ impl Store {
         });
     }
 
-    /// Shares what a vendor said about an account. Nobody waits for it.
+    /// Shares news about an account. Does not wait.
     pub fn share_word(&self, account: &str, word: PurseWord) {
         self.tell_of_account(account, |account| FleetOp::Word { account, word });
     }
 
-    /// Returns how the fleet looked when it was last heard of.
+    /// Returns the fleet at the last beat that got a reply.
     pub fn fleet_view(&self) -> FleetView {
         self.inner.as_ref().map_or(
             FleetView {
@@ -314,7 +320,7 @@ impl Store {
         let Some(inner) = self.inner.as_ref() else {
             return;
         };
-        // Without names nothing was taken.
+        // Without names no call was taken.
         if let Some(names) = inner.known_names() {
             let account = names.0.of(NameUse::Account, account.as_bytes());
             StoreInner::tell_fleet(inner, op(account));

@@ -100,8 +100,8 @@ test("a purge by mouse says what it does, asks once, and lowers the count", asyn
   await page.getByRole("link", { name: "Purge" }).click();
   await page.locator("#held", { hasText: "3 searches remembered" }).waitFor();
   await page.getByLabel("One kind of answer").check();
-  await page.getByLabel("Hard: forget, and end page tokens").check();
-  assert.match(await page.locator("#will").innerText(), /^Forgets case searches with their pages\. Page tokens of these answers end/);
+  await page.getByLabel("Hard: remove, and end page tokens").check();
+  assert.match(await page.locator("#will").innerText(), /^Removes case searches with their pages\. Page tokens of these answers become invalid/);
   // Who says no has changed nothing.
   await page.getByRole("button", { name: "Purge…" }).click();
   await page.getByRole("button", { name: "Cancel" }).click();
@@ -142,9 +142,9 @@ test("a stale search is explained as a person would say it", async () => {
     await page.waitForTimeout(300);
   }
   const [first, , third, last] = await said.locator("li").allInnerTexts();
-  assert.match(first, /^An answer is remembered\. The vendor gave it \d+ s ago\.$/);
+  assert.match(first, /^An answer is cached\. The vendor gave it \d+ s ago\.$/);
   assert.match(third, /^Its range is still open, so such answers are fresh for 1 s, may be given while a refresh runs until they are 1 h old/);
-  assert.equal(last, "The answer is stale: it would be given at once, and one refresh would ask wiv for the first page of this search, as a refresh, behind the callers that wait.");
+  assert.equal(last, "The answer is stale: it would be served at once, and one refresh would ask wiv for the first page of this search, as a refresh, behind the callers that wait.");
   await page.getByLabel("Path and query").fill("/nowhere");
   await page.getByRole("button", { name: "Explain" }).click();
   await page.locator(".note.bad", { hasText: "not a path of the public listener" }).waitFor();
@@ -274,7 +274,7 @@ test("lost lines, a certificate that ends, and the gateways of a fleet are shown
   await shot(fleet, "console-fleet");
   server.kill();
   await told.locator(".pill.bad", { hasText: "away" }).waitFor();
-  await told.getByText("2 when last heard; this one goes on alone").waitFor();
+  await told.getByText("2 at the last contact; this gateway continues alone").waitFor();
   await accessible(fleet);
   fleet.quiet();
 });
@@ -286,7 +286,7 @@ test("a hold-down is lifted from its card", async () => {
   await ask(world, "/msp/customers");
   const page = await open(`${world.admin}/console/`);
   const card = page.locator("#vendor-wiv");
-  await card.getByText(/the vendor said stop; [45] min/).waitFor();
+  await card.getByText(/the vendor asked for a wait; [45] min/).waitFor();
   await shot(page, "console-hold-down");
   // The card is replaced each second, and a button must stay under the pointer that is about to click it.
   await page.getByRole("button", { name: "Ask it again…" }).click();

@@ -1,6 +1,6 @@
-// The one dialog: asks a person before something is done.
+// The confirmation dialog.
 
-/** Asks once; resolves to whether the person agreed. */
+/** Asks once. Resolves to whether the person agreed. */
 export async function agreed(title, text, yes) {
   const dialog = document.getElementById("ask");
   document.getElementById("ask-title").textContent = title;

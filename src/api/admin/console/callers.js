@@ -1,4 +1,4 @@
-// Who calls, what it costs, and what it saves.
+// The callers: their requests, the vendor calls that these cost, and those that were saved.
 
 import { bar, clock, count, h, percent, pill, table } from "./dom.js";
 import { get } from "./link.js";

@@ -4,7 +4,7 @@ import { clock, h, s, table } from "./dom.js";
 
 const WIDTH = 600;
 const HEIGHT = 160;
-/** The least time that a chart spans: a few seconds of samples would be no picture. */
+/** Minimum time that a chart spans. A few seconds of samples would show nothing. */
 const SPAN_MS = 120_000;
 
 /** A round number not below `most`. */
@@ -40,7 +40,7 @@ export function chart(title, series, say, options = {}) {
   function tell() {
     if (!details.open) return;
     const columns = [["Time", one => clock(one.time)], ...series.map(one => [one.name, sample => said(one.of(sample)), "num"])];
-    // Its place is kept: a table that jumps back each second cannot be read.
+    // The scroll position is kept: a table that jumps back each second cannot be read.
     const top = numbers.firstChild?.scrollTop ?? 0;
     numbers.replaceChildren(table(title, columns, last.slice(-60).reverse()));
     numbers.firstChild.scrollTop = top;
@@ -88,7 +88,7 @@ export function chart(title, series, say, options = {}) {
           const value = values[at][column];
           if (value === null || value === undefined) { pen = "M"; return; }
           path += `${pen}${x(sample).toFixed(1)},${y(value).toFixed(1)}`;
-          // A single point is a short line, so that it is seen.
+          // A single point is drawn as a short line, so that it can be seen.
           if (pen === "M") path += "h.5";
           pen = "L";
         });

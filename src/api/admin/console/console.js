@@ -17,7 +17,7 @@ const main = document.getElementById("main");
 const tabs = document.getElementById("tabs");
 const link = document.getElementById("link");
 
-/** What all pages share: the samples of the last ten minutes, and who wants to hear of new ones. */
+/** Shared by all pages: the samples of the last ten minutes, and a callback for new ones. */
 const state = { samples: [], hear: () => {} };
 let page = { end() {} };
 let locked = false;
@@ -33,7 +33,7 @@ function place() {
   return { name: name in PAGES ? name : "now", rest: rest.join("/"), query: new URLSearchParams(query) };
 }
 
-/** Scrolls the list of pages to a tab. `scrollIntoView` would also move where the Tab key goes on from. */
+/** Scrolls the list of pages to a tab. `scrollIntoView` would also move the start of the next Tab key. */
 function reveal(tab) {
   const [from, to] = [tab.offsetLeft - tabs.offsetLeft, tab.offsetLeft - tabs.offsetLeft + tab.offsetWidth];
   if (from < tabs.scrollLeft) tabs.scrollLeft = from;
@@ -89,7 +89,7 @@ async function begin() {
   watch(heard, kind => kind === "lost" && say("lost", "connection lost, trying again")).finally(() => { watching = false; });
 }
 
-/** Only this is shown until there is a key. */
+/** The form that asks for a key. Nothing else is shown until there is one. */
 function askKey(wasBad) {
   locked = true;
   page.end();
@@ -99,7 +99,7 @@ function askKey(wasBad) {
   const key = h("input", { id: "key", type: "password", autocomplete: "off", spellcheck: false, required: true });
   const form = h("form", { class: "panel form" },
     h("h1", {}, "An operator's key"),
-    h("p", {}, "This listener can be reached from other machines, so it shows nothing without one. The key is kept for this tab only, and sent to this gateway alone."),
+    h("p", {}, "This listener can be reached from other machines, so the console needs an operator's key. The key stays in this tab and is sent to this gateway only."),
     wasBad ? h("p", { class: "note bad", role: "alert" }, "This is not the key of a caller with the role \"operator\".") : null,
     h("label", { for: "key" }, "Caller key"), key,
     h("div", { class: "row" }, h("button", {}, "Open the console")));
@@ -116,7 +116,7 @@ function askKey(wasBad) {
 onKeyWanted(askKey);
 addEventListener("hashchange", () => { show(); main.focus({ preventScroll: true }); scrollTo(0, 0); });
 document.addEventListener("keydown", event => {
-  // Digits go to pages, unless something is being typed.
+  // A digit opens a page, unless the focus is in a field.
   if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("input, select, textarea, dialog")) return;
   const name = Object.keys(PAGES)[Number(event.key) - 1];
   if (name) location.hash = `#/${name}`;

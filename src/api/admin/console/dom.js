@@ -1,4 +1,4 @@
-// Making elements, and saying numbers as people read them.
+// Makes elements, and formats numbers for people.
 
 /** An element. `props` are properties; `class`, `for`, and names with a dash are attributes. */
 export function h(tag, props, ...children) {
@@ -14,7 +14,7 @@ export function h(tag, props, ...children) {
   return element;
 }
 
-/** The namespace of SVG, as the page's own mark has it. */
+/** The namespace of SVG, taken from the mark in the page. */
 const SVG = document.querySelector("svg.mark").namespaceURI;
 
 /** An SVG element with these attributes. */
@@ -29,7 +29,7 @@ export function pill(words, kind = "") {
   return h("span", { class: `pill ${kind}` }, words);
 }
 
-/** A bar that is `part` full. `label` says it to those who do not see it. */
+/** A bar that is `part` full. Screen readers read `label`. */
 export function bar(part, label, kind = "") {
   const inside = h("i", { class: kind });
   inside.style.width = `${Math.min(100, Math.max(0, part * 100))}%`;
@@ -47,7 +47,7 @@ export function table(caption, columns, rows, more = {}) {
 const NUMBERS = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 export const count = number => NUMBERS.format(number);
 
-/** A rate or a small number: as many digits as mean something. */
+/** A rate or a small number, with two or three significant digits. */
 export function rate(number) {
   if (number >= 100 || number === 0) return count(number);
   return number.toFixed(number >= 10 ? 1 : 2).replace(/\.?0+$/, "");

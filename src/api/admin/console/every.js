@@ -1,8 +1,8 @@
-// Drawing again and again, without taking from under somebody's hands what is being used.
+// Redraws at intervals, but not while a person uses what is drawn.
 
 import { h } from "./dom.js";
 
-/** Draws now and then; says what went wrong in `place`. Waits while something in `place` has the focus. */
+/** Redraws every `pause` and shows errors in `place`. Waits while something in `place` has the focus. */
 export function every(pause, draw, place) {
   let over = false, timer;
   async function again() {

@@ -1,4 +1,4 @@
-// What would happen to a request now, told as steps.
+// What would happen to a request now, as steps.
 
 import { h, plural, span } from "./dom.js";
 import { get } from "./link.js";
@@ -21,9 +21,9 @@ export function steps(told) {
   const { policy } = told;
   const said = [];
   if (told.derived_from) said.push("A complete search for all customers is remembered, and this customer's rows can be cut from it.");
-  if (!told.held) said.push(told.under_way ? "Nothing is remembered yet, but the vendor is being asked right now." : "Nothing is remembered that answers it.");
-  else if (told.negative) said.push(`The vendor said ${span(told.age_s)} ago that there is no such thing, and that is remembered.`);
-  else said.push(`An answer is remembered. The vendor gave it ${span(told.age_s)} ago.`);
+  if (!told.held) said.push(told.under_way ? "No answer is cached yet, but a vendor call for it is in progress." : "No cached answer matches it.");
+  else if (told.negative) said.push(`The vendor said ${span(told.age_s)} ago that there is no such thing. This answer is cached.`);
+  else said.push(`An answer is cached. The vendor gave it ${span(told.age_s)} ago.`);
   if (told.snapshot) {
     const how = { growing: "and more may come", complete: "which is all of them", cut: "and the walk was cut at a limit", broken: "and no more will come" };
     said.push(`It has ${plural(told.snapshot.rows, "row")}, ${how[told.snapshot.end] ?? told.snapshot.end}.`);
@@ -40,14 +40,14 @@ function outcome(told) {
   switch (told.held ? told.standing : "none") {
     case "fresh": return "It would be answered from memory at once. No vendor is called.";
     case "stale": return call
-      ? `The answer is stale: it would be given at once, and one refresh would ask ${asked(call)}, ${LANES[told.lane]}.`
-      : "The answer is stale: it would be given at once. A refresh is under way already.";
+      ? `The answer is stale: it would be served at once, and one refresh would ask ${asked(call)}, ${LANES[told.lane]}.`
+      : "The answer is stale: it would be served at once. A refresh is in progress already.";
     case "on_error": return call
-      ? `The answer is too old to be given at once. ${asked(call)} would be asked, ${LANES[told.lane]}; if nothing comes within two seconds, the old answer is given.`
-      : "The answer is too old to be given at once. The request would wait for the refresh that is under way, two seconds at most, and then get the old answer.";
+      ? `The answer is too old to be served at once. ${asked(call)} would be asked, ${LANES[told.lane]}. If no answer comes within two seconds, the old one is served.`
+      : "The answer is too old to be served at once. The request would wait at most two seconds for the refresh that is in progress, and then get the old answer.";
     default: return call
       ? `The request would wait while ${asked(call)} is asked, ${LANES[told.lane]}.`
-      : "The request would wait for the vendor call that is under way.";
+      : "The request would wait for the vendor call that is in progress.";
   }
 }
 

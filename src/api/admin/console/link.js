@@ -1,12 +1,12 @@
-// Speaking to the gateway: the operator's key, questions, and the stream of samples.
+// Requests to the gateway: the operator's key, reads and commands, and the stream of samples.
 
 const KEPT = "msp-gateway operator key";
 let wantKey = () => {};
 let badKey = false;
 
-/** Called when the gateway wants a key; told whether the one that was sent is not good. */
+/** Sets the function that asks for a key. Its argument says whether the key that was sent was rejected. */
 export function onKeyWanted(call) { wantKey = call; }
-/** Kept for this tab alone. */
+/** Keeps the key for this tab only. */
 export function useKey(key) { sessionStorage.setItem(KEPT, key); badKey = false; }
 export function forgetKey() { sessionStorage.removeItem(KEPT); }
 export const hasKey = () => Boolean(sessionStorage.getItem(KEPT));
@@ -16,7 +16,7 @@ function headers(more) {
   return key ? { "X-API-Key": key, ...more } : { ...more };
 }
 
-/** What the gateway refused: `status`, and its words. */
+/** A refusal by the gateway: its `status` and its text. */
 export class Refused extends Error {
   constructor(status, problem) {
     super(problem?.detail ?? `The gateway answered ${status}.`);

@@ -1,4 +1,4 @@
-// How things are right now, and how they were in the last ten minutes or the last day.
+// The state now, in the last ten minutes, and in the last day.
 
 import { chart } from "./chart.js";
 import { bar, bytes, count, h, ms, percent, pill, plural, rate, span } from "./dom.js";
@@ -139,11 +139,11 @@ export function now(main, state) {
     one.store === "snapshots" && one.bytes >= one.bytes_max ? "full: new searches are refused"
       : one.evicted ? `${count(one.evicted)} evicted` : plural(one.entries, "entry", "entries")]), bytes);
 
-  /** What this gateway does while the store that it shares is away. */
+  /** What this gateway does while the shared store is away. */
   const WITHOUT = {
-    nothing: "this one goes on alone",
-    vendor_calls: "this one makes no vendor calls",
-    everything: "this one answers nothing",
+    nothing: "this gateway continues alone",
+    vendor_calls: "this gateway makes no vendor calls",
+    everything: "this gateway refuses every request",
   };
 
   /** What the gateway writes to and depends on: logs, spans, the store, certificates. */
@@ -158,8 +158,8 @@ export function now(main, state) {
     const { store, certificates } = status;
     if (store.state === "off") fact("Store", "", "off: a restart forgets");
     else fact("Store", "", pill(store.state, store.state === "ok" ? "good" : "bad"), ` ${bytes(store.bytes)}`);
-    if (store.replicas !== null) fact("Gateways that share it", store.state === "ok" ? "" : "bad", store.state === "ok" ? count(store.replicas) : `${count(store.replicas)} when last heard; ${WITHOUT[store.refuses]}`);
-    if (store.detached) fact("Lists that only this one can continue", "warn", count(store.detached));
+    if (store.replicas !== null) fact("Gateways that share it", store.state === "ok" ? "" : "bad", store.state === "ok" ? count(store.replicas) : `${count(store.replicas)} at the last contact; ${WITHOUT[store.refuses]}`);
+    if (store.detached) fact("Lists that only this gateway can continue", "warn", count(store.detached));
     for (const { listener, ends_in_s: left } of certificates) {
       fact(`Certificate, ${listener}`, left < 2 * 86_400 ? "bad" : left < 14 * 86_400 ? "warn" : "", left > 0 ? `ends in ${span(left)}` : "has ended: callers refuse to connect");
     }
@@ -179,9 +179,9 @@ export function now(main, state) {
     if (vendor.hold_down_ms) {
       const resume = h("button", { class: "link", id: `resume-${name}` }, "Ask it again…");
       resume.addEventListener("click", () => lift(name));
-      fact("Hold-down", "bad", `the vendor said stop; ${span(vendor.hold_down_ms / 1000)} left `, resume);
+      fact("Hold-down", "bad", `the vendor asked for a wait; ${span(vendor.hold_down_ms / 1000)} left `, resume);
     }
-    fact("Credential", vendor.key_rejected ? "bad" : "", vendor.key_rejected ? "refused by the vendor: every call waits for a good key" : "accepted");
+    fact("Credential", vendor.key_rejected ? "bad" : "", vendor.key_rejected ? "rejected by the vendor: calls are refused until it is replaced" : "accepted");
     if (vendor.background_percent !== null) fact("Coming back", "warn", `background work has ${vendor.background_percent} % of the rate`);
     const ten = state.samples, calls = sum(ten, one => one.vendors[name].calls), failed = sum(ten, one => one.vendors[name].failed);
     fact("Calls", "", `${plural(calls, "call")} in ${span(sum(ten, one => one.seconds))}, `,
@@ -200,11 +200,11 @@ export function now(main, state) {
 
   async function lift(name) {
     try {
-      const text = `${NAMES[name]} said that it wants no calls for a while. This ends the wait: calls go out at once. If the vendor still wants none, it says so again.`;
+      const text = `${NAMES[name]} asked the gateway to send no calls for a while. This ends the wait, and calls go out at once. If the vendor still rejects them, a new wait begins.`;
       if (!await agreed(`Ask ${NAMES[name]} again now?`, text, "Ask again")) return;
       const told = await post("../admin/resume", { vendor: name });
       outcome.className = "note good";
-      outcome.textContent = told.resumed ? `${NAMES[name]} is asked again.` : `${NAMES[name]} wanted no wait any more.`;
+      outcome.textContent = told.resumed ? `${NAMES[name]} is asked again.` : `${NAMES[name]} was not waiting any more.`;
     } catch (why) {
       outcome.className = "note bad";
       outcome.textContent = why.message;
@@ -224,7 +224,7 @@ export function now(main, state) {
       await loadDay();
       if (!over) charts();
     }, 60_000),
-    // What is not in a sample, because it changes seldom.
+    // Facts that change too seldom to be in a sample.
     setInterval(() => look(), 5_000),
   ];
   async function look() {

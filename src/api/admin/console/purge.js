@@ -1,4 +1,4 @@
-// Purging: what is said before, asked once, and told after.
+// Purges: what one will do, one question before it, and its result.
 
 import { agreed } from "./ask.js";
 import { h, plural } from "./dom.js";
@@ -9,10 +9,10 @@ const KINDS = { cases: "case searches with their pages", customers: "the custome
 /** What a purge will do, in words. */
 export function meaning(what) {
   const whom = what.customer ? `everything that mentions the customer ${what.customer}`
-    : what.kind ? KINDS[what.kind] : "everything that is remembered";
+    : what.kind ? KINDS[what.kind] : "everything that is cached";
   return what.soft === false
-    ? `Forgets ${whom}. Page tokens of these answers end: callers that are paging start again. The next request for each asks the vendor.`
-    : `Marks ${whom} as stale. Answers go on from memory, and each is refreshed when it is next asked for. Page tokens stay good.`;
+    ? `Removes ${whom}. Page tokens of these answers become invalid, so callers that are paging start again. The next request for each answer calls the vendor.`
+    : `Marks ${whom} as stale. Answers are still served from memory, and each is refreshed at its next request. Page tokens stay valid.`;
 }
 
 /** Asks once; resolves to the number of entries that ended, or null where the person said no. */
@@ -21,7 +21,7 @@ export async function confirmed(what) {
   return await agreed(title, meaning(what), "Purge") ? (await post("../admin/purge", what)).purged : null;
 }
 
-export const told = purged => purged === 0 ? "Nothing was remembered of it." : `${plural(purged, "entry", "entries")} purged.`;
+export const told = purged => purged === 0 ? "Nothing of it was cached." : `${plural(purged, "entry", "entries")} purged.`;
 
 export function purge(main, _state, _rest, query) {
   const radio = (name, value, words, checked) => h("label", { class: "inline" }, h("input", { type: "radio", name, value, checked }), words);
@@ -37,7 +37,7 @@ export function purge(main, _state, _rest, query) {
       radio("which", "customer", "One customer", which === "customer"), radio("which", "kind", "One kind of answer", which === "kind"), radio("which", "all", "Everything", false))),
     customerLabel, kindLabel,
     h("fieldset", {}, h("legend", {}, "How"), h("div", { class: "choices" },
-      radio("how", "soft", "Soft: refresh when next asked", true), radio("how", "hard", "Hard: forget, and end page tokens", false))),
+      radio("how", "soft", "Soft: refresh at the next request", true), radio("how", "hard", "Hard: remove, and end page tokens", false))),
     will,
     h("div", { class: "row" }, h("button", { id: "go" }, "Purge…")),
     outcome);
@@ -51,7 +51,7 @@ export function purge(main, _state, _rest, query) {
     customerLabel.hidden = chosen !== "customer";
     kindLabel.hidden = chosen !== "kind";
     const missing = chosen === "customer" && !customer.value.trim();
-    will.textContent = missing ? "Say which customer." : meaning(asked());
+    will.textContent = missing ? "Enter a customer id." : meaning(asked());
     form.querySelector("#go").disabled = missing;
   };
   form.addEventListener("input", update);

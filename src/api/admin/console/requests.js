@@ -40,7 +40,7 @@ function list(main, query) {
     const told = await get(`../admin/requests?${wanted}`);
     matched.textContent = `${plural(told.matched, "request fits", "requests fit")} · up to ${count(told.kept_max)} are kept`;
     if (!told.requests.length) {
-      place.replaceChildren(h("p", { class: "soft" }, "No request is kept that fits."));
+      place.replaceChildren(h("p", { class: "soft" }, "No kept request matches."));
       return;
     }
     place.replaceChildren(table("Requests", [
@@ -85,7 +85,7 @@ function story(main, id) {
     fact("Asked", h("code", {}, `${one.method} ${one.path ?? one.route}`), ` at ${clock(one.time)} by ${one.caller}`, one.peer ? ` from ${one.peer}` : "");
     fact("Answer", pill(String(one.status), statusKind(one.status)), " ", one.code ? h("code", {}, one.code) : "",
       ` in ${ms(times.total)}, ${bytes(one.bytes)} sent in another ${ms(times.sending)}`, one.whole ? "" : h("span", { class: "warn" }, " and cut before the end"));
-    fact("Memory", pill(one.outcome, outcomeKind(one.outcome)), " ", one.why ?? (one.outcome === "none" ? "No cache was asked." : ""),
+    fact("Memory", pill(one.outcome, outcomeKind(one.outcome)), " ", one.why ?? (one.outcome === "none" ? "No cache was used." : ""),
       one.cache && one.cache.ttl_s !== null ? h("span", { class: "soft" }, one.cache.ttl_s >= 0 ? ` ${plural(one.cache.ttl_s, "second")} of freshness were left.` : ` Its freshness had been over for ${plural(-one.cache.ttl_s, "second")}.`) : "");
     fact("Request id", h("code", {}, one.request_id));
     const split = h("div", { class: "split", role: "img", "aria-label": PARTS.map(([name, words]) => `${words} ${ms(times[name])}`).join(", ") }, PARTS.map(([name, , kind]) => {
@@ -109,7 +109,7 @@ function story(main, id) {
         }],
         ["From", stage => ms(stage.begun_ms), "num"],
         ["Took", stage => ms(stage.took_ms), "num"],
-      ], one.stages) : h("p", { class: "soft" }, one.cache?.collapsed ? "It made no vendor call of its own." : "No vendor was asked for it."));
+      ], one.stages) : h("p", { class: "soft" }, one.cache?.collapsed ? "The request made no vendor call of its own." : "The request made no vendor call."));
     place.replaceChildren(h("dl", { class: "facts" }, facts));
     place.after(where, stages, h("details", { class: "panel" }, h("summary", {}, "As JSON"), h("pre", { tabIndex: 0 }, JSON.stringify(one, null, 2))));
   }).catch(why => place.replaceChildren(h("p", { class: "note bad", role: "alert" }, why.message)));

@@ -29,14 +29,14 @@ export function settings(main) {
     }
     place.replaceChildren(h("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Settings in force" }, h("table", {},
       h("thead", {}, h("tr", {}, ["Setting", "In force", "Source"].map(title => h("th", { scope: "col" }, title)))),
-      h("tbody", {}, rows.length ? rows : h("tr", {}, h("td", { colspan: 3, class: "soft" }, "No setting has that."))))));
+      h("tbody", {}, rows.length ? rows : h("tr", {}, h("td", { colspan: 3, class: "soft" }, "No setting matches."))))));
   }
 
   async function draw() {
     told = await get("../admin/settings");
     const last = told.last_reload;
     const waiting = told.settings.filter(one => one.waiting !== null).length;
-    if (!last) reload.replaceChildren(h("p", { class: "note" }, "The settings of the start are in force. Nothing was reloaded since."));
+    if (!last) reload.replaceChildren(h("p", { class: "note" }, "The settings of the start are in force. There was no reload since."));
     else if (last.outcome === "refused") {
       reload.replaceChildren(h("div", { class: "note bad", role: "alert" },
         h("strong", {}, `The reload at ${clock(last.time)} was refused. The settings before it stay in force.`),

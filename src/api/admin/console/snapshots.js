@@ -1,4 +1,4 @@
-// What is remembered of case searches.
+// The cached case searches.
 
 import { bar, bytes, count, h, pill, plural, span, table } from "./dom.js";
 import { every } from "./every.js";
@@ -47,7 +47,7 @@ export function snapshots(main) {
     total.replaceChildren(`${plural(listed.total, "search", "searches")} · ${bytes(listed.bytes)} of ${bytes(listed.bytes_max)}`,
       bar(listed.bytes / listed.bytes_max, "memory of snapshots in use"));
     if (!listed.snapshots.length) {
-      place.replaceChildren(h("p", { class: "soft" }, "No search is remembered yet."));
+      place.replaceChildren(h("p", { class: "soft" }, "No search is cached yet."));
       return;
     }
     place.replaceChildren(table("Snapshots", [
