@@ -155,6 +155,7 @@ impl SharedPurse {
         let left = self.hold.map_or(0, |(end, len)| (end - now).min(len));
         // A hold-down cannot be longer than its length. If it is, a clock was set back.
         self.hold = self.hold.map(|(_, len)| (now + left, len));
+        self.probe = self.probe.min(now + ms(PROBE_EVERY));
         let at = self.at.unwrap_or(now).min(now + left.max(0));
         if now > at {
             self.credit += (now - at) * 1_000;

@@ -25,6 +25,20 @@ local function live(key, ms)
 end
 ";
 
+/// The time until a deadline, which is `till` in `KEYS[1]`. A deadline that lies further ahead than
+/// its length is cut to it, and the cut is stored: a clock was set back. Otherwise it would end
+/// only when the clock is where it was.
+const REST: &str = "\
+local function rest(name, till, length)
+  local left, most = tonumber(till) - now, tonumber(length)
+  if left > most then
+    redis.call('HSET', KEYS[1], name, now + most)
+    return most
+  end
+  return left
+end
+";
+
 /// Whether a claim on a line holds. A change under it renews it, so this comes first, and what
 /// follows may still refuse the change: the claim holds all the same.
 const FENCE: &str = "\
@@ -40,12 +54,12 @@ end
 /// is zero. Numbers are whole, and are written as such.
 const PURSE: &str = "\
 local function whole(n) return string.format('%.0f', n + 0) end
-local function count(burst)
+local function count(burst, every)
   local h = redis.call('HMGET', KEYS[1], 'credit', 'at', 'hold', 'hold_len', 'refuses',
     'strikes', 'probe')
   local p = { credit = tonumber(h[1] or 0), hold = h[3] and tonumber(h[3]),
     len = tonumber(h[4] or 0), refuses = tonumber(h[5] or 0), strikes = tonumber(h[6] or 0),
-    probe = tonumber(h[7] or 0), left = 0 }
+    probe = math.min(tonumber(h[7] or 0), now + every), left = 0 }
   if p.hold then
     p.left = math.min(p.hold - now, p.len)
     p.hold = now + p.left
@@ -108,18 +122,13 @@ pub(super) enum ScriptName {
 }
 
 const TEXTS: [ScriptText; 29] = [
-    // Claim: KEYS line; ARGV claim, lease, life. A claim that lies further ahead than its length,
-    // as after a clock that jumped back, is cut to it.
+    // Claim: KEYS line; ARGV claim, lease, life.
     ScriptText {
         flags: "allow-oom",
         text: "\
 local l = redis.call('HMGET', KEYS[1], 'claim', 'until', 'len')
 if l[1] and l[1] ~= ARGV[1] then
-  local left = tonumber(l[2]) - now
-  if left > tonumber(l[3]) then
-    left = tonumber(l[3])
-    redis.call('HSET', KEYS[1], 'until', now + left)
-  end
+  local left = rest('until', l[2], l[3])
   if left > 0 then return left end
 end
 redis.call('HSET', KEYS[1], 'claim', ARGV[1], 'until', now + tonumber(ARGV[2]), 'len', ARGV[2])
@@ -137,12 +146,10 @@ local holder = l[1] or l[9]
 if holder and holder ~= ARGV[1] then return 'deposed' end
 redis.call('HSET', KEYS[1], 'claim', ARGV[1], 'until', now + tonumber(ARGV[2]), 'len', ARGV[2])
 live(KEYS[1], ARGV[3])
-local want, turn = { 0, 0, 0, 0, 0 }, 0
-if l[5] and tonumber(l[5]) > now then
-  local left = math.min(tonumber(l[5]) - now, tonumber(l[6]))
-  want = { tonumber(l[2]), tonumber(l[3]), tonumber(l[4]), left, 0 }
-end
-if l[7] and tonumber(l[7]) > now and tonumber(l[7]) - now <= tonumber(l[8]) then want[5] = 1 end
+local want = { 0, 0, 0, 0, 0 }
+local left = l[5] and rest('want_until', l[5], l[6]) or 0
+if left > 0 then want = { tonumber(l[2]), tonumber(l[3]), tonumber(l[4]), left, 0 } end
+if l[7] and rest('turn_until', l[7], l[8]) > 0 then want[5] = 1 end
 return want
 ",
     },
@@ -174,17 +181,18 @@ if len > 0 then
   live(KEYS[1], ARGV[6])
 end
 if len > 0 and rows > 0 then
-  if l[8] and tonumber(l[8]) > now then
+  local left = l[8] and rest('want_until', l[8], l[9]) or 0
+  if left > 0 then
     rows = math.max(rows, tonumber(l[5]))
     far = math.max(far, tonumber(l[6]))
     lane = math.min(lane, tonumber(l[7]))
-    len = math.max(len, math.min(tonumber(l[8]) - now, tonumber(l[9])))
+    len = math.max(len, left)
   end
   redis.call('HSET', KEYS[1], 'want', rows, 'far', far, 'lane', lane, 'want_until', now + len,
     'want_len', len)
 end
 local left = 0
-if l[2] then left = math.max(0, math.min(tonumber(l[3]) - now, tonumber(l[4]))) end
+if l[2] then left = math.max(0, rest('until', l[3], l[4])) end
 return { l[1] or '', left }
 ",
     },
@@ -349,26 +357,22 @@ if not (a[1] and a[2]) then return {} end
 return { a[1], now - tonumber(a[2]) }
 ",
     },
-    // Board: KEYS answer; ARGV claim, lease, since (-1: none), slack, life. A deadline that lies
-    // further ahead than its length is cut to it: then a clock was set back.
+    // Board: KEYS answer; ARGV claim, lease, since (-1: none), slack, life. An answer from the
+    // future has an unknown age and counts as none: a clock was set back.
     ScriptText {
         flags: "allow-oom",
         text: "\
 local a = redis.call('HMGET', KEYS[1], 'rec', 'at', 'claim', 'until', 'lease',
   'fail', 'fail_until', 'fail_len')
 local since, slack = tonumber(ARGV[3]), tonumber(ARGV[4])
-if a[1] and a[2] and (since < 0 or now - tonumber(a[2]) + slack < since) then
-  return { a[1], now - tonumber(a[2]) }
+local age = a[2] and now - tonumber(a[2]) or -1
+if a[1] and age >= 0 and (since < 0 or age + slack < since) then
+  return { a[1], age }
 end
-local function left(name, till, length)
-  local rest, most = tonumber(till) - now, tonumber(length)
-  if rest > most then redis.call('HSET', KEYS[1], name, now + most) end
-  return math.min(rest, most)
-end
-if a[6] and left('fail_until', a[7], a[8]) > 0 then return { a[6] } end
+if a[6] and rest('fail_until', a[7], a[8]) > 0 then return { a[6] } end
 if a[3] and a[3] ~= ARGV[1] then
-  local rest = left('until', a[4], a[5])
-  if rest > 0 then return rest end
+  local left = rest('until', a[4], a[5])
+  if left > 0 then return left end
 end
 redis.call('HDEL', KEYS[1], 'fail', 'fail_until', 'fail_len')
 redis.call('HSET', KEYS[1], 'claim', ARGV[1], 'until', now + tonumber(ARGV[2]), 'lease', ARGV[2])
@@ -384,7 +388,8 @@ local a = redis.call('HMGET', KEYS[1], 'claim', 'neg', 'at')
 if a[1] == ARGV[1] then redis.call('HDEL', KEYS[1], 'claim', 'until', 'lease') end
 local at = now - tonumber(ARGV[4])
 if ARGV[3] == '1' and a[2] == '0' then return 'conflict' end
-if a[3] and at + tonumber(ARGV[5]) < tonumber(a[3]) then return 'conflict' end
+local was = a[3] and tonumber(a[3])
+if was and was <= now and at + tonumber(ARGV[5]) < was then return 'conflict' end
 redis.call('HDEL', KEYS[1], 'fail', 'fail_until', 'fail_len')
 redis.call('HSET', KEYS[1], 'rec', ARGV[2], 'neg', ARGV[3], 'at', at)
 live(KEYS[1], ARGV[6])
@@ -420,7 +425,7 @@ return 'kept'
         text: "\
 local cost, burst, needed = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local places, owed = tonumber(ARGV[5]), tonumber(ARGV[7])
-local p = count(burst)
+local p = count(burst, tonumber(ARGV[8]))
 p.credit = math.max(p.credit - owed, -burst)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '(' .. whole(now + tonumber(ARGV[9])), '+inf')
@@ -461,7 +466,7 @@ return 'kept'
         flags: "allow-oom",
         text: "\
 local cost, stop, most = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[7])
-local p = count(tonumber(ARGV[2]))
+local p = count(tonumber(ARGV[2]), tonumber(ARGV[9]))
 if ARGV[8] == '1' then p.hold, p.left, p.at = nil, 0, now end
 if ARGV[5] == '1' and not (p.left > 0 and p.refuses == 1) then p.strikes = p.strikes + 1 end
 if ARGV[6] == '1' and p.left <= 0 then p.strikes = 0 end
@@ -634,7 +639,7 @@ impl Scripts {
                 false => format!("#!lua flags={flags}\n"),
             };
             let purse = if text.contains("count(") { PURSE } else { "" };
-            let text = format!("{first}{time}{LIVE}{FENCE}{purse}{text}");
+            let text = format!("{first}{time}{LIVE}{REST}{FENCE}{purse}{text}");
             let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
             let hash = hash.as_ref().iter().map(|b| format!("{b:02x}")).collect();
             Script { text, hash }

@@ -1,6 +1,8 @@
 //! Compares the scripts with the model on a real Valkey and a real Redis, and breaks connections in
 //! every way.
 
+mod set_back;
+
 use proptest::prelude::*;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
