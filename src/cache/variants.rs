@@ -19,7 +19,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use super::coding::Coding;
-use super::etag::{DIGEST_BYTES, Etag};
+use super::etag::{BodyName, Etag};
 use super::local::ENTRY_OVERHEAD_BYTES;
 use super::near::count_evictions;
 use crate::metrics::{Metrics, StoreUsage, VariantOutcome};
@@ -61,7 +61,7 @@ pub struct Variant {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Name {
-    body: [u8; DIGEST_BYTES],
+    body: BodyName,
     coding: Coding,
 }
 
@@ -157,7 +157,7 @@ impl Variants {
             return None;
         }
         let name = |coding| Name {
-            body: etag.digest(),
+            body: etag.body_name(),
             coding,
         };
         if let Some(slot) = self.slots.get(&name(first)) {
