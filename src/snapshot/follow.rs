@@ -241,8 +241,11 @@ impl Walk {
         };
         let open = found.standing.end == KeptEnd::Open;
         let grows = open && !look.left.is_zero();
-        if part.place.is_none() && !self.store.adopt(&self.target, &found, grows) {
-            return Pulled::Open;
+        if part.place.is_none() {
+            self.cannot_adopt = !self.store.adopt(&self.target, &found, grows);
+            if self.cannot_adopt {
+                return Pulled::Open;
+            }
         }
         self.load(found).await
     }
@@ -382,7 +385,9 @@ impl Walk {
         }
         let place = self.target.kept.lock().place;
         let is_current = current.is_none() || place.is_none_or(|at| Some(at.name) == current);
-        if !is_current {
+        // Rows from before a purge, say: more of them would not help.
+        let is_useless = place.is_none() && self.cannot_adopt;
+        if !is_current || is_useless {
             return turn;
         }
         let now = self.store.clock.now();
@@ -417,7 +422,15 @@ impl Walk {
         let Some((want, until)) = claim.take_heard() else {
             return Elsewhere::Nothing;
         };
-        if want.rows > 0 && !want.left.is_zero() && state.end == End::Growing {
+        let wants_rows = want.rows > 0 && !want.left.is_zero();
+        if self.target.is_ended() {
+            // Nobody asks for rows from before a purge. They wait for a search after it.
+            return match wants_rows || want.turn {
+                true => Elsewhere::Turn,
+                false => Elsewhere::Nothing,
+            };
+        }
+        if wants_rows && state.end == End::Growing {
             let large = |rows: u32| match rows {
                 u32::MAX => usize::MAX,
                 rows => usize::try_from(rows).unwrap_or(usize::MAX),

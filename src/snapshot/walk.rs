@@ -145,6 +145,8 @@ pub(super) struct Walk {
     pub(super) ending: Option<End>,
     /// By which right it asks the vendor, among the gateways that share a store.
     pub(super) right: WalkRight,
+    /// The rows that another gateway walks are not good for its target.
+    pub(super) cannot_adopt: bool,
 }
 
 pub(super) struct Scroll {
@@ -238,6 +240,7 @@ impl Walk {
             last_fetch: now,
             ending: None,
             right: WalkRight::Sole,
+            cannot_adopt: false,
         }
     }
 

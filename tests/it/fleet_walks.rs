@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use msp_gateway::clock::{Clock, Duration, Instant, sleep};
 use msp_gateway::metrics::Metrics;
-use msp_gateway::reads::ReadError;
+use msp_gateway::reads::{Purge, ReadError};
 use msp_gateway::store::{SharedModel, Store};
 
 use crate::fleet::{Link, sealed};
@@ -362,4 +362,39 @@ async fn callers_who_want_newer_rows_wait_for_a_walk_elsewhere_and_get_them() {
     assert_eq!(page.rows, fleet.list()[..40]);
     assert_eq!(page.answer.age.as_secs(), 0);
     assert_eq!(fleet.calls().0, 2, "a search of its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_that_a_purge_ended_gives_way_to_searches_of_other_gateways() {
+    let fleet = Fleet::of(2, 290);
+    fleet.rigs[0].sandbox.fault(latency(100));
+    fleet.page(0, &first(40, "")).await.unwrap();
+    fleet.rigs[1].reads.purge(&Purge::All, false);
+    assert!(fleet.rigs[1].reads.keep_purges().await);
+    sleep(Duration::from_secs(1)).await;
+    for number in [1, 0] {
+        let began = Instant::now();
+        let page = fleet.page(number, &first(60, "")).await.unwrap();
+        assert_eq!(page.rows[..], fleet.list()[..60]);
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(2), "gateway {number}: {took:?}");
+    }
+    assert_eq!(fleet.calls().0, 2, "one search after the purge");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_that_a_soft_purge_met_gives_way_to_searches_of_other_gateways() {
+    let fleet = Fleet::of(2, 290);
+    fleet.rigs[0].sandbox.fault(latency(1_000));
+    let began = Instant::now();
+    let purge = async {
+        sleep(Duration::from_millis(500)).await;
+        fleet.rigs[1].reads.purge(&Purge::All, true);
+    };
+    let (one, two) = (first(40, ""), first(60, ""));
+    let (one, two, ()) = tokio::join!(fleet.page(0, &one), fleet.page(1, &two), purge);
+    assert_eq!(one.unwrap().rows[..], fleet.list()[..40]);
+    assert_eq!(two.unwrap().rows[..], fleet.list()[..60]);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}");
 }
