@@ -35,6 +35,7 @@ mod fleet_resync;
 mod fleet_server;
 mod fleet_slots;
 mod fleet_takeover;
+mod fleet_tls;
 mod fleet_walks;
 mod follow;
 mod forms;
