@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use tokio::net::{TcpListener, TcpStream};
 
@@ -23,9 +23,29 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
 /// Its memory. The demo's lists take a few MiB.
 const MEMORY: &str = "256mb";
 
-/// A server that runs until this is dropped.
+/// Runs the server and ends it when standard input ends. That happens when this process ends in any
+/// way, a SIGKILL included, because the other end of the pipe is here. The first lines are the
+/// server's settings, up to an empty one.
+const WATCHED: &str = "\
+settings=
+while IFS= read -r line && [ -n \"$line\" ]; do settings=\"$settings$line
+\"; done
+exec 3<&0
+printf %s \"$settings\" | \"$0\" - 3<&- &
+server=$!
+{ read -r line <&3; kill -KILL $server; } 2>/dev/null &
+watcher=$!
+exec 3<&-
+wait $server
+kill -KILL $watcher 2>/dev/null
+";
+
+/// A server that runs until this is dropped, or until this process ends.
 pub(super) struct SharedEngine {
+    /// The shell that runs the server.
     child: Child,
+    /// The server runs until this is closed.
+    leash: Option<ChildStdin>,
     /// Where it listens.
     pub(super) address: SocketAddr,
     /// The password of its default user, so that no other user of this machine can read it.
@@ -52,10 +72,11 @@ impl SharedEngine {
         let key = super::caller::new_key().ok_or("the system gives no random bytes")?;
         let password = Secret::parse(&key).map_err(|_| "the new password is no password")?;
         let log = directory.join("engine.log");
-        let child = spawn(&program, address, &key, directory, &log)
+        let (child, leash) = spawn(&program, address, &key, directory, &log)
             .map_err(|why| format!("{name} cannot be started: {why}"))?;
         let mut this = Self {
             child,
+            leash,
             address,
             password,
             program,
@@ -93,8 +114,9 @@ impl SharedEngine {
 
 impl Drop for SharedEngine {
     fn drop(&mut self) {
-        // It may have ended already. It keeps nothing on disk, so nothing is lost.
-        let _ = self.child.kill();
+        // The server is killed. It keeps nothing on disk, so nothing is lost.
+        drop(self.leash.take());
+        // It may have ended already.
         let _ = self.child.wait();
     }
 }
@@ -117,18 +139,19 @@ async fn free_port() -> std::io::Result<SocketAddr> {
     TcpListener::bind(any).await?.local_addr()
 }
 
-/// Starts `program`. Its settings go to standard input, because other users of this machine can
-/// read its arguments.
+/// Starts `program`, and returns the pipe that keeps it running. Its settings go to standard input,
+/// because other users of this machine can read its arguments.
 fn spawn(
     program: &Path,
     address: SocketAddr,
     password: &str,
     directory: &Path,
     log: &Path,
-) -> std::io::Result<Child> {
+) -> std::io::Result<(Child, Option<ChildStdin>)> {
     let log = File::create(log)?;
-    let mut child = Command::new(program)
-        .arg("-")
+    let mut child = Command::new("sh")
+        .args(["-c", WATCHED])
+        .arg(program)
         .current_dir(directory)
         // Ctrl-C reaches the whole group of a terminal, and the gateways must leave before it.
         .process_group(0)
@@ -138,15 +161,16 @@ fn spawn(
         .spawn()?;
     let settings = format!(
         "bind {}\nport {}\nrequirepass {password}\nsave \"\"\nappendonly no\n\
-         maxmemory {MEMORY}\nmaxmemory-policy volatile-ttl\n",
+         maxmemory {MEMORY}\nmaxmemory-policy volatile-ttl\n\n",
         address.ip(),
         address.port()
     );
-    if let Some(mut input) = child.stdin.take() {
+    let mut leash = child.stdin.take();
+    if let Some(input) = &mut leash {
         // A server that ended at once is reported by the wait that follows.
         let _ = input.write_all(settings.as_bytes());
     }
-    Ok(child)
+    Ok((child, leash))
 }
 
 #[cfg(test)]

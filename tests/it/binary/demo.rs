@@ -1,6 +1,6 @@
 //! `msp-gateway demo`: what it prints works when pasted.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -288,6 +288,17 @@ fn three_gateways_page_one_list_for_one_search() {
     let ended = demo.ended();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     TcpListener::bind(&*engine).unwrap_or_else(|why| panic!("{engine} is not free: {why}"));
+
+    // A demo that is killed cannot end its server, and yet the server ends.
+    let demo = Process::start(&three, &[("PATH", &path)]);
+    demo.until_stdout("Ctrl-C ends everything.");
+    let engine = after_word(&demo.stdout(), "kept in");
+    assert!(TcpStream::connect(&*engine).is_ok());
+    demo.signal(Signal::KILL);
+    assert_eq!(demo.ended().code, None);
+    while TcpStream::connect(&*engine).is_ok() {
+        std::thread::yield_now();
+    }
 
     // Without a server on the path, one line says how to get one.
     let ended = Process::run(&three, &[("PATH", "/nowhere")]);
