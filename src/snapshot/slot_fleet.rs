@@ -33,6 +33,10 @@ const LATE_LOOK: Duration = Duration::from_millis(50);
 /// Replies in a row that the store may owe before the gateway counts alone, as for budgets.
 const LATE_MAX: u32 = 3;
 
+/// Ends of scrolls that are remembered while the store is away. Others count there until they
+/// expire.
+const ENDED_MAX: usize = 1_024;
+
 /// Who counts the scrolls at the vendor.
 #[derive(Default)]
 pub(super) enum SlotCount {
@@ -47,6 +51,8 @@ pub(super) enum SlotCount {
         of: usize,
         /// Beats of the fleet when the store went away.
         beats: u64,
+        /// Scrolls that have ended since. The store still counts them.
+        ended: Vec<(ClaimId, Arc<str>)>,
     },
 }
 
@@ -283,17 +289,17 @@ impl Slots {
         state.count = SlotCount::Alone {
             of,
             beats: view.beats,
+            ended: Vec::new(),
         };
         None
     }
 
     /// Lets the store grant slots again, if it has answered since this gateway went on alone.
     pub(super) fn come_back(&self, state: &mut SlotState) {
-        if let SlotCount::Alone { beats, .. } = state.count
-            && self.store.fleet_view().beats > beats
+        if let SlotCount::Alone { beats, .. } = &state.count
+            && self.store.fleet_view().beats > *beats
         {
-            state.count = SlotCount::Fleet(FleetSlots::default());
-            self.write_scrolls(state);
+            self.share_again(state);
         }
     }
 
@@ -302,11 +308,20 @@ impl Slots {
         let mut state = self.state.lock();
         match state.count {
             SlotCount::Own => return,
-            SlotCount::Alone { .. } => state.count = SlotCount::Fleet(FleetSlots::default()),
-            SlotCount::Fleet(_) => {}
+            SlotCount::Alone { .. } => self.share_again(&mut state),
+            SlotCount::Fleet(_) => self.write_scrolls(&state),
         }
-        self.write_scrolls(&state);
         self.settle(&mut state);
+    }
+
+    fn share_again(&self, state: &mut SlotState) {
+        let shared = SlotCount::Fleet(FleetSlots::default());
+        if let SlotCount::Alone { ended, .. } = std::mem::replace(&mut state.count, shared) {
+            for (claim, payer) in ended {
+                self.store.end_slot(&self.account, claim, &payer);
+            }
+        }
+        self.write_scrolls(state);
     }
 
     fn write_scrolls(&self, state: &SlotState) {
@@ -331,9 +346,14 @@ impl Slots {
     }
 
     /// Tells the other gateways that a scroll is open no more.
-    pub(super) fn end_scroll(&self, state: &SlotState, claim: ClaimId, payer: &str) {
-        if state.is_shared() {
-            self.store.end_slot(&self.account, claim, payer);
+    pub(super) fn end_scroll(&self, state: &mut SlotState, claim: ClaimId, payer: &Arc<str>) {
+        match &mut state.count {
+            SlotCount::Own => {}
+            SlotCount::Fleet(_) => self.store.end_slot(&self.account, claim, payer),
+            SlotCount::Alone { ended, .. } if ended.len() < ENDED_MAX => {
+                ended.push((claim, Arc::clone(payer)));
+            }
+            SlotCount::Alone { .. } => {}
         }
     }
 

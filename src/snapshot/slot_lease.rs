@@ -67,7 +67,8 @@ impl Drop for Waiter {
             state.change_held(&running.payer, |held| {
                 held.running = held.running.saturating_sub(1)
             });
-            self.slots.end_scroll(&state, running.claim, &running.payer);
+            self.slots
+                .end_scroll(&mut state, running.claim, &running.payer);
             state.ask_again();
             self.slots.settle(&mut state);
         }
@@ -91,7 +92,7 @@ impl SlotLease {
         }
         if pages == 1 && state.left.len() > state.excused {
             for (claim, payer) in state.excuse() {
-                self.slots.end_scroll(&state, claim, &payer);
+                self.slots.end_scroll(&mut state, claim, &payer);
             }
             state.ask_again();
             self.slots.settle(&mut state);
@@ -149,7 +150,8 @@ impl Drop for SlotLease {
         });
         if self.ended {
             state.lately.read(self.id, running.pages, true, now);
-            self.slots.end_scroll(&state, running.claim, &running.payer);
+            self.slots
+                .end_scroll(&mut state, running.claim, &running.payer);
             state.ask_again();
         } else {
             self.slots.note_scroll(&state, &running);
