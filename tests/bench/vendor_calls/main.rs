@@ -456,8 +456,8 @@ fn print_reasons(line: &Line) {
     println!();
 }
 
-/// The vendors' world, which all parties share.
-fn world() -> Arc<Sandbox> {
+/// The vendors, which all parties share: their world, and where they listen.
+async fn vendors() -> Result<(Arc<Sandbox>, SocketAddr), String> {
     let options = Options {
         wiv_requests_per_minute: None,
         nable_requests_per_minute: None,
@@ -466,18 +466,20 @@ fn world() -> Arc<Sandbox> {
         open_scrolls_max: 100_000,
         ..Options::default()
     };
-    Sandbox::new(options, Clock::system())
+    let sandbox = Sandbox::new(options, Clock::system());
+    let listener = TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.map_err(|why| why.to_string())?;
+    let address = listener.local_addr().map_err(|why| why.to_string())?;
+    // It ends with the runtime.
+    tokio::spawn(sandbox.clone().serve(listener, std::future::pending()));
+    Ok((sandbox, address))
 }
 
 /// Plays each trace with one gateway, and with two that share a store.
 async fn run_fleet(seconds: u64, seeds: &[u64]) -> Result<(), String> {
     let log = CallLog::install()?;
     let work = tempfile::tempdir().map_err(|why| why.to_string())?;
-    let sandbox = world();
-    let listener = TcpListener::bind("127.0.0.1:0").await;
-    let listener = listener.map_err(|why| why.to_string())?;
-    let vendors = listener.local_addr().map_err(|why| why.to_string())?;
-    let vendor_task = tokio::spawn(sandbox.clone().serve(listener, std::future::pending()));
+    let (sandbox, vendors) = vendors().await?;
     let mut sums = [Line::default(), Line::default()];
     for seed in seeds {
         let trace = draw(*seed, Duration::from_secs(seconds), sandbox.options().today);
@@ -492,7 +494,6 @@ async fn run_fleet(seconds: u64, seeds: &[u64]) -> Result<(), String> {
             sum.add(&line);
         }
     }
-    vendor_task.abort();
     let [one, two] = &sums;
     print_table(&sums);
     println!(
@@ -508,11 +509,7 @@ async fn run(seconds: u64, seeds: &[u64]) -> Result<(), String> {
     prepare()?;
     let log = CallLog::install()?;
     let work = tempfile::tempdir().map_err(|why| why.to_string())?;
-    let sandbox = world();
-    let listener = TcpListener::bind("127.0.0.1:0").await;
-    let listener = listener.map_err(|why| why.to_string())?;
-    let vendors = listener.local_addr().map_err(|why| why.to_string())?;
-    let vendor_task = tokio::spawn(sandbox.clone().serve(listener, std::future::pending()));
+    let (sandbox, vendors) = vendors().await?;
     let mut sums: Vec<Line> = Vec::new();
     let mut bounds = Bounds::default();
     for seed in seeds {
@@ -547,7 +544,6 @@ async fn run(seconds: u64, seeds: &[u64]) -> Result<(), String> {
                 .for_each(|(sum, line)| sum.add(line)),
         }
     }
-    vendor_task.abort();
     if seeds.len() > 1 {
         println!("all {} seeds together\n", seeds.len());
         print_table(&sums);
