@@ -9,12 +9,11 @@ use rustls::{ClientConfig, RootCertStore};
 use super::BuildError;
 use crate::cache::Lifetimes;
 use crate::clock::Clock;
-use crate::config::{self, Secrets, Settings, StoreKind, ValkeySettings};
+use crate::config::{Secrets, Settings, StoreKind, ValkeySettings};
 use crate::metrics::Metrics;
 use crate::secrets::SealingKey;
 use crate::store::{
     Disk, DiskOptions, SealedRecord, Store, Valkey, ValkeyAccess, ValkeyLives, ValkeyOptions,
-    WhenAway,
 };
 
 /// Keeps keys that are derived for the store apart from those of page tokens.
@@ -132,15 +131,11 @@ fn valkey_options(
         lease: valkey.lease,
         lives: lives(settings),
         replicas_min: valkey.replicas_min,
-        when_away: match valkey.when_away {
-            config::WhenAway::Open => WhenAway::Open,
-            config::WhenAway::StaleOnly => WhenAway::StaleOnly,
-            config::WhenAway::Closed => WhenAway::Closed,
-        },
+        when_away: valkey.when_away,
     })
 }
 
-/// How long records may be of use to anybody.
+/// Returns the time after which no setting allows a record to be used.
 fn lives(settings: &Settings) -> ValkeyLives {
     let policy = &settings.policy;
     let whole = |lives: &Lifetimes| lives.fresh + lives.stale.max(lives.on_error);

@@ -221,7 +221,7 @@ mod tests {
         drop(rest);
         assert_eq!(files.count(), 0);
         assert!(files.0.filed.read().range(..=address).next_back().is_none());
-        // What is on its way can still be read.
+        // Bodies that are being sent can still be read.
         assert_eq!(read(&part).len(), part.bytes);
     }
 

@@ -212,7 +212,7 @@ mod tests {
             ..max_age
         };
         assert_eq!(ages.map(|age| neither.refuses_age(age)), [false; 3]);
-        // What costs no vendor call is obeyed all the same.
+        // A directive that costs no vendor call is still obeyed.
         assert_eq!(all.unforced(), neither);
     }
 

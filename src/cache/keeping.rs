@@ -35,7 +35,7 @@ impl<V: Clone + Send + Sync + 'static> Keeping<V> {
     }
 
     /// Puts the kept answer into memory, with the age that it has by now. An answer that no
-    /// lifetime lets anybody use stays where it is.
+    /// lifetime allows to use stays where it is.
     pub(super) async fn recall(
         &self,
         local: &Local<V>,
@@ -49,7 +49,7 @@ impl<V: Clone + Send + Sync + 'static> Keeping<V> {
         }
     }
 
-    /// Puts a kept answer into memory, if any lifetime lets anybody use it. Returns what memory
+    /// Puts a kept answer into memory, if a lifetime allows to use it. Returns what memory
     /// holds then.
     pub(super) fn take(
         &self,

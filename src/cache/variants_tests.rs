@@ -157,7 +157,7 @@ async fn the_queue_is_bounded() {
         told.contains("coded_variants_total{coding=\"br\",outcome=\"crowded\"} 2"),
         "{told}"
     );
-    // Who was turned away is taken once there is room.
+    // A body that was turned away is encoded once there is room.
     variants.queue.lock().jobs.clear();
     let body = bodies.last().unwrap();
     find(&variants, &BOTH, body);

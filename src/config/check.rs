@@ -24,19 +24,20 @@ use crate::reads::{GradedLifetimes, Link, LinkTo, Policy};
 use crate::secrets::SecretSource;
 use crate::server::ServerOptions;
 use crate::snapshot::SnapshotOptions;
-use crate::store::ValkeyAddress;
+use crate::store::{ValkeyAddress, WhenAway};
 
 pub use super::file::{CacheSettings, ChangesSettings, ConsoleSettings, LogSettings};
-pub use super::form::{AuthMode, StoreKind, WhenAway};
+pub use super::form::{AuthMode, StoreKind};
 
 /// The `[store]` settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// What it is made of.
+    /// The engine that keeps the records.
     pub kind: StoreKind,
-    /// Where. `None`: the settings name no directory, and the service manager gave none.
+    /// The directory of the file. `None`: the settings name none, and the service manager gave
+    /// none.
     pub directory: Option<PathBuf>,
-    /// Sealed bytes kept.
+    /// Maximum sealed bytes.
     pub bytes_max: u64,
     /// The server of `kind = "valkey"`; `None` for any other kind.
     pub valkey: Option<ValkeySettings>,
@@ -45,36 +46,36 @@ pub struct StoreSettings {
 /// The `[store.valkey]` settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValkeySettings {
-    /// Whichever is the primary.
+    /// The addresses to try. The first primary is used.
     pub addresses: Vec<ValkeyAddress>,
     /// Whether connections are encrypted.
     pub tls: bool,
-    /// Who vouches for its certificate; `None`: those whom the system trusts.
+    /// The authorities of its certificate. `None`: those that the system trusts.
     pub ca_file: Option<PathBuf>,
-    /// `None`: the default user.
+    /// The user. `None`: the default user.
     pub username: Option<String>,
-    /// Its password; `None`: it wants none.
+    /// The password of the user. `None`: no password.
     pub password: Option<SecretSource>,
-    /// Before every key.
+    /// The start of every key.
     pub prefix: String,
-    /// For one operation.
+    /// Time limit of one operation.
     pub timeout: Duration,
-    /// Of a search that is walked.
+    /// Lease of the claim on a search that a gateway walks.
     pub lease: Duration,
-    /// Gateways that share it, at least.
+    /// Minimum number of gateways that share it.
     pub replicas_min: u32,
     /// What the gateway does while it is away.
     pub when_away: WhenAway,
 }
 
-/// Everything the settings say, checked, in the form each module takes.
+/// All settings, checked, as the options of each room.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `[listen]` and `[limits]`.
     pub server: ServerOptions,
-    /// Who is let in.
+    /// Which callers are accepted.
     pub auth: AuthMode,
-    /// Whose web pages may read answers.
+    /// The origins whose web pages may read answers.
     pub cross_origin: Option<Arc<CrossOrigin>>,
     /// `[[callers]]`; names and keys are unique.
     pub callers: Vec<CallerSpec>,
@@ -90,13 +91,13 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// States of searches that callers keep in step with.
     pub changes: ChangesSettings,
-    /// What outlives the process.
+    /// The store, which outlives the process.
     pub store: StoreSettings,
-    /// Which of them are coded.
+    /// Which answers are encoded.
     pub compression: VariantOptions,
     /// Seals page tokens; `None`: derived from the wiv key.
     pub token_key: Option<SecretSource>,
-    /// Sealed them before.
+    /// The secret that sealed page tokens before.
     pub token_key_previous: Option<SecretSource>,
     /// What is logged.
     pub log: LogSettings,
@@ -104,7 +105,7 @@ pub struct Settings {
     pub console: ConsoleSettings,
     /// Where spans go; `None` where traces are off.
     pub traces: Option<TraceSettings>,
-    /// What is allowed and yet probably not meant; one line each, no values.
+    /// Settings that are valid but probably not intended: one line each, without values.
     pub warnings: Vec<String>,
     pub(super) file: File,
     pub(super) places: SettingPlaces,

@@ -11,7 +11,7 @@ use http::HeaderName;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::form::{AuthMode, Level, Setting, StoreKind, Visit, WhenAway, as_table, below, no_more};
+use super::form::{AuthMode, Level, Setting, StoreKind, Visit, as_table, below, no_more};
 use super::lists::{Host, List, Visible};
 use super::measure::{Count, DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Share, Size, Time, ms};
 use super::names::{
@@ -25,7 +25,7 @@ use crate::domain::{AccountId, CustomerId, PageSize, Vendor};
 use crate::exchange::site::Origin;
 use crate::server::ClientAuth;
 use crate::snapshot::SnapshotOptions;
-use crate::store::ValkeyAddress;
+use crate::store::{ValkeyAddress, WhenAway};
 use crate::traces::CollectorUrl;
 use crate::upstream::{BaseUrl, ProxyUrl, VendorOptions};
 use crate::vendors::ROWS;
@@ -137,8 +137,8 @@ table! {
         callers: Vec<Caller> = Vec::new(),
         cors: Cors = Cors::default(),
         limits: Limits = Limits::default(),
-        wiv: Wiv = VendorTable::of(Vendor::Wiv),
-        nable: Nable = VendorTable::of(Vendor::Nable),
+        wiv: Wiv = VendorTable::of(Vendor::Wiv, AccountId::parse("wiv").ok()),
+        nable: Nable = VendorTable::of(Vendor::Nable, None),
         customers: Lifetimes = lives(5 * MINUTE, 24 * HOUR),
         cases: Cases = Cases::default(),
         billing: Billing = Billing::default(),
@@ -151,6 +151,16 @@ table! {
         log: LogSettings = LogSettings::default(),
         console: ConsoleSettings = ConsoleSettings::default(),
         traces: Traces = Traces::default(),
+    }
+}
+
+impl File {
+    /// Returns the settings of one vendor.
+    pub fn vendor(&self, vendor: Vendor) -> &VendorTable {
+        match vendor {
+            Vendor::Wiv => &self.wiv,
+            Vendor::Nable => &self.nable,
+        }
     }
 }
 
@@ -177,14 +187,14 @@ table! {
 }
 
 table! {
-    /// Who is let in.
+    /// Which callers are accepted.
     Auth {
         mode: AuthMode = AuthMode::Keys,
     }
 }
 
 table! {
-    /// One caller. Nothing here has a default that could let anyone in.
+    /// One caller. No default accepts a caller.
     Caller {
         name: Option<CallerName> = None,
         key_hash: Option<List<CallerKeyHash>> = None,
@@ -201,7 +211,7 @@ table! {
     /// Web pages of other origins.
     Cors {
         origins: List<Origin> = Vec::new(),
-        // How long browsers may remember that. Two hours are the most that any of them does.
+        // How long browsers may cache a preflight. No browser does for more than two hours.
         max_age: Time<0, DAY> = ms(10 * MINUTE),
     }
 }
@@ -236,14 +246,13 @@ pub struct VendorTable {
     pub optional: bool,
     pub learn_rate: bool,
     pub requests_per_minute_min: u32,
-    pub credential: String,
     pub account_id: Option<AccountId>,
     pub account_id_env: Option<String>,
     pub account_id_file: Option<PathBuf>,
 }
 
 impl VendorTable {
-    fn of(vendor: Vendor) -> Self {
+    fn of(vendor: Vendor, account_id: Option<AccountId>) -> Self {
         let (host, path) = ROWS.get(vendor).base;
         let base = BaseUrl::fixed(host, path);
         Self {
@@ -255,8 +264,7 @@ impl VendorTable {
             optional: false,
             learn_rate: false,
             requests_per_minute_min: 6,
-            credential: vendor.as_str().to_owned(),
-            account_id: None,
+            account_id,
             account_id_env: None,
             account_id_file: None,
         }
@@ -295,7 +303,8 @@ macro_rules! vendor {
 vendor! {
     /// wiv.
     Wiv {
-        credential: CredentialName,
+        // The vendor has no word for its account.
+        credential [account_id]: Option<CredentialName>,
     }
 }
 
@@ -392,7 +401,7 @@ table! {
 }
 
 table! {
-    /// What outlives the process.
+    /// The store, which outlives the process.
     Store {
         kind: StoreKind = StoreKind::Disk,
         directory: DirectoryName = None,

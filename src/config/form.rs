@@ -11,6 +11,7 @@ use super::layer::unknown;
 use super::report::Report;
 use crate::access::Role;
 use crate::server::ClientAuth;
+use crate::store::WhenAway;
 
 /// What is known of a single setting besides its value.
 #[derive(Clone, Copy)]
@@ -309,18 +310,6 @@ choice! {
         Valkey = "valkey",
         /// Nothing: what is remembered ends with the process.
         None = "none",
-    }
-}
-
-choice! {
-    /// What the gateway does while Valkey does not answer.
-    WhenAway {
-        /// It goes on alone.
-        Open = "open",
-        /// It makes no vendor calls.
-        StaleOnly = "stale_only",
-        /// After a few seconds it serves nothing.
-        Closed = "closed",
     }
 }
 

@@ -15,13 +15,13 @@ use super::form::below;
 use super::report::{Report, SettingPlace};
 use super::show::paths;
 
-/// What the variables that override settings begin with; two underscores separate the levels.
+/// Prefix of the variables that override settings. Two underscores separate the levels.
 pub const PREFIX: &str = "MSP_GATEWAY__";
-/// What they begin with where the underscores are forgotten.
+/// Prefix of such variables when underscores are missing.
 const FAMILY: &str = "MSP_GATEWAY_";
 /// Longest name of a variable that is shown or compared. The longest sensible one has under 60.
 const VARIABLE_BYTES_MAX: usize = 128;
-/// Letters that may be wrong in a name for another one to be suggested.
+/// Maximum edit distance of a name that is suggested.
 const TYPING_ERRORS_MAX: usize = 3;
 /// Largest file and largest variable, in bytes. The largest sensible file names 10,000 customers.
 pub const SOURCE_BYTES_MAX: usize = 1 << 20;
@@ -252,7 +252,7 @@ pub fn from_variables(
         let path = levels
             .iter()
             .fold(String::new(), |path, level| below(&path, shown(level)));
-        // What the file said below this path no longer stands.
+        // The file's settings below this path are replaced.
         let members = format!("{path}[");
         report
             .places

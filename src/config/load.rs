@@ -15,7 +15,7 @@ use super::sources;
 use crate::domain::Vendor;
 use crate::secrets::{FileProblem, read_file};
 
-/// What stands for standard input in the place of a file's name.
+/// The file name that means standard input.
 const INPUT: &str = "-";
 /// The name of standard input in messages.
 const INPUT_LABEL: &str = "standard input";
@@ -112,7 +112,7 @@ pub fn from_text(
     read(Some((label, text)), variables)
 }
 
-/// What other programs read as the proxy to use, in capitals or not.
+/// Variables that name a proxy for other programs, in capitals or not.
 const PROXY_VARIABLES: [&str; 3] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"];
 
 /// A line for each proxy that the environment names although no vendor is called through one: on a

@@ -49,7 +49,7 @@ mod reference;
 
 pub use check::{
     AuthMode, CacheSettings, ChangesSettings, ConsoleSettings, LogSettings, Settings, StoreKind,
-    StoreSettings, ValkeySettings, WhenAway,
+    StoreSettings, ValkeySettings,
 };
 pub use form::Level;
 pub(crate) use form::parsed;

@@ -121,8 +121,8 @@ forms! {
         String::clone;
     CustomerId: "a customer id: 1 to 128 letters, digits and characters - _ . : @ |",
         |text| Self::parse(text).ok(), |id| id.as_str().to_owned();
-    CredentialName => String: ACCOUNT_ID,
-        |text| AccountId::parse(text).is_ok().then(|| text.to_owned()), String::clone;
+    CredentialName => AccountId: ACCOUNT_ID, |text| AccountId::parse(text).ok(),
+        |id| id.as_str().to_owned();
     AccountId: ACCOUNT_ID,
         |text| Self::parse(text).ok(), |id| id.as_str().to_owned(), or number;
     SocketAddr: "an IP address and a port, such as \"127.0.0.1:8080\"",

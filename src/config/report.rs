@@ -1,10 +1,10 @@
-//! What is wrong with the settings: one line each, in the order of the file, no values.
+//! The problems of settings: one line each, in the order of the file, without values.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-/// Problems told at once; a file with more is not a settings file.
+/// Maximum number of reported problems. A file with more is not a settings file.
 pub const PROBLEMS_MAX: usize = 50;
 
 /// Where a setting was given.

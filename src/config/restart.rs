@@ -1,4 +1,4 @@
-//! Which settings are read at the start alone.
+//! The settings that are read only at the start.
 
 /// The settings that a reload does not take over, each a setting or a whole table. `config.toml`
 /// marks them, `check` and the console show them, and a test changes every setting and compares

@@ -70,13 +70,13 @@ pub struct Secrets {
     pub vendors: PerVendor<Option<VendorSecrets>>,
     /// Stretched into the key that seals page tokens.
     pub token_key: Option<Secret>,
-    /// The one before.
+    /// The previous token key.
     pub token_key_previous: Option<Secret>,
     /// Sent with every export of spans.
     pub trace_headers: TraceHeaders,
     /// Of the user in `store.valkey`.
     pub valkey_password: Option<Secret>,
-    /// What listeners need to speak TLS.
+    /// Certificates and keys of the listeners.
     pub certificates: Certificates,
     /// Files that others may read, certificates that are out of date; one line each, no values.
     pub warnings: Vec<String>,

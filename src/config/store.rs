@@ -2,9 +2,10 @@
 
 use super::check::ValkeySettings;
 use super::file::File;
-use super::form::{StoreKind, WhenAway};
+use super::form::StoreKind;
 use super::report::Report;
 use super::sources::named;
+use crate::store::WhenAway;
 
 /// Returns the server's settings; `None` where the store is of another kind, or they are wrong.
 pub(super) fn valkey(file: &File, report: &mut Report) -> Option<ValkeySettings> {
@@ -60,7 +61,7 @@ fn is_beyond(file: &File) -> bool {
     !addresses.all(|address| address.is_loopback())
 }
 
-/// Lists what is allowed and yet probably not meant.
+/// Returns warnings about settings that are valid but probably not intended.
 pub(super) fn warnings(file: &File) -> Vec<String> {
     let table = &file.store.valkey;
     let used = file.store.kind == StoreKind::Valkey;
@@ -79,7 +80,8 @@ pub(super) fn warnings(file: &File) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{self, StoreKind, WhenAway};
+    use crate::config::{self, StoreKind};
+    use crate::store::WhenAway;
 
     #[test]
     fn only_a_shared_store_may_forbid_to_go_on_without_it() {

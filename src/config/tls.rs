@@ -17,14 +17,14 @@ pub struct Certificates {
     pub admin: Option<TlsSetup>,
 }
 
-/// Returns whether anybody can come with a certificate at all.
+/// Returns whether a listener requests certificates from callers.
 pub(super) fn asks_for_certificates(listen: &Listen) -> bool {
     [&listen.public_tls, &listen.admin_tls]
         .into_iter()
         .any(|table| table.client_auth != ClientAuth::None)
 }
 
-/// Holds the keys of a table to each other.
+/// Checks the settings of a table against each other.
 pub(super) fn check(path: &str, table: &ListenTls, report: &mut Report) {
     let at = |setting: &str| format!("{path}.{setting}");
     let on = table.certificate_file.is_some();

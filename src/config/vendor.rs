@@ -39,23 +39,15 @@ impl VendorSettings {
     }
 }
 
-/// Finds where a vendor's account is named. Takes whether the vendor has a key.
-type FindAccount = fn(&VendorTable, bool, &mut Report) -> Option<AccountSource>;
-
 /// Checks the vendors' tables; `None` where a vendor is disabled or wrong.
 pub(super) fn vendors(file: &File, report: &mut Report) -> PerVendor<Option<VendorSettings>> {
     let hold_down_max = file.limits.hold_down_max;
-    let mut checked = |table, find| checked(table, hold_down_max, find, report);
-    PerVendor {
-        wiv: checked(&file.wiv, wiv_account),
-        nable: checked(&file.nable, nable_account),
-    }
+    PerVendor::from_fn(|vendor| checked(file.vendor(vendor), hold_down_max, report))
 }
 
 fn checked(
     table: &VendorTable,
     hold_down_max: Duration,
-    find: FindAccount,
     report: &mut Report,
 ) -> Option<VendorSettings> {
     let options = &table.options;
@@ -80,7 +72,7 @@ fn checked(
             format!("is missing: a fallback key is configured, so {env} or {file} must be set too");
         report.rule(&env, text);
     }
-    let account = find(table, key.is_some(), report);
+    let account = account(&at("account_id"), table, key.is_some(), report);
     Some(VendorSettings {
         options: VendorOptions {
             learn_down_to: table.learn_rate.then_some(least),
@@ -94,16 +86,15 @@ fn checked(
     })
 }
 
-fn wiv_account(wiv: &VendorTable, _: bool, _: &mut Report) -> Option<AccountSource> {
-    // The form was an account id's already.
-    let account = AccountId::parse(&wiv.credential).ok()?;
-    Some(AccountSource::Given(account))
-}
-
-fn nable_account(nable: &VendorTable, has_key: bool, report: &mut Report) -> Option<AccountSource> {
-    let path = "nable.account_id";
-    let (env, file) = (&nable.account_id_env, &nable.account_id_file);
-    match (&nable.account_id, named(path, env, file, report)) {
+/// Returns where the account is named, by the setting at `path` or the two beside it.
+fn account(
+    path: &str,
+    table: &VendorTable,
+    has_key: bool,
+    report: &mut Report,
+) -> Option<AccountSource> {
+    let (env, file) = (&table.account_id_env, &table.account_id_file);
+    match (&table.account_id, named(path, env, file, report)) {
         (Some(_), Some(_)) => {
             let text = "is given more than once; keep one of account_id, account_id_env and account_id_file";
             report.rule(path, text);
@@ -112,7 +103,8 @@ fn nable_account(nable: &VendorTable, has_key: bool, report: &mut Report) -> Opt
         (Some(id), None) => Some(AccountSource::Given(id.clone())),
         (None, Some(source)) => Some(AccountSource::Kept(source)),
         (None, None) => {
-            let text = "is missing: N-able needs account_id, account_id_env or account_id_file beside its key";
+            let text =
+                "is missing: give account_id, account_id_env or account_id_file beside the key";
             if has_key {
                 report.rule(path, text);
             }

@@ -39,7 +39,7 @@ const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long reading goes on after an answer: until a caller on a slow line has sent what it had
 /// begun.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
-/// How long reading goes on if there was no request, so that nobody is sending.
+/// How long reading continues if there was no request, so that nothing is being sent.
 pub(super) const LINGER_IDLE: Duration = Duration::from_secs(1);
 
 /// While the gateway leaves, a connection without a request is closed after this time, but not

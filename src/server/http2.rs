@@ -142,7 +142,7 @@ where
             () = &mut closing, if !leaving => {
                 leaving = true;
                 patience.idle = patience.idle.min(IDLE_WHILE_CLOSING);
-                // What was sent before the peer noticed is still accepted.
+                // Requests that were sent before the peer read this are still accepted.
                 connection.as_mut().graceful_shutdown();
                 until = Some(clock.now() + IDLE_WHILE_CLOSING);
             }

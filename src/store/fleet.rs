@@ -1,12 +1,12 @@
 //! The operations of an engine that several gateways (*replicas*) share.
 //!
-//! A **claim** is the right of one gateway to walk a search, whose snapshots are a *line*. It lasts
-//! for a lease, and is renewed. While it holds, the engine refuses every other gateway's changes of
-//! that line; see [`Fence`](super::engine::Fence).
+//! A **claim** is the right of one gateway to walk a search. The snapshots of one search are a
+//! *line*. A claim lasts for a lease and is renewed. While it holds, the engine refuses changes of
+//! that line by every other gateway; see [`Fence`](super::engine::Fence).
 //!
-//! An engine of one gateway, such as a file, does not have them. A shared engine executes each of
-//! them atomically. Time is the engine's: an operation sends and returns ages, so that the clocks
-//! of two machines are never compared.
+//! An engine of one gateway, such as a file, has no such operations. A shared engine executes each
+//! operation atomically. Only the engine's clock counts: an operation sends and returns ages, so
+//! that the clocks of two machines are never compared.
 
 use bytes::Bytes;
 
@@ -46,35 +46,35 @@ pub struct LineWant {
     pub rows: u32,
     /// The furthest row that a reader has read.
     pub furthest: u32,
-    /// How urgent it is; 0 is most urgent.
+    /// The urgency of the readers; 0 is most urgent.
     pub lane: u8,
     /// How long the readers wait.
     pub left: Duration,
-    /// A walk of another gateway waits until this one is over.
+    /// Whether a walk of another gateway waits for the end of this one.
     pub turn: bool,
 }
 
 /// One operation.
 #[derive(Clone, Debug)]
 pub enum FleetOp {
-    /// Claims a line → [`FleetReply::Lead`], also where it was claimed by this before;
+    /// Claims a line → [`FleetReply::Lead`], also if this claim holds it already;
     /// [`FleetReply::Wait`] while another claim lasts.
     Claim {
         /// The line of a search.
         line: RecordName,
-        /// By which the right is known.
+        /// The id of the claim.
         claim: ClaimId,
-        /// How long it lasts.
+        /// How long the claim lasts.
         lease: Duration,
     },
-    /// Renews a claim, even one that has run out but that no other gateway took since
-    /// → [`FleetReply::Renewed`] or [`FleetReply::Deposed`].
+    /// Renews a claim → [`FleetReply::Renewed`]. An expired claim can be renewed until another
+    /// gateway claims the line; after that → [`FleetReply::Deposed`].
     Renew {
         /// The line.
         line: RecordName,
         /// The claim.
         claim: ClaimId,
-        /// How long it lasts from now on.
+        /// How long the claim lasts from now on.
         lease: Duration,
     },
     /// Ends a claim, if it holds → [`FleetReply::Kept`].
@@ -84,16 +84,16 @@ pub enum FleetOp {
         /// The claim.
         claim: ClaimId,
     },
-    /// Says what readers want, if they want something, and looks at the line
+    /// Reports the rows that readers want, if any, and reads the state of the line
     /// → [`FleetReply::Line`].
     Want {
         /// The line.
         line: RecordName,
-        /// Nothing is wanted where `left` is zero.
+        /// The rows. If `left` is zero, nothing is wanted.
         want: LineWant,
     },
-    /// Keeps a record under a name unless there is one → [`FleetReply::Value`] with the record that
-    /// is kept, which may be another replica's.
+    /// Stores a record under a name, unless there is one → [`FleetReply::Value`] with the stored
+    /// record, which may be another replica's.
     Settle {
         /// Its name.
         name: RecordName,
@@ -130,7 +130,7 @@ pub enum FleetOp {
         /// When the vendor gave the answer that this replica already has.
         have: Option<Stamp>,
     },
-    /// Keeps an answer and ends the claim → [`FleetReply::Kept`]; [`FleetReply::Conflict`] for a
+    /// Stores an answer and ends the claim → [`FleetReply::Kept`]; [`FleetReply::Conflict`] for a
     /// soft failure if a good answer is stored, and for an answer older than the stored one.
     Land {
         /// Its name.
@@ -149,7 +149,7 @@ pub enum FleetOp {
     Fail {
         /// The answer's name.
         name: RecordName,
-        /// Ended.
+        /// The claim that ends.
         claim: ClaimId,
         /// The failure, sealed.
         record: Bytes,
@@ -167,25 +167,25 @@ pub enum FleetOp {
     Take {
         /// The name of the account.
         account: RecordName,
-        /// By which the call is known.
+        /// The id of the call.
         call: ClaimId,
-        /// What is wished.
+        /// The request.
         wish: PurseTake,
     },
-    /// A call is over → [`FleetReply::Kept`], also where it is not known.
+    /// Ends a call → [`FleetReply::Kept`], also for an unknown call.
     EndCall {
         /// The name of the account.
         account: RecordName,
-        /// By which the call is known.
+        /// The id of the call.
         call: ClaimId,
-        /// Credit that is given back.
+        /// Credit that is given back, in microseconds.
         back_us: u64,
     },
-    /// A vendor said something about its limits → [`FleetReply::Kept`].
+    /// Shares news about an account's limits → [`FleetReply::Kept`].
     Word {
         /// The name of the account.
         account: RecordName,
-        /// What it said.
+        /// The news.
         word: PurseWord,
     },
     /// Adds requests of callers to the sums of the fleet → [`FleetReply::Used`].
@@ -195,26 +195,26 @@ pub enum FleetOp {
         /// The callers and their requests.
         batch: UseBatch,
     },
-    /// Asks for a slot of an account → [`FleetReply::Slot`].
+    /// Requests a slot of an account → [`FleetReply::Slot`].
     Slot {
         /// The name of the account.
         account: RecordName,
         /// The scroll that is to be opened.
         slot: SlotOf,
-        /// What is wished.
+        /// The request.
         wish: SlotWish,
     },
-    /// A scroll may be open for this much longer → [`FleetReply::Kept`], also where it was not
-    /// known.
+    /// Extends the time that a scroll may be open → [`FleetReply::Kept`], also for an unknown
+    /// scroll.
     SlotUsed {
         /// The name of the account.
         account: RecordName,
         /// The scroll.
         slot: SlotOf,
-        /// Until it expires.
+        /// The time until it expires.
         left: Duration,
     },
-    /// A scroll is open no more → [`FleetReply::Kept`], also where it was not known.
+    /// Ends a scroll → [`FleetReply::Kept`], also for an unknown scroll.
     SlotEnded {
         /// The name of the account.
         account: RecordName,
@@ -289,26 +289,26 @@ pub enum FleetReply {
     Answer(Option<(Bytes, Stamp)>),
     /// The fetch failed a moment ago: the failure, sealed.
     Failed(Bytes),
-    /// Another replica does it. Its lease lasts this long.
+    /// Another replica holds the claim. Its lease lasts this long.
     Wait(Duration),
-    /// This replica has to do it.
+    /// This replica holds the claim now.
     Lead,
-    /// The claim holds. What readers of other replicas want.
+    /// The claim holds. The rows are those that readers of other replicas want.
     Renewed(LineWant),
     /// Another replica has claimed the line since.
     Deposed,
-    /// How a line stands.
+    /// The state of a line.
     Line {
         /// Its current snapshot.
         current: Option<RecordName>,
-        /// How long the claim on it lasts still. Zero: nobody has claimed it.
+        /// The rest of the claim on it. Zero: it is not claimed.
         left: Duration,
     },
     /// The reply of a purse.
     Purse(PurseReply),
     /// The sums of the callers of a batch, in its order.
     Used(Vec<CallerUse>),
-    /// The reply to a wish for a slot.
+    /// The reply to the request for a slot.
     Slot(SlotReply),
     /// The state of the fleet.
     Beat {

@@ -203,7 +203,7 @@ impl<C: CollectorConnector> Exporter<C> {
                 }
             }
             if end.is_none() {
-                // What is under way goes on for as long as the end allows it.
+                // An export in progress continues until the time for the end is over.
                 let limit = async {
                     let until = told_to_end(&mut closing).await;
                     sleep_until(until).await;
