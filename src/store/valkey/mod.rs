@@ -16,6 +16,7 @@
 //! operation; the clocks of two machines are compared.
 
 mod connect;
+mod replies;
 mod scripts;
 mod wire;
 
