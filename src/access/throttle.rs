@@ -131,7 +131,7 @@ impl Throttle {
         self.state.lock().unreported > 0
     }
 
-    /// Returns the requests that the others are to hear of. They count as reported from now on.
+    /// Returns the requests that were not reported yet. They count as reported from now on.
     pub fn report(&self) -> u32 {
         std::mem::take(&mut self.state.lock().unreported)
     }

@@ -268,7 +268,7 @@ async fn a_gateway_that_dies_holds_its_places_no_longer_than_a_call_may_take() {
     let two = payers.admit(0, Lane::Interactive, wait).await.unwrap();
     payers.cut(0, true);
     let died = Clock::system().now();
-    // Nobody hears that they ended.
+    // Their ends are not recorded.
     drop((one, two));
     drop(payers.admit(1, Lane::Interactive, wait).await.unwrap());
     let took = died.elapsed();

@@ -116,7 +116,7 @@ async fn replaced_snapshots_come_back_for_their_tokens_and_the_newest_for_first_
         fleet.rest(old.token.clone(), |n| n % 2).await;
         fleet.rigs[0].sandbox.alter(9, 9, 9);
         sleep(Duration::from_secs(125)).await;
-        // Another gateway replaces it, which the first one does not hear of.
+        // Another gateway replaces it, and the first one does not learn that.
         fleet.cut(0, true);
         let new = first_page(&fleet, 1).await;
         assert_ne!(new.rows, old.rows);

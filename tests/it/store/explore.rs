@@ -74,7 +74,7 @@ struct Copy {
     told: usize,
     published: usize,
     promised: usize,
-    /// Readers hear of it with the last rows.
+    /// Readers see it with the last rows.
     end: End,
     ending: Option<End>,
     kept: usize,

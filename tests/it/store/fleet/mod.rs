@@ -66,7 +66,7 @@ struct Faults {
     away: u8,
     /// The store loses its last write.
     failovers: u8,
-    /// A gateway is told to purge everything.
+    /// An operator purges everything at one gateway.
     purges: u8,
     /// The caller starts over after a 410.
     restarts: u8,
