@@ -1,5 +1,7 @@
 //! A caller's own rate limit: a token bucket that refills evenly.
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 
 use crate::clock::{Duration, Instant};
@@ -191,17 +193,22 @@ impl Throttle {
 /// minute's worth may come at once, because a person who reloads reloads twice. Past it the cache
 /// answers, so that a reload button cannot drain a vendor's quota.
 #[derive(Debug)]
-pub struct ForcedRefreshes(Option<Throttle>);
+pub struct ForcedRefreshes(Option<Arc<Throttle>>);
 
 impl ForcedRefreshes {
     /// Allows this many a minute. Zero allows none.
     pub fn per_minute(calls: u32) -> Self {
-        Self((calls > 0).then(|| Throttle::with_burst(calls, calls)))
+        Self((calls > 0).then(|| Arc::new(Throttle::with_burst(calls, calls))))
     }
 
     /// Returns the number of vendor calls allowed per minute.
     pub fn limit(&self) -> u32 {
-        self.0.as_ref().map_or(0, Throttle::limit)
+        self.0.as_ref().map_or(0, |throttle| throttle.limit())
+    }
+
+    /// Returns what counts them, unless none is allowed.
+    pub fn throttle(&self) -> Option<&Arc<Throttle>> {
+        self.0.as_ref()
     }
 
     /// Takes one vendor call from the allowance, if one is left.

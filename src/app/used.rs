@@ -5,12 +5,12 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::App;
-use crate::access::Throttle;
+use crate::access::{Caller, Throttle};
 use crate::clock::Clock;
 use crate::store::{CallerUse, FleetUse};
 
-/// Reports what callers with a limit were admitted here, and passes on what they were admitted
-/// elsewhere.
+/// Reports what callers were admitted here of their limits, and passes on what they were admitted
+/// elsewhere. A caller's requests have one limit, and the refreshes that it forces another one.
 pub(super) struct FleetCallers {
     app: Weak<App>,
     clock: Clock,
@@ -35,16 +35,23 @@ impl FleetCallers {
     }
 }
 
+/// Returns the limits of a caller, each with the name under which gateways sum it.
+fn limits(caller: &Arc<Caller>) -> impl Iterator<Item = (Arc<str>, &Arc<Throttle>)> {
+    let requests = caller.throttle.as_ref();
+    let requests = requests.map(|throttle| (caller.name.clone(), throttle));
+    // No caller has a name with a space.
+    let forced = caller.forced.throttle();
+    let forced = forced.map(|throttle| (format!("{} forced", caller.name).into(), throttle));
+    requests.into_iter().chain(forced)
+}
+
 impl FleetUse for FleetCallers {
     fn take(&self, most: usize) -> Vec<(Arc<str>, u32)> {
         let Some(app) = self.app.upgrade() else {
             return Vec::new();
         };
         let book = app.callers.load();
-        let limited: Vec<_> = book
-            .iter()
-            .filter_map(|caller| Some((&caller.name, caller.throttle.as_ref()?)))
-            .collect();
+        let limited: Vec<_> = book.iter().flat_map(limits).collect();
         let mut turn = self.turn.lock();
         let begin = turn.next.checked_rem(limited.len()).unwrap_or(0);
         let in_turn = || limited.iter().cycle().skip(begin).take(limited.len());
@@ -56,8 +63,8 @@ impl FleetUse for FleetCallers {
         let (mut reported, mut named) = (Vec::new(), Vec::new());
         for (name, throttle) in chosen {
             let count = throttle.report();
-            reported.push((Arc::clone(throttle), count));
-            named.push((Arc::clone(name), count));
+            reported.push((Arc::clone(*throttle), count));
+            named.push((name.clone(), count));
         }
         turn.reported = reported;
         named
@@ -76,10 +83,8 @@ impl FleetUse for FleetCallers {
             return;
         };
         let now = self.clock.now();
-        for caller in app.callers.load().iter() {
-            if let Some(throttle) = &caller.throttle {
-                throttle.alone(now, of);
-            }
+        for (_, throttle) in app.callers.load().iter().flat_map(limits) {
+            throttle.alone(now, of);
         }
     }
 }

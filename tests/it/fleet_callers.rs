@@ -111,6 +111,26 @@ async fn gateways_admit_together_what_one_of_them_would() {
     assert!(shown.as_u64().unwrap() > 20, "{shown}");
 }
 
+/// Refreshes that a caller forces have a limit of their own: six a minute here, six at once.
+#[tokio::test(start_paused = true)]
+async fn gateways_allow_forced_refreshes_together() {
+    let fleet = Limited::of(3).await;
+    let calls = |fleet: &Limited| fleet.gateways[0].vendor_calls();
+    let before = calls(&fleet);
+    let forced = get(
+        "/msp/customers",
+        "X-API-Key: k-one\r\nCache-Control: no-cache\r\n",
+    );
+    for number in 0..30 {
+        let reply = fleet.gateways[number % 3].ask(&forced).await;
+        assert_eq!(reply.status, 200);
+        sleep(Duration::from_secs(2)).await;
+    }
+    let made = calls(&fleet) - before;
+    // Six, and one in ten seconds. A first answer that nobody has yet is not forced.
+    assert!((10..=14).contains(&made), "{made}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_goes_to_another_gateway_takes_its_requests_along() {
     let mut fleet = Limited::of(3).await;
