@@ -173,6 +173,7 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         warnings: callers::warnings(&file)
             .into_iter()
             .chain(store::warnings(&file))
+            .chain(lifetime_warnings(&file))
             .collect(),
         places: std::mem::take(&mut report.places),
         label: report.file.take(),
@@ -320,6 +321,26 @@ fn links(links: &[file::Link], report: &mut Report) -> Vec<Link> {
         out.push(link);
     }
     out
+}
+
+/// Returns a warning for each lifetime that a walk without readers may exceed.
+fn lifetime_warnings(file: &File) -> Vec<String> {
+    let cases = &file.cases;
+    let kinds = [
+        ("open", cases.open),
+        ("recent", cases.recent),
+        ("closed", cases.closed),
+    ];
+    let short = kinds
+        .into_iter()
+        .filter(|(_, lives)| lives.fresh < file.pagination.snapshots.scroll_idle_max);
+    short
+        .map(|(kind, _)| {
+            format!(
+                "cases.{kind}.fresh: shorter than pagination.scroll_idle_max; first pages come from a walk until it ends, so they may be as old as that: lower scroll_idle_max"
+            )
+        })
+        .collect()
 }
 
 fn snapshots(options: &SnapshotOptions, report: &mut Report) -> SnapshotOptions {

@@ -671,6 +671,25 @@ fn secrets_in_the_place_of_their_names_are_not_shown() {
 }
 
 #[test]
+fn a_lifetime_below_the_idle_time_of_walks_is_warned_of() {
+    let warned = |more: &str| {
+        let vendor = "[wiv]\nbase_url = \"http://127.0.0.1:1\"\napi_key_env = \"PATH\"\n";
+        let text = format!("auth.mode = \"open\"\n{vendor}{more}");
+        from_text("c", &text, Vec::new()).unwrap().warnings
+    };
+    assert_eq!(warned(""), Vec::<String>::new());
+    for kind in ["open", "recent", "closed"] {
+        let short = format!("[cases.{kind}]\nfresh = \"44s\"\n");
+        let warnings = warned(&short);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        let start = format!("cases.{kind}.fresh: shorter than pagination.scroll_idle_max; ");
+        assert!(warnings[0].starts_with(&start), "{warnings:?}");
+        let lower = format!("{short}[pagination]\nscroll_idle_max = \"44s\"\n");
+        assert_eq!(warned(&lower), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn secrets_are_read_and_open_files_are_warned_of() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
