@@ -50,8 +50,6 @@ pub struct PaceSettings {
     pub concurrency_adaptive: bool,
     /// The longest wait that the vendor's headers may ask for.
     pub hold_down_max: Duration,
-    /// The longest time that one call may take.
-    pub call_max: Duration,
 }
 
 impl PaceSettings {

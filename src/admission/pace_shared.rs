@@ -4,12 +4,10 @@
 use super::{HOLD_LOOK, Lane, Pace, Purse, Ramp, WaiterId, places_for};
 use crate::admission::remembered::PaceMemory;
 use crate::clock::{Duration, Instant};
-use crate::store::{PurseReply, PurseTake, PurseVerdict, PurseWord};
+use crate::store::{PLACE_LEASE, PurseReply, PurseTake, PurseVerdict, PurseWord};
 
 /// Pause before the store is asked again for a place when other gateways hold all of them.
 const PLACE_LOOK: Duration = Duration::from_millis(50);
-/// Time that a place in the store outlives the longest call. Gateway and store have two clocks.
-const PLACE_MARGIN: Duration = Duration::from_secs(2);
 /// Two hold-downs are the same if their ends differ by less than this. The end in the store can be
 /// a little later, because it is written a little later.
 const SAME_HOLD: Duration = Duration::from_millis(500);
@@ -59,7 +57,7 @@ impl Pace {
             burst_us: self.burst_us(),
             needed_us: micros(self.rate.needed(lane)).min(self.burst_us()),
             places: u32::try_from(places_for(all, lane)).unwrap_or(u32::MAX),
-            place_len: self.settings.call_max + PLACE_MARGIN,
+            place_len: PLACE_LEASE,
             owed_us: micros(self.owed),
         }
     }

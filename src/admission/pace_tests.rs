@@ -16,7 +16,6 @@ pub(in crate::admission) fn settings(requests_per_minute: u32, concurrency: usiz
         learn_down_to: None,
         concurrency_adaptive: false,
         hold_down_max: HOLD_DOWN_MAX,
-        call_max: SECOND * 10,
     }
 }
 

@@ -3,17 +3,23 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use tokio::task::AbortHandle;
+
 use super::pace::PaceRefusal;
+use crate::clock::{Duration, sleep};
 use crate::domain::{AccountId, Shortage, Vendor};
 use crate::store::fleet::ClaimId;
 use crate::store::{
-    PurseReply, PurseTake, PurseVerdict, PurseWord, STORE_RETRY, Store, StoreBar, StoreFault,
-    StoreHealth, WhenAway,
+    PLACE_LEASE, PurseReply, PurseTake, PurseVerdict, PurseWord, STORE_RETRY, Store, StoreBar,
+    StoreFault, StoreHealth, WhenAway,
 };
 
 /// Missing replies in a row after which the gateway continues without the store. With fewer, one
 /// slow moment of the server would empty the bucket.
 const LATE_MAX: u32 = 3;
+
+/// Pause between two messages that keep the place of a call. Two of them may be lost.
+const KEEP_EVERY: Duration = Duration::from_millis(PLACE_LEASE.as_millis() as u64 * 3 / 10);
 
 /// The refusal of a call that needs the store.
 const BARRED: PaceRefusal = PaceRefusal {
@@ -50,6 +56,7 @@ impl SharedBudget {
             cost_us: wish.cost_us,
             is_probe: false,
             state: CallState::Unsent,
+            keeper: None,
         };
         let reply = self.store.take_call(&self.account, call.id, wish).await;
         match reply {
@@ -112,6 +119,9 @@ impl SharedBudget {
 }
 
 /// One call in the store. Dropping it ends its place.
+///
+/// While the call is sent, a task keeps its place. So the places of a gateway that dies are free
+/// before another one takes over its walks.
 pub(super) struct SharedCall {
     store: Store,
     account: Arc<str>,
@@ -119,6 +129,7 @@ pub(super) struct SharedCall {
     cost_us: u64,
     is_probe: bool,
     state: CallState,
+    keeper: Option<AbortHandle>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +151,14 @@ impl SharedCall {
     /// Records that the call goes out now.
     pub fn into_sent(mut self) -> Self {
         self.state = CallState::Sent;
+        let (store, account, id) = (self.store.clone(), self.account.clone(), self.id);
+        let keeper = tokio::spawn(async move {
+            loop {
+                sleep(KEEP_EVERY).await;
+                store.keep_call(&account, id);
+            }
+        });
+        self.keeper = Some(keeper.abort_handle());
         self
     }
 
@@ -151,6 +170,9 @@ impl SharedCall {
 
 impl Drop for SharedCall {
     fn drop(&mut self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.abort();
+        }
         let back_us = match self.state {
             CallState::Unsent => self.cost_us,
             CallState::Sent => 0,

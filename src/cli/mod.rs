@@ -21,7 +21,9 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::clock::Duration;
 use crate::exchange::site::Origin;
+use crate::sandbox::Options;
 use outputs::LogFormat;
 
 /// Everything went well.
@@ -89,6 +91,9 @@ enum Command {
         /// Requests per minute that each vendor admits; 0 means unlimited
         #[arg(long, default_value_t = 600)]
         requests_per_minute: u32,
+        /// How long wiv keeps a scroll that nobody continues, in seconds
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        scroll_idle: u32,
     },
     /// Validate settings and show the ones in force
     Check(check::Check),
@@ -189,7 +194,16 @@ pub fn main() -> i32 {
             seed,
             cases,
             requests_per_minute,
-        } => sandbox::run(listen, seed, cases as usize, requests_per_minute),
+            scroll_idle,
+        } => sandbox::run(
+            listen,
+            Options {
+                seed,
+                cases: cases as usize,
+                scroll_idle: Duration::from_secs(scroll_idle.into()),
+                ..sandbox::with_quota(requests_per_minute)
+            },
+        ),
         Command::Check(check) => check.run(&mut stdout(), &mut stderr()),
         Command::Operate(operate) => operate.run(&mut stdout(), &mut stderr()),
         Command::Completions { shell } => {

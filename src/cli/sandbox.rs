@@ -11,8 +11,18 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
 
-/// Serves until a signal ends it. Returns the exit code.
-pub fn run(listen: SocketAddr, seed: u64, cases: usize, requests_per_minute: u32) -> i32 {
+/// Returns options with this quota for each vendor; 0: none.
+pub fn with_quota(requests_per_minute: u32) -> Options {
+    let quota = (requests_per_minute > 0).then_some(requests_per_minute);
+    Options {
+        wiv_requests_per_minute: quota,
+        nable_requests_per_minute: quota,
+        ..Options::default()
+    }
+}
+
+/// Serves until a signal ends it. The last day of the world is today. Returns the exit code.
+pub fn run(listen: SocketAddr, options: Options) -> i32 {
     let clock = Clock::system();
     let metrics = match Metrics::new() {
         Ok(metrics) => metrics,
@@ -22,14 +32,9 @@ pub fn run(listen: SocketAddr, seed: u64, cases: usize, requests_per_minute: u32
         Ok(outputs) => outputs,
         Err(why) => return refuse(why),
     };
-    let quota = (requests_per_minute > 0).then_some(requests_per_minute);
     let options = Options {
-        seed,
-        cases,
         today: clock.today(&jiff::tz::TimeZone::UTC),
-        wiv_requests_per_minute: quota,
-        nable_requests_per_minute: quota,
-        ..Options::default()
+        ..options
     };
     let code = serve(listen, options, clock, &outputs).unwrap_or_else(|why| outputs.refuse(why));
     outputs.close();

@@ -87,6 +87,7 @@ words!(
         /// Take a vendor call from the budget of all gateways.
         Take = "take",
         /// End such a call.
+        KeepCall = "keep_call",
         EndCall = "end_call",
         /// Share what a vendor said about its limits.
         Word = "word",

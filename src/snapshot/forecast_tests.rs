@@ -21,7 +21,6 @@ async fn short_of_budget(max: usize) -> (Arc<Slots>, Arc<Governor>) {
         learn_down_to: None,
         concurrency_adaptive: false,
         hold_down_max: HOLD_DOWN_MAX,
-        call_max: SECOND * 10,
     };
     let (clock, metrics) = (Clock::system(), Metrics::new().unwrap());
     let governor = Governor::new(Vendor::Wiv, settings, clock.clone(), &metrics);

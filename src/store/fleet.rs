@@ -172,6 +172,15 @@ pub enum FleetOp {
         /// The request.
         wish: PurseTake,
     },
+    /// Keeps the place of a call in progress → [`FleetReply::Kept`], also for an unknown call.
+    KeepCall {
+        /// The name of the account.
+        account: RecordName,
+        /// The id of the call.
+        call: ClaimId,
+        /// Time from now after which the place expires.
+        place_len: Duration,
+    },
     /// Ends a call → [`FleetReply::Kept`], also for an unknown call.
     EndCall {
         /// The name of the account.
@@ -247,6 +256,7 @@ impl FleetOp {
             Self::Fail { .. } => StoreOperation::Fail,
             Self::GiveUp { .. } => StoreOperation::GiveUp,
             Self::Take { .. } => StoreOperation::Take,
+            Self::KeepCall { .. } => StoreOperation::KeepCall,
             Self::EndCall { .. } => StoreOperation::EndCall,
             Self::Word { .. } => StoreOperation::Word,
             Self::Use { .. } => StoreOperation::Use,

@@ -277,6 +277,16 @@ impl Agreed {
                 let purse = self.purses.entry(account).or_default();
                 FleetReply::Purse(purse.take(engine_ms(&now), call, &wish))
             }
+            FleetOp::KeepCall {
+                account,
+                call,
+                place_len,
+            } => {
+                if let Some(purse) = self.purses.get_mut(&account) {
+                    purse.keep(engine_ms(&now), call, place_len);
+                }
+                FleetReply::Kept
+            }
             FleetOp::EndCall {
                 account,
                 call,

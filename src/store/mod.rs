@@ -59,7 +59,7 @@ pub use fleet_model::SharedModel;
 pub use handle::{KeptAnswer, Store, StoreHealth};
 pub use model::Model;
 pub use names::Names;
-pub use purse::{FleetView, PurseReply, PurseTake, PurseVerdict, PurseWord};
+pub use purse::{FleetView, PLACE_LEASE, PurseReply, PurseTake, PurseVerdict, PurseWord};
 pub use record::{RecordName, SealedRecord};
 pub use scrolls::{SlotReply, SlotWish};
 pub use share::PurgeReach;

@@ -11,7 +11,8 @@
 //!
 //! A purse holds *credit*, in microseconds. It grows by one microsecond per microsecond, and a call
 //! costs `60 s / requests_per_minute`. A purse also holds the hold-down after a 429, so that all
-//! replicas obey it. A place expires, so that a replica that dies does not hold it for long.
+//! replicas obey it. A place expires unless its replica keeps it (`keep_call`), so that a replica that
+//! dies does not hold it for long.
 //!
 //! `SharedPurse` is the model of the scripts in Valkey: tests compare their replies number for
 //! number. It is pure, and all numbers are integers, so that both round in the same way.
@@ -28,6 +29,10 @@ use crate::clock::Duration;
 
 /// Time between two probes in a long hold-down.
 pub const PROBE_EVERY: Duration = Duration::from_secs(60);
+/// Time after which a place expires, unless the call's gateway keeps it. It is shorter than the
+/// usual lease of a walk, so that the gateway which takes over the walks of a dead one finds free
+/// places.
+pub const PLACE_LEASE: Duration = Duration::from_secs(5);
 /// Maximum life of a place. A place with a later end was written before a clock jumped back, and is
 /// removed.
 pub const PLACE_MAX: Duration = Duration::from_secs(600);
@@ -210,6 +215,12 @@ impl SharedPurse {
         }
     }
 
+    pub fn keep(&mut self, now: i64, call: ClaimId, place_len: Duration) {
+        if let Some(end) = self.calls.get_mut(&call.0) {
+            *end = now + ms(place_len);
+        }
+    }
+
     pub fn end(&mut self, call: ClaimId, back_us: u64) {
         if self.calls.remove(&call.0).is_some() && self.at.is_some() {
             self.credit += signed(back_us);
@@ -284,6 +295,15 @@ impl Store {
             FleetReply::Purse(reply) => Ok(reply),
             _ => Err(StoreFault::Failed),
         }
+    }
+
+    /// Keeps the place of a call in progress for [`PLACE_LEASE`] more. Does not wait.
+    pub fn keep_call(&self, account: &str, call: ClaimId) {
+        self.tell_of_account(account, |account| FleetOp::KeepCall {
+            account,
+            call,
+            place_len: PLACE_LEASE,
+        });
     }
 
     /// Ends the place of a call, and gives `back_us` of credit back if it was not sent. Does not

@@ -69,7 +69,6 @@ impl VendorOptions {
                 learn_down_to: self.learn_down_to,
                 concurrency_adaptive: self.concurrency_adaptive,
                 hold_down_max: self.hold_down_max,
-                call_max: self.timeout,
             },
             circuit: CircuitSettings {
                 // With this overlap, probes that all hang until their timeout fill the places

@@ -139,6 +139,7 @@ impl ValkeyWire {
             | FleetOp::Fail { .. }
             | FleetOp::GiveUp { .. }
             | FleetOp::Release { .. }
+            | FleetOp::KeepCall { .. }
             | FleetOp::EndCall { .. }
             | FleetOp::Word { .. }
             | FleetOp::SlotUsed { .. }

@@ -112,6 +112,7 @@ pub(super) enum ScriptName {
     Fail,
     GiveUp,
     Take,
+    KeepCall,
     EndCall,
     Word,
     Use,
@@ -121,7 +122,7 @@ pub(super) enum ScriptName {
     Beat,
 }
 
-const TEXTS: [ScriptText; 29] = [
+const TEXTS: [ScriptText; 30] = [
     // Claim: KEYS line; ARGV claim, lease, life.
     ScriptText {
         flags: "allow-oom",
@@ -448,6 +449,14 @@ else
 end
 keep(p)
 return { word, wait, p.refuses, p.credit, busy, p.strikes }
+",
+    },
+    // KeepCall: KEYS pace, calls; ARGV call, length of its place.
+    ScriptText {
+        flags: "allow-oom",
+        text: "\
+redis.call('ZADD', KEYS[2], 'XX', now + tonumber(ARGV[2]), ARGV[1])
+return 'kept'
 ",
     },
     // EndCall: KEYS pace, calls; ARGV call, credit that is given back.

@@ -282,6 +282,11 @@ fn fleet_op(stamp: Stamp) -> impl Strategy<Value = FleetOp> {
                 },
             }
         ),
+        (names(), claims(), 1..900_u64).prop_map(|(account, call, len)| FleetOp::KeepCall {
+            account,
+            call,
+            place_len: Duration::from_millis(len),
+        }),
         (names(), claims(), 0..2_u64).prop_map(|(account, call, back)| FleetOp::EndCall {
             account,
             call,

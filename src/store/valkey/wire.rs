@@ -399,6 +399,15 @@ impl ValkeyWire {
                 ];
                 script(S::Take, &self.purse(*account), args)
             }
+            FleetOp::KeepCall {
+                account,
+                call,
+                place_len,
+            } => script(
+                S::KeepCall,
+                &self.purse(*account),
+                args![&call.0, *place_len],
+            ),
             FleetOp::EndCall {
                 account,
                 call,
