@@ -1,5 +1,8 @@
 //! What a snapshot gives, promises and remembers, at each stage of its growth.
 
+use bytes::Bytes;
+
+use super::cut::VIEWS_MAX;
 use super::*;
 use crate::cache::Subject;
 use crate::clock::sleep;

@@ -1,33 +1,18 @@
-//! Stores snapshots and loads them again: rows go to the store before readers see them, and are
-//! loaded if memory does not hold them.
+//! Stores snapshots: rows go to the store before readers see them.
 //!
 //! A walk passes each vendor page to [`Snapshots::keep_rows`] before readers see it
 //! (`State::told`). Stored rows never change. If a new search replaces rows that were stored but
-//! never served, the snapshot is stored again from its start.
-//!
-//! [`Snapshots::recall`] loads a snapshot with its first rows and its true ages. The other rows
-//! follow, one vendor page after the other, and readers wait for them as for those of a walk. Rows
-//! that do not follow the earlier ones are never served: a new search continues from there.
+//! never served, the snapshot is stored again from its start. `recall` loads what was stored.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::frozen::{Ages, End, Snapshot};
-use super::load::{Loaded, Loader, Restored};
+use super::frozen::{End, Snapshot};
+use super::kept_head::write_head;
 use super::store::Snapshots;
-use super::token::SnapshotId;
-use crate::cache::flight::Boarding;
-use crate::cache::{CacheKey, Lifetimes, Standing, Subject};
 use crate::clock::{Duration, Instant};
-use crate::domain::query::SearchRequest;
-use crate::domain::{CustomerId, SearchQuery};
-use crate::store::pack::{PackReader, PackWriter};
 use crate::store::{
-    Alignment, Chain, Fence, KeptAges, KeptEnd, KeptNews, KeptOf, KeptPlace, KeptSnapshot, NotKept,
-    PurgeDepth, align,
+    Alignment, Chain, Fence, KeptAges, KeptEnd, KeptNews, KeptOf, KeptPlace, NotKept, align,
 };
-use crate::upstream::EnvelopeMember;
 
 /// How often the store records that a snapshot is in use.
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
@@ -87,15 +72,6 @@ pub(super) struct KeptStep {
     pub more: bool,
 }
 
-/// The subject of a lookup in the store.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Recall {
-    /// The current snapshot of a search.
-    Search(CacheKey),
-    /// The snapshot of a page token.
-    Token(SnapshotId),
-}
-
 /// The outcome of storing rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RowsKept {
@@ -108,10 +84,6 @@ pub(super) enum RowsKept {
     /// Another gateway walks the search, and the store rejected the rows.
     Deposed,
 }
-
-/// The error type of an operation that cannot fail.
-#[derive(Clone, Debug)]
-pub(super) enum NoFailure {}
 
 impl Snapshots {
     /// Returns whether snapshots outlive the process.
@@ -317,7 +289,7 @@ impl Snapshots {
             None => KeptOf::New {
                 identity: snapshot.key.fingerprint(),
                 id: snapshot.id().0,
-                head: self.write_head(snapshot, part.begun.unwrap_or_default()),
+                head: write_head(snapshot, part.begun.unwrap_or_default()),
                 current: step.current,
             },
         };
@@ -389,285 +361,6 @@ impl Snapshots {
             self.kept.forget_snapshot(place.name);
         }
     }
-
-    /// Looks up in the store what memory does not hold, and loads it. Concurrent lookups of one
-    /// subject share a call. Returns when it is loaded or not found, or when the deadline passes.
-    pub(super) async fn recall(self: &Arc<Self>, what: Recall, deadline: Instant) {
-        if !self.kept.is_on() {
-            return;
-        }
-        let look = || {
-            let (this, what) = (self.clone(), what.clone());
-            async move {
-                this.read_back(what).await;
-                Ok(())
-            }
-        };
-        if let Boarding::Ticket(ticket) = self.recalls.board(&what, look) {
-            ticket.wait(deadline).await;
-        }
-    }
-
-    async fn read_back(self: &Arc<Self>, what: Recall) {
-        let found = match &what {
-            Recall::Search(key) => self.kept.find_current(key.fingerprint()).await,
-            Recall::Token(id) => self.kept.find_snapshot(id.0).await,
-        };
-        let Some(found) = found else { return };
-        let current = matches!(what, Recall::Search(_)) || self.kept.is_current(&found).await;
-        if let Some((snapshot, begun)) = self.put_back(&what, found).await {
-            self.hold(&snapshot, begun, current);
-            self.make_room();
-        }
-    }
-
-    /// Makes the snapshot of another gateway the current one of its search, unless it cannot be
-    /// used.
-    pub(super) async fn take_current(
-        self: &Arc<Self>,
-        key: &CacheKey,
-        found: KeptSnapshot,
-    ) -> bool {
-        let Some(head) = read_head(found.head.clone()) else {
-            return false;
-        };
-        let (snapshot, begun) = match self.held.get(head.id) {
-            Some(held) if held.key == *key && !held.is_ended() => (held, head.begun),
-            Some(_) => return false,
-            None => match self.put_back(&Recall::Search(key.clone()), found).await {
-                Some((snapshot, begun)) => {
-                    self.hold(&snapshot, begun, false);
-                    (snapshot, begun)
-                }
-                None => return false,
-            },
-        };
-        if let Some(lineage) = self.existing_lineage(key) {
-            lineage.replace(snapshot.clone());
-        }
-        self.end_if_purged(&snapshot, begun);
-        self.make_room();
-        !snapshot.is_ended()
-    }
-
-    /// Brings a snapshot back with its first rows. The others follow. Also returns the number of
-    /// the purges before its scroll began.
-    async fn put_back(
-        self: &Arc<Self>,
-        what: &Recall,
-        found: KeptSnapshot,
-    ) -> Option<(Arc<Snapshot>, u64)> {
-        let Some(head) = read_head(found.head.clone()) else {
-            self.kept.reject_chain();
-            return None;
-        };
-        let key = CacheKey::new(
-            self.walked.account.clone(),
-            Subject::Search(head.query.clone()),
-        );
-        let asked = match what {
-            Recall::Search(asked) => *asked == key,
-            Recall::Token(id) => *id == head.id,
-        };
-        if !asked || *key.fingerprint() != head.identity || self.held.get(head.id).is_some() {
-            return None;
-        }
-        let covered = self.purged_by(&key, head.begun);
-        if covered == Some(PurgeDepth::Hard) {
-            self.kept.forget_snapshot(found.name);
-            return None;
-        }
-        let now = self.clock.now();
-        let (ages, known) = self.ages_of(&found, head.lifetimes, now)?;
-        if !self.has_room() {
-            return None;
-        }
-        let standing = &found.standing;
-        let (snapshot, grower) = Snapshot::restored(
-            Restored {
-                id: head.id,
-                key,
-                query: head.query,
-                lifetimes: head.lifetimes,
-                draw: head.draw,
-                envelope: head.envelope.into(),
-                end: match standing.end {
-                    KeptEnd::Open => End::Growing,
-                    KeptEnd::Complete => End::Complete,
-                    KeptEnd::Cut => End::Cut("pagination.walk_rows_max"),
-                    KeptEnd::Broken => End::Broken,
-                },
-                ages,
-                purged: covered.is_some() || !known,
-                kept: KeptPart {
-                    place: Some(KeptPlace {
-                        name: found.name,
-                        chunks: standing.chunks,
-                        chain: standing.chain,
-                    }),
-                    rows: usize::try_from(standing.rows).unwrap_or(usize::MAX),
-                    ages: Some((ages.head, ages.whole)),
-                    ended: standing.end != KeptEnd::Open,
-                    begun: Some(head.begun),
-                    ..KeptPart::default()
-                },
-            },
-            self.total.clone(),
-            self.clock.clone(),
-        );
-        if self.kept.is_shared() {
-            // The snapshot is in the store because it was used recently.
-            snapshot.touch(0);
-        }
-        if self.is_kept_too_long(&snapshot, now) {
-            grower.leave(&mut snapshot.lock());
-            self.forget_kept(&snapshot);
-            return None;
-        }
-        snapshot.touch(0);
-        let mut loader = Loader::new(self.clone(), snapshot.clone(), found);
-        // A first page needs only the first rows. Readers of later pages wait for the others.
-        match loader.load_next().await {
-            Loaded::More => {
-                tokio::spawn(loader.load_rest(grower));
-            }
-            Loaded::Whole => snapshot.loaded(grower, true),
-            Loaded::Damaged | Loaded::Away => {
-                grower.leave(&mut snapshot.lock());
-                return None;
-            }
-        }
-        Some((snapshot, head.begun))
-    }
-
-    /// Makes a snapshot without a row the copy of one that another gateway began, if that one
-    /// answers the callers who wait: it still `grows`, is fresh, or is newer than they are. Its
-    /// rows are then loaded.
-    pub(super) fn adopt(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        found: &KeptSnapshot,
-        grows: bool,
-    ) -> bool {
-        let Some(head) = read_head(found.head.clone()) else {
-            self.kept.reject_chain();
-            return false;
-        };
-        let now = self.clock.now();
-        let known = self.ages_of(found, head.lifetimes, now);
-        let Some((ages, true)) = known.filter(|_| head.identity == *snapshot.key.fingerprint())
-        else {
-            return false;
-        };
-        if self.purged_by(&snapshot.key, head.begun).is_some() {
-            return false;
-        }
-        let judged = head.lifetimes.judge(ages.head, head.draw, now).standing();
-        let mut state = snapshot.lock();
-        let newer = ages.head >= snapshot.birth();
-        let serves = newer || !state.forced && (grows || judged == Standing::Fresh);
-        if !serves || state.ages.is_some() || state.told > 0 {
-            return false;
-        }
-        state.truncate(0);
-        state.cut_to = usize::MAX;
-        state.envelope = head.envelope.into();
-        state.lifetimes = head.lifetimes;
-        state.ages = Some(ages);
-        drop(state);
-        // No row of it can have been told before, so no token names its id of its own.
-        self.held.rename(snapshot, head.id);
-        let mut part = snapshot.kept.lock();
-        *part = KeptPart {
-            place: Some(KeptPlace {
-                name: found.name,
-                chunks: 0,
-                chain: Chain::default(),
-            }),
-            ages: Some((ages.head, ages.whole)),
-            touched: part.touched,
-            begun: Some(head.begun),
-            ..KeptPart::default()
-        };
-        true
-    }
-
-    /// Takes the ages that another gateway has heard from the vendor.
-    pub(super) fn take_ages(&self, snapshot: &Snapshot, found: &KeptSnapshot) {
-        let lifetimes = snapshot.lifetimes();
-        let known = self.ages_of(found, lifetimes, self.clock.now());
-        let Some((theirs, true)) = known else { return };
-        let mut state = snapshot.lock();
-        if let Some(ages) = &mut state.ages
-            && theirs.head > ages.head
-        {
-            *ages = theirs;
-            state.hits = 0;
-            drop(state);
-            snapshot.kept.lock().ages = Some((theirs.head, theirs.whole));
-        }
-    }
-
-    /// Returns when the vendor said so, in this process's time, and whether that is known. What is
-    /// of unknown age is stale.
-    pub(super) fn ages_of(
-        &self,
-        found: &KeptSnapshot,
-        lifetimes: Lifetimes,
-        now: Instant,
-    ) -> Option<(Ages, bool)> {
-        let kept = found.standing.ages?;
-        let (head, whole) = (
-            self.clock.instant_of(&kept.head),
-            self.clock.instant_of(&kept.whole),
-        );
-        Some(match (head, whole) {
-            (Some(head), Some(whole)) => (Ages { head, whole }, true),
-            _ => {
-                let old = now.checked_sub(lifetimes.fresh).unwrap_or(now);
-                let ages = Ages {
-                    head: old,
-                    whole: old,
-                };
-                (ages, false)
-            }
-        })
-    }
-
-    fn write_head(&self, snapshot: &Snapshot, begun: u64) -> Vec<u8> {
-        let state = snapshot.lock();
-        let Lifetimes {
-            fresh,
-            stale,
-            on_error,
-        } = state.lifetimes;
-        let mut out = PackWriter::default();
-        out.fixed(&snapshot.id().0.to_le_bytes())
-            .fixed(snapshot.key.fingerprint())
-            .u64(snapshot.draw.to_bits())
-            .u64(begun);
-        for time in [fresh, stale, on_error] {
-            out.u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        }
-        let customer = snapshot.query.customer.as_ref();
-        out.bytes(customer.map_or("", CustomerId::as_str).as_bytes());
-        out.bytes(snapshot.query.body_text().as_bytes());
-        out.u32(u32::try_from(state.envelope.len()).unwrap_or(u32::MAX));
-        for member in state.envelope.iter() {
-            match member {
-                EnvelopeMember::Data => {
-                    out.u8(b'd');
-                }
-                EnvelopeMember::NextPageKey => {
-                    out.u8(b'n');
-                }
-                EnvelopeMember::Other(name, raw) => {
-                    out.u8(b'o').bytes(name.as_bytes()).bytes(raw.as_bytes());
-                }
-            }
-        }
-        out.done()
-    }
 }
 
 /// Records the part of a snapshot that is in the store now.
@@ -696,53 +389,4 @@ fn kept_end(end: End) -> Option<KeptEnd> {
         End::Cut(_) => Some(KeptEnd::Cut),
         End::Broken => Some(KeptEnd::Broken),
     }
-}
-
-/// The stored head of a snapshot.
-struct Head {
-    id: SnapshotId,
-    identity: [u8; 32],
-    draw: f64,
-    begun: u64,
-    lifetimes: Lifetimes,
-    query: Arc<SearchQuery>,
-    envelope: Vec<EnvelopeMember>,
-}
-
-fn read_head(bytes: Bytes) -> Option<Head> {
-    let mut reader = PackReader::new(bytes);
-    let text = |bytes: Bytes| String::from_utf8(bytes.into()).ok();
-    let id = SnapshotId(u128::from_le_bytes(reader.fixed()?));
-    let identity = reader.fixed()?;
-    let draw = f64::from_bits(reader.u64()?).clamp(0.0, 1.0);
-    let begun = reader.u64()?;
-    let mut time = || reader.u64().map(Duration::from_millis);
-    let lifetimes = Lifetimes {
-        fresh: time()?,
-        stale: time()?,
-        on_error: time()?,
-    };
-    let customer = match text(reader.bytes()?)?.as_str() {
-        "" => None,
-        customer => Some(CustomerId::parse(customer).ok()?),
-    };
-    let request = SearchRequest::parse(&reader.bytes()?, customer).ok()?;
-    let mut envelope = Vec::new();
-    for _ in 0..reader.u32()? {
-        envelope.push(match reader.u8()? {
-            b'd' => EnvelopeMember::Data,
-            b'n' => EnvelopeMember::NextPageKey,
-            b'o' => EnvelopeMember::Other(text(reader.bytes()?)?, text(reader.bytes()?)?),
-            _ => return None,
-        });
-    }
-    reader.is_over().then_some(Head {
-        id,
-        identity,
-        draw,
-        begun,
-        lifetimes,
-        query: Arc::new(request.query),
-        envelope,
-    })
 }

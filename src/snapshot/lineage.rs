@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
 use super::frozen::{Grower, Look, Snapshot};
-use super::keep::Recall;
 use super::lost::WalkFailure;
+use super::recall::Recall;
 use super::store::Snapshots;
 use super::walk::Walk;
 use crate::access::ForcedRefreshes;

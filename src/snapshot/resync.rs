@@ -30,7 +30,8 @@ use parking_lot::Mutex;
 use tokio::task::yield_now;
 
 use super::frozen::{End, Snapshot};
-use super::keep::{KeepStep, Recall, put_part};
+use super::keep::{KeepStep, put_part};
+use super::recall::Recall;
 use super::store::Snapshots;
 use super::token::SnapshotId;
 use crate::clock::{Duration, Instant, sleep, sleep_until};

@@ -13,11 +13,11 @@ use tokio::sync::watch;
 
 use super::frozen::{Cut, CutPage, End, Snapshot, Want, fresh_id};
 use super::held::Held;
-use super::keep::{NoFailure, Recall};
 use super::lineage::{Lineage, Open, OpenError, Opened};
 use super::lost::WalkFailure;
 use super::marks::Marks;
 use super::options::SnapshotOptions;
+use super::recall::{NoFailure, Recall};
 use super::resync::Returns;
 use super::slots::Slots;
 use super::token::SnapshotId;

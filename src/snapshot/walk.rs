@@ -1,9 +1,15 @@
 //! A walk: one task that owns one scroll and reads it, strictly serially, into a snapshot.
 //!
-//! A continuation is sent once. A failure that leaves its fate unclear loses the scroll, and a new
-//! search takes over if a reader still waits. Its rows are compared with those that were served:
-//! only rows that nobody saw are ever replaced. [`Stage`] names what a walk does with the rows that
-//! come; the room's diagram shows how the stages follow each other.
+//! A continuation is sent once. If a failure leaves its fate unclear, the scroll is lost. A walk
+//! whose readers still wait then searches again, and compares the new rows with those that were
+//! served: only rows that no reader saw are ever replaced.
+//!
+//! This file reads one scroll after the other. `stage` names what a walk does with the rows that
+//! come; the room's diagram shows how the stages follow each other. `errand` decides whether and
+//! why the next vendor page is read.
+
+mod errand;
+mod stage;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,79 +17,33 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use tokio::task::yield_now;
 
-use super::follow::{Elsewhere, WalkRight};
-use super::frozen::{End, Grower, Snapshot, State};
+use self::errand::Next;
+pub(super) use self::errand::wanted_lane;
+pub(super) use self::stage::{Shadow, Stage};
+use super::follow::WalkRight;
+use super::frozen::{End, Grower, Snapshot};
 use super::keep::RowsKept;
 use super::lineage::{Lineage, RefreshTurn};
 use super::lost::{WalkFailure, is_answer, may_pass, no_slot, was_answered};
 use super::rows::Rows;
 use super::slots::SlotLease;
 use super::store::Snapshots;
-use crate::admission::{Lane, Payer, Spend};
+use crate::admission::Payer;
 use crate::cache::{Lifetimes, Wanted};
-use crate::clock::{Duration, Instant, sleep, sleep_until};
+use crate::clock::{Duration, Instant, sleep};
 use crate::domain::Shortage;
 use crate::domain::record::RowId;
 use crate::metrics::WalkOutcome;
 use crate::traces::{OpenSpan, SpanKind};
 use crate::upstream::{Cursor, EnvelopeMember, Fault, SourcePage, UpstreamError};
 
-/// Wait of a vendor call for budget and answer where no caller's deadline is further away: time for
-/// an attempt and a short queue.
-const CALL_WAIT: Duration = Duration::from_secs(20);
 /// First pause before a new search after a lost scroll; doubles each time, with full jitter.
 const REWALK_PAUSE: Duration = Duration::from_millis(50);
 /// Longest such pause.
 const REWALK_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Shortest pause of a scroll that is to end because searches wait for slots, but finds no budget.
-const PRESS_PAUSE: Duration = Duration::from_millis(500);
 /// For this long a failure answers every further reader, so that a burst of readers does not become
 /// a burst of searches.
 const FAILURE_HOLD: Duration = Duration::from_millis(300);
-
-/// What a walk does with the rows that come.
-pub(super) enum Stage {
-    /// Compares them with the published rows of the target, which they must repeat.
-    Comparing {
-        /// Counts the walk among those that let the target grow.
-        grower: Grower,
-        /// The scroll's rows so far.
-        shadow: Shadow,
-    },
-    /// Adds them to the target.
-    Growing {
-        /// As above.
-        grower: Grower,
-    },
-    /// Compares them to learn whether the target is still what the vendor answers.
-    Checking {
-        /// The lineage waits for the end of this refresh.
-        turn: RefreshTurn,
-        /// The scroll's rows so far.
-        shadow: Shadow,
-        /// Whether callers wait. If they do, the first vendor page decides.
-        wanted: Wanted,
-        /// Compares every row, not only those that were served.
-        whole: bool,
-    },
-    /// The refresh found the same rows. Compares further ones, in case a reader wants them.
-    Renewed {
-        /// Present while the target may grow.
-        grower: Option<Grower>,
-        /// The scroll's rows so far.
-        shadow: Shadow,
-    },
-    /// Nothing more comes of this walk.
-    Over,
-}
-
-/// Rows of a scroll that are compared and not yet served.
-#[derive(Default)]
-pub(super) struct Shadow {
-    pub rows: Rows,
-    /// Rows that are known to equal the target's.
-    pub compared: usize,
-}
 
 /// Why a walk was begun.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,34 +52,6 @@ enum Origin {
     Readers,
     /// A refresh, which has told everything once it is decided.
     Refresh,
-}
-
-/// Why the next vendor page is read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Errand {
-    /// A refresh is not decided.
-    Check(Lane),
-    /// A reader waits for rows.
-    Reader(Lane),
-    /// One page more than the furthest reader has read.
-    ReadAhead,
-    /// The idle walk may reach its end.
-    Drain,
-    /// The gateway leaves, and what is kept costs no call after it.
-    ReadOn,
-    /// Searches wait for a slot, so the scroll must end.
-    Press(Lane),
-}
-
-impl Errand {
-    fn lane(self) -> Lane {
-        match self {
-            Self::Check(lane) | Self::Reader(lane) | Self::Press(lane) => lane,
-            Self::ReadAhead => Lane::ReadAhead,
-            Self::Drain => Lane::Export,
-            Self::ReadOn => Lane::Refresh,
-        }
-    }
 }
 
 /// The task's state.
@@ -171,11 +103,6 @@ enum ScrollEnd {
     Lost(UpstreamError, usize),
     /// Another gateway walks the search.
     Deposed,
-}
-
-enum Next {
-    Fetch(Errand),
-    Abandon,
 }
 
 pub(super) enum WalkStep {
@@ -322,21 +249,6 @@ impl Walk {
             self.store.metrics.walk(WalkOutcome::Rewalked);
             self.begin_comparing();
         }
-    }
-
-    /// Prepares for the rows of a new search, after the scroll before was lost.
-    pub(super) fn begin_comparing(&mut self) {
-        let shadow = Shadow::default();
-        self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Comparing { grower, .. }
-            | Stage::Growing { grower }
-            | Stage::Renewed {
-                grower: Some(grower),
-                ..
-            } => Stage::Comparing { grower, shadow },
-            stage @ Stage::Checking { .. } => stage,
-            Stage::Renewed { grower: None, .. } | Stage::Over => Stage::Over,
-        };
     }
 
     /// Notes a fault of the vendor's content at this row. If the walk or the one before met the
@@ -511,213 +423,6 @@ impl Walk {
         });
     }
 
-    /// A continuation found no budget or no way to the vendor.
-    fn not_sent(&mut self, errand: Errand, error: UpstreamError) -> Option<ScrollEnd> {
-        match errand {
-            Errand::Check(_) => return Some(ScrollEnd::Lost(error, 0)),
-            Errand::Press(_) => {
-                // An abandoned scroll would count until it expires; this one may end a little
-                // later.
-                let pause = error.retry_after.unwrap_or_default().max(PRESS_PAUSE);
-                self.pressing_from = self.store.clock.now() + pause;
-            }
-            Errand::ReadAhead | Errand::ReadOn => self.read_ahead_paused = true,
-            Errand::Reader(lane) if lane.is_interactive() => {
-                self.announce_failure(WalkFailure::Upstream(error));
-            }
-            Errand::Reader(_) | Errand::Drain => {
-                if self.leave_if_unwanted() {
-                    return Some(ScrollEnd::Over(WalkOutcome::Abandoned));
-                }
-                self.announce_failure(WalkFailure::Upstream(error));
-            }
-        }
-        None
-    }
-
-    fn first_lane(&self) -> Lane {
-        if let Stage::Checking { wanted, .. } = self.stage {
-            return wanted.lane();
-        }
-        let state = self.target.lock();
-        if state.wanted_pages > 0 {
-            Lane::Interactive
-        } else if state.wanted_healed > 0 {
-            Lane::Healing
-        } else if state.wanted_export > 0 {
-            Lane::Export
-        } else {
-            Lane::Interactive
-        }
-    }
-
-    fn spend(&self, lane: Lane) -> Spend {
-        // A refresh that callers wait a moment for is on their account.
-        let wanted_soon = matches!(
-            self.stage,
-            Stage::Checking {
-                wanted: Wanted::Soon,
-                ..
-            }
-        );
-        let (payer, until) = match lane {
-            Lane::Interactive | Lane::Healing | Lane::Export => {
-                let state = self.target.lock();
-                (state.payer.clone(), state.wanted_until)
-            }
-            Lane::Refresh if wanted_soon => (self.target.lock().payer.clone(), None),
-            // What ends an idle scroll is nobody's.
-            Lane::Refresh | Lane::ReadAhead => (None, None),
-        };
-        let soonest = self.store.clock.now() + CALL_WAIT;
-        let deadline = until.map_or(soonest, |until| until.max(soonest));
-        Spend {
-            lane,
-            deadline,
-            wanted_until: until.unwrap_or(deadline),
-            payer: payer.unwrap_or_else(Payer::gateway),
-            within: None,
-        }
-    }
-
-    /// Stops growing the target, unless a reader waits. The two are decided under one lock, so that
-    /// no reader is missed. Returns whether the walk has nothing to do any more.
-    pub(super) fn leave_if_unwanted(&mut self) -> bool {
-        let target = self.target.clone();
-        let mut state = target.lock();
-        match &self.stage {
-            Stage::Checking { .. } => return false,
-            Stage::Renewed { grower: None, .. } | Stage::Over => return true,
-            Stage::Comparing { .. } | Stage::Growing { .. } | Stage::Renewed { .. } => {}
-        }
-        if wanted_lane(&state).is_some() {
-            return false;
-        }
-        self.leave(&mut state);
-        true
-    }
-
-    /// Stops growing the target, whose state is locked.
-    pub(super) fn leave(&mut self, state: &mut State) {
-        if let Some(grower) = self.take_grower() {
-            grower.leave(state);
-        }
-    }
-
-    fn take_grower(&mut self) -> Option<Grower> {
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Comparing { grower, .. } | Stage::Growing { grower } => Some(grower),
-            Stage::Renewed { grower, .. } => grower,
-            // Left as it is: its turn must be ended with a word.
-            stage @ Stage::Checking { .. } => {
-                self.stage = stage;
-                None
-            }
-            Stage::Over => None,
-        }
-    }
-
-    /// What to do next; waits until there is something.
-    async fn next(&mut self, slot: &SlotLease) -> Next {
-        let store = self.store.clone();
-        let lineage = self.lineage.clone();
-        loop {
-            let target = self.target.clone();
-            let demand = target.demand.notified();
-            let short = store.slots.pressed.notified();
-            let pressed = lineage.pressed.notified();
-            let (mut short, mut pressed) = (std::pin::pin!(short), std::pin::pin!(pressed));
-            short.as_mut().enable();
-            pressed.as_mut().enable();
-            let idle_at = match self.decide(slot) {
-                Ok(next) => return next,
-                Err(idle_at) => idle_at,
-            };
-            tokio::select! {
-                () = demand => {}
-                () = short => {}
-                () = pressed => {}
-                () = self.right.changed() => {}
-                () = sleep_until(idle_at) => {}
-            }
-        }
-    }
-
-    /// What to do now, or until when there is nothing to do.
-    fn decide(&mut self, slot: &SlotLease) -> Result<Next, Instant> {
-        if let Stage::Checking { wanted, .. } = self.stage {
-            return Ok(Next::Fetch(Errand::Check(wanted.lane())));
-        }
-        let options = self.store.options.load();
-        let now = self.store.clock.now();
-        let target = self.target.clone();
-        let mut state = target.lock();
-        let wanted_elsewhere = self.hear(&mut state);
-        if let Some(lane) = wanted_lane(&state) {
-            self.drained = 0;
-            self.read_ahead_paused = false;
-            slot.busy();
-            return Ok(Next::Fetch(Errand::Reader(lane)));
-        }
-        // A reader that asks for the first page again and again wants no more rows. It must not
-        // keep the walk, which every first page joins, from ending.
-        let idle_since = self.target.last_paged().max(self.last_fetch_of_reader());
-        let over_at = self.began + options.walk_time_max;
-        let idle_at = (idle_since + options.scroll_idle_max).min(over_at);
-        if self.lineage.is_pressed() || wanted_elsewhere == Elsewhere::Turn {
-            self.leave(&mut state);
-            return Ok(Next::Abandon);
-        }
-        // Only the end of a scroll frees it at the vendor, so this goes before read-ahead.
-        if let Some(lane) = slot.idle() {
-            if now >= self.pressing_from {
-                return Ok(Next::Fetch(Errand::Press(lane)));
-            }
-            return Err(self.pressing_from);
-        }
-        if self.reads_on_to_leave(&state, now) {
-            self.drained += 1;
-            return Ok(Next::Fetch(Errand::ReadOn));
-        }
-        let ahead = options.read_ahead_pages * options.vendor_page_size.get();
-        let reads_on = state.end == End::Growing && state.furthest > 0;
-        if reads_on && !self.read_ahead_paused && state.rows.len() < state.furthest + ahead {
-            return Ok(Next::Fetch(Errand::ReadAhead));
-        }
-        if now < idle_at {
-            return Err(idle_at);
-        }
-        let drains = self.origin == Origin::Readers || self.store.slots.is_half_used();
-        if now < over_at && drains && self.drained < options.drain_pages_max {
-            self.drained += 1;
-            return Ok(Next::Fetch(Errand::Drain));
-        }
-        self.leave(&mut state);
-        Ok(Next::Abandon)
-    }
-
-    /// Whether the gateway leaves and a reader who pages likely goes on after the restart. Pages
-    /// that are kept by then cost no call.
-    fn reads_on_to_leave(&self, state: &State, now: Instant) -> bool {
-        let options = self.store.options.load();
-        let idle = now.saturating_duration_since(self.target.last_paged());
-        self.store.is_leaving()
-            && state.end == End::Growing
-            && state.furthest > 0
-            && idle < options.scroll_idle_max
-            && !self.read_ahead_paused
-            && self.drained < options.drain_pages_max
-    }
-
-    fn last_fetch_of_reader(&self) -> Instant {
-        // Draining is no use of the snapshot, so it does not restart the idle time.
-        if self.drained > 0 {
-            self.target.last_paged()
-        } else {
-            self.last_fetch
-        }
-    }
-
     /// Takes a vendor page into the shadow or the target.
     fn take_page(&mut self, scroll: &mut Scroll, page: SourcePage) -> WalkStep {
         let operation = self.store.walked.next;
@@ -847,7 +552,7 @@ impl Walk {
             self.store.discard(&self.lineage, &self.target);
         }
         self.announce_failure(failure.clone());
-        if let Stage::Checking { turn, .. } = std::mem::replace(&mut self.stage, Stage::Over) {
+        if let Some(turn) = self.take_turn() {
             let held = self.lineage.content_held_until();
             let until = self.hold_until().max(held.unwrap_or(self.began));
             turn.fail(failure, until);
@@ -860,20 +565,5 @@ impl Drop for Walk {
         // Readers look again. If the walk ended without a word, after a panic or at shutdown, its
         // grower and its turn tell them so. Nobody else would show them the rows that are there.
         self.tell();
-    }
-}
-
-/// Returns the lane of the most urgent reader that waits for rows which are not there.
-pub(super) fn wanted_lane(state: &State) -> Option<Lane> {
-    if state.end != End::Growing {
-        None
-    } else if state.wanted_pages > state.rows.len() {
-        Some(Lane::Interactive)
-    } else if state.wanted_healed > state.rows.len() {
-        Some(Lane::Healing)
-    } else if state.wanted_export > state.rows.len() {
-        Some(Lane::Export)
-    } else {
-        None
     }
 }
