@@ -15,7 +15,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::row_names::{Ids, RowHash};
-use super::states::ViewState;
+use super::view_state::ViewState;
 use crate::clock::{Clock, Instant};
 use crate::domain::audience::AudienceFingerprint;
 use crate::domain::period::parse_day;

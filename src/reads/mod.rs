@@ -41,6 +41,7 @@ pub mod purge;
 mod row_names;
 mod state_maker;
 pub mod states;
+mod view_state;
 mod whole_list;
 
 pub use answer::{Answer, Asker, Etag};

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::row_names::{RowHash, hash_of};
-use super::states::{BuiltFor, FollowedSearch, NewState, States, ViewState};
+use super::states::{BuiltFor, FollowedSearch, States};
+use super::view_state::{NewState, ViewState};
 use crate::cache::{CacheKey, Standing};
 use crate::domain::SearchQuery;
 use crate::domain::record::RowId;

@@ -1,13 +1,11 @@
-//! States of searches that callers synchronise with: the rows of a view, and a hash of each.
+//! The states that callers synchronise with: which are in memory, who follows which search, and
+//! which state is evicted first.
 //!
-//! A state does not contain its rows. For each row it has the number of its id and a hash of its
-//! text, 20 bytes together. The ids of a search are in one table that its states share. A state
-//! belongs to a search and an audience, so every caller with the same view shares it.
+//! A state belongs to a search and an audience, so every caller with the same view shares it.
+//! `state_maker` builds states. A state is stored before a caller gets a token for it
+//! (`kept_states`), so the token is good after a restart. When all states together exceed
+//! `changes.bytes_max`, the least recently used ones are evicted.
 //!
-//! A state whose token is about to be told is kept in the store first (`kept_states`), so the token
-//! is good after a restart. States are built by `state_maker`, those of searches that are followed
-//! ahead of their askers. When all states together exceed `changes.bytes_max`, the least recently
-//! used ones are evicted.
 //! What must never happen: two rows with one number, or a state made of a list without its end.
 
 use std::collections::HashMap;
@@ -18,8 +16,9 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::kept_states::{FoundState, KeptStates};
-use super::row_names::{Ids, RowHash};
+use super::kept_states::KeptStates;
+use super::row_names::Ids;
+use super::view_state::{NewState, ViewState, bytes_of};
 use crate::cache::CacheKey;
 use crate::clock::{Clock, Duration, Instant};
 use crate::domain::{Audience, SearchQuery};
@@ -36,180 +35,12 @@ const FOLLOWED_WITHIN: Duration = Duration::from_secs(10 * 60);
 /// least recently used state is evicted. The newest state of a search is evicted only if it has no
 /// older one.
 const STATES_PER_CALLER_MAX: usize = 4 * SEARCHES_PER_CALLER_MAX;
-/// Bytes of a state besides its rows.
-const STATE_OVERHEAD_BYTES: u64 = 512;
 /// Maximum number of unused ids in a table, beyond as many as the newest state has rows. Beyond it,
 /// the next state starts a new table.
 const IDS_UNUSED_MAX: usize = 10_000;
 
-/// The place of a row that a state does not have. No state has that many rows.
-const NOWHERE: u32 = u32::MAX;
-
-/// The rows of a view of a search at one time.
-#[derive(Debug)]
-pub struct ViewState {
-    /// Its id in tokens.
-    pub id: u128,
-    /// The search.
-    pub query: Arc<SearchQuery>,
-    /// The view of an audience. A customer is part of the search.
-    pub view: View,
-    key: CacheKey,
-    ids: Arc<Mutex<Ids>>,
-    rows: Box<[u32]>,
-    hashes: Box<[RowHash]>,
-    /// When the vendor last confirmed it.
-    as_of: Mutex<(Instant, Timestamp)>,
-    caller: Arc<str>,
-    last_used: AtomicU64,
-    /// Set once a token may name it.
-    told: OnceCell<()>,
-}
-
-/// The difference between two states.
-#[derive(Debug, Default)]
-pub struct Difference {
-    /// Places of the new or changed rows of the newer state, in its order.
-    pub upserts: Vec<u32>,
-    /// The identifying members of each removed row.
-    pub removes: Vec<String>,
-}
-
-impl Difference {
-    /// Returns whether the states are equal.
-    pub fn is_empty(&self) -> bool {
-        self.upserts.is_empty() && self.removes.is_empty()
-    }
-}
-
-impl ViewState {
-    /// Returns the number of rows.
-    pub fn row_count(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Returns the identity of its search.
-    pub(super) fn key(&self) -> &CacheKey {
-        &self.key
-    }
-
-    /// Returns the table of its ids.
-    pub(super) fn ids(&self) -> &Arc<Mutex<Ids>> {
-        &self.ids
-    }
-
-    /// Returns its rows: their numbers in the table, and their hashes.
-    pub(super) fn rows(&self) -> (&[u32], &[RowHash]) {
-        (&self.rows, &self.hashes)
-    }
-
-    /// Returns when the vendor last confirmed it.
-    pub fn as_of(&self) -> (Instant, Timestamp) {
-        *self.as_of.lock()
-    }
-
-    /// Records that the vendor confirmed it again.
-    pub(super) fn renew(&self, at: Instant, wall: Timestamp) {
-        let mut as_of = self.as_of.lock();
-        if at > as_of.0 {
-            // The wall clock may be set back. The time that callers see never goes back.
-            *as_of = (at, wall.max(as_of.1));
-        }
-    }
-
-    /// Records from a token when the vendor last confirmed the state. The time in the store may be
-    /// older, because a state is written only once.
-    pub(super) fn told_as_of(&self, told: Timestamp, now: Instant) {
-        let mut as_of = self.as_of.lock();
-        if told > as_of.1 {
-            let later = told.duration_since(as_of.1);
-            let at = as_of.0 + later.unsigned_abs();
-            *as_of = (at.min(now).max(as_of.0), told);
-        }
-    }
-
-    fn bytes(&self) -> u64 {
-        STATE_OVERHEAD_BYTES + bytes_of(self.rows.len())
-    }
-
-    fn same_rows(&self, other: &Self) -> bool {
-        let same_ids = Arc::ptr_eq(&self.ids, &other.ids);
-        self.id == other.id || same_ids && self.rows == other.rows && self.hashes == other.hashes
-    }
-
-    /// Returns the difference from this state to the newer one.
-    pub fn difference(&self, newer: &Self) -> Difference {
-        let mut out = Difference::default();
-        if self.same_rows(newer) {
-            return out;
-        }
-        // Maps a number of the newer table to the place of the row in this state.
-        let mut places = vec![NOWHERE; newer.ids.lock().len()];
-        let mut unknown = Vec::new();
-        // Two tables are never locked at once.
-        let ours = match Arc::ptr_eq(&self.ids, &newer.ids) {
-            true => None,
-            false => Some(self.ids.lock().ids.clone()),
-        };
-        {
-            let theirs = newer.ids.lock();
-            for (place, number) in (0..).zip(&self.rows) {
-                let there = match &ours {
-                    None => Some(*number),
-                    Some(ours) => {
-                        let id = ours.get(*number as usize);
-                        id.and_then(|id| theirs.numbers.get(id).copied())
-                    }
-                };
-                match there.and_then(|there| places.get_mut(there as usize)) {
-                    Some(known) => *known = place,
-                    None => unknown.push(*number),
-                }
-            }
-        }
-        for (place, (number, hash)) in (0..).zip(newer.rows.iter().zip(&newer.hashes)) {
-            let known = places.get_mut(*number as usize);
-            let before = known.map_or(NOWHERE, |known| std::mem::replace(known, NOWHERE));
-            if self.hashes.get(before as usize) != Some(hash) {
-                out.upserts.push(place);
-            }
-        }
-        let ids = newer.ids.lock();
-        let gone = (0..).zip(&places).filter(|(_, place)| **place != NOWHERE);
-        out.removes = gone
-            .map(|(number, _)| ids.name(number).to_owned())
-            .collect();
-        drop(ids);
-        let ids = self.ids.lock();
-        let unknown = unknown.into_iter().map(|n| ids.name(n).to_owned());
-        out.removes.extend(unknown);
-        out
-    }
-}
-
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Returns the bytes of this many rows in a state.
-pub fn bytes_of(rows: usize) -> u64 {
-    rows as u64 * (size_of::<u32>() + size_of::<RowHash>()) as u64
-}
-
-/// A state that is being built.
-pub(super) struct NewState {
-    /// The identity of its search.
-    pub key: CacheKey,
-    /// The search.
-    pub query: Arc<SearchQuery>,
-    /// The view of an audience.
-    pub view: View,
-    /// The table of its ids.
-    pub ids: Arc<Mutex<Ids>>,
-    /// For each row the number of its id.
-    pub rows: Vec<u32>,
-    /// For each row the hash of its text.
-    pub hashes: Vec<RowHash>,
 }
 
 /// A search that is followed.
@@ -278,7 +109,7 @@ impl States {
         let since = self.followed_since();
         let table = self.table.lock();
         let is_followed = |followed: &&FollowedSearch| {
-            followed.state.caller == *caller && followed.is_used_since(since)
+            followed.state.caller() == caller && followed.is_used_since(since)
         };
         table.latest.contains_key(&(key, view))
             || table.latest.values().filter(is_followed).count() < SEARCHES_PER_CALLER_MAX
@@ -340,27 +171,18 @@ impl States {
                 Arc::new(Mutex::new(ids))
             }
         };
-        let FoundState {
-            query,
-            rows,
-            hashes,
-            as_of,
-            ..
-        } = found;
-        let query = Arc::new(query);
-        let state = Arc::new(ViewState {
-            id,
+        let query = Arc::new(found.query);
+        let new = NewState {
             key: key(&query),
             query,
             view: View::new(None, audience.clone()),
             ids,
-            rows: rows.into(),
-            hashes: hashes.into(),
-            as_of: Mutex::new(as_of),
-            caller: caller.clone(),
-            last_used: AtomicU64::new(0),
-            told: OnceCell::new_with(Some(())),
-        });
+            rows: found.rows,
+            hashes: found.hashes,
+        };
+        let mut state = ViewState::new(id, new, found.as_of, caller.clone(), 0);
+        state.told = OnceCell::new_with(Some(()));
+        let state = Arc::new(state);
         let mut table = self.table.lock();
         table.by_id.insert(id, state.clone());
         self.touch(&state);
@@ -413,28 +235,17 @@ impl States {
         let (caller, last_used) = match built_for {
             BuiltFor::Caller(caller) => (caller, self.ms_of(self.clock.now())),
             // Nobody asked, so this does not make the search followed for longer.
-            BuiltFor::Followers(of) => (&of.caller, of.last_used.load(Ordering::Relaxed)),
+            BuiltFor::Followers(of) => (of.caller(), of.last_used()),
         };
-        let state = ViewState {
-            id: fastrand::u128(..),
-            query: made.query,
-            view: made.view,
-            key: made.key,
-            ids: made.ids,
-            rows: made.rows.into(),
-            hashes: made.hashes.into(),
-            as_of: Mutex::new((at, self.wall_at(at))),
-            caller: caller.clone(),
-            last_used: AtomicU64::new(last_used),
-            told: OnceCell::new(),
-        };
+        let as_of = (at, self.wall_at(at));
+        let state = ViewState::new(fastrand::u128(..), made, as_of, caller.clone(), last_used);
         let mut table = self.table.lock();
-        let place = (state.key.clone(), state.view.clone());
+        let place = (state.key().clone(), state.view.clone());
         let before = table.latest.get(&place).map(|latest| latest.state.clone());
         let state = match &before {
             Some(before) if before.same_rows(&state) => {
                 before.renew(at, self.wall_at(at));
-                before.last_used.fetch_max(last_used, Ordering::Relaxed);
+                before.use_at(last_used);
                 before.clone()
             }
             _ => Arc::new(state),
@@ -492,8 +303,7 @@ impl States {
     }
 
     fn touch(&self, state: &ViewState) {
-        let ms = self.ms_of(self.clock.now());
-        state.last_used.fetch_max(ms, Ordering::Relaxed);
+        state.use_at(self.ms_of(self.clock.now()));
     }
 
     fn ms_of(&self, at: Instant) -> u64 {
@@ -505,10 +315,10 @@ impl States {
         let oldest = |table: &Table, which: &dyn Fn(&ViewState) -> bool| {
             let all = table.by_id.values();
             let others = all.filter(|state| state.id != newest.id && which(state));
-            let oldest = others.min_by_key(|state| state.last_used.load(Ordering::Relaxed));
+            let oldest = others.min_by_key(|state| state.last_used());
             oldest.map(|state| state.id)
         };
-        let own = |state: &ViewState| state.caller == newest.caller;
+        let own = |state: &ViewState| state.caller() == newest.caller();
         while table.by_id.values().filter(|state| own(state)).count() > STATES_PER_CALLER_MAX {
             let is_newest = |state: &ViewState| {
                 let mut latest = table.latest.values();
@@ -533,13 +343,13 @@ impl States {
             return;
         };
         self.evicted.fetch_add(1, Ordering::Relaxed);
-        let key = state.key.clone();
-        if !table.by_id.values().any(|other| other.key == key) {
+        let key = state.key().clone();
+        if !table.by_id.values().any(|other| *other.key() == key) {
             table.ids.remove(&key);
         }
         // States of other processes are left to those processes, or to the store's own limit.
-        if state.told.initialized() && !state.ids.lock().is_loaded {
-            let is_used = table.all_ids().any(|ids| Arc::ptr_eq(ids, &state.ids));
+        if state.told.initialized() && !state.ids().lock().is_loaded {
+            let is_used = table.all_ids().any(|ids| Arc::ptr_eq(ids, state.ids()));
             self.kept.forget(&state, !is_used);
         }
     }
@@ -547,7 +357,7 @@ impl States {
 
 impl FollowedSearch {
     fn is_used_since(&self, since: u64) -> bool {
-        self.state.last_used.load(Ordering::Relaxed) >= since
+        self.state.last_used() >= since
     }
 }
 
@@ -570,7 +380,7 @@ impl Table {
 
     /// Returns every table of ids in use, some of them several times.
     fn all_ids(&self) -> impl Iterator<Item = &Arc<Mutex<Ids>>> {
-        let of_states = self.by_id.values().map(|state| &state.ids);
+        let of_states = self.by_id.values().map(|state| state.ids());
         of_states.chain(self.ids.values())
     }
 
@@ -628,19 +438,8 @@ mod tests {
             assert!(made.add(&[(id, row.into())], None));
         }
         let now = states.clock.now();
-        let state = ViewState {
-            id: fastrand::u128(..),
-            key: key(query),
-            query: query.clone(),
-            view: View::new(None, Audience::All),
-            ids: made.ids,
-            rows: made.rows.into(),
-            hashes: made.hashes.into(),
-            as_of: Mutex::new((now, states.wall_at(now))),
-            caller: NOBODY.into(),
-            last_used: AtomicU64::new(0),
-            told: OnceCell::new(),
-        };
+        let as_of = (now, states.wall_at(now));
+        let state = ViewState::new(fastrand::u128(..), made, as_of, NOBODY.into(), 0);
         states.kept.keep(&state).await;
         Arc::new(state)
     }
@@ -671,8 +470,8 @@ mod tests {
         let after = states(&model, &clock);
         let (one, other) = (find(&after, old.id).await, find(&after, new.id).await);
         let (one, other) = (one.unwrap(), other.unwrap());
-        assert_eq!((&one.rows, &one.hashes), (&old.rows, &old.hashes));
-        assert_eq!((&other.rows, &other.hashes), (&new.rows, &new.hashes));
+        assert_eq!(one.rows(), old.rows());
+        assert_eq!(other.rows(), new.rows());
         assert_eq!(one.query, query);
         let told = one.difference(&other);
         assert_eq!((told.upserts.len(), told.removes.len()), (14 + 10, 3));
@@ -716,11 +515,11 @@ mod tests {
         crate::clock::sleep(crate::clock::Duration::from_millis(1)).await;
         let other = states(&model, &clock);
         let found = find(&other, first.id).await.unwrap();
-        assert!(found.ids.lock().is_loaded);
+        assert!(found.ids().lock().is_loaded);
         // The next state of the same search in this process starts a new table.
         let next = other.begin(key(&query), query.clone(), View::new(None, Audience::All));
-        assert!(!Arc::ptr_eq(&next.ids, &found.ids));
-        assert_ne!(next.ids.lock().table, found.ids.lock().table);
+        assert!(!Arc::ptr_eq(&next.ids, found.ids()));
+        assert_ne!(next.ids.lock().table, found.ids().lock().table);
         // The difference across both tables is exact.
         let rows = (50..110).map(|n| row(n, "a"));
         let theirs = keep(&other, &query, &next.ids, rows).await;
