@@ -3,8 +3,8 @@
 use http::HeaderValue;
 
 use super::*;
-use crate::admission::Payer;
 use crate::admission::pace::tests::settings;
+use crate::admission::{Felt, Payer, Spend};
 use crate::clock::{sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
