@@ -86,8 +86,9 @@ words!(
         GiveUp = "give_up",
         /// Take a vendor call from the budget of all gateways.
         Take = "take",
-        /// End such a call.
+        /// Keep the place of such a call while it is sent.
         KeepCall = "keep_call",
+        /// End such a call.
         EndCall = "end_call",
         /// Share what a vendor said about its limits.
         Word = "word",

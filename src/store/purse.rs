@@ -11,7 +11,7 @@
 //!
 //! A purse holds *credit*, in microseconds. It grows by one microsecond per microsecond, and a call
 //! costs `60 s / requests_per_minute`. A purse also holds the hold-down after a 429, so that all
-//! replicas obey it. A place expires unless its replica keeps it (`keep_call`), so that a replica that
+//! replicas obey it. A place expires unless its replica keeps it (`keep_call`). So a replica that
 //! dies does not hold it for long.
 //!
 //! `SharedPurse` is the model of the scripts in Valkey: tests compare their replies number for
