@@ -87,6 +87,7 @@ words!(
         /// Take a vendor call from the budget of all gateways.
         Take = "take",
         /// Keep the place of such a call while it is sent.
+        /// Keep the place of a call in progress.
         KeepCall = "keep_call",
         /// End such a call.
         EndCall = "end_call",

@@ -94,12 +94,12 @@ def line_with(process, start, patience=30):
 class Stage:
     """Simulated vendors, and settings for gateways in front of them."""
 
-    def __init__(self, folder, settings=""):
+    def __init__(self, folder, settings="", rate=60_000, vendors=()):
         self.binary = os.path.join(folder, "msp-gateway")
         self.loader = os.path.join(folder, "examples", "load")
         self.work = tempfile.TemporaryDirectory()
         vendors = self.start(
-            [self.binary, "sandbox", "--listen", "127.0.0.1:0", "--requests-per-minute", "0"]
+            [self.binary, "sandbox", "--listen", "127.0.0.1:0", "--requests-per-minute", "0", *vendors]
         )
         self.vendors = address = line_with(vendors, "wiv    http://")
         self.config = os.path.join(self.work.name, "config.toml")
@@ -113,7 +113,7 @@ customers = ["*"]
 [wiv]
 base_url = "http://{address}"
 api_key_env = "WIV_KEY"
-requests_per_minute = 60000
+requests_per_minute = {rate}
 [nable]
 base_url = "http://{address}/ws/rest/V1/PSA_API"
 api_key_env = "NABLE_KEY"
