@@ -12,6 +12,7 @@ use crate::admission::{Governor, HOLD_DOWN_MAX, Lane, PaceSettings, Payer, Spend
 use crate::clock::{Clock, Duration, Instant, sleep};
 use crate::metrics::Metrics;
 use crate::secrets::{SealingKey, Secret};
+use crate::store::bell::RingHook;
 use crate::store::engine::StoreFuture;
 use crate::store::fleet::{Fleet, FleetFuture, FleetOp};
 use crate::store::{Engine, EngineState, SealedRecord, SharedModel, StoreOp};
@@ -70,6 +71,9 @@ impl Engine for Link {
 }
 
 impl Fleet for Link {
+    /// Budgets have no bell.
+    fn on_ring(&self, _hook: RingHook) {}
+
     fn ask(&self, op: FleetOp) -> FleetFuture<'_> {
         if self.state() == EngineState::Away {
             return Box::pin(ready(Err(StoreFault::Away)));

@@ -1,5 +1,6 @@
 //! One flight for all gateways that share a store. A gateway boards before it fetches: it uses the
-//! answer that another gateway fetched, waits for the gateway that is fetching, or leads.
+//! answer that another gateway fetched, waits for the gateway that is fetching, or leads. A waiting
+//! gateway boards again when the bell rings for the answer, and after a pause in any case.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,14 +10,14 @@ use super::keeping::Keeping;
 use super::key::CacheKey;
 use super::local::{Entry, Local};
 use super::lookup::FetchError;
-use crate::clock::{Clock, Duration, Instant, sleep, timeout};
+use crate::clock::{Clock, Duration, Instant, timeout};
 use crate::store::fleet::ClaimId;
 use crate::store::{Boarded, FETCH_LEASE};
 
-/// The first pause before a waiting gateway boards again. It doubles each time.
+/// The first pause before a waiting gateway boards again without a ring. It doubles each time.
 const LOOK_FIRST: Duration = Duration::from_millis(10);
-/// The longest such pause. An answer of another gateway arrives at most this much later than our
-/// own would.
+/// The longest such pause. If its ring is lost, an answer of another gateway arrives at most this
+/// much later than our own would.
 const LOOK_MAX: Duration = Duration::from_millis(100);
 /// How long a gateway waits for another one's fetch before it fetches on its own.
 const FOLLOW_MAX: Duration = Duration::from_secs(20);
@@ -113,7 +114,9 @@ impl<V: Clone + Send + Sync + 'static> Keeping<V> {
         let mut after = wish.after;
         let mut since = wish.since;
         let (mut pause, mut useless) = (LOOK_FIRST, 0);
+        let mut bell = self.store.listen_to_answer(key.fingerprint(), since).await;
         loop {
+            bell.looks(clock.now());
             let have = after.map(|at| clock.stamp_of(at));
             let kind = key.subject().kind();
             let boarded = self
@@ -151,7 +154,7 @@ impl<V: Clone + Send + Sync + 'static> Keeping<V> {
                     if clock.now().saturating_duration_since(began) >= FOLLOW_MAX {
                         return FleetBoarding::Alone;
                     }
-                    sleep(pause.min(left)).await;
+                    bell.rung_within(pause.min(left)).await;
                     pause = (pause * 2).min(LOOK_MAX);
                     since = clock.now();
                     continue;

@@ -1,9 +1,9 @@
 //! One walk of a search among all gateways that share a store.
 //!
 //! When a walk gets its turn in this process, it claims its search in the store. If another gateway
-//! has the claim, the walk becomes a *follower*: it reports what its readers want, looks every 250
-//! ms, and loads the rows that the other gateway stored. Once the claim is free and rows are still
-//! wanted, the follower claims the search and continues with a new scroll.
+//! has the claim, the walk becomes a *follower*: it reports what its readers want, looks at each
+//! ring and every 250 ms, and loads the rows that the other gateway stored. Once the claim is free
+//! and rows are still wanted, the follower claims the search and continues with a new scroll.
 //!
 //! ```text
 //! take_claim ─▶ mine ─▶ catch_up ─▶ the walk ──▶ deposed ─┐
@@ -144,6 +144,9 @@ impl Walk {
     async fn follow(&mut self) -> bool {
         let mut late = 0;
         let mut current = None;
+        let identity = *self.lineage.key.fingerprint();
+        let now = self.store.clock.now();
+        let mut bell = self.store.kept.listen_to_line(&identity, now).await;
         loop {
             if matches!(self.stage, Stage::Comparing { .. }) && self.leave_if_unwanted() {
                 return false;
@@ -152,9 +155,9 @@ impl Walk {
             let demand = target.demand.notified();
             let mut demand = std::pin::pin!(demand);
             demand.as_mut().enable();
-            let identity = self.lineage.key.fingerprint();
             let want = self.want_of_line(current);
-            match self.store.kept.look_at_line(identity, want).await {
+            bell.looks(self.store.clock.now());
+            match self.store.kept.look_at_line(&identity, want).await {
                 Some(look) => {
                     late = 0;
                     current = look.current;
@@ -184,7 +187,7 @@ impl Walk {
             }
             tokio::select! {
                 () = demand => {}
-                () = sleep(LINE_LOOK_EVERY) => {}
+                () = bell.rung_within(LINE_LOOK_EVERY) => {}
             }
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! claim_line ─▶ Mine(LineClaim) ── renewed by one task ──▶ dropped: released
-//!            ─▶ Taken           ── look_at_line, every 250 ms: what is wanted, whose turn it is
+//!            ─▶ Taken           ── look_at_line, at each ring and every 250 ms: what is wanted,
+//!                                  whose turn it is
 //!            ─▶ Alone           ── no shared store, or it is away
 //! ```
 //!
@@ -20,15 +21,16 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::bell::RING_REST;
 use super::engine::{Chain, Fence};
 use super::fleet::{ClaimId, FleetOp, FleetReply, LineWant};
 use super::handle::{Store, StoreInner};
 use super::names::NameUse;
 use super::record::RecordName;
-use crate::clock::{Duration, Instant, sleep};
+use crate::clock::{Duration, Instant, sleep_until};
 
-/// How often a gateway looks at a line that another one walks. The walking gateway renews its claim
-/// as often while rows are wanted elsewhere.
+/// How often a gateway looks at a line that another one walks, unless the bell rings before. The
+/// walking gateway renews its claim as often while rows are wanted elsewhere.
 pub const LINE_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// No continuation is sent within this time before the end of a claim. It covers differences
 /// between clocks and the time to the vendor.
@@ -59,6 +61,8 @@ pub struct ClaimTerm {
     asked: Instant,
     /// When another gateway last wanted rows.
     wanted: Option<Instant>,
+    /// Whether a ring says that a gateway wants something since the last renewal was requested.
+    rung: bool,
     deposed: bool,
 }
 
@@ -70,6 +74,7 @@ impl ClaimTerm {
             begun: asked,
             asked,
             wanted: None,
+            rung: false,
             deposed: false,
         }
     }
@@ -93,7 +98,21 @@ impl ClaimTerm {
             true => LINE_LOOK_EVERY.min(self.lease / 4),
             false => self.lease / 4,
         };
+        let every = match self.rung {
+            true => every.min(RING_REST),
+            false => every,
+        };
         self.asked + every
+    }
+
+    /// Records a ring: what other gateways want has changed.
+    pub fn ring(&mut self) {
+        self.rung = true;
+    }
+
+    /// Records that a renewal is requested. Rings before it are answered by it.
+    pub fn asks(&mut self) {
+        self.rung = false;
     }
 
     /// Records that the renewal requested at `asked` was granted.
@@ -163,7 +182,18 @@ pub fn load_after(
 }
 
 /// The claims of this process.
-pub(super) type HeldClaims = Mutex<HashMap<RecordName, Arc<ClaimCell>, RandomState>>;
+#[derive(Default)]
+pub(super) struct HeldClaims {
+    cells: Mutex<HashMap<RecordName, Arc<ClaimCell>, RandomState>>,
+    /// Notified when a renewal is due earlier than it was.
+    rung: Notify,
+}
+
+impl HeldClaims {
+    fn all(&self) -> Vec<Arc<ClaimCell>> {
+        self.cells.lock().values().cloned().collect()
+    }
+}
 
 /// One claim of this process.
 pub(super) struct ClaimCell {
@@ -244,7 +274,7 @@ impl Store {
 }
 
 impl StoreInner {
-    async fn line_of(
+    pub(super) async fn line_of(
         self: &Arc<Self>,
         identity: &[u8; 32],
         until: Instant,
@@ -257,7 +287,7 @@ impl StoreInner {
 
     /// Notes a claim that was granted. A part of this process may hold it already.
     fn hold_claim(&self, line: RecordName, lease: Duration, asked: Instant) -> Arc<ClaimCell> {
-        let mut claims = self.claims.lock();
+        let mut claims = self.claims.cells.lock();
         if let Some(cell) = claims.get(&line) {
             let mut term = cell.term.lock();
             if !term.deposed {
@@ -279,15 +309,37 @@ impl StoreInner {
 
     /// Renews the claims of this process while the future is polled.
     pub(super) async fn renew_claims(self: &Arc<Self>) {
+        let mut pass_at = self.clock.now() + LINE_LOOK_EVERY;
         loop {
-            sleep(LINE_LOOK_EVERY).await;
+            let cells = self.claims.all();
             let now = self.clock.now();
-            let cells: Vec<_> = self.claims.lock().values().cloned().collect();
+            let rung = cells.iter().filter_map(|cell| {
+                let term = cell.term.lock();
+                (term.rung && !term.deposed).then(|| term.renewal_at(now))
+            });
+            let wake_at = rung.fold(pass_at, Instant::min);
+            tokio::select! {
+                () = sleep_until(wake_at) => {}
+                () = self.claims.rung.notified() => continue,
+            }
+            let now = self.clock.now();
+            if now >= pass_at {
+                pass_at = now + LINE_LOOK_EVERY;
+            }
+            let cells = self.claims.all();
             let due = cells.iter().filter(|cell| {
                 let term = cell.term.lock();
                 !term.deposed && term.renewal_at(now) <= now
             });
             join_all(due.map(|cell| self.renew(cell))).await;
+        }
+    }
+
+    /// Hears that what gateways want of a line has changed.
+    pub(super) fn hear_want(&self, line: RecordName) {
+        if let Some(cell) = self.claims.cells.lock().get(&line) {
+            cell.term.lock().ring();
+            self.claims.rung.notify_one();
         }
     }
 
@@ -297,6 +349,7 @@ impl StoreInner {
             return;
         };
         let asked = self.clock.now();
+        cell.term.lock().asks();
         let renew = FleetOp::Renew {
             line: cell.line,
             claim: ClaimId(self.replica),
@@ -324,7 +377,13 @@ impl StoreInner {
 
     /// Ends the claims of this process, so that no gateway waits for their leases.
     pub(super) fn release_claims(&self) {
-        let lines: Vec<_> = self.claims.lock().drain().map(|(line, _)| line).collect();
+        let lines: Vec<_> = self
+            .claims
+            .cells
+            .lock()
+            .drain()
+            .map(|(line, _)| line)
+            .collect();
         for line in lines {
             self.release(line);
         }
@@ -384,7 +443,7 @@ impl LineClaim {
 impl Drop for LineClaim {
     fn drop(&mut self) {
         let line = self.cell.line;
-        let mut claims = self.inner.claims.lock();
+        let mut claims = self.inner.claims.cells.lock();
         let is_it = |cell: &Arc<ClaimCell>| Arc::ptr_eq(cell, &self.cell);
         let held = claims.get(&line).is_some_and(is_it);
         if !held || self.cell.holders.fetch_sub(1, Ordering::Relaxed) > 1 {
@@ -438,6 +497,10 @@ mod tests {
         term.granted(at(5_500));
         assert_eq!(term.renewal_at(at(5_600)), at(5_750), "wanted elsewhere");
         assert_eq!(term.renewal_at(at(15_500)), at(7_000), "not any more");
+        term.ring();
+        assert_eq!(term.renewal_at(at(15_500)), at(5_500) + RING_REST, "rung");
+        term.asks();
+        assert_eq!(term.renewal_at(at(15_500)), at(7_000), "answered");
     }
 
     #[test]

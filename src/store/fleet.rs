@@ -10,6 +10,7 @@
 
 use bytes::Bytes;
 
+use super::bell::RingHook;
 use super::engine::EngineFuture;
 use super::purse::{PurseReply, PurseTake, PurseWord};
 use super::record::RecordName;
@@ -342,6 +343,10 @@ pub trait Fleet: Send + Sync {
     /// # Errors
     /// If there is no reply. The change may have been made all the same.
     fn ask(&self, op: FleetOp) -> FleetFuture<'_>;
+
+    /// Calls the hook when something has changed in the engine, also by this replica. Rings may be
+    /// lost, late or forged.
+    fn on_ring(&self, hook: RingHook);
 
     /// How long a claim on a line lasts without being renewed.
     fn lease(&self) -> Duration {

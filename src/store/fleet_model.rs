@@ -7,7 +7,10 @@ use std::future::ready;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::engine::{Engine, EngineState, StoreFault, StoreFuture, StoreOp, StoreReply};
+use super::bell::{Ring, RingHook};
+use super::engine::{
+    Engine, EngineState, KeptStanding, StoreFault, StoreFuture, StoreOp, StoreReply,
+};
 use super::fleet::{
     ClaimId, Fleet, FleetFuture, FleetOp, FleetReply, LineWant, REPLICA_GONE, SAME_AGE,
 };
@@ -83,11 +86,13 @@ impl SharedLine {
         }
     }
 
-    fn merge(&mut self, want: &LineWant, now: u64) {
+    /// Merges a want. Returns whether more is wanted than before.
+    fn merge(&mut self, want: &LineWant, now: u64) -> bool {
         let until = now + ms(want.left);
         if until == now {
-            return;
+            return false;
         }
+        let was = self.wants(now);
         if want.rows > 0 {
             let before = self.wants(now);
             let others = before.rows > 0;
@@ -106,6 +111,9 @@ impl SharedLine {
         if want.turn {
             self.turn_until = until;
         }
+        let is = self.wants(now);
+        let of = |want: &LineWant| (want.rows, want.furthest, want.lane, want.turn);
+        of(&was) != of(&is)
     }
 }
 
@@ -126,10 +134,10 @@ struct Agreed {
 }
 
 /// An engine in memory, which answers at once and is never away.
-#[derive(Debug)]
 pub struct SharedModel {
     model: Model,
     agreed: Mutex<Agreed>,
+    hooks: Mutex<Vec<RingHook>>,
     clock: Clock,
 }
 
@@ -145,6 +153,29 @@ fn is_newer(one: &Stamp, other: &Stamp, now: &Stamp) -> bool {
 }
 
 impl Agreed {
+    /// Returns the ring that an operation causes. Call it before the operation.
+    fn ring_of(&self, op: &FleetOp, now: Stamp) -> Option<Ring> {
+        let (ring, rings) = match op {
+            FleetOp::Release { line, claim } => {
+                let held = self.lines.get(line);
+                (Ring::Line(*line), held?.is_held_by(*claim))
+            }
+            FleetOp::Want { line, want } => {
+                let mut state = self.lines.get(line).cloned().unwrap_or_default();
+                (Ring::Want(*line), state.merge(want, now.since_boot_ms()))
+            }
+            // Even a refused answer ends the claim.
+            FleetOp::Land { name, .. } => (Ring::Answer(*name), true),
+            FleetOp::Fail { name, claim, .. } | FleetOp::GiveUp { name, claim } => {
+                let lease = self.answers.get(name)?.lease;
+                (Ring::Answer(*name), lease?.claim == *claim)
+            }
+            FleetOp::Purge { was, .. } => (Ring::Purges, *was == self.purges.0),
+            _ => return None,
+        };
+        rings.then_some(ring)
+    }
+
     fn judge(&mut self, op: FleetOp, now: Stamp) -> FleetReply {
         let at = now.since_boot_ms();
         match op {
@@ -346,8 +377,14 @@ impl SharedModel {
         Self {
             model: Model::new(bytes_max),
             agreed: Mutex::default(),
+            hooks: Mutex::default(),
             clock,
         }
+    }
+
+    /// Rings at all that share the engine. Also for rings that nothing in the engine caused.
+    pub fn ring(&self, ring: Ring) {
+        self.hooks.lock().iter().for_each(|hook| hook(ring));
     }
 
     /// Replaces everything with what another one has, as when an empty server or an older copy
@@ -371,6 +408,16 @@ impl SharedModel {
     /// Runs one operation of a fleet at a given engine time.
     pub fn agree_at(&self, op: FleetOp, now: Stamp) -> FleetReply {
         let mut agreed = self.agreed.lock();
+        let ring = agreed.ring_of(&op, now);
+        let reply = self.agree_in(&mut agreed, op, now);
+        drop(agreed);
+        if let Some(ring) = ring {
+            self.ring(ring);
+        }
+        reply
+    }
+
+    fn agree_in(&self, agreed: &mut Agreed, op: FleetOp, now: Stamp) -> FleetReply {
         if let FleetOp::Settle { name, record } = &op {
             let (name, record) = (*name, record.clone());
             if let Ok(StoreReply::Value(Some(kept))) = self.model.apply(&StoreOp::Recall { name }) {
@@ -411,16 +458,41 @@ impl SharedModel {
     /// As [`Model::apply`].
     pub fn apply_at(&self, op: &StoreOp, now: Stamp) -> Result<StoreReply, StoreFault> {
         let mut agreed = self.agreed.lock();
-        let Some(fence) = op.fence() else {
-            return self.model.apply(op);
-        };
-        let line = agreed.lines.entry(fence.line).or_default();
-        if !line.is_held_by(fence.claim) {
-            return Ok(StoreReply::Deposed);
+        if let Some(fence) = op.fence() {
+            let line = agreed.lines.entry(fence.line).or_default();
+            if !line.is_held_by(fence.claim) {
+                return Ok(StoreReply::Deposed);
+            }
+            // The claim holds, whatever comes of the operation.
+            line.hold(fence.claim, ms(fence.lease), now.since_boot_ms());
         }
-        // The claim holds, whatever comes of the operation.
-        line.hold(fence.claim, ms(fence.lease), now.since_boot_ms());
-        self.model.apply(op)
+        let snapshot = match op {
+            StoreOp::Begin { snapshot, .. }
+            | StoreOp::Append { snapshot, .. }
+            | StoreOp::Renewed { snapshot, .. }
+            | StoreOp::End { snapshot, .. } => Some(*snapshot),
+            _ => None,
+        };
+        let standing = || self.standing(snapshot?);
+        let before = standing();
+        let reply = self.model.apply(op);
+        let after = standing();
+        drop(agreed);
+        if let Some(after) = after {
+            let of = |standing: &KeptStanding| (standing.chunks, standing.end);
+            let is_same = before.is_some_and(|before| of(&before) == of(&after));
+            if !is_same || matches!(op, StoreOp::Renewed { .. }) {
+                self.ring(Ring::Line(after.line));
+            }
+        }
+        reply
+    }
+
+    fn standing(&self, snapshot: RecordName) -> Option<KeptStanding> {
+        match self.model.apply(&StoreOp::Head { snapshot }) {
+            Ok(StoreReply::Head(Some((standing, _)))) => Some(standing),
+            Ok(_) | Err(_) => None,
+        }
     }
 }
 
@@ -430,12 +502,17 @@ impl Clone for SharedModel {
         Self {
             model: self.model.clone(),
             agreed: Mutex::new(self.agreed.lock().clone()),
+            hooks: Mutex::default(),
             clock: self.clock.clone(),
         }
     }
 }
 
 impl Fleet for SharedModel {
+    fn on_ring(&self, hook: RingHook) {
+        self.hooks.lock().push(hook);
+    }
+
     fn ask(&self, op: FleetOp) -> FleetFuture<'_> {
         Box::pin(ready(Ok(self.agree(op))))
     }

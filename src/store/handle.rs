@@ -9,6 +9,7 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
 use super::away::WhenAway;
+use super::bell::Bell;
 use super::claims::HeldClaims;
 use super::engine::{Engine, EngineFuture, EngineState, StoreFault, StoreOp, StoreReply};
 use super::fleet::{FleetOp, FleetReply};
@@ -102,6 +103,8 @@ pub(super) struct StoreInner {
     pub(super) on_return: Mutex<Option<ReturnHook>>,
     /// Searches that this process walks.
     pub(super) claims: HeldClaims,
+    /// Those who wait for changes of the engine.
+    pub(super) bell: Arc<Bell>,
 }
 
 /// Applies to memory all purges that came after this number.
@@ -198,9 +201,12 @@ impl Store {
             on_purge: OnceLock::new(),
             on_return: Mutex::default(),
             claims: HeldClaims::default(),
+            bell: Arc::default(),
         };
+        let inner = Arc::new(inner);
+        inner.hear_rings();
         Self {
-            inner: Some(Arc::new(inner)),
+            inner: Some(inner),
             purges,
         }
     }

@@ -27,6 +27,7 @@
 //! the end of the process that waits for a disk; an answer that a purge covers.
 
 pub mod away;
+pub mod bell;
 pub mod board;
 pub mod claims;
 pub mod disk;
@@ -48,6 +49,7 @@ pub mod valkey;
 pub mod watermarks;
 
 pub use away::{CLOSES_AFTER, STORE_RETRY, StoreBar, WhenAway};
+pub use bell::{BellListener, RING_REST, Ring};
 pub use board::{Boarded, FETCH_LEASE};
 pub use claims::{Alignment, LineClaim, LineTurn, align, load_after};
 pub use disk::{Disk, DiskOptions};

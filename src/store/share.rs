@@ -2,14 +2,15 @@
 //! applies the purges of other replicas, and counts replicas.
 //!
 //! A **purge** takes effect in this replica at once. Then it is written beside the purges of the
-//! others, under the next number of the fleet. Each replica reads that number twice a second, and
-//! reads the purges if the number has changed.
+//! others, under the next number of the fleet. Each replica reads that number at the bell and twice
+//! a second, and reads the purges if the number has changed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::bell::Ring;
 use super::fleet::{FleetOp, FleetReply};
 use super::handle::{PurgeHook, ReturnHook, Store, StoreInner, state_place};
 use super::names::Names;
@@ -17,8 +18,8 @@ use super::record::RecordName;
 use super::watermarks::Watermarks;
 use crate::clock::{Duration, Instant, sleep};
 
-/// How often a replica reports itself and looks for purges. With this interval, a purge reaches all
-/// replicas within a second.
+/// How often a replica reports itself and looks for purges, unless the bell rings before. With this
+/// interval, a purge reaches all replicas within a second, whatever becomes of the bell.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 /// How often a purge checks whether all replicas have applied it.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -90,11 +91,13 @@ impl Store {
             return;
         };
         let beats = async {
+            let mut purges = inner.bell.listen(Ring::Purges, inner.clock.now());
             loop {
+                purges.looks(inner.clock.now());
                 if inner.beat(inner.patience()).await.is_some() {
                     inner.beats.fetch_add(1, Ordering::Relaxed);
                 }
-                sleep(BEAT_EVERY).await;
+                purges.rung_within(BEAT_EVERY).await;
             }
         };
         tokio::join!(beats, inner.report_uses(), inner.renew_claims());

@@ -12,6 +12,7 @@ use msp_gateway::metrics::Metrics;
 use msp_gateway::reads::{Answer, Purge};
 use msp_gateway::sandbox;
 use msp_gateway::secrets::{SealingKey, Secret};
+use msp_gateway::store::bell::RingHook;
 use msp_gateway::store::fleet::{Fleet, FleetFuture, FleetOp};
 use msp_gateway::store::{
     Engine, EngineState, PurgeReach, SealedRecord, SharedModel, Store, StoreFault, StoreOp,
@@ -26,6 +27,8 @@ pub struct Link {
     cut: Arc<AtomicBool>,
     /// Replies are delayed by this many milliseconds.
     late_ms: Arc<AtomicU64>,
+    /// While it is set, no ring arrives.
+    deaf: Arc<AtomicBool>,
     mended: AtomicU64,
     when_away: WhenAway,
 }
@@ -36,9 +39,16 @@ impl Link {
             engine: engine.clone(),
             cut: cut.clone(),
             late_ms: late_ms.clone(),
+            deaf: Arc::default(),
             mended: Default::default(),
             when_away: WhenAway::Open,
         }
+    }
+
+    /// The same; no ring arrives while `deaf` is set.
+    pub fn deaf_while(self, deaf: &Arc<AtomicBool>) -> Self {
+        let deaf = deaf.clone();
+        Self { deaf, ..self }
     }
 
     /// The same; while it is cut, the gateway does this.
@@ -82,6 +92,15 @@ impl Engine for Link {
 }
 
 impl Fleet for Link {
+    fn on_ring(&self, hook: RingHook) {
+        let (cut, deaf) = (self.cut.clone(), self.deaf.clone());
+        self.engine.on_ring(Box::new(move |ring| {
+            if !cut.load(Ordering::Relaxed) && !deaf.load(Ordering::Relaxed) {
+                hook(ring);
+            }
+        }));
+    }
+
     fn ask(&self, op: FleetOp) -> FleetFuture<'_> {
         match self.state() {
             EngineState::Ok => {
@@ -113,6 +132,8 @@ pub struct Replica {
 pub struct FleetRig {
     pub replicas: Vec<Replica>,
     pub engine: Arc<SharedModel>,
+    /// While it is set, no gateway hears a ring.
+    pub deaf: Arc<AtomicBool>,
 }
 
 impl FleetRig {
@@ -125,9 +146,10 @@ impl FleetRig {
     pub fn with(count: usize, setup: impl Fn() -> Setup) -> Self {
         let clock = Clock::anchored(NOW.parse().unwrap());
         let engine = Arc::new(SharedModel::new(64 << 20, clock.clone()));
+        let deaf = Arc::<AtomicBool>::default();
         let replicas = (0..count).map(|_| {
             let (cut, late_ms) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-            let link = Link::to(&engine, &cut, &late_ms);
+            let link = Link::to(&engine, &cut, &late_ms).deaf_while(&deaf);
             let metrics = Metrics::new().unwrap();
             let store = Store::over(link, sealed(), clock.clone(), &metrics);
             Replica {
@@ -139,6 +161,7 @@ impl FleetRig {
         Self {
             replicas: replicas.collect(),
             engine,
+            deaf,
         }
     }
 
@@ -210,7 +233,7 @@ pub async fn customers(rig: &Rig) -> Answer {
 }
 
 /// Lets the tasks run that keep what was fetched.
-async fn settle() {
+pub async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
 

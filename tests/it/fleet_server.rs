@@ -1,5 +1,7 @@
-//! Two gateways over a real server: shared answers and pages, nothing secret in it, and its death.
+//! Two gateways over a real server: shared answers and pages, nothing secret in it or on its
+//! channel, and its death.
 
+use futures_util::StreamExt as _;
 use msp_gateway::clock::{Clock, Duration, Instant};
 use msp_gateway::domain::{FieldSet, ProblemCode};
 use msp_gateway::metrics::Metrics;
@@ -7,8 +9,8 @@ use msp_gateway::reads::Purge;
 use msp_gateway::sandbox;
 use msp_gateway::store::fleet::LEASE;
 use msp_gateway::store::{
-    PurgeReach, Store, StoreBar, Valkey, ValkeyAccess, ValkeyAddress, ValkeyLives, ValkeyOptions,
-    WhenAway,
+    PurgeReach, Ring, Store, StoreBar, Valkey, ValkeyAccess, ValkeyAddress, ValkeyLives,
+    ValkeyOptions, WhenAway,
 };
 
 use crate::fleet::{Replica, customers, replica_of, sealed, vendor_calls};
@@ -300,4 +302,50 @@ async fn empty(port: u16) {
         .exec_async(&mut connection)
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn the_channel_of_a_real_server_has_names_and_nothing_else() {
+    for kind in [ServerKind::Valkey, ServerKind::Redis] {
+        let server = TestServer::start(kind, &[]);
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}/", server.port)).unwrap();
+        let mut everything = client.get_async_pubsub().await.unwrap();
+        // Whatever the channel, so that there is no other.
+        everything.psubscribe("*").await.unwrap();
+        let clock = Clock::anchored(NOW.parse().unwrap());
+        let [one, two] = [0, 1].map(|_| over_server(server.port, clock.clone()));
+        for replica in [&one, &two] {
+            replica.store.warm().await;
+        }
+        customers(&one.rig).await;
+        customers(&two.rig).await;
+        let asker = one.rig.everyone();
+        let mut page = one.rig.page(&asker, None, &first(500, "")).await.unwrap();
+        while let Some(token) = page.token {
+            let body = continued(&token, None);
+            page = two
+                .rig
+                .page(&two.rig.everyone(), None, &body)
+                .await
+                .unwrap();
+        }
+        one.rig.reads.purge(&Purge::All, false);
+        assert!(one.rig.reads.keep_purges().await);
+        // The purge is the last that rings.
+        let mut kinds = Vec::new();
+        let mut messages = everything.on_message();
+        while !kinds.contains(b"pg") {
+            let message = messages.next().await.unwrap();
+            assert_eq!(message.get_channel_name(), "msp:n", "{kind:?}");
+            let text = message.get_payload_bytes();
+            if text == b"??" {
+                continue;
+            }
+            assert!(Ring::of_bytes(text).is_some(), "{kind:?} {text:?}");
+            kinds.push(*text.first_chunk::<2>().unwrap());
+        }
+        for kind in [b"ln", b"an"] {
+            assert!(kinds.contains(kind), "{kinds:?}");
+        }
+    }
 }

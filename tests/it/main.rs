@@ -28,6 +28,7 @@ mod crowd;
 mod events;
 mod explain;
 mod fleet;
+mod fleet_bell;
 mod fleet_budget;
 mod fleet_callers;
 mod fleet_flights;

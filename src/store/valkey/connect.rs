@@ -5,7 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError, ServerErrorKind};
+use redis::{
+    AsyncConnectionConfig, ErrorKind, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError,
+    ServerErrorKind,
+};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,7 +21,7 @@ use crate::clock::{Duration, timeout};
 use crate::secrets::Secret;
 
 /// The time limit for connecting, TLS and all checks.
-const CONNECT_MAX: Duration = Duration::from_secs(1);
+pub(super) const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// How soon an idle connection is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long written bytes may go unacknowledged.
@@ -121,22 +124,7 @@ async fn connect_to(
     access: &ValkeyAccess,
     wire: &ValkeyWire,
 ) -> Result<Live, String> {
-    let socket = TcpStream::connect((address.host.as_str(), address.port))
-        .await
-        .map_err(|error| format!("cannot be reached: {error}"))?;
-    set_options(&socket).map_err(|error| format!("cannot be reached: {error}"))?;
-    let (connection, driver) = match &access.tls {
-        None => set_up(socket, access).await?,
-        Some(config) => {
-            let name = ServerName::try_from(address.host.clone())
-                .map_err(|_| "has a host name that TLS cannot check".to_owned())?;
-            let stream = TlsConnector::from(config.clone())
-                .connect(name, socket)
-                .await
-                .map_err(|error| format!("could not set up TLS: {error}"))?;
-            set_up(stream, access).await?
-        }
-    };
+    let (connection, driver) = open(address, access, None).await?;
     let mut live = Live {
         connection,
         driver,
@@ -146,6 +134,35 @@ async fn connect_to(
     };
     look(&mut live, wire).await?;
     Ok(live)
+}
+
+/// Called by the task that drives a connection, for each message that is no reply. It must not
+/// wait.
+pub(super) type PushHook = Box<dyn Fn(PushInfo) + Send + Sync>;
+
+/// Opens a connection, and a task that drives it. With a hook, the server may send messages that
+/// are no replies.
+pub(super) async fn open(
+    address: &ValkeyAddress,
+    access: &ValkeyAccess,
+    hook: Option<PushHook>,
+) -> Result<(MultiplexedConnection, JoinHandle<()>), String> {
+    let socket = TcpStream::connect((address.host.as_str(), address.port))
+        .await
+        .map_err(|error| format!("cannot be reached: {error}"))?;
+    set_options(&socket).map_err(|error| format!("cannot be reached: {error}"))?;
+    match &access.tls {
+        None => set_up(socket, access, hook).await,
+        Some(config) => {
+            let name = ServerName::try_from(address.host.clone())
+                .map_err(|_| "has a host name that TLS cannot check".to_owned())?;
+            let stream = TlsConnector::from(config.clone())
+                .connect(name, socket)
+                .await
+                .map_err(|error| format!("could not set up TLS: {error}"))?;
+            set_up(stream, access, hook).await
+        }
+    }
 }
 
 fn set_options(socket: &TcpStream) -> std::io::Result<()> {
@@ -160,6 +177,7 @@ fn set_options(socket: &TcpStream) -> std::io::Result<()> {
 async fn set_up<S>(
     stream: S,
     access: &ValkeyAccess,
+    hook: Option<PushHook>,
 ) -> Result<(MultiplexedConnection, JoinHandle<()>), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -171,9 +189,16 @@ where
     if let Some(password) = &access.password {
         info = info.set_password(password.reveal());
     }
-    let config = AsyncConnectionConfig::new()
+    let mut config = AsyncConnectionConfig::new()
         .set_response_timeout(None)
         .set_pipeline_buffer_size(BUFFERED_MAX);
+    if let Some(hook) = hook {
+        info = info.set_protocol(ProtocolVersion::RESP3);
+        config = config.set_push_sender(move |push| {
+            hook(push);
+            Ok::<_, redis::aio::SendError>(())
+        });
+    }
     let (connection, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
         .await
         .map_err(|error| told(&error))?;
@@ -181,7 +206,7 @@ where
 }
 
 /// Returns the meaning of a server's error, as the end of a sentence that begins with its address.
-fn told(error: &RedisError) -> String {
+pub(super) fn told(error: &RedisError) -> String {
     let detail = error.detail().unwrap_or_default();
     match error.kind() {
         ErrorKind::AuthenticationFailed => {
@@ -215,13 +240,14 @@ fn is_narrow(detail: &str) -> bool {
         "No permissions",
         "can't run this command",
         "can't access at least one of the keys",
+        "can't access at least one of the channels",
     ];
     words.iter().any(|words| detail.contains(words))
 }
 
 fn too_narrow(detail: &str) -> String {
     format!(
-        "denies the user of store.valkey a command or key that the gateway needs ({detail}); docs/operations.md lists the rights"
+        "denies the user of store.valkey a command, key or channel that the gateway needs ({detail}); docs/operations.md lists the rights"
     )
 }
 

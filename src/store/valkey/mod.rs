@@ -9,6 +9,8 @@
 //!   replies arrive in that order. If a caller stops waiting, the keeper receives its reply.
 //! - After three late replies in a row or a broken connection, the engine is *away*. Then
 //!   operations fail at once, and the keeper reconnects after pauses of 250 ms to 2 s.
+//! - A second connection receives the rings of the bell (`listen.rs`). It begins and ends with the
+//!   first one. Without it, gateways wait for each other by looking only.
 //! - Every change is one script (`scripts.rs`), so that it is atomic.
 //! - `connect.rs` checks every new connection, and says in one line what is wrong with it.
 //!
@@ -16,12 +18,13 @@
 //! operation; the clocks of two machines are compared.
 
 mod connect;
+mod listen;
 mod replies;
 mod scripts;
 mod wire;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -34,10 +37,12 @@ use tokio::task::AbortHandle;
 
 use self::connect::{Live, connect};
 pub use self::connect::{ValkeyAccess, ValkeyAddress};
+use self::listen::ListenTask;
 use self::scripts::Scripts;
 pub use self::wire::ValkeyLives;
 use self::wire::{Command, ValkeyWire};
 use super::away::WhenAway;
+use super::bell::RingHook;
 use super::engine::{Engine, EngineState, StoreFault, StoreFuture, StoreOp};
 use super::fleet::{Fleet, FleetFuture, FleetOp};
 use crate::clock::{Clock, Duration, Instant, sleep, sleep_until, timeout};
@@ -61,8 +66,9 @@ const REASON_EVERY: Duration = Duration::from_secs(10);
 /// request needs it.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 
-/// The commands that the gateway's user needs, beside access to the keys under its prefix.
-pub const ACL_COMMANDS: &str = "+evalsha +script|load +hget +hmget +hgetall +hset +hsetnx +hdel +hincrby +exists +pttl +pexpire +unlink +zadd +zrem +zcard +zrange +zremrangebyscore +time +info";
+/// The commands that the gateway's user needs, beside access to the keys under its prefix and to
+/// the channel of the bell.
+pub const ACL_COMMANDS: &str = "+evalsha +script|load +hget +hmget +hgetall +hset +hsetnx +hdel +hincrby +exists +pttl +pexpire +unlink +zadd +zrem +zcard +zrange +zremrangebyscore +publish +subscribe +time +info";
 
 /// The address of the server and how it is used.
 #[derive(Clone)]
@@ -107,6 +113,8 @@ struct ValkeyShared {
     /// The number of connections so far.
     sessions: AtomicU64,
     pending: Arc<Pending>,
+    /// Hears the rings of all gateways.
+    on_ring: OnceLock<RingHook>,
 }
 
 /// The number and bytes of commands that are queued or sent.
@@ -192,6 +200,7 @@ impl Valkey {
             id: Mutex::default(),
             sessions: AtomicU64::new(0),
             pending: Arc::default(),
+            on_ring: OnceLock::new(),
         };
         Self {
             shared: Arc::new(shared),
@@ -304,6 +313,11 @@ impl Fleet for Valkey {
         })
     }
 
+    fn on_ring(&self, hook: RingHook) {
+        // An engine belongs to one store.
+        let _ = self.shared.on_ring.set(hook);
+    }
+
     fn lease(&self) -> Duration {
         self.shared.lease
     }
@@ -387,6 +401,7 @@ impl Keeper {
     /// Sends commands until the connection can no longer be used. Returns the reason.
     async fn serve(&mut self, live: &Live) -> String {
         let shared = self.shared.clone();
+        let _listens = ListenTask::begin(shared.clone(), live.address.clone());
         let mut sent = FuturesUnordered::new();
         let mut late_in_row = 0;
         let mut beat_at = shared.wire.clock.now() + BEAT_EVERY;

@@ -39,6 +39,18 @@ local function rest(name, till, length)
 end
 ";
 
+/// Tells all gateways what has changed; see `store::bell`. The last argument is the channel. A user
+/// without the right to publish loses the ring only, so the script goes on.
+const RING: &str = "\
+local function wake(what) redis.pcall('PUBLISH', ARGV[#ARGV], what) end
+";
+
+/// For tests, where the last argument is the time.
+#[cfg(test)]
+const RING_BEFORE_TIME: &str = "\
+local function wake(what) redis.pcall('PUBLISH', ARGV[#ARGV - 1], what) end
+";
+
 /// Whether a claim on a line holds. A change under it renews it, so this comes first, and what
 /// follows may still refuse the change: the claim holds all the same.
 const FENCE: &str = "\
@@ -154,29 +166,31 @@ if l[7] and rest('turn_until', l[7], l[8]) > 0 then want[5] = 1 end
 return want
 ",
     },
-    // Release: KEYS line; ARGV claim. Who had the claim last stays known, so that a gateway that
-    // had it before does not renew it.
+    // Release: KEYS line; ARGV claim, line's name. Who had the claim last stays known, so that a
+    // gateway that had it before does not renew it.
     ScriptText {
         flags: "allow-oom",
         text: "\
 if redis.call('HGET', KEYS[1], 'claim') == ARGV[1] then
   redis.call('HDEL', KEYS[1], 'claim', 'until', 'len')
   redis.call('HSET', KEYS[1], 'last', ARGV[1])
+  wake('ln' .. ARGV[2])
 end
 return 'kept'
 ",
     },
     // Want: KEYS line; ARGV rows, furthest, lane, left, whether a walk waits for its turn,
-    // life.
+    // life, line's name.
     ScriptText {
         flags: "allow-oom",
         text: "\
 local l = redis.call('HMGET', KEYS[1], 'cur', 'claim', 'until', 'len', 'want', 'far', 'lane',
-  'want_until', 'want_len')
+  'want_until', 'want_len', 'turn_until', 'turn_len')
 local rows, far, lane = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local len = tonumber(ARGV[4])
+local len, more = tonumber(ARGV[4]), false
 if len > 0 then
   if ARGV[5] == '1' then
+    more = not (l[10] and rest('turn_until', l[10], l[11]) > 0)
     redis.call('HSET', KEYS[1], 'turn_until', now + len, 'turn_len', len)
   end
   live(KEYS[1], ARGV[6])
@@ -184,14 +198,17 @@ end
 if len > 0 and rows > 0 then
   local left = l[8] and rest('want_until', l[8], l[9]) or 0
   if left > 0 then
-    rows = math.max(rows, tonumber(l[5]))
-    far = math.max(far, tonumber(l[6]))
-    lane = math.min(lane, tonumber(l[7]))
+    local was, was_far, was_lane = tonumber(l[5]), tonumber(l[6]), tonumber(l[7])
+    rows, far, lane = math.max(rows, was), math.max(far, was_far), math.min(lane, was_lane)
     len = math.max(len, left)
+    more = more or rows > was or far > was_far or lane < was_lane
+  else
+    more = true
   end
   redis.call('HSET', KEYS[1], 'want', rows, 'far', far, 'lane', lane, 'want_until', now + len,
     'want_len', len)
 end
+if more then wake('wt' .. ARGV[7]) end
 local left = 0
 if l[2] then left = math.max(0, rest('until', l[3], l[4])) end
 return { l[1] or '', left }
@@ -225,6 +242,7 @@ redis.call('HSET', KEYS[2], 'line', ARGV[1], 'head', ARGV[3], 'n', 0, 'rows', 0,
 redis.call('HSET', KEYS[1], 'cur', ARGV[2])
 live(KEYS[2], ARGV[6])
 live(KEYS[1], ARGV[6])
+wake('ln' .. ARGV[1])
 return 'kept'
 ",
     },
@@ -247,7 +265,7 @@ return 'kept'
         flags: "",
         text: "\
 if not fence(KEYS[2], ARGV[9], ARGV[10]) then return 'deposed' end
-local s = redis.call('HMGET', KEYS[1], 'n', 'chain', 'before', 'end', 'head_at')
+local s = redis.call('HMGET', KEYS[1], 'n', 'chain', 'before', 'end', 'head_at', 'line')
 if not s[1] then return 'gone' end
 local n, number = tonumber(s[1]), tonumber(ARGV[1])
 if n == number + 1 and s[3] == ARGV[2] and s[2] == ARGV[3] then return 'kept' end
@@ -258,6 +276,7 @@ redis.call('HSET', KEYS[1], 'c' .. number, ARGV[5], 'n', n + 1, 'chain', ARGV[3]
   'before', ARGV[2], 'head_at', head_at, 'whole_at', head_at)
 redis.call('HINCRBY', KEYS[1], 'rows', ARGV[4])
 live(KEYS[1], ARGV[8])
+wake('ln' .. s[6])
 return 'kept'
 ",
     },
@@ -265,10 +284,12 @@ return 'kept'
     ScriptText {
         flags: "allow-oom",
         text: "\
-if redis.call('EXISTS', KEYS[1]) == 0 then return 'gone' end
+local line = redis.call('HGET', KEYS[1], 'line')
+if not line then return 'gone' end
 redis.call('HSET', KEYS[1], 'head_at', now - tonumber(ARGV[1]),
   'whole_at', now - tonumber(ARGV[2]))
 live(KEYS[1], ARGV[3])
+wake('ln' .. line)
 return 'kept'
 ",
     },
@@ -278,11 +299,12 @@ return 'kept'
         flags: "allow-oom",
         text: "\
 if not fence(KEYS[2], ARGV[5], ARGV[6]) then return 'deposed' end
-local s = redis.call('HMGET', KEYS[1], 'end', 'n', 'chain')
+local s = redis.call('HMGET', KEYS[1], 'end', 'n', 'chain', 'line')
 if not s[1] then return 'gone' end
 if s[1] == '0' then
   if ARGV[3] ~= '' and (s[2] ~= ARGV[3] or s[3] ~= ARGV[4]) then return 'conflict' end
   redis.call('HSET', KEYS[1], 'end', ARGV[1])
+  wake('ln' .. s[4])
 end
 live(KEYS[1], ARGV[2])
 return 'kept'
@@ -346,6 +368,7 @@ return { p[1] or '0', p[2] }
         text: "\
 if (redis.call('HGET', KEYS[1], 'seq') or '0') ~= ARGV[1] then return 'conflict' end
 redis.call('HSET', KEYS[1], 'seq', ARGV[2], 'rec', ARGV[3])
+wake('pg')
 return 'kept'
 ",
     },
@@ -381,11 +404,13 @@ live(KEYS[1], ARGV[5])
 return 'lead'
 ",
     },
-    // Land: KEYS answer; ARGV claim, record, negative, since, slack, life.
+    // Land: KEYS answer; ARGV claim, record, negative, since, slack, life, answer's name. It rings
+    // for a refused answer too, because the claim has ended.
     ScriptText {
         flags: "",
         text: "\
 local a = redis.call('HMGET', KEYS[1], 'claim', 'neg', 'at')
+wake('an' .. ARGV[7])
 if a[1] == ARGV[1] then redis.call('HDEL', KEYS[1], 'claim', 'until', 'lease') end
 local at = now - tonumber(ARGV[4])
 if ARGV[3] == '1' and a[2] == '0' then return 'conflict' end
@@ -397,7 +422,7 @@ live(KEYS[1], ARGV[6])
 return 'kept'
 ",
     },
-    // Fail: KEYS answer; ARGV claim, record, hold, life.
+    // Fail: KEYS answer; ARGV claim, record, hold, life, answer's name.
     ScriptText {
         flags: "allow-oom",
         text: "\
@@ -406,15 +431,17 @@ redis.call('HDEL', KEYS[1], 'claim', 'until', 'lease')
 redis.call('HSET', KEYS[1], 'fail', ARGV[2], 'fail_until', now + tonumber(ARGV[3]),
   'fail_len', ARGV[3])
 live(KEYS[1], ARGV[4])
+wake('an' .. ARGV[5])
 return 'kept'
 ",
     },
-    // GiveUp: KEYS answer; ARGV claim.
+    // GiveUp: KEYS answer; ARGV claim, answer's name.
     ScriptText {
         flags: "allow-oom",
         text: "\
 if redis.call('HGET', KEYS[1], 'claim') == ARGV[1] then
   redis.call('HDEL', KEYS[1], 'claim', 'until', 'lease')
+  wake('an' .. ARGV[2])
 end
 return 'kept'
 ",
@@ -619,6 +646,8 @@ pub(super) struct Script {
     pub text: String,
     /// The hash by which the server identifies it.
     pub hash: String,
+    /// Whether its last argument, before a given time, is the channel of the bell.
+    pub rings: bool,
 }
 
 /// All scripts.
@@ -631,16 +660,16 @@ pub(super) struct Scripts {
 impl Scripts {
     /// Creates the scripts, which read the engine's time.
     pub fn new() -> Self {
-        Self::over(TIME, false)
+        Self::over(TIME, RING, false)
     }
 
     /// Creates the scripts for tests, with the time as the last argument.
     #[cfg(test)]
     pub fn with_given_time() -> Self {
-        Self::over(TIME_GIVEN, true)
+        Self::over(TIME_GIVEN, RING_BEFORE_TIME, true)
     }
 
-    fn over(time: &str, time_is_given: bool) -> Self {
+    fn over(time: &str, ring: &str, time_is_given: bool) -> Self {
         let scripts = TEXTS.iter().map(|script| {
             let ScriptText { flags, text } = script;
             let first = match flags.is_empty() {
@@ -648,10 +677,12 @@ impl Scripts {
                 false => format!("#!lua flags={flags}\n"),
             };
             let purse = if text.contains("count(") { PURSE } else { "" };
-            let text = format!("{first}{time}{LIVE}{REST}{FENCE}{purse}{text}");
+            let rings = text.contains("wake(");
+            let ring = if rings { ring } else { "" };
+            let text = format!("{first}{time}{LIVE}{REST}{FENCE}{purse}{ring}{text}");
             let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
             let hash = hash.as_ref().iter().map(|b| format!("{b:02x}")).collect();
-            Script { text, hash }
+            Script { text, hash, rings }
         });
         Self {
             scripts: scripts.collect(),

@@ -13,6 +13,7 @@ use super::*;
 use crate::clock::{Stamp, timeout};
 use crate::metrics::Metrics;
 use crate::secrets::Secret;
+use crate::store::bell::Ring;
 use crate::store::engine::{Chain, Fence, KeptAges, KeptEnd, StoreReply};
 use crate::store::fleet::{ClaimId, FleetReply, LEASE, LineWant};
 use crate::store::scrolls::SlotOf;
@@ -83,6 +84,39 @@ async fn tell(port: u16, command: &[&str]) -> Value {
     let mut cmd = redis::cmd(command[0]);
     cmd.arg(&command[1..]);
     cmd.query_async(&mut connection).await.unwrap()
+}
+
+/// The rings that arrived, in their order.
+#[derive(Default)]
+struct Heard(Mutex<Vec<Ring>>);
+
+impl Heard {
+    fn hook(self: &Arc<Self>) -> RingHook {
+        let heard = self.clone();
+        Box::new(move |ring| heard.0.lock().push(ring))
+    }
+
+    /// Waits until the engine hears, and returns the rings so far.
+    async fn so_far(&self, engine: &Valkey, port: u16) -> Vec<Ring> {
+        let channel = engine.shared.wire.channel();
+        let last = [&b"an"[..], &[0xEE; 16]].concat();
+        let last = (last, Ring::Answer(name(0xEE)));
+        let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let begun = Instant::now();
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(channel).arg(&last.0);
+        while publish.query_async::<u32>(&mut connection).await.unwrap() == 0 {
+            assert!(begun.elapsed() < PATIENCE, "nobody listens");
+            tokio::task::yield_now().await;
+        }
+        while self.0.lock().last() != Some(&last.1) {
+            assert!(begun.elapsed() < PATIENCE, "nothing arrives");
+            tokio::task::yield_now().await;
+        }
+        let rings = std::mem::take(&mut *self.0.lock());
+        rings.into_iter().filter(|ring| *ring != last.1).collect()
+    }
 }
 
 /// Empties a server, except for the id of its contents.
@@ -428,10 +462,15 @@ fn scripts_reply_what_the_model_replies() {
         runtime.block_on(until(&engine, EngineState::Ok));
         let id = engine.shared.id.lock().clone().unwrap();
         let id = String::from_utf8(id.to_vec()).unwrap();
+        let heard = Arc::new(Heard::default());
+        engine.on_ring(heard.hook());
+        runtime.block_on(heard.so_far(&engine, server.port));
         let outcome = proptest::test_runner::TestRunner::new(config).run(&steps, |steps| {
             runtime.block_on(async {
                 tell(server.port, &["EVAL", EMPTY, "0", &id]).await;
                 let model = SharedModel::new(ROOMY, Clock::system());
+                let expected = Arc::new(Heard::default());
+                model.on_ring(expected.hook());
                 let mut now = begun;
                 for step in steps {
                     let step = match step {
@@ -457,6 +496,8 @@ fn scripts_reply_what_the_model_replies() {
                         Step::Grow(..) => {}
                     }
                 }
+                let rings = heard.so_far(&engine, server.port).await;
+                assert_eq!(rings, *expected.0.lock(), "{kind:?}");
             });
             Ok(())
         });
@@ -519,6 +560,16 @@ async fn refusal(access: ValkeyAccess) -> String {
     }
 }
 
+/// Returns the reason why the bell is not heard.
+async fn bell_of(access: ValkeyAccess) -> String {
+    let engine = engine(access);
+    let address = engine.shared.access.addresses[0].clone();
+    match listen::subscribe(&engine.shared, &address).await {
+        Ok(_) => "it is heard".to_owned(),
+        Err(why) => why,
+    }
+}
+
 #[tokio::test]
 async fn each_thing_that_is_wrong_with_a_server_is_one_line() {
     let secret = |text: &str| Some(Secret::parse(text).unwrap());
@@ -570,14 +621,33 @@ async fn each_thing_that_is_wrong_with_a_server_is_one_line() {
                 "{kind:?} {rule:?}: {told}"
             );
         }
-        let minimal = format!("~test:* ~test1:* -@all {ACL_COMMANDS}");
+        let minimal = format!("~test:* ~test1:* &test:n -@all {ACL_COMMANDS}");
         let rule = user(&minimal);
         let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
         tell(port, &rule).await;
         assert_eq!(refusal(with()).await, "it can", "{kind:?}");
+        assert_eq!(bell_of(with()).await, "it is heard", "{kind:?}");
+        // Without the bell the store works, and one line says what is missing.
+        for missing in ["-publish", "-subscribe", "resetchannels"] {
+            let rule = user(&format!("{minimal} {missing}"));
+            let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
+            tell(port, &rule).await;
+            assert_eq!(refusal(with()).await, "it can", "{kind:?}");
+            let told = bell_of(with()).await;
+            let words = "denies the user of store.valkey a command, key or channel";
+            assert!(told.contains(words), "{kind:?} {missing}: {told}");
+            let engine = engine(with());
+            until(&engine, EngineState::Ok).await;
+            let purge = FleetOp::Purge {
+                was: 0,
+                number: 0,
+                record: Bytes::new(),
+            };
+            assert_eq!(engine.ask(purge).await, Ok(FleetReply::Kept), "{missing}");
+        }
         // The file that operators are given has the same rights.
         let given = include_str!("../../../deploy/valkey.acl").trim_end();
-        let rights = format!("~msp:* ~msp1:* -@all {ACL_COMMANDS}");
+        let rights = format!("~msp:* ~msp1:* &msp:n -@all {ACL_COMMANDS}");
         assert!(given.ends_with(&rights), "deploy/valkey.acl needs {rights}");
 
         let master = port.to_string();
@@ -776,6 +846,44 @@ async fn a_server_that_dies_or_hangs_is_away_and_then_back() {
     tell(server.port, &["SCRIPT", "FLUSH"]).await;
     let touch = engine.call(StoreOp::Touch { snapshot: name(9) });
     assert_eq!(touch.await, Ok(StoreReply::Gone));
+}
+
+#[tokio::test]
+async fn a_lost_subscription_is_made_again_and_costs_the_store_nothing() {
+    for kind in BOTH {
+        let server = TestServer::start(kind, &[]);
+        let engine = engine(access(server.port));
+        let heard = Arc::new(Heard::default());
+        engine.on_ring(heard.hook());
+        until(&engine, EngineState::Ok).await;
+        assert_eq!(heard.so_far(&engine, server.port).await, []);
+        let mut number = 0;
+        for _ in 0..2 {
+            let killed = tell(server.port, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+            assert_eq!(killed, Value::Int(1), "{kind:?}");
+            let mut purge = async || {
+                let (was, record) = (number, Bytes::new());
+                number += 1;
+                let purge = FleetOp::Purge {
+                    was,
+                    number,
+                    record,
+                };
+                assert_eq!(engine.ask(purge).await, Ok(FleetReply::Kept), "{kind:?}");
+            };
+            // It is in force, whether it is heard or not.
+            purge().await;
+            heard.so_far(&engine, server.port).await;
+            purge().await;
+            let rings = heard.so_far(&engine, server.port).await;
+            assert_eq!(rings, [Ring::Purges], "{kind:?}");
+        }
+        assert_eq!(
+            engine.resets(),
+            1,
+            "the store's connection is the first one"
+        );
+    }
 }
 
 #[test]

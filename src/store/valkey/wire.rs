@@ -116,6 +116,11 @@ impl ValkeyWire {
         format!("{}:{{f}}:{what}", self.prefix)
     }
 
+    /// Returns the channel of the bell.
+    pub fn channel(&self) -> String {
+        format!("{}:n", self.prefix)
+    }
+
     /// The keys of an account's purse: what it holds, and the places in it.
     fn purse(&self, account: RecordName) -> [String; 2] {
         let hex = hex(account);
@@ -147,6 +152,9 @@ impl ValkeyWire {
                 Arg::Bytes(bytes) => command.arg(*bytes),
                 Arg::Text(text) => command.arg(text),
             };
+        }
+        if self.scripts.get(name).is_some_and(|script| script.rings) {
+            command.arg(self.channel());
         }
         if self.scripts.time_is_given {
             command.arg(now.since_boot_ms());
@@ -304,7 +312,7 @@ impl ValkeyWire {
                 script(S::Renew, &line_key(*line), args![&claim.0, *lease, lines])
             }
             FleetOp::Release { line, claim } => {
-                script(S::Release, &line_key(*line), args![&claim.0])
+                script(S::Release, &line_key(*line), args![&claim.0, &line.0])
             }
             FleetOp::Want { line, want } => {
                 let LineWant {
@@ -315,7 +323,7 @@ impl ValkeyWire {
                     turn,
                 } = *want;
                 let [rows, furthest, lane] = [rows, furthest, lane.into()].map(u64::from);
-                let args = args![rows, furthest, lane, left, turn, lines];
+                let args = args![rows, furthest, lane, left, turn, lines, &line.0];
                 script(S::Want, &line_key(*line), args)
             }
             FleetOp::Settle { name, record } => {
@@ -365,6 +373,7 @@ impl ValkeyWire {
                     since(born, now),
                     SAME_AGE,
                     self.lives.answers,
+                    &name.0,
                 ];
                 script(S::Land, &answer_key(*name), args)
             }
@@ -376,10 +385,10 @@ impl ValkeyWire {
             } => script(
                 S::Fail,
                 &answer_key(*name),
-                args![&claim.0, record, *hold, self.lives.answers],
+                args![&claim.0, record, *hold, self.lives.answers, &name.0],
             ),
             FleetOp::GiveUp { name, claim } => {
-                script(S::GiveUp, &answer_key(*name), args![&claim.0])
+                script(S::GiveUp, &answer_key(*name), args![&claim.0, &name.0])
             }
             FleetOp::Take {
                 account,
