@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::form::{AuthMode, Level, Setting, StoreKind, Visit, as_table, below, no_more};
-use super::lists::{Host, List, Visible};
+use super::lists::{Host, List, VisibleCustomers};
 use super::measure::{Count, DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Share, Size, Time, ms};
 use super::names::{
     BilledId, CallerName, CredentialName, DirectoryName, FileName, KeyPrefix, Text, UserName,
@@ -169,7 +169,7 @@ table! {
     Listen {
         public: SocketAddr = loopback(8080),
         admin: SocketAddr = loopback(9180),
-        admin_hosts: List<Host> = Vec::new(),
+        admin_hosts: List<Host, 0, 100> = Vec::new(),
         docs: bool = true,
         public_tls: ListenTls = ListenTls::default(),
         admin_tls: ListenTls = ListenTls::default(),
@@ -197,10 +197,10 @@ table! {
     /// One caller. No default accepts a caller.
     Caller {
         name: Option<CallerName> = None,
-        key_hash: Option<List<CallerKeyHash>> = None,
-        client_san: Option<List<ClientSan>> = None,
+        key_hash: Option<List<CallerKeyHash, 1, 16, true>> = None,
+        client_san: Option<List<ClientSan, 1, 16>> = None,
         role: Option<Role> = None,
-        customers: Option<List<Visible>> = None,
+        customers: Option<VisibleCustomers> = None,
         billing: Option<bool> = None,
         requests_per_minute: Option<Count<1, 10_000_000, u32>> = None,
         expires: Option<Timestamp> = None,
@@ -210,7 +210,7 @@ table! {
 table! {
     /// Web pages of other origins.
     Cors {
-        origins: List<Origin> = Vec::new(),
+        origins: List<Origin, 0, 100> = Vec::new(),
         // How long browsers may cache a preflight. No browser does for more than two hours.
         max_age: Time<0, DAY> = ms(10 * MINUTE),
     }
@@ -413,7 +413,7 @@ table! {
 table! {
     /// The Valkey or Redis of `kind = "valkey"`.
     StoreValkey {
-        addresses: List<ValkeyAddress> = Vec::new(),
+        addresses: List<ValkeyAddress, 0, 16> = Vec::new(),
         tls: Option<bool> = None,
         ca_file: FileName = None,
         username: UserName = None,

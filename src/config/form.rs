@@ -4,7 +4,7 @@
 //! secret.
 
 use figment::value::{Dict, Value};
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 use toml::Value as Toml;
 
 use super::layer::unknown;
@@ -13,18 +13,12 @@ use crate::access::Role;
 use crate::server::ClientAuth;
 use crate::store::WhenAway;
 
-/// What is known of a single setting besides its value.
-#[derive(Clone, Copy)]
-pub struct Facts {
-    /// What would be right, as the end of a sentence that begins with "must be".
-    pub right: fn() -> String,
-    /// Its JSON schema.
-    pub shape: fn() -> Json,
-}
+/// Takes the path, the value and the JSON schema of one setting. The value is `None` where the
+/// setting is not given and has no default.
+pub type Visit<'a> = dyn FnMut(&str, Option<Toml>, fn() -> Schema) + 'a;
 
-/// Takes the path, the value and the facts of one setting. The value is `None` where the setting
-/// is not given and has no default.
-pub type Visit<'a> = dyn FnMut(&str, Option<Toml>, Facts) + 'a;
+/// The JSON schema of one setting.
+pub type Schema = Map<String, Json>;
 
 /// A setting, or a table of settings.
 pub trait Setting {
@@ -53,16 +47,15 @@ pub trait Form {
     fn show(value: &Self::Value) -> Toml;
 
     /// Returns the JSON schema of what may be written.
-    fn shape() -> Json {
-        json!({"type": "string"})
-    }
+    fn shape() -> Json;
 }
 
-fn facts<F: Form>() -> Facts {
-    Facts {
-        right: F::right,
-        shape: F::shape,
-    }
+/// Returns the JSON schema of a setting, which says what would be right.
+fn schema<F: Form>() -> Schema {
+    let must_be = json!(format!("Must be {}", F::right()));
+    let mut schema = F::shape().as_object().cloned().unwrap_or_default();
+    schema.insert("description".to_owned(), must_be);
+    schema
 }
 
 fn read<F: Form>(given: &Value, path: &str, report: &mut Report) -> Option<F::Value> {
@@ -95,7 +88,7 @@ impl<F: Form> Setting for F {
     }
 
     fn each(value: &F::Value, path: &str, visit: &mut Visit<'_>) {
-        visit(path, Some(F::show(value)), facts::<F>());
+        visit(path, Some(F::show(value)), schema::<F>);
     }
 }
 
@@ -110,7 +103,7 @@ impl<F: Form> Setting for Option<F> {
     }
 
     fn each(value: &Self::Value, path: &str, visit: &mut Visit<'_>) {
-        visit(path, value.as_ref().map(F::show), facts::<F>());
+        visit(path, value.as_ref().map(F::show), schema::<F>);
     }
 }
 
@@ -136,12 +129,8 @@ impl<T: Setting<Value = T> + Default> Setting for Vec<T> {
             T::each(table, &format!("{path}[{i}]"), visit);
         }
         if value.is_empty() {
-            let of_list = Facts {
-                right: || "a list of tables".to_owned(),
-                shape: || json!({"type": "array"}),
-            };
-            visit(path, None, of_list);
-            let mut bare = |path: &str, _: Option<Toml>, facts: Facts| visit(path, None, facts);
+            visit(path, None, Schema::new);
+            let mut bare = |path: &str, _: Option<Toml>, schema| visit(path, None, schema);
             T::each(&T::default(), &format!("{path}[]"), &mut bare);
         }
     }
@@ -177,89 +166,69 @@ pub(super) fn whole(given: &Value) -> Option<u64> {
     u64::try_from(given.to_i128()?).ok()
 }
 
-impl Form for bool {
-    type Value = Self;
-
-    fn right() -> String {
-        "true or false".to_owned()
-    }
-
-    fn take(given: &Value) -> Option<Self> {
-        given.to_bool()
-    }
-
-    fn show(value: &Self) -> Toml {
-        Toml::from(*value)
-    }
-
-    fn shape() -> Json {
-        json!({"type": "boolean"})
-    }
-}
-
-/// Declares forms of texts, a line each: what would be right, how a text is read, and how a value
-/// is shown. `or number`: a whole number may be written without quotes.
+/// Declares forms, one after the other: what the value becomes, what would be right, the JSON
+/// schema, how the value is read, and how it is shown.
 macro_rules! forms {
-    ($($(#[$doc:meta])* $form:ty $(=> $value:ty)?: $right:expr, $read:expr, $show:expr $(, or $number:ident)?;)*) => {$(
-        impl $crate::config::form::Form for $form {
-            type Value = $crate::config::form::one_of!($($value)? , Self);
+    ($($(#[$doc:meta])* $(where [$($generic:tt)+])? $form:ty => $value:ty:
+        $right:expr, $shape:tt, $take:expr, $show:expr;)*) => {$(
+        impl$(<$($generic)+>)? $crate::config::form::Form for $form {
+            type Value = $value;
 
             fn right() -> String {
                 $right.to_string()
             }
 
-            fn take(given: &figment::value::Value) -> Option<Self::Value> {
-                let read: fn(&str) -> Option<Self::Value> = $read;
-                $(if let Some($number) = $crate::config::form::whole(given) {
-                    return read(&$number.to_string());
-                })?
-                read(given.as_str()?)
+            fn take(given: &figment::value::Value) -> Option<$value> {
+                let take: fn(&figment::value::Value) -> Option<$value> = $take;
+                take(given)
             }
 
-            fn show(value: &Self::Value) -> toml::Value {
-                let show: fn(&Self::Value) -> String = $show;
+            fn show(value: &$value) -> toml::Value {
+                let show: fn(&$value) -> _ = $show;
                 show(value).into()
+            }
+
+            fn shape() -> serde_json::Value {
+                serde_json::json!($shape)
             }
         }
     )*};
 }
 pub(super) use forms;
 
-/// The first of two types that is there.
-macro_rules! one_of {
-    (, $default:ty) => {
-        $default
-    };
-    ($given:ty, $default:ty) => {
-        $given
+/// Declares forms of texts: what the value becomes, what would be right, how a text is read, and
+/// how the value is shown. `or number`: a whole number may be written without quotes.
+macro_rules! texts {
+    ($($form:ty => $value:ty: $right:expr, $read:expr, $show:expr $(, or $number:ident)?;)*) => {
+        $crate::config::form::forms! {$(
+            $form => $value: $right, {"type": "string"},
+                |given| {
+                    let read: fn(&str) -> Option<$value> = $read;
+                    $(if let Some($number) = $crate::config::form::whole(given) {
+                        return read(&$number.to_string());
+                    })?
+                    read(given.as_str()?)
+                },
+                $show;
+        )*}
     };
 }
-pub(super) use one_of;
+pub(super) use texts;
+
+forms! {
+    bool => Self: "true or false", {"type": "boolean"}, Value::to_bool, |flag| *flag;
+}
 
 /// Forms that are one of a few words.
 macro_rules! words {
-    ($($word:ty),*) => {$(
-        impl Form for $word {
-            type Value = Self;
-
-            fn right() -> String {
-                or_list(&Self::ALL.map(|word| format!("\"{}\"", word.as_str())))
-            }
-
-            fn take(given: &Value) -> Option<Self> {
-                let text = given.as_str()?;
-                Self::ALL.into_iter().find(|word| word.as_str() == text)
-            }
-
-            fn show(value: &Self) -> Toml {
-                value.as_str().into()
-            }
-
-            fn shape() -> Json {
-                json!({"type": "string", "enum": Self::ALL.map(Self::as_str)})
-            }
-        }
-    )*};
+    ($($word:ty),*) => {
+        forms! {$(
+            $word => Self: or_list(&Self::ALL.map(|word| format!("\"{}\"", word.as_str()))),
+                {"type": "string", "enum": (Self::ALL.map(Self::as_str))},
+                |given| Self::ALL.into_iter().find(|word| Some(word.as_str()) == given.as_str()),
+                |word| word.as_str();
+        )*}
+    };
 }
 words!(AuthMode, ClientAuth, Level, Role, StoreKind, WhenAway);
 

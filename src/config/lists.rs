@@ -2,77 +2,57 @@
 //! origins that may read answers, host names of the admin listener, and addresses of Valkey.
 
 use std::marker::PhantomData;
-use std::ops::RangeInclusive;
 
 use figment::value::Value;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use toml::Value as Toml;
 
-use super::form::{Form, forms};
+use super::form::{Form, forms, texts};
 use crate::access::{CallerKeyHash, ClientSan};
 use crate::domain::CustomerId;
 use crate::exchange::site::{Origin, is_host};
 use crate::store::ValkeyAddress;
 
-/// An item of a list of texts. Its [`Form::right`] says what would be right of the list.
-pub trait Listed: Form {
-    /// Fewest and most items.
-    const COUNT: RangeInclusive<usize>;
-    /// Whether a single item may be written without a list.
-    const ALONE: bool = false;
-
-    /// Returns whether these items may be in one list.
-    fn fit_together(_: &[Self::Value]) -> bool {
-        true
-    }
-}
-
-/// A list of texts. One wrong item makes the whole setting wrong.
-pub struct List<T>(PhantomData<T>);
-
-impl<T: Listed> Form for List<T> {
-    type Value = Vec<T::Value>;
-
-    fn right() -> String {
-        T::right()
-    }
-
-    fn take(given: &Value) -> Option<Self::Value> {
-        let items = match given {
-            Value::Array(_, items) => items.as_slice(),
-            Value::String(..) if T::ALONE => std::slice::from_ref(given),
-            _ => return None,
-        };
-        if !T::COUNT.contains(&items.len()) {
-            return None;
-        }
-        let items: Vec<_> = items.iter().map(T::take).collect::<Option<_>>()?;
-        T::fit_together(&items).then_some(items)
-    }
-
-    fn show(value: &Self::Value) -> Toml {
-        match value.as_slice() {
-            [one] if T::ALONE => T::show(one),
-            many => Toml::Array(many.iter().map(T::show).collect()),
-        }
-    }
-
-    fn shape() -> Json {
-        let (text, list) = (T::shape(), json!({"type": "array", "items": T::shape()}));
-        match T::ALONE {
-            true => json!({"anyOf": [text, list]}),
-            false => list,
-        }
-    }
-}
-
+/// A list of `MIN` to `MAX` texts. Its item's [`Form::right`] says what would be right of the list.
+/// One wrong item makes the whole setting wrong. `ALONE`: a single item may be written without a
+/// list.
+pub struct List<T, const MIN: usize, const MAX: usize, const ALONE: bool = false>(PhantomData<T>);
 /// The name of a host.
 pub struct Host;
 /// An item of a caller's `customers`: a customer, or `*` for all of them, which is `None`.
 pub struct Visible;
+/// A caller's `customers`. An MSP with more of them gives the caller `["*"]`.
+pub struct VisibleCustomers;
+
+type Ids = List<Visible, 1, 10_000>;
 
 forms! {
-    CallerKeyHash: "\"sha256:\" and 64 lowercase hexadecimal digits, or a list of 1 to 16 of these; `msp-gateway caller new` prints one",
+    where [T: Form, const MIN: usize, const MAX: usize, const ALONE: bool] List<T, MIN, MAX, ALONE> => Vec<T::Value>:
+        T::right(),
+        (match ALONE {
+            true => json!({"anyOf": [T::shape(), {"type": "array", "items": T::shape()}]}),
+            false => json!({"type": "array", "items": T::shape()}),
+        }),
+        |given| {
+            let items = match given {
+                Value::Array(_, items) => items.as_slice(),
+                Value::String(..) if ALONE => std::slice::from_ref(given),
+                _ => return None,
+            };
+            let fits = (MIN..=MAX).contains(&items.len());
+            fits.then(|| items.iter().map(T::take).collect())?
+        },
+        |value| match value.as_slice() {
+            [one] if ALONE => T::show(one),
+            many => Toml::Array(many.iter().map(T::show).collect()),
+        };
+    VisibleCustomers => Vec<Option<CustomerId>>: Ids::right(), (Ids::shape()),
+        |given| Ids::take(given).filter(|ids| ids.len() == 1 || ids.iter().all(Option::is_some)),
+        Ids::show;
+}
+
+texts! {
+    CallerKeyHash => Self: "\"sha256:\" and 64 lowercase hexadecimal digits, or a list of 1 to 16 of these; `msp-gateway caller new` prints one",
         Self::parse,
         |hash| {
             // Its first digits: enough to distinguish keys.
@@ -80,11 +60,11 @@ forms! {
             text.truncate("sha256:".len() + 8);
             text + "…"
         };
-    ClientSan: "a list of 1 to 16 DNS names or URIs, such as \"dashboards.internal\" or \"spiffe://corp.example/dashboards\", without wildcards",
+    ClientSan => Self: "a list of 1 to 16 DNS names or URIs, such as \"dashboards.internal\" or \"spiffe://corp.example/dashboards\", without wildcards",
         Self::parse, |name| name.as_str().to_owned();
-    ValkeyAddress: "a list of at most 16 addresses, each a host and a port such as \"valkey.internal:6379\"",
+    ValkeyAddress => Self: "a list of at most 16 addresses, each a host and a port such as \"valkey.internal:6379\"",
         Self::parse, Self::to_string;
-    Origin: "a list of at most 100 origins such as \"https://dash.example:8443\": http or https in lower case, without a path or the scheme's default port",
+    Origin => Self: "a list of at most 100 origins such as \"https://dash.example:8443\": http or https in lower case, without a path or the scheme's default port",
         Self::parse, Self::to_string;
     Host => String: "a list of at most 100 host names in lower case, without ports",
         |text| is_host(text).then(|| text.to_owned()), String::clone;
@@ -96,46 +76,13 @@ forms! {
         |id| id.as_ref().map_or("*", CustomerId::as_str).to_owned();
 }
 
-// Two keys are needed during a rotation.
-impl Listed for CallerKeyHash {
-    const COUNT: RangeInclusive<usize> = 1..=16;
-    const ALONE: bool = true;
-}
-
-impl Listed for ClientSan {
-    const COUNT: RangeInclusive<usize> = 1..=16;
-}
-
-// A primary has seldom more replicas.
-impl Listed for ValkeyAddress {
-    const COUNT: RangeInclusive<usize> = 0..=16;
-}
-
-// Each request is compared with all of them.
-impl Listed for Origin {
-    const COUNT: RangeInclusive<usize> = 0..=100;
-}
-
-impl Listed for Host {
-    const COUNT: RangeInclusive<usize> = 0..=100;
-}
-
-// An MSP with more customers gives the caller `["*"]`.
-impl Listed for Visible {
-    const COUNT: RangeInclusive<usize> = 1..=10_000;
-
-    fn fit_together(items: &[Option<CustomerId>]) -> bool {
-        items.len() == 1 || items.iter().all(Option::is_some)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of<T: Listed>(text: &str) -> Option<Vec<T::Value>> {
+    fn of<T: Form>(text: &str) -> Option<Vec<T::Value>> {
         let table: toml::Table = toml::from_str(text).unwrap();
-        List::<T>::take(&Value::serialize(&table["x"]).unwrap())
+        List::<T, 0, 100>::take(&Value::serialize(&table["x"]).unwrap())
     }
 
     #[test]

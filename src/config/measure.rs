@@ -1,17 +1,10 @@
 //! Numbers, and times and sizes as people write them: `"1h30m"`, `"256MiB"`.
 
-use std::fmt;
 use std::marker::PhantomData;
+use std::ops::RangeInclusive;
 
-use figment::value::Value;
-use serde_json::{Value as Json, json};
-use toml::Value as Toml;
-
-use super::form::{Form, whole};
+use super::form::{forms, whole};
 use crate::clock::Duration;
-
-/// Longest time or size text; the longest sensible one has under 20 characters.
-const TEXT_BYTES_MAX: usize = 32;
 
 /// One second, in milliseconds.
 pub const SECOND: u64 = 1_000;
@@ -34,7 +27,7 @@ pub const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// Units of time, longest first: a text names each at most once and in this order.
+/// Units of time, longest first.
 const TIME_UNITS: [(&str, u64); 5] = [
     ("d", DAY),
     ("h", HOUR),
@@ -43,205 +36,124 @@ const TIME_UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
-const SIZE_UNITS: [(&str, u64); 4] = [("GiB", GIB), ("MiB", MIB), ("KiB", KIB), ("B", 1)];
+/// Units of size, longest first. A number alone is bytes.
+const SIZE_UNITS: [(&str, u64); 5] = [("GiB", GIB), ("MiB", MIB), ("KiB", KIB), ("B", 1), ("", 1)];
 
-/// Splits digits from what follows them. `None` where there are no digits or too many.
-fn digits(text: &str) -> Option<(u64, &str)> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (digits, rest) = text.split_at(end);
-    Some((digits.parse().ok()?, rest))
+/// Parses counts with units, such as `1h30m`. Each unit occurs at most once, in the order of
+/// `units`. `None` for anything else, and for overflow.
+fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let is_digit = |c: char| c.is_ascii_digit();
+    let (mut rest, mut total) = (text, 0_u64);
+    for (unit, worth) in units {
+        let count = rest
+            .split_once(|c| !is_digit(c))
+            .map_or(rest, |(count, _)| count);
+        let after = rest
+            .strip_prefix(count)
+            .and_then(|after| after.strip_prefix(unit));
+        if let Some(after) = after.filter(|after| after.is_empty() || after.starts_with(is_digit)) {
+            let count: u64 = count.parse().ok()?;
+            total = total.checked_add(count.checked_mul(*worth)?)?;
+            rest = after;
+        }
+    }
+    (rest.is_empty() && !text.is_empty()).then_some(total)
 }
 
 /// Parses `"1h30m"`, `"45s"`, `"500ms"`. `None` for anything else, and for overflow.
-pub fn parse_time_ms(text: &str) -> Option<u64> {
-    if text.is_empty() || text.len() > TEXT_BYTES_MAX {
-        return None;
-    }
-    let (mut rest, mut total, mut smaller_than) = (text, 0_u64, u64::MAX);
-    while !rest.is_empty() {
-        let (count, after) = digits(rest)?;
-        let end = after
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(after.len());
-        let (unit, after) = after.split_at(end);
-        let (_, ms) = TIME_UNITS.iter().find(|(name, _)| *name == unit)?;
-        if *ms >= smaller_than {
-            return None;
-        }
-        smaller_than = *ms;
-        total = total.checked_add(count.checked_mul(*ms)?)?;
-        rest = after;
-    }
-    Some(total)
+fn parse_time_ms(text: &str) -> Option<u64> {
+    parse(text, &TIME_UNITS)
 }
 
 /// Parses `"256MiB"` or `"1000"` into bytes. `None` for anything else, and for overflow.
-pub fn parse_size(text: &str) -> Option<u64> {
-    if text.len() > TEXT_BYTES_MAX {
-        return None;
-    }
-    let (count, unit) = digits(text)?;
-    let (_, bytes) = SIZE_UNITS
-        .iter()
-        .find(|(name, _)| *name == unit || (unit.is_empty() && *name == "B"))?;
-    count.checked_mul(*bytes)
+fn parse_size(text: &str) -> Option<u64> {
+    SIZE_UNITS.iter().find_map(|unit| parse(text, &[*unit]))
 }
 
-struct ShowTime(u64);
-
-impl fmt::Display for ShowTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == 0 {
-            return f.write_str("0s");
+/// Returns a time as people write it.
+fn shown_time(ms: u64) -> String {
+    // "24h" reads better than "1d"; "7d" reads better than "168h".
+    let in_days = ms >= 2 * DAY && ms.is_multiple_of(DAY);
+    let (mut rest, mut text) = (ms, String::new());
+    for (unit, worth) in TIME_UNITS {
+        if rest >= worth && (unit != "d" || in_days) {
+            text += &format!("{}{unit}", rest / worth);
+            rest %= worth;
         }
-        let mut rest = self.0;
-        for (unit, ms) in TIME_UNITS {
-            // "24h" reads better than "1d"; "7d" reads better than "168h".
-            if unit == "d" && (rest < 2 * DAY || !rest.is_multiple_of(DAY)) {
-                continue;
-            }
-            if let Some(count) = rest.checked_div(ms).filter(|count| *count > 0) {
-                write!(f, "{count}{unit}")?;
-                rest = rest.saturating_sub(count.saturating_mul(ms));
-            }
-        }
-        Ok(())
+    }
+    match text.as_str() {
+        "" => "0s".to_owned(),
+        _ => text,
     }
 }
 
-struct ShowSize(u64);
-
-impl fmt::Display for ShowSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, bytes) = SIZE_UNITS
-            .iter()
-            .find(|(_, bytes)| self.0 >= *bytes && self.0.is_multiple_of(*bytes))
-            .unwrap_or(&("B", 1));
-        write!(f, "{}{unit}", self.0.checked_div(*bytes).unwrap_or(0))
-    }
+/// Returns a size in the largest unit that divides it.
+fn shown_size(bytes: u64) -> String {
+    let fits = |worth: u64| bytes >= worth && bytes.is_multiple_of(worth);
+    let unit = SIZE_UNITS.iter().find(|(_, worth)| fits(*worth));
+    let (unit, worth) = unit.unwrap_or(&("B", 1));
+    format!("{}{unit}", bytes / worth)
 }
 
 /// The types of numbers that settings become.
 pub trait Number: Copy + TryFrom<u64> + TryInto<u64> {}
 impl<T: Copy + TryFrom<u64> + TryInto<u64>> Number for T {}
 
-fn number(number: impl Number) -> u64 {
+fn wide(number: impl Number) -> u64 {
     number.try_into().unwrap_or(u64::MAX)
+}
+
+fn within<T: Number>(bounds: RangeInclusive<u64>, number: u64) -> Option<T> {
+    bounds.contains(&number).then(|| T::try_from(number).ok())?
 }
 
 /// A whole number between two bounds.
 pub struct Count<const MIN: u64, const MAX: u64, T = u64>(PhantomData<T>);
-
-impl<const MIN: u64, const MAX: u64, T: Number> Form for Count<MIN, MAX, T> {
-    type Value = T;
-
-    fn right() -> String {
-        format!("a whole number from {MIN} to {MAX}")
-    }
-
-    fn take(given: &Value) -> Option<T> {
-        let n = whole(given)?;
-        T::try_from(n).ok().filter(|_| (MIN..=MAX).contains(&n))
-    }
-
-    fn show(value: &T) -> Toml {
-        Toml::Integer(number(*value).try_into().unwrap_or(i64::MAX))
-    }
-
-    fn shape() -> Json {
-        json!({"type": "integer", "minimum": MIN, "maximum": MAX})
-    }
-}
-
 /// A share, from 0 to 1.
 pub struct Share;
-
-impl Form for Share {
-    type Value = f64;
-
-    fn right() -> String {
-        "a number from 0 to 1".to_owned()
-    }
-
-    fn take(given: &Value) -> Option<f64> {
-        // The value of a variable is a text.
-        let share = match given.as_str() {
-            Some(text) if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') => {
-                text.parse().ok()?
-            }
-            Some(_) => return None,
-            None => given.to_f64().or_else(|| Some(whole(given)? as f64))?,
-        };
-        (0.0..=1.0).contains(&share).then_some(share)
-    }
-
-    fn show(value: &f64) -> Toml {
-        (*value).into()
-    }
-
-    fn shape() -> Json {
-        json!({"type": "number", "minimum": 0, "maximum": 1})
-    }
-}
-
 /// A time between two bounds, in milliseconds.
-pub struct Time<const MIN_MS: u64, const MAX_MS: u64>;
-
-impl<const MIN_MS: u64, const MAX_MS: u64> Form for Time<MIN_MS, MAX_MS> {
-    type Value = Duration;
-
-    fn right() -> String {
-        let (min, max) = (ShowTime(MIN_MS), ShowTime(MAX_MS));
-        format!("a time such as \"45s\", \"5m\" or \"1h30m\", from {min} to {max}")
-    }
-
-    fn take(given: &Value) -> Option<Duration> {
-        let ms = parse_time_ms(given.as_str()?)?;
-        (MIN_MS..=MAX_MS)
-            .contains(&ms)
-            .then(|| Duration::from_millis(ms))
-    }
-
-    fn show(value: &Duration) -> Toml {
-        let ms = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
-        ShowTime(ms).to_string().into()
-    }
-}
-
+pub struct Time<const MIN: u64, const MAX: u64>;
 /// A number of bytes between two bounds.
 pub struct Size<const MIN: u64, const MAX: u64, T = u64>(PhantomData<T>);
 
-impl<const MIN: u64, const MAX: u64, T: Number> Form for Size<MIN, MAX, T> {
-    type Value = T;
-
-    fn right() -> String {
-        let (min, max) = (ShowSize(MIN), ShowSize(MAX));
-        format!("a size such as \"64KiB\" or \"256MiB\", from {min} to {max}")
-    }
-
-    fn take(given: &Value) -> Option<T> {
-        let bytes = match given.as_str() {
-            Some(text) => parse_size(text)?,
-            None => whole(given)?,
-        };
-        T::try_from(bytes)
-            .ok()
-            .filter(|_| (MIN..=MAX).contains(&bytes))
-    }
-
-    fn show(value: &T) -> Toml {
-        ShowSize(number(*value)).to_string().into()
-    }
-
-    fn shape() -> Json {
-        json!({"type": ["string", "integer"]})
-    }
+forms! {
+    where [const MIN: u64, const MAX: u64, T: Number] Count<MIN, MAX, T> => T:
+        format!("a whole number from {MIN} to {MAX}"),
+        {"type": "integer", "minimum": MIN, "maximum": MAX},
+        |given| within(MIN..=MAX, whole(given)?),
+        |count| i64::try_from(wide(*count)).unwrap_or(i64::MAX);
+    Share => f64:
+        "a number from 0 to 1",
+        {"type": "number", "minimum": 0, "maximum": 1},
+        |given| {
+            let share = match given.as_str() {
+                // The value of a variable is a text.
+                Some(text) if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') => {
+                    text.parse().ok()?
+                }
+                Some(_) => return None,
+                None => given.to_f64().or_else(|| Some(whole(given)? as f64))?,
+            };
+            (0.0..=1.0).contains(&share).then_some(share)
+        },
+        |share| *share;
+    where [const MIN: u64, const MAX: u64] Time<MIN, MAX> => Duration:
+        format!("a time such as \"45s\", \"5m\" or \"1h30m\", from {} to {}", shown_time(MIN), shown_time(MAX)),
+        {"type": "string"},
+        |given| within(MIN..=MAX, parse_time_ms(given.as_str()?)?).map(ms),
+        |time| shown_time(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    where [const MIN: u64, const MAX: u64, T: Number] Size<MIN, MAX, T> => T:
+        format!("a size such as \"64KiB\" or \"256MiB\", from {} to {}", shown_size(MIN), shown_size(MAX)),
+        {"type": ["string", "integer"]},
+        |given| within(MIN..=MAX, given.as_str().map_or_else(|| whole(given), parse_size)?),
+        |bytes| shown_size(wide(*bytes));
 }
 
 #[cfg(test)]
 mod tests {
+    use figment::value::Value;
+
+    use super::super::form::Form as _;
     use super::*;
 
     #[test]
@@ -258,7 +170,7 @@ mod tests {
             ("0s", 0, "0s"),
         ] {
             assert_eq!(parse_time_ms(text), Some(ms), "{text}");
-            assert_eq!(ShowTime(ms).to_string(), shown);
+            assert_eq!(shown_time(ms), shown);
         }
         for bad in [
             "",
@@ -296,7 +208,7 @@ mod tests {
             ("0", 0, "0B"),
         ] {
             assert_eq!(parse_size(text), Some(bytes), "{text}");
-            assert_eq!(ShowSize(bytes).to_string(), shown);
+            assert_eq!(shown_size(bytes), shown);
         }
         for bad in [
             "",

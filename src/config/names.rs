@@ -8,7 +8,7 @@ use http::HeaderName;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::form::forms;
+use super::form::texts;
 use crate::domain::{AccountId, CustomerId};
 use crate::traces::CollectorUrl;
 use crate::upstream::{BaseUrl, ProxyUrl};
@@ -94,7 +94,7 @@ fn is_word(text: &str) -> bool {
     is_of(text, NAME_BYTES_MAX, good)
 }
 
-forms! {
+texts! {
     VariableName => Option<String>: "the name of an environment variable (capital letters, digits and _), never the secret itself",
         |text| {
             let good = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
@@ -119,17 +119,17 @@ forms! {
             (!taken && is_of(text, NAME_BYTES_MAX, good)).then(|| text.to_owned())
         },
         String::clone;
-    CustomerId: "a customer id: 1 to 128 letters, digits and characters - _ . : @ |",
+    CustomerId => Self: "a customer id: 1 to 128 letters, digits and characters - _ . : @ |",
         |text| Self::parse(text).ok(), |id| id.as_str().to_owned();
     CredentialName => AccountId: ACCOUNT_ID, |text| AccountId::parse(text).ok(),
         |id| id.as_str().to_owned();
-    AccountId: ACCOUNT_ID,
+    AccountId => Self: ACCOUNT_ID,
         |text| Self::parse(text).ok(), |id| id.as_str().to_owned(), or number;
-    SocketAddr: "an IP address and a port, such as \"127.0.0.1:8080\"",
+    SocketAddr => Self: "an IP address and a port, such as \"127.0.0.1:8080\"",
         |text| text.parse().ok(), Self::to_string;
-    BaseUrl: "an https URL with a host and an optional path, without user, query or fragment (plain http only to localhost or a literal IP address)",
+    BaseUrl => Self: "an https URL with a host and an optional path, without user, query or fragment (plain http only to localhost or a literal IP address)",
         Self::parse, Self::to_string;
-    ProxyUrl: "http://host:port of a proxy that takes CONNECT, without user and path",
+    ProxyUrl => Self: "http://host:port of a proxy that takes CONNECT, without user and path",
         Self::parse, Self::to_string;
     // Empty: no collector.
     CollectorUrl => Option<Self>: "the address of an OpenTelemetry collector, such as \"http://127.0.0.1:4318\", or empty",
@@ -138,17 +138,17 @@ forms! {
             text => Self::parse(text).map(Some),
         },
         |url| url.as_ref().map_or_else(String::new, ToString::to_string);
-    Timestamp: "a time with its zone, such as \"2027-01-31T00:00:00Z\"",
+    Timestamp => Self: "a time with its zone, such as \"2027-01-31T00:00:00Z\"",
         |text| (text.len() <= NAME_BYTES_MAX).then(|| text.parse().ok())?, Self::to_string;
     // "UTC" works without any tzdata.
-    TimeZone: "\"UTC\" or a time zone such as \"Europe/Berlin\" that this machine's tzdata knows",
+    TimeZone => Self: "\"UTC\" or a time zone such as \"Europe/Berlin\" that this machine's tzdata knows",
         |text| {
             let good = |b: u8| b.is_ascii_alphanumeric() || b"_+-/".contains(&b);
             let known = is_of(text, NAME_BYTES_MAX, good).then(|| Self::get(text).ok());
             if text == "UTC" { Some(Self::UTC) } else { known? }
         },
         |zone| zone.iana_name().unwrap_or("UTC").to_owned();
-    HeaderName: "the name of a header that the gateway does not use otherwise, such as \"X-API-Key\"",
+    HeaderName => Self: "the name of a header that the gateway does not use otherwise, such as \"X-API-Key\"",
         |text| {
             let name: Self = (text.len() <= NAME_BYTES_MAX).then(|| text.parse().ok())??;
             (!OWN_HEADERS.contains(&name.as_str())).then_some(name)

@@ -8,126 +8,92 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::file::File;
-use super::form::{Facts, Setting as _};
+use super::form::{Schema, Setting as _};
 
 const REFERENCE: &str = include_str!("../../config.toml");
 
-/// A setting of the reference.
-struct Listed<'a> {
-    /// The tables around it, such as `["cases", "open"]`.
-    tables: Vec<&'a str>,
-    /// Whether it is in a list of tables, such as `[[callers]]`.
-    in_list: bool,
-    name: &'a str,
-    example: toml::Value,
-    /// Whether the example is the default.
-    active: bool,
-    comment: String,
+/// What the reference says about a setting.
+struct Documented {
+    comment: &'static str,
+    /// The value, unless the setting is commented out.
+    default: Option<toml::Value>,
 }
 
 /// Returns the schema (draft 2020-12) of the settings file.
 pub fn json_schema() -> Value {
-    let mut root = json!({
+    let (mut tables, documented) = (Schema::new(), documented());
+    File::each(&File::default(), "", &mut |path, _, schema| {
+        if let Some(about) = documented.get(path)
+            && let Some((table, name)) = path.rsplit_once('.')
+            && let Some(members) = members(&mut tables, table)
+        {
+            members.insert(name.to_owned(), described(schema(), about).into());
+        }
+    });
+    json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "The settings of msp-gateway",
         "type": "object",
         "additionalProperties": false,
-        "properties": {},
-    });
-    let mut facts = HashMap::new();
-    File::each(&File::default(), "", &mut |path, _, of_it| {
-        facts.insert(path.to_owned(), of_it);
-    });
-    for setting in listed() {
-        let Some(facts) = facts.get(&setting.path()) else {
-            continue;
+        "properties": tables,
+    })
+}
+
+/// Returns the members of the table at a path such as `cases.open` or `callers[]`. Tables that are
+/// missing are made.
+fn members<'a>(mut at: &'a mut Schema, path: &str) -> Option<&'a mut Schema> {
+    for name in path.split('.') {
+        let table = json!({"type": "object", "additionalProperties": false, "properties": {}});
+        let (name, made, members) = match name.strip_suffix("[]") {
+            Some(list) => (
+                list,
+                json!({"type": "array", "items": table}),
+                "/items/properties",
+            ),
+            None => (name, table, "/properties"),
         };
-        let described = described(&setting, facts);
-        put(&mut root, &setting.tables, &setting, described);
+        let table = at.entry(name).or_insert(made);
+        at = table.pointer_mut(members)?.as_object_mut()?;
     }
-    root
+    Some(at)
 }
 
-/// Puts a setting into the schema of the table that `tables` lead to; the tables are made where
-/// they are missing.
-fn put(at: &mut Value, tables: &[&str], setting: &Listed<'_>, described: Value) {
-    let Some(properties) = at.get_mut("properties").and_then(Value::as_object_mut) else {
-        return;
-    };
-    let Some((table, below)) = tables.split_first() else {
-        properties.entry(setting.name).or_insert(described);
-        return;
-    };
-    let made = json!({"type": "object", "additionalProperties": false, "properties": {}});
-    if setting.in_list {
-        let made = json!({"type": "array", "items": made});
-        let list = properties.entry(*table).or_insert(made);
-        if let Some(items) = list.get_mut("items") {
-            put(items, below, setting, described);
-        }
-    } else {
-        put(
-            properties.entry(*table).or_insert(made),
-            below,
-            setting,
-            described,
-        );
+/// Adds what the reference says to what would be right.
+fn described(mut schema: Schema, about: &Documented) -> Schema {
+    if let Some(Value::String(text)) = schema.get_mut("description")
+        && !about.comment.is_empty()
+    {
+        *text = format!("{}. {text}", about.comment);
     }
+    if let Some(default) = &about.default {
+        schema.insert("default".to_owned(), json!(default));
+    }
+    schema
 }
 
-/// Every setting of the reference, the commented ones included, in its order.
-fn listed() -> Vec<Listed<'static>> {
-    let mut found: Vec<Listed<'_>> = Vec::new();
-    let (mut tables, mut in_list) = (Vec::new(), false);
+/// Returns what the reference says about each setting, by path. Lines of prose are in it, too,
+/// under paths that no setting has.
+fn documented() -> HashMap<String, Documented> {
+    let (mut found, mut table) = (HashMap::new(), String::new());
     for line in REFERENCE.lines() {
         let plain = line.strip_prefix('#').unwrap_or(line);
-        if let Some(name) = plain.strip_prefix("[[").and_then(|l| l.split("]]").next()) {
-            (tables, in_list) = (vec![name], true);
+        if let Some(list) = plain.strip_prefix("[[").and_then(|l| l.split("]]").next()) {
+            table = format!("{list}[]");
         } else if let Some(name) = line.strip_prefix('[').and_then(|l| l.split(']').next()) {
-            (tables, in_list) = (name.split('.').collect(), false);
+            table = name.to_owned();
         } else if let Some((name, rest)) = plain.split_once(" = ") {
-            let is_name = name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-            let Ok(mut value) = toml::from_str::<toml::Table>(&format!("value = {rest}")) else {
-                continue;
+            let value = toml::from_str::<toml::Table>(&format!("value = {rest}"));
+            let value = value.ok().and_then(|mut table| table.remove("value"));
+            let about = Documented {
+                comment: rest
+                    .rsplit_once(" # ")
+                    .map_or("", |(_, comment)| comment.trim()),
+                default: value.filter(|_| !line.starts_with('#')),
             };
-            let comment = rest.rsplit_once(" # ").map_or("", |(_, comment)| comment);
-            let Some(example) = value.remove("value").filter(|_| is_name) else {
-                continue;
-            };
-            found.push(Listed {
-                tables: tables.clone(),
-                in_list,
-                name,
-                example,
-                active: !line.starts_with('#'),
-                comment: comment.trim().to_owned(),
-            });
+            found.entry(format!("{table}.{name}")).or_insert(about);
         }
     }
     found
-}
-
-impl Listed<'_> {
-    fn path(&self) -> String {
-        let list = if self.in_list { "[]" } else { "" };
-        format!("{}{list}.{}", self.tables.join("."), self.name)
-    }
-}
-
-fn described(setting: &Listed<'_>, facts: &Facts) -> Value {
-    let mut schema = (facts.shape)();
-    let must = format!("Must be {}", (facts.right)());
-    let description = match setting.comment.as_str() {
-        "" => must,
-        comment => format!("{comment}. {must}"),
-    };
-    if let Some(members) = schema.as_object_mut() {
-        members.insert("description".to_owned(), description.into());
-        if setting.active {
-            members.insert("default".to_owned(), json!(setting.example));
-        }
-    }
-    schema
 }
 
 #[cfg(test)]
@@ -143,8 +109,12 @@ mod tests {
             let found = schema.pointer(&format!("/properties/{pointer}"));
             found.unwrap_or_else(|| panic!("{path}")).clone()
         };
-        for setting in listed() {
-            let path = setting.path();
+        let documented = documented();
+        let mut paths = Vec::new();
+        File::each(&File::default(), "", &mut |path, _, _| {
+            paths.push(path.to_owned());
+        });
+        for path in paths.into_iter().filter(|path| path.contains('.')) {
             let described = of(&path);
             let text = described["description"].as_str().unwrap();
             assert!(text.contains("Must be "), "{path}: {text}");
@@ -158,7 +128,8 @@ mod tests {
                 let bound = |name: &str| described[name].as_u64().unwrap();
                 assert!(bound("minimum") < bound("maximum"), "{path}");
             }
-            assert_eq!(described.get("default").is_some(), setting.active, "{path}");
+            let has_default = documented[&path].default.is_some();
+            assert_eq!(described.get("default").is_some(), has_default, "{path}");
         }
         for (path, member, expected) in [
             ("wiv.requests_per_minute", "maximum", json!(1_000_000)),
