@@ -9,6 +9,7 @@ use msp_gateway::sandbox::{Sandbox, SimOperation};
 use msp_gateway::store::{CLOSES_AFTER, SharedModel, WhenAway};
 
 use crate::fleet::Link;
+use crate::kept::latency;
 use crate::kit::NOW;
 use crate::matrix::{question, told};
 use crate::whole::{ALL, SETTINGS, Whole, caller, get, post, search, secrets, world};
@@ -253,6 +254,34 @@ async fn a_walk_that_may_not_call_keeps_its_scroll_and_goes_on_when_the_store_is
     // The scroll was not lost, so there was no search more.
     assert_eq!(asked(SimOperation::Search), 1);
     assert_eq!(asked(SimOperation::Continue), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_export_that_may_not_go_on_is_cut_visibly_and_gives_its_place_back() {
+    for mode in [WhenAway::StaleOnly, WhenAway::Closed] {
+        let away = Away::of(mode);
+        sleep(Duration::from_secs(1)).await;
+        let export = get("/v1/cases/export", ALL);
+        // The list is eight vendor pages, of which the store is there for some.
+        away.whole.sandbox.fault(latency(700));
+        let mut peer = away.whole.connect();
+        peer.send(&export).await;
+        sleep(Duration::from_secs(2)).await;
+        away.cut(true);
+        let cut = peer.rest().await;
+        let rows = cut.lines().filter(|line| line.starts_with('{')).count();
+        assert!((50..400).contains(&rows), "{mode:?}: {rows} rows");
+        assert!(!cut.ends_with("0\r\n\r\n"), "{mode:?}");
+        let status = away.whole.ask_admin(get("/admin/status", "")).await;
+        assert_eq!(status.json()["exports_running"], 0, "{mode:?}");
+
+        away.cut(false);
+        sleep(Duration::from_secs(5)).await;
+        let whole = away.whole.ask(&export).await;
+        assert_eq!(whole.status, 200, "{mode:?}");
+        let rows = whole.body.iter().filter(|byte| **byte == b'\n').count();
+        assert_eq!(rows, 400, "{mode:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
