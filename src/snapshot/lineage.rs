@@ -549,6 +549,11 @@ impl Lineage {
         self.turn.acquire().await.ok()
     }
 
+    /// Takes the turn of a walk unless a walk is running.
+    pub(super) fn try_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turn.try_acquire().ok()
+    }
+
     /// Returns whether another walk of this search waits.
     pub(super) fn is_pressed(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0

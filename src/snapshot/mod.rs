@@ -25,8 +25,9 @@
 //! A snapshot is `Growing` until a walk reaches the vendor's end (`Complete`), a bound of its own
 //! (`Cut`), or finds that the vendor's rows have changed (`Broken`); see [`End`].
 //!
-//! Gateways that share a store walk a search once for all of them; see `follow.rs`. A store that
-//! lost rows gets them back from memory; see `resync.rs`.
+//! Gateways that share a store walk a search once for all of them; see `follow.rs`. A refresh by
+//! one of them counts at all; see `hear.rs`. A store that lost rows gets them back from memory; see
+//! `resync.rs`.
 //!
 //! What must never happen here: a continuation is sent twice; a row that was served changes or
 //! moves; a page mixes two orders; a scroll id leaves the room; a reader waits for a walk that is
@@ -36,6 +37,7 @@ pub mod compare;
 mod follow;
 mod forecast;
 pub mod frozen;
+mod hear;
 mod held;
 mod keep;
 mod kept_head;

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::frozen::{Cut, CutPage, End, Snapshot, Want, fresh_id};
+use super::hear::HeardLines;
 use super::held::Held;
 use super::lineage::{Lineage, Open, OpenError, Opened};
 use super::lost::WalkFailure;
@@ -49,6 +50,7 @@ pub struct Snapshots {
     pub(super) metrics: Arc<Metrics>,
     pub(super) held: Held,
     lineages: Mutex<HashMap<CacheKey, Arc<Lineage>, RandomState>>,
+    pub(super) heard: HeardLines,
     pub(super) total: Arc<AtomicU64>,
     /// The number of snapshots that were evicted.
     evicted: AtomicU64,
@@ -153,6 +155,7 @@ impl Snapshots {
             metrics,
             held: Held::default(),
             lineages: Mutex::default(),
+            heard: HeardLines::default(),
             total: Arc::new(AtomicU64::new(0)),
             evicted: AtomicU64::new(0),
             kept,
@@ -161,6 +164,7 @@ impl Snapshots {
             completed: watch::Sender::new(0),
         });
         snapshots.follow_returns();
+        snapshots.follow_heads();
         snapshots
     }
 
@@ -337,6 +341,7 @@ impl Snapshots {
         }
         let lineage = Lineage::new(ask.key.clone(), ask.query.clone());
         lineages.insert(ask.key.clone(), lineage.clone());
+        self.listen_for(&lineage);
         Ok(lineage)
     }
 
@@ -344,7 +349,11 @@ impl Snapshots {
         let mut lineages = self.lineages.lock();
         lineages
             .entry(key.clone())
-            .or_insert_with(|| Lineage::new(key.clone(), query.clone()))
+            .or_insert_with(|| {
+                let lineage = Lineage::new(key.clone(), query.clone());
+                self.listen_for(&lineage);
+                lineage
+            })
             .clone()
     }
 
@@ -481,6 +490,7 @@ impl Snapshots {
         self.lineages.lock().retain(|_, lineage| {
             Arc::strong_count(lineage) > 1 || !lineage.is_idle() || lineage.remembers_failure(now)
         });
+        self.heard.sweep();
         // Frees the slots of abandoned scrolls that have expired, and gives them to waiting
         // searches.
         self.slots.usage();

@@ -33,8 +33,11 @@ pub const RING_REST: Duration = Duration::from_millis(20);
 /// What has changed in a shared engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ring {
-    /// The rows, the ages, the end or the claim of a line.
+    /// The rows or the claim of a line.
     Line(RecordName),
+    /// What first pages of a line are cut from: its first rows, their age, or its end. Those who
+    /// listen to the line hear it too.
+    Head(RecordName),
     /// What gateways want of a line.
     Want(RecordName),
     /// An answer, its failure, or the claim on it.
@@ -45,6 +48,7 @@ pub enum Ring {
 
 impl Ring {
     const LINE: &[u8] = b"ln";
+    const HEAD: &[u8] = b"hd";
     const WANT: &[u8] = b"wt";
     const ANSWER: &[u8] = b"an";
     const PURGES: &[u8] = b"pg";
@@ -58,6 +62,7 @@ impl Ring {
         let name = RecordName(name.try_into().ok()?);
         match kind {
             Self::LINE => Some(Self::Line(name)),
+            Self::HEAD => Some(Self::Head(name)),
             Self::WANT => Some(Self::Want(name)),
             Self::ANSWER => Some(Self::Answer(name)),
             _ => None,
@@ -68,10 +73,14 @@ impl Ring {
 /// Called for every ring, in the task that reads the engine's connection. It must not wait.
 pub type RingHook = Box<dyn Fn(Ring) + Send + Sync>;
 
+/// Called with the line of a search whose first pages may be newer in the store. It must not wait.
+pub type HeadHook = Arc<dyn Fn(RecordName) + Send + Sync>;
+
 /// Those in this process that wait for rings.
 #[derive(Default)]
 pub(super) struct Bell {
     listeners: Mutex<HashMap<Ring, watch::Sender<()>, RandomState>>,
+    on_head: Mutex<Option<HeadHook>>,
 }
 
 impl Bell {
@@ -179,6 +188,22 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Returns the name of the line of a search, by its identity. `None` without a shared store,
+    /// and before the names are known.
+    pub fn line_name(&self, identity: &[u8; 32]) -> Option<RecordName> {
+        let inner = self.inner.as_ref().filter(|inner| inner.is_shared())?;
+        Some(inner.known_names()?.0.of_line(identity))
+    }
+
+    /// Sets the hook for newer first pages. The last hook counts.
+    pub fn on_head(&self, hook: HeadHook) {
+        if let Some(inner) = &self.inner {
+            *inner.bell.on_head.lock() = Some(hook);
+        }
+    }
+}
+
 impl StoreInner {
     /// Hears the rings of a shared engine.
     pub(super) fn hear_rings(self: &Arc<Self>) {
@@ -191,6 +216,13 @@ impl StoreInner {
             if let Some(inner) = inner.upgrade() {
                 match ring {
                     Ring::Want(line) => inner.hear_want(line),
+                    Ring::Head(line) => {
+                        inner.bell.ring(Ring::Line(line));
+                        let hook = inner.bell.on_head.lock().clone();
+                        if let Some(hook) = hook {
+                            hook(line);
+                        }
+                    }
                     Ring::Line(_) | Ring::Answer(_) | Ring::Purges => inner.bell.ring(ring),
                 }
             }
@@ -213,6 +245,7 @@ mod tests {
         let line = Some(Ring::Line(NAME));
         for (message, expected) in [
             ("ln0123456789abcdef", line),
+            ("hd0123456789abcdef", Some(Ring::Head(NAME))),
             ("wt0123456789abcdef", Some(Ring::Want(NAME))),
             ("an0123456789abcdef", Some(Ring::Answer(NAME))),
             ("pg", Some(Ring::Purges)),

@@ -25,7 +25,6 @@ use super::bell::RING_REST;
 use super::engine::{Chain, Fence};
 use super::fleet::{ClaimId, FleetOp, FleetReply, LineWant};
 use super::handle::{Store, StoreInner};
-use super::names::NameUse;
 use super::record::RecordName;
 use crate::clock::{Duration, Instant, sleep_until};
 
@@ -260,6 +259,17 @@ impl Store {
         }
     }
 
+    /// Returns whether this gateway has the claim on a line, as far as it knows.
+    pub fn has_claim(&self, line: RecordName) -> bool {
+        let Some(inner) = &self.inner else {
+            return false;
+        };
+        let cells = inner.claims.cells.lock();
+        cells
+            .get(&line)
+            .is_some_and(|cell| !cell.term.lock().deposed)
+    }
+
     /// Reports what this gateway's readers want of a search that another gateway walks, and returns
     /// the state of its line. `None` if the store does not answer.
     pub async fn look_at_line(&self, identity: &[u8; 32], want: LineWant) -> Option<LineLook> {
@@ -281,7 +291,7 @@ impl StoreInner {
     ) -> Option<(RecordName, Duration)> {
         let lease = self.engine.fleet()?.lease();
         let names = self.names(until).await?;
-        let line = names.0.of(NameUse::Line, identity.split_at(16).0);
+        let line = names.0.of_line(identity);
         Some((line, lease))
     }
 

@@ -481,8 +481,13 @@ impl SharedModel {
         if let Some(after) = after {
             let of = |standing: &KeptStanding| (standing.chunks, standing.end);
             let is_same = before.is_some_and(|before| of(&before) == of(&after));
-            if !is_same || matches!(op, StoreOp::Renewed { .. }) {
-                self.ring(Ring::Line(after.line));
+            match op {
+                StoreOp::Renewed { .. } => self.ring(Ring::Head(after.line)),
+                _ if is_same => {}
+                StoreOp::Append { number: 0, .. } | StoreOp::End { .. } => {
+                    self.ring(Ring::Head(after.line));
+                }
+                _ => self.ring(Ring::Line(after.line)),
             }
         }
         reply

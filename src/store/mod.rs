@@ -49,7 +49,7 @@ pub mod valkey;
 pub mod watermarks;
 
 pub use away::{CLOSES_AFTER, STORE_RETRY, StoreBar, WhenAway};
-pub use bell::{BellListener, RING_REST, Ring};
+pub use bell::{BellListener, HeadHook, RING_REST, Ring};
 pub use board::{Boarded, FETCH_LEASE};
 pub use claims::{Alignment, LineClaim, LineTurn, align, load_after};
 pub use disk::{Disk, DiskOptions};

@@ -62,6 +62,11 @@ impl Names {
         &*self.key
     }
 
+    /// Returns the name of the line of a search, by its identity.
+    pub fn of_line(&self, identity: &[u8; 32]) -> RecordName {
+        self.of(NameUse::Line, identity.split_at(16).0)
+    }
+
     /// Returns the name of an identity.
     pub fn of(&self, usage: NameUse, identity: &[u8]) -> RecordName {
         let mut name = [0; 16];

@@ -21,8 +21,11 @@ use crate::clock::{Duration, Instant, sleep};
 /// How often a replica reports itself and looks for purges, unless the bell rings before. With this
 /// interval, a purge reaches all replicas within a second, whatever becomes of the bell.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
-/// How often a purge checks whether all replicas have applied it.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The pause before a purge checks again whether all replicas have applied it. It doubles each
+/// time. The bell takes a few milliseconds.
+const LOOK_FIRST: Duration = Duration::from_millis(5);
+/// The longest such pause.
+const LOOK_MAX: Duration = Duration::from_millis(50);
 /// How long a purge waits until all replicas have applied it.
 const EVERYWHERE_WAIT: Duration = Duration::from_secs(1);
 /// How often a purge is tried again while other replicas write purges at the same time.
@@ -107,13 +110,14 @@ impl Store {
     /// store is not shared or does not answer.
     pub async fn purge_reach(&self) -> Option<PurgeReach> {
         let inner = self.inner.clone().filter(|inner| inner.is_shared())?;
-        let until = inner.clock.now() + EVERYWHERE_WAIT;
+        let (until, mut pause) = (inner.clock.now() + EVERYWHERE_WAIT, LOOK_FIRST);
         loop {
             let reach = inner.beat(inner.patience()).await?;
-            if reach.applied >= reach.of || inner.clock.now() + LOOK_EVERY > until {
+            if reach.applied >= reach.of || inner.clock.now() + pause > until {
                 return Some(reach);
             }
-            sleep(LOOK_EVERY).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(LOOK_MAX);
         }
     }
 }

@@ -189,7 +189,7 @@ impl Store {
                 current,
             } => {
                 let names = inner.names(until).await.ok_or(unnamed)?;
-                let line = names.0.of(NameUse::Line, identity.split_at(16).0);
+                let line = names.0.of_line(identity);
                 let name = names.0.of(NameUse::Snapshot, &id.to_le_bytes());
                 let place = place(RecordKind::Head, name, HEAD_NUMBER);
                 let head = inner.seal_off_thread(place, head).await;
@@ -300,7 +300,7 @@ impl Store {
         let inner = self.inner.as_ref()?;
         let until = inner.patience();
         let names = inner.names(until).await?;
-        let line = names.0.of(NameUse::Line, identity.split_at(16).0);
+        let line = names.0.of_line(identity);
         let current = inner.call(StoreOp::Line { line }, until).await;
         let found = match current {
             Ok(StoreReply::Current(Some(name))) => self.find_head(name).await,

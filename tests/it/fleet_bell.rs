@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use msp_gateway::cache::Detail;
 use msp_gateway::clock::{Duration, Instant, sleep};
-use msp_gateway::reads::Purge;
+use msp_gateway::reads::{Answer, Purge};
 use msp_gateway::store::claims::LINE_LOOK_EVERY;
 use msp_gateway::store::fleet::Fleet as _;
 use msp_gateway::store::{RING_REST, RecordName, Ring};
@@ -124,6 +125,54 @@ async fn a_purge_is_in_force_everywhere_at_its_ring() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refresh_elsewhere_counts_before_the_next_first_page() {
+    for (changes, deaf, unused) in [
+        (false, false, false),
+        (true, false, false),
+        (true, true, false),
+        (true, false, true),
+    ] {
+        let what = format!("changes {changes}, deaf {deaf}, unused {unused}");
+        let fleet = Fleet::of(2, 120);
+        fleet.deaf.store(deaf, Ordering::Relaxed);
+        for number in 0..2 {
+            let head = fleet.page(number, &first(40, "")).await.unwrap();
+            assert_eq!(fleet.rest(head.token, |_| number).await.len(), 80, "{what}");
+        }
+        let old = fleet.list();
+        sleep(Duration::from_secs(if unused { 400 } else { 70 })).await;
+        if changes {
+            fleet.rigs[0].sandbox.alter(1, 5, 5);
+        }
+        let list = fleet.list();
+        assert_eq!(old != list, changes, "{what}");
+        let looks = asked(&fleet, 1, "line");
+        fleet.page(0, &first(40, "")).await.unwrap();
+        sleep(Duration::from_millis(500)).await;
+        let (calls, more) = (fleet.calls(), asked(&fleet, 1, "line") - looks);
+        assert_eq!(calls.0, 2, "{what}");
+        match deaf || unused {
+            true => assert_eq!(more, 0, "{what}"),
+            // A ring for the first rows, and one for the rest.
+            false => assert!((1..=3).contains(&more), "{what}: {more}"),
+        }
+        if unused {
+            continue;
+        }
+        let page = fleet.page(1, &first(40, "")).await.unwrap();
+        let Answer { note, age, .. } = &page.answer;
+        let stale = note.detail == Some(Detail::StaleWhileRevalidate);
+        assert_eq!(stale, deaf, "{what}: {note:?}");
+        assert_eq!(age.as_secs() == 0, !deaf, "{what}: {age:?}");
+        let expected = if deaf { &old } else { &list };
+        assert_eq!(page.rows[..], expected[..40], "{what}");
+        let rest = fleet.rest(page.token, |_| 1).await;
+        assert_eq!(rest, expected[40..], "{what}");
+        assert_eq!(fleet.calls().0, calls.0, "no search more, {what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_forged_ring_makes_gateways_look_and_nothing_else() {
     let fleet = Fleet::of(2, 290);
     // Their names are on the channel, so a stranger with the right to publish knows them.
@@ -135,7 +184,7 @@ async fn a_forged_ring_makes_gateways_look_and_nothing_else() {
     ]));
     let hears = heard.clone();
     let hook = move |ring| match ring {
-        Ring::Line(name) => hears.lock().extend([ring, Ring::Want(name)]),
+        Ring::Line(name) | Ring::Head(name) => hears.lock().extend([ring, Ring::Want(name)]),
         _ => hears.lock().push(ring),
     };
     fleet.engine.on_ring(Box::new(hook));

@@ -344,7 +344,7 @@ async fn the_channel_of_a_real_server_has_names_and_nothing_else() {
             assert!(Ring::of_bytes(text).is_some(), "{kind:?} {text:?}");
             kinds.push(*text.first_chunk::<2>().unwrap());
         }
-        for kind in [b"ln", b"an"] {
+        for kind in [b"ln", b"hd", b"an"] {
             assert!(kinds.contains(kind), "{kinds:?}");
         }
     }

@@ -276,7 +276,7 @@ redis.call('HSET', KEYS[1], 'c' .. number, ARGV[5], 'n', n + 1, 'chain', ARGV[3]
   'before', ARGV[2], 'head_at', head_at, 'whole_at', head_at)
 redis.call('HINCRBY', KEYS[1], 'rows', ARGV[4])
 live(KEYS[1], ARGV[8])
-wake('ln' .. s[6])
+wake((number == 0 and 'hd' or 'ln') .. s[6])
 return 'kept'
 ",
     },
@@ -289,7 +289,7 @@ if not line then return 'gone' end
 redis.call('HSET', KEYS[1], 'head_at', now - tonumber(ARGV[1]),
   'whole_at', now - tonumber(ARGV[2]))
 live(KEYS[1], ARGV[3])
-wake('ln' .. line)
+wake('hd' .. line)
 return 'kept'
 ",
     },
@@ -304,7 +304,7 @@ if not s[1] then return 'gone' end
 if s[1] == '0' then
   if ARGV[3] ~= '' and (s[2] ~= ARGV[3] or s[3] ~= ARGV[4]) then return 'conflict' end
   redis.call('HSET', KEYS[1], 'end', ARGV[1])
-  wake('ln' .. s[4])
+  wake('hd' .. s[4])
 end
 live(KEYS[1], ARGV[2])
 return 'kept'
