@@ -35,6 +35,8 @@ pub mod engine;
 pub mod fleet;
 mod fleet_model;
 pub mod handle;
+#[cfg(test)]
+mod histories;
 mod ledger;
 pub mod model;
 pub mod names;

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::clock::{Clock, timeout};
 use crate::metrics::Metrics;
-use crate::store::engine::{Chain, KeptAges, KeptEnd};
-use crate::store::{Model, RecordName};
+use crate::store::Model;
+use crate::store::histories::{OpRange, grown, histories, name, runtime};
 
 /// The longest wait for the writer's thread on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,10 +38,6 @@ async fn until(disk: &Disk, state: EngineState) {
     let mut phase = disk.shared.phase.subscribe();
     let reached = phase.wait_for(|phase| *phase == state);
     timeout(PATIENCE, reached).await.expect("in time").unwrap();
-}
-
-fn name(n: u8) -> RecordName {
-    RecordName([n; 16])
 }
 
 fn note(n: u8, text: &[u8]) -> StoreOp {
@@ -71,127 +67,19 @@ enum Step {
     Reopen,
 }
 
-fn chain(n: u8) -> Chain {
-    [n; 16]
-}
-
 fn step() -> impl Strategy<Value = Step> {
-    let stamp = Clock::system().stamp();
-    let names = || (0..4_u8).prop_map(name);
-    let sizes = 0..12_000_usize;
-    let bytes = (sizes, any::<u8>()).prop_map(|(len, fill)| Bytes::from(vec![fill; len]));
-    let op = prop_oneof![
-        names().prop_map(|name| StoreOp::Find { name }),
-        (names(), bytes.clone(), any::<bool>()).prop_map(|(name, record, negative)| {
-            StoreOp::Land {
-                name,
-                record,
-                negative,
-            }
-        }),
-        names().prop_map(|line| StoreOp::Line { line }),
-        (
-            names(),
-            names(),
-            bytes.clone(),
-            proptest::option::of(names())
-        )
-            .prop_map(|(line, snapshot, head, was)| StoreOp::Begin {
-                line,
-                snapshot,
-                head,
-                was,
-                fence: None,
-            }),
-        (names(), names(), bytes.clone()).prop_map(|(line, snapshot, head)| StoreOp::PutBack {
-            line,
-            snapshot,
-            head,
-            fence: None,
-        }),
-        (names(), 0..3_u32, 0..3_u8, 0..3_u8, bytes.clone()).prop_map(
-            move |(snapshot, number, before, next, chunk)| StoreOp::Append {
-                snapshot,
-                number,
-                chain: chain(before),
-                next: chain(next),
-                rows: 7,
-                chunk,
-                at: stamp,
-                fence: None,
-            }
-        ),
-        names().prop_map(move |snapshot| StoreOp::Renewed {
-            snapshot,
-            ages: KeptAges {
-                head: stamp,
-                whole: stamp,
-            },
-        }),
-        (
-            names(),
-            any::<bool>(),
-            proptest::option::of((0..3_u32, (0..3_u8).prop_map(chain)))
-        )
-            .prop_map(|(snapshot, cut, of)| StoreOp::End {
-                snapshot,
-                end: if cut { KeptEnd::Cut } else { KeptEnd::Complete },
-                of,
-                fence: None,
-            }),
-        names().prop_map(|snapshot| StoreOp::Head { snapshot }),
-        (names(), 0..4_u32).prop_map(|(snapshot, number)| StoreOp::Chunk { snapshot, number }),
-        names().prop_map(|snapshot| StoreOp::Touch { snapshot }),
-        names().prop_map(|snapshot| StoreOp::Forget { snapshot }),
-        (names(), bytes, any::<bool>()).prop_map(|(name, record, safe)| StoreOp::Note {
-            name,
-            record,
-            safe,
-        }),
-        names().prop_map(|name| StoreOp::Recall { name }),
-    ];
+    let range = OpRange {
+        names: 4,
+        bytes_max: 12_000,
+        stamp: Clock::system().stamp(),
+        ms_before: 0,
+        fenced: false,
+    };
     prop_oneof![
-        12 => op.prop_map(Step::Op),
+        12 => range.op().prop_map(Step::Op),
         4 => (0..4_u8, any::<u8>()).prop_map(|(snapshot, fill)| Step::Grow(snapshot, fill)),
         1 => Just(Step::Reopen),
     ]
-}
-
-/// The append that continues a snapshot of the model.
-fn grown(model: &Model, snapshot: u8, fill: u8) -> StoreOp {
-    let snapshot = name(snapshot);
-    let standing = match model.apply(&StoreOp::Head { snapshot }) {
-        Ok(StoreReply::Head(Some((standing, _)))) => Some(standing),
-        _ => None,
-    };
-    StoreOp::Append {
-        snapshot,
-        number: standing.as_ref().map_or(0, |standing| standing.chunks),
-        chain: standing.map_or(Chain::default(), |standing| standing.chain),
-        next: chain(fill),
-        rows: 3,
-        chunk: Bytes::from(vec![fill; usize::from(fill) * 20]),
-        at: Clock::system().stamp(),
-        fence: None,
-    }
-}
-
-/// Runs `few` histories, or as many as `STORE_HISTORIES` in the environment says.
-fn histories(few: u32) -> ProptestConfig {
-    let asked = std::env::var("STORE_HISTORIES").ok();
-    let cases = asked.and_then(|n| n.parse().ok()).unwrap_or(few);
-    ProptestConfig {
-        cases,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
 }
 
 proptest! {
@@ -211,7 +99,10 @@ proptest! {
             for step in steps {
                 let op = match step {
                     Step::Op(op) => op,
-                    Step::Grow(snapshot, fill) => grown(&model, snapshot, fill),
+                    Step::Grow(snapshot, fill) => {
+                        let at = Clock::system().stamp();
+                        grown(|op| model.apply(op), snapshot, fill, at)
+                    }
                     Step::Reopen => {
                         disk.close(PATIENCE);
                         disk = disk_in(directory.path(), bytes_max);

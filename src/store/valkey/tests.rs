@@ -14,8 +14,9 @@ use crate::clock::{Stamp, timeout};
 use crate::metrics::Metrics;
 use crate::secrets::Secret;
 use crate::store::bell::Ring;
-use crate::store::engine::{Chain, Fence, KeptAges, KeptEnd, StoreReply};
+use crate::store::engine::StoreReply;
 use crate::store::fleet::{ClaimId, FleetReply, LEASE, LineWant};
+use crate::store::histories::{OpRange, grown, histories, name, runtime};
 use crate::store::scrolls::SlotOf;
 use crate::store::usage::UseBatch;
 use crate::store::{PurseTake, PurseWord, RecordName, SharedModel, SlotWish};
@@ -73,10 +74,6 @@ async fn until(engine: &Valkey, state: EngineState) {
     timeout(PATIENCE, reached).await.expect("in time").unwrap();
 }
 
-fn name(n: u8) -> RecordName {
-    RecordName([n; 16])
-}
-
 /// Runs a command of ours on the server, past the engine.
 async fn tell(port: u16, command: &[&str]) -> Value {
     let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
@@ -131,106 +128,6 @@ enum Step {
     Fleet(FleetOp),
     /// Time passes.
     Pass(u64),
-}
-
-fn chain(n: u8) -> Chain {
-    [n; 16]
-}
-
-/// A fence, or none.
-fn fences() -> impl Strategy<Value = Option<Fence>> {
-    let fence = (0..3_u8, 0..3_u8, 1..900_u64).prop_map(|(line, claim, lease)| Fence {
-        line: name(line),
-        claim: ClaimId([claim; 16]),
-        lease: Duration::from_millis(lease),
-    });
-    proptest::option::of(fence)
-}
-
-fn store_op(stamp: Stamp) -> impl Strategy<Value = StoreOp> {
-    let names = || (0..3_u8).prop_map(name);
-    let bytes = (0..3_000_usize, any::<u8>()).prop_map(|(len, fill)| Bytes::from(vec![fill; len]));
-    let at = (0..50_u64).prop_map(move |ms| stamp.earlier(Duration::from_millis(ms)));
-    prop_oneof![
-        names().prop_map(|name| StoreOp::Find { name }),
-        (names(), bytes.clone(), any::<bool>()).prop_map(|(name, record, negative)| {
-            StoreOp::Land {
-                name,
-                record,
-                negative,
-            }
-        }),
-        names().prop_map(|line| StoreOp::Line { line }),
-        (
-            names(),
-            names(),
-            bytes.clone(),
-            proptest::option::of(names()),
-            fences()
-        )
-            .prop_map(|(line, snapshot, head, was, fence)| StoreOp::Begin {
-                line: fence.map_or(line, |fence| fence.line),
-                snapshot,
-                head,
-                was,
-                fence,
-            }),
-        (names(), names(), bytes.clone(), fences()).prop_map(|(line, snapshot, head, fence)| {
-            StoreOp::PutBack {
-                line: fence.map_or(line, |fence| fence.line),
-                snapshot,
-                head,
-                fence,
-            }
-        }),
-        (
-            names(),
-            0..3_u32,
-            0..3_u8,
-            0..3_u8,
-            bytes.clone(),
-            at.clone(),
-            fences()
-        )
-            .prop_map(|(snapshot, number, before, next, chunk, at, fence)| {
-                StoreOp::Append {
-                    snapshot,
-                    number,
-                    chain: chain(before),
-                    next: chain(next),
-                    rows: 7,
-                    chunk,
-                    at,
-                    fence,
-                }
-            }),
-        (names(), at.clone(), at).prop_map(|(snapshot, head, whole)| StoreOp::Renewed {
-            snapshot,
-            ages: KeptAges { head, whole },
-        }),
-        (
-            names(),
-            any::<bool>(),
-            proptest::option::of((0..3_u32, (0..3_u8).prop_map(chain))),
-            fences()
-        )
-            .prop_map(|(snapshot, cut, of, fence)| StoreOp::End {
-                snapshot,
-                end: if cut { KeptEnd::Cut } else { KeptEnd::Complete },
-                of,
-                fence,
-            }),
-        names().prop_map(|snapshot| StoreOp::Head { snapshot }),
-        (names(), 0..4_u32).prop_map(|(snapshot, number)| StoreOp::Chunk { snapshot, number }),
-        names().prop_map(|snapshot| StoreOp::Touch { snapshot }),
-        names().prop_map(|snapshot| StoreOp::Forget { snapshot }),
-        (names(), bytes, any::<bool>()).prop_map(|(name, record, safe)| StoreOp::Note {
-            name,
-            record,
-            safe,
-        }),
-        names().prop_map(|name| StoreOp::Recall { name }),
-    ]
 }
 
 fn fleet_op(stamp: Stamp) -> impl Strategy<Value = FleetOp> {
@@ -398,37 +295,20 @@ fn epoch() -> Stamp {
 }
 
 fn step(stamp: Stamp) -> impl Strategy<Value = Step> {
+    let range = OpRange {
+        names: 3,
+        bytes_max: 3_000,
+        stamp,
+        ms_before: 49,
+        fenced: true,
+    };
     prop_oneof![
-        10 => store_op(stamp).prop_map(Step::Store),
+        10 => range.op().prop_map(Step::Store),
         4 => (0..3_u8, any::<u8>()).prop_map(|(snapshot, fill)| Step::Grow(snapshot, fill)),
         10 => fleet_op(stamp).prop_map(Step::Fleet),
         3 => (0..900_u64).prop_map(Step::Pass),
         1 => (0..70_000_u64).prop_map(Step::Pass),
     ]
-}
-
-/// The append that continues a snapshot of the model.
-fn grown(model: &SharedModel, snapshot: u8, fill: u8, at: Stamp) -> StoreOp {
-    let snapshot = name(snapshot);
-    let standing = match model.apply(&StoreOp::Head { snapshot }) {
-        Ok(StoreReply::Head(Some((standing, _)))) => Some(standing),
-        _ => None,
-    };
-    StoreOp::Append {
-        snapshot,
-        number: standing.as_ref().map_or(0, |standing| standing.chunks),
-        chain: standing.map_or(Chain::default(), |standing| standing.chain),
-        next: chain(fill),
-        rows: 3,
-        chunk: Bytes::from(vec![fill; usize::from(fill) * 20]),
-        at,
-        fence: None,
-    }
-}
-
-fn histories(few: u32) -> u32 {
-    let asked = std::env::var("STORE_HISTORIES").ok();
-    asked.and_then(|n| n.parse().ok()).unwrap_or(few)
 }
 
 async fn call_at(engine: &Valkey, op: &StoreOp, now: Stamp) -> Result<StoreReply, StoreFault> {
@@ -445,17 +325,9 @@ async fn ask_at(engine: &Valkey, op: &FleetOp, now: Stamp) -> Result<FleetReply,
 
 #[test]
 fn scripts_reply_what_the_model_replies() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     for kind in BOTH {
         let server = TestServer::start(kind, &[]);
-        let config = ProptestConfig {
-            cases: histories(100),
-            failure_persistence: None,
-            ..ProptestConfig::default()
-        };
         let begun = epoch();
         let steps = proptest::collection::vec(step(begun), 1..80);
         let engine = engine_over(options(access(server.port)), Scripts::with_given_time());
@@ -465,7 +337,7 @@ fn scripts_reply_what_the_model_replies() {
         let heard = Arc::new(Heard::default());
         engine.on_ring(heard.hook());
         runtime.block_on(heard.so_far(&engine, server.port));
-        let outcome = proptest::test_runner::TestRunner::new(config).run(&steps, |steps| {
+        let outcome = proptest::test_runner::TestRunner::new(histories(100)).run(&steps, |steps| {
             runtime.block_on(async {
                 tell(server.port, &["EVAL", EMPTY, "0", &id]).await;
                 let model = SharedModel::new(ROOMY, Clock::system());
@@ -475,7 +347,7 @@ fn scripts_reply_what_the_model_replies() {
                 for step in steps {
                     let step = match step {
                         Step::Grow(snapshot, fill) => {
-                            Step::Store(grown(&model, snapshot, fill, now))
+                            Step::Store(grown(|op| model.apply(op), snapshot, fill, now))
                         }
                         step => step,
                     };
@@ -520,7 +392,7 @@ async fn no_reply_reaches_an_operation_that_did_not_ask_for_it() {
     }
     let mut random = fastrand::Rng::with_seed(7);
     let mut dropped = 0;
-    let rounds = histories(100) * 20;
+    let rounds = histories(100).cases * 20;
     let mut waiting = Vec::new();
     for _ in 0..rounds {
         let n = random.u32(..200);
