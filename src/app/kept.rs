@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use hyper_rustls::ConfigBuilderExt as _;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 
 use super::BuildError;
 use crate::cache::Lifetimes;
@@ -15,6 +14,7 @@ use crate::secrets::SealingKey;
 use crate::store::{
     Disk, DiskOptions, SealedRecord, Store, Valkey, ValkeyAccess, ValkeyLives, ValkeyOptions,
 };
+use crate::upstream::client_tls;
 
 /// Keeps keys that are derived for the store apart from those of page tokens.
 const STORE_PURPOSE: &str = "msp-gateway 2026 store";
@@ -164,23 +164,12 @@ fn lives(settings: &Settings) -> ValkeyLives {
 
 /// TLS that trusts the authorities of a file, or those whom the system trusts.
 fn trusting(ca_file: Option<&Path>) -> Result<ClientConfig, BuildError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| BuildError(format!("TLS to Valkey cannot be set up: {error}")))?;
-    let builder = match ca_file {
-        Some(file) => builder.with_root_certificates(authorities(file)?),
-        None => match builder.clone().with_native_roots() {
-            Ok(builder) => builder,
-            Err(_) => builder.with_webpki_roots(),
-        },
-    };
-    Ok(builder.with_no_client_auth())
-}
-
-fn authorities(file: &Path) -> Result<RootCertStore, BuildError> {
-    crate::server::authorities(file).map_err(|problem| {
-        let (file, why) = (file.display(), problem.why);
-        BuildError(format!("store.valkey.ca_file: {file} {why}"))
-    })
+    let authorities = ca_file.map(|file| {
+        crate::server::authorities(file).map_err(|problem| {
+            let (file, why) = (file.display(), problem.why);
+            BuildError(format!("store.valkey.ca_file: {file} {why}"))
+        })
+    });
+    client_tls(authorities.transpose()?)
+        .map_err(|error| BuildError(format!("TLS to Valkey cannot be set up: {error}")))
 }

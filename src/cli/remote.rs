@@ -1,22 +1,21 @@
 //! Sends requests to a running gateway's admin listener.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use clap::Args;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::RootCertStore;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::told::at;
 use crate::clock::{Duration, timeout};
-use crate::upstream::BaseUrl;
+use crate::upstream::{BaseUrl, client_tls};
 
 /// Time limit of an answer. An answer takes milliseconds, a purge of many snapshots a second.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -163,22 +162,15 @@ impl Remote {
         hyper_rustls::HttpsConnector<hyper_util::client::legacy::connect::HttpConnector>,
         String,
     > {
-        let failed = |why: rustls::Error| format!("TLS cannot be set up: {why}");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(failed)?;
-        let tls = match &self.ca_file {
-            Some(file) => tls.with_root_certificates(authorities(file)?),
+        let authorities = match &self.ca_file {
+            Some(file) => Some(authorities(file)?),
             // Reading the system's roots is slow, and plain HTTP does not use them.
-            None if !self.admin.is_https() => tls.with_root_certificates(RootCertStore::empty()),
-            None => match tls.clone().with_native_roots() {
-                Ok(tls) => tls,
-                Err(_) => tls.with_webpki_roots(),
-            },
+            None if !self.admin.is_https() => Some(RootCertStore::empty()),
+            None => None,
         };
+        let tls = client_tls(authorities).map_err(|why| format!("TLS cannot be set up: {why}"))?;
         Ok(HttpsConnectorBuilder::new()
-            .with_tls_config(tls.with_no_client_auth())
+            .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
             .build())

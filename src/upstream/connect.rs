@@ -62,40 +62,37 @@ pub fn https_connector(options: &VendorOptions) -> Result<HttpsConnector<Tcp>, r
     // A vendor with an https URL is never called without TLS. Reading the roots is the slowest step
     // of a start, so it is skipped if no certificate is checked.
     let builder = if options.base_url.is_https() {
-        builder.with_tls_config(trusting(roots)?).https_only()
+        builder.with_tls_config(client_tls(None)?).https_only()
     } else {
-        builder.with_tls_config(trusting(nobody)?).https_or_http()
+        let nobody = client_tls(Some(RootCertStore::empty()))?;
+        builder.with_tls_config(nobody).https_or_http()
     };
     Ok(builder.enable_http1().enable_http2().wrap_connector(tcp))
 }
 
-type WantsVerifier = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
-type WantsAuth = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
-
-fn trusting(whom: impl FnOnce(WantsVerifier) -> WantsAuth) -> Result<ClientConfig, rustls::Error> {
+/// Returns a TLS client without a certificate of its own. It trusts `authorities`, or else the
+/// system's roots, or Mozilla's if the system has none.
+///
+/// # Errors
+/// If TLS cannot be set up at all.
+pub fn client_tls(authorities: Option<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(whom(builder).with_no_client_auth())
-}
-
-/// The system's roots, or Mozilla's.
-fn roots(builder: WantsVerifier) -> WantsAuth {
-    match builder.clone().with_native_roots() {
-        Ok(builder) => builder,
-        Err(problem) => {
-            tracing::warn!(
-                problem = %problem.kind(),
-                "no usable root certificates on this system; the built-in ones are used"
-            );
-            builder.with_webpki_roots()
-        }
-    }
-}
-
-/// Accepts no certificate.
-fn nobody(builder: WantsVerifier) -> WantsAuth {
-    builder.with_root_certificates(RootCertStore::empty())
+    let builder = match authorities {
+        Some(authorities) => builder.with_root_certificates(authorities),
+        None => match builder.clone().with_native_roots() {
+            Ok(builder) => builder,
+            Err(problem) => {
+                tracing::warn!(
+                    problem = %problem.kind(),
+                    "no usable root certificates on this system; the built-in ones are used"
+                );
+                builder.with_webpki_roots()
+            }
+        },
+    };
+    Ok(builder.with_no_client_auth())
 }
 
 /// Limits the time to connect, including name lookup and TLS, and gives each connection a tally.
@@ -224,7 +221,7 @@ mod tests {
         let base = BaseUrl::parse("https://api.wiv.ai").unwrap();
         let options = VendorOptions::new(Vendor::Wiv, base, account);
         assert!(https_connector(&options).is_ok());
-        let config = trusting(roots).unwrap();
+        let config = client_tls(None).unwrap();
         assert!(config.alpn_protocols.is_empty(), "the builder sets them");
     }
 }

@@ -43,6 +43,7 @@ pub mod wire;
 pub use base_url::{BaseUrl, ProxyUrl};
 pub use call::{Over, VendorAnswer, VendorCall, VendorCalling, VendorService};
 pub use cause::ConnectCause;
+pub use connect::client_tls;
 pub use error::{Fault, UpstreamError, Whose};
 pub use options::VendorOptions;
 pub use row::{RefusalStatus, VendorRow};
