@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 
 use super::dashboard::Dashboard;
 use super::engine::SharedEngine;
-use super::outputs::{LogFormat, Outputs};
+use super::outputs::{LogFormat, Outputs, with_outputs};
 use super::run::Signals;
-use super::{FINE, refuse, run, sandbox};
+use super::{FINE, run, sandbox};
 use crate::access::CallerKeyHash;
 use crate::app::App;
 use crate::clock::Clock;
@@ -46,19 +46,9 @@ pub struct DemoOptions {
 
 /// Serves until a signal ends it. Returns the exit code.
 pub fn run(options: DemoOptions, log_format: Option<LogFormat>) -> i32 {
-    let clock = Clock::system();
-    let metrics = match Metrics::new() {
-        Ok(metrics) => metrics,
-        Err(error) => return refuse(error),
-    };
-    let outputs = match Outputs::start(log_format, &metrics, &clock) {
-        Ok(outputs) => outputs,
-        Err(why) => return refuse(why),
-    };
-    let served = start(&options, &outputs, metrics, clock);
-    let code = served.unwrap_or_else(|why| outputs.refuse(why));
-    outputs.close();
-    code
+    with_outputs(log_format, |outputs, metrics, clock| {
+        start(&options, outputs, metrics, clock)
+    })
 }
 
 fn start(

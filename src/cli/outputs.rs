@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 
-use super::REFUSED;
+use super::{REFUSED, refuse};
 use crate::clock::{Clock, Duration};
 use crate::metrics::Metrics;
 use crate::telemetry::{EventLevel, Format, LogSink, Output, events_to, panics_to_events};
@@ -30,6 +30,26 @@ pub enum LogFormat {
     Json,
 }
 
+/// Starts the outputs, runs a command that keeps running, and closes them after it. Returns the
+/// exit code. A refusal of the command is one line.
+pub fn with_outputs(
+    chosen: Option<LogFormat>,
+    command: impl FnOnce(&Outputs, Arc<Metrics>, Clock) -> Result<i32, String>,
+) -> i32 {
+    let clock = Clock::system();
+    let metrics = match Metrics::new() {
+        Ok(metrics) => metrics,
+        Err(error) => return refuse(error),
+    };
+    let outputs = match Outputs::start(chosen, &metrics, &clock) {
+        Ok(outputs) => outputs,
+        Err(why) => return refuse(why),
+    };
+    let code = command(&outputs, metrics, clock).unwrap_or_else(|why| outputs.refuse(why));
+    outputs.close();
+    code
+}
+
 /// Standard output and standard error.
 pub struct Outputs {
     stdout: Output,
@@ -45,7 +65,7 @@ impl Outputs {
     ///
     /// # Errors
     /// Fails if the system has no descriptor or no thread left.
-    pub fn start(
+    fn start(
         chosen: Option<LogFormat>,
         metrics: &Arc<Metrics>,
         clock: &Clock,
@@ -134,7 +154,7 @@ impl Outputs {
     }
 
     /// Waits a little for lines that are not yet written. Nothing may be printed after this.
-    pub fn close(&self) {
+    fn close(&self) {
         let until = self.clock.now() + CLOSE_WAIT_MAX;
         for output in [&self.stdout, &self.stderr] {
             output.close(until.saturating_duration_since(self.clock.now()));

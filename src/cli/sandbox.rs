@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::outputs::Outputs;
-use super::{FINE, refuse, run};
+use super::outputs::{Outputs, with_outputs};
+use super::{FINE, run};
 use crate::clock::Clock;
-use crate::metrics::Metrics;
 use crate::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
 
 /// Returns options with this quota for each vendor; 0: none.
@@ -23,22 +22,13 @@ pub fn with_quota(requests_per_minute: u32) -> Options {
 
 /// Serves until a signal ends it. The last day of the world is today. Returns the exit code.
 pub fn run(listen: SocketAddr, options: Options) -> i32 {
-    let clock = Clock::system();
-    let metrics = match Metrics::new() {
-        Ok(metrics) => metrics,
-        Err(error) => return refuse(error),
-    };
-    let outputs = match Outputs::start(None, &metrics, &clock) {
-        Ok(outputs) => outputs,
-        Err(why) => return refuse(why),
-    };
-    let options = Options {
-        today: clock.today(&jiff::tz::TimeZone::UTC),
-        ..options
-    };
-    let code = serve(listen, options, clock, &outputs).unwrap_or_else(|why| outputs.refuse(why));
-    outputs.close();
-    code
+    with_outputs(None, |outputs, _, clock| {
+        let options = Options {
+            today: clock.today(&jiff::tz::TimeZone::UTC),
+            ..options
+        };
+        serve(listen, options, clock, outputs)
+    })
 }
 
 fn serve(

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::outputs::{LogFormat, Outputs};
+use super::outputs::{LogFormat, Outputs, with_outputs};
 use super::run::Signals;
-use super::{FINE, refuse, run};
+use super::{FINE, run};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::SettingsAt;
@@ -18,21 +18,10 @@ use crate::server::{Inherited, Listeners};
 pub fn run(path: &Path, log_format: Option<LogFormat>) -> i32 {
     // This comes first: later, other files could have the descriptors of these sockets.
     let inherited = Inherited::from_environment();
-    let clock = Clock::system();
-    let metrics = match Metrics::new() {
-        Ok(metrics) => metrics,
-        Err(error) => return refuse(error),
-    };
-    let outputs = match Outputs::start(log_format, &metrics, &clock) {
-        Ok(outputs) => outputs,
-        Err(why) => return refuse(why),
-    };
-    let served = inherited
-        .map_err(|error| error.to_string())
-        .and_then(|inherited| serve(path, inherited, &outputs, metrics, clock));
-    let code = served.unwrap_or_else(|why| outputs.refuse(why));
-    outputs.close();
-    code
+    with_outputs(log_format, |outputs, metrics, clock| {
+        let inherited = inherited.map_err(|error| error.to_string())?;
+        serve(path, inherited, outputs, metrics, clock)
+    })
 }
 
 fn serve(
