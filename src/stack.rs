@@ -5,7 +5,7 @@ use crate::admission::Gates;
 use crate::api::admin::Admin;
 use crate::api::{keyless, routes};
 use crate::clock::{Clock, Duration};
-use crate::exchange::{Answered, Arrival, Boxed, Call, Ends, InFlight};
+use crate::exchange::{Answered, Arrival, Boxed, Call, DynStack, Ends, InFlight};
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::middleware::inbound::{
@@ -164,16 +164,6 @@ pub fn admin(
         .service(admin);
     Inbound(stack)
 }
-
-type DynStack = Box<
-    dyn Service<
-            Arrival,
-            Response = Answered,
-            Error = Infallible,
-            Future = Boxed<Result<Answered, Infallible>>,
-        > + Send
-        + Sync,
->;
 
 fn boxed<S>(inner: S) -> DynStack
 where

@@ -38,11 +38,25 @@ pub use mentions::{Mention, Mentions};
 pub use permit::{InFlight, Permit};
 pub use record::{Ends, Record, RequestId, Tail};
 
+use std::convert::Infallible;
 use std::pin::Pin;
+
+use hyper::service::Service;
 
 /// A boxed future. It is used only at the two places where handlers or stacks of different types
 /// must have one type.
 pub type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The rest of an inbound stack, boxed where its layers depend on settings.
+pub type DynStack = Box<
+    dyn Service<
+            Arrival,
+            Response = Answered,
+            Error = Infallible,
+            Future = Boxed<Result<Answered, Infallible>>,
+        > + Send
+        + Sync,
+>;
 
 /// An answer on its way out.
 pub type Answered = http::Response<AnswerBody>;

@@ -17,7 +17,7 @@ use tower::layer::layer_fn;
 
 use crate::clock::Duration;
 use crate::exchange::site::Origin;
-use crate::exchange::{AnswerBody, Answered, Arrival, Boxed};
+use crate::exchange::{AnswerBody, Answered, Arrival, Boxed, DynStack};
 
 /// Headers that a page may send: the key, the body's type, and what a read obeys.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
@@ -108,36 +108,26 @@ pub fn is_preflight(head: &Parts) -> bool {
         && head.headers.contains_key(header::ORIGIN)
 }
 
-type Answers = Box<
-    dyn Service<
-            Arrival,
-            Response = Answered,
-            Error = Infallible,
-            Future = Boxed<Result<Answered, Infallible>>,
-        > + Send
-        + Sync,
->;
-
 /// Lets pages of the chosen origins read every answer, refusals included. Without any origin the
 /// stack below is unchanged and costs nothing more.
 pub fn share_answers(
     cross_origin: Option<Arc<CrossOrigin>>,
-) -> impl Layer<Answers, Service = Answers> {
-    layer_fn(move |inner: Answers| match &cross_origin {
+) -> impl Layer<DynStack, Service = DynStack> {
+    layer_fn(move |inner: DynStack| match &cross_origin {
         None => inner,
-        Some(cross_origin) => Box::new(ShareAnswers {
+        Some(cross_origin) => Box::new(ShareDynStack {
             inner,
             cross_origin: cross_origin.clone(),
         }),
     })
 }
 
-struct ShareAnswers {
-    inner: Answers,
+struct ShareDynStack {
+    inner: DynStack,
     cross_origin: Arc<CrossOrigin>,
 }
 
-impl Service<Arrival> for ShareAnswers {
+impl Service<Arrival> for ShareDynStack {
     type Response = Answered;
     type Error = Infallible;
     type Future = Boxed<Result<Answered, Infallible>>;
