@@ -25,6 +25,12 @@ fn spend(lane: Lane, caller: &str, wait: Duration) -> Spend {
     }
 }
 
+/// Takes a place that is free.
+async fn place(governor: &Arc<Governor>) -> VendorPermit {
+    let spend = spend(Lane::Interactive, "x", SECOND);
+    governor.admit(&spend).await.unwrap()
+}
+
 /// Admits in the background and logs its name when it goes.
 fn go(
     governor: &Arc<Governor>,
@@ -47,10 +53,7 @@ fn go(
 async fn turns_come_by_lane_and_caller() {
     let governor = governor(60, 1);
     let log = Arc::default();
-    let held = governor
-        .admit(&spend(Lane::Interactive, "x", SECOND))
-        .await
-        .unwrap();
+    let held = place(&governor).await;
     let mut tasks = Vec::new();
     for (lane, name) in [
         (Lane::Export, "e-1"),
@@ -97,10 +100,7 @@ async fn a_saturated_budget_gives_exactly_the_rate() {
 async fn who_goes_away_holds_nobody_up() {
     let governor = governor(60_000, 1);
     let log = Arc::default();
-    let held = governor
-        .admit(&spend(Lane::Interactive, "x", SECOND))
-        .await
-        .unwrap();
+    let held = place(&governor).await;
     let first = go(&governor, &log, Lane::Interactive, "a-1");
     tokio::task::yield_now().await;
     let second = go(&governor, &log, Lane::Interactive, "b-1");
@@ -118,10 +118,7 @@ async fn who_goes_away_holds_nobody_up() {
 #[tokio::test(start_paused = true)]
 async fn no_wait_outlasts_its_deadline() {
     let governor = governor(60_000, 1);
-    let held = governor
-        .admit(&spend(Lane::Interactive, "x", SECOND))
-        .await
-        .unwrap();
+    let held = place(&governor).await;
     let start = Clock::system().now();
     let late = governor.admit(&spend(Lane::Interactive, "a", SECOND)).await;
     assert!(late.is_err());
@@ -138,10 +135,7 @@ async fn whom_nobody_waits_for_any_more_lets_others_pass() {
         ..spend(Lane::Interactive, "a", SECOND * 60)
     };
     let log: Arc<Mutex<Vec<&'static str>>> = Arc::default();
-    let held = governor
-        .admit(&spend(Lane::Interactive, "x", SECOND))
-        .await
-        .unwrap();
+    let held = place(&governor).await;
     let abandoned = {
         let (governor, log, spend) = (Arc::clone(&governor), Arc::clone(&log), left(SECOND));
         tokio::spawn(async move {
@@ -161,7 +155,7 @@ async fn whom_nobody_waits_for_any_more_lets_others_pass() {
     // A call that would be too late is refused at once. A call whose callers have left waits in
     // a background lane.
     let governor = self::governor(6, 1);
-    drop(governor.admit(&spend(Lane::Interactive, "x", SECOND)).await);
+    drop(place(&governor).await);
     assert!(governor.admit(&left(SECOND)).await.is_err());
     let start = Clock::system().now();
     drop(governor.admit(&left(Duration::ZERO)).await.unwrap());
@@ -171,10 +165,7 @@ async fn whom_nobody_waits_for_any_more_lets_others_pass() {
 #[tokio::test(start_paused = true)]
 async fn a_429_refuses_the_waiting_and_a_reset_lets_them_wait() {
     let governor = governor(600, 1);
-    let held = governor
-        .admit(&spend(Lane::Interactive, "x", SECOND))
-        .await
-        .unwrap();
+    let held = place(&governor).await;
     let waiting = {
         let (governor, spend) = (
             Arc::clone(&governor),
@@ -271,7 +262,7 @@ async fn a_stop_that_comes_after_the_turn_is_told_before_anything_is_sent() {
 async fn a_wait_is_too_long_for_those_who_would_be_gone() {
     let governor = governor(60, 8);
     governor.begin_anew();
-    drop(governor.admit(&spend(Lane::Interactive, "x", SECOND)).await);
+    drop(place(&governor).await);
     let others = (3, Lane::Interactive);
     let wanted = |wait| Spend {
         wanted_until: Clock::system().now() + wait,
@@ -295,7 +286,7 @@ async fn a_wait_is_too_long_for_those_who_would_be_gone() {
 #[tokio::test(start_paused = true)]
 async fn new_rates_reach_those_who_wait() {
     let governor = governor(1, 1);
-    drop(governor.admit(&spend(Lane::Interactive, "x", SECOND)).await);
+    drop(place(&governor).await);
     let log = Arc::default();
     let waiting = go(&governor, &log, Lane::Interactive, "a-1");
     tokio::task::yield_now().await;

@@ -445,18 +445,17 @@ async fn all_gateways_send_one_probe_a_minute_and_hear_what_it_brought() {
     }
 }
 
+/// Sends calls from every gateway for this long, as many as are admitted.
+fn busy(payers: &Arc<Payers>, time: Duration) -> tokio::task::JoinHandle<()> {
+    let payers = payers.clone();
+    tokio::spawn(async move { payers.saturate(4, Duration::from_millis(100), time).await })
+}
+
 #[tokio::test(start_paused = true)]
 async fn while_the_store_is_away_each_takes_its_part_and_no_minute_sees_more_than_rate_and_burst() {
     let payers = Arc::new(Payers::of(3, 120, 9).await);
     sleep(SECOND * 30).await;
-    let busy = {
-        let payers = payers.clone();
-        tokio::spawn(async move {
-            payers
-                .saturate(4, Duration::from_millis(100), SECOND * 240)
-                .await;
-        })
-    };
+    let busy = busy(&payers, SECOND * 240);
     // All are cut off, then one alone, and they come back in between.
     for (cut, seconds) in [
         (&[0, 1, 2][..], 40),
@@ -489,14 +488,7 @@ async fn while_the_store_is_away_each_takes_its_part_and_no_minute_sees_more_tha
 async fn when_all_are_cut_off_together_the_budget_is_kept_exactly() {
     let payers = Arc::new(Payers::of(3, 120, 9).await);
     sleep(SECOND * 30).await;
-    let busy = {
-        let payers = payers.clone();
-        tokio::spawn(async move {
-            payers
-                .saturate(4, Duration::from_millis(100), SECOND * 200)
-                .await;
-        })
-    };
+    let busy = busy(&payers, SECOND * 200);
     for round in 0..10 {
         sleep(SECOND * (5 + round)).await;
         (0..3).for_each(|number| payers.cut(number, true));
