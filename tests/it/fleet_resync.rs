@@ -1,7 +1,7 @@
 //! A shared store that lost rows gets them back from the memory of the gateways.
 
 use msp_gateway::clock::{Clock, Duration, Instant, sleep};
-use msp_gateway::reads::{Purge, ReadError};
+use msp_gateway::reads::Purge;
 use msp_gateway::store::SharedModel;
 
 use crate::fleet_walks::Fleet;
@@ -174,29 +174,12 @@ async fn rows_that_differ_from_those_in_the_store_stay_in_one_gateway() {
     // The other one takes over. The list has changed.
     fleet.rigs[0].sandbox.alter(0, 5, 5);
     sleep(Duration::from_secs(8)).await;
-    let mut next = token();
-    while let Some(token) = next {
-        let page = fleet.page(1, &continued(&token, None)).await;
-        next = page.ok().and_then(|page| page.token);
-    }
+    fleet.rest_or_refused(token(), 1).await;
     fleet.cut(0, false);
     sleep(Duration::from_secs(3)).await;
     assert_eq!(detached(&fleet, 0), 1);
     // Its own tokens go on with its own rows, and the other gateway mixes none of them in.
-    let mut next = token();
-    let mut rows = Vec::new();
-    while let Some(token) = next {
-        match fleet.page(0, &continued(&token, None)).await {
-            Ok(page) => {
-                rows.extend(page.rows);
-                next = page.token;
-            }
-            Err(error) => {
-                assert!(matches!(error, ReadError::PageTokenExpired), "{error:?}");
-                next = None;
-            }
-        }
-    }
+    let (rows, _) = fleet.rest_or_expired(token(), 0).await;
     assert_eq!(rows, whole[..rows.len()]);
 }
 

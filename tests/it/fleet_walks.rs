@@ -97,6 +97,34 @@ impl Fleet {
         rows
     }
 
+    /// Reads on from a token at one gateway, to the end or until a page is refused.
+    pub async fn rest_or_refused(
+        &self,
+        token: Option<String>,
+        at: usize,
+    ) -> (Vec<String>, Option<ReadError>) {
+        let (mut rows, mut token) = (Vec::new(), token);
+        while let Some(next) = token {
+            match self.page(at, &continued(&next, None)).await {
+                Ok(page) => {
+                    rows.extend(page.rows);
+                    token = page.token;
+                }
+                Err(error) => return (rows, Some(error)),
+            }
+        }
+        (rows, None)
+    }
+
+    /// Reads on as [`Self::rest_or_refused`] does. Only an expired token may end it early. Returns
+    /// whether one did.
+    pub async fn rest_or_expired(&self, token: Option<String>, at: usize) -> (Vec<String>, bool) {
+        let (rows, refused) = self.rest_or_refused(token, at).await;
+        let is_expired = matches!(refused, Some(ReadError::PageTokenExpired));
+        assert!(is_expired || refused.is_none(), "{refused:?}");
+        (rows, is_expired)
+    }
+
     /// The whole list at the vendor.
     pub fn list(&self) -> Vec<String> {
         self.rigs[0].sandbox.expected_rows(None, None)
@@ -326,31 +354,12 @@ async fn a_gateway_that_went_on_alone_goes_on_with_the_rows_of_the_one_that_took
         }
         // The other one takes over, reads all of it, or finds that it has changed.
         let list = fleet.list();
-        let mut next = token;
-        while let Some(token) = next {
-            let page = fleet.page(1, &continued(&token, None)).await;
-            next = page.ok().and_then(|page| page.token);
-        }
+        fleet.rest_or_refused(token, 1).await;
         let calls = fleet.calls();
         fleet.cut(0, false);
         sleep(Duration::from_secs(2)).await;
         // Each row once, in the vendor's order at one moment; or the list has changed.
-        let mut rows = Vec::new();
-        let mut next = alone.token;
-        let mut refused = false;
-        while let Some(token) = next {
-            match fleet.page(0, &continued(&token, None)).await {
-                Ok(page) => {
-                    rows.extend(page.rows);
-                    next = page.token;
-                }
-                Err(error) => {
-                    assert!(matches!(error, ReadError::PageTokenExpired), "{error:?}");
-                    refused = true;
-                    next = None;
-                }
-            }
-        }
+        let (rows, refused) = fleet.rest_or_expired(alone.token, 0).await;
         if !changes {
             assert!(!refused);
             assert_eq!(rows, list[120..]);

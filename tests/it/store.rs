@@ -3,3 +3,4 @@
 mod explore;
 mod fleet;
 mod list;
+mod order;

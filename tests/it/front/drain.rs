@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 
 use super::kit::*;
 use msp_gateway::cache::FiledBodies;
 use msp_gateway::clock::{Clock, Duration};
 use msp_gateway::server::{
-    Drain, DrainPhase, Drained, Inherited, Listeners, Server, ServerOptions,
+    Drain, DrainPhase, Drained, Inherited, Listeners, Server, ServerOptions, Tls,
 };
 
 pub fn options() -> ServerOptions {
@@ -36,17 +35,23 @@ pub fn options() -> ServerOptions {
     }
 }
 
-struct Running {
-    address: std::net::SocketAddr,
-    drain: Drain,
-    task: tokio::task::JoinHandle<Drained>,
+pub struct Running {
+    pub address: std::net::SocketAddr,
+    pub drain: Drain,
+    pub task: tokio::task::JoinHandle<Drained>,
 }
 
 async fn run(front: &Front, options: ServerOptions) -> Running {
-    run_over(front, options, Inherited::default()).await
+    run_over(front, options, Inherited::default(), None).await
 }
 
-async fn run_over(front: &Front, options: ServerOptions, inherited: Inherited) -> Running {
+/// Runs a server over real sockets. With `tls`, its public listener speaks only TLS.
+pub async fn run_over(
+    front: &Front,
+    options: ServerOptions,
+    inherited: Inherited,
+    tls: Option<Arc<Tls>>,
+) -> Running {
     let listeners = Listeners::bind(&options, inherited).await.unwrap();
     let address = listeners.public_address();
     let drain = Drain::default();
@@ -57,7 +62,7 @@ async fn run_over(front: &Front, options: ServerOptions, inherited: Inherited) -
         metrics: front.metrics.clone(),
         public: answering.clone(),
         admin: answering,
-        public_tls: None,
+        public_tls: tls,
         admin_tls: None,
         drain: drain.clone(),
         files: FiledBodies::default(),
@@ -78,15 +83,7 @@ async fn send(address: std::net::SocketAddr) -> TcpStream {
 
 #[tokio::test]
 async fn what_is_in_flight_ends_and_then_the_server_does() {
-    let release = Arc::new(Semaphore::new(0));
-    let held = release.clone();
-    let front = Front::with(move |_| {
-        let held = held.clone();
-        Box::pin(async move {
-            let _ = held.acquire().await;
-            Ok(ok("{}"))
-        })
-    });
+    let (front, release) = Front::holding();
     let running = run(&front, options()).await;
     let mut stream = send(running.address).await;
     while front.seen.lock().is_empty() {
@@ -166,7 +163,7 @@ async fn an_inherited_socket_keeps_who_waits_for_the_next() {
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let inherited = || Inherited::public(held.try_clone().unwrap());
     let front = Front::new();
-    let first = run_over(&front, options(), inherited()).await;
+    let first = run_over(&front, options(), inherited(), None).await;
     assert_eq!(first.address, held.local_addr().unwrap());
     let mut text = String::new();
     let mut served = send(first.address).await;
@@ -181,7 +178,7 @@ async fn an_inherited_socket_keeps_who_waits_for_the_next() {
     served.read_to_string(&mut text).await.unwrap();
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     assert_eq!(front.seen.lock().len(), 1);
-    let second = run_over(&front, options(), inherited()).await;
+    let second = run_over(&front, options(), inherited(), None).await;
     second.drain.begin();
     let mut text = String::new();
     waiting.read_to_string(&mut text).await.unwrap();

@@ -1,19 +1,15 @@
 //! Tests of HTTP/2: the same answers, and the same time limits.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
 use http::{Request, Response};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::kit::*;
 use msp_gateway::clock::{Duration, Instant, sleep};
 use msp_gateway::exchange::{AnswerBody, PeerIdentity};
-use msp_gateway::problem::Problem;
 use msp_gateway::server::DrainPhase;
 use msp_gateway::server::{Ending, serve_http2};
 
@@ -342,15 +338,7 @@ async fn bodies_and_answers_have_their_time() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_in_flight_ends_before_the_connection_does() {
-    let release = Arc::new(Semaphore::new(0));
-    let held = release.clone();
-    let front = Front::with(move |_| {
-        let held = held.clone();
-        Box::pin(async move {
-            let _ = held.acquire().await;
-            Ok::<_, Problem>(ok("{}"))
-        })
-    });
+    let (front, release) = Front::holding();
     let mut caller = Caller::connect(&front).await;
     let (answer, _) = caller.begin(request("GET", "/msp/customers"), true).await;
     sleep(SECOND).await;

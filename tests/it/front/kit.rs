@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hyper::service::Service;
 use parking_lot::Mutex;
 use tokio::io::duplex;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 pub use crate::peer::{Peer, Reply, get, post};
@@ -100,6 +101,25 @@ impl Front {
         handler: impl Fn(Call) -> Boxed<Result<Answered, Problem>> + Send + Sync + 'static,
     ) -> Self {
         Self::shared_with(None, handler)
+    }
+
+    /// Creates a front that answers nothing until its semaphore has a permit.
+    pub fn holding() -> (Self, Arc<Semaphore>) {
+        let release = Arc::new(Semaphore::new(0));
+        let held = release.clone();
+        let front = Self::with(move |_| {
+            let held = held.clone();
+            Box::pin(async move {
+                let _ = held.acquire().await;
+                Ok(ok("{}"))
+            })
+        });
+        (front, release)
+    }
+
+    /// Returns whether a request with this text in its first line reached the routes.
+    pub fn has_seen(&self, text: &str) -> bool {
+        self.seen.lock().iter().any(|seen| seen.contains(text))
     }
 
     /// Creates a front whose answers web pages of these origins may read.

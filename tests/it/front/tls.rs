@@ -14,12 +14,9 @@ use tokio::net::TcpStream;
 use super::kit::*;
 use super::tls_kit::*;
 use msp_gateway::access::{CallerBook, ClientSan};
-use msp_gateway::clock::{Clock, Duration, Instant};
+use msp_gateway::clock::{Duration, Instant};
 use msp_gateway::metrics::Metrics;
-use msp_gateway::server::{
-    ClientAuth, Drain, Ending, Inherited, Listeners, Server, ServerTransport, Tls, TlsFile,
-    TlsSetup,
-};
+use msp_gateway::server::{ClientAuth, Ending, Inherited, ServerTransport, Tls, TlsFile, TlsSetup};
 
 /// Sends one request over HTTP/1.1. Returns its status.
 async fn ask<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I, headers: &str) -> u16 {
@@ -197,27 +194,10 @@ async fn a_handshake_that_was_cut_frees_its_place() {
     let mut options = super::drain::options();
     options.connections_max = 1;
     options.header_timeout = Duration::from_millis(300);
-    let listeners = Listeners::bind(&options, Inherited::default())
-        .await
-        .unwrap();
-    let address = listeners.public_address();
-    let drain = Drain::default();
-    let answering = front.connections.answering.clone();
-    let server = Server {
-        options,
-        clock: Clock::system(),
-        metrics: front.metrics.clone(),
-        public: answering.clone(),
-        admin: answering,
-        public_tls: Some(tls),
-        admin_tls: None,
-        drain: drain.clone(),
-        files: msp_gateway::cache::FiledBodies::default(),
-    };
-    let server = tokio::spawn(server.run(listeners));
+    let running = super::drain::run_over(&front, options, Inherited::default(), Some(tls)).await;
     // Takes the only place and sends nothing.
-    let mut silent = TcpStream::connect(address).await.unwrap();
-    let stream = TcpStream::connect(address).await.unwrap();
+    let mut silent = TcpStream::connect(running.address).await.unwrap();
+    let stream = TcpStream::connect(running.address).await.unwrap();
     let caller = TlsCaller::speaking(b"http/1.1");
     let connector = tokio_rustls::TlsConnector::from(Arc::new(caller.config(&authority)));
     let name = rustls::pki_types::ServerName::try_from(NAME).unwrap();
@@ -226,8 +206,8 @@ async fn a_handshake_that_was_cut_frees_its_place() {
     assert_eq!(silent.read(&mut [0; 16]).await.unwrap_or(0), 0);
     assert_eq!(handshakes(&front.metrics, "timed_out"), 1);
     drop(stream);
-    drain.begin();
-    server.await.unwrap();
+    running.drain.begin();
+    running.task.await.unwrap();
 }
 
 /// A front whose caller `all` also has two certificate names.

@@ -13,7 +13,7 @@
 //! One list of four rows, vendor pages of two, callers' pages of one. `fleet` has two gateways
 //! over one store.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use msp_gateway::clock::{Clock, Stamp};
@@ -28,6 +28,7 @@ use msp_gateway::store::{
 };
 
 use super::list::{LINE, Vendor, VendorPage, chain_after, marks, name, number, rows};
+use super::order::{Explored, every_order};
 
 /// The one search, as purges see it.
 const SUBJECT: PurgeSubject = PurgeSubject::Kind(Kind::Cases);
@@ -228,23 +229,8 @@ thread_local! {
     static AT: Stamp = Clock::system().stamp();
 }
 
-impl World {
-    fn new(decisions: Decisions, faults: Faults) -> Self {
-        Self {
-            decisions,
-            faults,
-            vendor: Vendor::with(4),
-            store: Model::new(1 << 20),
-            away: false,
-            replica: Replica::default(),
-            caller: Caller::default(),
-            begun: 0,
-            kept_purges: Watermarks::default(),
-            purged: 0,
-            since: BTreeMap::new(),
-            wrong: None,
-        }
-    }
+impl Explored for World {
+    type Event = Event;
 
     fn copy(&self) -> Self {
         Self {
@@ -259,7 +245,6 @@ impl World {
         }
     }
 
-    /// Everything that decides what can happen from here on.
     fn state(&self) -> [u8; 32] {
         let kept: Vec<_> = (0..self.begun).map(|n| self.standing(n)).collect();
         let line = self.store.apply(&StoreOp::Line { line: LINE });
@@ -276,6 +261,62 @@ impl World {
             self.since
         );
         *blake3::hash(whole.as_bytes()).as_bytes()
+    }
+
+    fn events(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        let walk = self.replica.walk.as_ref();
+        let busy = walk.is_some_and(|walk| !walk.todo.is_empty());
+        if self.caller.over {
+            return events;
+        }
+        match self.caller.asking {
+            false => events.push(Event::Ask),
+            true if self.peek().is_ok() => events.push(Event::Answer),
+            true if !busy => events.push(Event::Fetch),
+            true => {}
+        }
+        if busy {
+            events.push(Event::Step);
+        }
+        if self.faults.changes > 0 {
+            let now = self.vendor.lists.last().map_or(0, Vec::len);
+            events.extend((0..now).map(Event::Change));
+        }
+        if self.faults.purges > 0 && self.begun > 0 && !self.away {
+            events.push(Event::Purge);
+        }
+        if self.faults.crashes > 0 {
+            events.push(Event::Crash);
+        }
+        if self.faults.lost > 0 && walk.is_some() && !busy {
+            events.push(Event::Lost);
+        }
+        match self.away {
+            true => events.push(Event::Back),
+            false if self.faults.away > 0 => events.push(Event::Away),
+            false => {}
+        }
+        events
+    }
+}
+
+impl World {
+    fn new(decisions: Decisions, faults: Faults) -> Self {
+        Self {
+            decisions,
+            faults,
+            vendor: Vendor::with(4),
+            store: Model::new(1 << 20),
+            away: false,
+            replica: Replica::default(),
+            caller: Caller::default(),
+            begun: 0,
+            kept_purges: Watermarks::default(),
+            purged: 0,
+            since: BTreeMap::new(),
+            wrong: None,
+        }
     }
 
     fn ask_store(&self, op: StoreOp) -> Option<StoreReply> {
@@ -449,43 +490,6 @@ impl World {
     /// Looks without changing anything.
     fn peek(&self) -> Result<Reply, u8> {
         self.copy().answer()
-    }
-
-    fn events(&self) -> Vec<Event> {
-        let mut events = Vec::new();
-        let walk = self.replica.walk.as_ref();
-        let busy = walk.is_some_and(|walk| !walk.todo.is_empty());
-        if self.caller.over {
-            return events;
-        }
-        match self.caller.asking {
-            false => events.push(Event::Ask),
-            true if self.peek().is_ok() => events.push(Event::Answer),
-            true if !busy => events.push(Event::Fetch),
-            true => {}
-        }
-        if busy {
-            events.push(Event::Step);
-        }
-        if self.faults.changes > 0 {
-            let now = self.vendor.lists.last().map_or(0, Vec::len);
-            events.extend((0..now).map(Event::Change));
-        }
-        if self.faults.purges > 0 && self.begun > 0 && !self.away {
-            events.push(Event::Purge);
-        }
-        if self.faults.crashes > 0 {
-            events.push(Event::Crash);
-        }
-        if self.faults.lost > 0 && walk.is_some() && !busy {
-            events.push(Event::Lost);
-        }
-        match self.away {
-            true => events.push(Event::Back),
-            false if self.faults.away > 0 => events.push(Event::Away),
-            false => {}
-        }
-        events
     }
 
     /// Returns the finished list, if the caller has one now.
@@ -715,31 +719,19 @@ enum Reply {
     Expired,
 }
 
-/// Tries every order of events, each state once, until a mixed list is found.
+/// Tries every order of events until a mixed list is found.
 fn explore(decisions: Decisions, faults: Faults) -> Found {
     let mut found = Found::default();
-    let mut seen = HashSet::new();
-    let mut open = vec![(World::new(decisions, faults), Vec::new())];
-    while let Some((world, history)) = open.pop() {
-        if !seen.insert(world.state()) {
-            continue;
-        }
-        for event in world.events() {
-            let mut next = world.copy();
-            let finished = next.happen(event, &mut found);
-            let mut history: Vec<Event> = history.clone();
-            history.push(event);
-            let mixed = finished.filter(|list| !next.vendor.lists.contains(list));
-            if let Some(list) = mixed.or_else(|| next.wrong.clone()) {
-                found.mixed = Some((list, history));
-                found.states = seen.len();
-                return found;
-            }
-            open.push((next, history));
-        }
+    let tried = every_order(World::new(decisions, faults), |world, event| {
+        let finished = world.happen(event, &mut found);
+        let mixed = finished.filter(|list| !world.vendor.lists.contains(list));
+        mixed.or_else(|| world.wrong.clone())
+    });
+    Found {
+        states: tried.states,
+        mixed: tried.wrong,
+        ..found
     }
-    found.states = seen.len();
-    found
 }
 
 #[test]
@@ -819,7 +811,7 @@ fn decisions_that_are_switched_off_are_found_out_and_with_all_on_no_list_is_mixe
         ("all on, nothing happens", ALL_ON, off, false),
     ] {
         let found = explore(decisions, faults);
-        println!("{what}: {found:?}");
+        println!("{what}, {} states: {found:?}", found.states);
         assert_eq!(found.mixed.is_some(), mixed, "{what}: {found:?}");
         assert!(found.finished > 0, "{what}: {found:?}");
         // Only a list that changed ends a token.

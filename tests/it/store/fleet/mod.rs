@@ -21,10 +21,10 @@ mod keep;
 mod replica;
 mod world;
 
-use std::collections::HashSet;
-
 use msp_gateway::clock::Instant;
 use world::World;
+
+use super::order::every_order;
 
 /// The decisions that can be switched off, by their numbers in decision 029.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +73,7 @@ struct Faults {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Event {
+pub enum Event {
     /// The caller requests its next page from a gateway.
     Ask(usize),
     /// The gateway answers.
@@ -93,7 +93,7 @@ enum Event {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reply {
+pub enum Reply {
     Comes,
     Lost,
 }
@@ -108,31 +108,18 @@ struct Found {
     wrong: Option<(String, Vec<Event>)>,
 }
 
-/// Tries every order of events, each state once, until something wrong is found.
+/// Tries every order of events until something wrong is found.
 fn explore(decisions: Decisions, faults: Faults, rows: u8) -> Found {
     let mut found = Found::default();
-    let mut seen = HashSet::new();
-    let mut open = vec![(World::new(decisions, faults, rows), Vec::new())];
-    while let Some((world, history)) = open.pop() {
-        if !seen.insert(world.state()) {
-            continue;
-        }
-        assert!(seen.len() < 3_000_000, "no end: {history:?}");
-        for event in world.events() {
-            let mut next = world.copy();
-            next.happen(event, &mut found);
-            let mut history: Vec<Event> = history.clone();
-            history.push(event);
-            if let Some(wrong) = next.wrong() {
-                found.wrong = Some((wrong, history));
-                found.states = seen.len();
-                return found;
-            }
-            open.push((next, history));
-        }
+    let tried = every_order(World::new(decisions, faults, rows), |world, event| {
+        world.happen(event, &mut found);
+        world.wrong()
+    });
+    Found {
+        states: tried.states,
+        wrong: tried.wrong,
+        ..found
     }
-    found.states = seen.len();
-    found
 }
 
 /// A row of the table: its name, the decisions, the faults, and what must be found.
@@ -252,7 +239,11 @@ fn try_all(trials: Vec<Trial>, rows: u8) {
     for (what, decisions, faults, expected) in trials {
         let began = Instant::now();
         let found = explore(decisions, faults, rows);
-        println!("{what}, in {:?}: {found:?}", began.elapsed());
+        println!(
+            "{what}, {} states in {:?}: {found:?}",
+            found.states,
+            began.elapsed()
+        );
         let wrong = found.wrong.as_ref().map(|(wrong, _)| wrong.as_str());
         let right = match expected {
             Some(expected) => wrong.is_some_and(|wrong| wrong.starts_with(expected)),

@@ -12,6 +12,7 @@ use msp_gateway::store::{
 };
 
 use super::super::list::{LINE, Vendor, name, number};
+use super::super::order::Explored;
 use super::replica::{Answer, Replica};
 use super::{Decisions, Event, Faults, Found, Reply};
 
@@ -84,30 +85,10 @@ pub struct World {
     wrong: Option<String>,
 }
 
-impl World {
-    pub fn new(decisions: Decisions, faults: Faults, rows: u8) -> Self {
-        Self {
-            decisions,
-            faults,
-            vendor: Vendor::with(rows),
-            shared: Shared {
-                engine: SharedModel::new(1 << 20, Clock::system()),
-                purged: 0,
-            },
-            lagging: None,
-            now: 0,
-            replicas: [Replica::born(0), Replica::born(1)],
-            caller: Caller::default(),
-            begun: 0,
-            lives: 2,
-            purges: 0,
-            since: BTreeMap::new(),
-            shared_scrolls: BTreeMap::new(),
-            wrong: None,
-        }
-    }
+impl Explored for World {
+    type Event = Event;
 
-    pub fn copy(&self) -> Self {
+    fn copy(&self) -> Self {
         Self {
             vendor: self.vendor.clone(),
             shared: self.shared.clone(),
@@ -121,8 +102,7 @@ impl World {
         }
     }
 
-    /// Returns a hash of everything that decides what can happen from here on.
-    pub fn state(&self) -> [u8; 32] {
+    fn state(&self) -> [u8; 32] {
         let seen = |shared: &Shared| {
             let kept: Vec<_> = (0..self.begun).map(|n| head(&shared.engine, n)).collect();
             let line = line(&shared.engine, stamp(self.now));
@@ -148,6 +128,87 @@ impl World {
             self.shared_scrolls,
         );
         *blake3::hash(whole.as_bytes()).as_bytes()
+    }
+
+    fn events(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        if self.caller.over {
+            return events;
+        }
+        if self.faults.changes > 0 {
+            let now = self.vendor.lists.last().map_or(0, Vec::len);
+            // At the start, and in the middle.
+            events.extend([0, now / 2].map(Event::Change));
+        }
+        let (_, left) = line(&self.shared.engine, stamp(self.now));
+        if self.faults.leases > 0 && !left.is_zero() {
+            events.push(Event::LeaseEnds);
+        }
+        if self.faults.failovers > 0 && self.lagging.is_some() {
+            events.push(Event::Failover);
+        }
+        let ready = self.caller.asking.map(|by| self.copy().answer(by).is_ok());
+        let mut works = Vec::new();
+        for by in [0, 1] {
+            let replica = &self.replicas[by];
+            let asked = self.caller.asking == Some(by) && ready == Some(false);
+            if self.faults.crashes > 0 && (replica.is_busy() || !replica.memory.is_empty()) {
+                events.push(Event::Crash(by));
+            }
+            if self.faults.stalls > 0 && replica.term.is_some() {
+                events.push(Event::Stall(by));
+            }
+            if self.faults.purges > 0 && self.begun > 0 {
+                events.push(Event::Purge(by));
+            }
+            match replica.away {
+                true => events.push(Event::Back(by)),
+                false if self.faults.away > 0 => events.push(Event::Away(by)),
+                false => {}
+            }
+            if !replica.away && replica.purges != purges(&self.shared.engine) {
+                events.push(Event::Hear(by));
+            }
+            if replica.is_busy() || asked || replica.may_read_on() {
+                if self.faults.replies > 0 {
+                    works.push(Event::Work(by, Reply::Lost));
+                }
+                works.push(Event::Work(by, Reply::Comes));
+            }
+        }
+        match ready {
+            // The two are alike before one of them was asked.
+            None if self.begun == 0 => works.push(Event::Ask(0)),
+            None => works.extend([Event::Ask(0), Event::Ask(1)]),
+            Some(true) => works.push(Event::Answer),
+            Some(false) => {}
+        }
+        events.extend(works);
+        events
+    }
+}
+
+impl World {
+    pub fn new(decisions: Decisions, faults: Faults, rows: u8) -> Self {
+        Self {
+            decisions,
+            faults,
+            vendor: Vendor::with(rows),
+            shared: Shared {
+                engine: SharedModel::new(1 << 20, Clock::system()),
+                purged: 0,
+            },
+            lagging: None,
+            now: 0,
+            replicas: [Replica::born(0), Replica::born(1)],
+            caller: Caller::default(),
+            begun: 0,
+            lives: 2,
+            purges: 0,
+            since: BTreeMap::new(),
+            shared_scrolls: BTreeMap::new(),
+            wrong: None,
+        }
     }
 
     /// Returns what has gone wrong, if something has.
@@ -250,65 +311,6 @@ impl World {
 
     pub fn caller_asks(&self, by: usize) -> bool {
         self.caller.asking == Some(by)
-    }
-
-    /// What may happen next, faults first. The last one is tried first, so faults come late before
-    /// they come early.
-    pub fn events(&self) -> Vec<Event> {
-        let mut events = Vec::new();
-        if self.caller.over {
-            return events;
-        }
-        if self.faults.changes > 0 {
-            let now = self.vendor.lists.last().map_or(0, Vec::len);
-            // At the start, and in the middle.
-            events.extend([0, now / 2].map(Event::Change));
-        }
-        let (_, left) = line(&self.shared.engine, stamp(self.now));
-        if self.faults.leases > 0 && !left.is_zero() {
-            events.push(Event::LeaseEnds);
-        }
-        if self.faults.failovers > 0 && self.lagging.is_some() {
-            events.push(Event::Failover);
-        }
-        let ready = self.caller.asking.map(|by| self.copy().answer(by).is_ok());
-        let mut works = Vec::new();
-        for by in [0, 1] {
-            let replica = &self.replicas[by];
-            let asked = self.caller.asking == Some(by) && ready == Some(false);
-            if self.faults.crashes > 0 && (replica.is_busy() || !replica.memory.is_empty()) {
-                events.push(Event::Crash(by));
-            }
-            if self.faults.stalls > 0 && replica.term.is_some() {
-                events.push(Event::Stall(by));
-            }
-            if self.faults.purges > 0 && self.begun > 0 {
-                events.push(Event::Purge(by));
-            }
-            match replica.away {
-                true => events.push(Event::Back(by)),
-                false if self.faults.away > 0 => events.push(Event::Away(by)),
-                false => {}
-            }
-            if !replica.away && replica.purges != purges(&self.shared.engine) {
-                events.push(Event::Hear(by));
-            }
-            if replica.is_busy() || asked || replica.may_read_on() {
-                if self.faults.replies > 0 {
-                    works.push(Event::Work(by, Reply::Lost));
-                }
-                works.push(Event::Work(by, Reply::Comes));
-            }
-        }
-        match ready {
-            // The two are alike before one of them was asked.
-            None if self.begun == 0 => works.push(Event::Ask(0)),
-            None => works.extend([Event::Ask(0), Event::Ask(1)]),
-            Some(true) => works.push(Event::Answer),
-            Some(false) => {}
-        }
-        events.extend(works);
-        events
     }
 
     pub fn happen(&mut self, event: Event, found: &mut Found) {
