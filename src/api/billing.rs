@@ -3,19 +3,16 @@
 use super::openapi::{Described, VENDOR};
 use super::query_string::{Params, path_contract, path_month};
 use super::question::{Asked, Question};
-use crate::domain::Route;
 use crate::problem::{Code, Problem};
 
 /// The description of a contract's bill in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
-    route: Route::Billing,
     operation: include_str!("billing.json"),
     problems: &[VENDOR, &[Code::BillingNotAllowed, Code::BillingNotFound]],
 };
 
 /// The description of a month's invoices in `/openapi.json`.
 pub(super) const MONTH_DESCRIBED: Described = Described {
-    route: Route::BillingMonth,
     operation: include_str!("billing_month.json"),
     problems: &[VENDOR, &[Code::BillingNotAllowed, Code::BillingNotFound]],
 };

@@ -8,7 +8,6 @@ use super::openapi::{Described, VENDOR};
 use super::query_string::{Params, wrong};
 use super::question::{Asked, Question};
 use crate::clock::Duration;
-use crate::domain::Route;
 use crate::exchange::{AnswerBody, Answered, Call, Permit};
 use crate::problem::{Code, Problem};
 use crate::reads::changes::ChangesRequest;
@@ -19,7 +18,6 @@ pub const PARAMS: [&str; 5] = ["customer_id", "start", "end", "since", "wait"];
 
 /// The description in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
-    route: Route::CaseChanges,
     operation: include_str!("case_changes.json"),
     problems: &[
         VENDOR,

@@ -12,8 +12,8 @@ use super::answer::tell_freshness;
 use super::openapi::{Described, VENDOR};
 use super::query_string::{Params, wrong};
 use super::question::{Asked, Question};
+use crate::domain::SearchQuery;
 use crate::domain::json::Object;
-use crate::domain::{Route, SearchQuery};
 use crate::exchange::body::{BodyCut, EXPORT_ROWS};
 use crate::exchange::{AnswerBody, Answered, Call, Permit};
 use crate::problem::{Code, Problem};
@@ -24,7 +24,6 @@ pub const PARAMS: [&str; 5] = ["customer_id", "start", "end", "format", "bom"];
 
 /// The description in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
-    route: Route::CaseExport,
     operation: include_str!("case_export.json"),
     problems: &[
         VENDOR,

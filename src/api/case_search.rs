@@ -3,7 +3,6 @@
 use super::openapi::{Described, VENDOR};
 use super::query_string::Params;
 use super::question::{Asked, Question};
-use crate::domain::Route;
 use crate::domain::query::SearchRequest;
 use crate::problem::{Code, Problem};
 
@@ -12,7 +11,6 @@ pub const PARAMS: [&str; 1] = ["customer_id"];
 
 /// The description in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
-    route: Route::CaseSearch,
     operation: include_str!("case_search.json"),
     problems: &[
         VENDOR,

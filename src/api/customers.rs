@@ -3,7 +3,7 @@
 use super::openapi::{Described, VENDOR};
 use super::query_string::{Params, VALUE_BYTES_MAX};
 use super::question::{Asked, Question};
-use crate::domain::{FieldSet, Route};
+use crate::domain::FieldSet;
 use crate::problem::{Code, Problem};
 
 /// The query parameters.
@@ -11,7 +11,6 @@ pub const PARAMS: [&str; 1] = ["fields"];
 
 /// The description in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
-    route: Route::Customers,
     operation: include_str!("customers.json"),
     problems: &[VENDOR, &[Code::InvalidFields]],
 };

@@ -10,7 +10,7 @@ use super::answer::{PRIVATE, VARY};
 use super::openapi::Described;
 use super::query_string::{Params, wrong};
 use super::question::{Asked, Question};
-use crate::domain::{Kind, Route};
+use crate::domain::Kind;
 use crate::exchange::{AnswerBody, Answered, BodyCut, Permit};
 use crate::problem::{Code, Problem};
 use crate::reads::events::{EventStream, EventsRequest, FellBehind};
@@ -20,7 +20,6 @@ pub const PARAMS: [&str; 1] = ["kinds"];
 
 /// The description in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
-    route: Route::Events,
     operation: include_str!("events.json"),
     problems: &[&[Code::BillingNotAllowed]],
 };

@@ -7,6 +7,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 
 use super::openapi::Described;
 use super::query_string::Params;
+use super::question::{Asked, Question};
 use super::{docs, openapi};
 use crate::domain::Route;
 use crate::exchange::{AnswerBody, Answered};
@@ -14,10 +15,15 @@ use crate::problem::Problem;
 
 /// The description of the health check in `/openapi.json`.
 pub(super) const HEALTH_DESCRIBED: Described = Described {
-    route: Route::Health,
     operation: include_str!("health.json"),
     problems: &[],
 };
+
+/// Refuses a keyless route as a question of a caller: [`answer`] answers it before the caller is
+/// known.
+pub(super) fn read(_: Asked<'_>) -> Result<Question, Problem> {
+    Err(Problem::not_found())
+}
 
 /// Answers a keyless route.
 ///

@@ -3,14 +3,12 @@
 use super::openapi::{Described, VENDOR};
 use super::query_string::{Params, decode_value, path_contract, path_month};
 use super::question::{Asked, Question};
-use crate::domain::Route;
 use crate::domain::json::parse_object;
 use crate::domain::query::BodyProblem;
 use crate::problem::{Code, Problem};
 
 /// The description of billable services in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
-    route: Route::NableBilling,
     operation: include_str!("nable_billing.json"),
     problems: &[
         VENDOR,
@@ -24,7 +22,6 @@ pub(super) const DESCRIBED: Described = Described {
 
 /// The description of invoices in `/openapi.json`.
 pub(super) const INVOICES_DESCRIBED: Described = Described {
-    route: Route::NableInvoices,
     operation: include_str!("nable_invoices.json"),
     problems: DESCRIBED.problems,
 };

@@ -3,7 +3,6 @@
 use super::openapi::{Described, VENDOR};
 use super::query_string::{Params, month, wrong};
 use super::question::{Asked, Question};
-use crate::domain::Route;
 use crate::problem::{Code, Problem};
 use crate::reads::overview::OverviewRequest;
 
@@ -12,7 +11,6 @@ pub const PARAMS: [&str; 4] = ["start", "end", "timeframe", "require"];
 
 /// The description in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
-    route: Route::Overview,
     operation: include_str!("overview.json"),
     problems: &[
         VENDOR,

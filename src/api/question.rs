@@ -2,11 +2,9 @@
 
 use http::HeaderMap;
 
-use super::{
-    billing, case_changes, case_export, case_search, customers, events, nable_drop_in, overview,
-};
+use super::routes::TABLE;
 use crate::domain::query::SearchRequest;
-use crate::domain::{ContractId, FieldSet, Month, Route, SearchQuery};
+use crate::domain::{ContractId, FieldSet, Month, SearchQuery};
 use crate::exchange::Matched;
 use crate::problem::Problem;
 use crate::reads::changes::ChangesRequest;
@@ -84,21 +82,9 @@ impl Question {
     /// # Errors
     /// 400 that names what is wrong.
     pub fn read(asked: Asked<'_>) -> Result<Self, Problem> {
-        match asked.matched.route {
-            Route::Customers => customers::read(asked),
-            Route::CaseSearch => case_search::read(asked),
-            Route::CaseExport => case_export::read(asked),
-            Route::CaseChanges => case_changes::read(asked),
-            Route::Events => events::read(asked),
-            Route::Billing => billing::read(asked),
-            Route::BillingMonth => billing::read_month(asked),
-            Route::NableBilling => nable_drop_in::read(asked),
-            Route::NableInvoices => nable_drop_in::read_invoices(asked),
-            Route::Overview => overview::read(asked),
-            // These are answered before the caller is known; `keyless` does it.
-            Route::OpenApi | Route::Docs | Route::Health | Route::Other => {
-                Err(Problem::not_found())
-            }
+        match TABLE.iter().find(|line| line.route == asked.matched.route) {
+            Some(line) => (line.read)(asked),
+            None => Err(Problem::not_found()),
         }
     }
 }

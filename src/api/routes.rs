@@ -1,10 +1,18 @@
-//! The table of routes: the reference for matching, for `Allow` and for `/openapi.json`.
+//! The table of routes: the reference for matching, for `Allow`, for reading questions and for
+//! `/openapi.json`. Words and paths are those of `domain::Route`.
 
 use http::Method;
 
+use super::openapi::{self, Described};
+use super::question::{Asked, Question};
+use super::{
+    billing, case_changes, case_export, case_search, customers, docs, events, keyless,
+    nable_drop_in, overview,
+};
 use crate::domain::Route;
 use crate::exchange::call::PARAMS_MAX;
 use crate::exchange::{BodyRule, Matched, Routing};
+use crate::problem::Problem;
 
 /// The methods of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,22 +44,40 @@ impl Methods {
     }
 }
 
+/// Reads a request of a route.
+pub type Reader = fn(Asked<'_>) -> Result<Question, Problem>;
+
 /// One line of the table.
 #[derive(Debug)]
 pub struct Line {
+    /// The route.
+    pub route: Route,
     /// The path's segments, with `{name}` for a parameter.
     pub pattern: &'static str,
     /// The methods.
     pub methods: Methods,
-    /// The route.
-    pub route: Route,
     /// How its body is treated.
     pub body: BodyRule,
+    /// Reads its requests.
+    pub read: Reader,
+    /// Its description in `/openapi.json`.
+    pub described: &'static Described,
     /// Length of the pattern before its first parameter, if it has one.
     fixed: Option<usize>,
 }
 
-const fn line(pattern: &'static str, methods: Methods, route: Route, body: BodyRule) -> Line {
+const fn line(
+    route: Route,
+    methods: Methods,
+    body: BodyRule,
+    read: Reader,
+    described: &'static Described,
+) -> Line {
+    let pattern = match route.template() {
+        Some(pattern) => pattern,
+        // Only for `Route::Other`, which is no line of the table.
+        None => "",
+    };
     let (mut rest, mut at) = (pattern.as_bytes(), 0);
     let fixed = loop {
         match rest.split_first() {
@@ -61,79 +87,110 @@ const fn line(pattern: &'static str, methods: Methods, route: Route, body: BodyR
         }
     };
     Line {
-        fixed,
+        route,
         pattern,
         methods,
-        route,
         body,
+        read,
+        described,
+        fixed,
     }
 }
 
-/// Every route of the public listener.
-pub const TABLE: [Line; 13] = [
+/// Every route of the public listener, in the order for readers of `/openapi.json`. The routes that
+/// are asked most come first.
+pub const TABLE: &[Line] = &[
     line(
-        "/v2/cases/msp/search",
-        Methods::PostAndQuery,
-        Route::CaseSearch,
-        BodyRule::Json,
-    ),
-    line(
-        "/msp/customers",
-        Methods::Get,
         Route::Customers,
+        Methods::Get,
         BodyRule::Ignored,
+        customers::read,
+        &customers::DESCRIBED,
     ),
     line(
-        "/v1/cases/export",
-        Methods::Get,
+        Route::CaseSearch,
+        Methods::PostAndQuery,
+        BodyRule::Json,
+        case_search::read,
+        &case_search::DESCRIBED,
+    ),
+    line(
         Route::CaseExport,
+        Methods::Get,
         BodyRule::Ignored,
+        case_export::read,
+        &case_export::DESCRIBED,
     ),
     line(
-        "/v1/cases/changes",
-        Methods::Get,
         Route::CaseChanges,
-        BodyRule::Ignored,
-    ),
-    line("/v1/events", Methods::Get, Route::Events, BodyRule::Ignored),
-    line(
-        "/v1/billing/{timeframe}",
         Methods::Get,
-        Route::BillingMonth,
         BodyRule::Ignored,
+        case_changes::read,
+        &case_changes::DESCRIBED,
     ),
     line(
-        "/v1/billing/{timeframe}/{contract}",
+        Route::Events,
         Methods::Get,
-        Route::Billing,
         BodyRule::Ignored,
+        events::read,
+        &events::DESCRIBED,
     ),
     line(
-        "/ws/rest/V1/PSA_API/PSABillableServices/{account}/{timeframe}/{contract}",
-        Methods::Post,
-        Route::NableBilling,
-        BodyRule::JsonOrNothing,
-    ),
-    line(
-        "/ws/rest/V1/PSA_API/InvoicesReady/{account}/{timeframe}",
-        Methods::Post,
-        Route::NableInvoices,
-        BodyRule::JsonOrNothing,
-    ),
-    line(
-        "/v1/overview",
-        Methods::Get,
         Route::Overview,
+        Methods::Get,
         BodyRule::Ignored,
+        overview::read,
+        &overview::DESCRIBED,
     ),
     line(
-        "/openapi.json",
+        Route::BillingMonth,
         Methods::Get,
-        Route::OpenApi,
         BodyRule::Ignored,
+        billing::read_month,
+        &billing::MONTH_DESCRIBED,
     ),
-    line("/docs", Methods::Get, Route::Docs, BodyRule::Ignored),
-    line("/healthz", Methods::Get, Route::Health, BodyRule::Ignored),
+    line(
+        Route::Billing,
+        Methods::Get,
+        BodyRule::Ignored,
+        billing::read,
+        &billing::DESCRIBED,
+    ),
+    line(
+        Route::NableBilling,
+        Methods::Post,
+        BodyRule::JsonOrNothing,
+        nable_drop_in::read,
+        &nable_drop_in::DESCRIBED,
+    ),
+    line(
+        Route::NableInvoices,
+        Methods::Post,
+        BodyRule::JsonOrNothing,
+        nable_drop_in::read_invoices,
+        &nable_drop_in::INVOICES_DESCRIBED,
+    ),
+    line(
+        Route::OpenApi,
+        Methods::Get,
+        BodyRule::Ignored,
+        keyless::read,
+        &openapi::DESCRIBED,
+    ),
+    line(
+        Route::Docs,
+        Methods::Get,
+        BodyRule::Ignored,
+        keyless::read,
+        &docs::DESCRIBED,
+    ),
+    line(
+        Route::Health,
+        Methods::Get,
+        BodyRule::Ignored,
+        keyless::read,
+        &keyless::HEALTH_DESCRIBED,
+    ),
 ];
 
 /// Finds the route. The path is compared as sent. Nothing is decoded, folded or trimmed first, so
@@ -234,7 +291,7 @@ mod tests {
 
     #[test]
     fn every_line_is_found_by_its_own_pattern() {
-        for line in &TABLE {
+        for line in TABLE {
             for method in line.methods.allow().split(", ") {
                 assert_eq!(
                     route(method, line.pattern).map(|(r, _)| r),

@@ -1,93 +1,83 @@
 //! Closed sets of words that are the same in code, metric labels, logs, headers and documents.
 
-/// A question a caller can ask. The label `route` of the metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Route {
+/// Declares the routes, each with its word and its path. A path names its parameters in braces.
+macro_rules! routes {
+    ($($(#[$doc:meta])* $route:ident = $word:literal at $path:literal,)*) => {
+        /// A question a caller can ask. The label `route` of the metrics.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Route {
+            $($(#[$doc])* $route,)*
+            /// A path that is not a route of the gateway.
+            Other,
+        }
+
+        impl Route {
+            /// Every route.
+            pub const ALL: [Self; [$($word,)* "other"].len()] = [$(Self::$route,)* Self::Other];
+
+            /// Returns the word used in labels and logs.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$route => $word,)*
+                    Self::Other => "other",
+                }
+            }
+
+            /// Returns the route's path with its parameters by name, or `None` for
+            /// [`Self::Other`].
+            pub const fn template(self) -> Option<&'static str> {
+                match self {
+                    $(Self::$route => Some($path),)*
+                    Self::Other => None,
+                }
+            }
+
+            /// Returns the path of a route without parameters.
+            pub const fn fixed_path(self) -> Option<&'static str> {
+                match self {
+                    $(Self::$route => const { without_parameters($path) },)*
+                    Self::Other => None,
+                }
+            }
+        }
+    };
+}
+
+routes! {
     /// `GET /msp/customers`
-    Customers,
+    Customers = "customers" at "/msp/customers",
     /// `POST` and `QUERY /v2/cases/msp/search`
-    CaseSearch,
+    CaseSearch = "case_search" at "/v2/cases/msp/search",
     /// `GET /v1/cases/export`
-    CaseExport,
+    CaseExport = "case_export" at "/v1/cases/export",
     /// `GET /v1/cases/changes`
-    CaseChanges,
+    CaseChanges = "case_changes" at "/v1/cases/changes",
     /// `GET /v1/events`
-    Events,
+    Events = "events" at "/v1/events",
     /// `GET /v1/billing/{YYYYMM}/{contract}`
-    Billing,
+    Billing = "billing" at "/v1/billing/{timeframe}/{contract}",
     /// `GET /v1/billing/{YYYYMM}`
-    BillingMonth,
+    BillingMonth = "billing_month" at "/v1/billing/{timeframe}",
     /// `POST /ws/rest/V1/PSA_API/PSABillableServices/…`
-    NableBilling,
+    NableBilling = "nable_billing"
+        at "/ws/rest/V1/PSA_API/PSABillableServices/{account}/{timeframe}/{contract}",
     /// `POST /ws/rest/V1/PSA_API/InvoicesReady/…`
-    NableInvoices,
+    NableInvoices = "nable_invoices"
+        at "/ws/rest/V1/PSA_API/InvoicesReady/{account}/{timeframe}",
     /// `GET /v1/overview`
-    Overview,
+    Overview = "overview" at "/v1/overview",
     /// `GET /openapi.json`
-    OpenApi,
+    OpenApi = "openapi" at "/openapi.json",
     /// `GET /docs`
-    Docs,
+    Docs = "docs" at "/docs",
     /// `GET /healthz`, and a load balancer's `OPTIONS /`
-    Health,
-    /// A path that is not a route of the gateway.
-    Other,
+    Health = "health" at "/healthz",
 }
 
 impl Route {
-    /// Every route.
-    pub const ALL: [Self; 14] = [
-        Self::Customers,
-        Self::CaseSearch,
-        Self::CaseExport,
-        Self::CaseChanges,
-        Self::Events,
-        Self::Billing,
-        Self::BillingMonth,
-        Self::NableBilling,
-        Self::NableInvoices,
-        Self::Overview,
-        Self::OpenApi,
-        Self::Docs,
-        Self::Health,
-        Self::Other,
-    ];
-
     /// Returns whether its answers may last much longer than a request's time limit.
     pub const fn lasts(self) -> bool {
         matches!(self, Self::CaseExport | Self::CaseChanges | Self::Events)
-    }
-
-    /// Returns the path of a route without parameters.
-    pub const fn fixed_path(self) -> Option<&'static str> {
-        match self {
-            Self::Customers => Some("/msp/customers"),
-            Self::CaseSearch => Some("/v2/cases/msp/search"),
-            Self::CaseExport => Some("/v1/cases/export"),
-            Self::CaseChanges => Some("/v1/cases/changes"),
-            Self::Events => Some("/v1/events"),
-            Self::Overview => Some("/v1/overview"),
-            Self::OpenApi => Some("/openapi.json"),
-            Self::Docs => Some("/docs"),
-            Self::Health => Some("/healthz"),
-            Self::Billing
-            | Self::BillingMonth
-            | Self::NableBilling
-            | Self::NableInvoices
-            | Self::Other => None,
-        }
-    }
-
-    /// Returns the route's path with its parameters by name, or `None` for [`Self::Other`].
-    pub const fn template(self) -> Option<&'static str> {
-        match self {
-            Self::Billing => Some("/v1/billing/{timeframe}/{contract}"),
-            Self::BillingMonth => Some("/v1/billing/{timeframe}"),
-            Self::NableBilling => {
-                Some("/ws/rest/V1/PSA_API/PSABillableServices/{account}/{timeframe}/{contract}")
-            }
-            Self::NableInvoices => Some("/ws/rest/V1/PSA_API/InvoicesReady/{account}/{timeframe}"),
-            fixed => fixed.fixed_path(),
-        }
     }
 
     /// Returns whether it is answered without a caller key: it tells nothing of a customer or a
@@ -95,50 +85,57 @@ impl Route {
     pub const fn is_keyless(self) -> bool {
         matches!(self, Self::OpenApi | Self::Docs | Self::Health)
     }
-
-    /// Returns the word used in labels and logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Customers => "customers",
-            Self::CaseSearch => "case_search",
-            Self::CaseExport => "case_export",
-            Self::CaseChanges => "case_changes",
-            Self::Events => "events",
-            Self::Billing => "billing",
-            Self::BillingMonth => "billing_month",
-            Self::NableBilling => "nable_billing",
-            Self::NableInvoices => "nable_invoices",
-            Self::Overview => "overview",
-            Self::OpenApi => "openapi",
-            Self::Docs => "docs",
-            Self::Health => "health",
-            Self::Other => "other",
-        }
-    }
 }
 
-/// A kind of remembered answer. The label `kind` of the metrics and the word of a purge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
+/// Returns a path that has no parameters, or `None`.
+const fn without_parameters(path: &'static str) -> Option<&'static str> {
+    let mut rest = path.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        if *byte == b'{' {
+            return None;
+        }
+        rest = after;
+    }
+    Some(path)
+}
+
+/// Declares the kinds, each with its word.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $word:literal,)*) => {
+        /// A kind of remembered answer. The label `kind` of the metrics and the word of a purge.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Kind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: [Self; [$($word),*].len()] = [$(Self::$kind),*];
+
+            /// Returns the word used in labels, logs and purges.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $word,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
     /// The customer list.
-    Customers,
+    Customers = "customers",
     /// Case searches: snapshots and their pages.
-    Cases,
+    Cases = "cases",
     /// Billable services and invoices.
-    Billing,
+    Billing = "billing",
 }
 
 impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Customers, Self::Cases, Self::Billing];
-
-    /// Returns the word used in labels, logs and purges.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Customers => "customers",
-            Self::Cases => "cases",
-            Self::Billing => "billing",
-        }
+    /// Returns whether its answers may mention customers of wiv, so that a purge of one customer
+    /// covers them.
+    pub const fn mentions_customers(self) -> bool {
+        matches!(self, Self::Customers | Self::Cases)
     }
 }
 

@@ -17,7 +17,6 @@ use http::header;
 
 use super::fixed::Fixed;
 use super::openapi::{Described, FIXED_TEXT};
-use crate::domain::Route;
 use crate::problem::Code;
 
 const PAGE: &str = include_str!("page.html");
@@ -30,7 +29,6 @@ const SCRIPT_HERE: &str = "/* page.js */";
 
 /// The description in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
-    route: Route::Docs,
     operation: include_str!("docs.json"),
     problems: &[FIXED_TEXT, &[Code::NotFound]],
 };

@@ -14,9 +14,11 @@
 //!
 //! # To add a route
 //!
-//! 1. Add its line to `routes::TABLE`, and write `my_route.json` beside its reader.
-//! 2. Declare `pub(super) const DESCRIBED: Described` in the reader, and add it to `ROUTES`.
-//! 3. `UPDATE_DESCRIPTION=1 cargo test --lib openapi::` rewrites `docs/openapi.json`. The tests
+//! 1. Add its word and its path to `domain::Route`.
+//! 2. Write its reader, with `pub(super) const DESCRIBED: Described`, and `my_route.json` beside
+//!    it.
+//! 3. Add its line to `routes::TABLE`.
+//! 4. `UPDATE_DESCRIPTION=1 cargo test --lib openapi::` rewrites `docs/openapi.json`. The tests
 //!    below name what is missing, and `tests/schema` holds the running program to the result.
 //!
 //! The document must never name a customer, a caller or a vendor's address, because everyone may
@@ -32,17 +34,12 @@ use serde_json::{Map, Value, json};
 
 use super::fixed::Fixed;
 use super::routes::{Line, Methods, TABLE};
-use super::{
-    billing, case_changes, case_export, case_search, customers, docs, events, keyless,
-    nable_drop_in, overview,
-};
-use crate::domain::{FieldSet, Route};
+use crate::domain::FieldSet;
 use crate::problem::{Code, status_of};
 
 /// The description of a route, declared beside its reader.
+#[derive(Debug)]
 pub struct Described {
-    /// The route.
-    pub route: Route,
     /// Its operation: the text of a JSON file, in the form that this module's documentation
     /// describes.
     pub operation: &'static str,
@@ -94,26 +91,8 @@ pub(super) const FIXED_TEXT: &[Code] = &[
 /// Problems of every route that takes a body.
 const OF_BODIES: &[Code] = &[Code::InvalidBody, Code::UnsupportedMediaType];
 
-/// The description of every route, in the order for readers.
-const ROUTES: [&Described; 13] = [
-    &customers::DESCRIBED,
-    &case_search::DESCRIBED,
-    &case_export::DESCRIBED,
-    &case_changes::DESCRIBED,
-    &events::DESCRIBED,
-    &overview::DESCRIBED,
-    &billing::MONTH_DESCRIBED,
-    &billing::DESCRIBED,
-    &nable_drop_in::DESCRIBED,
-    &nable_drop_in::INVOICES_DESCRIBED,
-    &DESCRIBED,
-    &docs::DESCRIBED,
-    &keyless::HEALTH_DESCRIBED,
-];
-
 /// The description of this route itself.
-const DESCRIBED: Described = Described {
-    route: Route::OpenApi,
+pub(super) const DESCRIBED: Described = Described {
     operation: include_str!("openapi.json"),
     problems: &[FIXED_TEXT],
 };
@@ -125,7 +104,7 @@ pub(super) static FIXED: LazyLock<Fixed> = LazyLock::new(|| {
 });
 
 /// Returns the problems that a route can answer with.
-fn codes(line: &Line, described: &Described) -> Vec<Code> {
+fn codes(line: &Line) -> Vec<Code> {
     let mut codes = OF_ALL.to_vec();
     if !line.route.is_keyless() {
         codes.extend(OF_CALLERS);
@@ -133,7 +112,7 @@ fn codes(line: &Line, described: &Described) -> Vec<Code> {
     if line.methods != Methods::Get {
         codes.extend(OF_BODIES);
     }
-    codes.extend(described.problems.iter().copied().flatten());
+    codes.extend(line.described.problems.iter().copied().flatten());
     codes
 }
 
@@ -145,12 +124,9 @@ fn document() -> Value {
         env!("CARGO_PKG_VERSION").into(),
     );
     let (mut paths, mut schemas, mut statuses) = (Map::new(), Map::new(), BTreeMap::new());
-    for described in ROUTES {
-        let Some(line) = TABLE.iter().find(|line| line.route == described.route) else {
-            continue;
-        };
-        let codes = codes(line, described);
-        let mut operation = parsed(described.operation);
+    for line in TABLE {
+        let codes = codes(line);
+        let mut operation = parsed(line.described.operation);
         if let Some(Value::Object(own)) = take(&mut operation, "schemas") {
             schemas.extend(own);
         }

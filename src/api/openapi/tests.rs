@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::domain::PageSize;
+use crate::api::{case_changes, case_export, case_search, customers, events, overview};
+use crate::domain::{PageSize, Route};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
 
@@ -50,7 +51,6 @@ fn the_file_in_docs_is_the_description() {
 fn every_route_is_described_once() {
     let document = document();
     assert_eq!(document["paths"].as_object().unwrap().len(), TABLE.len());
-    assert_eq!(ROUTES.len(), TABLE.len());
     let mut ids = BTreeSet::new();
     let tags: Vec<_> = document["tags"]
         .as_array()
@@ -138,11 +138,7 @@ fn what_is_referred_to_is_there_and_what_is_there_is_used() {
 
 #[test]
 fn every_code_is_some_routes_but_those_of_other_places() {
-    let of = |described: &&Described| {
-        let line = TABLE.iter().find(|line| line.route == described.route);
-        codes(line.unwrap(), described)
-    };
-    let used: Vec<Code> = ROUTES.iter().flat_map(of).collect();
+    let used: Vec<Code> = TABLE.iter().flat_map(codes).collect();
     for code in Code::ALL {
         // Purge and explain are on the admin listener.
         let elsewhere = code == Code::OperatorRequired;
