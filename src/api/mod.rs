@@ -1,12 +1,12 @@
 //! The public surface: reads each request strictly into a question, and writes each answer.
 //!
-//! One table, `routes::TABLE`, names every route. Each route has one file that reads its requests,
-//! with a JSON file beside it that describes it for `/openapi.json`:
+//! One table, `routes::TABLE`, names every route. Each route has one file in `routes` that reads
+//! its requests, with a JSON file beside it that describes it for `/openapi.json`:
 //!
 //! ```text
-//! Call ─▶ routes.rs ─▶ customers.rs, case_search.rs, … ─▶ Question
-//!                                                            │
-//! Answered ◀─ answer.rs ◀─ Answer ◀─ reads ◀─ serve.rs ◀─────┘
+//! Call ─▶ routes.rs ─▶ routes/customers.rs, routes/case_search.rs, … ─▶ Question
+//!                                                                         │
+//! Answered ◀─ answer.rs ◀─ Answer ◀─ reads ◀─ serve.rs ◀──────────────────┘
 //! ```
 //!
 //! [`Question`] is a request after validation. [`Routes`] answers it with the reads. `answer.rs`
@@ -20,20 +20,12 @@
 
 mod accept_encoding;
 mod answer;
-mod billing;
 pub mod cache_control;
-mod case_changes;
-mod case_export;
-mod case_search;
-mod customers;
 mod docs;
-mod events;
 mod fixed;
 mod hints;
 pub mod keyless;
-mod nable_drop_in;
 pub mod openapi;
-mod overview;
 pub mod query_string;
 pub mod question;
 mod recall;

@@ -4,9 +4,10 @@ use http::HeaderMap;
 
 use super::routes::TABLE;
 use crate::domain::query::SearchRequest;
-use crate::domain::{ContractId, FieldSet, Month, SearchQuery};
+use crate::domain::{ContractId, Month, SearchQuery};
 use crate::exchange::Matched;
 use crate::problem::Problem;
+use crate::reads::Lookup;
 use crate::reads::changes::ChangesRequest;
 use crate::reads::events::EventsRequest;
 use crate::reads::export::ExportFormat;
@@ -15,8 +16,8 @@ use crate::reads::overview::OverviewRequest;
 /// A request after validation.
 #[derive(Clone, Debug)]
 pub enum Question {
-    /// The customer list with these fields.
-    Customers(FieldSet),
+    /// What one remembered answer answers, other than a search.
+    Lookup(Lookup),
     /// One page of a search.
     Search(SearchRequest),
     /// All rows of a search.
@@ -32,16 +33,7 @@ pub enum Question {
     Changes(ChangesRequest),
     /// The answers that changed.
     Events(EventsRequest),
-    /// Billable services of a contract.
-    Billing {
-        /// The month.
-        month: Month,
-        /// The contract.
-        contract: ContractId,
-    },
-    /// Invoices and contracts of a month.
-    BillingMonth(Month),
-    /// N-able's own path. Like `Billing` with a contract, like `BillingMonth` without.
+    /// N-able's own path. Like `Lookup::Services` with a contract, like `Lookup::Month` without.
     Nable {
         /// The account, as sent in the path.
         account: String,

@@ -1,14 +1,21 @@
 //! The table of routes: the reference for matching, for `Allow`, for reading questions and for
-//! `/openapi.json`. Words and paths are those of `domain::Route`.
+//! `/openapi.json`. Words and paths are those of `domain::Route`. Each file in the folder `routes`
+//! reads the requests of one route.
+
+mod billing;
+pub(super) mod case_changes;
+pub(super) mod case_export;
+pub(super) mod case_search;
+pub(super) mod customers;
+pub(super) mod events;
+mod nable_drop_in;
+pub(super) mod overview;
 
 use http::Method;
 
 use super::openapi::{self, Described};
 use super::question::{Asked, Question};
-use super::{
-    billing, case_changes, case_export, case_search, customers, docs, events, keyless,
-    nable_drop_in, overview,
-};
+use super::{docs, keyless};
 use crate::domain::Route;
 use crate::exchange::call::PARAMS_MAX;
 use crate::exchange::{BodyRule, Matched, Routing};

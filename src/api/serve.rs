@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use hyper::service::Service;
 
+use super::answer;
 use super::cache_control::directives;
 use super::hints::{self, Hints};
 use super::question::{Asked, Question};
 use super::recall::{ParsedSearches, Spelling};
-use super::{answer, case_changes, case_export, events};
+use super::routes::{Reader, case_changes, case_export, case_search, customers, events};
 use crate::domain::Route;
 use crate::exchange::{AnswerBody, Answered, AtTenuresEnd, Boxed, Call, InFlight, Mention};
 use crate::problem::{Code, Problem};
 use crate::reads::billing::SoftFailure;
 use crate::reads::cases::Search;
-use crate::reads::events::{AskedAt, Lookup};
-use crate::reads::{ReadError, Reads};
+use crate::reads::events::AskedAt;
+use crate::reads::{Lookup, ReadError, Reads};
 
 /// Answers every route of the public listener. Cheap to clone.
 #[derive(Clone)]
@@ -61,7 +62,7 @@ impl Service<Call> for Routes {
         let of = self.0.clone();
         match call.matched.route {
             Route::CaseSearch => Box::pin(search(of, call)),
-            Route::Customers => Box::pin(customers(of, call)),
+            Route::Customers => Box::pin(customer_list(of, call)),
             _ => Box::pin(serve(of, call)),
         }
     }
@@ -75,8 +76,8 @@ fn direct(call: &mut Call) {
     }
 }
 
-fn read(call: &Call) -> Result<Question, Problem> {
-    Question::read(Asked {
+fn read(call: &Call, reader: Reader) -> Result<Question, Problem> {
+    reader(Asked {
         matched: &call.matched,
         path: call.head.uri.path(),
         query: call.head.uri.query(),
@@ -91,7 +92,7 @@ fn understood(of: &Parts, call: &Call) -> Result<Arc<Search>, Problem> {
     if let Some(search) = spelling.as_ref().and_then(|s| of.recall.get(s)) {
         return Ok(search);
     }
-    let Question::Search(request) = read(call)? else {
+    let Question::Search(request) = read(call, case_search::read)? else {
         return Err(Problem::internal(
             "a search route was parsed as another request",
         ));
@@ -121,8 +122,8 @@ async fn search(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     Ok(response)
 }
 
-async fn customers(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
-    let Question::Customers(fields) = read(&call)? else {
+async fn customer_list(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
+    let Question::Lookup(Lookup::Customers(fields)) = read(&call, customers::read)? else {
         return Err(Problem::internal(
             "the customer list was parsed as another request",
         ));
@@ -147,10 +148,10 @@ fn asked_at(call: &Call) -> AskedAt<'_> {
 
 async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     let reads = &of.reads;
-    let question = read(&call)?;
+    let question = read(&call, Question::read)?;
     let lookup = lookup_of(&question);
     let answered = match question {
-        Question::Customers(fields) => reads.customers.list(&call.asker, fields).await,
+        Question::Lookup(lookup) => reads.lookups.answer(&call.asker, &lookup).await,
         Question::Search(request) => reads.cases.search(&call.asker, request).await,
         Question::Export {
             query,
@@ -195,19 +196,6 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
             let lasting = |body: AnswerBody| body.lasting(call.tenure, AtTenuresEnd::End);
             return Ok(events::respond(stream, place).map(|body| lasting(body).apart()));
         }
-        Question::Billing { month, contract } => {
-            let soft = SoftFailure::Refuse;
-            reads
-                .billing
-                .services(&call.asker, month, &contract, soft)
-                .await
-        }
-        Question::BillingMonth(month) => {
-            reads
-                .billing
-                .month(&call.asker, month, SoftFailure::Refuse)
-                .await
-        }
         Question::Nable {
             account,
             month,
@@ -242,21 +230,13 @@ async fn serve(of: Arc<Parts>, call: Call) -> Result<Answered, Problem> {
     answer::respond(&call, answer, &of.reads.variants)
 }
 
-/// Returns the lookup of a billing question, to be repeated later.
+/// Returns the lookup that gives the same answer later.
 fn lookup_of(question: &Question) -> Option<Lookup> {
     match question {
-        Question::Billing { month, contract }
-        | Question::Nable {
-            month,
-            contract: Some(contract),
-            ..
-        } => Some(Lookup::Services(*month, contract.clone())),
-        Question::BillingMonth(month)
-        | Question::Nable {
-            month,
-            contract: None,
-            ..
-        } => Some(Lookup::Month(*month)),
+        Question::Lookup(lookup) => Some(lookup.clone()),
+        Question::Nable {
+            month, contract, ..
+        } => Some(Lookup::of_month(*month, contract.as_ref())),
         _ => None,
     }
 }

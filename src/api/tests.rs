@@ -17,7 +17,7 @@ use crate::exchange::{Answered, Call, InFlight, Record, Routing};
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::reads::export::{ExportFormat, ExportStream};
-use crate::reads::{Answer, Asker, Etag};
+use crate::reads::{Answer, Asker, Etag, Lookup};
 
 fn call(method: &str, headers: &[(&str, &str)]) -> Call {
     let mut builder = http::Request::builder().method(method).uri(match method {
@@ -248,7 +248,7 @@ async fn an_export_names_its_form_and_has_no_tag() {
         };
         let places = InFlight::of_exports(1);
         let place = places.enter(&call.asker.caller.presence).unwrap();
-        let answer = super::case_export::respond(&call, stream, format, true, place).await;
+        let answer = super::routes::case_export::respond(&call, stream, format, true, place).await;
         assert_eq!(places.now(), 1, "held by the body");
         assert_eq!(answer.headers()["content-type"], media);
         assert_eq!(answer.headers()["trailer"], "x-export-rows");
@@ -286,7 +286,7 @@ fn code(method: &str, target: &str, body: &str) -> String {
 fn questions_are_understood() {
     assert!(matches!(
         read("GET", "/msp/customers", ""),
-        Ok(Question::Customers(FieldSet::ALL))
+        Ok(Question::Lookup(Lookup::Customers(FieldSet::ALL)))
     ));
     let search = read(
         "POST",
@@ -310,7 +310,7 @@ fn questions_are_understood() {
     ));
     assert!(matches!(
         read("GET", "/v1/billing/202409/c-1", ""),
-        Ok(Question::Billing { month, contract })
+        Ok(Question::Lookup(Lookup::Services(month, contract)))
             if month.to_string() == "202409" && contract.as_str() == "c-1"
     ));
     let nable = "/ws/rest/V1/PSA_API/PSABillableServices/001H%2DX/202409/c-1";

@@ -12,10 +12,10 @@ use crate::api::admin::{AdminReads, PurgeRequest, PurgeTarget, Purged, Readiness
 use crate::api::question::Question;
 use crate::cache::Lifetimes;
 use crate::clock::Duration;
-use crate::domain::{ContractId, Month, SearchQuery, Vendor};
+use crate::domain::{FieldSet, SearchQuery, Vendor};
 use crate::exchange::Boxed;
 use crate::problem::{Code, Problem};
-use crate::reads::{self, Explanation, ReadError};
+use crate::reads::{self, Explanation, Lookup, ReadError};
 use crate::store::{StoreBar, StoreHealth};
 
 /// Speaks for the gateway. Weak, because the gateway holds the stack that holds this.
@@ -198,83 +198,52 @@ impl App {
     }
 
     fn explain(&self, question: &Question, caller: &Arc<Caller>) -> Result<Value, Problem> {
-        let customers = || {
-            let lifetimes = self.policy.load().customers;
-            explained(&self.reads.explain_customers(&self.clock, lifetimes))
+        let all_rows = |query: &SearchQuery| {
+            let explanation = self.reads.cases.explain(caller, query, true)?;
+            Ok::<_, ReadError>(explained(&explanation))
         };
-        let search = |query: &SearchQuery, whole| {
-            explained(&self.reads.explain_search(&self.clock, query.clone(), whole))
-        };
-        let billing = |month: Month, contract: Option<&ContractId>| {
-            let contract = contract.cloned();
-            explained(&self.reads.explain_billing(&self.clock, month, contract))
-        };
-        let may_see = |query: &SearchQuery| match &query.customer {
-            Some(customer) if !caller.audience.contains(customer) => {
-                Err(ReadError::CustomerNotAllowed)
-            }
-            _ => Ok(()),
-        };
-        let sees_billing = || match caller.billing {
-            true => Ok(()),
-            false => Err(ReadError::BillingNotAllowed),
+        let looked_up = |lookup: &Lookup| {
+            let explanation = self.reads.lookups.explain(caller, lookup)?;
+            let explanation = explanation.ok_or_else(|| {
+                Problem::new(
+                    Code::InvalidQuery,
+                    "A request with start_page_key is answered from the snapshot of its token. Explain the first page instead.",
+                )
+            });
+            Ok::<_, Problem>(explained(&explanation?))
         };
         Ok(match question {
-            Question::Customers(_) => customers(),
-            Question::Search(request) if request.page_token.is_none() => {
-                may_see(&request.query)?;
-                search(&request.query, false)
-            }
-            Question::Export { query, .. } => {
-                may_see(query)?;
-                search(query, true)
-            }
-            Question::Changes(request) => {
-                let query = SearchQuery {
-                    customer: request.customer.clone(),
-                    range: request.range,
-                    ..SearchQuery::default()
-                };
-                may_see(&query)?;
-                search(&query, true)
-            }
-            Question::Billing { month, contract } => {
-                sees_billing()?;
-                billing(*month, Some(contract))
-            }
-            Question::BillingMonth(month) => {
-                sees_billing()?;
-                billing(*month, None)
+            Question::Lookup(lookup) => looked_up(lookup)?,
+            Question::Search(request) => {
+                let search = self.reads.cases.prepare(request.clone());
+                looked_up(&Lookup::Search(Arc::new(search)))?
             }
             Question::Nable {
                 month, contract, ..
-            } => {
-                sees_billing()?;
-                billing(*month, contract.as_ref())
-            }
+            } => looked_up(&Lookup::of_month(*month, contract.as_ref()))?,
+            Question::Export { query, .. } => all_rows(query)?,
+            Question::Changes(request) => all_rows(&SearchQuery {
+                customer: request.customer.clone(),
+                range: request.range,
+                ..SearchQuery::default()
+            })?,
             Question::Overview(overview) => {
                 let (range, month) = self.reads.overview.covered(overview);
                 let cases = SearchQuery {
                     range: Some(range),
                     ..SearchQuery::default()
                 };
-                let billing = caller.billing.then(|| billing(month, None));
+                let billing = caller.billing.then(|| looked_up(&Lookup::Month(month)));
                 json!({"parts": {
-                    "wiv.customers": customers(),
-                    "wiv.cases": search(&cases, true),
-                    "nable.billing": billing,
+                    "wiv.customers": looked_up(&Lookup::Customers(FieldSet::ALL))?,
+                    "wiv.cases": all_rows(&cases)?,
+                    "nable.billing": billing.transpose()?,
                 }})
             }
             Question::Events(_) => {
                 return Err(Problem::new(
                     Code::InvalidQuery,
                     "A stream of events makes no vendor calls. Explain the targets that it names instead.",
-                ));
-            }
-            Question::Search(_) => {
-                return Err(Problem::new(
-                    Code::InvalidQuery,
-                    "A request with start_page_key is answered from the snapshot of its token. Explain the first page instead.",
                 ));
             }
         })

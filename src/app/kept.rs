@@ -7,7 +7,7 @@ use rustls::ClientConfig;
 
 use super::BuildError;
 use crate::cache::Lifetimes;
-use crate::clock::Clock;
+use crate::clock::{Clock, Duration};
 use crate::config::{Secrets, Settings, StoreKind, ValkeySettings};
 use crate::metrics::Metrics;
 use crate::secrets::SealingKey;
@@ -138,26 +138,17 @@ fn valkey_options(
 /// Returns the time after which no setting allows a record to be used.
 fn lives(settings: &Settings) -> ValkeyLives {
     let policy = &settings.policy;
-    let whole = |lives: &Lifetimes| lives.fresh + lives.stale.max(lives.on_error);
-    let longest = |all: &[&Lifetimes]| all.iter().map(|lives| whole(lives)).max();
-    let cases = [
-        &policy.cases.open,
-        &policy.cases.recent,
-        &policy.cases.closed,
-    ];
-    let answers = [
-        &policy.customers,
-        &policy.billing_current,
-        &policy.billing_closed,
-    ];
+    let whole = |lives: Lifetimes| lives.fresh + lives.stale.max(lives.on_error);
+    let cases = [policy.cases.open, policy.cases.recent, policy.cases.closed];
+    let billing = [policy.billing_current, policy.billing_closed];
+    let answers = policy.lists.each().chain(billing).map(whole);
     let pages = &settings.snapshots;
-    let snapshots = longest(&cases)
-        .unwrap_or_default()
-        .max(pages.token_lifetime);
+    let snapshots = cases
+        .into_iter()
+        .map(whole)
+        .fold(pages.token_lifetime, Duration::max);
     ValkeyLives {
-        answers: longest(&answers)
-            .unwrap_or_default()
-            .max(policy.billing_negative),
+        answers: answers.fold(policy.billing_negative, Duration::max),
         snapshots: snapshots.min(pages.snapshot_lifetime_max),
     }
 }

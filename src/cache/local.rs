@@ -7,7 +7,6 @@ use super::freshness::{HOT_HITS, JudgedAge, Lifetimes, Standing};
 use super::key::CacheKey;
 use super::near::Near;
 use crate::clock::{Duration, Instant};
-use crate::domain::Kind;
 use crate::metrics::StoreUsage;
 use crate::store::{PurgeDepth, Purges};
 
@@ -232,12 +231,12 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
         Some(entry)
     }
 
-    /// Ends the entries of a kind for which `which` is true, after the purge was counted. A soft
-    /// purge makes them stale, a hard purge removes them. Returns their number.
-    pub fn purge(&self, kind: Kind, soft: bool, which: impl Fn(&CacheKey) -> bool) -> u64 {
+    /// Ends the entries for which `which` is true, after the purge was counted. A soft purge makes
+    /// them stale, a hard purge removes them. Returns their number.
+    pub fn purge(&self, soft: bool, which: &dyn Fn(&CacheKey) -> bool) -> u64 {
         let mut purged = 0;
         for (key, entry) in self.good.iter() {
-            if key.subject().kind() != kind || !which(&key) {
+            if !which(&key) {
                 continue;
             }
             purged += 1;
@@ -252,7 +251,7 @@ impl<V: Clone + Send + Sync + 'static> Local<V> {
             }
         }
         for (key, _) in self.negative.iter() {
-            if key.subject().kind() == kind && which(&key) {
+            if which(&key) {
                 self.negative.remove(&*key);
             }
         }

@@ -17,7 +17,8 @@ use super::verdict::{Remembered, Verdict};
 use crate::access::ForcedRefreshes;
 use crate::admission::Lane;
 use crate::clock::{Clock, Duration, Instant};
-use crate::domain::{CacheOutcome, Kind};
+use crate::domain::CacheOutcome;
+use crate::metrics::StoreUsage;
 use crate::store::Purges;
 use crate::traces::LiveTrace;
 
@@ -75,6 +76,32 @@ pub struct Shelf<V, E> {
     /// What outlives the process; `None`: nothing.
     keeping: Option<Arc<Keeping<V>>>,
     clock: Clock,
+}
+
+/// What an operator does with a shelf, whatever answers are on it.
+pub trait AnswerShelf {
+    /// Removes the answers that `which` names, or makes them stale, and returns their number.
+    /// Flights under way answer only the callers that wait for them already.
+    fn purge(&self, soft: bool, which: &dyn Fn(&CacheKey) -> bool) -> u64;
+
+    /// Returns how full it is.
+    fn usage(&self) -> StoreUsage;
+}
+
+impl<V, E> AnswerShelf for Shelf<V, E>
+where
+    V: Clone + Send + Sync + 'static,
+    E: FetchError,
+{
+    fn purge(&self, soft: bool, which: &dyn Fn(&CacheKey) -> bool) -> u64 {
+        let purged = self.local.purge(soft, which);
+        self.flights.outdate();
+        purged
+    }
+
+    fn usage(&self) -> StoreUsage {
+        self.local.usage()
+    }
 }
 
 /// The result of a flight, and whether it was stored.
@@ -153,19 +180,6 @@ where
             keeping,
             clock,
         })
-    }
-
-    /// Removes all answers of this kind, or makes them stale, and returns their number. Flights
-    /// under way answer only the callers that wait for them already.
-    pub fn purge(&self, kind: Kind, soft: bool) -> u64 {
-        self.purge_where(kind, soft, |_| true)
-    }
-
-    /// Does the same for the answers that `which` names.
-    pub fn purge_where(&self, kind: Kind, soft: bool, which: impl Fn(&CacheKey) -> bool) -> u64 {
-        let purged = self.local.purge(kind, soft, which);
-        self.flights.outdate();
-        purged
     }
 
     /// Returns the answer to `key`, and fetches it if necessary. `fetch` makes one vendor call. It

@@ -44,7 +44,7 @@ pub use freshness::{Directives, HOT_HITS, JudgedAge, Lifetimes, ON_ERROR_WAIT, S
 pub use keeping::Keeping;
 pub use key::{CacheKey, Subject};
 pub use local::{Entry, Fetched, Local};
-pub use lookup::{FetchError, Found, LookupError, Shelf, Terms, Wanted};
+pub use lookup::{AnswerShelf, FetchError, Found, LookupError, Shelf, Terms, Wanted};
 pub use near::Near;
 pub use note::{CacheNote, Detail, Forward};
 pub use pages::{Pages, Rendered};

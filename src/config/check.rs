@@ -252,7 +252,7 @@ fn listeners(file: &File, report: &mut Report) {
 fn policy(file: &File, report: &mut Report) -> Policy {
     let (cases, billing) = (&file.cases, &file.billing);
     Policy {
-        customers: file.customers,
+        lists: file.lists(),
         cases: GradedLifetimes {
             open: cases.open,
             recent: cases.recent,

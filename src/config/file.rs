@@ -23,6 +23,7 @@ use crate::access::{CallerKeyHash, ClientSan, Role};
 use crate::cache::{Lifetimes, VariantOptions};
 use crate::domain::{AccountId, CustomerId, PageSize, Vendor};
 use crate::exchange::site::Origin;
+use crate::reads::ListLifetimes;
 use crate::server::ClientAuth;
 use crate::snapshot::SnapshotOptions;
 use crate::store::{ValkeyAddress, WhenAway};
@@ -160,6 +161,13 @@ impl File {
         match vendor {
             Vendor::Wiv => &self.wiv,
             Vendor::Nable => &self.nable,
+        }
+    }
+
+    /// Returns the lifetimes of the lists.
+    pub fn lists(&self) -> ListLifetimes {
+        ListLifetimes {
+            customers: self.customers,
         }
     }
 }

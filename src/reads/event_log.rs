@@ -9,7 +9,7 @@ use foldhash::fast::FixedState;
 use jiff::Timestamp;
 
 use super::answer::Etag;
-use super::events::Lookup;
+use super::lookup::Lookup;
 use crate::clock::Instant;
 use crate::domain::Kind;
 use crate::domain::audience::AudienceFingerprint;

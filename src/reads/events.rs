@@ -21,18 +21,15 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::answer::{Answer, Asker, Etag};
-use super::billing::Billing;
-use super::cases::{Cases, Search};
 use super::changes::Changes;
-use super::customers::Customers;
 pub use super::event_log::FellBehind;
 use super::event_log::{CallerLog, TARGET_BYTES_MAX, TargetState};
-use super::{Ingredients, ReadError};
+use super::{Ingredients, Lookup, Lookups, ReadError};
 use crate::access::Caller;
 use crate::admission::Payer;
 use crate::cache::Directives;
 use crate::clock::{self, Clock, Duration, Instant};
-use crate::domain::{ContractId, FieldSet, Kind, Month, Vendor};
+use crate::domain::{Kind, Vendor};
 use crate::metrics::{EventsMeter, Metrics, StoreUsage};
 
 /// How often a stream looks for changes. This is also the longest delay of a change.
@@ -64,29 +61,6 @@ pub struct EventsRequest {
     pub last_id: Option<String>,
 }
 
-/// A request that can be looked up again.
-#[derive(Clone, Debug)]
-pub enum Lookup {
-    /// The customer list.
-    Customers(FieldSet),
-    /// A first page of a search.
-    Search(Arc<Search>),
-    /// Billable services.
-    Services(Month, ContractId),
-    /// Invoices of a month.
-    Month(Month),
-}
-
-impl Lookup {
-    pub(super) fn kind(&self) -> Kind {
-        match self {
-            Self::Customers(_) => Kind::Customers,
-            Self::Search(_) => Kind::Cases,
-            Self::Services(..) | Self::Month(_) => Kind::Billing,
-        }
-    }
-}
-
 /// The target of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct AskedAt<'a> {
@@ -111,9 +85,7 @@ impl AskedAt<'_> {
 
 /// Answers `GET /v1/events`.
 pub struct Events {
-    customers: Arc<Customers>,
-    cases: Arc<Cases>,
-    billing: Arc<Billing>,
+    lookups: Arc<Lookups>,
     changes: Arc<Changes>,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -125,17 +97,9 @@ pub struct Events {
 }
 
 impl Events {
-    pub(super) fn new(
-        of: &Ingredients,
-        customers: Arc<Customers>,
-        cases: Arc<Cases>,
-        billing: Arc<Billing>,
-        changes: Arc<Changes>,
-    ) -> Self {
+    pub(super) fn new(of: &Ingredients, lookups: Arc<Lookups>, changes: Arc<Changes>) -> Self {
         Self {
-            customers,
-            cases,
-            billing,
+            lookups,
             changes,
             clock: of.clock.clone(),
             meter: of.metrics.events.clone(),
@@ -177,9 +141,9 @@ impl Events {
         let Ok(body) = str::from_utf8(asked.body) else {
             return;
         };
-        let body = match lookup.kind() {
-            Kind::Cases => body,
-            Kind::Customers | Kind::Billing => "",
+        let body = match lookup {
+            Lookup::Search(_) => body,
+            _ => "",
         };
         if is_page || asked.target.len() + body.len() > TARGET_BYTES_MAX {
             return;
@@ -363,7 +327,7 @@ impl Events {
             return;
         }
         let attempts = |vendor| self.metrics.vendor_attempts(vendor).0;
-        let calls = attempts(Vendor::Wiv) + attempts(Vendor::Nable);
+        let calls = Vendor::ALL.into_iter().map(attempts).sum();
         let lookups: Vec<(Lookup, Box<str>, Box<str>)> = {
             let mut log = log.lock();
             if log.calls != calls {
@@ -383,7 +347,7 @@ impl Events {
         };
         for (lookup, target, body) in lookups {
             asker.deadline = self.clock.now() + LOOKUP_TIME_MAX;
-            let found = clock::timeout(LOOKUP_TIME_MAX, self.now(asker, &lookup)).await;
+            let found = clock::timeout(LOOKUP_TIME_MAX, self.lookups.peek(asker, &lookup)).await;
             let Ok(Some(answer)) = found else { continue };
             let Some(etag) = &answer.etag else { continue };
             let as_of = self.as_of(&answer);
@@ -393,22 +357,6 @@ impl Events {
                     log.look(at, &answer.body);
                 }
             });
-        }
-    }
-
-    /// Returns the answer that memory holds now.
-    async fn now(&self, asker: &Asker, lookup: &Lookup) -> Option<Answer> {
-        match lookup {
-            Lookup::Customers(fields) => self.customers.peek(asker, *fields).await,
-            Lookup::Search(search) => self.cases.peek(asker, search).await,
-            Lookup::Services(month, contract) => {
-                let found = self.billing.find_services(asker, *month, contract).await;
-                self.billing.peeked(found)
-            }
-            Lookup::Month(month) => {
-                let found = self.billing.find_month(asker, *month).await;
-                self.billing.peeked(found)
-            }
         }
     }
 }

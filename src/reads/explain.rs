@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::Reads;
-use super::cases::ViewSource;
+use super::ReadError;
+use super::cases::{Cases, ViewSource};
+use crate::access::Caller;
 use crate::admission::Lane;
 use crate::cache::{
-    CacheKey, Directives, FetchError, Lifetimes, Remembered, Shelf, Standing, Subject, Verdict,
-    Wanted,
+    CacheKey, Directives, FetchError, Lifetimes, Remembered, Shelf, Standing, Verdict, Wanted,
 };
-use crate::clock::{Clock, Duration, Instant};
-use crate::domain::{ContractId, Month, Operation, SearchQuery};
+use crate::clock::{Duration, Instant};
+use crate::domain::{CustomerId, Operation, SearchQuery};
 
 /// The explanation of a question.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    fn new(key: &CacheKey, lifetimes: Lifetimes, call: Operation) -> Self {
+    pub(super) fn new(key: &CacheKey, lifetimes: Lifetimes, call: Operation) -> Self {
         Self {
             identity: key.to_string(),
             held: false,
@@ -95,7 +95,13 @@ impl Explanation {
 
     /// Explains a lookup, in the way [`Shelf::lookup`] makes it. `negative` is how long a soft
     /// failure is remembered.
-    fn on<V, E>(self, shelf: &Shelf<V, E>, key: &CacheKey, negative: Duration, now: Instant) -> Self
+    pub(super) fn on<V, E>(
+        self,
+        shelf: &Shelf<V, E>,
+        key: &CacheKey,
+        negative: Duration,
+        now: Instant,
+    ) -> Self
     where
         V: Clone + Send + Sync + 'static,
         E: FetchError,
@@ -121,68 +127,56 @@ impl Explanation {
     }
 }
 
-impl Reads {
-    /// Explains the customer list.
-    pub fn explain_customers(&self, clock: &Clock, lifetimes: Lifetimes) -> Explanation {
-        let key = self.customers.key();
-        let explanation = Explanation::new(&key, lifetimes, Operation::Customers);
-        explanation.on(self.customers.shelf(), &key, Duration::ZERO, clock.now())
-    }
-
+impl Cases {
     /// Explains a search without a page token. `whole` means that all its rows are wanted, as the
     /// overview and exports want them.
-    pub fn explain_search(&self, clock: &Clock, query: SearchQuery, whole: bool) -> Explanation {
-        let query = Arc::new(query);
-        let key = self.cases.key(&query);
-        let (grade, lifetimes) = self.cases.lifetimes(&query);
+    ///
+    /// # Errors
+    /// [`ReadError::CustomerNotAllowed`]
+    pub fn explain(
+        &self,
+        caller: &Caller,
+        query: &SearchQuery,
+        whole: bool,
+    ) -> Result<Explanation, ReadError> {
+        let may_see = |customer: &CustomerId| caller.audience.contains(customer);
+        if !query.customer.as_ref().is_none_or(may_see) {
+            return Err(ReadError::CustomerNotAllowed);
+        }
+        let query = Arc::new(query.clone());
+        let key = self.key(&query);
+        let (grade, lifetimes) = self.lifetimes(&query);
         let mut explanation = Explanation::new(&key, lifetimes, Operation::Search);
         explanation.grade = Some(grade.as_str());
-        let (snapshots, now) = (self.cases.snapshots(), clock.now());
+        let (snapshots, now) = (self.snapshots(), self.clock.now());
         let usable = [Standing::Fresh, Standing::Stale];
         if let Some(ViewSource {
             snapshot: source, ..
-        }) = self.cases.view_source(&query, &usable, now)
+        }) = self.view_source(&query, &usable, now)
         {
-            let all = self.cases.key(&Arc::new(query.for_all_customers()));
+            let all = self.key(&Arc::new(query.for_all_customers()));
             explanation.derived_from = Some(all.to_string());
             explanation.snapshot = Some((source.end().as_str(), source.size().0));
-            return explanation
+            return Ok(explanation
                 .held(source.standing(true, now), source.age(true, now))
-                .under_way(snapshots.is_refreshing(&all));
+                .under_way(snapshots.is_refreshing(&all)));
         }
         let Some(current) = snapshots.current(&key) else {
-            return explanation;
+            return Ok(explanation);
         };
         explanation.snapshot = Some((current.end().as_str(), current.size().0));
         let look = current.look(whole, now);
         if look.is_new() {
             // Its first rows have not arrived yet.
-            return explanation.under_way(true);
+            return Ok(explanation.under_way(true));
         }
         let growing = look.growing && !look.purged;
         let standing = match growing {
             true => Standing::Fresh,
             false => look.standing(),
         };
-        explanation
+        Ok(explanation
             .held(standing, look.age())
-            .under_way(growing || snapshots.is_refreshing(&key))
-    }
-
-    /// Explains a month, or a contract in it.
-    pub fn explain_billing(
-        &self,
-        clock: &Clock,
-        month: Month,
-        contract: Option<ContractId>,
-    ) -> Explanation {
-        let (subject, call) = match contract {
-            Some(contract) => (Subject::Billing { month, contract }, Operation::Billing),
-            None => (Subject::Invoices { month }, Operation::Invoices),
-        };
-        let key = self.billing.key(subject);
-        let explanation = Explanation::new(&key, self.billing.lifetimes(month), call);
-        let negative = self.billing.negative_lifetime();
-        explanation.on(self.billing.shelf(), &key, negative, clock.now())
+            .under_way(growing || snapshots.is_refreshing(&key)))
     }
 }

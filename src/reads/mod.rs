@@ -9,6 +9,8 @@
 //!          └▶ overview ─▶ joins the reads above, part by part                       ┘
 //! ```
 //!
+//! [`Lookup`] is a question that one remembered answer answers. [`Lookups`] has the reads that
+//! remember: they answer, explain and purge alike, so a new one is declared there once.
 //! [`Asker`] is the caller's side: who it is, until when it waits, and who pays. [`Answer`] is a
 //! body with its tag, its age and a note for `Cache-Status`. [`ReadError`] lists every other
 //! outcome. [`Policy`] has the settings of the reads; a reload swaps it. `explain` describes what a
@@ -22,12 +24,10 @@
 //!   for.
 
 pub mod answer;
-pub mod billing;
 pub mod cases;
 pub mod changes;
 mod contracts;
 pub mod csv;
-pub mod customers;
 pub mod error;
 mod event_log;
 pub mod events;
@@ -35,6 +35,7 @@ pub mod explain;
 pub mod export;
 mod heal;
 mod kept_states;
+pub mod lookup;
 pub mod overview;
 pub mod policy;
 pub mod purge;
@@ -47,6 +48,7 @@ mod whole_list;
 pub use answer::{Answer, Asker, Etag};
 pub use error::ReadError;
 pub use explain::Explanation;
+pub use lookup::{ListLifetimes, Lookup, Lookups, billing, customers};
 pub use policy::{GradedLifetimes, Link, LinkTo, Policy};
 pub use purge::Purge;
 
@@ -112,6 +114,8 @@ pub struct Reads {
     pub billing: Arc<billing::Billing>,
     /// Both vendors in one answer.
     pub overview: Arc<overview::Overview>,
+    /// The reads that remember answers, together.
+    pub lookups: Arc<Lookups>,
     /// Bodies in content codings.
     pub variants: Arc<Variants>,
     store: Store,
@@ -120,25 +124,20 @@ pub struct Reads {
 impl Reads {
     /// Creates reads that remember nothing.
     pub fn new(of: Ingredients) -> Self {
-        let answers = of.cache_bytes_max / ANSWERS_SHARE / 2;
+        let answers = of.cache_bytes_max / ANSWERS_SHARE;
         let cuts = of.cache_bytes_max / CUTS_SHARE;
         let coded = of.cache_bytes_max / VARIANTS_SHARE;
-        let pages = of.cache_bytes_max - 2 * answers - cuts - coded;
-        let customers = Arc::new(customers::Customers::new(&of, answers, cuts));
-        let cases = Arc::new(cases::Cases::new(&of, pages));
-        let billing = Arc::new(billing::Billing::new(&of, answers));
+        let pages = of.cache_bytes_max - answers - cuts - coded;
+        let lookups = Lookups::new(&of, answers, cuts, pages);
+        let customers = lookups.customers.clone();
+        let cases = lookups.cases.clone();
+        let billing = lookups.billing.clone();
         let changes = Arc::new(changes::Changes::new(&of, cases.clone()));
         let reads = Self {
             store: of.store.clone(),
             variants: Variants::new(coded, of.compression, of.metrics.clone()),
             export: Arc::new(export::Export::new(&of, cases.clone())),
-            events: Arc::new(events::Events::new(
-                &of,
-                customers.clone(),
-                cases.clone(),
-                billing.clone(),
-                changes.clone(),
-            )),
+            events: Arc::new(events::Events::new(&of, lookups.clone(), changes.clone())),
             changes,
             overview: Arc::new(overview::Overview::new(
                 &of,
@@ -149,6 +148,7 @@ impl Reads {
             customers,
             cases,
             billing,
+            lookups,
         };
         reads.follow_purges();
         reads
@@ -167,7 +167,7 @@ impl Reads {
     /// Returns how full each store is, with its value of the metrics' label `store`.
     pub fn usages(&self) -> [(&'static str, StoreUsage); 6] {
         [
-            ("answers", self.customers.usage() + self.billing.usage()),
+            ("answers", self.lookups.usage()),
             (
                 "pages",
                 self.customers.cuts_usage() + self.cases.pages_usage(),

@@ -2,6 +2,7 @@
 
 use jiff::tz::TimeZone;
 
+use super::ListLifetimes;
 use crate::cache::Lifetimes;
 use crate::clock::Duration;
 use crate::domain::CustomerId;
@@ -38,8 +39,8 @@ pub struct Link {
 /// How the reads judge freshness and join answers.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Lifetimes of the customer list.
-    pub customers: Lifetimes,
+    /// Lifetimes of lists.
+    pub lists: ListLifetimes,
     /// Lifetimes of case searches.
     pub cases: GradedLifetimes,
     /// Days after which a closed range counts as settled.

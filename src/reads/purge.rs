@@ -2,10 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use super::Reads;
-use super::billing::Billing;
-use super::cases::Cases;
-use super::customers::Customers;
+use super::{Lookups, Reads};
 use crate::cache::{CacheKey, Subject, Variants};
 use crate::domain::{CustomerId, Kind};
 use crate::store::{PurgeDepth, PurgeReach, PurgeScope, Purges};
@@ -25,7 +22,7 @@ pub enum Purge {
 impl Purge {
     fn covers(&self, kind: Kind) -> bool {
         match self {
-            Self::Customer(_) => kind != Kind::Billing,
+            Self::Customer(_) => kind.mentions_customers(),
             Self::Kind(wanted) => *wanted == kind,
             Self::All => true,
         }
@@ -42,24 +39,19 @@ impl Purge {
     }
 }
 
-/// What purges end in memory. Weak, because all of it holds the store that holds this.
-struct Remembered {
-    customers: Weak<Customers>,
-    billing: Weak<Billing>,
-    cases: Weak<Cases>,
+/// Ends in memory what other gateways purged. Weak, because what it refers to holds the store that
+/// holds this.
+struct PurgeFollower {
+    lookups: Weak<Lookups>,
     variants: Weak<Variants>,
     purges: Arc<Purges>,
 }
 
-impl Remembered {
+impl PurgeFollower {
     /// Removes what the purges after number `since` cover, those of other gateways included.
     fn end_purged(&self, since: u64) {
-        let (Some(customers), Some(billing), Some(cases), Some(variants)) = (
-            self.customers.upgrade(),
-            self.billing.upgrade(),
-            self.cases.upgrade(),
-            self.variants.upgrade(),
-        ) else {
+        let (Some(lookups), Some(variants)) = (self.lookups.upgrade(), self.variants.upgrade())
+        else {
             return;
         };
         let marks = self.purges.hold().clone();
@@ -68,14 +60,14 @@ impl Remembered {
             let soft = depth == PurgeDepth::Soft;
             let which =
                 |key: &CacheKey| marks.covers(key.subject().purged_as(), since) == Some(depth);
-            let mut purged = customers.shelf().purge_where(Kind::Customers, soft, which);
-            purged += billing.shelf().purge_where(Kind::Billing, soft, which);
-            let snapshots = cases.snapshots();
+            let shelves = lookups.shelves().into_iter();
+            let mut purged: u64 = shelves.map(|(_, shelf)| shelf.purge(soft, &which)).sum();
+            let snapshots = lookups.cases.snapshots();
             purged += snapshots.purge(soft, |snapshot| which(&snapshot.key));
             hard |= !soft && purged > 0;
         }
         if hard {
-            cases.forget_pages();
+            lookups.cases.forget_pages();
             variants.clear();
         }
         tracing::info!(
@@ -88,15 +80,13 @@ impl Remembered {
 impl Reads {
     /// Follows the purges of other gateways from now on.
     pub(super) fn follow_purges(&self) {
-        let remembered = Remembered {
-            customers: Arc::downgrade(&self.customers),
-            billing: Arc::downgrade(&self.billing),
-            cases: Arc::downgrade(&self.cases),
+        let follower = PurgeFollower {
+            lookups: Arc::downgrade(&self.lookups),
             variants: Arc::downgrade(&self.variants),
             purges: self.store.purges().clone(),
         };
         self.store
-            .on_purge(Box::new(move |since| remembered.end_purged(since)));
+            .on_purge(Box::new(move |since| follower.end_purged(since)));
     }
 
     /// Waits until all gateways that share the store follow the purges so far, a second at most.
@@ -123,11 +113,10 @@ impl Reads {
         // it.
         self.store.purges().purge(what.scope(), depth);
         let mut purged = 0;
-        if what.covers(Kind::Customers) {
-            purged += self.customers.shelf().purge(Kind::Customers, soft);
-        }
-        if what.covers(Kind::Billing) {
-            purged += self.billing.shelf().purge(Kind::Billing, soft);
+        for (kind, shelf) in self.lookups.shelves() {
+            if what.covers(kind) {
+                purged += shelf.purge(soft, &|_| true);
+            }
         }
         if what.covers(Kind::Cases) {
             let named = |subject: &Subject| match (what, subject) {

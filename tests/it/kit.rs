@@ -9,9 +9,11 @@ use msp_gateway::admission::Payer;
 use msp_gateway::cache::{Directives, FiledBodies, Lifetimes, VariantOptions};
 use msp_gateway::clock::{Clock, Duration, Instant};
 use msp_gateway::domain::query::SearchRequest;
-use msp_gateway::domain::{AccountId, Audience, CustomerId, Vendor};
+use msp_gateway::domain::{AccountId, Audience, CustomerId, PerVendor, Vendor};
 use msp_gateway::metrics::Metrics;
-use msp_gateway::reads::{Answer, Asker, GradedLifetimes, Ingredients, Policy, ReadError, Reads};
+use msp_gateway::reads::{
+    Answer, Asker, GradedLifetimes, Ingredients, ListLifetimes, Policy, ReadError, Reads,
+};
 use msp_gateway::sandbox::{self, Sandbox};
 use msp_gateway::secrets::{SealingKey, Secret, VendorKey, VendorKeyring, VendorKeys};
 use msp_gateway::snapshot::{Sealer, SnapshotOptions, Snapshots};
@@ -19,7 +21,7 @@ use msp_gateway::stack::outbound;
 use msp_gateway::store::Store;
 use msp_gateway::upstream::connect::InMemory;
 use msp_gateway::upstream::{BaseUrl, VendorOptions};
-use msp_gateway::vendors::{Clients, Nable, Wiv};
+use msp_gateway::vendors::Clients;
 use serde_json::value::RawValue;
 
 /// Noon of the sandbox's last day.
@@ -111,31 +113,32 @@ impl Rig {
         };
         let mut wiv_options = vendor(Vendor::Wiv, "", "wiv");
         (setup.wiv)(&mut wiv_options);
-        let wiv_gates = wiv_options.gates(keyring(sandbox::WIV_KEY), &clock, &metrics);
-        let service = outbound(
-            &wiv_options,
-            &wiv_gates,
-            &clock,
-            &metrics,
-            connector.clone(),
-        );
-        wiv_gates.remember(&setup.store, &wiv_options.credential);
-        let wiv = Arc::new(Wiv::new(service, &wiv_options));
         let mut nable_options = vendor(Vendor::Nable, "/ws/rest/V1/PSA_API", "SANDBOX");
         (setup.nable)(&mut nable_options);
-        let gates = nable_options.gates(keyring(sandbox::NABLE_KEY), &clock, &metrics);
-        let service = outbound(&nable_options, &gates, &clock, &metrics, connector);
-        gates.remember(&setup.store, &nable_options.credential);
-        let nable = Arc::new(Nable::new(service, &nable_options));
+        let sides = [
+            (&wiv_options, sandbox::WIV_KEY),
+            (&nable_options, sandbox::NABLE_KEY),
+        ]
+        .map(|(options, key)| {
+            let gates = options.gates(keyring(key), &clock, &metrics);
+            gates.remember(&setup.store, &options.credential);
+            let service = outbound(options, &gates, &clock, &metrics, connector.clone());
+            (options, gates, service)
+        });
+        let clients = Clients::new(PerVendor::from_fn(|vendor| {
+            let (options, _, service) = sides.iter().find(|(of, ..)| of.row.vendor == vendor)?;
+            Some((service.clone(), *options))
+        }));
+        let [(_, wiv_gates, _), _] = &sides;
         let snapshots = Snapshots::new(
-            wiv.walked(Some(&wiv_gates)),
+            clients.wiv.walked(Some(wiv_gates)),
             setup.snapshots,
             setup.store.clone(),
             clock.clone(),
             metrics.clone(),
         );
         let mut policy = Policy {
-            customers: setup.lifetimes,
+            lists: ListLifetimes::all(setup.lifetimes),
             cases: GradedLifetimes {
                 open: setup.lifetimes,
                 recent: setup.lifetimes,
@@ -154,7 +157,7 @@ impl Rig {
         (setup.policy)(&mut policy);
         let sealing = SealingKey::derive("test", &Secret::parse("sealing").unwrap());
         let reads = Reads::new(Ingredients {
-            clients: Clients { wiv, nable },
+            clients,
             snapshots,
             sealer: Arc::new(ArcSwap::from_pointee(Sealer::new(&sealing, None).unwrap())),
             policy: Arc::new(ArcSwap::from_pointee(policy)),

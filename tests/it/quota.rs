@@ -210,7 +210,7 @@ async fn a_dead_vendor_costs_no_hit_and_few_attempts_and_is_noticed_when_back() 
     let rig = rig(|setup| {
         setup.lifetimes = seconds(3600, 3600, 7200);
         // The customer list grows stale while the vendor is dead.
-        setup.policy = Box::new(|policy| policy.customers = seconds(60, 60, 7200));
+        setup.policy = Box::new(|policy| policy.lists.customers = seconds(60, 60, 7200));
         setup.wiv = Box::new(|wiv| {
             wiv.requests_per_minute = 600;
             wiv.concurrency = 8;

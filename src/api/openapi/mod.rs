@@ -1,8 +1,8 @@
 //! `GET /openapi.json`: the description of the public surface.
 //!
 //! Each route's description is a JSON file beside the file that reads the route's requests:
-//! `customers.json` beside `customers.rs`. It is an OpenAPI operation without the parts that the
-//! program can generate. This module adds those:
+//! `customers.json` beside `customers.rs` in `routes`. It is an OpenAPI operation without the parts
+//! that the program can generate. This module adds those:
 //!
 //! * `answer` becomes the response 200, with the named shared headers, and 304 where `ETag` is one
 //!   of them and the method is not POST;
@@ -15,8 +15,8 @@
 //! # To add a route
 //!
 //! 1. Add its word and its path to `domain::Route`.
-//! 2. Write its reader, with `pub(super) const DESCRIBED: Described`, and `my_route.json` beside
-//!    it.
+//! 2. Write its reader `routes/my_route.rs`, with `pub(super) const DESCRIBED: Described`, and
+//!    `my_route.json` beside it.
 //! 3. Add its line to `routes::TABLE`.
 //! 4. `UPDATE_DESCRIPTION=1 cargo test --lib openapi::` rewrites `docs/openapi.json`. The tests
 //!    below name what is missing, and `tests/schema` holds the running program to the result.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::api::{case_changes, case_export, case_search, customers, events, overview};
+use crate::api::routes::{case_changes, case_export, case_search, customers, events, overview};
 use crate::domain::{PageSize, Route};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");

@@ -1,8 +1,8 @@
 //! `POST` and `QUERY /v2/cases/msp/search`
 
-use super::openapi::{Described, VENDOR};
-use super::query_string::Params;
-use super::question::{Asked, Question};
+use crate::api::openapi::{Described, VENDOR};
+use crate::api::query_string::Params;
+use crate::api::question::{Asked, Question};
 use crate::domain::query::SearchRequest;
 use crate::problem::{Code, Problem};
 
@@ -24,7 +24,7 @@ pub(super) const DESCRIBED: Described = Described {
     ],
 };
 
-pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
+pub(in crate::api) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     let customer = Params::parse(asked.query, &PARAMS)?.customer()?;
     SearchRequest::parse(asked.body, customer)
         .map(Question::Search)

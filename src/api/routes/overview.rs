@@ -1,8 +1,8 @@
 //! `GET /v1/overview`
 
-use super::openapi::{Described, VENDOR};
-use super::query_string::{Params, month, wrong};
-use super::question::{Asked, Question};
+use crate::api::openapi::{Described, VENDOR};
+use crate::api::query_string::{Params, month, wrong};
+use crate::api::question::{Asked, Question};
 use crate::problem::{Code, Problem};
 use crate::reads::overview::OverviewRequest;
 

@@ -1,10 +1,11 @@
 //! `GET /msp/customers`
 
-use super::openapi::{Described, VENDOR};
-use super::query_string::{Params, VALUE_BYTES_MAX};
-use super::question::{Asked, Question};
+use crate::api::openapi::{Described, VENDOR};
+use crate::api::query_string::{Params, VALUE_BYTES_MAX};
+use crate::api::question::{Asked, Question};
 use crate::domain::FieldSet;
 use crate::problem::{Code, Problem};
+use crate::reads::Lookup;
 
 /// The query parameters.
 pub const PARAMS: [&str; 1] = ["fields"];
@@ -15,16 +16,16 @@ pub(super) const DESCRIBED: Described = Described {
     problems: &[VENDOR, &[Code::InvalidFields]],
 };
 
-pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
+pub(in crate::api) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     if let Some(fields) = asked.query.and_then(plain) {
-        return Ok(Question::Customers(fields));
+        return Ok(Question::Lookup(Lookup::Customers(fields)));
     }
     let params = Params::parse_with_list(asked.query, &PARAMS, Some("fields"))?;
     let fields = match params.get("fields") {
         None => FieldSet::ALL,
         Some(text) => FieldSet::parse(text).ok_or_else(invalid_fields)?,
     };
-    Ok(Question::Customers(fields))
+    Ok(Question::Lookup(Lookup::Customers(fields)))
 }
 
 /// Parses the usual request: valid names, nothing escaped, nothing else. A list without an escape

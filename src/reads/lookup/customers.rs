@@ -5,8 +5,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use super::answer::{Account, Answer, Asker};
-use super::{Ingredients, Policy, ReadError};
 use crate::admission::{Payer, Spend};
 use crate::cache::{
     CacheKey, CacheNote, Detail, Fetched, FiledBodies, Found, Keeping, Pages, Rendered, Shelf,
@@ -16,8 +14,10 @@ use crate::clock::{Clock, Duration};
 use crate::domain::audience::AudienceFingerprint;
 use crate::domain::json::{Members, write_text};
 use crate::domain::record::text_of;
-use crate::domain::{CacheOutcome, FieldSet, Kind, Vendor};
+use crate::domain::{CacheOutcome, FieldSet, Kind, Operation, Vendor};
 use crate::metrics::{Metrics, StoreUsage};
+use crate::reads::answer::Account;
+use crate::reads::{Answer, Asker, Explanation, Ingredients, Policy, ReadError};
 use crate::upstream::UpstreamError;
 use crate::vendors::Wiv;
 use crate::vendors::wiv::{CustomerEnvelope, CustomerList};
@@ -87,7 +87,7 @@ impl CustomerBook {
 }
 
 /// Returns the text of a row's member.
-pub(super) fn member_text(row: &str, name: &str) -> Option<String> {
+pub(in crate::reads) fn member_text(row: &str, name: &str) -> Option<String> {
     let Members(members) = serde_json::from_str(row).ok()?;
     let (_, raw) = members.into_iter().find(|(member, _)| member == name)?;
     text_of(raw.get()).map(|text| text.into_owned())
@@ -135,25 +135,27 @@ impl Customers {
         }
     }
 
-    /// Returns the cache key of the list.
-    pub fn key(&self) -> CacheKey {
-        self.key.clone()
-    }
-
     pub(super) fn shelf(&self) -> &Shelf<Arc<CustomerBook>, UpstreamError> {
         &self.shelf
     }
 
-    pub(super) fn metrics(&self) -> &Metrics {
+    pub(in crate::reads) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    pub(super) fn usage(&self) -> StoreUsage {
-        self.shelf.local.usage()
+    pub(in crate::reads) fn cuts_usage(&self) -> StoreUsage {
+        self.cuts.usage()
     }
 
-    pub(super) fn cuts_usage(&self) -> StoreUsage {
-        self.cuts.usage()
+    /// Explains how the list would be answered.
+    pub(super) fn explain(&self) -> Explanation {
+        let lifetimes = self.policy.load().lists.customers;
+        Explanation::new(&self.key, lifetimes, Operation::Customers).on(
+            &self.shelf,
+            &self.key,
+            Duration::ZERO,
+            self.clock.now(),
+        )
     }
 
     /// Returns the full list, for the caller to cut.
@@ -163,7 +165,7 @@ impl Customers {
     pub async fn book(&self, asker: &Asker) -> Result<Found<Arc<CustomerBook>>, ReadError> {
         let policy = self.policy.load();
         let terms = Terms {
-            lifetimes: policy.customers,
+            lifetimes: policy.lists.customers,
             negative: Duration::ZERO,
             directives: asker.directives,
             forced: &asker.caller.forced,

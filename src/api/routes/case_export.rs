@@ -8,10 +8,10 @@ use http_body_util::BodyExt as _;
 use tower::{Layer as _, ServiceExt as _};
 use tower_http::compression::CompressionLayer;
 
-use super::answer::tell_freshness;
-use super::openapi::{Described, VENDOR};
-use super::query_string::{Params, wrong};
-use super::question::{Asked, Question};
+use crate::api::answer::tell_freshness;
+use crate::api::openapi::{Described, VENDOR};
+use crate::api::query_string::{Params, wrong};
+use crate::api::question::{Asked, Question};
 use crate::domain::SearchQuery;
 use crate::domain::json::Object;
 use crate::exchange::body::{BodyCut, EXPORT_ROWS};
@@ -35,7 +35,7 @@ pub(super) const DESCRIBED: Described = Described {
     ],
 };
 
-pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
+pub(in crate::api) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     let params = Params::parse(asked.query, &PARAMS)?;
     let bom = match params.get("bom") {
         None => None,
@@ -73,7 +73,7 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
         .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
-pub(super) async fn respond(
+pub(in crate::api) async fn respond(
     call: &Call,
     stream: ExportStream,
     format: ExportFormat,

@@ -2,11 +2,11 @@
 
 use http::{HeaderValue, Response, header};
 
-use super::answer::tell_freshness;
 use super::case_export::coded;
-use super::openapi::{Described, VENDOR};
-use super::query_string::{Params, wrong};
-use super::question::{Asked, Question};
+use crate::api::answer::tell_freshness;
+use crate::api::openapi::{Described, VENDOR};
+use crate::api::query_string::{Params, wrong};
+use crate::api::question::{Asked, Question};
 use crate::clock::Duration;
 use crate::exchange::{AnswerBody, Answered, Call, Permit};
 use crate::problem::{Code, Problem};
@@ -34,7 +34,7 @@ pub(super) const DESCRIBED: Described = Described {
 /// Maximum `wait`, in seconds. Proxies in between take a longer silence for a dead connection.
 const WAIT_MAX_S: u64 = 60;
 
-pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
+pub(in crate::api) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     let params = Params::parse(asked.query, &PARAMS)?;
     let wait = match params.get("wait") {
         None => Duration::ZERO,
@@ -65,7 +65,7 @@ fn seconds(text: &str) -> Option<u64> {
     plain.then(|| digits.parse().ok()).flatten()
 }
 
-pub(super) async fn respond(call: &Call, stream: ExportStream, place: Permit) -> Answered {
+pub(in crate::api) async fn respond(call: &Call, stream: ExportStream, place: Permit) -> Answered {
     call.record.set_note(&stream.note);
     let body = AnswerBody::rows(stream.pieces, false, Some(place));
     let mut response = Response::new(body);

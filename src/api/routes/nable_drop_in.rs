@@ -1,8 +1,8 @@
 //! N-able's own paths, for clients that were written for N-able.
 
-use super::openapi::{Described, VENDOR};
-use super::query_string::{Params, decode_value, path_contract, path_month};
-use super::question::{Asked, Question};
+use crate::api::openapi::{Described, VENDOR};
+use crate::api::query_string::{Params, decode_value, path_contract, path_month};
+use crate::api::question::{Asked, Question};
 use crate::domain::json::parse_object;
 use crate::domain::query::BodyProblem;
 use crate::problem::{Code, Problem};

@@ -1,9 +1,10 @@
 //! `GET /v1/billing/{YYYYMM}/{contract}` and `GET /v1/billing/{YYYYMM}`
 
-use super::openapi::{Described, VENDOR};
-use super::query_string::{Params, path_contract, path_month};
-use super::question::{Asked, Question};
+use crate::api::openapi::{Described, VENDOR};
+use crate::api::query_string::{Params, path_contract, path_month};
+use crate::api::question::{Asked, Question};
 use crate::problem::{Code, Problem};
+use crate::reads::Lookup;
 
 /// The description of a contract's bill in `/openapi.json`.
 pub(super) const DESCRIBED: Described = Described {
@@ -19,13 +20,12 @@ pub(super) const MONTH_DESCRIBED: Described = Described {
 
 pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     Params::parse(asked.query, &[])?;
-    Ok(Question::Billing {
-        month: path_month(asked.param(0))?,
-        contract: path_contract(asked.param(1))?,
-    })
+    let (month, contract) = (path_month(asked.param(0))?, path_contract(asked.param(1))?);
+    Ok(Question::Lookup(Lookup::Services(month, contract)))
 }
 
 pub(super) fn read_month(asked: Asked<'_>) -> Result<Question, Problem> {
     Params::parse(asked.query, &[])?;
-    Ok(Question::BillingMonth(path_month(asked.param(0))?))
+    let month = path_month(asked.param(0))?;
+    Ok(Question::Lookup(Lookup::Month(month)))
 }

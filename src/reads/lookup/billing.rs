@@ -6,17 +6,18 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use super::answer::{Account, Answer, Asker};
 use super::customers::spend;
-use super::{Ingredients, Policy, ReadError};
+use crate::access::Caller;
 use crate::admission::{Lane, Spend};
 use crate::cache::{
     CacheKey, Detail, Directives, Fetched, Found, Keeping, Lifetimes, Rendered, Shelf, Subject,
     Terms, Wanted,
 };
 use crate::clock::{Clock, Duration};
-use crate::domain::{ContractId, Kind, Month, Vendor};
-use crate::metrics::{Metrics, StoreUsage};
+use crate::domain::{ContractId, Kind, Month, Operation, Vendor};
+use crate::metrics::Metrics;
+use crate::reads::answer::Account;
+use crate::reads::{Answer, Asker, Explanation, Ingredients, Policy, ReadError};
 use crate::upstream::{Fault, UpstreamError};
 use crate::vendors::Nable;
 use crate::vendors::nable::NableAnswer;
@@ -100,10 +101,6 @@ impl Billing {
         &self.shelf
     }
 
-    pub(super) fn usage(&self) -> StoreUsage {
-        self.shelf.local.usage()
-    }
-
     /// Returns whether `account` is the configured account or `-`.
     pub fn is_our_account(&self, account: &str) -> bool {
         account == "-" || account == self.nable.account().as_str()
@@ -114,11 +111,6 @@ impl Billing {
         CacheKey::new(self.nable.account().clone(), subject)
     }
 
-    /// Returns how long a soft failure is remembered.
-    pub fn negative_lifetime(&self) -> Duration {
-        self.policy.load().billing_negative
-    }
-
     /// Returns the lifetimes of answers about a month.
     pub fn lifetimes(&self, month: Month) -> Lifetimes {
         let policy = self.policy.load();
@@ -127,6 +119,26 @@ impl Billing {
         } else {
             policy.billing_closed
         }
+    }
+
+    /// Explains how a month, or a contract in it, would be answered.
+    pub(super) fn explain(
+        &self,
+        caller: &Caller,
+        month: Month,
+        contract: Option<&ContractId>,
+    ) -> Result<Explanation, ReadError> {
+        if !caller.billing {
+            return Err(ReadError::BillingNotAllowed);
+        }
+        let (subject, call) = match contract.cloned() {
+            Some(contract) => (Subject::Billing { month, contract }, Operation::Billing),
+            None => (Subject::Invoices { month }, Operation::Invoices),
+        };
+        let key = self.key(subject);
+        let (negative, now) = (self.policy.load().billing_negative, self.clock.now());
+        let explanation = Explanation::new(&key, self.lifetimes(month), call);
+        Ok(explanation.on(&self.shelf, &key, negative, now))
     }
 
     /// Returns the billable services of a contract in a month.
@@ -186,7 +198,7 @@ impl Billing {
     ///
     /// # Errors
     /// Fails like [`Self::find_services`].
-    pub(super) async fn bring(
+    pub(in crate::reads) async fn bring(
         &self,
         asker: &Asker,
         month: Month,

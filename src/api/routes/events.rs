@@ -6,10 +6,10 @@ use http::{HeaderValue, Response, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
 
-use super::answer::{PRIVATE, VARY};
-use super::openapi::Described;
-use super::query_string::{Params, wrong};
-use super::question::{Asked, Question};
+use crate::api::answer::{PRIVATE, VARY};
+use crate::api::openapi::Described;
+use crate::api::query_string::{Params, wrong};
+use crate::api::question::{Asked, Question};
 use crate::domain::Kind;
 use crate::exchange::{AnswerBody, Answered, BodyCut, Permit};
 use crate::problem::{Code, Problem};
@@ -24,7 +24,7 @@ pub(super) const DESCRIBED: Described = Described {
     problems: &[&[Code::BillingNotAllowed]],
 };
 
-pub(super) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
+pub(in crate::api) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
     let params = Params::parse(asked.query, &PARAMS)?;
     let kinds = params.get("kinds").map(kinds).transpose()?;
     let last_id = asked.headers.get("last-event-id");
@@ -44,7 +44,7 @@ fn kinds(text: &str) -> Result<Vec<Kind>, Problem> {
     text.split(',').map(kind).collect()
 }
 
-pub(super) fn respond(stream: EventStream, place: Permit) -> Answered {
+pub(in crate::api) fn respond(stream: EventStream, place: Permit) -> Answered {
     let events = unfold((stream, place), async |(mut stream, place)| {
         let frame = match stream.next().await? {
             Ok(bytes) => Ok(Frame::<Bytes>::data(bytes)),
