@@ -19,7 +19,7 @@ use crate::access::CallerKeyHash;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{self, Secrets};
-use crate::domain::{Month, PerVendor};
+use crate::domain::{Month, Vendor};
 use crate::exchange::site::Origin;
 use crate::metrics::Metrics;
 use crate::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
@@ -285,14 +285,14 @@ requests_per_minute = {rate}
 
 /// Returns the keys of the simulated vendors, which are not secret, and what the gateways share.
 fn secrets(engine: Option<&SharedEngine>) -> Option<Secrets> {
-    let keys = PerVendor {
-        wiv: ("wiv", WIV_KEY),
-        nable: (NABLE_ACCOUNT, NABLE_KEY),
-    };
+    let keys = [
+        (Vendor::Wiv, "wiv", WIV_KEY),
+        (Vendor::Nable, NABLE_ACCOUNT, NABLE_KEY),
+    ];
     Some(Secrets {
         token_key: Some(Secret::parse(&super::caller::new_key()?).ok()?),
         valkey_password: engine.map(|engine| engine.password.clone()),
-        ..Secrets::of_keys(keys)?
+        ..Secrets::of_keys(&keys)?
     })
 }
 

@@ -83,11 +83,11 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// Returns an account and its key for each vendor, and no other secret. `None` if one of them
-    /// has a wrong form.
-    pub fn of_keys(keys: PerVendor<(&str, &str)>) -> Option<Self> {
+    /// Returns the account and the key of these vendors, and no other secret. `None` if one of
+    /// them has a wrong form.
+    pub fn of_keys(keys: &[(Vendor, &str, &str)]) -> Option<Self> {
         let vendors = PerVendor::from_fn(|vendor| {
-            let (account, key) = *keys.get(vendor);
+            let (_, account, key) = keys.iter().find(|(of, _, _)| *of == vendor)?;
             Some(VendorSecrets {
                 keys: VendorKeys {
                     primary: VendorKey::new(Secret::parse(key).ok()?),
@@ -96,7 +96,7 @@ impl Secrets {
                 account: AccountId::parse(account).ok()?,
             })
         });
-        (vendors.present().count() == Vendor::ALL.len()).then(|| Self {
+        (vendors.present().count() == keys.len()).then(|| Self {
             vendors,
             token_key: None,
             token_key_previous: None,

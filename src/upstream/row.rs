@@ -1,5 +1,7 @@
 //! Facts about one vendor, as data.
 
+use http::Method;
+
 use super::Whose;
 use crate::clock::Duration;
 use crate::domain::json::Members;
@@ -23,15 +25,17 @@ pub struct VendorRow {
     pub base: (&'static str, &'static str),
     /// The header that carries its credential, in lower case. A setting overrides it.
     pub key_header: &'static str,
+    /// The header that carries the account, in lower case, if the vendor wants one beside the key.
+    pub account_header: Option<&'static str>,
     /// The default number of requests a minute.
     pub requests_per_minute: u32,
     /// The default number of concurrent requests.
     pub concurrency: u32,
     /// The default time limit of one attempt.
     pub timeout: Duration,
-    /// Returns the path of one of the vendor's operations below the base URL, with its parameters
-    /// by name. Empty for operations of other vendors.
-    pub path: fn(Operation) -> &'static str,
+    /// Returns the method and the path of one of the vendor's operations. The path is below the
+    /// base URL and names its parameters; it is empty for operations of other vendors.
+    pub target: fn(Operation) -> (Method, &'static str),
     /// Returns whose fault a refusal is, and the problem code that callers get for it.
     pub refusal: fn(Operation, RefusalStatus) -> (Whose, ProblemCode),
     /// Whether callers get the body of a refusal, because it says which part of the request was

@@ -20,7 +20,7 @@ use msp_gateway::access::CallerKeyHash;
 use msp_gateway::app::App;
 use msp_gateway::clock::{Clock, Duration, Instant, sleep};
 use msp_gateway::config::{self, Secrets};
-use msp_gateway::domain::PerVendor;
+use msp_gateway::domain::Vendor;
 use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{NABLE_ACCOUNT, NABLE_KEY, Options, Sandbox, WIV_KEY};
 use msp_gateway::server::{Inherited, Listeners};
@@ -132,10 +132,10 @@ on_error = "1h"
 vendor_page_size = 500
 "#
     );
-    let secrets = Secrets::of_keys(PerVendor {
-        wiv: ("wiv", WIV_KEY),
-        nable: (NABLE_ACCOUNT, NABLE_KEY),
-    });
+    let secrets = Secrets::of_keys(&[
+        (Vendor::Wiv, "wiv", WIV_KEY),
+        (Vendor::Nable, NABLE_ACCOUNT, NABLE_KEY),
+    ]);
     let secrets = secrets.unwrap();
     let settings = config::from_text("bench", &text, []).expect("good settings");
     let (clock, metrics) = (clock.clone(), metrics.clone());

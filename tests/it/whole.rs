@@ -9,7 +9,7 @@ use msp_gateway::app::{App, Way, open_store, store_seal};
 use msp_gateway::cache::FiledBodies;
 use msp_gateway::clock::{Clock, Duration, Instant};
 use msp_gateway::config::{self, Secrets, Settings};
-use msp_gateway::domain::PerVendor;
+use msp_gateway::domain::Vendor;
 use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{self, Sandbox};
 use msp_gateway::server::{Answering, Connections};
@@ -97,11 +97,11 @@ pub fn world() -> sandbox::Options {
 }
 
 pub fn secrets() -> Secrets {
-    let keys = PerVendor {
-        wiv: ("wiv", sandbox::WIV_KEY),
-        nable: ("SANDBOX", sandbox::NABLE_KEY),
-    };
-    Secrets::of_keys(keys).unwrap()
+    let keys = [
+        (Vendor::Wiv, "wiv", sandbox::WIV_KEY),
+        (Vendor::Nable, "SANDBOX", sandbox::NABLE_KEY),
+    ];
+    Secrets::of_keys(&keys).unwrap()
 }
 
 pub fn settings(text: &str) -> Settings {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::Method;
+
 use super::layer;
 use crate::admission::{Lane, Payer, StoryStage};
 use crate::clock::{Clock, Duration, Instant};
@@ -23,14 +25,14 @@ layer!(CountLayer => Count {
 struct CallPlaces {
     host: Arc<str>,
     port: u16,
-    /// Template, and URL with `REDACTED` parameters, in the order of [`Operation::ALL`].
-    targets: Vec<(&'static str, Arc<str>)>,
+    /// Method, template, and URL with `REDACTED` parameters, in the order of [`Operation::ALL`].
+    targets: Vec<(&'static str, &'static str, Arc<str>)>,
 }
 
 impl CallPlaces {
     fn of(options: &VendorOptions) -> Self {
         let full = |operation: Operation| {
-            let template = (options.row.path)(operation);
+            let (method, template) = (options.row.target)(operation);
             let redacted: Vec<_> = template
                 .split('/')
                 .map(|step| match step.starts_with('{') {
@@ -39,7 +41,12 @@ impl CallPlaces {
                 })
                 .collect();
             let full = format!("{}{}", options.base_url, redacted.join("/"));
-            (template, full.into())
+            // Every call of the gateway is one of the two.
+            let method = match method {
+                Method::GET => "GET",
+                _ => "POST",
+            };
+            (method, template, full.into())
         };
         Self {
             host: options.base_url.host().into(),
@@ -113,12 +120,8 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     fn span(&self, took: Duration) -> SpanDraft {
-        let method = match self.operation {
-            Operation::Customers => "GET",
-            _ => "POST",
-        };
         let target = self.places.targets.get(self.operation as usize);
-        let template = target.map_or("", |(template, _)| template);
+        let (method, template) = target.map_or(("", ""), |target| (target.0, target.1));
         let draft = SpanDraft::new(
             format!("{method} {template}"),
             SpanKind::Client,
@@ -127,7 +130,7 @@ impl Attempt<'_> {
         )
         .with("http.request.method", method)
         .with("url.template", template)
-        .with_some("url.full", target.map(|(_, full)| Arc::clone(full)))
+        .with_some("url.full", target.map(|(_, _, full)| Arc::clone(full)))
         .with("server.address", Arc::clone(&self.places.host))
         .with("server.port", self.places.port)
         .with_some("http.response.status_code", self.status)

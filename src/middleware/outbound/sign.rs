@@ -28,6 +28,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 layer!(SignLayer => Sign {
     base_url: Arc<BaseUrl>,
     key_header: HeaderName,
+    account: Option<(HeaderName, HeaderValue)>,
     credential: Arc<Credential>,
 });
 
@@ -37,6 +38,10 @@ impl SignLayer {
         Self {
             base_url: Arc::new(options.base_url.clone()),
             key_header: options.key_header.clone(),
+            account: options.row.account_header.and_then(|name| {
+                let account = HeaderValue::from_str(options.credential.as_str()).ok()?;
+                Some((HeaderName::from_static(name), account))
+            }),
             credential: Arc::clone(&gates.credential),
         }
     }
@@ -80,6 +85,9 @@ impl<T> Sign<T> {
         let key = chosen.key().header_value()?;
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(self.key_header.clone(), key.clone());
+        if let Some((name, account)) = &self.account {
+            headers.insert(name.clone(), account.clone());
+        }
         headers.insert(header::USER_AGENT, USER_AGENT);
         headers.insert(header::ACCEPT, JSON);
         headers.insert(header::ACCEPT_ENCODING, IDENTITY);

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Method;
 
 use super::scroll::ScrollId;
 use super::wire::{CustomerList, continuation, customer_list, first_body, search_page};
-use super::{CUSTOMERS_PATH, SEARCH_PATH};
+use super::{CUSTOMERS_PATH, SEARCH_PATH, target};
 use crate::admission::{Gates, Spend};
 use crate::domain::{AccountId, CustomerId, Operation, PageSize, SearchQuery};
 use crate::upstream::body::{self, BodyFault};
@@ -102,10 +101,7 @@ impl Wiv {
                 "wiv is not configured",
             ));
         };
-        let method = match operation {
-            Operation::Customers => Method::GET,
-            _ => Method::POST,
-        };
+        let (method, _) = target(operation);
         service
             .call(VendorCall {
                 operation,

@@ -1,5 +1,7 @@
 //! wiv: customers of the MSP and their cases.
 
+use http::Method;
+
 use crate::clock::Duration;
 use crate::domain::json::Members;
 use crate::domain::{Operation, ProblemCode, Vendor};
@@ -21,20 +23,21 @@ pub(super) const ROW: VendorRow = VendorRow {
     vendor: Vendor::Wiv,
     base: ("api.wiv.ai", ""),
     key_header: "x-api-key",
+    account_header: None,
     requests_per_minute: 120,
     concurrency: 8,
     timeout: Duration::from_secs(10),
-    path,
+    target,
     refusal,
     keeps_refusals: false,
     status_said,
 };
 
-fn path(operation: Operation) -> &'static str {
+fn target(operation: Operation) -> (Method, &'static str) {
     match operation {
-        Operation::Customers => CUSTOMERS_PATH,
-        Operation::Search | Operation::Continue => SEARCH_PATH,
-        _ => "",
+        Operation::Customers => (Method::GET, CUSTOMERS_PATH),
+        Operation::Search | Operation::Continue => (Method::POST, SEARCH_PATH),
+        _ => (Method::POST, ""),
     }
 }
 

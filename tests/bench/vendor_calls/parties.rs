@@ -9,7 +9,7 @@ use msp_gateway::access::CallerKeyHash;
 use msp_gateway::app::App;
 use msp_gateway::clock::{Clock, Duration, sleep};
 use msp_gateway::config::{self, Secrets};
-use msp_gateway::domain::PerVendor;
+use msp_gateway::domain::Vendor;
 use msp_gateway::metrics::Metrics;
 use msp_gateway::sandbox::{NABLE_ACCOUNT, NABLE_KEY, WIV_KEY};
 use msp_gateway::server::{Drain, Inherited, Listeners};
@@ -154,10 +154,10 @@ vendor_scrolls_max = 450
         lives = kinds.map(lives).concat(),
     );
     let settings = config::from_text("bench", &text, []).map_err(|why| why.to_string())?;
-    let secrets = Secrets::of_keys(PerVendor {
-        wiv: ("wiv", WIV_KEY),
-        nable: (NABLE_ACCOUNT, NABLE_KEY),
-    });
+    let secrets = Secrets::of_keys(&[
+        (Vendor::Wiv, "wiv", WIV_KEY),
+        (Vendor::Nable, NABLE_ACCOUNT, NABLE_KEY),
+    ]);
     let secrets = secrets.expect("good keys");
     let metrics = Metrics::new().map_err(|why| why.to_string())?;
     let app = App::build(

@@ -23,10 +23,11 @@ use msp_gateway::secrets::VendorKeys;
 use msp_gateway::stack::outbound;
 use msp_gateway::upstream::{
     Cursor, EnvelopeMember, Fault, Over, Source as _, UpstreamError, VendorAnswer, VendorCall,
+    VendorRow,
 };
 use msp_gateway::vendors::nable::NableAnswer;
 use msp_gateway::vendors::wiv::ScrollId;
-use msp_gateway::vendors::{Nable, Wiv};
+use msp_gateway::vendors::{Nable, ROWS, Wiv};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MS: Duration = Duration::from_millis(1);
@@ -44,7 +45,7 @@ pub(super) async fn ask(
     let (method, path) = match operation {
         Operation::Customers => (Method::GET, "/msp/customers"),
         Operation::Search | Operation::Continue => (Method::POST, "/v2/cases/msp/search"),
-        Operation::Billing | Operation::Invoices => (Method::POST, "/InvoicesReady/a/202601"),
+        _ => (Method::POST, "/InvoicesReady/a/202601"),
     };
     let call = VendorCall {
         operation,
@@ -202,6 +203,22 @@ async fn the_vendor_sees_one_key_and_nothing_of_the_caller() {
     assert_eq!(get.line(), "GET /msp/customers HTTP/1.1");
     assert!(get.all("content-type").is_empty() && get.all("traceparent").is_empty());
     assert_eq!(rig.vendor.connections(), 1, "the connection is used again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vendor_that_wants_its_account_in_a_header_gets_it_beside_the_key() {
+    let row = VendorRow {
+        account_header: Some("x-account"),
+        ..*ROWS.get(Vendor::Wiv)
+    };
+    let mut options = options(Vendor::Wiv);
+    options.row = Box::leak(Box::new(row));
+    let vendor = TestVendor::replies([VendorReply::ok(PAGE)]);
+    let rig = rig(vendor, options, None);
+    ask(&rig, Operation::Search, spend()).await.unwrap();
+    let seen = rig.vendor.seen();
+    assert_eq!(seen[0].all("x-account"), ["001H|x"]);
+    assert_eq!(seen[0].all("x-api-key"), [CANARY]);
 }
 
 #[derive(Clone, Default)]

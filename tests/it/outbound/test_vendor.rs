@@ -16,6 +16,7 @@ use msp_gateway::secrets::{Secret, VendorKey, VendorKeyring, VendorKeys};
 use msp_gateway::stack::outbound;
 use msp_gateway::upstream::connect::InMemory;
 use msp_gateway::upstream::{BaseUrl, VendorOptions, VendorService};
+use msp_gateway::vendors::ROWS;
 
 /// The key that must never be seen anywhere but at the vendor.
 pub(crate) const CANARY: &str = "canary-5f0c1d";
@@ -244,10 +245,8 @@ pub(crate) fn key(text: &str) -> VendorKey {
 }
 
 pub(crate) fn options(vendor: Vendor) -> VendorOptions {
-    let base = BaseUrl::parse(match vendor {
-        Vendor::Wiv => "http://127.0.0.1:7070",
-        Vendor::Nable => "http://127.0.0.1:7070/ws/rest/V1/PSA_API/",
-    });
+    let (_, path) = ROWS.get(vendor).base;
+    let base = BaseUrl::parse(&format!("http://127.0.0.1:7070{path}/"));
     let account = AccountId::parse("001H|x").unwrap();
     let mut options = VendorOptions::new(vendor, base.unwrap(), account);
     options.requests_per_minute = 60_000;
