@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::restart::{is_part_of, subject};
-use crate::config::ShownSetting;
+use crate::config::{ShownSetting, needs_restart};
 
 /// Maximum length of the reason of a refused reload, in bytes. A file with fifty problems has a
 /// line for each.
@@ -13,8 +13,6 @@ const WHY_BYTES_MAX: usize = 16 * 1024;
 
 /// The settings as they are shown.
 pub(super) struct InForce {
-    /// The settings that are read only at the start.
-    fixed: Vec<&'static str>,
     state: Mutex<ShownState>,
 }
 
@@ -36,13 +34,12 @@ struct LastReload {
 }
 
 impl InForce {
-    pub(super) fn new(settings: Vec<ShownSetting>, fixed: Vec<&'static str>) -> Self {
+    pub(super) fn new(settings: Vec<ShownSetting>) -> Self {
         let state = ShownState {
             settings: in_force(settings),
             last_reload: None,
         };
         Self {
-            fixed,
             state: Mutex::new(state),
         }
     }
@@ -84,12 +81,11 @@ impl InForce {
             .settings
             .iter()
             .map(|InForceSetting { shown, waiting }| {
-                let fixed = self.fixed.iter().any(|name| is_part_of(&shown.path, name));
                 json!({
                     "setting": shown.path,
                     "value": shown.value,
                     "source": shown.origin,
-                    "needs_restart": fixed,
+                    "needs_restart": needs_restart(&shown.path),
                     "waiting": waiting,
                 })
             })
@@ -130,17 +126,17 @@ mod tests {
     fn what_waits_for_a_restart_is_shown_beside_what_is_in_force() {
         let before = vec![
             setting("wiv.timeout", "1"),
-            setting("log.level", "1"),
-            setting("logs", "1"),
+            setting("store.kind", "1"),
+            setting("stores", "1"),
         ];
-        let in_force = InForce::new(before, vec!["log"]);
+        let in_force = InForce::new(before);
         assert_eq!(in_force.json()["last_reload"], Value::Null);
         let now = vec![
             setting("wiv.timeout", "2"),
-            setting("log.level", "2"),
-            setting("logs", "2"),
+            setting("store.kind", "2"),
+            setting("stores", "2"),
         ];
-        let later = vec!["log: a change needs a restart".to_owned()];
+        let later = vec!["store: a change needs a restart".to_owned()];
         in_force.replace(now, &later);
         in_force.reloaded(Timestamp::UNIX_EPOCH, &Ok(later));
         let shown = in_force.json();

@@ -35,7 +35,7 @@ use crate::access::CallerBook;
 use crate::api::admin::{Admin, AdminParts};
 use crate::cache::FiledBodies;
 use crate::clock::{self, Clock, Duration, Instant};
-use crate::config::{AuthMode, NEEDS_RESTART, Secrets, Settings};
+use crate::config::{AuthMode, Secrets, Settings};
 use crate::domain::PerVendor;
 use crate::exchange::InFlight;
 use crate::exchange::site::OwnNames;
@@ -216,7 +216,7 @@ impl App {
         let traced = traced::Traced::new(&way, settings, secrets, &clock, &metrics)?;
         let traces = traced.current();
         let fixed = restart::FixedSettings::of(settings);
-        let in_force = InForce::new(settings.shown(), NEEDS_RESTART.to_vec());
+        let in_force = InForce::new(settings.shown());
         let counted = (store.clone(), clock.clone());
         Ok(Arc::new_cyclic(|app: &Weak<Self>| {
             let (store_of_fleet, clock_of_fleet) = counted;

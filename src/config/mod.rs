@@ -56,7 +56,7 @@ pub(crate) use form::parsed;
 pub use load::{SettingsAt, from_text, load};
 pub(crate) use names::CallerName;
 pub use report::Refusal;
-pub use restart::{NEEDS_RESTART, needs_restart};
+pub use restart::needs_restart;
 pub use schema::json_schema;
 pub use show::ShownSetting;
 pub use sources::{Secrets, VendorSecrets};

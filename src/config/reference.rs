@@ -170,7 +170,7 @@ fn the_reference_marks_what_needs_a_restart_and_nothing_else() {
             }
         }
     }
-    for name in super::NEEDS_RESTART {
+    for name in super::restart::NEEDS_RESTART {
         let there = marked.iter().any(|path| path.starts_with(name));
         assert!(there, "{name} is not in the reference");
     }
