@@ -1,5 +1,5 @@
-//! Compares a new scroll's rows with those that were served: may the snapshot go on, is it renewed,
-//! or does another take its place?
+//! Compares the rows of a new scroll with those that were served. The snapshot then grows on, is
+//! renewed, or is replaced by another one.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::walk::{Scroll, Shadow, Stage, Walk, WalkStep};
 use crate::cache::Wanted;
 use crate::metrics::WalkOutcome;
 
-/// What a new search says of the rows that were served.
+/// How the rows of a new search compare with those that were served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeats {
     /// It has other rows there, or fewer.
@@ -128,7 +128,8 @@ impl Walk {
         self.finish_page(end)
     }
 
-    /// Is the target still what the vendor answers? `check` is there until that is decided.
+    /// Decides whether the vendor still gives the rows of the target. `check` is present until
+    /// then.
     fn compare_to_refresh(
         &mut self,
         scroll: &Scroll,
@@ -214,7 +215,7 @@ impl Walk {
         step
     }
 
-    /// Notes that the vendor said the first rows, or all of them, again.
+    /// Records that the vendor confirmed the first rows, or all of them.
     fn renew(&self, state: &mut State, scroll: &Scroll, whole: bool) {
         state.lifetimes = self.lifetimes;
         state.hits = 0;
@@ -229,7 +230,7 @@ impl Walk {
         }
     }
 
-    /// Makes the rows of this scroll a snapshot of their own, and the current one.
+    /// Makes the rows of this scroll a new snapshot, which becomes the current one.
     fn replace_target(
         &mut self,
         scroll: &Scroll,

@@ -1,5 +1,5 @@
-//! Estimates how many vendor calls go before a search that waits for a slot. A search whose turn
-//! would come too late for its caller is refused at once.
+//! Estimates how many vendor calls are made before a search that waits for a slot gets its turn. A
+//! search whose turn would come too late for its caller is refused at once.
 //!
 //! Known exactly: the waiting searches, the order of turns, and when abandoned scrolls expire. Two
 //! things are estimated. One is how many pages are read until a scroll ends, from the scrolls of
@@ -44,13 +44,13 @@ struct Given {
 
 /// The slots that were given recently, oldest first.
 #[derive(Default)]
-pub(super) struct Lately {
+pub(super) struct RecentSlots {
     given: VecDeque<Given>,
     /// How many of the newest were given while searches wait.
     amid: usize,
 }
 
-impl Lately {
+impl RecentSlots {
     /// Records that a slot was given to a search of `payer`.
     pub fn give(&mut self, id: SlotId, payer: &Arc<str>, now: Instant) {
         while self.given.len() >= GIVEN || self.given.front().is_some_and(|one| one.is_old(now)) {
@@ -220,7 +220,7 @@ impl SlotState {
         // short.
         let open = self.running.values().filter(|one| one.pages > 0).count();
         let pages = match open * 2 >= self.running.len() {
-            true => self.lately.pages_of(&payers, now),
+            true => self.recent.pages_of(&payers, now),
             false => 1.0,
         };
         // The running scrolls end first, those with the fewest pages left before the others.
@@ -234,7 +234,7 @@ impl SlotState {
             false => calls,
         };
         let own = errs(before + to_end, to_end > 0);
-        let all = self.lately.with_others(own, &payers);
+        let all = self.recent.with_others(own, &payers);
         let calls = errs(all, all > own);
         let last = match to_end {
             0 => Lane::Interactive,

@@ -335,45 +335,45 @@ async fn each_guess_adds_for_its_error_and_what_is_known_does_not() {
 #[test]
 fn pages_are_guessed_from_those_under_way_and_the_deep_count_for_no_more_than_they_are() {
     let (now, payer) = (Clock::system().now(), "a".into());
-    let mut lately = Lately::default();
-    let begin = |lately: &mut Lately, id, pages, ended| {
-        lately.give(id, &payer, now);
-        lately.read(id, pages, ended, now);
+    let mut recent = RecentSlots::default();
+    let begin = |recent: &mut RecentSlots, id, pages, ended| {
+        recent.give(id, &payer, now);
+        recent.read(id, pages, ended, now);
     };
-    let pages = |lately: &Lately| lately.pages_of(&HashSet::from([&"a".into()]), now);
+    let pages = |recent: &RecentSlots| recent.pages_of(&HashSet::from([&"a".into()]), now);
     // Too few scrolls say nothing. Eight of them show that there is a second page, then a third.
     for id in 1..8 {
-        begin(&mut lately, id, 1, false);
+        begin(&mut recent, id, 1, false);
     }
-    assert_eq!(pages(&lately), 1.0);
-    begin(&mut lately, 8, 1, false);
-    assert_eq!(pages(&lately), 2.0);
+    assert_eq!(pages(&recent), 1.0);
+    begin(&mut recent, 8, 1, false);
+    assert_eq!(pages(&recent), 2.0);
     for id in 1..9 {
-        lately.read(id, 2, false, now);
+        recent.read(id, 2, false, now);
     }
-    assert_eq!(pages(&lately), 3.0);
+    assert_eq!(pages(&recent), 3.0);
     // Eight of thirty-two go on after their first page, however long they hold their slots.
     for id in 9..33 {
-        begin(&mut lately, id, 1, true);
+        begin(&mut recent, id, 1, true);
     }
-    assert_eq!(pages(&lately), 1.0 + 0.25 + 0.25);
+    assert_eq!(pages(&recent), 1.0 + 0.25 + 0.25);
     for id in 1..9 {
-        lately.read(id, 3, id % 2 == 0, now);
+        recent.read(id, 3, id % 2 == 0, now);
     }
-    assert_eq!(pages(&lately), 1.0 + 0.25 + 0.25 + 0.125);
+    assert_eq!(pages(&recent), 1.0 + 0.25 + 0.25 + 0.125);
     // Old scrolls, and slots of others, do not count.
     let later = now + LATELY + Duration::from_millis(1);
     let of_a = ["a".into()];
-    assert_eq!(lately.pages_of(&of_a.iter().collect(), later), 1.0);
+    assert_eq!(recent.pages_of(&of_a.iter().collect(), later), 1.0);
     let of_b = ["b".into()];
-    assert_eq!(lately.pages_of(&of_b.iter().collect(), now), 1.0);
+    assert_eq!(recent.pages_of(&of_b.iter().collect(), now), 1.0);
     // No more of them are kept than are counted.
     for id in 100..400 {
-        lately.give(id, &payer, now);
+        recent.give(id, &payer, now);
     }
-    assert_eq!((lately.given.len(), lately.amid), (GIVEN, GIVEN));
-    lately.give(400, &payer, later);
-    assert_eq!((lately.given.len(), lately.amid), (1, 1));
+    assert_eq!((recent.given.len(), recent.amid), (GIVEN, GIVEN));
+    recent.give(400, &payer, later);
+    assert_eq!((recent.given.len(), recent.amid), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

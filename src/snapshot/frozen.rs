@@ -24,7 +24,7 @@ use crate::domain::SearchQuery;
 use crate::upstream::EnvelopeMember;
 
 /// Bytes of a snapshot besides its rows: itself, its search, its lineage, and the tables that find
-/// it. They limit searches without a row too.
+/// it. They also limit the number of searches without rows.
 const SNAPSHOT_OVERHEAD_BYTES: u64 = 3 * 1024;
 
 /// Whether and why a snapshot has stopped growing.
@@ -116,7 +116,8 @@ pub(super) struct State {
     /// Readers see the rows up to here. Those beyond are still being stored.
     pub told: usize,
     pub end: End,
-    /// Set while its rows are being read from the store: the end that it will have then.
+    /// The end that it will have once its rows are read from the store. `None` if none are being
+    /// read.
     pub loading: Option<End>,
     pub envelope: Arc<[EnvelopeMember]>,
     views: HashMap<View, (ViewIndex, u64)>,
@@ -129,7 +130,7 @@ pub(super) struct State {
     pub promised: usize,
     /// Rows up to here are in a store that other gateways read, so they never change either.
     pub firm: usize,
-    /// Another gateway walks it, as far as was heard, until then.
+    /// Until this time, another gateway walks it by its last report.
     pub elsewhere_until: Option<Instant>,
     /// A caller wanted rows newer than its request, so no older ones may take its place.
     pub forced: bool,
@@ -161,7 +162,7 @@ pub(super) struct State {
 /// Rows frozen in the vendor's order. All readers of one search share it.
 pub struct Snapshot {
     own_id: SnapshotId,
-    /// Its id, if it goes on as the copy of one that another gateway began.
+    /// Its id, if it is a copy of a snapshot that another gateway began.
     adopted_id: OnceLock<SnapshotId>,
     /// The cache key of its search.
     pub key: CacheKey,
@@ -183,7 +184,7 @@ pub struct Snapshot {
     let_go: AtomicBool,
     /// The part of it that is in the store.
     pub(super) kept: Mutex<KeptPart>,
-    /// Lets one task at a time bring the store up to it: its walk, or a resync.
+    /// Held by the task that writes it to the store: its walk, or a resync.
     pub(super) keeping: tokio::sync::Mutex<()>,
     total: Arc<AtomicU64>,
     clock: Clock,
@@ -268,7 +269,7 @@ impl Snapshot {
         })
     }
 
-    /// Returns its id in tokens. It is final once a row has been told.
+    /// Returns its id in tokens. It is final once a reader has seen a row.
     pub fn id(&self) -> SnapshotId {
         self.adopted_id.get().copied().unwrap_or(self.own_id)
     }
@@ -503,7 +504,7 @@ impl Snapshot {
         state.wanted_until = state.wanted_until.max(Some(until));
     }
 
-    /// Stops charging its bytes, because no reader can find it any more, though its last reader may
+    /// Stops charging its bytes, because no reader can find it any more. Its last reader may still
     /// hold them for a moment.
     pub(super) fn uncharge(&self) {
         self.let_go.store(true, Ordering::Release);

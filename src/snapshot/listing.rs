@@ -1,4 +1,4 @@
-//! What is remembered of searches, as operators see it.
+//! The snapshots in memory, as operators see them.
 
 use std::sync::Arc;
 
@@ -15,31 +15,31 @@ pub struct ListedSnapshot {
     pub identity: String,
     /// The search.
     pub query: Arc<SearchQuery>,
-    /// Where its growth stands.
+    /// Whether and why it has stopped growing.
     pub end: End,
-    /// A walk is at work.
+    /// Whether a walk is running.
     pub growing: bool,
-    /// Rows known.
+    /// Number of rows known.
     pub rows: usize,
-    /// Of them, those that were served.
+    /// Number of these rows that were served.
     pub served: usize,
-    /// What it is charged.
+    /// Bytes that it is charged.
     pub bytes: u64,
-    /// Since the vendor gave its first rows; `None` before its first answer.
+    /// Time since the vendor gave its first rows. `None` before its first answer.
     pub age: Option<Duration>,
-    /// Since the vendor gave the oldest of all its rows.
+    /// Time since the vendor gave the oldest of its rows.
     pub age_whole: Option<Duration>,
-    /// What its first rows may be used for.
+    /// How its first rows may be used.
     pub standing: Standing,
-    /// A soft purge made it stale.
+    /// Whether a soft purge made it stale.
     pub purged: bool,
-    /// New searches are answered from it; the others stay for their page tokens.
+    /// Whether new searches are answered from it. Other snapshots stay for their page tokens.
     pub current: bool,
-    /// A refresh of its search is under way.
+    /// Whether a refresh of its search is running.
     pub refreshing: bool,
-    /// Requests that wait for its next rows.
+    /// Number of requests that wait for its next rows.
     pub readers: usize,
-    /// Since it was used last.
+    /// Time since its last use.
     pub unused: Duration,
 }
 

@@ -142,7 +142,7 @@ impl Loader {
         }
     }
 
-    /// Reads on after the chunks that the snapshot has.
+    /// Reads the chunks that follow those of the snapshot.
     pub fn after(
         store: Arc<Snapshots>,
         snapshot: Arc<Snapshot>,

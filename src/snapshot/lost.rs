@@ -29,7 +29,7 @@ impl fmt::Display for WalkFailure {
     }
 }
 
-/// Returns the failure of a walk that asked nothing of the vendor.
+/// Returns the failure of a walk that got no slot and did not call the vendor.
 pub(super) fn no_slot(why: NoSlot, operation: Operation) -> WalkFailure {
     match why {
         NoSlot::Short(short, after) => WalkFailure::Overloaded(short, after),
@@ -60,13 +60,13 @@ pub(super) fn is_answer(fault: Fault) -> bool {
     )
 }
 
-/// Returns whether the vendor answered a search, though not as it should, so that it likely opened
-/// a scroll.
+/// Returns whether the vendor answered a search with something that is not a page. It has probably
+/// opened a scroll.
 pub(super) fn was_answered(fault: Fault) -> bool {
     matches!(fault, Fault::Malformed | Fault::TooLarge)
 }
 
-/// Returns whether the next search may go better.
+/// Returns whether another search may succeed.
 pub(super) fn may_pass(failure: &WalkFailure) -> bool {
     match failure {
         WalkFailure::Upstream(error) => {

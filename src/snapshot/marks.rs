@@ -1,5 +1,5 @@
-//! What a page token knows of the rows before its place: marks that another snapshot must show too
-//! before the token may go on there.
+//! Marks: what a page token contains about the rows before its place. Another snapshot must show
+//! the same marks before the token may continue in it.
 //!
 //! The marks come from a chain over row ids, row by row: `chain(0) = 0`, `chain(n + 1) =
 //! hash(chain(n), id of row n)`. So they depend on the ids and their order alone, not on the sizes
@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use crate::domain::record::RowId;
 
-/// Rows that the second mark covers at most: one vendor page tells whether a list changed at its
-/// head.
+/// Maximum number of rows that the second mark covers. One vendor page is enough to see whether a
+/// list changed at its head.
 pub const HEAD_ROWS: usize = 500;
 
 /// The marks of a place: eight bytes each, so that two lists agree by chance once in 2^64 times.
@@ -24,8 +24,8 @@ pub struct Marks {
 
 type Link = [u8; 16];
 
-/// The chain of a list of rows, computed as far as it was asked for. Keeps 16 bytes for every
-/// [`HEAD_ROWS`] rows, and the last place that was asked for, where a reader usually goes on.
+/// The chain of a list of rows, computed as far as it was needed. Keeps 16 bytes for every
+/// [`HEAD_ROWS`] rows, and the last requested place, where a reader usually continues.
 #[derive(Debug, Default)]
 pub struct IdChain {
     /// The chain after 1, 2, 3 … times `HEAD_ROWS` rows.

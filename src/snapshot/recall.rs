@@ -181,9 +181,9 @@ impl Snapshots {
         Some((snapshot, head.begun))
     }
 
-    /// Makes a snapshot without a row the copy of one that another gateway began, if that one
-    /// answers the callers who wait: it still `grows`, is fresh, or is newer than they are. Its
-    /// rows are then loaded.
+    /// Makes a snapshot without rows the copy of one that another gateway began. That one must
+    /// answer the waiting callers: it still `grows`, is fresh, or is newer than their requests.
+    /// Returns whether it does; its rows must then be loaded.
     pub(super) fn adopt(
         &self,
         snapshot: &Arc<Snapshot>,
@@ -216,7 +216,7 @@ impl Snapshots {
         state.lifetimes = head.lifetimes;
         state.ages = Some(ages);
         drop(state);
-        // No row of it can have been told before, so no token names its id of its own.
+        // No reader has seen a row of it, so no token names its own id.
         self.held.rename(snapshot, head.id);
         let mut part = snapshot.kept.lock();
         *part = KeptPart {
@@ -233,7 +233,7 @@ impl Snapshots {
         true
     }
 
-    /// Takes the ages that another gateway has heard from the vendor.
+    /// Takes over the ages that another gateway stored, if they are newer.
     pub(super) fn take_ages(&self, snapshot: &Snapshot, found: &KeptSnapshot) {
         let lifetimes = snapshot.lifetimes();
         let known = self.ages_of(found, lifetimes, self.clock.now());
@@ -249,8 +249,8 @@ impl Snapshots {
         }
     }
 
-    /// Returns when the vendor said so, in this process's time, and whether that is known. What is
-    /// of unknown age is stale.
+    /// Returns the ages of a stored snapshot in this process's time, and whether they are known. If
+    /// they are not, the ages are those of a stale snapshot.
     pub(super) fn ages_of(
         &self,
         found: &KeptSnapshot,

@@ -99,7 +99,7 @@ enum Compared {
     Unknown,
 }
 
-/// Limits the bytes a second.
+/// Limits the bytes per second.
 struct Pace(Mutex<Instant>);
 
 impl Pace {

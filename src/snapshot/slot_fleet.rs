@@ -28,24 +28,24 @@ use crate::store::{SlotReply, SlotWish, StoreHealth};
 /// How long before a gateway asks again for a slot that it was refused. A refused payer counts as
 /// waiting for twice as long.
 const SLOT_LOOK: Duration = Duration::from_millis(SLOT_WAIT.as_millis() as u64 / 2);
-/// The same after a reply that did not come.
+/// The same time, if the reply did not come.
 const LATE_LOOK: Duration = Duration::from_millis(50);
-/// Replies in a row that the store may owe before the gateway counts alone, as for budgets.
+/// Number of missing replies in a row after which the gateway counts alone, as for budgets.
 const LATE_MAX: u32 = 3;
 
-/// Ends of scrolls that are remembered while the store is away. Others count there until they
-/// expire.
+/// Maximum number of ended scrolls that are remembered while the store is away. The store counts
+/// the others until they expire.
 const ENDED_MAX: usize = 1_024;
 
-/// Who counts the scrolls at the vendor.
+/// Where the scrolls at the vendor are counted.
 #[derive(Default)]
 pub(super) enum SlotCount {
-    /// This gateway, because no other one uses its store.
+    /// In this gateway, because no other one uses its store.
     #[default]
     Own,
-    /// All gateways over one store.
+    /// In the store, for all gateways over it.
     Fleet(FleetSlots),
-    /// This gateway, because the store is away.
+    /// In this gateway, because the store is away.
     Alone {
         /// The slots are divided among this many gateways.
         of: usize,
@@ -56,7 +56,7 @@ pub(super) enum SlotCount {
     },
 }
 
-/// What a gateway knows of the slots of all.
+/// What a gateway knows about the slots of all gateways.
 #[derive(Default)]
 pub(super) struct FleetSlots {
     /// Scrolls of other gateways, as last heard.
@@ -65,9 +65,9 @@ pub(super) struct FleetSlots {
     waiting: usize,
     /// Whether a search asks the store now.
     asking: bool,
-    /// All slots are taken. No search asks before.
+    /// Set if all slots were taken: when a search may ask the store again.
     full_until: Option<Instant>,
-    /// A payer has its share, or background work has. It does not ask before.
+    /// Payers that hold their share, by whether for background work: when they may ask again.
     refused: HashMap<(Arc<str>, bool), Instant>,
     late: u32,
 }

@@ -1,4 +1,4 @@
-//! A place among the searches that wait for a slot, and the slot that becomes of it.
+//! A place in the queue for a slot, and the slot that follows from it.
 
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ impl SlotLease {
         running.pages += 1;
         running.opened = true;
         let (pages, now) = (running.pages, self.slots.clock.now());
-        state.lately.read(self.id, pages, false, now);
+        state.recent.read(self.id, pages, false, now);
         self.slots.note(&state, self.linger);
         if let Some(running) = state.running.get(&self.id) {
             self.slots.note_scroll(&state, running);
@@ -149,7 +149,7 @@ impl Drop for SlotLease {
             held.running = held.running.saturating_sub(1)
         });
         if self.ended {
-            state.lately.read(self.id, running.pages, true, now);
+            state.recent.read(self.id, running.pages, true, now);
             self.slots
                 .end_scroll(&mut state, running.claim, &running.payer);
             state.ask_again();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::forecast::Lately;
+use super::forecast::RecentSlots;
 use super::slot_fleet::SlotCount;
 use super::slots::{SlotLimits, SlotUsage};
 use crate::admission::{Lane, Spend};
@@ -45,7 +45,7 @@ pub(super) struct SlotState {
     pub idled: u64,
     /// When a probe last got a slot beyond the limits.
     pub probed: Option<Instant>,
-    pub lately: Lately,
+    pub recent: RecentSlots,
     pub count: SlotCount,
 }
 
@@ -144,7 +144,7 @@ impl SlotState {
             next_id: 0,
             idled: 0,
             probed: None,
-            lately: Lately::default(),
+            recent: RecentSlots::default(),
             count: SlotCount::default(),
         }
     }
@@ -325,7 +325,7 @@ impl SlotState {
         };
         let payer = Arc::clone(waiting.payer());
         self.change_held(&payer, |held| held.running += 1);
-        self.lately.give(id, &payer, now);
+        self.recent.give(id, &payer, now);
         self.running.insert(
             id,
             Running {

@@ -20,13 +20,13 @@
 //!
 //! A vendor that hangs leaves many searches without an answer. Each may have opened a scroll, so
 //! each counts, until the vendor answers another search: that answer proves that the vendor still
-//! has room. While the vendor fails, a search that finds no slot is refused with the circuit's
-//! words, but for one probe at a time, which always gets a slot.
+//! has room. While the vendor fails, a search that finds no slot is refused with the reason that
+//! the circuit gives. One search at a time gets a slot all the same, as a probe.
 //!
 //! Payers share the slots. One payer may hold a multiple of what is free, so that a payer with a
 //! hundred searches leaves room for another's first. A slot that frees up goes to the payer that
-//! holds fewest. While searches wait, as many idle scrolls are read to their end, those of the
-//! payer with most first, because only the end frees a scroll at the vendor.
+//! holds fewest. While searches wait, the same number of idle scrolls is read to the end, because
+//! only the end frees a scroll at the vendor. Those of the payer with the most scrolls go first.
 //!
 //! Gateways over one store count the scrolls at the vendor together; see `slot_fleet.rs`. The
 //! number of running walks is each gateway's own.
@@ -115,8 +115,8 @@ pub enum NoSlot {
 }
 
 impl Slots {
-    /// Creates slots of which none is in use. Without a budget or a circuit no search is refused
-    /// because of them. If gateways share the store, it counts the scrolls of the account.
+    /// Creates free slots. Without a budget or a circuit, no search is refused because of one. If
+    /// gateways share the store, it counts the scrolls of the account.
     pub fn new(
         limits: SlotLimits,
         budget: Option<Arc<Governor>>,
@@ -371,7 +371,7 @@ impl Slots {
             self.pressed.notify_waiters();
         }
         if state.waiting.is_empty() {
-            state.lately.calm();
+            state.recent.calm();
         } else {
             self.pressed.notify_waiters();
             if self.circuit.as_ref().is_some_and(|it| !it.is_closed()) {

@@ -84,8 +84,8 @@ pub fn gave(slots: &Slots, payer: &str, pages: usize, ended: bool) {
     let id = state.next_id;
     state.next_id += 1;
     let now = slots.clock.now();
-    state.lately.give(id, &payer.into(), now);
-    state.lately.read(id, pages, ended, now);
+    state.recent.give(id, &payer.into(), now);
+    state.recent.read(id, pages, ended, now);
 }
 
 pub fn is_clean(slots: &Slots) -> bool {

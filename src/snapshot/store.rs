@@ -279,7 +279,7 @@ impl Snapshots {
         }
     }
 
-    /// Returns the snapshot that a page token names, if it is held or kept still.
+    /// Returns the snapshot that a page token names, if it is still in memory or in the store.
     pub async fn find(
         self: &Arc<Self>,
         id: SnapshotId,
@@ -299,7 +299,8 @@ impl Snapshots {
         (!snapshot.is_ended() && !self.is_over(&snapshot, now)).then_some(snapshot)
     }
 
-    /// Returns a complete snapshot of a search whose rows are all good for `standings`.
+    /// Returns the current snapshot of a search if it is complete and the standing of its oldest
+    /// rows is one of `standings`.
     pub fn complete(&self, key: &CacheKey, standings: &[Standing]) -> Option<Arc<Snapshot>> {
         let current = self.existing_lineage(key)?.current()?;
         let now = self.clock.now();
@@ -309,7 +310,7 @@ impl Snapshots {
         usable.then_some(current)
     }
 
-    /// Looks into the store for the current snapshots of searches that memory holds none of.
+    /// Loads the current snapshots of these searches from the store, if memory does not hold them.
     pub async fn recall_current(self: &Arc<Self>, keys: &[&CacheKey], deadline: Instant) {
         for key in keys {
             if self.keeps() && self.current(key).is_none() {
@@ -425,8 +426,8 @@ impl Snapshots {
         age >= self.options.load().snapshot_lifetime_max
     }
 
-    /// Returns whether neither a token nor a new search has a use for a snapshot that no walk is at
-    /// work on.
+    /// Returns whether no walk is running on a snapshot, and neither a token nor a new search needs
+    /// it.
     pub(super) fn is_kept_too_long(&self, snapshot: &Snapshot, now: Instant) -> bool {
         let unused = now.saturating_duration_since(snapshot.last_used());
         self.is_too_old(snapshot, now)
@@ -472,8 +473,8 @@ impl Snapshots {
         }
     }
 
-    /// Removes expired snapshots, and counts those that the shared store misses rows of. Call it
-    /// every few seconds.
+    /// Removes expired snapshots, and counts those whose rows the shared store lacks. Call it every
+    /// few seconds.
     pub fn sweep(&self) {
         let now = self.clock.now();
         let mut detached = 0;

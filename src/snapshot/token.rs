@@ -1,8 +1,9 @@
-//! Page tokens: sealed claims about where a caller stands.
+//! Page tokens: sealed claims about a caller's place in a list.
 //!
 //! A token carries no time and no randomness: the same page has the same token, on every replica
-//! that holds the same sealing key. It names its snapshot. Where that is gone, it carries what is
-//! needed to go on in another one: the search, and the marks of the rows before its place.
+//! that holds the same sealing key. A token names its snapshot. It also contains the search and the
+//! marks of the rows before its place, so a caller can continue in another snapshot if the first
+//! one is gone.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,59 +14,63 @@ use crate::domain::audience::AudienceFingerprint;
 use crate::domain::{CustomerId, DateRange, PageSize};
 use crate::secrets::{SealingKey, Seals};
 
-/// Longest text looked at. A token with the longest customer id and search is under 800 characters.
+/// Maximum length of a token. Longer texts are not decoded. A token with the longest customer id
+/// and search has fewer than 800 characters.
 pub const TOKEN_CHARS_MAX: usize = 1024;
 
 /// The version of tokens that are sealed.
 const VERSION: u8 = 2;
-/// The version before, without marks and search. Such tokens open, and have expired.
+/// The previous version, without marks and search. Its tokens can be opened, but have expired.
 const VERSION_BEFORE: u8 = 1;
-/// Longest text of a search's other members that a token carries, in bytes. A token of a longer
-/// search goes on without its snapshot only where the continuation repeats the search.
+/// Maximum bytes of a search's other members in a token. If a search has more, a token whose
+/// snapshot is gone continues only if the continuation repeats the search.
 pub const EXTRA_BYTES_MAX: usize = 300;
-/// Stands in place of the length of a search that is too long.
+/// Written instead of the length of a search that is too long.
 const NO_EXTRA: u16 = u16::MAX;
-/// Of tokens for states: never taken for a page's, nor the other way round.
+/// The version of sync tokens. A sync token is never accepted as a page token, or the other way
+/// round.
 const SYNC_VERSION: u8 = 0x81;
 
 /// Names a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnapshotId(pub u128);
 
-/// What a token says.
+/// The content of a page token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
-    /// Whose pages.
+    /// The snapshot of the page.
     pub snapshot: SnapshotId,
     /// First row of the page, counted in the view.
     pub offset: u32,
-    /// Page size where the continuation names none.
+    /// The page size, if the continuation does not give one.
     pub size: PageSize,
-    /// Whom the token was given to: callers of the same audience may use it.
+    /// The audience of the caller that received the token. Callers with the same audience may use
+    /// it.
     pub audience: AudienceFingerprint,
     /// Start of the fingerprint of the search's identity.
     pub identity: [u8; 16],
     /// The customer that was searched.
     pub customer: Option<CustomerId>,
-    /// Whether that customer is a view over a wider snapshot.
+    /// Whether the customer's rows are a view of a snapshot of all customers.
     pub derived: bool,
     /// The range that was searched.
     pub range: Option<DateRange>,
     /// The other members of the search, as canonical JSON. `None` if they are longer than
     /// [`EXTRA_BYTES_MAX`].
     pub extra: Option<String>,
-    /// What the rows before the place must show. `None` in a token of the version before.
+    /// The marks that the rows before the place must show. `None` in a token of the previous
+    /// version.
     pub marks: Option<Marks>,
 }
 
-/// What a token for a state of a search says.
+/// The content of a sync token, which names a state of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyncClaims {
     /// The state.
     pub state: u128,
-    /// Whom the token was given to.
+    /// The audience of the caller that received the token.
     pub audience: AudienceFingerprint,
-    /// When the vendor had last confirmed the state, as the caller was told: milliseconds of Unix
+    /// When the vendor last confirmed the state, as reported to the caller, in milliseconds of Unix
     /// time.
     pub as_of_ms: i64,
 }

@@ -37,12 +37,13 @@ use crate::metrics::WalkOutcome;
 use crate::traces::{OpenSpan, SpanKind};
 use crate::upstream::{Cursor, EnvelopeMember, Fault, SourcePage, UpstreamError};
 
-/// First pause before a new search after a lost scroll; doubles each time, with full jitter.
+/// Pause before the first new search after a lost scroll. It doubles with each further search, with
+/// full jitter.
 const REWALK_PAUSE: Duration = Duration::from_millis(50);
-/// Longest such pause.
+/// Maximum of that pause.
 const REWALK_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// For this long a failure answers every further reader, so that a burst of readers does not become
-/// a burst of searches.
+/// How long a failure answers every further reader, so that a burst of readers does not become a
+/// burst of searches.
 const FAILURE_HOLD: Duration = Duration::from_millis(300);
 
 /// Why a walk was begun.
@@ -50,7 +51,7 @@ const FAILURE_HOLD: Duration = Duration::from_millis(300);
 enum Origin {
     /// Readers wait for rows. An idle walk is worth reading to its end.
     Readers,
-    /// A refresh, which has told everything once it is decided.
+    /// A refresh was due. Once it is decided, nobody waits for the walk's further rows.
     Refresh,
 }
 
@@ -63,10 +64,10 @@ pub(super) struct Walk {
     origin: Origin,
     /// Vendor pages read since the last reader left.
     drained: usize,
-    /// Read-ahead, or reading on while the gateway leaves, found no budget; the next demand tries
-    /// again.
+    /// Whether reading ahead, or reading on while the gateway shuts down, found no budget. It is
+    /// tried again after the next demand.
     read_ahead_paused: bool,
-    /// No page is read for waiting searches before then: the last one found no budget.
+    /// The earliest time to read a page for waiting searches. The last attempt found no budget.
     pressing_from: Instant,
     /// How long answers of this walk may be used, as its search was graded when it began.
     pub(super) lifetimes: Lifetimes,
@@ -75,16 +76,16 @@ pub(super) struct Walk {
     last_fetch: Instant,
     /// The target's end, which readers get with its last rows.
     pub(super) ending: Option<End>,
-    /// By which right it asks the vendor, among the gateways that share a store.
+    /// The right by which it calls the vendor, among the gateways that share a store.
     pub(super) right: WalkRight,
-    /// The rows that another gateway walks are not good for its target.
+    /// Whether the rows of another gateway's walk cannot be used for its target.
     pub(super) cannot_adopt: bool,
 }
 
 pub(super) struct Scroll {
     pub(super) cursor: Option<Cursor>,
     pub(super) slot: SlotLease,
-    // A hash already, and of this process only.
+    // Row ids are hashes already, so a fast hasher is enough.
     pub(super) seen: HashSet<RowId, RandomState>,
     pub(super) page_prints: HashSet<[u8; 32]>,
     pub(super) pages: usize,
@@ -99,7 +100,7 @@ enum ScrollEnd {
     Over(WalkOutcome),
     /// The search gave no scroll.
     NotBegun(WalkFailure),
-    /// The scroll is lost behind this many rows.
+    /// The scroll was lost after this many rows.
     Lost(UpstreamError, usize),
     /// Another gateway walks the search.
     Deposed,
@@ -112,7 +113,7 @@ pub(super) enum WalkStep {
 }
 
 impl Walk {
-    /// Creates a walk that brings the rows which readers of `target` wait for.
+    /// Creates a walk that reads the rows for which readers of `target` wait.
     pub fn grow(
         store: Arc<Snapshots>,
         lineage: Arc<Lineage>,
@@ -177,14 +178,14 @@ impl Walk {
         let Some(_turn) = lineage.take_turn().await else {
             return;
         };
-        // The walk compares with all rows that were kept.
+        // The walk compares its rows with all stored ones, so these are loaded first.
         self.target.until_loaded().await;
         if matches!(self.stage, Stage::Comparing { .. }) && self.leave_if_unwanted() {
-            // The walk before brought what was waited for.
+            // The previous walk read the rows that readers waited for.
             return;
         }
         if !self.take_claim().await {
-            // Another gateway brought it.
+            // Another gateway read the rows.
             return;
         }
         let mut rewalks = 0;
@@ -251,8 +252,8 @@ impl Walk {
         }
     }
 
-    /// Notes a fault of the vendor's content at this row. If the walk or the one before met the
-    /// same fault there, another search would meet it too: returns the failure, to be held.
+    /// Records a fault in the vendor's content at this row. If the last search met the same fault
+    /// there, the next one would meet it too. Then returns the failure, to be held.
     fn same_content_fault(&self, failure: &WalkFailure, row: usize) -> Option<WalkFailure> {
         let WalkFailure::Upstream(error) = failure else {
             return None;
@@ -262,9 +263,9 @@ impl Walk {
         Some(WalkFailure::Upstream(held))
     }
 
-    /// How long to wait before the next search: back-off with full jitter, and not before the
-    /// vendor or its budget takes another call. `None` if every reader that waits will have left by
-    /// then.
+    /// Returns how long to wait before the next search: a back-off with full jitter, after the time
+    /// in which the vendor or its budget accepts no call. `None` if every waiting reader will have
+    /// left by then.
     fn pause(&self, failure: &WalkFailure, rewalks: u32) -> Option<Duration> {
         let pause = REWALK_PAUSE
             .saturating_mul(1 << rewalks.min(8))
@@ -348,7 +349,8 @@ impl Walk {
                 WalkStep::Over(outcome) => Some(outcome),
             };
             if self.store.keeps() {
-                // Kept before told, so that no reader holds a row that a crash undoes.
+                // Rows are stored before readers see them, so that no reader has a row that a crash
+                // undoes.
                 let payer = self.payer();
                 let trace = payer.as_ref().and_then(|payer| payer.trace());
                 let span = trace.map(|trace| trace.open(None));
@@ -363,7 +365,7 @@ impl Walk {
             }
             self.lineage
                 .pass_content_fault(scroll.seen.len(), over.is_some());
-            // Readers that wait for the rows have them; the rest can wait for the readers.
+            // Lets the readers that waited for these rows run before the rest of the work.
             yield_now().await;
             self.store.make_room();
             if let Some(outcome) = over {
@@ -526,12 +528,12 @@ impl Walk {
         self.store.clock.now() + FAILURE_HOLD.mul_f64(0.5 + 0.5 * fastrand::f64())
     }
 
-    /// The last reader whose request the walk works for.
+    /// Returns the payer of the last reader for which the walk works.
     fn payer(&self) -> Option<Arc<Payer>> {
         self.target.lock().payer.clone()
     }
 
-    /// Gives up. Readers that wait get the failure; the next reader tries again.
+    /// Gives up. Waiting readers get the failure, and the next reader begins another walk.
     fn fail(&mut self, failure: WalkFailure) {
         let payer = self.payer();
         tracing::info!(
@@ -548,7 +550,7 @@ impl Walk {
             state.ages.is_none()
         };
         if empty {
-            // Nothing was ever served of it.
+            // No row of it was ever served.
             self.store.discard(&self.lineage, &self.target);
         }
         self.announce_failure(failure.clone());
@@ -562,8 +564,9 @@ impl Walk {
 
 impl Drop for Walk {
     fn drop(&mut self) {
-        // Readers look again. If the walk ended without a word, after a panic or at shutdown, its
-        // grower and its turn tell them so. Nobody else would show them the rows that are there.
+        // Nothing else would show readers the rows that the walk has read. If it ended without an
+        // outcome, after a panic or at shutdown, readers get that failure from its grower and its
+        // turn.
         self.tell();
     }
 }

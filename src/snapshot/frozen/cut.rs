@@ -125,8 +125,8 @@ impl Snapshot {
         (texts, end)
     }
 
-    /// Returns what [`Self::rows_known`] returns, with the id of each row. It is no use of the
-    /// snapshot that keeps it in memory.
+    /// Returns what [`Self::rows_known`] returns, with the id of each row. This does not count as a
+    /// use that keeps the snapshot in memory.
     pub fn rows_with_ids(
         &self,
         view: &View,

@@ -11,24 +11,25 @@ use crate::snapshot::lost::WalkFailure;
 use crate::snapshot::slots::SlotLease;
 use crate::upstream::UpstreamError;
 
-/// Wait of a vendor call for budget and answer where no caller's deadline is further away: time for
-/// an attempt and a short queue.
+/// Minimum time that a vendor call may wait for budget and answer, even if its callers leave
+/// earlier. It is enough for one attempt and a short queue.
 const CALL_WAIT: Duration = Duration::from_secs(20);
-/// Shortest pause of a scroll that is to end because searches wait for slots, but finds no budget.
+/// Minimum pause after no budget was found for a scroll that must end because searches wait for
+/// slots.
 const PRESS_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why the next vendor page is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Errand {
-    /// A refresh is not decided.
+    /// A refresh is not decided yet.
     Check(Lane),
     /// A reader waits for rows.
     Reader(Lane),
-    /// One page more than the furthest reader has read.
+    /// The walk stays some pages ahead of its furthest reader.
     ReadAhead,
-    /// The idle walk may reach its end.
+    /// The idle walk may reach its end within a few pages.
     Drain,
-    /// The gateway leaves, and what is kept costs no call after it.
+    /// The gateway shuts down. Pages that it stores now cost no call after the restart.
     ReadOn,
     /// Searches wait for a slot, so the scroll must end.
     Press(Lane),
@@ -93,8 +94,8 @@ impl Walk {
             slot.busy();
             return Ok(Next::Fetch(Errand::Reader(lane)));
         }
-        // A reader that asks for the first page again and again wants no more rows. It must not
-        // keep the walk, which every first page joins, from ending.
+        // Every first page joins the walk. A reader that requests only first pages wants no more
+        // rows, so it must not keep the walk from ending.
         let idle_since = self.target.last_paged().max(self.last_fetch_of_reader());
         let over_at = self.began + options.walk_time_max;
         let idle_at = (idle_since + options.scroll_idle_max).min(over_at);
@@ -130,8 +131,8 @@ impl Walk {
         Ok(Next::Abandon)
     }
 
-    /// Whether the gateway leaves and a reader who pages likely goes on after the restart. Pages
-    /// that are kept by then cost no call.
+    /// Returns whether the gateway shuts down and a paging reader will probably continue after the
+    /// restart. Pages that are stored by then cost no call.
     fn reads_on_to_leave(&self, state: &State, now: Instant) -> bool {
         let options = self.store.options.load();
         let idle = now.saturating_duration_since(self.target.last_paged());
@@ -158,8 +159,8 @@ impl Walk {
         match errand {
             Errand::Check(_) => return Some(ScrollEnd::Lost(error, 0)),
             Errand::Press(_) => {
-                // An abandoned scroll would count until it expires; this one may end a little
-                // later.
+                // An abandoned scroll would count until it expires, so this one waits for budget
+                // instead.
                 let pause = error.retry_after.unwrap_or_default().max(PRESS_PAUSE);
                 self.pressing_from = self.store.clock.now() + pause;
             }
@@ -194,7 +195,7 @@ impl Walk {
     }
 
     pub(super) fn spend(&self, lane: Lane) -> Spend {
-        // A refresh that callers wait a moment for is on their account.
+        // Callers that wait briefly for a refresh pay for it.
         let wanted_soon = matches!(
             self.stage,
             Stage::Checking {
@@ -208,7 +209,7 @@ impl Walk {
                 (state.payer.clone(), state.wanted_until)
             }
             Lane::Refresh if wanted_soon => (self.target.lock().payer.clone(), None),
-            // What ends an idle scroll is nobody's.
+            // No caller pays for pages that only end an idle scroll.
             Lane::Refresh | Lane::ReadAhead => (None, None),
         };
         let soonest = self.store.clock.now() + CALL_WAIT;
@@ -223,7 +224,7 @@ impl Walk {
     }
 }
 
-/// Returns the lane of the most urgent reader that waits for rows which are not there.
+/// Returns the lane of the most urgent reader that waits for rows which the walk has not read.
 pub fn wanted_lane(state: &State) -> Option<Lane> {
     if state.end != End::Growing {
         None

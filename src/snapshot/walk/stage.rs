@@ -21,7 +21,7 @@ pub enum Stage {
         /// Lets the target grow while the walk runs.
         grower: Grower,
     },
-    /// Compares them to learn whether the target is still what the vendor answers.
+    /// Compares them with those of the target, to see whether the vendor still gives the same rows.
     Checking {
         /// The lineage waits for the end of this refresh.
         turn: RefreshTurn,
@@ -39,7 +39,7 @@ pub enum Stage {
         /// The scroll's rows so far.
         shadow: Shadow,
     },
-    /// Nothing more comes of this walk.
+    /// The walk has ended.
     Over,
 }
 
@@ -95,7 +95,7 @@ impl Walk {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Comparing { grower, .. } | Stage::Growing { grower } => Some(grower),
             Stage::Renewed { grower, .. } => grower,
-            // Left as it is: its turn must be ended with a word.
+            // Unchanged, because its turn must be ended with an outcome.
             stage @ Stage::Checking { .. } => {
                 self.stage = stage;
                 None
