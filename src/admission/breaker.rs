@@ -16,7 +16,7 @@ pub struct CircuitSettings {
     pub consecutive_failures: u32,
     /// Share of failed calls, in percent, that opens it.
     pub failure_percent: u32,
-    /// Number of calls in the window from which on the share counts.
+    /// Minimum number of calls in the window for the share to count.
     pub calls_min: u32,
     /// Time between probes while the circuit is open, if probes fail at once.
     pub probe_every: Duration,

@@ -55,7 +55,7 @@ pub enum KeyVerdict {
 }
 
 struct State {
-    /// The keys that the members below are about.
+    /// The keys to which the other members refer.
     keys: Arc<VendorKeys>,
     using: Which,
     primary_refused: bool,

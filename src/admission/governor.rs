@@ -160,8 +160,7 @@ impl Governor {
         self.tell(word);
     }
 
-    /// Lets the credit in the store grow from now on, if it is the first of its gateways that
-    /// looks at it.
+    /// Reads the budget in the store. Its credit grows from the first time that a gateway does so.
     pub(super) async fn open_purse(&self) {
         let wish = self.inner.lock().pace.wish(Lane::Interactive);
         if let Some(shared) = self.shared.get() {
@@ -175,7 +174,7 @@ impl Governor {
         self.inner.lock().pace.is_shared()
     }
 
-    /// Tells the other gateways what the vendor said, if it is anything new.
+    /// Shares what the vendor said with the other gateways, if it is new.
     fn tell(&self, word: PurseWord) {
         let says = word.strike || word.answered || word.resume;
         if let Some(shared) = self.shared.get()

@@ -71,16 +71,16 @@ impl PaceSettings {
     }
 }
 
-/// Who keeps the budget.
+/// Where the budget is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purse {
-    /// This gateway, of one part in `of`.
+    /// In this gateway, which has one part in `of`.
     Own {
         /// 1: the whole budget.
         of: u32,
     },
-    /// The store, for all gateways. Credit and hold-downs here are what was heard last. No call
-    /// goes before the store has answered for it.
+    /// In the store, for all gateways. Credit and hold-downs here are those of its last reply. No
+    /// call goes out before the store has granted it.
     Shared {
         /// The store is not asked before this. `None`: at any time.
         look_at: Option<Instant>,
@@ -522,7 +522,7 @@ impl Pace {
         places_for(self.places.limit(self.places_max()), lane)
     }
 
-    /// Returns whether a call may go at this gateway's own word.
+    /// Returns whether this gateway may admit a call without the store.
     fn admits(&self, now: Instant, lane: Lane) -> bool {
         !self.is_shared() && self.is_ready(now, lane)
     }

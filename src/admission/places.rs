@@ -28,7 +28,7 @@ pub enum Felt {
 pub struct Places {
     /// In thousandths. `None` while all places may be used.
     now: Option<u64>,
-    /// Calls begun before this belong to the crowd that was already cut.
+    /// Late answers to calls begun before this time do not cut the places again.
     cut: Option<Instant>,
 }
 

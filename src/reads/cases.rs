@@ -405,8 +405,8 @@ impl Cases {
         })
     }
 
-    /// Looks into the store for a search for one customer and for the same search for all, where
-    /// memory holds neither. [`Self::derived`] looks into memory only.
+    /// Loads a search for one customer, and the same search for all, from the store if memory holds
+    /// neither. [`Self::derived`] reads only memory.
     pub(super) async fn recall_views(&self, asker: &Asker, query: &Arc<SearchQuery>) {
         let derives = query.customer.is_some() && self.policy.load().derive_customer;
         if !derives || asker.directives.no_cache || !self.snapshots.keeps() {

@@ -3,8 +3,8 @@
 //! Each caller has a log (`event_log`) with its targets, the tag of the last answer to each, and
 //! the last events. While the caller has an open stream, its targets are looked up after every
 //! vendor answer, and at intervals: the answer that this caller would get now, from memory alone,
-//! is compared with its last one. So rows outside its audience cannot show, and no vendor is called
-//! for a stream.
+//! is compared with its last one. So rows outside its audience never cause an event, and no vendor
+//! is called for a stream.
 //!
 //! A stream reads the log at its reader's pace and buffers nothing. A reader that falls behind the
 //! log is cut.

@@ -83,7 +83,7 @@ impl KeptStates {
         }
     }
 
-    /// Empties a record, some time soon.
+    /// Empties a record. Does not wait for the store.
     fn drop_record(&self, identity: [u8; 32]) {
         let answer = self.answer(Vec::new(), self.clock.now());
         self.store.keep_answer(&identity, answer);

@@ -1,4 +1,4 @@
-//! Both vendors in one answer: what is there of each part, its age, and what is missing.
+//! Joins both vendors in one answer. Each part has its age, and says what it lacks.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

@@ -39,8 +39,8 @@ impl Purge {
     }
 }
 
-/// Ends in memory what other gateways purged. Weak, because what it refers to holds the store that
-/// holds this.
+/// Applies the purges of other gateways to memory. The references are weak, because the parts of
+/// memory hold the store, and the store holds this.
 struct PurgeFollower {
     lookups: Weak<Lookups>,
     variants: Weak<Variants>,

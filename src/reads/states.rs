@@ -61,7 +61,7 @@ pub(super) struct FollowedSearch {
 pub(super) enum BuiltFor {
     /// A caller that waits for it.
     Caller(Arc<str>),
-    /// Callers that will likely ask. The state is the newest one of the search before.
+    /// Callers that will probably request it. Holds the state of the search before this one.
     Followers(Arc<ViewState>),
 }
 
@@ -223,7 +223,7 @@ impl States {
     }
 
     /// Remembers a state that was built from a whole snapshot, cut by `cut`. Equal rows give the
-    /// same state. A newer state of a search replaces the one before if no token names that.
+    /// same state. A newer state of a search replaces the previous one if no token names it.
     pub(super) fn remember(
         &self,
         made: NewState,
@@ -234,7 +234,7 @@ impl States {
         let at = snapshot.ages()?.whole;
         let (caller, last_used) = match built_for {
             BuiltFor::Caller(caller) => (caller, self.ms_of(self.clock.now())),
-            // Nobody asked, so this does not make the search followed for longer.
+            // No caller requested it, so the search is not followed for longer.
             BuiltFor::Followers(of) => (of.caller(), of.last_used()),
         };
         let as_of = (at, self.wall_at(at));

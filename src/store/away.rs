@@ -12,17 +12,17 @@ use super::engine::EngineState;
 use super::handle::{Store, StoreInner};
 use crate::clock::Duration;
 
-/// How long a `closed` gateway serves without a word from the fleet. A purge of another gateway may
-/// be unknown here for this long.
+/// How long a `closed` gateway serves after the last reply of the fleet. A purge of another gateway
+/// may be unknown here for this long.
 pub const CLOSES_AFTER: Duration = Duration::from_secs(5);
 
-/// `Retry-After` of what is refused. A server that returns is found within this time.
+/// `Retry-After` of refused requests. A gateway notices within this time that the server is back.
 pub const STORE_RETRY: Duration = Duration::from_secs(2);
 
 /// What a gateway does while its store is away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenAway {
-    /// It goes on alone. The default.
+    /// It continues alone. This is the default.
     #[default]
     Open,
     /// It makes no vendor calls.
@@ -111,13 +111,13 @@ impl StoreInner {
         }
     }
 
-    /// Late writes do not count: without vendor calls nothing is written, and the gateway would
-    /// never hear that they are in time again.
+    /// Late writes do not count. Without vendor calls nothing is written, so the gateway would
+    /// never notice that writes are in time again.
     fn is_away(&self) -> bool {
         self.engine.state() == EngineState::Away || self.reads_are_away()
     }
 
-    /// Returns the time since the fleet was heard of, or since the start.
+    /// Returns the time since the last reply of the fleet, or since the start.
     fn silence(&self) -> Duration {
         let heard = Duration::from_millis(self.heard_ms.load(Ordering::Acquire));
         self.age().saturating_sub(heard)

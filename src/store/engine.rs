@@ -59,8 +59,8 @@ impl KeptEnd {
     }
 }
 
-/// By which right a snapshot is changed in an engine that several gateways share. The engine
-/// refuses the change if another gateway has claimed the line since.
+/// The right to change a snapshot in an engine that several gateways share. The engine refuses the
+/// change if another gateway has claimed the line since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
     /// The line of the search.
@@ -79,14 +79,14 @@ pub enum StoreOp {
         /// Its name.
         name: RecordName,
     },
-    /// Keeps an answer → [`StoreReply::Kept`]; [`StoreReply::Conflict`] for a soft failure where a
+    /// Keeps an answer → [`StoreReply::Kept`]; [`StoreReply::Conflict`] for a soft failure if a
     /// good answer is kept.
     Land {
         /// Its name.
         name: RecordName,
         /// Sealed.
         record: Bytes,
-        /// A soft failure.
+        /// Whether it is a soft failure.
         negative: bool,
     },
     /// Reads the name of the current snapshot of a line → [`StoreReply::Current`].
@@ -94,9 +94,8 @@ pub enum StoreOp {
         /// The line of a search.
         line: RecordName,
     },
-    /// Begins a snapshot and makes it current. → [`StoreReply::Kept`], also where it was begun
-    /// already; [`StoreReply::Conflict`] where the current one is not `was`;
-    /// [`StoreReply::Deposed`].
+    /// Begins a snapshot and makes it current → [`StoreReply::Kept`], also if it was begun already;
+    /// [`StoreReply::Conflict`] if the current snapshot is not `was`; [`StoreReply::Deposed`].
     Begin {
         /// The line of the search.
         line: RecordName,
@@ -104,13 +103,13 @@ pub enum StoreOp {
         snapshot: RecordName,
         /// Sealed.
         head: Bytes,
-        /// What is current now.
+        /// The snapshot that is current before.
         was: Option<RecordName>,
-        /// `None`: nobody else changes it.
+        /// `None` if no other gateway can change it.
         fence: Option<Fence>,
     },
-    /// Begins a snapshot that the engine lost, for its tokens only: the current one of the line
-    /// stays. → [`StoreReply::Kept`], also where there is such a snapshot;
+    /// Begins a snapshot that the engine lost. It is for tokens only: the current snapshot of the
+    /// line stays → [`StoreReply::Kept`], also if there is such a snapshot;
     /// [`StoreReply::Deposed`].
     PutBack {
         /// The line of the search.
@@ -119,12 +118,12 @@ pub enum StoreOp {
         snapshot: RecordName,
         /// Sealed.
         head: Bytes,
-        /// `None`: nobody else changes it.
+        /// `None` if no other gateway can change it.
         fence: Option<Fence>,
     },
-    /// Adds a chunk → [`StoreReply::Kept`], also where this very chunk was added last;
-    /// [`StoreReply::Gone`] where there is no such snapshot; [`StoreReply::Conflict`] where it has
-    /// other chunks, or has ended; [`StoreReply::Deposed`].
+    /// Adds a chunk → [`StoreReply::Kept`], also if the same chunk was the last one added;
+    /// [`StoreReply::Gone`] if there is no such snapshot; [`StoreReply::Conflict`] if it has other
+    /// chunks, or has ended; [`StoreReply::Deposed`].
     Append {
         /// The snapshot.
         snapshot: RecordName,
@@ -140,7 +139,7 @@ pub enum StoreOp {
         chunk: Bytes,
         /// When the vendor sent the rows. The time of the first chunk is the head's age too.
         at: Stamp,
-        /// `None`: nobody else changes it.
+        /// `None` if no other gateway can change it.
         fence: Option<Fence>,
     },
     /// Resets the ages, because the vendor sent the same rows again → [`StoreReply::Kept`] or
@@ -152,15 +151,15 @@ pub enum StoreOp {
         ages: KeptAges,
     },
     /// Ends a snapshot; the first end stays → [`StoreReply::Kept`] or [`StoreReply::Gone`];
-    /// [`StoreReply::Conflict`] where it has other chunks; [`StoreReply::Deposed`].
+    /// [`StoreReply::Conflict`] if it has other chunks; [`StoreReply::Deposed`].
     End {
         /// The snapshot.
         snapshot: RecordName,
-        /// How.
+        /// Its end.
         end: KeptEnd,
-        /// Its chunks, and the chain over them. `None`: whatever they are.
+        /// Its chunks, and the chain over them. `None` accepts any.
         of: Option<(u32, Chain)>,
-        /// `None`: nobody else changes it.
+        /// `None` if no other gateway can change it.
         fence: Option<Fence>,
     },
     /// Reads the head of a snapshot and its state → [`StoreReply::Head`].
@@ -234,7 +233,7 @@ impl StoreOp {
         )
     }
 
-    /// Returns by which right it changes a snapshot.
+    /// Returns the right by which it changes a snapshot.
     pub(super) fn fence(&self) -> Option<&Fence> {
         match self {
             Self::Begin { fence, .. }
@@ -309,12 +308,12 @@ pub type EngineFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreFault>
 /// The reply to an operation of one store.
 pub type StoreFuture<'a> = EngineFuture<'a, StoreReply>;
 
-/// How an engine is doing.
+/// The state of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineState {
     /// Being opened.
     Opening,
-    /// At work.
+    /// In use.
     Ok,
     /// Cannot be used at the moment; it retries by itself.
     Away,
@@ -368,7 +367,7 @@ pub trait Engine: Send + Sync + 'static {
     /// change may have been made all the same, so the operation may be repeated.
     fn call(&self, op: StoreOp) -> StoreFuture<'_>;
 
-    /// How it is doing.
+    /// Returns its state.
     fn state(&self) -> EngineState;
 
     /// Returns how often the engine may have lost records since the process started, for instance
@@ -391,7 +390,7 @@ pub trait Engine: Send + Sync + 'static {
         Duration::from_millis(50)
     }
 
-    /// Replicas that there are at least, whatever was heard last.
+    /// Returns the minimum number of replicas to assume, whatever the last beat said.
     fn replicas_min(&self) -> u32 {
         1
     }

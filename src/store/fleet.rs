@@ -140,7 +140,7 @@ pub enum FleetOp {
         claim: ClaimId,
         /// Sealed.
         record: Bytes,
-        /// A soft failure.
+        /// Whether it is a soft failure.
         negative: bool,
         /// When the vendor gave it.
         born: Stamp,

@@ -55,7 +55,7 @@ struct LineLease {
 }
 
 impl SharedLine {
-    /// Milliseconds for which the claim of another lasts still.
+    /// Returns for how many milliseconds the claim of another gateway still lasts.
     fn left(&self, but: Option<ClaimId>, now: u64) -> u64 {
         let claim = self.claim.filter(|held| Some(held.claim) != but);
         claim.map_or(0, |held| held.until.saturating_sub(now).min(held.len))
@@ -382,13 +382,13 @@ impl SharedModel {
         }
     }
 
-    /// Rings at all that share the engine. Also for rings that nothing in the engine caused.
+    /// Rings the bell of all gateways that share the engine, also without a change in the engine.
     pub fn ring(&self, ring: Ring) {
         self.hooks.lock().iter().for_each(|hook| hook(ring));
     }
 
-    /// Replaces everything with what another one has, as when an empty server or an older copy
-    /// takes the place of the one before.
+    /// Replaces everything with the content of another engine, as if an empty server or an older
+    /// copy took the place of the previous one.
     pub fn become_copy_of(&self, other: &Self) {
         let agreed = other.agreed.lock().clone();
         *self.agreed.lock() = agreed;
@@ -502,7 +502,7 @@ impl SharedModel {
 }
 
 impl Clone for SharedModel {
-    /// Copies everything: the two then go their own ways.
+    /// Copies everything. The copy is independent.
     fn clone(&self) -> Self {
         Self {
             model: self.model.clone(),

@@ -14,7 +14,7 @@ use crate::store::names::{NameUse, Names};
 use crate::store::pack::{PackReader, PackWriter};
 use crate::store::record::{RecordKind, RecordName, RecordPlace};
 
-/// What is noted after answers that are waited for.
+/// The content of the note that is written after answers whose writing is awaited.
 const KEPT_SO_FAR: &[u8] = b"kept so far";
 
 /// A stored answer.
@@ -22,7 +22,7 @@ const KEPT_SO_FAR: &[u8] = b"kept so far";
 pub struct KeptAnswer {
     /// The vendor's body, in the form that its reader wrote.
     pub content: Bytes,
-    /// A soft failure.
+    /// Whether it is a soft failure.
     pub negative: bool,
     /// When the vendor last confirmed the answer.
     pub born: Stamp,
@@ -80,7 +80,7 @@ impl Store {
             return false;
         };
         let until = inner.patience();
-        // Who waits may leave. What was begun is written to its end.
+        // The waiting caller may leave. Operations that were begun are completed.
         let kept = tokio::spawn(async move { inner.keep_safely(answers).await });
         matches!(timeout_at(until, kept).await, Ok(Ok(true)))
     }

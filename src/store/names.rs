@@ -19,7 +19,7 @@ pub enum NameUse {
     Account,
     /// A caller whose requests are summed.
     Caller,
-    /// Who pays for calls.
+    /// A payer of vendor calls.
     Payer,
 }
 

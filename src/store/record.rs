@@ -1,6 +1,6 @@
-//! Sealed records. An engine stores them and can read nothing of them but their length.
+//! Sealed records. The engine that stores them can read only their length.
 //!
-//! A record is packed (zstd, where that is shorter), then sealed with AES-256-GCM-SIV. The seal is
+//! A record is packed (with zstd if that is shorter), then sealed with AES-256-GCM-SIV. The seal is
 //! bound to the record's kind, name, number and format, so that a record moved to another place in
 //! the engine does not open there. The nonce is a keyed hash of what is sealed: equal records have
 //! equal bytes, and no random number is needed.

@@ -8,9 +8,10 @@
 //! A replica that dies leaves what the vendor has: scrolls that are open until they expire. Payers
 //! share the slots over all replicas, by the rules of `snapshot::slots`: a payer may hold a
 //! multiple of what is free, background work leaves some free, and a slot that frees up goes to the
-//! waiting payer with the fewest. A payer stands in the store as a keyed hash.
+//! waiting payer with the fewest. In the store, a payer is a keyed hash.
 //!
-//! `SharedScrolls` is pure: it says what the scripts in Valkey do, number for number.
+//! `SharedScrolls` is pure. It is the model of the scripts in Valkey: tests compare their replies
+//! number for number.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +52,8 @@ impl SlotOf {
 /// A wish for a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotWish {
-    /// Most scrolls at once, over all replicas. 0 only looks.
+    /// Maximum number of scrolls at once, over all replicas. With 0, the reply only says how the
+    /// slots stand.
     pub max: u32,
     /// Slots that stay free for more urgent searches.
     pub kept: u32,
@@ -77,7 +79,7 @@ pub struct SlotReply {
 /// The scrolls of one account. Pure; the time is in milliseconds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SharedScrolls {
-    /// When each has expired.
+    /// When each scroll expires.
     scrolls: BTreeMap<[u8; 32], i64>,
     /// Until when each payer counts as waiting, for background work apart.
     waiting: BTreeMap<([u8; 16], bool), i64>,
@@ -95,7 +97,7 @@ impl SharedScrolls {
     pub fn take(&mut self, now: i64, slot: &SlotOf, wish: &SlotWish) -> SlotReply {
         let (latest, latest_wait) = (now + ms(wish.expiry), now + ms(SLOT_WAIT));
         self.scrolls.retain(|_, expiry| *expiry > now);
-        // One that lies further ahead than its length is cut to it: then a clock was set back.
+        // An end that is further ahead than its length is cut to that length: a clock was set back.
         for expiry in self.scrolls.values_mut() {
             *expiry = (*expiry).min(latest);
         }
@@ -174,7 +176,7 @@ impl Store {
         }
     }
 
-    /// Records that a scroll may be open for this much longer. Nobody waits for it.
+    /// Records that a scroll may be open for this much longer. Does not wait.
     pub fn note_slot(&self, account: &str, claim: ClaimId, payer: &str, left: Duration) {
         self.tell_of_slot(account, claim, payer, |account, slot| FleetOp::SlotUsed {
             account,
@@ -183,7 +185,7 @@ impl Store {
         });
     }
 
-    /// Records that a scroll is open no more. Nobody waits for it.
+    /// Records that a scroll is no longer open. Does not wait.
     pub fn end_slot(&self, account: &str, claim: ClaimId, payer: &str) {
         self.tell_of_slot(account, claim, payer, |account, slot| FleetOp::SlotEnded {
             account,

@@ -19,7 +19,7 @@ use super::watermarks::Watermarks;
 use crate::clock::{Duration, Instant, sleep};
 
 /// How often a replica reports itself and looks for purges, unless the bell rings before. With this
-/// interval, a purge reaches all replicas within a second, whatever becomes of the bell.
+/// interval, a purge reaches all replicas within a second even if the bell fails.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 /// The pause before a purge checks again whether all replicas have applied it. It doubles each
 /// time. The bell takes a few milliseconds.

@@ -127,24 +127,24 @@ pub struct KeptNews<'a> {
     pub ages: Option<KeptAges>,
     /// Its end, if it has ended.
     pub end: Option<KeptEnd>,
-    /// By which right it is changed in a shared store.
+    /// The right to change it in a shared store.
     pub fence: Option<Fence>,
 }
 
-/// Why something of a snapshot is not known to be kept.
+/// Why a part of a snapshot is not known to be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotKept {
-    /// Nothing after it can be.
+    /// The store refuses it, and every later part.
     Refused,
-    /// Other rows are kept there, or fewer.
+    /// The store has other rows, or fewer.
     Conflict,
-    /// The snapshot is not kept any more.
+    /// The store no longer has the snapshot.
     Gone,
     /// Another gateway has claimed the search.
     Deposed,
-    /// A shared store takes no more at present.
+    /// A shared store accepts nothing more at present.
     Full,
-    /// A shared store did not reply: it may be kept.
+    /// A shared store did not reply, so the part may be stored.
     Unsure,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Each gateway counts the requests that it admits, and reports them four times a second as a
 //! [`UseBatch`]. The engine adds them up by caller and minute, and replies with the sums. A request
-//! is reported after a quarter of a second and heard of after another one. So a gateway knows what
-//! the others admitted up to half a second ago.
+//! is reported within a quarter of a second, and the other gateways read it within another. So a
+//! gateway knows what the others admitted up to half a second ago.
 //!
 //! ```text
 //! requests ─▶ FleetUse::take ─▶ UseBatch ─▶ engine: caller, minute ─▶ sums
@@ -22,22 +22,22 @@ use super::names::NameUse;
 use super::record::RecordName;
 use crate::clock::{Duration, sleep};
 
-/// Callers in one report at most. With more, those with new requests go first, and the others in
-/// turn.
+/// Maximum number of callers in one report. If there are more, those with new requests go first,
+/// and the others follow in turn.
 pub const CALLERS_MAX: usize = 128;
 /// How often a gateway reports.
 const REPORT_EVERY: Duration = Duration::from_millis(250);
-/// Reports in a row without a reply after which a gateway goes on alone. One late reply is no
-/// reason.
+/// Number of reports in a row without a reply after which a gateway counts alone. One late reply is
+/// not enough.
 const MISSED_MAX: u32 = 3;
 
 /// Requests that one gateway admitted, to be added to the sums of the fleet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UseBatch {
-    /// The number of the batch. A batch with the number of the one before is a repetition, and is
+    /// The number of the batch. A batch with the number of the previous one is a repetition, and is
     /// not added.
     pub number: u64,
-    /// Callers, and their requests since the batch before.
+    /// Callers, and their requests since the previous batch.
     pub callers: Vec<(RecordName, u32)>,
 }
 
@@ -61,7 +61,7 @@ pub trait FleetUse: Send + Sync {
     /// includes what was returned.
     fn heard(&self, sums: &[CallerUse]);
 
-    /// The store is away: from now on, each of `of` gateways counts alone.
+    /// From now on, each of `of` gateways counts alone, because the store is away.
     fn alone(&self, of: u32);
 }
 

@@ -8,7 +8,7 @@ use crate::admission::shared::SharedCall;
 use crate::clock::{Duration, Instant};
 
 impl Governor {
-    /// Gives the place that a call was admitted to. `probe` is true while a hold-down is running.
+    /// Returns the permit of an admitted call. `probe` is true while a hold-down is running.
     pub(super) fn permit(
         self: &Arc<Self>,
         probe: bool,
@@ -87,7 +87,7 @@ impl VendorPermit {
 
 impl Drop for VendorPermit {
     fn drop(&mut self) {
-        // First there, so that the next one in line finds the place free.
+        // The place in the store is freed first, so that the next waiter finds it free.
         drop(self.shared.take());
         self.governor.clone().release(self);
     }

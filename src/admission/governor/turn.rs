@@ -13,7 +13,8 @@ use crate::admission::spend::{Lane, Spend};
 use crate::clock::{Duration, Instant, sleep_until};
 use crate::store::{PurseReply, PurseTake, PurseWord, StoreFault};
 
-/// `Retry-After` of a call that was to look whether a hold-down is over, and got no reply.
+/// `Retry-After` of a call that the store did not allow as a probe, if the hold-down has ended
+/// meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Governor {
@@ -161,7 +162,7 @@ impl Governor {
         Ok((goes && waits).then_some(call))
     }
 
-    /// Asks the store whether a call may go although a hold-down is running. `_place` is held here
+    /// Asks the store whether a call may go although a hold-down is running. `place` is held
     /// meanwhile.
     async fn look(self: &Arc<Self>, place: HeldPlace) -> Result<VendorPermit, PaceRefusal> {
         let wish = self.inner.lock().pace.wish(Lane::Interactive);
@@ -200,7 +201,7 @@ impl Governor {
         };
         let goes = inner.pace.heard(now, &reply);
         if let Some((left, refuses)) = inner.pace.untold(now) {
-            // As after the store was emptied.
+            // The store has lost the hold-down, as after it was emptied.
             let told = inner.pace.word(now, &inner.pace.memory(now), false);
             self.tell(PurseWord {
                 stop: Some(left),
@@ -211,7 +212,8 @@ impl Governor {
         Ok(goes)
     }
 
-    /// The store gave no reply. Goes on alone if it is away, and not only late.
+    /// Handles a missing reply of the store. Continues without the store if it is away, and not
+    /// only late.
     ///
     /// # Errors
     /// If the store forbids calls without it.
@@ -263,7 +265,7 @@ enum Turn {
 
 /// What a waiter does next.
 enum Step {
-    /// It waits for news, until then.
+    /// It waits for a notification, until this time at most.
     Sleep(Instant),
     /// It asks the store for a call of this lane.
     Take(Lane, PurseTake),

@@ -60,7 +60,7 @@ const FILE_ID: &[u8] = b"file";
 /// The directory and the maximum size of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskOptions {
-    /// The directory, ours alone.
+    /// The directory. Nothing else may use it.
     pub directory: PathBuf,
     /// Sealed bytes kept. The file may take twice as much.
     pub bytes_max: u64,
@@ -101,7 +101,7 @@ struct DiskState {
     /// Notified when the change of this number is committed.
     waiters: Vec<(u64, oneshot::Sender<()>)>,
     urgent: bool,
-    /// A read found damage.
+    /// Whether a read found damage.
     damaged: bool,
     closing: bool,
     left: bool,

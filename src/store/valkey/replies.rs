@@ -1,4 +1,4 @@
-//! The server's values as replies.
+//! Reads the server's values as replies.
 
 use bytes::Bytes;
 use redis::Value;
