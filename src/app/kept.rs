@@ -89,8 +89,8 @@ pub fn open_store(
             "the store is sealed with a key derived from the wiv key, so a new wiv key empties it; set pagination.token_key_file to avoid that"
         );
     }
-    if let Some(valkey) = &settings.store.valkey {
-        let options = valkey_options(valkey, settings, secrets)?;
+    if settings.store.kind == StoreKind::Valkey {
+        let options = valkey_options(&settings.store.valkey, settings, secrets)?;
         let engine = Valkey::new(options, clock.clone(), metrics.store.resolve());
         return Ok(Store::over(engine, records, clock.clone(), metrics));
     }
@@ -115,7 +115,7 @@ fn valkey_options(
     settings: &Settings,
     secrets: &Secrets,
 ) -> Result<ValkeyOptions, BuildError> {
-    let tls = match valkey.tls {
+    let tls = match valkey.uses_tls() {
         true => Some(Arc::new(trusting(valkey.ca_file.as_deref())?)),
         false => None,
     };

@@ -77,10 +77,9 @@ impl Traced {
 }
 
 fn options(settings: &Settings, secrets: &Secrets) -> Option<TraceOptions> {
-    let traces = settings.traces.as_ref()?;
     Some(TraceOptions {
-        collector: traces.collector.clone(),
-        sample_ratio: traces.sample_ratio,
+        collector: settings.traces.otlp_endpoint.clone()?,
+        sample_ratio: settings.traces.sample_ratio,
         headers: secrets.trace_headers.clone(),
     })
 }

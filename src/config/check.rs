@@ -2,71 +2,28 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::callers;
-use super::file::{self, File, LINKS_MAX};
+use super::file::{self, File, LINKS_MAX, ListenTls};
 use super::form::or_list;
-use super::report::{Refusal, Report, SettingPlaces};
-use super::sources::named;
-use super::store;
-use super::tls;
-use super::traces::{self, TraceSettings};
+use super::report::{Refusal, Report, rules};
+use super::rules;
 use super::vendor::{self, VendorSettings};
-use crate::access::{CallerSpec, Role};
+use crate::access::CallerSpec;
 use crate::cache::VariantOptions;
-use crate::clock::Duration;
 use crate::domain::{PerVendor, Vendor};
 use crate::middleware::inbound::CrossOrigin;
 use crate::reads::{GradedLifetimes, Link, LinkTo, Policy};
-use crate::secrets::SecretSource;
-use crate::server::ServerOptions;
+use crate::server::{ClientAuth, ServerOptions, TlsOptions};
 use crate::snapshot::SnapshotOptions;
-use crate::store::{ValkeyAddress, WhenAway};
+use crate::store::ValkeyAddress;
 
-pub use super::file::{CacheSettings, ChangesSettings, ConsoleSettings, LogSettings};
+pub use super::file::{
+    CacheSettings, ChangesSettings, ConsoleSettings, LogSettings, StoreSettings, TraceSettings,
+    ValkeySettings,
+};
 pub use super::form::{AuthMode, StoreKind};
-
-/// The `[store]` settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreSettings {
-    /// The engine that keeps the records.
-    pub kind: StoreKind,
-    /// The directory of the file. `None`: the settings name none, and the service manager gave
-    /// none.
-    pub directory: Option<PathBuf>,
-    /// Maximum sealed bytes.
-    pub bytes_max: u64,
-    /// The server of `kind = "valkey"`; `None` for any other kind.
-    pub valkey: Option<ValkeySettings>,
-}
-
-/// The `[store.valkey]` settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ValkeySettings {
-    /// The addresses to try. The first primary is used.
-    pub addresses: Vec<ValkeyAddress>,
-    /// Whether connections are encrypted.
-    pub tls: bool,
-    /// The authorities of its certificate. `None`: those that the system trusts.
-    pub ca_file: Option<PathBuf>,
-    /// The user. `None`: the default user.
-    pub username: Option<String>,
-    /// The password of the user. `None`: no password.
-    pub password: Option<SecretSource>,
-    /// The start of every key.
-    pub prefix: String,
-    /// Time limit of one operation.
-    pub timeout: Duration,
-    /// Lease of the claim on a search that a gateway walks.
-    pub lease: Duration,
-    /// Minimum number of gateways that share it.
-    pub replicas_min: u32,
-    /// What the gateway does while it is away.
-    pub when_away: WhenAway,
-}
 
 /// All settings, checked, as the options of each room.
 #[derive(Clone, Debug)]
@@ -95,51 +52,35 @@ pub struct Settings {
     pub store: StoreSettings,
     /// Which answers are encoded.
     pub compression: VariantOptions,
-    /// Seals page tokens; `None`: derived from the wiv key.
-    pub token_key: Option<SecretSource>,
-    /// The secret that sealed page tokens before.
-    pub token_key_previous: Option<SecretSource>,
     /// What is logged.
     pub log: LogSettings,
     /// What the console remembers.
     pub console: ConsoleSettings,
-    /// Where spans go; `None` where traces are off.
-    pub traces: Option<TraceSettings>,
+    /// Where spans go.
+    pub traces: TraceSettings,
     /// Settings that are valid but probably not intended: one line each, without values.
     pub warnings: Vec<String>,
     pub(super) file: File,
-    pub(super) places: SettingPlaces,
-    pub(super) label: Option<Arc<str>>,
+    /// Where each setting was given.
+    pub(super) report: Report,
 }
 
 /// Checks the rules and cuts the mirror into options.
 pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refusal> {
     let report = &mut report;
-    listeners(&file, report);
+    rules::check(&file, report);
     let callers = callers::specs(&file, report);
     let vendors = vendor::vendors(&file, report);
     let policy = policy(&file, report);
-    let snapshots = snapshots(&file.pagination.snapshots, report);
-    let traces = traces::settings(&file.traces, report);
-    let pages = &file.pagination;
-    let (env, by_file) = (&pages.token_key_env, &pages.token_key_file);
-    let token_key = named("pagination.token_key", env, by_file, report);
-    let (env, by_file) = (
-        &pages.token_key_previous_env,
-        &pages.token_key_previous_file,
-    );
-    let token_key_previous = named("pagination.token_key_previous", env, by_file, report);
-    let valkey = store::valkey(&file, report);
+    let mut store = file.store.clone();
+    if store.kind != StoreKind::Valkey {
+        store.valkey = ValkeySettings::default();
+    }
     // Without one, nothing could ever be answered. A key that is named badly is a problem already.
     let mut words = Vendor::ALL.into_iter().map(Vendor::as_str);
     if vendors.present().next().is_none() && !words.any(|word| report.is_about(word)) {
-        let keys = Vendor::ALL.map(|vendor| {
-            let word = vendor.as_str();
-            [
-                format!("{word}.api_key_env"),
-                format!("{word}.api_key_file"),
-            ]
-        });
+        let of = |word: &str| ["env", "file"].map(|kind| format!("{word}.api_key_{kind}"));
+        let keys = Vendor::ALL.map(|vendor| of(vendor.as_str()));
         let keys = or_list(keys.as_flattened());
         let text = format!(
             "no vendor has a key: name the variable or the file that holds one in {keys}; one vendor is enough"
@@ -155,28 +96,16 @@ pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refus
         vendors,
         forced_refreshes_per_minute: file.limits.forced_refreshes_per_minute,
         policy,
-        snapshots,
+        snapshots: file.pagination.snapshots.clone(),
         cache: file.cache,
         changes: file.changes,
-        store: StoreSettings {
-            kind: file.store.kind,
-            directory: file.store.directory.clone(),
-            bytes_max: file.store.bytes_max,
-            valkey,
-        },
+        store,
         compression: file.compression,
-        token_key,
-        token_key_previous,
         log: file.log,
         console: file.console,
-        traces,
-        warnings: callers::warnings(&file)
-            .into_iter()
-            .chain(store::warnings(&file))
-            .chain(lifetime_warnings(&file))
-            .collect(),
-        places: std::mem::take(&mut report.places),
-        label: report.file.take(),
+        traces: file.traces.clone(),
+        warnings: rules::warnings(&file),
+        report: std::mem::take(report),
         file,
     })
 }
@@ -194,13 +123,42 @@ impl StoreSettings {
     }
 }
 
+impl ValkeySettings {
+    /// Returns whether a server is beyond this machine.
+    pub(super) fn is_beyond(&self) -> bool {
+        !self.addresses.iter().all(ValkeyAddress::is_loopback)
+    }
+
+    /// Returns whether connections are encrypted.
+    pub fn uses_tls(&self) -> bool {
+        self.tls.unwrap_or_else(|| self.is_beyond())
+    }
+}
+
+impl ListenTls {
+    /// Returns whether the listener requests certificates from callers.
+    pub(super) fn asks(&self) -> bool {
+        self.client_auth != ClientAuth::None
+    }
+
+    /// Returns the TLS options of the listener. `None`: no TLS.
+    fn options(&self) -> Option<TlsOptions> {
+        Some(TlsOptions {
+            certificate_file: self.certificate_file.clone()?,
+            private_key_file: self.private_key_file.clone()?,
+            client_ca_file: self.client_ca_file.clone(),
+            client_auth: self.client_auth,
+        })
+    }
+}
+
 fn server(file: &File) -> ServerOptions {
     let (listen, limits) = (&file.listen, &file.limits);
     ServerOptions {
         public: listen.public,
         admin: listen.admin,
-        public_tls: tls::options(&listen.public_tls),
-        admin_tls: tls::options(&listen.admin_tls),
+        public_tls: listen.public_tls.options(),
+        admin_tls: listen.admin_tls.options(),
         admin_hosts: listen.admin_hosts.clone(),
         docs: listen.docs,
         header_timeout: limits.header_timeout,
@@ -215,37 +173,6 @@ fn server(file: &File) -> ServerOptions {
         followers_max: file.changes.followers_max,
         drain_delay: limits.drain_delay,
         drain_grace: limits.drain_grace,
-    }
-}
-
-fn listeners(file: &File, report: &mut Report) {
-    let (public, admin): (SocketAddr, SocketAddr) = (file.listen.public, file.listen.admin);
-    let overlap = public.ip() == admin.ip()
-        || (public.is_ipv4() == admin.is_ipv4()
-            && (public.ip().is_unspecified() || admin.ip().is_unspecified()));
-    if public.port() != 0 && public.port() == admin.port() && overlap {
-        report.rule("listen.admin", "must differ from listen.public");
-    }
-    tls::check(tls::PUBLIC, &file.listen.public_tls, report);
-    tls::check(tls::ADMIN, &file.listen.admin_tls, report);
-    let open = file.auth.mode == AuthMode::Open;
-    if open && !public.ip().is_loopback() {
-        report.rule(
-            "auth.mode",
-            "\"open\" accepts requests without a key, so it needs a loopback address in listen.public",
-        );
-    } else if open && !admin.ip().is_loopback() {
-        report.rule(
-            "auth.mode",
-            "\"open\" makes everyone an operator, so it needs a loopback address in listen.admin",
-        );
-    }
-    let operator = |caller: &file::Caller| caller.role == Some(Role::Operator);
-    if !open && !admin.ip().is_loopback() && !file.callers.iter().any(operator) {
-        report.rule(
-            "listen.admin",
-            "must be a loopback address, or a caller must have role = \"operator\"",
-        );
     }
 }
 
@@ -278,89 +205,29 @@ fn links(links: &[file::Link], report: &mut Report) -> Vec<Link> {
     let mut seen = HashMap::new();
     let mut out = Vec::with_capacity(links.len());
     for (i, link) in links.iter().enumerate() {
-        let at = |setting: &str| format!("links[{i}].{setting}");
-        let Some(customer) = &link.customer_id else {
-            report.rule(
-                &at("customer_id"),
-                "is missing: give the id of the linked customer",
-            );
+        let at = format!("links[{i}]");
+        let (id, name) = (&link.client_id, &link.client_name);
+        let to = match (id.clone(), name.clone()) {
+            (Some(id), None) => Some(LinkTo::Id(id)),
+            (None, Some(name)) => Some(LinkTo::Name(name)),
+            _ => None,
+        };
+        rules! { report, &at;
+            "customer_id" if link.customer_id.is_none() =>
+                "is missing: give the id of the linked customer";
+            "client_name" if link.customer_id.is_some() && id.is_some() && name.is_some() =>
+                "is given together with client_id; keep one of them";
+            "client_id" if link.customer_id.is_some() && id.is_none() && name.is_none() =>
+                "is missing: give client_id or client_name";
+        }
+        let (Some(customer), Some(to)) = (link.customer_id.clone(), to) else {
             continue;
         };
-        let to = match (&link.client_id, &link.client_name) {
-            (Some(id), None) => LinkTo::Id(id.clone()),
-            (None, Some(name)) => LinkTo::Name(name.clone()),
-            (Some(_), Some(_)) => {
-                report.rule(
-                    &at("client_name"),
-                    "is given together with client_id; keep one of them",
-                );
-                continue;
-            }
-            (None, None) => {
-                report.rule(
-                    &at("client_id"),
-                    "is missing: give client_id or client_name",
-                );
-                continue;
-            }
-        };
-        let link = Link {
-            customer: customer.clone(),
-            to,
-        };
-        let words = match &link.to {
-            LinkTo::Id(id) => (customer.clone(), true, id.clone()),
-            LinkTo::Name(name) => (customer.clone(), false, name.clone()),
-        };
-        if let Some(first) = seen.insert(words, i) {
-            report.rule(
-                &at("customer_id"),
-                format!("repeats links[{first}]; remove one of them"),
-            );
+        if let Some(first) = seen.insert((customer.clone(), to.clone()), i) {
+            let text = format!("repeats links[{first}]; remove one of them");
+            report.rule(&format!("{at}.customer_id"), text);
         }
-        out.push(link);
+        out.push(Link { customer, to });
     }
     out
-}
-
-/// Returns a warning for each lifetime that a walk without readers may exceed.
-fn lifetime_warnings(file: &File) -> Vec<String> {
-    let cases = &file.cases;
-    let kinds = [
-        ("open", cases.open),
-        ("recent", cases.recent),
-        ("closed", cases.closed),
-    ];
-    let short = kinds
-        .into_iter()
-        .filter(|(_, lives)| lives.fresh < file.pagination.snapshots.scroll_idle_max);
-    short
-        .map(|(kind, _)| {
-            format!(
-                "cases.{kind}.fresh: shorter than pagination.scroll_idle_max; first pages come from a walk until it ends, so they may be as old as that: lower scroll_idle_max"
-            )
-        })
-        .collect()
-}
-
-fn snapshots(options: &SnapshotOptions, report: &mut Report) -> SnapshotOptions {
-    if options.scroll_idle_max >= options.scroll_expiry {
-        report.rule(
-            "pagination.scroll_idle_max",
-            "must be shorter than pagination.scroll_expiry: an idle scroll must be ended while the vendor still has it",
-        );
-    }
-    if options.token_lifetime > options.snapshot_lifetime_max {
-        report.rule(
-            "pagination.token_lifetime",
-            "must not be longer than pagination.snapshot_lifetime_max",
-        );
-    }
-    if options.walk_bytes_max > options.snapshot_bytes_max {
-        report.rule(
-            "pagination.walk_bytes_max",
-            "must not be larger than pagination.snapshot_bytes_max, which holds all walks",
-        );
-    }
-    options.clone()
 }

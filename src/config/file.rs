@@ -4,21 +4,22 @@
 //! the two to each other.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 
-use figment::value::Value;
+use figment::value::Dict;
 use http::HeaderName;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::form::{AuthMode, Level, Setting, StoreKind, Visit, as_table, below, no_more};
+use super::form::{
+    AuthMode, Level, Setting, StoreKind, Visit, below, fields, no_more, place, tables, taken,
+};
 use super::lists::{Host, List, VisibleCustomers};
 use super::measure::{Count, DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, Share, Size, Time, ms};
 use super::names::{
     BilledId, CallerName, CredentialName, DirectoryName, FileName, KeyPrefix, Text, UserName,
-    VariableName,
 };
 use super::report::Report;
+use super::sources::SecretName;
 use crate::access::{CallerKeyHash, ClientSan, Role};
 use crate::cache::{Lifetimes, VariantOptions};
 use crate::domain::{AccountId, CustomerId, PageSize, Vendor};
@@ -30,60 +31,6 @@ use crate::store::{ValkeyAddress, WhenAway};
 use crate::traces::CollectorUrl;
 use crate::upstream::{BaseUrl, ProxyUrl, VendorOptions};
 use crate::vendors::ROWS;
-
-/// Where a setting's value is in the value of its table: under its own name, or where brackets say.
-macro_rules! place {
-    ($value:ident, $name:ident) => { $value.$name };
-    ($value:ident, $name:ident, $($at:ident).+) => { $value.$($at).+ };
-}
-
-/// Makes a type the table of these settings, which are read into members of a value.
-macro_rules! fields {
-    ($table:ty => $value:ty { $($name:ident $([$($at:ident).+])?: $form:ty,)* }) => {
-        impl Setting for $table {
-            type Value = $value;
-
-            fn read(into: &mut $value, given: Value, path: &str, report: &mut Report) {
-                let Some(mut given) = as_table(given, path, report) else {
-                    return;
-                };
-                $(if let Some(given) = given.remove(stringify!($name)) {
-                    let into = &mut place!(into, $name $(, $($at).+)?);
-                    <$form>::read(into, given, &below(path, stringify!($name)), report);
-                })*
-                no_more(&given, &[$(stringify!($name)),*], path, report);
-            }
-
-            fn each(value: &$value, path: &str, visit: &mut Visit<'_>) {
-                $({
-                    let value = &place!(value, $name $(, $($at).+)?);
-                    <$form>::each(value, &below(path, stringify!($name)), visit);
-                })*
-            }
-        }
-    };
-}
-
-/// Declares a table: its settings, their forms and defaults.
-macro_rules! table {
-    ($(#[$meta:meta])* $table:ident {
-        $($(#[$of_field:meta])* $name:ident: $form:ty = $default:expr,)*
-    }) => {
-        $(#[$meta])*
-        #[derive(Clone, Debug)]
-        pub struct $table {
-            $($(#[$of_field])* pub $name: <$form as Setting>::Value,)*
-        }
-
-        impl Default for $table {
-            fn default() -> Self {
-                Self { $($name: $default,)* }
-            }
-        }
-
-        fields! { $table => $table { $($name: $form,)* } }
-    };
-}
 
 /// How long something may take that a caller waits for.
 pub type Wait = Time<100, { 10 * MINUTE }>;
@@ -121,16 +68,14 @@ fields! {
         stale: Beyond,
         on_error: Beyond,
     }
-}
 
-fields! {
     VariantOptions => VariantOptions {
         enabled: bool,
         bytes_min: Size<256, { 1024 * MIB }, usize>,
     }
 }
 
-table! {
+tables! {
     /// The whole file.
     File {
         listen: Listen = Listen::default(),
@@ -147,11 +92,70 @@ table! {
         pagination: Pagination = Pagination::default(),
         cache: CacheSettings = CacheSettings::default(),
         changes: ChangesSettings = ChangesSettings::default(),
-        store: Store = Store::default(),
+        store: StoreSettings = StoreSettings::default(),
         compression: VariantOptions = VariantOptions::default(),
         log: LogSettings = LogSettings::default(),
         console: ConsoleSettings = ConsoleSettings::default(),
-        traces: Traces = Traces::default(),
+        traces: TraceSettings = TraceSettings::default(),
+    }
+
+    /// Where the gateway is reached.
+    Listen {
+        public: SocketAddr = loopback(8080),
+        admin: SocketAddr = loopback(9180),
+        admin_hosts: List<Host, 0, 100> = Vec::new(),
+        docs: bool = true,
+        public_tls: ListenTls = ListenTls::default(),
+        admin_tls: ListenTls = ListenTls::default(),
+    }
+
+    /// TLS on one listener.
+    ListenTls {
+        certificate_file: FileName = None,
+        private_key_file: FileName = None,
+        client_ca_file: FileName = None,
+        client_auth: ClientAuth = ClientAuth::None,
+    }
+
+    /// Which callers are accepted.
+    Auth {
+        mode: AuthMode = AuthMode::Keys,
+    }
+
+    /// One caller. No default accepts a caller.
+    Caller {
+        name: Option<CallerName> = None,
+        key_hash: Option<List<CallerKeyHash, 1, 16, true>> = None,
+        client_san: Option<List<ClientSan, 1, 16>> = None,
+        role: Option<Role> = None,
+        customers: Option<VisibleCustomers> = None,
+        billing: Option<bool> = None,
+        requests_per_minute: Option<Count<1, 10_000_000, u32>> = None,
+        expires: Option<Timestamp> = None,
+    }
+
+    /// Web pages of other origins.
+    Cors {
+        origins: List<Origin, 0, 100> = Vec::new(),
+        // How long browsers may cache a preflight. No browser does for more than two hours.
+        max_age: Time<0, DAY> = ms(10 * MINUTE),
+    }
+
+    /// Bounds of the public listener.
+    Limits {
+        header_timeout: Wait = ms(10 * SECOND),
+        body_timeout: Wait = ms(15 * SECOND),
+        request_timeout: Wait = ms(30 * SECOND),
+        idle_timeout: Wait = ms(60 * SECOND),
+        write_stall_timeout: Wait = ms(15 * SECOND),
+        connections_max: Count<1, 1_000_000, usize> = 4096,
+        connections_per_peer_max: Count<1, 1_000_000, usize> = 2048,
+        requests_in_flight_max: Count<1, 1_000_000, usize> = 1024,
+        exports_max: Count<1, 1_000_000, usize> = 32,
+        hold_down_max: Time<SECOND, DAY> = ms(10 * MINUTE),
+        forced_refreshes_per_minute: Count<0, 1_000_000, u32> = 6,
+        drain_delay: Time<0, { 5 * MINUTE }> = ms(2 * SECOND),
+        drain_grace: Time<0, HOUR> = ms(30 * SECOND),
     }
 }
 
@@ -172,91 +176,17 @@ impl File {
     }
 }
 
-table! {
-    /// Where the gateway is reached.
-    Listen {
-        public: SocketAddr = loopback(8080),
-        admin: SocketAddr = loopback(9180),
-        admin_hosts: List<Host, 0, 100> = Vec::new(),
-        docs: bool = true,
-        public_tls: ListenTls = ListenTls::default(),
-        admin_tls: ListenTls = ListenTls::default(),
-    }
-}
-
-table! {
-    /// TLS on one listener.
-    ListenTls {
-        certificate_file: FileName = None,
-        private_key_file: FileName = None,
-        client_ca_file: FileName = None,
-        client_auth: ClientAuth = ClientAuth::None,
-    }
-}
-
-table! {
-    /// Which callers are accepted.
-    Auth {
-        mode: AuthMode = AuthMode::Keys,
-    }
-}
-
-table! {
-    /// One caller. No default accepts a caller.
-    Caller {
-        name: Option<CallerName> = None,
-        key_hash: Option<List<CallerKeyHash, 1, 16, true>> = None,
-        client_san: Option<List<ClientSan, 1, 16>> = None,
-        role: Option<Role> = None,
-        customers: Option<VisibleCustomers> = None,
-        billing: Option<bool> = None,
-        requests_per_minute: Option<Count<1, 10_000_000, u32>> = None,
-        expires: Option<Timestamp> = None,
-    }
-}
-
-table! {
-    /// Web pages of other origins.
-    Cors {
-        origins: List<Origin, 0, 100> = Vec::new(),
-        // How long browsers may cache a preflight. No browser does for more than two hours.
-        max_age: Time<0, DAY> = ms(10 * MINUTE),
-    }
-}
-
-table! {
-    /// Bounds of the public listener.
-    Limits {
-        header_timeout: Wait = ms(10 * SECOND),
-        body_timeout: Wait = ms(15 * SECOND),
-        request_timeout: Wait = ms(30 * SECOND),
-        idle_timeout: Wait = ms(60 * SECOND),
-        write_stall_timeout: Wait = ms(15 * SECOND),
-        connections_max: Count<1, 1_000_000, usize> = 4096,
-        connections_per_peer_max: Count<1, 1_000_000, usize> = 2048,
-        requests_in_flight_max: Count<1, 1_000_000, usize> = 1024,
-        exports_max: Count<1, 1_000_000, usize> = 32,
-        hold_down_max: Time<SECOND, DAY> = ms(10 * MINUTE),
-        forced_refreshes_per_minute: Count<0, 1_000_000, u32> = 6,
-        drain_delay: Time<0, { 5 * MINUTE }> = ms(2 * SECOND),
-        drain_grace: Time<0, HOUR> = ms(30 * SECOND),
-    }
-}
-
 /// One vendor: what every vendor has, and the account, which each has in its own way.
 #[derive(Clone, Debug)]
 pub struct VendorTable {
     pub options: VendorOptions,
-    pub api_key_env: Option<String>,
-    pub api_key_file: Option<PathBuf>,
-    pub api_key_fallback_env: Option<String>,
-    pub api_key_fallback_file: Option<PathBuf>,
+    pub api_key: SecretName,
+    pub api_key_fallback: SecretName,
     pub optional: bool,
     pub learn_rate: bool,
     pub requests_per_minute_min: u32,
     pub account_id: Option<AccountId>,
-    pub account_id_env: Option<String>,
-    pub account_id_file: Option<PathBuf>,
+    pub account: SecretName,
 }
 
 impl VendorTable {
@@ -265,16 +195,13 @@ impl VendorTable {
         let base = BaseUrl::fixed(host, path);
         Self {
             options: VendorOptions::new(vendor, base, AccountId::of_disabled()),
-            api_key_env: None,
-            api_key_file: None,
-            api_key_fallback_env: None,
-            api_key_fallback_file: None,
+            api_key: SecretName::default(),
+            api_key_fallback: SecretName::default(),
             optional: false,
             learn_rate: false,
             requests_per_minute_min: 6,
             account_id,
-            account_id_env: None,
-            account_id_file: None,
+            account: SecretName::default(),
         }
     }
 }
@@ -290,10 +217,8 @@ macro_rules! vendor {
                 base_url [options.base_url]: BaseUrl,
                 proxy_url [options.proxy]: Option<ProxyUrl>,
                 api_key_header [options.key_header]: HeaderName,
-                api_key_env: VariableName,
-                api_key_file: FileName,
-                api_key_fallback_env: VariableName,
-                api_key_fallback_file: FileName,
+                api_key: SecretName,
+                api_key_fallback: SecretName,
                 optional: bool,
                 $($account)*
                 requests_per_minute [options.requests_per_minute]: Count<1, 1_000_000, u32>,
@@ -320,12 +245,11 @@ vendor! {
     /// N-able.
     Nable {
         account_id: Option<AccountId>,
-        account_id_env: VariableName,
-        account_id_file: FileName,
+        account_id [account]: SecretName,
     }
 }
 
-table! {
+tables! {
     /// Case searches.
     Cases {
         recent_days: Count<0, 366, u16> = 7,
@@ -337,9 +261,7 @@ table! {
         recent: Lifetimes = lives(10 * MINUTE, 24 * HOUR),
         closed: Lifetimes = lives(6 * HOUR, 3 * DAY),
     }
-}
 
-table! {
     /// Billing.
     Billing {
         // For soft failures.
@@ -347,9 +269,7 @@ table! {
         current: Lifetimes = lives(6 * HOUR, 3 * DAY),
         closed: Lifetimes = lives(24 * HOUR, 7 * DAY),
     }
-}
 
-table! {
     /// A customer and a billed client that are the same company.
     Link {
         customer_id: Option<CustomerId> = None,
@@ -362,10 +282,8 @@ table! {
 #[derive(Clone, Debug, Default)]
 pub struct Pagination {
     pub snapshots: SnapshotOptions,
-    pub token_key_env: Option<String>,
-    pub token_key_file: Option<PathBuf>,
-    pub token_key_previous_env: Option<String>,
-    pub token_key_previous_file: Option<PathBuf>,
+    pub token_key: SecretName,
+    pub token_key_previous: SecretName,
 }
 
 fields! {
@@ -390,14 +308,12 @@ fields! {
         token_heal [snapshots.token_heal]: bool,
         snapshot_lifetime_max [snapshots.snapshot_lifetime_max]: Span,
         snapshot_bytes_max [snapshots.snapshot_bytes_max]: Memory,
-        token_key_env: VariableName,
-        token_key_file: FileName,
-        token_key_previous_env: VariableName,
-        token_key_previous_file: FileName,
+        token_key: SecretName,
+        token_key_previous: SecretName,
     }
 }
 
-table! {
+tables! {
     /// The `[cache]` settings.
     #[derive(Copy, PartialEq, Eq)]
     CacheSettings {
@@ -406,36 +322,46 @@ table! {
         /// Whether answers in frequent use are refreshed before they are stale.
         refresh_ahead: bool = false,
     }
-}
 
-table! {
-    /// The store, which outlives the process.
-    Store {
+    /// The `[store]` settings.
+    #[derive(PartialEq, Eq)]
+    StoreSettings {
+        /// The engine that keeps the records.
         kind: StoreKind = StoreKind::Disk,
+        /// The directory of the file. `None`: the settings name none, and the service manager gave
+        /// none.
         directory: DirectoryName = None,
+        /// Maximum sealed bytes.
         bytes_max: Size<MIB, { 1024 * GIB }> = GIB,
-        valkey: StoreValkey = StoreValkey::default(),
+        /// The server of `kind = "valkey"`. Its defaults for any other kind.
+        valkey: ValkeySettings = ValkeySettings::default(),
     }
-}
 
-table! {
-    /// The Valkey or Redis of `kind = "valkey"`.
-    StoreValkey {
+    /// The `[store.valkey]` settings.
+    #[derive(PartialEq, Eq)]
+    ValkeySettings {
+        /// The addresses to try. The first primary is used.
         addresses: List<ValkeyAddress, 0, 16> = Vec::new(),
+        /// Whether connections are encrypted. `None`: if the server is beyond this machine.
         tls: Option<bool> = None,
+        /// The authorities of its certificate. `None`: those that the system trusts.
         ca_file: FileName = None,
+        /// The user. `None`: the default user.
         username: UserName = None,
-        password_env: VariableName = None,
-        password_file: FileName = None,
+        /// The password of the user, if it has one.
+        password: SecretName = SecretName::default(),
+        /// The start of every key.
         prefix: KeyPrefix = "msp".to_owned(),
+        /// What the gateway does while it is away.
         when_away: WhenAway = WhenAway::Open,
+        /// Time limit of one operation.
         timeout: Time<5, { 10 * SECOND }> = ms(50),
+        /// Lease of the claim on a search that a gateway walks.
         lease: Time<{ 2 * SECOND }, { 60 * SECOND }> = ms(6_000),
+        /// Minimum number of gateways that share it.
         replicas_min: Count<1, 1_000, u32> = 2,
     }
-}
 
-table! {
     /// The `[changes]` settings.
     #[derive(Copy, PartialEq, Eq)]
     ChangesSettings {
@@ -444,9 +370,7 @@ table! {
         /// Maximum requests for changes and streams of events at once.
         followers_max: Count<1, 1_000_000, usize> = 2048,
     }
-}
 
-table! {
     /// The `[log]` settings.
     #[derive(Copy, PartialEq, Eq)]
     LogSettings {
@@ -455,22 +379,22 @@ table! {
         /// Whether each request is one line.
         access: bool = true,
     }
-}
 
-table! {
     /// The `[console]` settings.
     #[derive(Copy, PartialEq, Eq)]
     ConsoleSettings {
         /// Maximum bytes of samples and requests together.
         history_bytes_max: Size<0, { 256 * MIB }> = 4 * MIB,
     }
-}
 
-table! {
-    /// Spans of requests.
-    Traces {
+    /// The `[traces]` settings.
+    #[derive(PartialEq)]
+    TraceSettings {
+        /// Where spans go. `None`: traces are off.
         otlp_endpoint: CollectorUrl = None,
+        /// Of how many requests.
         sample_ratio: Share = 0.01,
+        /// Holds the headers of an export.
         headers_file: FileName = None,
     }
 }

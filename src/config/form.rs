@@ -8,7 +8,9 @@ use serde_json::{Map, Value as Json, json};
 use toml::Value as Toml;
 
 use super::layer::unknown;
+use super::names::{FileName, VariableName};
 use super::report::Report;
+use super::sources::SecretName;
 use crate::access::Role;
 use crate::server::ClientAuth;
 use crate::store::WhenAway;
@@ -25,8 +27,9 @@ pub trait Setting {
     /// What the gateway makes of it.
     type Value;
 
-    /// Reads what was given. `into` holds the default before, and keeps it if that is wrong.
-    fn read(into: &mut Self::Value, given: Value, path: &str, report: &mut Report);
+    /// Takes what was given out of the table around it. `into` holds the default before, and keeps
+    /// it where nothing was given, or something wrong.
+    fn read(into: &mut Self::Value, around: &mut Dict, path: &str, report: &mut Report);
 
     /// Visits each single setting, in the order of the declaration.
     fn each(value: &Self::Value, path: &str, visit: &mut Visit<'_>);
@@ -58,8 +61,13 @@ fn schema<F: Form>() -> Schema {
     schema
 }
 
-fn read<F: Form>(given: &Value, path: &str, report: &mut Report) -> Option<F::Value> {
-    let value = F::take(given);
+/// Takes the value at this path out of the table around it.
+pub(super) fn taken(around: &mut Dict, path: &str) -> Option<Value> {
+    around.remove(path.rsplit('.').next().unwrap_or(path))
+}
+
+fn read<F: Form>(around: &mut Dict, path: &str, report: &mut Report) -> Option<F::Value> {
+    let value = F::take(&taken(around, path)?);
     if value.is_none() {
         report.add(path, must_be::<F>());
     }
@@ -81,8 +89,8 @@ pub(crate) fn parsed<F: Form>(text: &str) -> Result<F::Value, String> {
 impl<F: Form> Setting for F {
     type Value = F::Value;
 
-    fn read(into: &mut F::Value, given: Value, path: &str, report: &mut Report) {
-        if let Some(value) = read::<F>(&given, path, report) {
+    fn read(into: &mut F::Value, around: &mut Dict, path: &str, report: &mut Report) {
+        if let Some(value) = read::<F>(around, path, report) {
             *into = value;
         }
     }
@@ -96,10 +104,8 @@ impl<F: Form> Setting for F {
 impl<F: Form> Setting for Option<F> {
     type Value = Option<F::Value>;
 
-    fn read(into: &mut Self::Value, given: Value, path: &str, report: &mut Report) {
-        if let Some(value) = read::<F>(&given, path, report) {
-            *into = Some(value);
-        }
+    fn read(into: &mut Self::Value, around: &mut Dict, path: &str, report: &mut Report) {
+        *into = read::<F>(around, path, report).or(into.take());
     }
 
     fn each(value: &Self::Value, path: &str, visit: &mut Visit<'_>) {
@@ -112,15 +118,24 @@ impl<F: Form> Setting for Option<F> {
 impl<T: Setting<Value = T> + Default> Setting for Vec<T> {
     type Value = Self;
 
-    fn read(into: &mut Self, given: Value, path: &str, report: &mut Report) {
-        let Value::Array(_, items) = given else {
-            return report.add(path, "must be a list of tables");
-        };
-        *into = Self::new();
-        for (i, item) in items.into_iter().enumerate() {
-            let mut table = T::default();
-            T::read(&mut table, item, &format!("{path}[{i}]"), report);
-            into.push(table);
+    fn read(into: &mut Self, around: &mut Dict, path: &str, report: &mut Report) {
+        match taken(around, path) {
+            Some(Value::Array(_, items)) => {
+                let table = |(i, item)| {
+                    let (mut table, path) = (T::default(), format!("{path}[{i}]"));
+                    let name = path.rsplit('.').next().unwrap_or_default();
+                    T::read(
+                        &mut table,
+                        &mut Dict::from([(name.to_owned(), item)]),
+                        &path,
+                        report,
+                    );
+                    table
+                };
+                *into = items.into_iter().enumerate().map(table).collect();
+            }
+            Some(_) => report.add(path, "must be a list of tables"),
+            None => {}
         }
     }
 
@@ -136,6 +151,29 @@ impl<T: Setting<Value = T> + Default> Setting for Vec<T> {
     }
 }
 
+/// A secret. One of two settings names the place where it is kept: `<path>_env` or `<path>_file`.
+impl Setting for SecretName {
+    type Value = Self;
+
+    fn read(into: &mut Self, around: &mut Dict, path: &str, report: &mut Report) {
+        let (env, file) = (format!("{path}_env"), format!("{path}_file"));
+        VariableName::read(&mut into.env, around, &env, report);
+        FileName::read(&mut into.file, around, &file, report);
+        if into.env.is_some() && into.file.is_some() {
+            let env = env.rsplit('.').next().unwrap_or_default();
+            report.rule(
+                &file,
+                format!("is given together with {env}; keep one of them"),
+            );
+        }
+    }
+
+    fn each(value: &Self, path: &str, visit: &mut Visit<'_>) {
+        VariableName::each(&value.env, &format!("{path}_env"), visit);
+        FileName::each(&value.file, &format!("{path}_file"), visit);
+    }
+}
+
 /// Returns the path of a setting in the table at `path`.
 pub fn below(path: &str, name: &str) -> String {
     match path {
@@ -144,20 +182,75 @@ pub fn below(path: &str, name: &str) -> String {
     }
 }
 
-pub(super) fn as_table(given: Value, path: &str, report: &mut Report) -> Option<Dict> {
-    match given {
-        Value::Dict(_, table) => Some(table),
-        _ => {
-            report.add(path, "must be a table");
-            None
-        }
-    }
+/// Where a setting's value is in the value of its table: under its own name, or where brackets say.
+macro_rules! place {
+    ($value:ident, $name:ident) => { $value.$name };
+    ($value:ident, $name:ident, $($at:ident).+) => { $value.$($at).+ };
 }
+pub(super) use place;
 
-/// Reports what is left of a table, whose settings have these names.
-pub(super) fn no_more(left: &Dict, known: &[&str], path: &str, report: &mut Report) {
+/// Makes types tables of these settings, which are read into members of a value.
+macro_rules! fields {
+    ($($table:ty => $value:ty { $($name:ident $([$($at:ident).+])?: $form:ty,)* })*) => {$(
+        impl Setting for $table {
+            type Value = $value;
+
+            fn read(into: &mut $value, around: &mut Dict, path: &str, report: &mut Report) {
+                let mut given = match taken(around, path) {
+                    Some(figment::value::Value::Dict(_, given)) => given,
+                    Some(_) => return report.add(path, "must be a table"),
+                    None => return,
+                };
+                $({
+                    let into = &mut place!(into, $name $(, $($at).+)?);
+                    <$form>::read(into, &mut given, &below(path, stringify!($name)), report);
+                })*
+                no_more::<Self>(&given, into, path, report);
+            }
+
+            fn each(value: &$value, path: &str, visit: &mut Visit<'_>) {
+                $({
+                    let value = &place!(value, $name $(, $($at).+)?);
+                    <$form>::each(value, &below(path, stringify!($name)), visit);
+                })*
+            }
+        }
+    )*};
+}
+pub(super) use fields;
+
+/// Declares tables: their settings, forms and defaults.
+macro_rules! tables {
+    ($($(#[$meta:meta])* $table:ident {
+        $($(#[$of_field:meta])* $name:ident: $form:ty = $default:expr,)*
+    })*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Debug)]
+        pub struct $table {
+            $($(#[$of_field])* pub $name: <$form as Setting>::Value,)*
+        }
+
+        impl Default for $table {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        fields! { $table => $table { $($name: $form,)* } }
+    )*};
+}
+pub(super) use tables;
+
+/// Reports what is left of a table after its settings were taken.
+pub(super) fn no_more<T: Setting>(left: &Dict, of: &T::Value, path: &str, report: &mut Report) {
+    let mut known = Vec::new();
     for name in left.keys() {
-        unknown(name, known, path, report);
+        if known.is_empty() {
+            T::each(of, "", &mut |path, _, _| {
+                known.extend(path.split(['.', '[']).next().map(str::to_owned));
+            });
+        }
+        unknown(name, &known, path, report);
     }
 }
 

@@ -6,8 +6,7 @@
 
 use std::sync::Arc;
 
-use figment::value::{Dict, Map, Value};
-use figment::{Metadata, Profile, Provider};
+use figment::value::{Dict, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -28,22 +27,6 @@ pub const SOURCE_BYTES_MAX: usize = 1 << 20;
 /// Levels a setting's path has: `cases.open.fresh` is the deepest.
 const LEVELS_MAX: usize = 3;
 
-/// One source of settings.
-pub struct Layer {
-    name: &'static str,
-    pub dict: Dict,
-}
-
-impl Provider for Layer {
-    fn metadata(&self) -> Metadata {
-        Metadata::named(self.name)
-    }
-
-    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        Ok(Map::from([(Profile::Default, self.dict.clone())]))
-    }
-}
-
 /// Returns a name as it may be shown: an odd one might be a secret in the wrong place.
 pub fn shown(name: &str) -> &str {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
@@ -51,19 +34,6 @@ pub fn shown(name: &str) -> &str {
         name
     } else {
         "(a name that is not shown)"
-    }
-}
-
-/// Where in a text each line begins, to tell the line of an offset.
-struct Lines(Vec<usize>);
-
-impl Lines {
-    fn of(text: &str) -> Self {
-        Self(text.match_indices('\n').map(|(at, _)| at).collect())
-    }
-
-    fn line(&self, offset: usize) -> usize {
-        self.0.partition_point(|newline| *newline < offset) + 1
     }
 }
 
@@ -112,10 +82,11 @@ impl<F: Fn(usize) -> SettingPlace> Convert<'_, F> {
 }
 
 /// Reads a file's text.
-pub fn from_toml(text: &str, file: &Arc<str>, report: &mut Report) -> Layer {
-    let lines = Lines::of(text);
-    let place = |offset| SettingPlace::File(file.clone(), lines.line(offset));
-    let dict = match DeTable::parse(text) {
+pub fn from_toml(text: &str, file: &Arc<str>, report: &mut Report) -> Dict {
+    let ends: Vec<_> = text.match_indices('\n').map(|(at, _)| at).collect();
+    let line = |offset| ends.partition_point(|end| *end < offset) + 1;
+    let place = |offset| SettingPlace::File(file.clone(), line(offset));
+    match DeTable::parse(text) {
         Ok(table) => Convert { place, report }.table(table.get_ref(), ""),
         Err(error) => {
             let at = place(error.span().map_or(0, |span| span.start));
@@ -126,10 +97,6 @@ pub fn from_toml(text: &str, file: &Arc<str>, report: &mut Report) -> Layer {
             report.add_at(at, "", what);
             Dict::new()
         }
-    };
-    Layer {
-        name: "config.toml",
-        dict,
     }
 }
 
@@ -192,9 +159,8 @@ fn is_service_link(name: &str, text: Option<&str>) -> bool {
     host_or_port || of_a_port || (name.ends_with("_PORT") && text.is_some_and(link))
 }
 
-/// Returns the variable that was probably meant: the nearest one that overrides one of these
-/// settings.
-pub fn nearest_variable(variable: &str, paths: &[String]) -> Option<String> {
+/// Returns the variable that was probably meant: the nearest one that overrides a setting.
+fn nearest_variable(variable: &str) -> Option<String> {
     let plain = |name: &str| {
         let words = name.split('_').filter(|word| !word.is_empty());
         words.collect::<Vec<_>>().join("_").to_uppercase()
@@ -204,7 +170,7 @@ pub fn nearest_variable(variable: &str, paths: &[String]) -> Option<String> {
     if meant.len() > VARIABLE_BYTES_MAX {
         return None;
     }
-    let names = paths.iter().map(|path| variable_of(path));
+    let names = paths().into_iter().map(|path| variable_of(&path));
     let (far, name) = names
         .map(|name| (strsim::levenshtein(&meant, &plain(&name)), name))
         .min()?;
@@ -212,8 +178,8 @@ pub fn nearest_variable(variable: &str, paths: &[String]) -> Option<String> {
 }
 
 /// Returns the error text about a variable that names no setting.
-pub fn named_nothing(variable: &str, paths: &[String]) -> String {
-    match nearest_variable(variable, paths) {
+pub fn named_nothing(variable: &str) -> String {
+    match nearest_variable(variable) {
         Some(name) => format!("names no setting; did you mean {name}?"),
         None => "names no setting; write it like MSP_GATEWAY__LISTEN__PUBLIC".to_owned(),
     }
@@ -225,16 +191,9 @@ fn variable_of(path: &str) -> String {
 }
 
 /// Reads the variables that begin with [`PREFIX`]. A value is `None` where it is not Unicode.
-/// `paths` are those of all settings.
-pub fn from_variables(
-    variables: &[(String, Option<String>)],
-    paths: &[String],
-    report: &mut Report,
-) -> Layer {
-    let ours = variables
-        .iter()
-        .filter(|(name, _)| name.starts_with(PREFIX));
-    let mut named: Vec<_> = ours.collect();
+pub fn from_variables(variables: &[(String, Option<String>)], report: &mut Report) -> Dict {
+    let ours = |(name, _): &&(String, _)| name.starts_with(PREFIX);
+    let mut named: Vec<_> = variables.iter().filter(ours).collect();
     named.sort();
     let mut dict = Dict::new();
     for (name, text) in named {
@@ -246,7 +205,7 @@ pub fn from_variables(
         let levels: Vec<String> = rest.split("__").map(str::to_lowercase).collect();
         let spelled = rest == rest.to_uppercase() && levels.iter().all(|l| !l.is_empty());
         if levels.len() > LEVELS_MAX || !spelled {
-            report.add_at(place, "", named_nothing(name, paths));
+            report.add_at(place, "", named_nothing(name));
             continue;
         }
         let path = levels
@@ -279,10 +238,7 @@ pub fn from_variables(
             }
         }
     }
-    Layer {
-        name: "the environment",
-        dict,
-    }
+    dict
 }
 
 /// Returns a variable's name as it may be shown.
@@ -296,34 +252,30 @@ pub fn shown_variable(name: &str) -> String {
 }
 
 /// Reports a name that is none of the settings of the table at `path`.
-pub fn unknown(name: &str, known: &[&str], path: &str, report: &mut Report) {
+pub fn unknown(name: &str, known: &[String], path: &str, report: &mut Report) {
     let path = below(path, shown(name));
     let near = match report.place(&path) {
-        SettingPlace::Variable(variable) => nearest_variable(&variable, &paths()),
+        SettingPlace::Variable(variable) => nearest_variable(&variable),
         _ => None,
     };
-    let near = near.or_else(|| nearest(name, known).map(str::to_owned));
+    let near = near.or_else(|| nearest(name, known));
     let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
     report.add(&path, format!("unknown setting{near}"));
 }
 
 /// The known name that was probably meant.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+fn nearest(name: &str, known: &[String]) -> Option<String> {
     // Longer names are no typing errors, and the distance costs the product of the lengths.
     if name.len() > 64 {
         return None;
     }
-    let near = |candidate: &&&str| {
-        let far = strsim::levenshtein(name, candidate);
-        (far <= 2 && far < candidate.len())
+    let far = |candidate: &&String| strsim::levenshtein(name, candidate);
+    let is_near = |candidate: &&String| {
+        (far(candidate) <= 2 && far(candidate) < candidate.len())
             || candidate.starts_with(name)
-            || name.starts_with(**candidate)
+            || name.starts_with(candidate.as_str())
     };
-    known
-        .iter()
-        .filter(near)
-        .min_by_key(|candidate| strsim::levenshtein(name, candidate))
-        .copied()
+    known.iter().filter(is_near).min_by_key(far).cloned()
 }
 
 #[cfg(test)]
@@ -332,10 +284,10 @@ mod tests {
 
     #[test]
     fn typing_errors_are_recognised() {
-        let known = ["timeout", "api_key_env", "concurrency"];
-        assert_eq!(nearest("timout", &known), Some("timeout"));
-        assert_eq!(nearest("api_key", &known), Some("api_key_env"));
+        let known = ["timeout", "api_key_env", "concurrency"].map(str::to_owned);
+        assert_eq!(nearest("timout", &known).as_deref(), Some("timeout"));
+        assert_eq!(nearest("api_key", &known).as_deref(), Some("api_key_env"));
         assert_eq!(nearest("zzz", &known), None);
-        assert_eq!(nearest("", &["a"]), Some("a"));
+        assert_eq!(nearest("", &["a".to_owned()]).as_deref(), Some("a"));
     }
 }

@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use figment::value::Value;
-use figment::{Figment, Profile, Provider as _};
+use figment::Figment;
+use figment::providers::Serialized;
+use figment::value::Dict;
 
 use super::check::{self, Settings};
 use super::file::File;
 use super::form::{Setting as _, or_list};
 use super::layer::{self, SOURCE_BYTES_MAX};
-use super::report::{PROBLEMS_MAX, Refusal, Report, SettingPlace};
+use super::report::{PROBLEMS_MAX, Refusal, Report, SettingPlace, SettingProblem};
 use super::sources;
 use crate::domain::Vendor;
 use crate::secrets::{FileProblem, read_file};
@@ -91,11 +92,11 @@ fn load_text(text: Option<(&str, &str)>) -> Result<Settings, Refusal> {
 }
 
 /// The refusal of a whole file.
-fn unreadable(label: &str, why: String) -> Refusal {
-    let mut report = Report::default();
-    report.add_at(SettingPlace::File(label.into(), 0), "", why);
-    let refusal = report.verdict().err();
-    refusal.unwrap_or(Refusal { problems: vec![] })
+fn unreadable(label: &str, text: String) -> Refusal {
+    let (place, path) = (SettingPlace::File(label.into(), 0), String::new());
+    Refusal {
+        problems: vec![SettingProblem { place, path, text }],
+    }
 }
 
 /// Loads settings from a text and given variables, for the demo and for tests. `label` stands for
@@ -117,19 +118,17 @@ const PROXY_VARIABLES: [&str; 3] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"];
 
 /// A line for each proxy that the environment names although no vendor is called through one: on a
 /// machine that needs it, calls would only time out.
-fn unused_proxies(names: &[String], settings: &Settings) -> Vec<String> {
-    let vendors = || settings.vendors.present();
-    if vendors().next().is_none() || vendors().any(|vendor| vendor.options.proxy.is_some()) {
+fn unused_proxies(variables: &[(String, Option<String>)], settings: &Settings) -> Vec<String> {
+    let mut vendors = settings.vendors.present().peekable();
+    if vendors.peek().is_none() || vendors.any(|vendor| vendor.options.proxy.is_some()) {
         return Vec::new();
     }
-    let settings = or_list(&Vendor::ALL.map(|vendor| format!("{}.proxy_url", vendor.as_str())));
-    names
+    let is_proxy = |name: &String| PROXY_VARIABLES.contains(&name.to_uppercase().as_str());
+    let set = or_list(&Vendor::ALL.map(|vendor| format!("{}.proxy_url", vendor.as_str())));
+    variables
         .iter()
-        .map(|name| {
-            format!(
-                "{name} is set in the environment but not used; to call a vendor through a proxy, set {settings}"
-            )
-        })
+        .filter(|(name, text)| is_proxy(name) && text.as_deref() != Some(""))
+        .map(|(name, _)| format!("{name} is set in the environment but not used; to call a vendor through a proxy, set {set}"))
         .collect()
 }
 
@@ -137,16 +136,15 @@ const TOO_LARGE: &str = "is larger than 1 MiB, the limit for a settings file";
 
 fn text_of_input() -> Result<String, String> {
     use std::io::Read as _;
-    let mut bytes = Vec::new();
-    let input = std::io::stdin().lock();
+    let (mut bytes, input) = (Vec::new(), std::io::stdin().lock());
     let read = input
         .take(SOURCE_BYTES_MAX as u64 + 1)
         .read_to_end(&mut bytes);
     read.map_err(|why| format!("cannot be read: {}", why.kind()))?;
-    if bytes.len() > SOURCE_BYTES_MAX {
-        return Err(TOO_LARGE.to_owned());
+    match bytes.len() > SOURCE_BYTES_MAX {
+        true => Err(TOO_LARGE.to_owned()),
+        false => as_text(&bytes),
     }
-    String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())
 }
 
 fn text_of(path: &Path) -> Result<String, String> {
@@ -155,9 +153,12 @@ fn text_of(path: &Path) -> Result<String, String> {
         FileProblem::TooLarge => TOO_LARGE.to_owned(),
         why => why.to_string(),
     })?;
-    std::str::from_utf8(&bytes)
-        .map(str::to_owned)
-        .map_err(|_| "is not UTF-8 text".to_owned())
+    as_text(&bytes)
+}
+
+fn as_text(bytes: &[u8]) -> Result<String, String> {
+    let text = std::str::from_utf8(bytes).map(str::to_owned);
+    text.map_err(|_| "is not UTF-8 text".to_owned())
 }
 
 fn read(
@@ -169,46 +170,28 @@ fn read(
     if let Some((label, text)) = file {
         let label: Arc<str> = label.into();
         report.file = Some(label.clone());
-        merged = merged.merge(layer::from_toml(text, &label, &mut report));
+        let layer = layer::from_toml(text, &label, &mut report);
+        merged = merged.merge(Serialized::defaults(layer));
         // Nothing of an unreadable file stands, so nothing can be said about the rest.
         report.verdict()?;
     }
     let variables: Vec<_> = variables.into_iter().collect();
-    let paths = super::show::paths();
-    merged = merged.merge(layer::from_variables(&variables, &paths, &mut report));
-    let given = merged.data().ok();
-    let given = given.and_then(|mut profiles| profiles.remove(&Profile::Default));
-    let mut file = File::default();
-    File::read(
-        &mut file,
-        Value::from(given.unwrap_or_default()),
-        "",
-        &mut report,
-    );
-    // One that holds a secret may have any name.
-    let named = sources::variables_named(&file);
+    let layer = layer::from_variables(&variables, &mut report);
+    merged = merged.merge(Serialized::defaults(layer));
+    let given = merged.find_value("").unwrap_or_else(|_| Dict::new().into());
+    let (mut file, mut given) = (File::default(), Dict::from([(String::new(), given)]));
+    File::read(&mut file, &mut given, "", &mut report);
+    // A variable that holds a secret may have any name.
+    let named = sources::names(&file, |path| path.ends_with("_env"));
     let strays = layer::strays(&variables).filter(|name| named.iter().all(|known| known != name));
     for name in strays.take(PROBLEMS_MAX) {
         let place = SettingPlace::Variable(layer::shown_variable(name));
-        report.add_at(place, "", layer::named_nothing(name, &paths));
+        report.add_at(place, "", layer::named_nothing(name));
     }
     let mut settings = check::settings(file, report)?;
-    settings
-        .warnings
-        .extend(unused_proxies(&proxies(&variables), &settings));
+    let unused = unused_proxies(&variables, &settings);
+    settings.warnings.extend(unused);
     Ok(settings)
-}
-
-/// The variables that name a proxy for programs that read them.
-fn proxies(variables: &[(String, Option<String>)]) -> Vec<String> {
-    let set = variables
-        .iter()
-        .filter(|(_, text)| text.as_ref().is_none_or(|text| !text.is_empty()));
-    let names = set.map(|(name, _)| name).filter(|name| {
-        let mut known = PROXY_VARIABLES.iter();
-        known.any(|known| name.eq_ignore_ascii_case(known))
-    });
-    names.cloned().collect()
 }
 
 #[cfg(test)]

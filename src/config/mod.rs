@@ -11,12 +11,14 @@
 //! - `file` declares every setting once, with its form and its default. A form reads a value, shows
 //!   it, says what would be right, and describes it as JSON schema (`form`, `measure`, `names`,
 //!   `lists`). Where a room has options of its own, values are read into them.
-//! - `check` and its siblings hold the rules between settings.
+//! - `rules` holds the rules between settings, each a line of setting, condition and text. Those of
+//!   one caller, link or vendor are in `callers`, `check` and `vendor`.
 //! - `show` prints the settings in force with their origin, and `schema` their JSON schema, both
 //!   from the declaration. `restart` lists the settings that a reload does not apply.
 //!
 //! Only `app`, `reload` and `cli` import this room. A new setting is a line in `file`, a line in
-//! `config.toml`, and a member of the options of its room.
+//! `config.toml`, and a member of the options of its room; `check` puts together the options that
+//! come from several tables.
 //!
 //! What must never happen here:
 //! - A text shows a value: a misplaced secret would end up in a log.
@@ -34,12 +36,10 @@ mod measure;
 mod names;
 mod report;
 mod restart;
+mod rules;
 mod schema;
 mod show;
 mod sources;
-mod store;
-mod tls;
-mod traces;
 mod vendor;
 
 #[cfg(test)]
@@ -49,7 +49,7 @@ mod reference;
 
 pub use check::{
     AuthMode, CacheSettings, ChangesSettings, ConsoleSettings, LogSettings, Settings, StoreKind,
-    StoreSettings, ValkeySettings,
+    StoreSettings, TraceSettings, ValkeySettings,
 };
 pub use form::Level;
 pub(crate) use form::parsed;
@@ -59,7 +59,5 @@ pub use report::Refusal;
 pub use restart::needs_restart;
 pub use schema::json_schema;
 pub use show::ShownSetting;
-pub use sources::{Secrets, VendorSecrets};
-pub use tls::Certificates;
-pub use traces::TraceSettings;
+pub use sources::{Certificates, SecretName, Secrets, VendorSecrets};
 pub use vendor::{AccountSource, VendorSettings};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use figment::value::Value;
+use figment::value::{Dict, Value};
 
 use super::file::File;
 use super::form::{Setting as _, below};
@@ -63,7 +63,8 @@ fn what_is_active_in_the_reference_is_the_default() {
     let active: toml::Table = toml::from_str(REFERENCE).unwrap();
     let (mut parsed, mut report) = (File::default(), Report::default());
     let given = Value::serialize(&active).unwrap();
-    File::read(&mut parsed, given, "", &mut report);
+    let mut given = Dict::from([(String::new(), given)]);
+    File::read(&mut parsed, &mut given, "", &mut report);
     assert_eq!(report.verdict(), Ok(()));
     let values = |file: &File| {
         let mut values = Vec::new();

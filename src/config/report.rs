@@ -29,26 +29,6 @@ impl fmt::Display for SettingPlace {
     }
 }
 
-/// The places of all settings that were given, by path (`wiv.timeout`, `callers[0].name`).
-pub type SettingPlaces = BTreeMap<String, SettingPlace>;
-
-/// Returns the place of a setting, or of the table it belongs to. Variables come before the file.
-pub fn place_of(path: &str, places: &SettingPlaces, file: Option<&Arc<str>>) -> SettingPlace {
-    let mut rest = path;
-    loop {
-        if let Some(place) = places.get(rest) {
-            return place.clone();
-        }
-        match rest.rfind(['.', '[']) {
-            Some(cut) => rest = rest.get(..cut).unwrap_or_default(),
-            None => break,
-        }
-    }
-    file.map_or(SettingPlace::Default, |file| {
-        SettingPlace::File(file.clone(), 0)
-    })
-}
-
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SettingProblem {
@@ -71,12 +51,12 @@ impl fmt::Display for SettingProblem {
 }
 
 /// Collects problems; at most one for each setting, because a second one is a consequence.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The file's name in messages.
     pub file: Option<Arc<str>>,
-    /// Where each setting was given.
-    pub places: SettingPlaces,
+    /// Where each setting was given, by path (`wiv.timeout`, `callers[0].name`).
+    pub places: BTreeMap<String, SettingPlace>,
     problems: Vec<SettingProblem>,
     /// Tables in which a setting has a wrong form or an unknown name.
     broken: BTreeSet<String>,
@@ -88,18 +68,20 @@ fn table_of(path: &str) -> &str {
 }
 
 impl Report {
-    /// Creates an empty report about settings that were read before.
-    pub fn about(file: Option<Arc<str>>, places: SettingPlaces) -> Self {
-        Self {
-            file,
-            places,
-            ..Self::default()
-        }
-    }
-
-    /// Returns where a setting, or the table around it, was given.
+    /// Returns the place of a setting, or of the table it belongs to.
     pub fn place(&self, path: &str) -> SettingPlace {
-        place_of(path, &self.places, self.file.as_ref())
+        let mut rest = path;
+        loop {
+            if let Some(place) = self.places.get(rest) {
+                return place.clone();
+            }
+            match rest.rfind(['.', '[']) {
+                Some(cut) => rest = rest.get(..cut).unwrap_or_default(),
+                None => break,
+            }
+        }
+        let file = self.file.clone();
+        file.map_or(SettingPlace::Default, |file| SettingPlace::File(file, 0))
     }
 
     /// Notes a setting that is wrong by itself, unless it or a table around it is known to be.
@@ -162,6 +144,17 @@ impl Report {
     }
 }
 
+/// Notes each rule between the settings of a table that is broken: the setting that is wrong, the
+/// condition, and what would be right.
+macro_rules! rules {
+    ($report:expr, $table:expr; $($setting:literal if $broken:expr => $text:literal;)*) => {
+        $(if $broken {
+            $report.rule(&$crate::config::form::below($table, $setting), format!($text));
+        })*
+    };
+}
+pub(super) use rules;
+
 /// Why settings were refused: one line for each problem, and no value in any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -171,12 +164,8 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, problem) in self.problems.iter().enumerate() {
-            if i > 0 {
-                f.write_str("\n")?;
-            }
-            problem.fmt(f)?;
-        }
+        let lines: Vec<_> = self.problems.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))?;
         if self.problems.len() == PROBLEMS_MAX {
             f.write_str("\nsettings: there may be more problems; these are the first ones")?;
         }

@@ -44,15 +44,14 @@ pub fn json_schema() -> Value {
 fn members<'a>(mut at: &'a mut Schema, path: &str) -> Option<&'a mut Schema> {
     for name in path.split('.') {
         let table = json!({"type": "object", "additionalProperties": false, "properties": {}});
-        let (name, made, members) = match name.strip_suffix("[]") {
-            Some(list) => (
-                list,
+        let (made, members) = match name.ends_with("[]") {
+            true => (
                 json!({"type": "array", "items": table}),
                 "/items/properties",
             ),
-            None => (name, table, "/properties"),
+            false => (table, "/properties"),
         };
-        let table = at.entry(name).or_insert(made);
+        let table = at.entry(name.trim_end_matches("[]")).or_insert(made);
         at = table.pointer_mut(members)?.as_object_mut()?;
     }
     Some(at)

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::check::Settings;
 use super::file::File;
 use super::form::Setting as _;
-use super::report::{SettingPlace, place_of};
+use super::report::SettingPlace;
 use super::restart::needs_restart;
 
 /// One setting in force. Of secrets only the names of their variables and files are shown, of key
@@ -104,17 +104,13 @@ impl Settings {
         shown
     }
 
-    /// Where a setting was given.
+    /// Returns where a setting was given. Members of a list that a variable gave have its place.
     fn origin(&self, path: &str) -> String {
-        match self.places.get(path) {
-            Some(SettingPlace::File(file, _)) => file.to_string(),
-            Some(place @ SettingPlace::Variable(_)) => place.to_string(),
-            Some(SettingPlace::Default) => DEFAULT.to_owned(),
-            // Members of a list that a variable gave have its place.
-            None => match place_of(path, &self.places, None) {
-                place @ SettingPlace::Variable(_) if path.contains('[') => place.to_string(),
-                _ => DEFAULT.to_owned(),
-            },
+        let exact = self.report.places.contains_key(path);
+        match self.report.place(path) {
+            SettingPlace::File(file, _) if exact => file.to_string(),
+            SettingPlace::Variable(name) if exact || path.contains('[') => name,
+            _ => DEFAULT.to_owned(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use toml::Value;
 
@@ -11,8 +11,6 @@ use super::check::Settings;
 use super::file::File;
 use super::form::Setting as _;
 use super::report::{Refusal, Report};
-use super::tls::{self, Certificates};
-use super::traces::HEADERS_BYTES_MAX;
 use super::vendor::{AccountSource, VendorSettings};
 use crate::clock::Clock;
 use crate::domain::{AccountId, PerVendor, Vendor};
@@ -20,36 +18,40 @@ use crate::secrets::{Secret, SecretSource, VendorKey, VendorKeys, read_file};
 use crate::server::{TlsFile, TlsOptions, TlsSetup};
 use crate::traces::TraceHeaders;
 
+/// Longest file of headers.
+const HEADERS_BYTES_MAX: usize = 16 << 10;
+
 /// Readable by users who are neither the owner nor of the file's group.
 const WORLD_READABLE: u32 = 0o004;
 
-/// Returns the secret that two settings name, `<path>_env` and `<path>_file`. Neither: `None`.
-pub(super) fn named(
-    path: &str,
-    variable: &Option<String>,
-    file: &Option<PathBuf>,
-    report: &mut Report,
-) -> Option<SecretSource> {
-    match (variable, file) {
-        (None, None) => None,
-        (Some(variable), None) => Some(SecretSource::Env(variable.clone())),
-        (None, Some(file)) => Some(SecretSource::File(file.clone())),
-        (Some(_), Some(_)) => {
-            let setting = path.rsplit('.').next().unwrap_or(path);
-            let text = format!("is given together with {setting}_env; keep one of them");
-            report.rule(&format!("{path}_file"), text);
-            None
+/// Names the place where a secret is kept: a variable or a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretName {
+    /// The variable.
+    pub env: Option<String>,
+    /// The file.
+    pub file: Option<PathBuf>,
+}
+
+impl SecretName {
+    /// Returns the place, if exactly one is named.
+    pub(super) fn source(&self) -> Option<SecretSource> {
+        match (self.env.clone(), self.file.clone()) {
+            (Some(variable), None) => Some(SecretSource::Env(variable)),
+            (None, Some(file)) => Some(SecretSource::File(file)),
+            _ => None,
         }
     }
 }
 
-/// Returns the variables that the settings name as holders of secrets: those settings end with
-/// `_env`.
-pub(super) fn variables_named(file: &File) -> Vec<String> {
+/// Returns the names that the settings with such a path hold.
+pub(super) fn names(file: &File, wanted: fn(&str) -> bool) -> Vec<String> {
     let mut names = Vec::new();
     File::each(file, "", &mut |path, value, _| {
-        let name = value.as_ref().and_then(Value::as_str);
-        names.extend(name.filter(|_| path.ends_with("_env")).map(str::to_owned));
+        let name = value.as_ref().and_then(Value::as_str).unwrap_or_default();
+        if wanted(path) && !name.is_empty() {
+            names.push(name.to_owned());
+        }
     });
     names
 }
@@ -63,8 +65,17 @@ pub struct VendorSecrets {
     pub account: AccountId,
 }
 
+/// TLS of both listeners, its files read; `None` where a listener is in the clear.
+#[derive(Clone, Debug, Default)]
+pub struct Certificates {
+    /// For callers.
+    pub public: Option<TlsSetup>,
+    /// For operators and Prometheus.
+    pub admin: Option<TlsSetup>,
+}
+
 /// Every secret the settings name. Prints as redacted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Secrets {
     /// The vendors'; `None` where disabled.
     pub vendors: PerVendor<Option<VendorSecrets>>,
@@ -98,12 +109,7 @@ impl Secrets {
         });
         (vendors.present().count() == keys.len()).then(|| Self {
             vendors,
-            token_key: None,
-            token_key_previous: None,
-            trace_headers: TraceHeaders::default(),
-            valkey_password: None,
-            certificates: Certificates::default(),
-            warnings: Vec::new(),
+            ..Self::default()
         })
     }
 }
@@ -160,8 +166,8 @@ impl Reader {
     }
 
     /// Reads a secret of any form.
-    fn text(&mut self, path: &str, source: Option<&SecretSource>) -> Option<Secret> {
-        self.read(path, source?, Ok::<_, Infallible>)
+    fn text(&mut self, path: &str, name: &SecretName) -> Option<Secret> {
+        self.read(path, &name.source()?, Ok::<_, Infallible>)
     }
 
     /// Warns if every user can read a file. The file was read before, because a look at a file that
@@ -179,86 +185,72 @@ impl Reader {
     }
 
     /// Reads the file of headers for the collector.
-    fn trace_headers(&mut self, source: &SecretSource) -> Option<TraceHeaders> {
+    fn trace_headers(&mut self, path: &Path) -> Option<TraceHeaders> {
         const SETTING: &str = "traces.headers_file";
-        let SecretSource::File(path) = source else {
-            return None;
-        };
+        let source = SecretSource::File(path.to_owned());
         let read = read_file(path, HEADERS_BYTES_MAX).map_err(|why| why.to_string());
         let headers = read.and_then(|bytes| {
             let text = std::str::from_utf8(&bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
             TraceHeaders::parse(text).map_err(|why| why.to_string())
         });
-        let headers = headers
-            .map_err(|why| self.wrong(SETTING, source, why))
-            .ok()?;
-        self.warn_if_readable(SETTING, source);
-        Some(headers)
+        if headers.is_ok() {
+            self.warn_if_readable(SETTING, &source);
+        }
+        headers
+            .map_err(|why| self.wrong(SETTING, &source, why))
+            .ok()
     }
 
-    fn tls(&mut self, path: &str, options: &TlsOptions) -> Option<TlsSetup> {
-        let at = |file: TlsFile| format!("{path}.{}", file.setting());
+    /// Reads the files of the TLS settings in this table.
+    fn tls(&mut self, table: &str, options: &Option<TlsOptions>) -> Option<TlsSetup> {
+        let options = options.as_ref()?;
+        let at = |file: TlsFile| format!("{table}.{}", file.setting());
         let source = |file| {
-            let path = match file {
-                TlsFile::Certificate => &options.certificate_file,
-                TlsFile::PrivateKey => &options.private_key_file,
-                TlsFile::ClientCa => options.client_ca_file.as_ref()?,
-            };
-            Some(SecretSource::File(path.clone()))
+            SecretSource::File(match file {
+                TlsFile::Certificate => options.certificate_file.clone(),
+                TlsFile::PrivateKey => options.private_key_file.clone(),
+                TlsFile::ClientCa => options.client_ca_file.clone().unwrap_or_default(),
+            })
         };
-        let named = |file| source(file).map_or_else(String::new, |source| shown(&source));
-        match TlsSetup::load(options) {
-            Ok(setup) => {
-                if let Some(key) = source(TlsFile::PrivateKey) {
-                    self.warn_if_readable(&at(TlsFile::PrivateKey), &key);
-                }
-                if let Some(why) = setup.untimely(Clock::system().wall()) {
-                    let file = TlsFile::Certificate;
-                    let (setting, file) = (at(file), named(file));
-                    self.warnings
-                        .push(format!("{setting}: the certificate in {file} {why}"));
-                }
-                Some(setup)
-            }
-            Err(problem) => {
-                let text = format!("{} {}", named(problem.file), problem.why);
-                self.report.add(&at(problem.file), text);
-                None
-            }
+        let loaded = TlsSetup::load(options)
+            .map_err(|wrong| self.wrong(&at(wrong.file), &source(wrong.file), wrong.why));
+        let setup = loaded.ok()?;
+        self.warn_if_readable(&at(TlsFile::PrivateKey), &source(TlsFile::PrivateKey));
+        if let Some(why) = setup.untimely(Clock::system().wall()) {
+            let (setting, file) = (at(TlsFile::Certificate), source(TlsFile::Certificate));
+            let text = format!("{setting}: the certificate in {} {why}", shown(&file));
+            self.warnings.push(text);
         }
+        Some(setup)
     }
 
     fn vendor(&mut self, settings: &VendorSettings) -> Option<VendorSecrets> {
-        let at = |setting: &str| format!("{}.{setting}", settings.vendor().as_str());
+        let vendor = settings.vendor().as_str();
         if settings.optional
             && let Err(problem) = settings.key.read()
             && problem.is_absence()
         {
             self.warnings.push(format!(
-                "{}: disabled, because {} {problem} ({} = true)",
-                settings.vendor().as_str(),
+                "{vendor}: disabled, because {} {problem} ({vendor}.optional = true)",
                 shown(&settings.key),
-                at("optional"),
             ));
             return None;
         }
-        let primary = self.read(&at("api_key"), &settings.key, VendorKey::checked);
+        let mut key =
+            |name, source| self.read(&format!("{vendor}.{name}"), source, VendorKey::checked);
+        let primary = key("api_key", &settings.key);
         let fallback = settings.key_fallback.as_ref();
-        let fallback =
-            fallback.map(|source| self.read(&at("api_key_fallback"), source, VendorKey::checked));
+        let fallback = fallback.map(|source| key("api_key_fallback", source));
+        let parse = |text: Secret| AccountId::parse(text.reveal());
         let account = match &settings.account {
             AccountSource::Given(id) => Some(id.clone()),
-            AccountSource::Kept(source) => self.read(&at("account_id"), source, |text| {
-                AccountId::parse(text.reveal())
-            }),
+            AccountSource::Kept(kept) => self.read(&format!("{vendor}.account_id"), kept, parse),
         };
         Some(VendorSecrets {
             keys: VendorKeys {
                 primary: primary?,
-                fallback: match fallback {
-                    Some(fallback) => Some(fallback?),
-                    None => None,
-                },
+                // A fallback that is named must be there.
+                fallback: fallback.map_or(Some(None), |key| key.map(Some))?,
             },
             account: account?,
         })
@@ -267,33 +259,12 @@ impl Reader {
 
 impl Settings {
     /// Returns the files that secrets and certificates are read from: a change of their content is
-    /// a rotation.
+    /// a rotation. The store's are read at the start only.
     pub fn secret_files(&self) -> Vec<PathBuf> {
-        let of_vendors = self.vendors.present().flat_map(|vendor| {
-            let account = match &vendor.account {
-                AccountSource::Kept(source) => Some(source),
-                AccountSource::Given(_) => None,
-            };
-            [Some(&vendor.key), vendor.key_fallback.as_ref(), account]
+        let files = names(&self.file, |path| {
+            path.ends_with("_file") && !path.starts_with("store.")
         });
-        let listeners = [&self.server.public_tls, &self.server.admin_tls];
-        let of_tls = listeners.into_iter().flatten().flat_map(|tls| {
-            let always = [&tls.certificate_file, &tls.private_key_file];
-            always.into_iter().chain(&tls.client_ca_file).cloned()
-        });
-        of_vendors
-            .chain([self.token_key.as_ref(), self.token_key_previous.as_ref()])
-            .chain([self
-                .traces
-                .as_ref()
-                .and_then(|traces| traces.headers.as_ref())])
-            .flatten()
-            .filter_map(|source| match source {
-                SecretSource::File(path) => Some(path.clone()),
-                SecretSource::Env(_) => None,
-            })
-            .chain(of_tls)
-            .collect()
+        files.into_iter().map(PathBuf::from).collect()
     }
 
     /// Reads every secret the settings name, now: at the start and at each reload. Blocks the
@@ -303,7 +274,7 @@ impl Settings {
     /// Every name that leads to nothing usable; no part of any secret.
     pub fn read_secrets(&self) -> Result<Secrets, Refusal> {
         let mut reader = Reader {
-            report: Report::about(self.label.clone(), self.places.clone()),
+            report: self.report.clone(),
             warnings: Vec::new(),
         };
         let vendors = PerVendor::from_fn(|vendor| {
@@ -312,41 +283,31 @@ impl Settings {
         });
         if vendors.present().next().is_none() {
             for vendor in self.vendors.present().filter(|vendor| vendor.optional) {
-                let path = setting(
-                    &format!("{}.api_key", vendor.vendor().as_str()),
-                    &vendor.key,
-                );
+                let path = format!("{}.api_key", vendor.vendor().as_str());
                 let why =
                     "holds no key, and no other vendor has one; at least one vendor needs a key";
-                reader.wrong(&path, &vendor.key, why);
+                reader.wrong(&setting(&path, &vendor.key), &vendor.key, why);
             }
         }
-        let token_key = reader.text("pagination.token_key", self.token_key.as_ref());
-        let previous = self.token_key_previous.as_ref();
-        let token_key_previous = reader.text("pagination.token_key_previous", previous);
-        let headers = self
-            .traces
-            .as_ref()
-            .and_then(|traces| traces.headers.as_ref());
-        let trace_headers = headers.and_then(|source| reader.trace_headers(source));
-        let valkey = self.store.valkey.as_ref();
-        let password = valkey.and_then(|valkey| valkey.password.as_ref());
-        let valkey_password = reader.text("store.valkey.password", password);
-        let mut of_listener =
-            |path, tls: &Option<TlsOptions>| tls.as_ref().and_then(|tls| reader.tls(path, tls));
-        let certificates = Certificates {
-            public: of_listener(tls::PUBLIC, &self.server.public_tls),
-            admin: of_listener(tls::ADMIN, &self.server.admin_tls),
+        let (pages, traces) = (&self.file.pagination, &self.traces);
+        let headers = traces.headers_file.as_ref();
+        let headers = headers.filter(|_| traces.otlp_endpoint.is_some());
+        let previous = &pages.token_key_previous;
+        let secrets = Secrets {
+            vendors,
+            token_key: reader.text("pagination.token_key", &pages.token_key),
+            token_key_previous: reader.text("pagination.token_key_previous", previous),
+            trace_headers: headers
+                .and_then(|file| reader.trace_headers(file))
+                .unwrap_or_default(),
+            valkey_password: reader.text("store.valkey.password", &self.store.valkey.password),
+            certificates: Certificates {
+                public: reader.tls("listen.public_tls", &self.server.public_tls),
+                admin: reader.tls("listen.admin_tls", &self.server.admin_tls),
+            },
+            warnings: reader.warnings,
         };
         reader.report.verdict()?;
-        Ok(Secrets {
-            vendors,
-            token_key,
-            token_key_previous,
-            trace_headers: trace_headers.unwrap_or_default(),
-            valkey_password,
-            certificates,
-            warnings: reader.warnings,
-        })
+        Ok(secrets)
     }
 }

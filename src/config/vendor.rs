@@ -1,8 +1,7 @@
 //! A vendor's settings, checked.
 
 use super::file::{File, VendorTable};
-use super::report::Report;
-use super::sources::named;
+use super::report::{Report, rules};
 use crate::clock::Duration;
 use crate::domain::{AccountId, PerVendor, Vendor};
 use crate::secrets::SecretSource;
@@ -50,65 +49,36 @@ fn checked(
     hold_down_max: Duration,
     report: &mut Report,
 ) -> Option<VendorSettings> {
-    let options = &table.options;
+    let (options, least) = (&table.options, table.requests_per_minute_min);
     let vendor = options.row.vendor.as_str();
-    let at = |setting: &str| format!("{vendor}.{setting}");
-    if options.connect_timeout > options.timeout {
-        let text = format!("must not be longer than {}", at("timeout"));
-        report.rule(&at("connect_timeout"), text);
+    let (key, key_fallback) = (table.api_key.source(), table.api_key_fallback.source());
+    let kept = table.account.source();
+    let (given, has_key) = (&table.account_id, key.is_some());
+    rules! { report, vendor;
+        "connect_timeout" if options.connect_timeout > options.timeout =>
+            "must not be longer than {vendor}.timeout";
+        "requests_per_minute_min" if table.learn_rate && least > options.requests_per_minute =>
+            "must not be more than {vendor}.requests_per_minute";
+        "api_key_env" if key_fallback.is_some() && !has_key =>
+            "is missing: a fallback key is configured, so {vendor}.api_key_env or {vendor}.api_key_file must be set too";
+        "account_id" if given.is_some() && kept.is_some() =>
+            "is given more than once; keep one of account_id, account_id_env and account_id_file";
+        "account_id" if has_key && given.is_none() && kept.is_none() =>
+            "is missing: give account_id, account_id_env or account_id_file beside the key";
     }
-    let least = table.requests_per_minute_min;
-    if table.learn_rate && least > options.requests_per_minute {
-        let text = format!("must not be more than {}", at("requests_per_minute"));
-        report.rule(&at("requests_per_minute_min"), text);
-    }
-    let (env, file) = (&table.api_key_env, &table.api_key_file);
-    let key = named(&at("api_key"), env, file, report);
-    let (env, file) = (&table.api_key_fallback_env, &table.api_key_fallback_file);
-    let key_fallback = named(&at("api_key_fallback"), env, file, report);
-    if key.is_none() && key_fallback.is_some() {
-        let (env, file) = (at("api_key_env"), at("api_key_file"));
-        let text =
-            format!("is missing: a fallback key is configured, so {env} or {file} must be set too");
-        report.rule(&env, text);
-    }
-    let account = account(&at("account_id"), table, key.is_some(), report);
     Some(VendorSettings {
         options: VendorOptions {
             learn_down_to: table.learn_rate.then_some(least),
             hold_down_max,
             ..options.clone()
         },
-        account: account?,
+        account: match (given.clone(), kept) {
+            (Some(id), None) => AccountSource::Given(id),
+            (None, Some(source)) => AccountSource::Kept(source),
+            _ => return None,
+        },
         key: key?,
         key_fallback,
         optional: table.optional,
     })
-}
-
-/// Returns where the account is named, by the setting at `path` or the two beside it.
-fn account(
-    path: &str,
-    table: &VendorTable,
-    has_key: bool,
-    report: &mut Report,
-) -> Option<AccountSource> {
-    let (env, file) = (&table.account_id_env, &table.account_id_file);
-    match (&table.account_id, named(path, env, file, report)) {
-        (Some(_), Some(_)) => {
-            let text = "is given more than once; keep one of account_id, account_id_env and account_id_file";
-            report.rule(path, text);
-            None
-        }
-        (Some(id), None) => Some(AccountSource::Given(id.clone())),
-        (None, Some(source)) => Some(AccountSource::Kept(source)),
-        (None, None) => {
-            let text =
-                "is missing: give account_id, account_id_env or account_id_file beside the key";
-            if has_key {
-                report.rule(path, text);
-            }
-            None
-        }
-    }
 }

@@ -19,7 +19,7 @@ pub struct GradedLifetimes {
 }
 
 /// The billed client of N-able to which a customer is linked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LinkTo {
     /// By `ClientId`.
     Id(String),
