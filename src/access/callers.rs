@@ -193,7 +193,7 @@ impl Caller {
     }
 }
 
-/// Tells the books of a process apart.
+/// The number of the book. It distinguishes the books of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BookId(u64);
 
@@ -215,7 +215,7 @@ pub struct CallerBook {
     open: Option<Arc<Caller>>,
     /// Counters of requests without a known caller.
     pub anonymous: CallerMeter,
-    /// The book that a reload put in this one's place.
+    /// The book with which a reload replaced this one.
     successor: watch::Sender<Option<Arc<Self>>>,
     clock: Clock,
 }
@@ -351,8 +351,8 @@ impl CallerBook {
             .is_some_and(|expires| self.clock.wall() >= expires)
     }
 
-    /// Returns the sender of this key and certificate, if it is the same caller still, with the
-    /// same rights.
+    /// Returns the sender of this key and certificate, if it is still the same caller with the same
+    /// rights.
     pub(super) fn admits(
         &self,
         key: Option<&CallerKeyHash>,
@@ -368,8 +368,7 @@ impl CallerBook {
         self.identify(key, certificate).filter(same).cloned()
     }
 
-    /// Puts the book `by` in the place of this one. Ends the tenures of callers that it does not
-    /// admit.
+    /// Replaces this book by `by`. Ends the tenures of callers that the new book does not admit.
     pub fn succeed(&self, by: Arc<Self>) {
         self.successor.send_replace(Some(by));
     }

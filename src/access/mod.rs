@@ -6,7 +6,7 @@
 //! old one, so limits and counters survive.
 //!
 //! `Throttle` is a caller's own rate limit, and `ForcedRefreshes` is its allowance of vendor calls
-//! by `Cache-Control`. `Tenure` ends an answer that lasts, once its caller would not be let in now.
+//! by `Cache-Control`. `Tenure` ends a long answer once its caller would no longer be admitted.
 //!
 //! `LastKey` lets a connection that sends the same key again be recognised without a hash.
 //!

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 
-/// Targets told apart at once, of those that a caller was answered for.
+/// Number of answered targets of one caller that are distinguished at once.
 pub const TARGETS_KNOWN: usize = 128;
 
 /// The presence of one caller. A reload passes it on to the caller's successor. Every request
@@ -19,11 +19,11 @@ pub struct Presence {
     pub followers: AtomicUsize,
     /// Seconds since 1970, 0 for never.
     last_used_s: AtomicI64,
-    /// Hashes of what it was answered, each in the place that its bits name; 0 for nothing.
+    /// Hashes of its answers, each in the place that the hash's bits select. 0 for none.
     targets: KnownTargets,
 }
 
-/// Apart, so that the rest stays in its line.
+/// Boxed, so that the other members fit into one cache line.
 #[derive(Debug)]
 struct KnownTargets(Box<[AtomicU64; TARGETS_KNOWN]>);
 
@@ -47,14 +47,14 @@ impl Presence {
         places.get(at).unwrap_or(first)
     }
 
-    /// Does not hold this hash any longer.
+    /// Removes this hash.
     pub fn forget_target(&self, hash: u64) {
         let place = self.knows_target(hash);
         // A place that holds another hash by now keeps it.
         let _ = place.compare_exchange(hash, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Holds no hash any longer.
+    /// Removes all hashes.
     pub fn forget_targets(&self) {
         for place in self.targets.0.iter() {
             place.store(0, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Whether a caller that was let in would be let in now: for answers that last.
+//! Whether the caller of a long answer would still be admitted now.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use crate::clock::{self, Duration};
 /// long sleep would miss the end.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The right of one request to go on being answered. It ends when a reload removes the key or the
-/// certificate's name that the request came with, changes what its caller may see, or when either
-/// expires.
+/// The right of one request to an answer that lasts long. It ends when a reload removes the key or
+/// the certificate's name that the request came with, changes what its caller may see, or when
+/// either expires.
 pub struct Tenure {
     book: Arc<CallerBook>,
     caller: Arc<Caller>,
@@ -56,7 +56,7 @@ impl Tenure {
             }
             let certificate = self.certificate.as_deref();
             let key = self.key.as_ref();
-            // What the book in force says of the caller counts, its expiry among it.
+            // The book in force decides about the caller, also about its expiry.
             let Some(caller) = self.book.admits(key, certificate, &self.caller) else {
                 return;
             };

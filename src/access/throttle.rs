@@ -12,7 +12,7 @@ use crate::store::CallerUse;
 /// whole minute.
 const BURST_DIVISOR: u32 = 6;
 
-/// What is left of a caller's limit, for the `RateLimit` headers.
+/// The rest of a caller's limit, for the `RateLimit` headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance {
     /// Requests admitted per minute.
@@ -27,8 +27,8 @@ pub struct Allowance {
     pub reset_s: u64,
 }
 
-/// A token bucket. Gateways that share a store have one together: each of them also takes out what
-/// the others admitted, as soon as it learns that.
+/// A token bucket. Gateways that share a store keep one limit together: each also takes out what
+/// the others admitted, as soon as it learns of it.
 #[derive(Debug)]
 pub struct Throttle {
     per_minute: u32,
@@ -189,9 +189,9 @@ impl Throttle {
     }
 }
 
-/// How often a caller's `Cache-Control` may force a vendor call that the cache would have saved. A
-/// minute's worth may come at once, because a person who reloads reloads twice. Past it the cache
-/// answers, so that a reload button cannot drain a vendor's quota.
+/// How often a caller's `Cache-Control` may force a vendor call that the cache would have saved.
+/// The allowance of a minute may be used at once, because people often reload twice. After that,
+/// the cache answers, so that a reload button cannot drain a vendor's quota.
 #[derive(Debug)]
 pub struct ForcedRefreshes(Option<Arc<Throttle>>);
 
@@ -206,7 +206,7 @@ impl ForcedRefreshes {
         self.0.as_ref().map_or(0, |throttle| throttle.limit())
     }
 
-    /// Returns what counts them, unless none is allowed.
+    /// Returns the throttle that counts them, unless none is allowed.
     pub fn throttle(&self) -> Option<&Arc<Throttle>> {
         self.0.as_ref()
     }

@@ -35,7 +35,7 @@ impl App {
             () = sampling => {}
             () = self.drain.reached(DrainPhase::Cut) => {}
         }
-        // Those who watch would otherwise hold up the last connections of the admin listener.
+        // Watchers would otherwise keep the last connections of the admin listener open.
         self.history.samples.end();
         std::future::pending().await
     }

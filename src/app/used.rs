@@ -21,7 +21,7 @@ pub(super) struct FleetCallers {
 struct ReportTurn {
     /// Where the next report begins among the callers.
     next: usize,
-    /// Whom the last report was about, and the requests in it.
+    /// The callers of the last report, and their requests in it.
     reported: Vec<(Arc<Throttle>, u32)>,
 }
 

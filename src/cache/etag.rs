@@ -26,7 +26,7 @@ pub struct Etag {
 /// Bytes of the hash that a tag shows.
 const DIGEST_BYTES: usize = 16;
 
-/// Tells bodies apart within this process.
+/// The name of the body. Equal names mean equal bodies within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct BodyName(u128);
 

@@ -22,11 +22,11 @@ use crate::metrics::StoreUsage;
 use crate::store::Purges;
 use crate::traces::LiveTrace;
 
-/// The error of what cannot fail.
+/// The error type of an operation that cannot fail.
 #[derive(Clone, Debug)]
 enum Never {}
 
-/// What the lookup needs to know about a failed fetch.
+/// The properties of a failed fetch that a lookup needs.
 pub trait FetchError: Clone + Send + Sync + 'static {
     /// Returns whether the vendor was not asked, because it had answered 429 or no budget was left.
     fn is_not_now(&self) -> bool;
@@ -35,8 +35,8 @@ pub trait FetchError: Clone + Send + Sync + 'static {
     /// question.
     fn allows_stale(&self) -> bool;
 
-    /// Returns the bytes that tell other gateways of the failure. `None` unless the failure was a
-    /// vendor's whole answer: another gateway may succeed where this one has no way out.
+    /// Returns the failure as bytes for other gateways. `None` unless the failure was a vendor's
+    /// whole answer, because another gateway may reach a vendor that this one cannot reach.
     fn to_shared(&self) -> Option<Vec<u8>>;
 
     /// Returns the failure of such bytes. `None` for any others.
@@ -69,11 +69,11 @@ impl Wanted {
 pub struct Shelf<V, E> {
     /// Answers in memory.
     pub local: Local<V>,
-    /// Fetches under way.
+    /// Fetches in progress.
     pub flights: Arc<Flights<CacheKey, Landed<V>, E>>,
-    /// Looks into the store under way: many callers make one.
+    /// Store lookups in progress. Concurrent callers share one.
     recalls: Arc<Flights<CacheKey, (), Never>>,
-    /// What outlives the process; `None`: nothing.
+    /// Keeps answers beyond the process. `None` keeps nothing.
     keeping: Option<Arc<Keeping<V>>>,
     clock: Clock,
 }

@@ -1,5 +1,5 @@
-//! Recognises a second occurrence, in a table of fixed size. Most pages and searches are read once,
-//! and what is cached for those is cached for nothing.
+//! Recognises a second occurrence, in a table of fixed size. Most pages and searches are read only
+//! once, and caching those would gain nothing.
 
 use std::hash::{BuildHasher as _, Hash};
 use std::sync::atomic::{AtomicU32, Ordering};

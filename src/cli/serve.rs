@@ -33,7 +33,8 @@ fn serve(
 ) -> Result<i32, String> {
     let at = SettingsAt::named(path).map_err(|refusal| refusal.to_string())?;
     let settings = at.load().map_err(|refusal| refusal.to_string())?;
-    // Before the first secret is read; told once there is a log.
+    // Core dumps are forbidden before the first secret is read. A failure is logged once there is a
+    // log.
     let core_dumps = forbid_core_dumps();
     let secrets = settings
         .read_secrets()

@@ -29,8 +29,8 @@ macro_rules! vendors {
             }
         }
 
-        /// One value for each vendor. Code that must treat every vendor goes through this type, so
-        /// that the compiler finds what forgets one.
+        /// One value for each vendor. Code that handles every vendor uses this type, so that the
+        /// compiler finds code that forgets one.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct PerVendor<T> {
             $($(#[$doc])* pub $word: T,)*
@@ -39,8 +39,7 @@ macro_rules! vendors {
         impl<T> PerVendor<T> {
             /// Makes the value of every vendor.
             ///
-            /// # Errors
-            /// The first that `make` gives.
+            /// # Errors The first error of `make`.
             pub fn try_from_fn<E>(
                 mut make: impl FnMut(Vendor) -> Result<T, E>,
             ) -> Result<Self, E> {
@@ -88,7 +87,7 @@ impl<T> PerVendor<T> {
 }
 
 impl<T> PerVendor<Option<T>> {
-    /// Returns the values that are there.
+    /// Returns the values that are present.
     pub fn present(&self) -> impl Iterator<Item = &T> {
         self.iter().filter_map(|(_, value)| value.as_ref())
     }
@@ -233,8 +232,8 @@ id! {
     /// A wiv organisation, such as `org_12345`.
     CustomerId
 }
-/// The rule for contracts: N-able names them as it likes, and every name is percent-encoded where
-/// it stands in a path. Refused is what some server would read as more than one step of a path.
+/// The rule for contracts. N-able chooses their names freely, and every name is percent-encoded in
+/// a path. A name is refused if some server could read it as more than one step of a path.
 fn checked_contract(text: &str) -> Result<Arc<str>, IdProblem> {
     if text.is_empty() {
         return Err(IdProblem::Empty);
@@ -251,7 +250,7 @@ fn checked_contract(text: &str) -> Result<Arc<str>, IdProblem> {
 }
 
 id! {
-    /// An N-able contract: any name that the vendor may give one, spaces and brackets included.
+    /// An N-able contract. Its name may contain spaces and brackets.
     ContractId by checked_contract
 }
 id! {

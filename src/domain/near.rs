@@ -3,23 +3,23 @@
 //! Members that wiv does not document are part of a search and go to it as they are: they may be
 //! filters. But `dateRange` filters nothing, although its author believes that it does.
 
-/// The documented members, as they are written, and without what is often written differently.
+/// The documented members: their names, and these names in the form in which they are compared.
 const DOCUMENTED: [(&str, &str); 3] = [
     ("date_range", "daterange"),
     ("max_returned_items", "maxreturneditems"),
     ("start_page_key", "startpagekey"),
 ];
 
-/// Letters that may be wrong, missing, too many, or in each other's place: two are a slip, and no
-/// two documented names are so near to each other.
+/// Number of letters that may be wrong, missing, additional or swapped. Two are a slip, and the
+/// documented names differ from each other by more.
 const SLIPS_MAX: usize = 2;
-/// Longer names are near to none.
+/// A longer name looks like none of them.
 const NAME_BYTES_MAX: usize = 32;
 
 /// A member that looks like a documented one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NearMember {
-    /// As it was sent, but for characters that are not letters, digits, `_` or `-`.
+    /// The name as it was sent, without characters other than letters, digits, `_` and `-`.
     pub member: String,
     /// The documented one.
     pub meant: &'static str,
@@ -58,7 +58,7 @@ fn meant_by(name: &str) -> Option<&'static str> {
     let letters = name.chars().filter(|c| !matches!(c, '_' | '-' | ' ' | '.'));
     let folded: Vec<char> = letters.map(|c| c.to_ascii_lowercase()).collect();
     let near = |(_, plain): &&(&str, &str)| {
-        // Each letter that one has more than the other is a slip.
+        // Each letter by which one name is longer than the other is a slip.
         if plain.len().abs_diff(folded.len()) > SLIPS_MAX {
             return false;
         }
@@ -68,7 +68,7 @@ fn meant_by(name: &str) -> Option<&'static str> {
     DOCUMENTED.iter().find(near).map(|(written, _)| *written)
 }
 
-/// How many letters are wrong, missing, too many, or changed places with their neighbour.
+/// Returns how many letters are wrong, missing or additional, or swapped with their neighbour.
 fn slips(one: &[char], other: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=other.len()).collect();

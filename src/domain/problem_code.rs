@@ -1,25 +1,25 @@
-//! The closed set of problem codes, each with its status and words: the one table that reads, parts
-//! of an answer, problem documents and descriptions take them from.
+//! The closed set of problem codes, with the status and the words of each. Reads, parts of an
+//! answer, problem documents and descriptions all use this one table.
 
 /// The kind of a problem. The word appears in the body's `code` and `type`, in the log and in the
 /// documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProblemCode {
-    /// Framing that could be read in two ways, or that we do not speak.
+    /// Framing that could be read in two ways, or that the gateway does not support.
     MalformedRequest,
     /// `fields` names an unknown field.
     InvalidFields,
-    /// The body is not what the route takes.
+    /// The body does not have the form that the route requires.
     InvalidBody,
-    /// A query or path parameter is not what the route takes.
+    /// A query or path parameter does not have the form that the route requires.
     InvalidQuery,
-    /// A page token that does not open, or not for this caller and search.
+    /// A page token that cannot be opened, or is not valid for this caller and search.
     InvalidPageToken,
-    /// A sync token that does not open, or not for this caller and search.
+    /// A sync token that cannot be opened, or is not valid for this caller and search.
     InvalidSyncToken,
-    /// The vendor refused a search whose form we accept.
+    /// The vendor rejected a search whose form the gateway accepts.
     VendorRejectedRequest,
-    /// No caller key, or not a known one.
+    /// No caller key, or an unknown one.
     AuthenticationRequired,
     /// A customer outside the caller's audience.
     CustomerNotAllowed,
@@ -27,17 +27,17 @@ pub enum ProblemCode {
     BillingNotAllowed,
     /// Only operators may do this.
     OperatorRequired,
-    /// A browser asks on behalf of a page of another site.
+    /// A browser sent the request for a page of another site.
     CrossSiteRefused,
     /// No such path.
     NotFound,
     /// N-able has no such month or contract.
     BillingNotFound,
-    /// Another account than the configured one.
+    /// The request names another account than the configured one.
     AccountNotFound,
-    /// The path does not answer this method.
+    /// The path does not support this method.
     MethodNotAllowed,
-    /// The caller takes the answer in no form that there is.
+    /// The caller accepts none of the forms in which the answer exists.
     NotAcceptable,
     /// The request body did not arrive completely in time.
     RequestTimeout,
@@ -45,7 +45,7 @@ pub enum ProblemCode {
     PageTokenExpired,
     /// The state that a sync token names is gone.
     SyncTokenExpired,
-    /// `If-Match` names another answer than the one of now.
+    /// `If-Match` names another answer than the current one.
     PreconditionFailed,
     /// The request's body is too large.
     BodyTooLarge,
@@ -59,9 +59,9 @@ pub enum ProblemCode {
     HeadersTooLarge,
     /// A contained panic.
     InternalError,
-    /// The vendor answered badly.
+    /// The vendor answered with an error.
     VendorError,
-    /// The vendor answered something that is not what it documents.
+    /// The vendor's answer does not have the form that it documents.
     VendorProtocolError,
     /// The vendor did not accept our key.
     VendorCredentialRejected,
@@ -71,11 +71,11 @@ pub enum ProblemCode {
     VendorUnavailable,
     /// No vendor budget is left.
     VendorBudgetExhausted,
-    /// The store that gateways share is away, and the settings forbid to go on without it.
+    /// The store that gateways share is away, and the settings forbid calls without it.
     StoreUnavailable,
-    /// Shed.
+    /// The gateway itself is overloaded.
     Overloaded,
-    /// No answer of the vendor was there in time.
+    /// The vendor did not answer in time.
     VendorTimeout,
     /// `only-if-cached` and nothing usable.
     NotCached,
@@ -123,7 +123,7 @@ impl ProblemCode {
         Self::NotCached,
     ];
 
-    /// Status, word, and title: the table that everything else reads.
+    /// Returns status, word and title. Everything else reads them here.
     const fn row(self) -> (u16, &'static str, &'static str) {
         match self {
             Self::MalformedRequest => (400, "malformed_request", "Malformed request"),
@@ -178,7 +178,7 @@ impl ProblemCode {
         }
     }
 
-    /// Returns the HTTP status that it is answered with.
+    /// Returns the HTTP status of answers with this code.
     pub const fn status(self) -> u16 {
         self.row().0
     }

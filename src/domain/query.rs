@@ -103,7 +103,7 @@ impl SearchQuery {
 pub struct SearchRequest {
     /// The search. On a continuation: the parts of the search that the caller repeated.
     pub query: SearchQuery,
-    /// `max_returned_items`, if said.
+    /// `max_returned_items`, if it was sent.
     pub page_size: Option<PageSize>,
     /// `start_page_key.scroll_id`: the page token of a continuation.
     pub page_token: Option<String>,
@@ -179,7 +179,7 @@ impl SearchRequest {
     }
 }
 
-/// Takes a documented member out; `null` equals absent.
+/// Removes a documented member and returns it. `null` counts as absent.
 fn present(members: &mut Object, name: &str) -> Option<Value> {
     members.remove(name).filter(|value| *value != Value::Null)
 }

@@ -80,8 +80,8 @@ impl Route {
         matches!(self, Self::CaseExport | Self::CaseChanges | Self::Events)
     }
 
-    /// Returns whether it is answered without a caller key: it tells nothing of a customer or a
-    /// vendor.
+    /// Returns whether it is answered without a caller key, because the answer says nothing about a
+    /// customer or a vendor.
     pub const fn is_keyless(self) -> bool {
         matches!(self, Self::OpenApi | Self::Docs | Self::Health)
     }
@@ -191,7 +191,7 @@ impl CacheOutcome {
 /// Why a request cost no vendor call. The label `reason` of `vendor_calls_saved_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Saved {
-    /// A fresh answer was at hand.
+    /// A fresh answer was in memory.
     Hit,
     /// A stale answer was good enough.
     Stale,
@@ -201,7 +201,7 @@ pub enum Saved {
     Projected,
     /// One customer was answered from all customers.
     Derived,
-    /// Another page or page size of a snapshot at hand.
+    /// Another page or page size of a snapshot in memory.
     Repaged,
 }
 
@@ -229,7 +229,7 @@ impl Saved {
     }
 }
 
-/// What the gateway itself has too little of to answer a request now. The label `what` of
+/// The resource that the gateway itself lacks to answer a request now. The label `what` of
 /// `requests_shed_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shortage {
@@ -246,9 +246,9 @@ pub enum Shortage {
     Followers,
     /// The caller has its share of them.
     CallerFollowers,
-    /// The caller follows as many searches for changes as one may.
+    /// The caller follows the maximum number of searches for changes.
     CallerSearches,
-    /// The vendor said to wait.
+    /// The vendor asked for a wait.
     VendorHoldDown,
     /// The vendor's `requests_per_minute`.
     VendorBudget,
@@ -270,13 +270,13 @@ pub enum Shortage {
     Searches,
     /// Too many requests wait for one answer of a vendor.
     Waiters,
-    /// The caller has another page token healed, which takes a walk.
+    /// The caller has another page token that is being healed by a walk.
     HealingWalks,
     /// The month has more contracts than one overview asks for.
     Contracts,
     /// A state of the search would not fit `changes.bytes_max`.
     ChangesBytes,
-    /// The store is away, and `store.valkey.when_away` forbids what would be done without it.
+    /// The store is away, and `store.valkey.when_away` forbids the call without it.
     Store,
 }
 

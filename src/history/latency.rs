@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
-/// How many observations fell into each bucket of a histogram, the last one for those above all
-/// bounds. Counted from the start of the process.
+/// Number of observations in each bucket of a histogram since the start of the process. The last
+/// bucket is for observations above all bounds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BucketCounts(pub Vec<u64>);
 
 impl BucketCounts {
-    /// Adds those of another histogram with the same buckets.
+    /// Adds the observations of another histogram with the same buckets.
     pub fn add(&mut self, other: &Self) {
         if self.0.len() < other.0.len() {
             self.0.resize(other.0.len(), 0);
@@ -25,13 +25,13 @@ impl BucketCounts {
         Self(pairs.map(|(now, then)| now.saturating_sub(then)).collect())
     }
 
-    /// Returns how many in all.
+    /// Returns the number of all observations.
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// The time under which this part (0 to 1) of the observations lies, in seconds: interpolated
-    /// within its bucket, as Prometheus does. `None` without observations.
+    /// Returns the time in seconds below which this share (0 to 1) of the observations lies. It is
+    /// interpolated within its bucket, as Prometheus does. `None` without observations.
     fn quantile(&self, part: f64, bounds_s: &[f64]) -> Option<f64> {
         let total = self.total();
         if total == 0 {
@@ -48,7 +48,7 @@ impl BucketCounts {
             below += count;
             from = *to;
         }
-        // Above the last bound nothing is known but that.
+        // The last bucket has no upper bound to interpolate to.
         bounds_s.last().copied()
     }
 }
@@ -67,7 +67,7 @@ impl Latency {
     pub fn of(counts: &BucketCounts, bounds_s: &[f64]) -> Self {
         let ms = |part| {
             let seconds = counts.quantile(part, bounds_s)?;
-            // Three digits are what a bucket can tell.
+            // Buckets are not more exact than three digits.
             Some((seconds * 1e6).round() as f32 / 1e3)
         };
         Self {

@@ -1,10 +1,10 @@
-//! What the console shows of the past, in memory of a fixed size.
+//! The past that the console shows, in memory of a fixed size.
 //!
 //! Two kinds of things are remembered:
 //!
-//! - [`Samples`]: once a second, a look at the counters. The last ten minutes are kept by the
-//!   second and the last day by the minute. A watcher gets each new one.
-//! - [`RequestRing`]: the last requests, each with what is known of it when its last byte has gone.
+//! - [`Samples`]: the counters, read once a second. The last ten minutes are kept by the second and
+//!   the last day by the minute. A watcher gets each new sample.
+//! - [`RequestRing`]: the last requests, each as recorded when its last byte was sent.
 //!
 //! ```text
 //! request ends ──▶ RequestRing (three rings: from memory, refused, the others) ──▶ /admin/requests
@@ -39,9 +39,9 @@ pub struct History {
 }
 
 impl History {
-    /// Remembers nothing yet, and never more than `bytes_max`. Samples come first; what they leave
-    /// is the requests'. Too little for the samples of a day means fewer of them; zero means that
-    /// nothing is remembered, and live samples alone are shown.
+    /// Remembers nothing yet, and never more than `bytes_max`. Samples come first, and requests get
+    /// the rest of the memory. If it is too little for the samples of a day, fewer are kept. With
+    /// zero, nothing is kept and the console shows only live samples.
     pub fn within(bytes_max: u64) -> Arc<Self> {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         let samples = Samples::within(bytes_max / 2);

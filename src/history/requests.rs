@@ -1,8 +1,8 @@
 //! The last requests, in three rings of fixed size.
 //!
-//! One ring would hold the last tenth of a second of hits and nothing else. So what memory answered
-//! quickly, what was refused for the caller's sake, and everything else have a ring each: a flood
-//! of one kind never pushes out the failures that an operator looks for.
+//! A single ring would hold only the hits of the last tenth of a second. So there are three rings:
+//! requests that memory answered quickly, requests that were refused because of the caller, and all
+//! others. A flood of one kind never evicts the failures that an operator looks for.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::cache::CacheNote;
 use crate::clock::{Duration, Instant};
 use crate::domain::{CacheOutcome, Route};
 
-/// Bytes of a path that are kept, where it is not the route's own.
+/// Maximum bytes kept of a path that is not the route's own.
 const PATH_BYTES_MAX: usize = 96;
-/// Answers of memory that took longer stand among the slow ones.
+/// Answers from memory that took longer count as slow.
 const SLOW: Duration = Duration::from_millis(250);
 /// Status of a request whose caller left before the answer.
 const CALLER_LEFT: u16 = 499;
@@ -31,50 +31,49 @@ pub struct FinishedRequest {
     pub id: [u8; 32],
     /// When its head was complete.
     pub arrived: Instant,
-    /// From there to the answer's head.
+    /// Time from then to the answer's head.
     pub took: Duration,
-    /// From there to the answer's last byte.
+    /// Time from then to the answer's last byte.
     pub lasted: Duration,
     /// As sent.
     pub method: Method,
-    /// Which route.
+    /// The route.
     pub route: Route,
-    /// The path without its query, where it is not the route's own.
+    /// The path without its query, if it is not the route's own.
     pub path: Option<Box<str>>,
     /// The caller's name. `None`: no caller was found for its key.
     pub caller: Option<Arc<str>>,
-    /// Where it came from.
+    /// The address that it came from.
     pub peer: Option<IpAddr>,
-    /// The answer's status; 499 where the caller left before it.
+    /// The answer's status. 499 if the caller left before it.
     pub status: u16,
     /// The problem's code.
     pub code: Option<&'static str>,
     /// How memory answered, if it was asked.
     pub outcome: Option<CacheOutcome>,
-    /// The same in full, where there was an answer.
+    /// The same with its details, if there was an answer.
     pub note: Option<CacheNote>,
     /// Bytes of the answer's body.
     pub sent_bytes: u64,
-    /// Whether all of it was taken.
+    /// Whether the caller read the whole body.
     pub whole: bool,
-    /// Holds what was done at the vendors. `None` where memory alone answered.
+    /// The waits and vendor calls of the request. `None` if memory alone answered.
     pub payer: Option<Arc<Payer>>,
 }
 
-/// Which ring a request belongs to.
+/// The ring that a request belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RingLot {
     /// Answered from memory, quickly.
     Memory = 0,
-    /// Refused for what the caller sent.
+    /// Refused because of what the caller sent.
     Refused = 1,
     /// All others: vendor calls, failures, slow answers, callers that left.
     Worked = 2,
 }
 
 impl FinishedRequest {
-    /// Returns whether what it says of vendors is worth keeping: only requests of one ring have a
-    /// story.
+    /// Returns whether its requests keep their waits and vendor calls. Only one ring does.
     pub fn has_story(status: u16, outcome: Option<CacheOutcome>, lasted: Duration) -> bool {
         lot(status, outcome, lasted) == RingLot::Worked
     }
@@ -109,7 +108,7 @@ fn lot(status: u16, outcome: Option<CacheOutcome>, lasted: Duration) -> RingLot 
     }
 }
 
-/// Which requests are wanted.
+/// Selects requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestFilter {
     /// Requests of this caller. `anonymous`: requests without a caller.
@@ -118,9 +117,9 @@ pub struct RequestFilter {
     pub route: Option<Route>,
     /// With such a status.
     pub status: Option<StatusFilter>,
-    /// That memory answered so; `Some(None)`: where it was not asked.
+    /// With this cache outcome. `Some(None)` selects requests that asked no cache.
     pub outcome: Option<Option<CacheOutcome>>,
-    /// Whose answer's head took longer.
+    /// Those whose answer's head took longer than this.
     pub slower_than: Option<Duration>,
 }
 
@@ -155,7 +154,7 @@ struct OneRing {
 }
 
 impl OneRing {
-    /// As many slots as fit, where each may cost so much.
+    /// As many slots as fit, if each has the maximum size.
     fn within(bytes_max: usize, slot_bytes_max: usize) -> Self {
         let fit = bytes_max / slot_bytes_max.max(1);
         let slots = match fit {
@@ -218,8 +217,8 @@ impl RequestRing {
         }
     }
 
-    /// Returns the requests that `filter` takes, the last ended first, at most `limit`; and how
-    /// many it takes.
+    /// Returns at most `limit` requests that `filter` selects, newest end first, and how many it
+    /// selects in total.
     pub fn find(&self, filter: &RequestFilter, limit: usize) -> (Vec<FinishedRequest>, usize) {
         let mut found = self.all(|request| filter.takes(request));
         let matched = found.len();

@@ -1,4 +1,5 @@
-//! The charts' numbers: by the second for ten minutes, by the minute for a day, and live.
+//! The numbers of the console's charts: by the second for ten minutes, by the minute for a day, and
+//! live.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,13 +20,13 @@ const SECONDS_MAX: usize = 600;
 /// Samples by the minute: a day of them.
 const MINUTES_MAX: usize = 1440;
 const MINUTE: Duration = Duration::from_secs(60);
-/// Who may watch at once. Each watcher holds one of the admin listener's 64 connections, and
-/// Prometheus must always find a free one.
+/// Maximum number of concurrent watchers. Each one holds one of the admin listener's 64
+/// connections, and Prometheus must always find a free one.
 pub const WATCHERS_MAX: usize = 16;
 /// Columns of the outcomes: the last one is for requests that asked no cache.
 pub const OUTCOMES: usize = CacheOutcome::ALL.len() + 1;
 
-/// Which samples are wanted.
+/// The window of the requested samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HistoryWindow {
     /// By the second.
@@ -47,26 +48,26 @@ pub struct ByLane {
     pub export: u32,
 }
 
-/// How a vendor stands.
+/// The state of a vendor.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct VendorGauges {
     /// `ok`, `degraded` or `disabled`.
     pub state: &'static str,
     /// `closed`, `half_open` or `open`.
     pub circuit: &'static str,
-    /// Until the next probe, while the circuit is open.
+    /// Time until the next probe, while the circuit is open.
     pub probe_in_ms: Option<u32>,
     /// Whether the vendor rejects our keys.
     pub key_rejected: bool,
-    /// Until the vendor may be called again, where it said stop.
+    /// Time until the vendor may be called again, if it asked for a wait.
     pub hold_down_ms: Option<u32>,
     /// Calls that the budget admits right now.
     pub budget_remaining: u32,
-    /// Calls that the budget would admit at most at once.
+    /// Maximum number of calls that the budget admits at once.
     pub budget_max: u32,
     /// Calls a minute, as configured or as learnt.
     pub rate_limit: u32,
-    /// Calls under way.
+    /// Calls in progress.
     pub in_flight: u32,
     /// Concurrent calls, as configured or as the vendor can handle.
     pub concurrency_limit: u32,
@@ -74,7 +75,7 @@ pub struct VendorGauges {
     pub queued: ByLane,
     /// Calls that the budget admits right now, of each lane: less urgent ones leave a part.
     pub budget_by_lane: ByLane,
-    /// The part of the rate that background work has while the vendor comes back, in percent.
+    /// The share of the rate for background work while the vendor recovers, in percent.
     pub background_percent: Option<u8>,
 }
 
@@ -93,7 +94,7 @@ pub struct ScrollCounts {
     pub waiting: u32,
 }
 
-/// One store of memory beside its bound.
+/// One store in memory, with its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct StoreSize {
     /// `answers`, `pages`, `variants` or `snapshots`.
@@ -104,11 +105,11 @@ pub struct StoreSize {
     pub bytes: u64,
     /// Bytes it may hold.
     pub bytes_max: u64,
-    /// Entries that had to go for want of room, since the start.
+    /// Number of entries evicted for lack of room since the start.
     pub evicted: u64,
 }
 
-/// Lines and spans that were dropped, because what takes them is slow or gone.
+/// Lines and spans that were dropped, because their reader is slow or gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DropCounts {
     /// Log lines of both outputs.
@@ -124,11 +125,11 @@ pub struct VendorReading {
     pub vendor: &'static str,
     /// Attempts so far.
     pub calls: u64,
-    /// Of them, those that gave no answer.
+    /// Number of these attempts without an answer.
     pub failed: u64,
     /// Requests so far that were answered without a call of their own.
     pub saved: u64,
-    /// How it stands.
+    /// Its state.
     pub gauges: VendorGauges,
 }
 
@@ -198,8 +199,8 @@ struct Latencies {
     miss: Latency,
 }
 
-/// What the charts show of one second, or of one minute: counts of what happened within it, and how
-/// things stood at its end.
+/// The numbers of the charts for one second or one minute: counts of events within it, and the
+/// state at its end.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Sample {
     /// Its end.
@@ -209,7 +210,7 @@ pub struct Sample {
     seconds: f32,
     answers: ByOutcome,
     statuses: ByStatus,
-    /// The part of the answers that memory gave, of those that asked it; 0 to 1.
+    /// The share of answers from memory among requests that asked a cache, from 0 to 1.
     hit_ratio: Option<f32>,
     latency_ms: Latencies,
     vendors: ByVendor,
@@ -369,11 +370,11 @@ impl SampleRing {
 struct SampleTables {
     seconds: SampleRing,
     minutes: SampleRing,
-    /// The last reading, and the one that the minute under way began with.
+    /// The last reading, and the one with which the current minute began.
     last: Option<(Reading, Reading)>,
 }
 
-/// Samples kept, and those who watch.
+/// The kept samples, and their watchers.
 #[derive(Debug)]
 pub struct Samples {
     tables: Mutex<SampleTables>,
@@ -383,14 +384,14 @@ pub struct Samples {
     watchers: Arc<AtomicUsize>,
 }
 
-/// What a watcher sees.
+/// What a watcher gets.
 #[derive(Clone, Debug)]
 enum Live {
     /// Nothing yet.
     Nothing,
     /// A sample in JSON.
     Sample(Bytes),
-    /// No more will come.
+    /// No more samples will come.
     Over,
 }
 
@@ -458,7 +459,7 @@ impl Samples {
         serde_json::to_vec(&ring.kept).unwrap_or_else(|_| b"[]".to_vec())
     }
 
-    /// Watches from now on; `None` where too many do.
+    /// Watches from now on. `None` if there are too many watchers.
     pub fn watch(&self) -> Option<Watcher> {
         let before = self.watchers.fetch_add(1, Ordering::Relaxed);
         // Gives the place back if it is not given out.
@@ -470,7 +471,7 @@ impl Samples {
         (before < WATCHERS_MAX).then_some(watcher)
     }
 
-    /// Ends all watching: the gateway leaves.
+    /// Ends all watching, because the gateway shuts down.
     pub fn end(&self) {
         self.live.send_replace(Live::Over);
     }

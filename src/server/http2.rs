@@ -125,7 +125,7 @@ where
     let mut closing = std::pin::pin!(on.drain.reached(DrainPhase::Closing));
     let mut cut = std::pin::pin!(on.drain.reached(DrainPhase::Cut));
     let mut leaving = false;
-    // Set once the peer was told to go. It may take until then to confirm.
+    // The deadline for the peer to confirm the GOAWAY. Set once it was sent.
     let mut until: Option<Instant> = None;
     let first_look = clock.now() + patience.header.min(patience.write_stall);
     let mut look = std::pin::pin!(clock::sleep_until(first_look));

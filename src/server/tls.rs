@@ -103,7 +103,7 @@ impl TlsFile {
 pub struct TlsProblem {
     /// The file that is wrong.
     pub file: TlsFile,
-    /// What is wrong with it, as the end of a sentence that begins with its name.
+    /// The reason, as the end of a sentence that begins with the file's name.
     pub why: String,
 }
 

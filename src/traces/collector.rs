@@ -8,9 +8,9 @@ use zeroize::Zeroizing;
 
 /// Longest address of a collector.
 const URL_BYTES_MAX: usize = 512;
-/// Most headers that a file may hold; collectors ask for one or two.
+/// Maximum number of headers in a file. Collectors need one or two.
 const HEADERS_MAX: usize = 16;
-/// What OTLP over HTTP adds to the address of a collector.
+/// The path that OTLP over HTTP appends to the address of a collector.
 const TRACES_PATH: &str = "/v1/traces";
 /// Headers that belong to the export itself.
 const OURS: [&str; 9] = [
@@ -33,8 +33,8 @@ pub struct CollectorUrl {
 }
 
 impl CollectorUrl {
-    /// Reads `http://host[:port][/path]` or the same with https; a slash at the end may stand
-    /// there. `None` for anything else: a user and a password would be a secret in the settings.
+    /// Reads `http://host[:port][/path]` or the same with https. A slash at the end is accepted.
+    /// `None` for anything else: a user and a password would be a secret in the settings.
     pub fn parse(text: &str) -> Option<Self> {
         let good = |b: u8| b.is_ascii_alphanumeric() || b":/.-_~[]".contains(&b);
         let base = text.strip_suffix('/').unwrap_or(text);
@@ -92,20 +92,20 @@ impl fmt::Debug for CollectorUrl {
     }
 }
 
-/// Headers that a collector asks for, such as its key. They print as `[redacted]`.
+/// Headers that a collector requires, such as its key. They print as `[redacted]`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct TraceHeaders(HeaderMap);
 
-/// Why a file of headers cannot be used. Holds nothing of what is in it.
+/// Why a file of headers cannot be used. Contains no text of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TraceHeadersProblem {
-    /// This line, counted from 1, is no `name: value`.
+    /// This line, counted from 1, is not of the form `name: value`.
     NoHeader(usize),
     /// This line names a header that belongs to the export itself.
     NotYours(usize),
-    /// There are too many.
+    /// The file has too many headers.
     TooMany,
-    /// There is none.
+    /// The file has no header.
     Empty,
 }
 
@@ -129,8 +129,7 @@ impl fmt::Display for TraceHeadersProblem {
 impl TraceHeaders {
     /// Reads lines of `name: value`. Empty lines and lines that begin with `#` are skipped.
     ///
-    /// # Errors
-    /// The first thing that is wrong.
+    /// # Errors The first error in the file.
     pub fn parse(text: &str) -> Result<Self, TraceHeadersProblem> {
         let mut headers = HeaderMap::new();
         for (at, line) in text.lines().enumerate() {

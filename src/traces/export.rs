@@ -1,8 +1,8 @@
 //! The task that sends spans to the collector.
 //!
-//! It gathers spans for [`GATHER`], sends at most [`BATCH_SPANS_MAX`] of them at once, and tries a
-//! batch [`ATTEMPTS_MAX`] times where the collector says or shows that it may be tried again. While
-//! a batch is under way the queue fills; what does not fit is dropped and counted by the queue.
+//! It gathers spans for [`GATHER`] and sends at most [`BATCH_SPANS_MAX`] of them at once. A batch
+//! is sent up to [`ATTEMPTS_MAX`] times if the collector's answer allows a retry. While a batch is
+//! being sent, the queue fills. The queue drops and counts spans that do not fit.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -30,19 +30,19 @@ use crate::metrics::{SpanDrop, TraceMetrics};
 pub(super) const BATCH_SPANS_MAX: usize = 512;
 /// How long spans gather before they are sent, counted from the first.
 pub(super) const GATHER: Duration = Duration::from_secs(2);
-/// For one attempt, from connecting to the end of the answer.
+/// Time limit of one attempt, from connecting to the end of the answer.
 pub(super) const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
-/// For connecting alone.
+/// Time limit of connecting.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Attempts for one batch.
 pub(super) const ATTEMPTS_MAX: u32 = 3;
-/// Before the second attempt; twice as long before the third.
+/// Pause before the second attempt. It is twice as long before the third.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause that a collector's `Retry-After` can ask for.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Of a collector's answer, which says at most how many spans it rejected.
+/// Maximum bytes of a collector's answer, which contains only the number of rejected spans.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// Before a kept connection is closed.
+/// How long an idle connection is kept.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
@@ -122,7 +122,7 @@ struct Failure {
     status: Option<StatusCode>,
     /// Whether the same batch may be sent again.
     passing: bool,
-    /// When the collector wants it.
+    /// The pause that the collector asked for.
     after: Option<Duration>,
 }
 
@@ -141,7 +141,8 @@ impl Failure {
 async fn told_to_end(closing: &mut watch::Receiver<Option<Instant>>) -> Instant {
     match closing.wait_for(Option::is_some).await.map(|until| *until) {
         Ok(Some(until)) => until,
-        // The last handle is gone, and with it the last sender of spans: the queue's end says so.
+        // The last handle was dropped, and the last sender of spans with it. The end of the queue
+        // shows that.
         Ok(None) | Err(_) => pending().await,
     }
 }
@@ -225,7 +226,7 @@ impl<C: CollectorConnector> Exporter<C> {
         self.finish(waiting, batch, end).await;
     }
 
-    /// Sends what is left until `end`, each batch once.
+    /// Sends the remaining spans until `end`, each batch once.
     async fn finish(
         &self,
         mut waiting: mpsc::Receiver<FinishedSpan>,
@@ -252,7 +253,7 @@ impl<C: CollectorConnector> Exporter<C> {
         }
     }
 
-    /// Sends a batch, more than once where that may help. Drops it otherwise.
+    /// Sends a batch. Retries if that may help, and drops the batch otherwise.
     async fn deliver(&self, batch: &[FinishedSpan]) {
         let mut attempt = 1;
         loop {
@@ -315,12 +316,12 @@ impl<C: CollectorConnector> Exporter<C> {
             return Err(Failure {
                 why: SpanDrop::Refused,
                 status: Some(head.status),
-                // The protocol's list.
+                // The statuses that OTLP declares as retryable.
                 passing: matches!(head.status.as_u16(), 429 | 502 | 503 | 504),
                 after: retry_after(&head.headers),
             });
         }
-        // The spans have arrived; an answer that cannot be read says nothing against it.
+        // The spans have arrived, even if the answer cannot be read.
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         let told = body
             .ok()
@@ -330,7 +331,7 @@ impl<C: CollectorConnector> Exporter<C> {
     }
 }
 
-/// `Retry-After` in seconds; a date is not worth reading here.
+/// Reads `Retry-After` in seconds. The form with a date is ignored.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers
         .get(header::RETRY_AFTER)?

@@ -1,9 +1,8 @@
 //! Spans of requests, exported to an OpenTelemetry collector.
 //!
-//! A request that is sampled has a [`LiveTrace`]. Its own span is made when its last byte has gone;
-//! what is done for it (waits, vendor attempts, walk pages, looks into the store) becomes child
-//! spans as each of them ends, also after the answer. Spans go into a queue, and one task exports
-//! them:
+//! A request that is sampled has a [`LiveTrace`]. Its own span is made once its last byte is sent.
+//! Waits, vendor attempts, walk pages and store lookups for it become child spans when they end,
+//! also after the answer. Spans go into a queue, and one task exports them:
 //!
 //! ```text
 //! request ──▶ LiveTrace ──▶ queue (SPANS_WAITING_MAX) ──▶ exporter ──▶ POST …/v1/traces
@@ -13,7 +12,7 @@
 //!
 //! - [`Traces`] decides which requests are traced. [`Traces::off`] traces none and costs a
 //!   comparison.
-//! - [`SpanDraft`] is what is known of a finished span: its times and its attributes.
+//! - [`SpanDraft`] is a finished span: its times and its attributes.
 //! - [`TraceOptions`] says where spans go, and how many.
 //!
 //! The caller's `traceparent` decides whether a request is sampled; without one, `sample_ratio`
@@ -46,10 +45,10 @@ use crate::metrics::{SpanDrop, TraceMetrics};
 use export::Exporter;
 use span::FinishedSpan;
 
-/// Spans that may wait for the exporter, some 2 MiB of them. More are dropped: a collector that
-/// cannot keep up must not grow the process.
+/// Spans that may wait for the exporter, some 2 MiB of them. Further spans are dropped, because a
+/// collector that cannot keep up must not make the process grow.
 const SPANS_WAITING_MAX: usize = 4096;
-/// Child spans of one request. A whole export makes thousands of vendor calls; the first ones tell
+/// Child spans of one request. A whole export makes thousands of vendor calls. The first ones show
 /// why it was slow, and one request must not fill the queue.
 const CHILDREN_MAX: u32 = 128;
 
@@ -62,7 +61,7 @@ const SPAN_DIGITS: usize = 16;
 pub struct TraceOptions {
     /// The collector.
     pub collector: CollectorUrl,
-    /// Which share of the requests without a `traceparent` is traced, from 0 to 1.
+    /// The share of requests without a `traceparent` that is traced, from 0 to 1.
     pub sample_ratio: f64,
     /// Sent with every export.
     pub headers: TraceHeaders,
@@ -86,7 +85,7 @@ pub struct Continued {
     pub trace: TraceId,
     /// The caller's span.
     pub parent: SpanId,
-    /// Ours.
+    /// The gateway's span.
     pub span: SpanId,
     /// Whether the caller records its trace.
     pub sampled: bool,
@@ -105,7 +104,7 @@ pub fn traceparent_of(header: &HeaderValue, span: SpanId) -> Option<HeaderValue>
 pub struct Traces(Option<Arc<Tracer>>);
 
 struct Tracer {
-    /// A random number below it is a sampled request.
+    /// A request is sampled if its random number is below this.
     below: u64,
     queue: mpsc::Sender<FinishedSpan>,
     metrics: Arc<TraceMetrics>,
@@ -152,7 +151,7 @@ impl Traces {
         })))
     }
 
-    /// Returns the trace of a request that begins; `None` where it is not sampled.
+    /// Returns the trace of a request that begins. `None` if it is not sampled.
     pub fn begin(
         &self,
         continued: Option<&Continued>,
@@ -178,21 +177,20 @@ impl Traces {
         }))
     }
 
-    /// Exports what waits, in `limit` at most; what is left then is dropped and counted. Spans that
-    /// come later are dropped, too.
+    /// Exports the waiting spans within `limit`. Drops and counts the rest, and all later spans.
     pub async fn close(&self, limit: Duration) {
         let Some(tracer) = &self.0 else { return };
         let deadline = tracer.clock.now() + limit;
         tracer.closing.send_replace(Some(deadline));
         let ended = tracer.ended.lock().take();
         if let Some(ended) = ended {
-            // The exporter ends by its deadline. The limit here is for what it cannot see.
+            // The exporter ends at its deadline by itself. This longer limit is only a safeguard.
             let _ = timeout(limit + limit / 4, ended).await;
         }
     }
 }
 
-/// The number below which a random one is sampled.
+/// Returns the number below which a request's random number must be for it to be sampled.
 fn threshold(ratio: f64) -> u64 {
     if ratio >= 1.0 {
         return u64::MAX;
@@ -201,7 +199,7 @@ fn threshold(ratio: f64) -> u64 {
     (ratio * 18_446_744_073_709_551_616.0) as u64
 }
 
-/// The trace of one request while anything is done for it.
+/// The trace of one request, as long as any work is done for it.
 pub struct LiveTrace {
     tracer: Arc<Tracer>,
     trace: TraceId,
@@ -217,7 +215,8 @@ impl fmt::Debug for LiveTrace {
 }
 
 impl LiveTrace {
-    /// Takes a child span; `parent` is the request's own span where there is none. Never waits.
+    /// Takes a child span. Without a `parent`, it is a child of the request's own span. Never
+    /// waits.
     pub fn note(&self, id: SpanId, parent: Option<SpanId>, draft: SpanDraft) {
         if self.children.fetch_add(1, Ordering::Relaxed) >= CHILDREN_MAX {
             self.tracer.metrics.dropped(SpanDrop::TraceFull, 1);

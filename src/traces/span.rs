@@ -1,4 +1,4 @@
-//! What a span is made of.
+//! Spans and their parts.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -42,7 +42,7 @@ impl fmt::Debug for TraceId {
 pub struct SpanId(u64);
 
 impl SpanId {
-    /// Creates a fresh one. Not secret, so a fast generator is right.
+    /// Creates a random id. It is not secret, so a fast generator is used.
     pub fn fresh() -> Self {
         Self(fastrand::u64(1..))
     }
@@ -70,14 +70,14 @@ impl fmt::Debug for SpanId {
     }
 }
 
-/// On which side of a call a span was made.
+/// The side of a call that made the span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanKind {
     /// Neither: something inside the gateway.
     Internal,
     /// The gateway answered.
     Server,
-    /// The gateway asked.
+    /// The gateway sent the request.
     Client,
 }
 
@@ -132,7 +132,7 @@ impl From<IpAddr> for SpanValue {
     }
 }
 
-/// What is known of a span when it has ended.
+/// A span that has ended: its times and attributes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SpanDraft {
     pub(super) name: Cow<'static, str>,
@@ -168,7 +168,7 @@ impl SpanDraft {
         self
     }
 
-    /// Adds an attribute where there is a value.
+    /// Adds an attribute if there is a value.
     #[must_use]
     pub fn with_some(self, name: &'static str, value: Option<impl Into<SpanValue>>) -> Self {
         match value {
@@ -177,7 +177,7 @@ impl SpanDraft {
         }
     }
 
-    /// Marks the span as failed: its status is an error, and `error.type` says which.
+    /// Marks the span as failed: its status is an error, and `error.type` names the error.
     #[must_use]
     pub fn failed(mut self, why: &'static str) -> Self {
         self.failed = true;
@@ -194,7 +194,7 @@ pub(super) struct FinishedSpan {
     pub draft: SpanDraft,
 }
 
-/// A child span that has begun. Dropped without [`Self::end`], it is no span.
+/// A child span that has begun. If it is dropped without [`Self::end`], no span is recorded.
 #[derive(Debug)]
 pub struct OpenSpan {
     live: Arc<LiveTrace>,

@@ -1,20 +1,20 @@
 //! The messages of OTLP that the exporter writes and reads, by their field numbers.
 //!
-//! Only what is used is declared: a receiver takes fields that are absent for their defaults, and
-//! skips none that are here. `tests/traces` reads them with the protocol's own package.
+//! Only the fields in use are declared. A receiver uses defaults for absent fields. `tests/traces`
+//! reads them with the protocol's own package.
 
 use prost::{Message, Oneof};
 
 use super::span::{FinishedSpan, SpanKind, SpanValue};
 use crate::clock::{Duration, Instant};
 
-/// Which version of the semantic conventions the attributes' names are of.
+/// The version of the semantic conventions that the names of the attributes follow.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
 /// `Status.code` of a span that failed.
 const STATUS_ERROR: i32 = 2;
 /// `Span.flags`: sampled.
 const SAMPLED: u32 = 1;
-/// `Span.flags`: whether the parent is in another process is known, and that it is.
+/// `Span.flags`: it is known whether the parent is in another process, and it is.
 const HAS_IS_REMOTE: u32 = 1 << 8;
 const IS_REMOTE: u32 = 1 << 9;
 
@@ -139,7 +139,7 @@ fn attribute(key: &str, value: Kinds) -> KeyValue {
     }
 }
 
-/// Returns what the spans of this process have in common.
+/// Returns the attributes that all spans of this process share.
 pub(super) fn resource(instance: &str) -> Resource {
     Resource {
         attributes: vec![
