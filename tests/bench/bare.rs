@@ -1,5 +1,6 @@
-//! `bare LISTEN cache|origin PATH=FILE…`: the bodies of these files over loopback, from a cache as
-//! the peer that has no product around it, or as the origin behind the others.
+//! `bare LISTEN cache|origin PATH=FILE…`: serves the bodies of these files over loopback. With
+//! `cache` it is the peer without a product around it, with `origin` the origin behind the other
+//! peers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A tool: it may end at the first surprise.
 

@@ -1,9 +1,9 @@
-//! `caller_timing [SAMPLES]`: whether the time that finding a caller takes tells how much of a
-//! presented key is right. Keys of which the first half is a real one's, against keys that share
-//! nothing with it, in random order; Welch's t over the times, less the slowest hundredth, which is
-//! the machine's. Below 4.5 in amount, nothing can be told apart. A new key for each look, for
-//! single ones differ by where their hashes fall. A time is never a test: this prints, and fails
-//! nothing.
+//! `caller_timing [SAMPLES]`: measures whether the time of a caller lookup reveals how much of a
+//! presented key is right. Keys that share their first half with a real key are compared with keys
+//! that share nothing with it, in random order. The result is Welch's t over the times. The slowest
+//! hundredth is left out, because it shows the machine. Below 4.5 in amount, the two kinds cannot
+//! be distinguished. Each lookup uses a new key, because the time of a single key depends on where
+//! its hash lies. The program only prints: times are never a test.
 
 #![allow(
     clippy::unwrap_used,
@@ -43,7 +43,8 @@ fn main() {
     for _ in 0..2 * samples {
         let class = fastrand::usize(..2);
         let right = if class == 0 { REAL.len() / 2 } else { 0 };
-        // A new one each time, in the same place: single keys differ by where their hashes fall.
+        // A new key each time, in the same memory, because the time of a single key depends on its
+        // hash.
         for (at, (to, real)) in key.iter_mut().zip(REAL.bytes()).enumerate() {
             let other = fastrand::alphanumeric() as u8;
             *to = if at < right { real } else { other };

@@ -1,8 +1,8 @@
-//! `changes [ROWS] [CHANGED]`: what it costs to keep a large search in step. A list of 100,000
-//! cases, of which 100 change at the vendor, is refreshed; then a follower asks what changed, and
-//! another caller asks for the first page. Prints one line of JSON: bytes of the full list and of
-//! the difference, the times of both answers, and the memory of a state and of the ids that states
-//! share.
+//! `changes [ROWS] [CHANGED]`: measures the cost of following a large search. A list of 100,000
+//! cases, of which 100 change at the vendor, is refreshed. Then a follower requests the changes,
+//! and another caller requests the first page. Prints one line of JSON: bytes of the full list and
+//! of the difference, the times of both answers, and the memory of a state and of the ids that
+//! states share.
 //!
 //! The gateway, the vendor and the caller are in one process, over loopback.
 
@@ -29,9 +29,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 const CALLER_KEY: &str = "bench-0123456789abcdef0123456789abcdef0123456789";
-/// Longer than a list of this size takes to be read.
+/// Freshness. Reading a list of this size takes less time.
 const FRESH: Duration = Duration::from_secs(20);
-/// Differences and first pages that are timed.
+/// Number of differences and first pages that are timed.
 const TIMED: usize = 9;
 
 #[tokio::main]
@@ -59,7 +59,7 @@ async fn main() {
         sleep(FRESH).await;
         // Refreshed as a whole, by another caller.
         while ask(address, "GET", "/v1/cases/export", "").await.age >= FRESH.as_secs() {}
-        // What a first page of this snapshot takes; a page of a size that nobody asked for before.
+        // The time of a first page of this snapshot, of a size that was not requested before.
         let size = 200 + pages.len();
         let first = format!("{{\"max_returned_items\":{size}}}");
         pages.push(
@@ -82,7 +82,7 @@ async fn main() {
     let share = bytes as f64 / full.body.len() as f64 * 100.0;
     let (difference, page) = (ms(&differences), ms(&pages));
     let limit = 1.2 * page + 50.0;
-    // The first state brought the ids; each later one its rows, and what ids changed.
+    // The first state added all ids. Each later state added its rows and the changed ids.
     let each = (
         states[1] - states[0],
         states[states.len() - 1] - states[states.len() - 2],

@@ -1,12 +1,12 @@
-//! `hit gateway|stored|bare get_4k|post_12k|post_119k|cold COUNT [ROUNDS]`: asks one question COUNT
-//! times over one connection, everything in one thread, for counting instructions. The difference
-//! between two counts is the cost of a hit, the caller's own few reads and writes included on both
-//! sides. ROUNDS of a loop that does nothing make each hit dearer, to see whether that is noticed.
-//! `stored` is the gateway with a store in a directory of its own.
+//! `hit gateway|stored|bare get_4k|post_12k|post_119k|cold COUNT [ROUNDS]`: sends one request COUNT
+//! times over one connection, with everything in one thread, so that instructions can be counted.
+//! The difference between two counts is the cost of a hit. It includes the caller's few reads and
+//! writes, on both sides. ROUNDS of an empty loop make each hit dearer, to see whether the guard
+//! notices. `stored` is the gateway with a store in a directory of its own.
 //!
-//! `cold` asks a new search each time, before a vendor that answers all of them with one page of 25
-//! rows. It is in the same thread too; `bare` asks it directly, so the gateway's cost is the
-//! difference.
+//! `cold` sends a new search each time, to a vendor that answers each with one page of 25 rows. The
+//! vendor is in the same thread too. `bare` calls it directly, so the difference is the gateway's
+//! cost.
 
 #![allow(
     clippy::unwrap_used,
@@ -36,9 +36,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 const CALLER_KEY: &str = "bench-0123456789abcdef0123456789abcdef0123456789";
-/// Readings before anything is counted: a page is kept from its second on.
+/// Number of requests before anything is counted. A page is cached from its second request on.
 const WARM_UP: usize = 200;
-/// Of the simulated vendor; more than a page of 250 in half a year.
+/// Number of cases of the simulated vendor: more than one page of 250 in half a year.
 const CASES: usize = 3_000;
 
 fn main() {
@@ -95,18 +95,19 @@ fn search(size: usize) -> String {
     )
 }
 
-/// Each number another search, as long as the others.
+/// Returns a search for each number. All have the same length.
 fn new_search(number: usize) -> String {
     format!("{{\"max_returned_items\":25,\"n\":{}}}", 1_000_000 + number)
 }
 
-/// The whole product over simulated vendors, or over one that says the same to every search.
+/// Starts the whole product over simulated vendors, or over one that gives every search the same
+/// answer.
 async fn gateway(wiv: Option<SocketAddr>, store: Option<&Path>) -> SocketAddr {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = TcpListener::bind(any).await.unwrap();
     let vendors = listener.local_addr().unwrap();
     let clock = Clock::system();
-    // A small world: making a large one costs more than all that is counted.
+    // A small world, because making a large one costs more than everything that is counted.
     let options = Options {
         cases: CASES,
         ..Options::default()
@@ -147,7 +148,7 @@ api_key_env = "UNUSED"
     let secrets = secrets.unwrap();
     let settings = config::from_text("bench", &text, []).expect("good settings");
     let metrics = Metrics::new().unwrap();
-    // Written nowhere, but made: a hit costs its line too.
+    // The log lines are made but written nowhere, because a hit costs its line too.
     let sink = Box::new(std::io::sink());
     let (counted, json) = (metrics.clone(), Format::Json);
     let log = LogSink::to(Output::start("log", sink, json, false, counted, clock.clone()).unwrap());
@@ -158,14 +159,14 @@ api_key_env = "UNUSED"
     let address = listeners.public_address();
     let admin = listeners.admin_address();
     tokio::spawn(async move { app.run(listeners).await });
-    // To open the store is no part of a hit.
+    // Opening the store is not part of a hit.
     while ready(admin).await.contains("\"store\":\"opening") {
         tokio::task::yield_now().await;
     }
     address
 }
 
-/// What `/readyz` says, `opening` of a store that is not open yet.
+/// Returns the answer of `/readyz`. It contains `opening` while the store is not open yet.
 async fn ready(admin: SocketAddr) -> String {
     let mut stream = TcpStream::connect(admin).await.unwrap();
     let request = "GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
@@ -175,7 +176,7 @@ async fn ready(admin: SocketAddr) -> String {
     said
 }
 
-/// The reference: as many bytes, with nothing around them.
+/// Starts the reference: a server that sends as many bytes and does nothing else.
 async fn bare(what: &str) -> SocketAddr {
     let bytes = match what {
         "get_4k" => 4 << 10,
@@ -202,7 +203,7 @@ async fn bare(what: &str) -> SocketAddr {
     address
 }
 
-/// What the vendor of the part `cold` answers.
+/// Returns the answer of the vendor in `cold`.
 fn one_page() -> String {
     let row = |n: usize| {
         let customer = n % 9;
@@ -243,8 +244,9 @@ async fn ask<'a>(
     }
 }
 
-/// The guard lets valgrind begin to count when this is called. What comes before differs from run
-/// to run by more than a hit costs: the process gathers entropy until its jitter suffices.
+/// The guard lets valgrind begin to count when this is called. The instructions before differ
+/// between runs by more than the cost of a hit, because the process gathers entropy until its
+/// jitter suffices.
 #[inline(never)]
 fn count_from_here() {
     std::hint::black_box(WARM_UP);

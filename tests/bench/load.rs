@@ -1,15 +1,16 @@
-//! `load ADDRESS CALLER_KEY …`: what wrk cannot do.
+//! `load ADDRESS CALLER_KEY …`: kinds of load that wrk cannot make.
 //!
-//! - `rate PER_SECOND SECONDS CONNECTIONS METHOD TARGET [BODY]` asks by a timetable drawn before
-//!   the first request (random gaps, fixed seed), whatever the answers do. A latency counts from
-//!   the time that the table says, so a server that stands still is charged for everyone who would
-//!   have asked meanwhile. `sent_*` counts from the moment of sending, as a closed loop would.
-//! - `fill COUNT CONNECTIONS TARGET` asks COUNT targets once, with their number for `@`.
-//! - `hold COUNT METHOD TARGET [BODY]` opens COUNT connections, asks once on each, and holds them
-//!   until its input ends.
+//! - `rate PER_SECOND SECONDS CONNECTIONS METHOD TARGET [BODY]` sends by a timetable drawn before
+//!   the first request (random gaps, fixed seed), independent of the answers. A latency counts from
+//!   the time in the table. So a server that pauses is charged for every request that was due
+//!   meanwhile. `sent_*` counts from the moment of sending, as a closed loop would.
+//! - `fill COUNT CONNECTIONS TARGET` requests COUNT targets once, with their number in place of
+//!   `@`.
+//! - `hold COUNT METHOD TARGET [BODY]` opens COUNT connections, sends one request on each, and
+//!   holds them until its input ends.
 //!
-//! Each prints one line of JSON. One thread, which asks its sockets over and over: no timer and no
-//! other thread stands between the table and the wire.
+//! Each prints one line of JSON. There is one thread, which polls its sockets all the time, so that
+//! no timer and no other thread delays a request.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,17 +24,17 @@ use std::net::TcpStream;
 
 use msp_gateway::clock::{Duration, Instant};
 
-/// How long answers may stay away after the timetable's end, and any answer of `fill` and `hold`.
+/// Time limit for answers after the timetable's end, and for each answer of `fill` and `hold`.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often `fill` asks again where the server says that it is overloaded.
+/// How often `fill` repeats a request if the server says that it is overloaded.
 const ATTEMPTS_MAX: u32 = 200;
-/// Room for an answer that is read at once; longer ones are counted, not kept.
+/// Size of the buffer for an answer. Longer answers are counted and not kept.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// One connection, with at most one question under way.
+/// One connection, with at most one request in progress.
 struct Line {
     stream: TcpStream,
-    /// Due and sent, of the question under way.
+    /// When the request in progress was due, and when it was sent.
     asked: Option<(Instant, Instant)>,
     head: Vec<u8>,
     status: u16,
@@ -67,7 +68,7 @@ impl Line {
         self.asked = Some((due, Instant::now()));
     }
 
-    /// (due, sent, status) of the question, once its answer is whole.
+    /// Returns (due, sent, status) of the request once its answer is complete.
     fn poll(&mut self, buffer: &mut [u8]) -> Option<(Instant, Instant, u16)> {
         let asked = self.asked?;
         loop {
@@ -86,7 +87,7 @@ impl Line {
         }
     }
 
-    /// Whether the answer is whole with these bytes.
+    /// Returns whether the answer is complete with these bytes.
     fn take(&mut self, bytes: &[u8]) -> bool {
         if let Some(left) = &mut self.left {
             *left = left.checked_sub(bytes.len()).expect("no more than asked");
@@ -111,7 +112,7 @@ impl Line {
         self.left == Some(0)
     }
 
-    /// The status of the answer under way; waits for it.
+    /// Waits for the answer and returns its status.
     fn wait(&mut self, buffer: &mut [u8]) -> u16 {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -136,7 +137,8 @@ fn request(key: &str, method: &str, target: &str, body: &str) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// When each request is due, from the start: gaps of independent callers, the same at every run.
+/// Returns when each request is due, from the start. The gaps are those of independent callers, and
+/// the same in every run.
 fn timetable(per_second: f64, seconds: f64) -> Vec<Duration> {
     let mut random = fastrand::Rng::with_seed(7);
     let mut at = 0.0;
@@ -158,7 +160,8 @@ fn rate(address: &str, request: &[u8], per_second: f64, seconds: f64, connection
         .map(|_| Line::open(address).expect("a connection"))
         .collect();
     let mut buffer = vec![0; BUFFER_BYTES];
-    // Once each, so that the first latencies are not those of accepting.
+    // One request on each connection first, so that the first latencies do not include accepting
+    // it.
     for line in &mut lines {
         line.ask(request, Instant::now());
         line.wait(&mut buffer);
@@ -173,7 +176,7 @@ fn rate(address: &str, request: &[u8], per_second: f64, seconds: f64, connection
     while next < table.len() || !busy.is_empty() {
         let mut now = Instant::now();
         while next < table.len() && begun + table[next] <= now {
-            // With no connection free the request waits here, and its clock runs.
+            // If no connection is free, the request waits here, and its latency grows.
             let Some(at) = idle.pop() else { break };
             let due = begun + table[next];
             lines[at].ask(request, due);
@@ -201,7 +204,7 @@ fn rate(address: &str, request: &[u8], per_second: f64, seconds: f64, connection
         }
     }
     let unanswered = table.len() - corrected.len();
-    // Who never got an answer waited at least until now.
+    // Requests without an answer waited at least until now.
     let now = Instant::now();
     let waiting = busy.iter().filter_map(|at| lines[*at].asked);
     corrected.extend(waiting.map(|(due, _)| micros(due, now)));
@@ -268,7 +271,7 @@ fn hold(address: &str, request: &[u8], count: usize) {
         let mut line = Line::open(address).expect("a connection");
         line.ask(request, Instant::now());
         assert_eq!(line.wait(&mut buffer), 200);
-        // The loader's own memory is not of interest, but 10,000 buffers would be much of it.
+        // 10,000 large buffers would use much memory, and this program's memory is not measured.
         line.head = Vec::new();
         held.push(line);
     }

@@ -1,5 +1,5 @@
-//! A server with nothing around it: hyper, and a moka cache of bodies. The most that the gateway's
-//! hit path could reach with the same parts.
+//! A bare server: hyper and a moka cache of bodies. With the same parts, the gateway's hit path
+//! cannot be faster than this.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -15,13 +15,13 @@ use hyper_util::rt::TokioIo;
 use moka::sync::Cache;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Bytes of bodies that the cache holds at most.
+/// Maximum bytes of bodies in the cache.
 const CACHE_BYTES_MAX: u64 = 256 << 20;
 
 /// Stands for every path that has no body of its own.
 const ANY_PATH: &str = "*";
 
-/// Bodies by path, and the answers made of them so far by method, target and body.
+/// Bodies by path, and the answers made of them so far, by method, target and body.
 pub struct Shelf {
     bodies: HashMap<String, Bytes>,
     cache: Option<Cache<Bytes, Bytes>>,
@@ -72,7 +72,7 @@ impl Shelf {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),
         );
-        // For the caches that ask this server.
+        // For the caches in front of this server.
         headers.insert(
             header::CACHE_CONTROL,
             HeaderValue::from_static("public, max-age=3600"),
@@ -89,7 +89,7 @@ impl Shelf {
             let shelf = self.clone();
             async move { Ok::<_, Infallible>(shelf.answer(request).await) }
         });
-        // A caller that goes away is no news here.
+        // A caller that disconnects is not an error.
         let _ = http1::Builder::new()
             .serve_connection(TokioIo::new(io), answer)
             .await;

@@ -1,6 +1,6 @@
-//! `walk ADDRESS CALLER_KEY PAGE_SIZE PROCESS`: pages through all cases, one connection, page after
-//! page. Prints one line of JSON: pages, bytes, and what a page takes at several depths: the median
-//! time that the caller waits, and the mean time that the server's process has the processor.
+//! `walk ADDRESS CALLER_KEY PAGE_SIZE PROCESS`: pages through all cases over one connection. Prints
+//! one line of JSON: pages, bytes, and the cost of a page at several depths: the median time that
+//! the caller waits, and the mean processor time of the server's process.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,8 +14,8 @@ use std::net::TcpStream;
 
 use msp_gateway::clock::Instant;
 
-/// Pages around a depth that are timed together. 500, because a page takes some hundred
-/// microseconds and other work of the machine takes milliseconds.
+/// Number of pages around a depth that are timed together. It is 500, because a page takes some
+/// hundred microseconds, and other work of the machine takes milliseconds.
 const WINDOW: usize = 500;
 
 fn main() {
@@ -78,7 +78,7 @@ fn main() {
     );
 }
 
-/// Microseconds that all threads of a process have had a processor.
+/// Returns the processor time of all threads of a process, in microseconds.
 fn processor_micros(process: &str) -> f64 {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let nanos = threads.map(|thread| {

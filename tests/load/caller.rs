@@ -1,5 +1,5 @@
-//! Callers who ask again and again and count what goes wrong. They repeat nothing: what other
-//! clients mend by asking a second time is a failure here.
+//! Callers that send requests all the time and count failures. They never retry: a request that
+//! another client would repeat counts as a failure here.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,36 +14,36 @@ use hyper_util::rt::TokioIo;
 use msp_gateway::clock::{Duration, Instant, sleep, timeout};
 use tokio::net::TcpSocket;
 
-/// Longest wait for an answer, its body included, and for a connection: longer than a gateway lets
-/// anybody wait.
+/// Time limit for a connection, and for an answer with its body. It is longer than any time limit
+/// of a gateway.
 const PATIENCE: Duration = Duration::from_secs(35);
 
-/// How to ask.
+/// How requests are sent.
 #[derive(Clone)]
 pub struct Load {
-    /// Where.
+    /// The address of the gateway.
     pub address: SocketAddr,
-    /// Where from; absent: as the system likes.
+    /// The address to connect from. Without it, the system chooses.
     pub from: Option<IpAddr>,
-    /// Presented as `X-API-Key`; empty: none.
+    /// Sent as `X-API-Key`. Empty for none.
     pub key: String,
-    /// Connections that ask one request after the other.
+    /// Connections that send one request after the other.
     pub busy: usize,
     /// Connections that pause up to this long before each request.
     pub pausing: (usize, Duration),
-    /// Requests a second, all busy connections together; 0: as fast as they are answered.
+    /// Requests per second of all busy connections together. 0: as fast as they are answered.
     pub rate: u64,
-    /// The body of the searches to ask, in which `@` stands for the request's number; absent: what
-    /// is answered from memory.
+    /// The body of the searches to send, with `@` in place of the request's number. Without it,
+    /// requests are sent that memory answers.
     pub search: Option<String>,
 }
 
-/// What came of it.
+/// The results.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Answered with 200 and a whole body.
+    /// Number of answers with 200 and a complete body.
     pub good: u64,
-    /// All others, by what happened.
+    /// Number of all others, by what happened.
     pub failed: BTreeMap<String, u64>,
     /// Connections opened.
     pub connections: u64,
@@ -91,7 +91,7 @@ pub fn within(sorted: &[f32], share: f64) -> f32 {
     sorted.get(at.min(last)).copied().unwrap_or(0.0)
 }
 
-/// Tells callers when to stop, and how far they are.
+/// Stops callers, and counts their requests.
 #[derive(Clone, Default)]
 pub struct Progress {
     stop: Arc<AtomicBool>,
@@ -109,14 +109,14 @@ impl Progress {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Whether callers are to end.
+    /// Returns whether callers must end.
     pub fn over(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 }
 
 impl Load {
-    /// Asks until told to stop.
+    /// Sends requests until it is stopped.
     pub async fn run(&self, progress: &Progress) -> Tally {
         let (pausing, pause) = self.pausing;
         let load = Arc::new(self.clone());
@@ -146,7 +146,7 @@ impl Load {
 /// A connection that is kept.
 pub type Line = SendRequest<Full<Bytes>>;
 
-/// What an answer's head said.
+/// The parts of an answer's head that matter here.
 struct Answer {
     status: StatusCode,
     advised: bool,
@@ -202,7 +202,7 @@ impl Caller {
         self.tally
     }
 
-    /// One request, on the connection at hand or a new one. Whether it was answered well.
+    /// Sends one request, on the open connection or a new one. Returns whether the answer was good.
     pub async fn ask(&mut self, connection: &mut Option<Line>) -> bool {
         let begun = Instant::now();
         let answered = timeout(PATIENCE, self.answered(connection)).await;
@@ -249,8 +249,8 @@ impl Caller {
                     *connection = Some(sender);
                     break answer;
                 }
-                // The connection had been closed, and not a byte of the request was written: a
-                // client sees that first, and opens another.
+                // The connection had been closed before a byte of the request was written. A client
+                // notices that first, and opens another connection.
                 Err(mut unsent) => match unsent.take_message() {
                     Some(back) if !is_new => {
                         self.tally.closed_idle += 1;
@@ -294,7 +294,8 @@ impl Caller {
         Ok(sender)
     }
 
-    /// The search to ask; or lists, first pages and what is cut from either, in turn.
+    /// Returns the search to send. Without one, returns lists, first pages and parts of both in
+    /// turn.
     fn request(&self) -> Request<Full<Bytes>> {
         let mut request = Request::builder().header(header::HOST, self.load.address.to_string());
         if !self.load.key.is_empty() {

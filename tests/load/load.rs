@@ -1,5 +1,5 @@
-//! Loads a running gateway over loopback until its standard input ends, then prints one JSON line
-//! of what came of it. `overload`, `restarts` and `slow` beside this file use it.
+//! Loads a running gateway over loopback until its standard input ends. Then prints the results as
+//! one JSON line. `overload`, `restarts` and `slow` beside this file use it.
 
 mod caller;
 mod open;
@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let progress = Progress::default();
     let theirs = progress.clone();
     std::thread::spawn(move || {
-        // One line for each byte read, so that the driving program knows how far the load is.
+        // One line for each byte read, so that the script that runs it knows how far the load is.
         let mut byte = [0];
         while let Ok(1) = std::io::stdin().read(&mut byte) {
             println!("{}", theirs.asked());

@@ -1,4 +1,4 @@
-//! Callers who come at random times, whatever those before them got: an open loop.
+//! An open loop: callers that send requests at random times, independent of earlier answers.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use tokio::task::JoinSet;
 
 use super::caller::{Caller, Line, Load, Progress, Tally};
 
-/// What came of one second.
+/// The results of one second.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Second {
-    /// Asked in it, and answered well at some time.
+    /// Requests sent in it that got a good answer at any time.
     good: u32,
-    /// Asked in it, and not answered well.
+    /// Requests sent in it that got no good answer.
     failed: u32,
-    /// Good answers that came in it, whenever they were asked for.
+    /// Good answers that arrived in it, whenever their requests were sent.
     answered: u32,
 }
 
@@ -76,7 +76,7 @@ fn taken(all: &mut Tally, ended: Result<Tally, tokio::task::JoinError>) {
     }
 }
 
-/// Notes something of the second in which `at` lies.
+/// Records something for the second that contains `at`.
 fn note(seconds: &Mutex<Vec<Second>>, at: Duration, what: impl FnOnce(&mut Second)) {
     let at = usize::try_from(at.as_secs()).unwrap_or(usize::MAX);
     let mut seconds = seconds.lock();

@@ -4,13 +4,13 @@
 //! Three kinds of questions are bounded apart, because no answer of one kind serves another:
 //!
 //! - The customer list, and each bill. One call serves every request of the next `fresh + stale`
-//!   seconds, so calling at the first request that nothing serves yet is the best that can be done.
+//!   seconds. So it is optimal to call at the first request that no earlier call serves.
 //! - The searches of one date range. A *walk* of all customers costs a call for each vendor page
 //!   and serves everything: lists, first pages, drill-downs. A first page of all customers, and a
 //!   first page of one customer, cost one call and serve their own kind. Dynamic programming over
 //!   the moments of the walks finds the cheapest mixture.
 //!
-//! The bound takes vendor calls for instantaneous and never counts an abandoned scroll, so no
+//! The bound assumes that vendor calls take no time, and never counts an abandoned scroll. So no
 //! gateway can reach it. It holds for gateways that cut a customer from complete lists only, and no
 //! date range from another one.
 
@@ -23,7 +23,7 @@ use super::trace::{Ask, Event};
 /// Rows of a vendor page.
 const PAGE_ROWS: usize = 500;
 
-/// What one request needs of a date range's rows.
+/// The rows of a date range that one request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// Every row.
@@ -34,7 +34,7 @@ pub enum Need {
     Customer(usize),
 }
 
-/// How long answers serve, and how many rows a date range has.
+/// How long answers may be served, and how many rows a date range has.
 pub struct World<'a> {
     pub customers: Duration,
     pub cases: Duration,
@@ -126,7 +126,8 @@ fn cheapest(needs: &[(Duration, Need)], life: Duration, pages: u64) -> u64 {
     let mut rest = vec![0; needs.len() + 1];
     for i in (0..needs.len()).rev() {
         let mut best = u64::MAX;
-        // What is fetched between `i` and the walk: (until when it serves, what it serves).
+        // What is fetched between `i` and the walk: (until when it may be served, which need it
+        // serves).
         let mut held: Vec<(Duration, Need)> = Vec::new();
         let mut spent = 0;
         for k in i..=needs.len() {
@@ -137,7 +138,7 @@ fn cheapest(needs: &[(Duration, Need)], life: Duration, pages: u64) -> u64 {
             let served = needs.partition_point(|(later, _)| *later <= *at + life);
             best = best.min(spent + pages + rest[served]);
             if *need == Need::Whole && pages > 1 {
-                // Nothing but a walk serves it, so the walk cannot start later.
+                // Only a walk serves it, so the walk cannot start later.
                 break;
             }
             let need = if *need == Need::Whole {
@@ -167,7 +168,8 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// What a call brings: the first page of all customers, that of one, or, by a walk, every row.
+    /// What a call fetches: the first page of all customers, the first page of one, or every row by
+    /// a walk.
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum Fetch {
         Walk,
@@ -246,7 +248,7 @@ mod tests {
             let points: Vec<_> = needs.iter().map(|(at, _)| *at).collect();
             mixtures += u64::from(found < intervals(&points, life) * pages);
         }
-        // So walks alone were not the answer to most draws.
+        // So for most draws, walks alone were not the cheapest way.
         assert!(mixtures > 50, "{mixtures}");
     }
 

@@ -1,5 +1,5 @@
-//! How many vendor calls a dashboard day costs: through msp-gateway, nginx and Varnish, over the
-//! same simulated vendors, with the same trace, at the same freshness.
+//! Counts the vendor calls of a dashboard day through msp-gateway, nginx and Varnish: over the same
+//! simulated vendors, with the same trace, at the same freshness.
 //!
 //! `cargo run --release --example vendor_calls [-- [fleet] SECONDS [SEED…]]`. With `fleet`, one
 //! gateway without a store is compared with two that share a Valkey and are asked in turns, also
@@ -42,15 +42,15 @@ use trace::{Ask, Event, IMPATIENT, draw};
 
 const SECONDS: u64 = 30;
 const SEED: u64 = 7;
-/// What a vendor takes for an answer.
+/// How long a vendor takes for an answer.
 const VENDOR_LATENCY: Duration = Duration::from_millis(60);
-/// Pages after which a list that does not end is left.
+/// Pages after which a list that does not end is given up.
 const PAGES_MAX: usize = 20;
-/// One case comes to be so often.
+/// How often a new case appears.
 const INSERT_EVERY: Duration = Duration::from_secs(5);
-/// How long another installation is waited for.
+/// How long to wait for another installation.
 const INSTALL_WAIT_S: u32 = 300;
-/// For what began in the background to end.
+/// How long to wait for the end of background work.
 const SETTLE: Duration = Duration::from_secs(3);
 
 #[derive(Default)]
@@ -100,7 +100,7 @@ impl Line {
     }
 }
 
-/// What every caller of one party shares.
+/// The state that all callers of one party share.
 struct Door {
     addresses: Vec<SocketAddr>,
     sandbox: Arc<Sandbox>,
@@ -163,7 +163,7 @@ impl Door {
         }
     }
 
-    /// Reads a search to its end; it is right if it ends, with every case once.
+    /// Reads a search to its end. It is right if it ends, and contains every case once.
     async fn list(&self, body: &str, size: u64, spelling: usize) -> bool {
         #[derive(serde::Deserialize)]
         struct Page {
@@ -192,7 +192,7 @@ impl Door {
             rows += page.data.len();
             seen.extend(page.data.into_iter().map(|case| case.case_id));
             if seen.len() < rows {
-                // The same cases again: no use in going on.
+                // The same cases came again, so the list does not end.
                 return true;
             }
             let Some(Key { scroll_id }) = page.next_page_key else {
@@ -216,12 +216,12 @@ impl Door {
         true
     }
 
-    /// Cases of the last thirty days as the world began; new ones only come.
+    /// Cases of the last thirty days when the world began. Later cases are only added.
     fn month_of_cases(&self) -> usize {
         let today = self.sandbox.options().today;
         let start = today.saturating_sub(jiff::Span::new().days(30));
         let rows = self.sandbox.expected_rows(None, Some((start, today)));
-        // What came since may be missing in an answer that is still good.
+        // An answer that may still be used can lack newer cases.
         rows.len().saturating_sub(40)
     }
 }
@@ -283,7 +283,7 @@ async fn play(party: Party, sandbox: &Arc<Sandbox>, trace: &[Vec<Event>], log: &
     line
 }
 
-/// What the comparison needs of Debian and is not there.
+/// Returns the Debian packages that the comparison needs and that are missing.
 fn missing() -> Vec<&'static str> {
     let has = |program: &str| {
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -301,23 +301,23 @@ fn missing() -> Vec<&'static str> {
     let packages = [
         ("nginx", has("nginx")),
         ("varnish", has("varnishd")),
-        // Without it Varnish would pass every POST on, and be no peer.
+        // Without it Varnish would pass on every POST, and could not be compared.
         ("varnish-modules", module),
     ];
     let missing = packages.into_iter().filter(|(_, there)| !there);
     missing.map(|(package, _)| package).collect()
 }
 
-/// Installs what is missing, where that is possible.
+/// Installs the missing packages, if that is possible.
 fn prepare() -> Result<(), String> {
     let wanted = missing();
     let mut said = String::new();
     if !wanted.is_empty() && rustix::process::geteuid().is_root() {
         let mut install = Command::new("apt-get");
         install.args(["install", "-y", "-q", "--no-install-recommends"]);
-        // Another run may be at it.
+        // Another run may be installing them.
         install.args(["-o", &format!("DPkg::Lock::Timeout={INSTALL_WAIT_S}")]);
-        // Debian would start them at once; these are for the comparison only.
+        // Debian would start these servers at once, and they are for the comparison only.
         install.env("RUNLEVEL", "1").args(&wanted);
         said = match install.output() {
             Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
@@ -336,7 +336,7 @@ fn prepare() -> Result<(), String> {
 /// The parties, in the order in which they play.
 const GATEWAY: usize = 0;
 const FIRST_PEER: usize = 2;
-/// Peers that cache POST. The one after them caches no search, and so gives right lists.
+/// Peers that cache POST. The peer after them caches no search, so its lists are right.
 const CACHING_PEERS: std::ops::Range<usize> = FIRST_PEER..4;
 const RIGHT_PEER: usize = 4;
 const PARTIES: usize = 5;
@@ -365,8 +365,8 @@ fn print_table(lines: &[Line]) {
     }
 }
 
-/// Calls of ours to those of the best caching peer: (for each request, of the whole trace, whole
-/// trace to the peer that gives right lists).
+/// Returns the gateway's calls relative to those of the best caching peer: (for each request, of
+/// the whole trace, of the whole trace relative to the peer with right lists).
 fn ratios(lines: &[Line]) -> (f64, f64, f64) {
     let best = |of: fn(&Line) -> f64| {
         let peers = lines[CACHING_PEERS].iter().map(of);
@@ -456,13 +456,13 @@ fn print_reasons(line: &Line) {
     println!();
 }
 
-/// The vendors, which all parties share: their world, and where they listen.
+/// The vendors that all parties share: their world, and their address.
 async fn vendors() -> Result<(Arc<Sandbox>, SocketAddr), String> {
     let options = Options {
         wiv_requests_per_minute: None,
         nable_requests_per_minute: None,
         latency: VENDOR_LATENCY,
-        // Peers leave scrolls open; the comparison is not about that.
+        // Peers leave scrolls open. The comparison ignores that.
         open_scrolls_max: 100_000,
         ..Options::default()
     };

@@ -1,4 +1,5 @@
-//! Who answers: msp-gateway, nginx or Varnish, each on loopback ports before the same sandbox.
+//! The parties of the comparison: msp-gateway, nginx and Varnish, each on loopback ports in front
+//! of the same sandbox.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,10 +17,10 @@ use msp_gateway::server::{Drain, Inherited, Listeners};
 use msp_gateway::telemetry::LogSink;
 use tokio::task::JoinHandle;
 
-/// The caller key that all are sent; only the gateway looks at it.
+/// The caller key, which is sent to all parties. Only the gateway checks it.
 pub const CALLER_KEY: &str = "bench-caller-key";
 /// How long answers are fresh, in seconds, for everyone: the defaults, a minute as two seconds.
-/// Past it they are stale for twice as long, while one refresh runs.
+/// After that they are stale for twice as long, while one refresh runs.
 pub const CUSTOMERS_S: u64 = 10;
 pub const CASES_S: u64 = 2;
 /// Six hours: longer than the run.
@@ -28,7 +29,7 @@ pub const BILLING_S: u64 = 720;
 /// A server that is up.
 pub struct Party {
     pub name: &'static str,
-    /// Where it listens; a fleet has several, which are asked in turns.
+    /// Its address. A fleet has several, which get requests in turn.
     pub addresses: Vec<SocketAddr>,
     gateways: Vec<(Drain, JoinHandle<()>)>,
     process: Option<Child>,
@@ -81,7 +82,7 @@ pub async fn fleet(vendors: SocketAddr, work: &Path) -> Result<Party, String> {
         party.addresses.push(address);
         party.gateways.push(running);
     }
-    // Until both have heard of each other.
+    // Until each gateway knows of the other.
     sleep(Duration::from_secs(2)).await;
     Ok(party)
 }
@@ -177,10 +178,10 @@ vendor_scrolls_max = 450
     Ok((address, (drain, task)))
 }
 
-/// nginx as one would set it up for this: POST cached by its body, one fetch at a time per key,
-/// stale while it updates in the background, fetches that outlive their callers. Without `searches`
-/// it caches no search: the only way in which it hands out right lists, for a cached first page
-/// makes all its readers share one cursor.
+/// nginx as an operator would configure it for this: POST cached by its body, one fetch at a time
+/// per key, stale answers while it updates in the background, fetches that outlive their callers.
+/// Without `searches` it caches no search. Only then are its lists right, because all readers of a
+/// cached first page share one cursor.
 pub async fn nginx(vendors: SocketAddr, work: &Path, searches: bool) -> Result<Party, String> {
     let name = if searches {
         "nginx"
@@ -190,7 +191,7 @@ pub async fn nginx(vendors: SocketAddr, work: &Path, searches: bool) -> Result<P
     let cache_searches = if searches { "" } else { "proxy_cache off;" };
     let address = free_port()?;
     let folder = work.display();
-    // Nothing is left over from another run.
+    // The folder is a new one, without files of another run.
     let store = format!("cache-{}", address.port());
     let user = if rustix::process::geteuid().is_root() {
         "user root;"
@@ -242,7 +243,7 @@ http {{
     start(name, command, address, work).await
 }
 
-/// Varnish likewise; bodies are hashed by the module `bodyaccess`.
+/// Varnish in the same way. The module `bodyaccess` hashes bodies.
 pub async fn varnish(vendors: SocketAddr, work: &Path) -> Result<Party, String> {
     let address = free_port()?;
     let text = format!(
@@ -310,7 +311,7 @@ async fn start(
         .stderr(err)
         .spawn()
         .map_err(|why| format!("{name} cannot be started: {why}"))?;
-    // Up to half a minute: Varnish compiles its rules first, and other runs may do so beside it.
+    // Up to half a minute, because Varnish compiles its rules first, perhaps beside other runs.
     for _ in 0..300 {
         if tokio::net::TcpStream::connect(address).await.is_ok() {
             return Ok(Party {

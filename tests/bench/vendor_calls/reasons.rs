@@ -1,5 +1,5 @@
-//! Where a party's vendor calls come from: by operation, by the lane that the gateway says they
-//! were made in, and of searches by whose cases of how long a time.
+//! The origins of a party's vendor calls: their operation, the lane that the gateway logged, and
+//! for searches the customer and the number of days.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ impl<S: tracing::Subscriber> Layer<S> for CallLog {
 }
 
 impl CallLog {
-    /// Hears everything that this process says from now on.
+    /// Reads every event of this process from now on.
     pub fn install() -> Result<Self, String> {
         let log = Self::default();
         let subscriber = tracing_subscriber::registry().with(log.clone());
@@ -58,13 +58,13 @@ impl CallLog {
         Ok(log)
     }
 
-    /// What was counted since it was last asked.
+    /// Returns the counts since the last call.
     pub fn take(&self) -> Lanes {
         std::mem::take(&mut *self.0.lock())
     }
 }
 
-/// How many of the last 1,000 calls were first searches, by whose cases and of how many days.
+/// Returns how many of the last 1,000 calls were first searches, by customer and number of days.
 pub fn searches(sandbox: &Sandbox) -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
     for call in sandbox.requests() {
