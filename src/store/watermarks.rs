@@ -21,6 +21,10 @@ pub const CUSTOMERS_MAX: usize = 10_000;
 /// fleet counts later. It gets a number of the fleet as soon as the store accepts it.
 const OWN_NUMBERS: u64 = (1 << 20) - 1;
 
+/// The kinds whose marks have their place in the stored form. Marks of later kinds follow the
+/// customers, so that gateways of either age read what the other one stored.
+const KINDS_PLACED: usize = 3;
+
 /// How much a purge ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PurgeDepth {
@@ -298,13 +302,18 @@ impl Watermarks {
         };
         out.u64(self.number);
         mark(&mut out, &self.all);
-        self.kinds.iter().for_each(|kind| mark(&mut out, kind));
+        let (placed, later) = (
+            self.kinds.iter().take(KINDS_PLACED),
+            self.kinds.iter().skip(KINDS_PLACED),
+        );
+        placed.for_each(|kind| mark(&mut out, kind));
         mark(&mut out, &self.unnamed);
         out.u64(self.customers.len() as u64);
         for (customer, numbers) in &self.customers {
             out.fixed(customer);
             mark(&mut out, numbers);
         }
+        later.for_each(|kind| mark(&mut out, kind));
         out.done()
     }
 
@@ -322,7 +331,7 @@ impl Watermarks {
             all: mark(&mut reader)?,
             ..Self::default()
         };
-        for kind in &mut read.kinds {
+        for kind in read.kinds.iter_mut().take(KINDS_PLACED) {
             *kind = mark(&mut reader)?;
         }
         read.unnamed = mark(&mut reader)?;
@@ -330,8 +339,16 @@ impl Watermarks {
             let customer = reader.fixed()?;
             read.customers.insert(customer, mark(&mut reader)?);
         }
+        let mut later = read.kinds.iter_mut().skip(KINDS_PLACED);
+        while !reader.is_over() {
+            let numbers = mark(&mut reader)?;
+            // A gateway that knows more kinds has stored the others. Here are no such answers.
+            if let Some(kind) = later.next() {
+                *kind = numbers;
+            }
+        }
         read.fold();
-        reader.is_over().then_some(read)
+        Some(read)
     }
 }
 
@@ -432,6 +449,19 @@ mod tests {
             purges.hold().covers(PurgeSubject::Kind(Kind::Billing), 0),
             Some(Soft)
         );
+    }
+
+    #[test]
+    fn what_a_gateway_with_more_kinds_stored_is_read() {
+        let mut marks = Watermarks::default();
+        marks.purge(PurgeScope::Kind(Kind::Billing), Hard);
+        marks.purge(PurgeScope::customer(&customer("a")), Soft);
+        let bytes = marks.to_bytes();
+        let unknown = [7; 16].repeat(2);
+        let more = [&bytes[..], &unknown].concat();
+        assert_eq!(Watermarks::of_bytes(more.clone().into()), Some(marks));
+        let cut = more[..more.len() - 1].to_vec();
+        assert_eq!(Watermarks::of_bytes(cut.into()), None);
     }
 
     #[test]
