@@ -8,9 +8,10 @@ use std::sync::Arc;
 /// are under 40; the limit keeps keys, tokens and log lines small.
 pub const ID_BYTES_MAX: usize = 128;
 
-/// Declares the vendors. Their words are the names of the members of [`PerVendor`].
+/// Declares the vendors: each with its word, which is the name of its member of [`PerVendor`], and
+/// its name for people.
 macro_rules! vendors {
-    ($($(#[$doc:meta])* $vendor:ident = $word:ident,)*) => {
+    ($($(#[$doc:meta])* $vendor:ident = $word:ident $title:literal,)*) => {
         /// An upstream service whose key we hold.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Vendor {
@@ -25,6 +26,13 @@ macro_rules! vendors {
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$vendor => stringify!($word),)*
+                }
+            }
+
+            /// Returns the name for people.
+            pub const fn title(self) -> &'static str {
+                match self {
+                    $(Self::$vendor => $title,)*
                 }
             }
         }
@@ -65,9 +73,9 @@ macro_rules! vendors {
 
 vendors! {
     /// wiv: customers of the MSP and their FinOps cases.
-    Wiv = wiv,
+    Wiv = wiv "wiv",
     /// N-able: PSA billable services.
-    Nable = nable,
+    Nable = nable "N-able",
 }
 
 impl<T> PerVendor<T> {

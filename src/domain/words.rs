@@ -122,6 +122,7 @@ macro_rules! kinds {
     };
 }
 
+// A new kind goes last: stored purges name kinds by their place.
 kinds! {
     /// The customer list.
     Customers = "customers",
@@ -132,6 +133,15 @@ kinds! {
 }
 
 impl Kind {
+    /// Returns the words of all kinds as a list, with `joint` before the last one.
+    pub fn listed(joint: &str) -> String {
+        let words = Self::ALL.map(Self::as_str);
+        match words.split_last() {
+            Some((last, before)) => format!("{} {joint} {last}", before.join(", ")),
+            None => String::new(),
+        }
+    }
+
     /// Returns whether its answers may mention customers of wiv, so that a purge of one customer
     /// covers them.
     pub const fn mentions_customers(self) -> bool {

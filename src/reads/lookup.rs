@@ -20,7 +20,7 @@ use crate::cache::{AnswerShelf, Lifetimes};
 use crate::domain::{ContractId, FieldSet, Kind, Month};
 use crate::metrics::StoreUsage;
 
-/// Shelves that share the memory for vendors' answers in equal parts.
+/// The shelves, which share the memory for vendors' answers in equal parts.
 const SHELVES: u64 = 2;
 
 /// A request that can be looked up again.
@@ -84,7 +84,8 @@ pub struct Lookups {
 }
 
 impl Lookups {
-    /// Creates reads that remember nothing yet. `answers_bytes` are for all shelves together.
+    /// Creates reads that remember nothing yet. `answers_bytes` are for all shelves together. What
+    /// cannot be divided among them goes to the pages, so that no byte is lost.
     pub(super) fn new(
         of: &Ingredients,
         answers_bytes: u64,
@@ -92,9 +93,10 @@ impl Lookups {
         pages_bytes: u64,
     ) -> Arc<Self> {
         let each = answers_bytes / SHELVES;
+        let rest = answers_bytes % SHELVES;
         Arc::new(Self {
             customers: Arc::new(Customers::new(of, each, cuts_bytes)),
-            cases: Arc::new(Cases::new(of, pages_bytes)),
+            cases: Arc::new(Cases::new(of, pages_bytes + rest)),
             billing: Arc::new(Billing::new(of, each)),
         })
     }

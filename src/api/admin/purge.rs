@@ -29,7 +29,7 @@ pub(super) fn read(body: &[u8]) -> Result<PurgeRequest, Problem> {
                 .into_iter()
                 .find(|kind| kind.as_str() == &*word)
                 .map(PurgeTarget::Kind)
-                .ok_or_else(|| wrong("\"kind\" must be customers, cases or billing"))?,
+                .ok_or_else(|| wrong(&format!("\"kind\" must be {}", Kind::listed("or"))))?,
             (name, _) => {
                 return Err(wrong(&format!(
                     "\"{}\" is unknown or of the wrong type",

@@ -8,7 +8,8 @@
 //!   of them and the method is not POST;
 //! * every problem that the route can answer with ([`Described::problems`] and those of every
 //!   route) becomes a shared response of its status. `x-problem-codes` names the codes by status;
-//! * `schemas` go to the shared schemas.
+//! * `schemas` go to the shared schemas;
+//! * `{kinds}` becomes the words of all kinds of answers, with `|` between them.
 //!
 //! What all routes share is in `components.json`. The words for each problem are in `problems.rs`.
 //!
@@ -34,7 +35,7 @@ use serde_json::{Map, Value, json};
 
 use super::fixed::Fixed;
 use super::routes::{Line, Methods, TABLE};
-use crate::domain::FieldSet;
+use crate::domain::{FieldSet, Kind};
 use crate::problem::{Code, status_of};
 
 /// The description of a route, declared beside its reader.
@@ -124,9 +125,10 @@ fn document() -> Value {
         env!("CARGO_PKG_VERSION").into(),
     );
     let (mut paths, mut schemas, mut statuses) = (Map::new(), Map::new(), BTreeMap::new());
+    let kinds = Kind::ALL.map(Kind::as_str).join("|");
     for line in TABLE {
         let codes = codes(line);
-        let mut operation = parsed(line.described.operation);
+        let mut operation = parsed(&line.described.operation.replace("{kinds}", &kinds));
         if let Some(Value::Object(own)) = take(&mut operation, "schemas") {
             schemas.extend(own);
         }

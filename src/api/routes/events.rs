@@ -38,8 +38,12 @@ pub(in crate::api) fn read(asked: Asked<'_>) -> Result<Question, Problem> {
 fn kinds(text: &str) -> Result<Vec<Kind>, Problem> {
     let kind = |word: &str| {
         let mut all = Kind::ALL.into_iter();
-        all.find(|kind| kind.as_str() == word)
-            .ok_or_else(|| wrong("kinds", "must be a list of cases, customers and billing"))
+        all.find(|kind| kind.as_str() == word).ok_or_else(|| {
+            wrong(
+                "kinds",
+                format_args!("must be a list of {}", Kind::listed("and")),
+            )
+        })
     };
     text.split(',').map(kind).collect()
 }

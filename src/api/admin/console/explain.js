@@ -2,6 +2,7 @@
 
 import { h, plural, span } from "./dom.js";
 import { get } from "./link.js";
+import { VENDORS } from "./words.js";
 
 const CALLS = {
   customers: "for its customer list", search: "for the first page of this search", continue: "for the next page of the scroll",
@@ -12,9 +13,8 @@ const LANES = {
   interactive: "ahead of all background work, because a caller waits", refresh: "as a refresh, behind the callers that wait",
   read_ahead: "as reading ahead", export: "with the exports, behind everything else",
 };
-const NAMES = { wiv: "wiv", nable: "N-able" };
 
-const asked = call => `${NAMES[call.vendor]} ${CALLS[call.operation] ?? `(${call.operation})`}`;
+const asked = call => `${VENDORS[call.vendor]} ${CALLS[call.operation] ?? `(${call.operation})`}`;
 
 /** The steps of one explanation, the last one the outcome. */
 export function steps(told) {

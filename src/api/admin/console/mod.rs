@@ -1,7 +1,8 @@
 //! `GET /console/`: the operators' console, a page of our own in the binary.
 //!
-//! It is plain HTML, one style sheet and ES modules, exactly as the files in this folder. There is
-//! no build step, and nothing is loaded from elsewhere. The page itself contains no data and needs
+//! It is plain HTML, one style sheet and ES modules, exactly as the files in this folder, and one
+//! module with the words of the gateway. There is no build step, and nothing is loaded from
+//! elsewhere. The page itself contains no data and needs
 //! no key. It reads its data from `/admin/…` with the key that an operator types into it, and keeps
 //! that key for its tab alone.
 //!
@@ -11,8 +12,10 @@
 use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use serde_json::{Map, json};
 
 use crate::api::fixed::Fixed;
+use crate::domain::{CacheOutcome, Kind, Route, Vendor};
 use crate::exchange::{AnswerBody, Answered};
 use crate::problem::Problem;
 
@@ -51,17 +54,42 @@ files! {
     "snapshots.js": SCRIPT = "snapshots.js",
 }
 
+/// The module with the words of the gateway, so that no script repeats them.
+const WORDS: &str = "words.js";
+
+/// Returns the module [`WORDS`].
+fn words() -> String {
+    let vendors: Map<_, _> = Vendor::ALL
+        .into_iter()
+        .map(|vendor| (vendor.as_str().to_owned(), json!(vendor.title())))
+        .collect();
+    let outcomes = CacheOutcome::ALL.map(CacheOutcome::as_str);
+    let lists = [
+        ("VENDORS", json!(vendors)),
+        ("ROUTES", json!(Route::ALL.map(Route::as_str))),
+        ("KINDS", json!(Kind::ALL.map(Kind::as_str))),
+        ("OUTCOMES", json!(outcomes)),
+    ];
+    lists
+        .map(|(name, words)| format!("export const {name} = {words};\n"))
+        .concat()
+}
+
 static FIXED: LazyLock<Vec<(&str, Fixed)>> = LazyLock::new(|| {
-    let one = |(name, media, text): &(&'static str, &'static str, &'static str)| {
+    let one = |name, media, text: String| {
         let head = [
-            (header::CONTENT_TYPE, *media),
+            (header::CONTENT_TYPE, media),
             (header::CONTENT_SECURITY_POLICY, POLICY),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::REFERRER_POLICY, "no-referrer"),
         ];
-        (*name, Fixed::new((*text).to_owned(), &head))
+        (name, Fixed::new(text, &head))
     };
-    FILES.iter().map(one).collect()
+    let files = FILES.iter();
+    files
+        .map(|(name, media, text)| one(*name, *media, (*text).to_owned()))
+        .chain([one(WORDS, SCRIPT, words())])
+        .collect()
 });
 
 /// Returns the file of this name below `/console/`.
@@ -125,6 +153,18 @@ mod tests {
     }
 
     #[test]
+    fn the_words_are_those_of_the_gateway() {
+        let words = words();
+        let names = "export const VENDORS = {\"nable\":\"N-able\",\"wiv\":\"wiv\"};\n";
+        assert!(words.starts_with(names), "{words}");
+        let kinds = "export const KINDS = [\"customers\",\"cases\",\"billing\"];\n";
+        assert!(words.contains(kinds), "{words}");
+        for word in Route::ALL.map(Route::as_str) {
+            assert!(words.contains(&format!("\"{word}\"")), "{word}");
+        }
+    }
+
+    #[test]
     fn modules_import_files_that_are_there() {
         for (name, _, text) in FILES.iter().filter(|(_, media, _)| *media == SCRIPT) {
             let imported = text.lines().filter(|line| line.starts_with("import "));
@@ -133,7 +173,7 @@ mod tests {
                     .split("\"./")
                     .nth(1)
                     .and_then(|rest| rest.split('"').next());
-                let there = from.is_some_and(|from| FILES.iter().any(|(one, ..)| *one == from));
+                let there = from.is_some_and(|from| FIXED.iter().any(|(one, _)| *one == from));
                 assert!(there, "{name}: {line}");
             }
         }

@@ -4,9 +4,9 @@ import { chart } from "./chart.js";
 import { bar, bytes, count, h, ms, percent, pill, plural, rate, span } from "./dom.js";
 import { agreed } from "./ask.js";
 import { get, post } from "./link.js";
+import { VENDORS } from "./words.js";
 
 const LANES = { interactive: "callers wait", refresh: "refreshes", read_ahead: "reading ahead", export: "exports" };
-const NAMES = { wiv: "wiv", nable: "N-able" };
 const FROM_MEMORY = ["hit", "stale", "derived", "projected", "negative"];
 
 const sum = (samples, of) => samples.reduce((all, sample) => all + of(sample), 0);
@@ -168,7 +168,7 @@ export function now(main, state) {
 
   function card(name, vendor) {
     if (vendor.state === "disabled") {
-      return h("article", { class: "panel card", id: `vendor-${name}` }, h("div", { class: "head" }, h("h2", {}, NAMES[name]), pill("not configured")));
+      return h("article", { class: "panel card", id: `vendor-${name}` }, h("div", { class: "head" }, h("h2", {}, VENDORS[name]), pill("not configured")));
     }
     const open = vendor.circuit !== "closed";
     const facts = [];
@@ -193,18 +193,18 @@ export function now(main, state) {
         h("span", { class: `num small ${waits ? "warn" : "soft"}` }, waits ? `${count(waits)} wait` : "none wait"));
     }));
     return h("article", { class: `panel card ${vendor.state}`, id: `vendor-${name}` },
-      h("div", { class: "head" }, h("h2", {}, NAMES[name]), vendor.state === "ok" ? pill("ok", "good") : pill("degraded", "bad"),
+      h("div", { class: "head" }, h("h2", {}, VENDORS[name]), vendor.state === "ok" ? pill("ok", "good") : pill("degraded", "bad"),
         h("span", { class: "soft small" }, `${count(vendor.rate_limit)} calls/min · ${vendor.in_flight} of ${vendor.concurrency_limit} places in use`)),
       h("dl", { class: "facts" }, facts), lanes);
   }
 
   async function lift(name) {
     try {
-      const text = `${NAMES[name]} asked the gateway to send no calls for a while. This ends the wait, and calls go out at once. If the vendor still rejects them, a new wait begins.`;
-      if (!await agreed(`Ask ${NAMES[name]} again now?`, text, "Ask again")) return;
+      const text = `${VENDORS[name]} asked the gateway to send no calls for a while. This ends the wait, and calls go out at once. If the vendor still rejects them, a new wait begins.`;
+      if (!await agreed(`Ask ${VENDORS[name]} again now?`, text, "Ask again")) return;
       const told = await post("../admin/resume", { vendor: name });
       outcome.className = "note good";
-      outcome.textContent = told.resumed ? `${NAMES[name]} is asked again.` : `${NAMES[name]} was not waiting any more.`;
+      outcome.textContent = told.resumed ? `${VENDORS[name]} is asked again.` : `${VENDORS[name]} was not waiting any more.`;
     } catch (why) {
       outcome.className = "note bad";
       outcome.textContent = why.message;

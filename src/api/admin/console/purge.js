@@ -3,13 +3,14 @@
 import { agreed } from "./ask.js";
 import { h, plural } from "./dom.js";
 import { get, post } from "./link.js";
+import { KINDS } from "./words.js";
 
-const KINDS = { cases: "case searches with their pages", customers: "the customer list", billing: "billable services and invoices" };
+const MEANT = { cases: "case searches with their pages", customers: "the customer list", billing: "billable services and invoices" };
 
 /** What a purge will do, in words. */
 export function meaning(what) {
   const whom = what.customer ? `everything that mentions the customer ${what.customer}`
-    : what.kind ? KINDS[what.kind] : "everything that is cached";
+    : what.kind ? MEANT[what.kind] ?? what.kind : "everything that is cached";
   return what.soft === false
     ? `Removes ${whom}. Page tokens of these answers become invalid, so callers that are paging start again. The next request for each answer calls the vendor.`
     : `Marks ${whom} as stale. Answers are still served from memory, and each is refreshed at its next request. Page tokens stay valid.`;
@@ -26,7 +27,9 @@ export const told = purged => purged === 0 ? "Nothing of it was cached." : `${pl
 export function purge(main, _state, _rest, query) {
   const radio = (name, value, words, checked) => h("label", { class: "inline" }, h("input", { type: "radio", name, value, checked }), words);
   const customer = h("input", { id: "customer", spellcheck: false, placeholder: "org_1", value: query.get("customer") ?? "" });
-  const kind = h("select", { id: "kind" }, Object.keys(KINDS).map(name => h("option", { value: name }, name)));
+  // Searches come first: they are what is purged most.
+  const all = new Set([...Object.keys(MEANT), ...KINDS]);
+  const kind = h("select", { id: "kind" }, [...all].map(name => h("option", { value: name }, name)));
   const which = query.get("customer") ? "customer" : "kind";
   const outcome = h("p", { role: "status" });
   const will = h("p", { class: "note", id: "will" });

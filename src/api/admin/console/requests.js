@@ -3,9 +3,8 @@
 import { clock, count, bytes, h, ms, pill, plural, table } from "./dom.js";
 import { every } from "./every.js";
 import { get } from "./link.js";
+import { OUTCOMES, ROUTES } from "./words.js";
 
-const ROUTES = ["customers", "case_search", "case_export", "billing", "billing_month", "nable_billing", "nable_invoices", "overview", "openapi", "other"];
-const OUTCOMES = ["hit", "stale", "miss", "collapsed", "derived", "projected", "negative", "error", "none"];
 const KINDS = { hit: "hit", stale: "stale", miss: "miss", collapsed: "shared", derived: "cut", projected: "cut", negative: "cut", error: "error", none: "none" };
 const FILTERS = ["caller", "route", "status", "outcome", "slower_than"];
 
@@ -23,7 +22,7 @@ function list(main, query) {
   const follow = h("input", { type: "checkbox", id: "follow", checked: true });
   const form = h("form", { class: "panel filters", role: "search", "aria-label": "Filters" },
     text("caller", "Caller", "any"), choice("route", ROUTES, "Route"), text("status", "Status", "503 or 5xx"),
-    choice("outcome", OUTCOMES, "Memory said"), text("slower_than", "Slower than", "250ms"),
+    choice("outcome", [...OUTCOMES, "none"], "Memory said"), text("slower_than", "Slower than", "250ms"),
     h("label", { class: "inline", for: "follow" }, follow, "Follow"));
   const matched = h("p", { class: "soft", role: "status" });
   const place = h("div", { class: "panel" });
