@@ -16,7 +16,7 @@
 //! [`ROWS`] holds one row of data for each vendor: where it is, which header carries its key, whose
 //! fault a refusal is, the defaults of its settings. [`Clients`] holds the clients for `reads`.
 //! `domain::Vendor`, `domain::PerVendor` and `domain::Operation` name the vendors and their calls.
-//! To add a vendor, begin there; the compiler names the other places.
+//! To add a vendor, begin there; CONTRIBUTING.md lists every file in order.
 //!
 //! What must never happen here: a continuation is sent twice by itself; a scroll id leaves
 //! `vendors/wiv`, other than inside an opaque `upstream::Cursor`; a vendor's body is decoded into a
