@@ -79,9 +79,11 @@ def files_allowed(wanted=FILES_MAX):
 def line_with(process, start, patience=30):
     """The word behind `start` in what the process prints."""
     until = time.monotonic() + patience
+    # Not `select`: it takes files below 1,024 only.
+    readable = select.poll()
+    readable.register(process.stdout, select.POLLIN)
     while time.monotonic() < until:
-        ready, _, _ = select.select([process.stdout], [], [], 0.2)
-        if not ready:
+        if not readable.poll(200):
             continue
         line = process.stdout.readline().decode()
         if not line:
