@@ -1,4 +1,4 @@
-//! The rules between settings, and the options each module owns.
+//! The settings in force: the options of each room, cut from the tables of the file.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -65,7 +65,7 @@ pub struct Settings {
     pub(super) report: Report,
 }
 
-/// Checks the rules and cuts the mirror into options.
+/// Checks the rules and cuts the tables into options.
 pub(super) fn settings(file: File, mut report: Report) -> Result<Settings, Refusal> {
     let report = &mut report;
     rules::check(&file, report);

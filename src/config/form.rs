@@ -1,4 +1,6 @@
-//! How a setting is read, shown and described: one trait for tables, one for single values.
+//! How a setting is read, shown and described: one trait for tables, one for single values, and
+//! the macros that declare both. `tables!` and `fields!` declare tables, a line for each setting;
+//! `forms!` and `texts!` declare kinds of single values.
 //!
 //! A value that is wrong is reported by what would be right, and never repeated: it might be a
 //! secret.
@@ -61,9 +63,14 @@ fn schema<F: Form>() -> Schema {
     schema
 }
 
+/// Returns a setting's name within its table.
+fn last(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
 /// Takes the value at this path out of the table around it.
 pub(super) fn taken(around: &mut Dict, path: &str) -> Option<Value> {
-    around.remove(path.rsplit('.').next().unwrap_or(path))
+    around.remove(last(path))
 }
 
 fn read<F: Form>(around: &mut Dict, path: &str, report: &mut Report) -> Option<F::Value> {
@@ -123,13 +130,8 @@ impl<T: Setting<Value = T> + Default> Setting for Vec<T> {
             Some(Value::Array(_, items)) => {
                 let table = |(i, item)| {
                     let (mut table, path) = (T::default(), format!("{path}[{i}]"));
-                    let name = path.rsplit('.').next().unwrap_or_default();
-                    T::read(
-                        &mut table,
-                        &mut Dict::from([(name.to_owned(), item)]),
-                        &path,
-                        report,
-                    );
+                    let mut around = Dict::from([(last(&path).to_owned(), item)]);
+                    T::read(&mut table, &mut around, &path, report);
                     table
                 };
                 *into = items.into_iter().enumerate().map(table).collect();
@@ -160,11 +162,8 @@ impl Setting for SecretName {
         VariableName::read(&mut into.env, around, &env, report);
         FileName::read(&mut into.file, around, &file, report);
         if into.env.is_some() && into.file.is_some() {
-            let env = env.rsplit('.').next().unwrap_or_default();
-            report.rule(
-                &file,
-                format!("is given together with {env}; keep one of them"),
-            );
+            let text = format!("is given together with {}; keep one of them", last(&env));
+            report.rule(&file, text);
         }
     }
 

@@ -1,13 +1,12 @@
 //! The two sources of settings, the file and the environment, as layers that figment merges, and
 //! the place of each setting.
 //!
-//! figment's own providers are not used: their errors print the values they choke on, and the one
-//! for the environment guesses types from them.
+//! figment's own readers of TOML and of the environment are not used: their errors print the values
+//! they choke on, and the one for the environment guesses types from them.
 
 use std::sync::Arc;
 
 use figment::value::{Dict, Value};
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::form::below;
@@ -37,57 +36,51 @@ pub fn shown(name: &str) -> &str {
     }
 }
 
-/// Turns parsed TOML into values and records the place of each.
-struct Convert<'a, F: Fn(usize) -> SettingPlace> {
-    place: F,
-    report: &'a mut Report,
-}
+/// Returns the place of what begins at this byte of a text.
+type PlaceAt<'a> = &'a dyn Fn(usize) -> SettingPlace;
 
-impl<F: Fn(usize) -> SettingPlace> Convert<'_, F> {
-    fn table(&mut self, table: &DeTable<'_>, path: &str) -> Dict {
-        let mut dict = Dict::new();
-        for (name, value) in table {
-            let below = below(path, shown(name.get_ref()));
-            let place = (self.place)(name.span().start);
-            self.report.places.insert(below.clone(), place);
-            dict.insert(name.get_ref().to_string(), self.value(value, &below));
-        }
-        dict
-    }
-
-    fn value(&mut self, value: &Spanned<DeValue<'_>>, path: &str) -> Value {
-        match value.get_ref() {
-            DeValue::String(text) => Value::from(text.as_ref()),
-            DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix())
-                // Too large for any setting; a float is refused wherever a whole number is meant.
-                .map_or_else(|_| Value::from(f64::MAX), Value::from),
-            DeValue::Float(n) => Value::from(n.as_str().parse().unwrap_or(f64::NAN)),
-            DeValue::Boolean(flag) => Value::from(*flag),
-            DeValue::Datetime(time) => Value::from(time.to_string()),
-            DeValue::Array(items) => {
-                let mut values = Vec::with_capacity(items.len());
-                for (i, item) in items.iter().enumerate() {
-                    let below = format!("{path}[{i}]");
-                    if item.get_ref().is_table() {
-                        let place = (self.place)(item.span().start);
-                        self.report.places.insert(below.clone(), place);
-                    }
-                    values.push(self.value(item, &below));
+/// Turns parsed TOML into a value, and records the place of each setting in it.
+fn converted(given: &DeValue<'_>, path: &str, place: PlaceAt<'_>, report: &mut Report) -> Value {
+    match given {
+        DeValue::String(text) => Value::from(text.as_ref()),
+        DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix())
+            // Too large for any setting; a float is refused wherever a whole number is meant.
+            .map_or_else(|_| Value::from(f64::MAX), Value::from),
+        DeValue::Float(n) => Value::from(n.as_str().parse().unwrap_or(f64::NAN)),
+        DeValue::Boolean(flag) => Value::from(*flag),
+        DeValue::Datetime(time) => Value::from(time.to_string()),
+        DeValue::Array(items) => {
+            let mut values = Vec::with_capacity(items.len());
+            for (i, item) in items.iter().enumerate() {
+                let path = format!("{path}[{i}]");
+                if item.get_ref().is_table() {
+                    let place = place(item.span().start);
+                    report.places.insert(path.clone(), place);
                 }
-                Value::from(values)
+                values.push(converted(item.get_ref(), &path, place, report));
             }
-            DeValue::Table(table) => Value::from(self.table(table, path)),
+            Value::from(values)
+        }
+        DeValue::Table(table) => {
+            let mut dict = Dict::new();
+            for (name, value) in table {
+                let path = below(path, shown(name.get_ref()));
+                report.places.insert(path.clone(), place(name.span().start));
+                let value = converted(value.get_ref(), &path, place, report);
+                dict.insert(name.get_ref().to_string(), value);
+            }
+            Value::from(dict)
         }
     }
 }
 
 /// Reads a file's text.
-pub fn from_toml(text: &str, file: &Arc<str>, report: &mut Report) -> Dict {
+pub fn from_toml(text: &str, file: &Arc<str>, report: &mut Report) -> Value {
     let ends: Vec<_> = text.match_indices('\n').map(|(at, _)| at).collect();
     let line = |offset| ends.partition_point(|end| *end < offset) + 1;
     let place = |offset| SettingPlace::File(file.clone(), line(offset));
     match DeTable::parse(text) {
-        Ok(table) => Convert { place, report }.table(table.get_ref(), ""),
+        Ok(table) => converted(&DeValue::Table(table.into_inner()), "", &place, report),
         Err(error) => {
             let at = place(error.span().map_or(0, |span| span.start));
             let what = match error.message().starts_with("duplicate key") {
@@ -95,27 +88,27 @@ pub fn from_toml(text: &str, file: &Arc<str>, report: &mut Report) -> Dict {
                 false => "this is not TOML (a text needs quotes, a table [brackets])",
             };
             report.add_at(at, "", what);
-            Dict::new()
+            Value::from(Dict::new())
         }
     }
 }
 
 /// Reads a variable's text: a number, a flag, a list in TOML's form, else a text as it is.
 fn variable_value(text: &str, name: &str, path: &str, report: &mut Report) -> Option<Value> {
-    if let Ok(flag) = text.parse::<bool>() {
-        return Some(Value::from(flag));
+    let number = text.parse::<i64>().ok();
+    match (
+        text.parse::<bool>(),
+        number.filter(|n| n.to_string() == text),
+    ) {
+        (Ok(flag), _) => Some(Value::from(flag)),
+        (_, Some(n)) => Some(Value::from(n)),
+        _ if text.starts_with(['[', '{']) => {
+            let place = |_| SettingPlace::Variable(name.to_owned());
+            let value = DeValue::parse(text).ok()?;
+            Some(converted(value.get_ref(), path, &place, report))
+        }
+        _ => Some(Value::from(text)),
     }
-    if let Ok(n) = text.parse::<i64>()
-        && n.to_string() == text
-    {
-        return Some(Value::from(n));
-    }
-    if !text.starts_with(['[', '{']) {
-        return Some(Value::from(text));
-    }
-    let place = |_| SettingPlace::Variable(name.to_owned());
-    let value = DeValue::parse(text).ok()?;
-    Some(Convert { place, report }.value(&value, path))
 }
 
 /// Sets a value at a path. Returns `false` if a part of the path is not a table.
