@@ -155,11 +155,17 @@ mod tests {
     #[test]
     fn the_words_are_those_of_the_gateway() {
         let words = words();
-        let names = "export const VENDORS = {\"nable\":\"N-able\",\"wiv\":\"wiv\"};\n";
-        assert!(words.starts_with(names), "{words}");
-        let kinds = "export const KINDS = [\"customers\",\"cases\",\"billing\"];\n";
-        assert!(words.contains(kinds), "{words}");
-        for word in Route::ALL.map(Route::as_str) {
+        for start in [
+            "VENDORS = {\"",
+            "ROUTES = [\"",
+            "KINDS = [\"",
+            "OUTCOMES = [\"",
+        ] {
+            assert!(words.contains(&format!("export const {start}")), "{words}");
+        }
+        assert!(words.contains("\"nable\":\"N-able\""), "{words}");
+        let routes = Route::ALL.map(Route::as_str).into_iter();
+        for word in routes.chain(Kind::ALL.map(Kind::as_str)) {
             assert!(words.contains(&format!("\"{word}\"")), "{word}");
         }
     }
