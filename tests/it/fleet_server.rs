@@ -17,6 +17,7 @@ use crate::fleet::{Replica, customers, replica_of, sealed, vendor_calls};
 use crate::fleet_budget;
 use crate::kit::{NOW, Setup, continued, first};
 use crate::test_server::{ServerKind, TestServer};
+use crate::whole::Events;
 
 fn over_server(port: u16, clock: Clock) -> Replica {
     over_server_with(port, clock, Setup::default(), WhenAway::Open)
@@ -347,5 +348,48 @@ async fn the_channel_of_a_real_server_has_names_and_nothing_else() {
         for kind in [b"ln", b"hd", b"an"] {
             assert!(kinds.contains(kind), "{kinds:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_lost_is_one_line_and_a_bell_that_is_lost_another() {
+    let away = "the store is away";
+    let unheard = "the store works, but its bell is not heard";
+    for kind in [ServerKind::Valkey, ServerKind::Redis] {
+        let mut server = TestServer::start(kind, &[]);
+        let clock = Clock::anchored(NOW.parse().unwrap());
+        let (events, _guard) = Events::listen();
+        let gateway = over_server(server.port, clock.clone());
+        gateway.store.warm().await;
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}/", server.port)).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut channels = async |rule: &str| {
+            let mut acl = redis::cmd("ACL");
+            acl.arg(&["SETUSER", "default", rule]);
+            acl.exec_async(&mut connection).await.unwrap();
+        };
+        // The server ends the subscription, and refuses the next one.
+        channels("resetchannels").await;
+        while !events.text().contains(unheard) {
+            tokio::task::yield_now().await;
+        }
+        let text = events.text();
+        assert!(text.contains("denies the user of store.valkey"), "{text}");
+        assert!(gateway.rig.reads.keep_purges().await, "{kind:?}");
+        channels("allchannels").await;
+        while !events
+            .text()
+            .contains("the bell of the store is heard again")
+        {
+            tokio::task::yield_now().await;
+        }
+        assert!(!events.text().contains(away), "{kind:?} {}", events.text());
+        events.clear();
+        server.kill();
+        while !events.text().contains(away) {
+            tokio::task::yield_now().await;
+        }
+        let text = events.text();
+        assert!(!text.contains(unheard), "{kind:?} {text}");
     }
 }

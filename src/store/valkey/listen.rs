@@ -15,12 +15,15 @@ use tokio::task::JoinHandle;
 
 use super::connect::{CONNECT_MAX, ValkeyAddress, open, told};
 use super::{LoggedReason, RECONNECT, RECONNECT_MAX, ValkeyShared};
-use crate::clock::{Duration, sleep, timeout};
+use crate::clock::{Duration, Instant, sleep, timeout};
 use crate::store::bell::Ring;
 
 /// How often an idle connection is tested. A connection that is lost without a word costs this
 /// long, for which gateways look as often as without the bell.
 const TEST_EVERY: Duration = Duration::from_secs(5);
+/// How long a lost bell is not logged. If the store itself is lost, that is noticed within this
+/// time, and ends the task.
+const UNLOGGED: Duration = Duration::from_secs(1);
 /// What the channel is tested with. It is no ring, so nobody looks.
 const TEST: &[u8] = b"??";
 
@@ -55,6 +58,7 @@ impl Drop for Subscription {
 
 async fn listen(shared: Arc<ValkeyShared>, address: ValkeyAddress) {
     let (mut logged, mut warned, mut pause) = (LoggedReason::default(), false, RECONNECT);
+    let mut lost: Option<Instant> = None;
     loop {
         let why = match timeout(CONNECT_MAX, subscribe(&shared, &address)).await {
             Ok(Ok(subscription)) => {
@@ -63,13 +67,15 @@ async fn listen(shared: Arc<ValkeyShared>, address: ValkeyAddress) {
                     tracing::info!(%address, "the bell of the store is heard again");
                 }
                 logged = LoggedReason::default();
+                lost = None;
                 until_lost(subscription).await
             }
             Ok(Err(why)) => why,
             Err(_) => "did not answer within a second".to_owned(),
         };
-        let why = format!("{address} {why}");
-        if logged.is_news(&why, shared.wire.clock.now()) {
+        let (why, now) = (format!("{address} {why}"), shared.wire.clock.now());
+        let since = *lost.get_or_insert(now);
+        if now >= since + UNLOGGED && logged.is_news(&why, now) {
             warned = true;
             tracing::warn!(
                 why,
