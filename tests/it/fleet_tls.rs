@@ -46,6 +46,17 @@ async fn connected(address: &str, more: &str) -> (StoreHealth, Vec<String>) {
     (store.health(), reasons.collect())
 }
 
+/// Connects, and again where a busy machine needs longer than the limit of a connection.
+async fn connected_in_time(address: &str, more: &str) -> (StoreHealth, Vec<String>) {
+    for _ in 0..20 {
+        let found = connected(address, more).await;
+        if !found.1.iter().any(|why| why.ends_with("within a second")) {
+            return found;
+        }
+    }
+    panic!("{address} did not answer in twenty tries");
+}
+
 #[tokio::test]
 async fn a_session_needs_the_right_name_and_a_known_authority() {
     let directory = tempfile::tempdir().unwrap();
@@ -79,14 +90,14 @@ async fn a_session_needs_the_right_name_and_a_known_authority() {
     let (right, wrong) = (format!("localhost:{port}"), format!("127.0.0.1:{port}"));
     let trusting = |file: &str| format!("tls = true\nca_file = \"{file}\"");
 
-    let (health, reasons) = connected(&right, &trusting(&ours)).await;
+    let (health, reasons) = connected_in_time(&right, &trusting(&ours)).await;
     assert_eq!((health, reasons), (StoreHealth::Ok, Vec::new()));
     for (address, more, said) in [
         (&wrong, trusting(&ours), "not valid for"),
         (&right, trusting(&other), "UnknownIssuer"),
         (&right, "tls = true".to_owned(), "UnknownIssuer"),
     ] {
-        let (health, reasons) = connected(address, &more).await;
+        let (health, reasons) = connected_in_time(address, &more).await;
         assert_eq!(health, StoreHealth::Away, "{said}");
         let [reason] = &reasons[..] else {
             panic!("{said}: {reasons:?}")
