@@ -24,8 +24,9 @@ pub struct Marks {
 
 type Link = [u8; 16];
 
-/// The chain of a list of rows, computed as far as it was needed. Keeps 16 bytes for every
-/// [`HEAD_ROWS`] rows, and the last requested place, where a reader usually continues.
+/// The running hash (chain) over the ids of a list of rows, computed up to the furthest requested
+/// row. Keeps 16 bytes for every [`HEAD_ROWS`] rows, and the chain at the last requested row, where
+/// a reader usually continues.
 #[derive(Debug, Default)]
 pub struct IdChain {
     /// The chain after 1, 2, 3 … times `HEAD_ROWS` rows.

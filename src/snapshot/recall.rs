@@ -181,9 +181,9 @@ impl Snapshots {
         Some((snapshot, head.begun))
     }
 
-    /// Makes a snapshot without rows the copy of one that another gateway began. That one must
+    /// Makes an empty snapshot the copy of a snapshot that another gateway began, if the latter can
     /// answer the waiting callers: it still `grows`, is fresh, or is newer than their requests.
-    /// Returns whether it does; its rows must then be loaded.
+    /// Returns whether it can. The caller must then load its rows.
     pub(super) fn adopt(
         &self,
         snapshot: &Arc<Snapshot>,

@@ -103,7 +103,7 @@ pub enum StoreOp {
         snapshot: RecordName,
         /// Sealed.
         head: Bytes,
-        /// The snapshot that is current before.
+        /// The snapshot that the new one replaces.
         was: Option<RecordName>,
         /// `None` if no other gateway can change it.
         fence: Option<Fence>,

@@ -137,8 +137,8 @@ fn request(key: &str, method: &str, target: &str, body: &str) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Returns when each request is due, from the start. The gaps are those of independent callers, and
-/// the same in every run.
+/// Returns the time from the start at which each request is due. The gaps are random, as those of
+/// independent callers are, and the same in every run.
 fn timetable(per_second: f64, seconds: f64) -> Vec<Duration> {
     let mut random = fastrand::Rng::with_seed(7);
     let mut at = 0.0;

@@ -48,7 +48,7 @@ const VENDOR_LATENCY: Duration = Duration::from_millis(60);
 const PAGES_MAX: usize = 20;
 /// How often a new case appears.
 const INSERT_EVERY: Duration = Duration::from_secs(5);
-/// How long to wait for another installation.
+/// How long to wait for another program that is installing packages, in seconds.
 const INSTALL_WAIT_S: u32 = 300;
 /// How long to wait for the end of background work.
 const SETTLE: Duration = Duration::from_secs(3);
